@@ -1,0 +1,19 @@
+/** Time, as a parameter: the daemon gets {@link systemClock}, tests a clock they move by hand. */
+import { setTimeout as delay } from "node:timers/promises";
+
+export interface Clock {
+  /** Wall clock, milliseconds since the epoch. */
+  nowMs(): number;
+  /** Monotonic time in milliseconds, with fractions; only differences mean anything. */
+  monotonicMs(): number;
+  /** Resolves after `ms`; rejects with the signal's reason when aborted. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
+}
+
+export const systemClock: Clock = {
+  nowMs: () => Date.now(),
+  monotonicMs: () => performance.now(),
+  sleep: async (ms, signal) => {
+    await delay(ms, undefined, signal ? { signal } : undefined);
+  },
+};

@@ -1,0 +1,107 @@
+/**
+ * The contract between the runtime and the engines. A driver turns prepared snapshots into running VMs; it knows
+ * processes, sockets and snapshot files, and nothing of sandboxes, SQL or HTTP. An ability an engine lacks throws
+ * `unsupported` with the engine's name and the reason.
+ */
+import type { Duplex } from "node:stream";
+import type { Acceleration, EngineName, MachineShape } from "../types.ts";
+
+/** Whether an engine can do something on this host, and if not, why. */
+export type Ability = { readonly supported: true } | { readonly supported: false; readonly reason: string };
+
+export interface EngineInfo {
+  readonly engine: EngineName;
+  readonly version: string;
+  readonly acceleration: Acceleration;
+  readonly abilities: Readonly<Record<"memorySnapshot" | "fanOut" | "pause" | "network", Ability>>;
+}
+
+/**
+ * What a later daemon needs to find a VM again, and what it must match before any process is signalled. Plain JSON:
+ * the ledger stores it.
+ */
+export interface MachineRecord {
+  readonly engine: EngineName;
+  readonly sessionId: string;
+  /** Folder of the VM's sockets, logs and disk layer. */
+  readonly folder: string;
+  readonly processes: readonly ProcessIdentity[];
+}
+
+/** A process that is certainly the one we started: its pid may have been reused, its start time and executable not. */
+export interface ProcessIdentity {
+  readonly role: "vm" | "network";
+  readonly pid: number;
+  /** Clock ticks since boot (`/proc/PID/stat` field 22), or the platform's equivalent, as a string. */
+  readonly startTime: string;
+  readonly executable: string;
+}
+
+/** The files of one durable snapshot: a folder with `manifest.json`, memory, device state and disk layer. */
+export interface SnapshotManifest {
+  readonly formatVersion: 1;
+  readonly engine: EngineName;
+  readonly engineVersion: string;
+  readonly acceleration: Acceleration;
+  readonly cpuModel: string;
+  readonly shape: MachineShape;
+  /** The guest kernel's boot id when the snapshot was made: after a restore it is the same. */
+  readonly bootId: string;
+  readonly createdAtMs: number;
+  /** Snapshots and images this one needs, by absolute path: backing disks, kernel. */
+  readonly dependsOn: readonly string[];
+  readonly files: Readonly<Record<"memory" | "devices" | "disk", { name: string; sizeBytes: number; sha256: string }>>;
+  /** What the engine needs to rebuild the same machine; opaque to everybody else. */
+  readonly machine: Readonly<Record<string, unknown>>;
+}
+
+export interface BootRequest {
+  readonly sessionId: string;
+  readonly shape: MachineShape;
+  readonly kernel: string;
+  readonly initramfs: string;
+  /** Read-only base image, shared by all. */
+  readonly baseDisk: string;
+}
+
+export interface RestoreRequest {
+  readonly sessionId: string;
+  /** Folder of the snapshot. */
+  readonly snapshotFolder: string;
+  readonly manifest: SnapshotManifest;
+}
+
+export type VmExit = { readonly reason: "terminated" } | { readonly reason: "died"; readonly detail: string };
+
+export interface Vm {
+  readonly record: MachineRecord;
+  /** Resolves when the VM's process is gone, whoever ended it. `detail` quotes the tail of the engine's own log. */
+  readonly exited: Promise<VmExit>;
+  /** A fresh connection of the guest link. A VM has one at a time; opening another ends the first. */
+  openGuestLink(signal?: AbortSignal): Promise<Duplex>;
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  /**
+   * Saves memory, devices and disk of one pause window into `folder` (new, on the state disk) and returns its manifest,
+   * already written and synced. The VM is paused before and stays paused: `resume` or `terminate` it.
+   */
+  saveSnapshot(folder: string, facts: { bootId: string }): Promise<SnapshotManifest>;
+  /** Host memory private to this VM (anonymous pages), bytes. */
+  privateMemoryBytes(): Promise<number>;
+  /** Ends the VM and removes its processes, sockets and folder. Idempotent; rejects if anything could not be removed. */
+  terminate(): Promise<void>;
+  /** Lets go of the VM without ending it: closes descriptors of this process. */
+  release(): Promise<void>;
+}
+
+export interface VmDriver extends AsyncDisposable {
+  readonly info: EngineInfo;
+  /** Boots a kernel. For making templates and for disk-only resumes, never for creating a sandbox. */
+  boot(request: BootRequest, signal?: AbortSignal): Promise<Vm>;
+  /** Resolves when the VM runs; the guest link can be opened at once. Cleans up after itself on failure. */
+  restore(request: RestoreRequest, signal?: AbortSignal): Promise<Vm>;
+  /** Takes over a VM that an earlier daemon started; undefined if it is no more. */
+  adopt(record: MachineRecord): Promise<Vm | undefined>;
+  /** Removes whatever a recorded VM left: processes that match their identity, sockets, folder. Idempotent. */
+  discard(record: MachineRecord): Promise<void>;
+}
