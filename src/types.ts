@@ -91,3 +91,73 @@ export interface GuestMetrics {
   readonly diskTotalBytes: number;
   readonly diskUsedBytes: number;
 }
+
+/**
+ * What a later daemon needs to find a VM again, and what it must match before any process is signalled. Plain JSON:
+ * the ledger stores it.
+ */
+export interface MachineRecord {
+  readonly engine: EngineName;
+  readonly sessionId: string;
+  /** Folder of the VM's sockets, logs and disk layer. */
+  readonly folder: string;
+  readonly processes: readonly ProcessIdentity[];
+}
+
+/** A process that is certainly the one we started: its pid may have been reused, its start time and executable not. */
+export interface ProcessIdentity {
+  readonly role: "vm" | "network";
+  readonly pid: number;
+  /** Clock ticks since boot (`/proc/PID/stat` field 22), or the platform's equivalent, as a string. */
+  readonly startTime: string;
+  readonly executable: string;
+}
+
+/** Where a sandbox is in its life. Only `ledger/sandboxes.ts` moves it, by compare-and-set. */
+export type SandboxState = "creating" | "running" | "pausing" | "paused" | "resuming" | "terminating" | "terminated";
+
+/** Why a sandbox is no more. */
+export type EndReason = "killed" | "expired" | "create_failed" | "machine_died" | "lost";
+
+/** One sandbox, as the ledger keeps it. */
+export interface SandboxRecord {
+  readonly id: string;
+  readonly templateId: string;
+  /** The first alias of its template when it was created. */
+  readonly templateAlias: string | null;
+  readonly snapshotId: string;
+  readonly state: SandboxState;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly envs: Readonly<Record<string, string>>;
+  readonly shape: MachineShape;
+  readonly allowInternetAccess: boolean;
+  /** Wall clock, ms since the epoch. */
+  readonly startedAtMs: number;
+  /** When its time is up; of an ended one, when it ended. */
+  readonly endAtMs: number;
+  /** What runs it, once there is something. */
+  readonly machine: MachineRecord | null;
+  readonly reservationId: string;
+  readonly endReason: EndReason | null;
+}
+
+/** The spans of a sandbox's life that leave a latency sample: the seed's names. */
+export type SpanName =
+  | "warm_snapshot_restore"
+  | "ready_probe"
+  | "command_start"
+  | "first_stdout_byte"
+  | "start.resume_to_first_stdout_ms"
+  | "snapshot_save"
+  | "warm_pool_checkout"
+  | "kill_delete"
+  | "cold_template_build";
+
+export interface LatencySample {
+  readonly span: SpanName;
+  readonly durationMs: number;
+  readonly engine: EngineName;
+  readonly acceleration: Acceleration;
+  readonly sandboxId: string | null;
+  readonly atMs: number;
+}

@@ -4,7 +4,9 @@
  * `unsupported` with the engine's name and the reason.
  */
 import type { Duplex } from "node:stream";
-import type { Acceleration, EngineName, MachineShape } from "../types.ts";
+import type { Acceleration, EngineName, MachineRecord, MachineShape } from "../types.ts";
+
+export type { MachineRecord, ProcessIdentity } from "../types.ts";
 
 /** Whether an engine can do something on this host, and if not, why. */
 export type Ability = { readonly supported: true } | { readonly supported: false; readonly reason: string };
@@ -14,27 +16,6 @@ export interface EngineInfo {
   readonly version: string;
   readonly acceleration: Acceleration;
   readonly abilities: Readonly<Record<"memorySnapshot" | "fanOut" | "pause" | "network", Ability>>;
-}
-
-/**
- * What a later daemon needs to find a VM again, and what it must match before any process is signalled. Plain JSON:
- * the ledger stores it.
- */
-export interface MachineRecord {
-  readonly engine: EngineName;
-  readonly sessionId: string;
-  /** Folder of the VM's sockets, logs and disk layer. */
-  readonly folder: string;
-  readonly processes: readonly ProcessIdentity[];
-}
-
-/** A process that is certainly the one we started: its pid may have been reused, its start time and executable not. */
-export interface ProcessIdentity {
-  readonly role: "vm" | "network";
-  readonly pid: number;
-  /** Clock ticks since boot (`/proc/PID/stat` field 22), or the platform's equivalent, as a string. */
-  readonly startTime: string;
-  readonly executable: string;
 }
 
 /** The files of one durable snapshot: a folder with `manifest.json`, memory, device state and disk layer. */
