@@ -1,0 +1,90 @@
+/** The runtime's face towards the routes. */
+import type { EngineInfo } from "../machine/driver.ts";
+import type { SandboxRecord } from "../types.ts";
+import type { Session } from "./session.ts";
+
+export interface CreateSandboxRequest {
+  /** As the client wrote it: id, alias or alias:tag, already parsed. */
+  readonly template: { readonly name: string; readonly tag: string | undefined };
+  readonly timeoutMs: number;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly envs: Readonly<Record<string, string>>;
+  readonly allowInternetAccess: boolean;
+}
+
+/** A sandbox as clients may see it. `state` never shows a transition: what is ending is not found, what pauses is paused. */
+export interface SandboxView {
+  readonly record: SandboxRecord;
+  readonly state: "running" | "paused";
+  readonly accessToken: string;
+}
+
+export interface ListSandboxesQuery {
+  readonly states: ReadonlySet<"running" | "paused">;
+  /** Every pair must be equal. */
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly templateId?: string;
+  readonly startedAfterMs?: number;
+  readonly order: "asc" | "desc";
+  readonly limit: number;
+  /** Position after which to go on: start time and id of the last row of the previous page. */
+  readonly after?: { readonly startedAtMs: number; readonly id: string };
+}
+
+export interface ListSandboxesPage {
+  readonly sandboxes: readonly SandboxView[];
+  /** Set when there are more rows. */
+  readonly next: { readonly startedAtMs: number; readonly id: string } | undefined;
+  /** All running sandboxes that match, whatever the page. */
+  readonly totalRunning: number;
+}
+
+/** One 5-second sample of what a sandbox uses. */
+export interface SandboxMetricSample {
+  readonly atMs: number;
+  readonly cpuCount: number;
+  readonly cpuUsedPercent: number;
+  readonly memUsedBytes: number;
+  readonly memTotalBytes: number;
+  readonly memCacheBytes: number;
+  readonly diskUsedBytes: number;
+  readonly diskTotalBytes: number;
+}
+
+export interface BenchmarkSummary {
+  readonly span: string;
+  readonly engine: string;
+  readonly acceleration: string;
+  readonly n: number;
+  readonly p50Ms: number;
+  readonly p90Ms: number;
+  readonly p95Ms: number;
+  readonly p99Ms: number;
+}
+
+export interface Runtime {
+  readonly engine: EngineInfo;
+  /** @throws not_found (template, tag), capacity_exhausted, disk_pressure, not_ready (shutting down), machine_failed. */
+  createSandbox(request: CreateSandboxRequest): Promise<SandboxView>;
+  /** Extends the time of a running sandbox (never shortens). @throws not_found. */
+  connectSandbox(id: string, timeoutMs: number): Promise<{ view: SandboxView; resumed: boolean }>;
+  /** @throws not_found. */
+  getSandbox(id: string): SandboxView;
+  listSandboxes(query: ListSandboxesQuery): ListSandboxesPage;
+  /** Ends it for good; resolves when the client may be told. @throws not_found. */
+  killSandbox(id: string): Promise<void>;
+  /** Sets the end to now + `timeoutMs`; may shorten. 0 ends it now. @throws not_found. */
+  setSandboxTimeout(id: string, timeoutMs: number): Promise<void>;
+  /** Extend-only. @throws not_found. */
+  refreshSandbox(id: string, durationMs: number): Promise<void>;
+  /** Samples of the last hours, oldest first. @throws not_found. */
+  sandboxMetrics(id: string, range: { fromMs?: number; toMs?: number }): SandboxMetricSample[];
+  /** The template a name or id stands for; undefined when there is none. */
+  findTemplate(name: string): { id: string; aliases: readonly string[] } | undefined;
+  benchmarks(): BenchmarkSummary[];
+  /** The live session of a sandbox, or undefined when it is unknown, paused or ending. */
+  findSession(sandboxId: string): Session | undefined;
+  findSessionByAccessToken(accessToken: string): Session | undefined;
+  /** Live sessions, for finding the one a signed URL belongs to. */
+  liveSessions(): Iterable<Session>;
+}
