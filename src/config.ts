@@ -1,0 +1,90 @@
+/**
+ * The daemon's settings: environment variables and flags, checked once, every problem reported at once. Storage roots
+ * follow the seed: durable state in `~/.firkin/state`, rebuildable cache in `~/.firkin/cache`, never TMPDIR.
+ */
+import { availableParallelism, homedir, totalmem } from "node:os";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { z } from "zod";
+import { DomainError } from "./errors.ts";
+
+const positive = z.coerce.number().int().positive();
+const memoryReserveMiB = 2048;
+
+const schema = z.object({
+  stateDir: z
+    .string()
+    .default(join(homedir(), ".firkin", "state"))
+    .describe("where durable state lives"),
+  cacheDir: z
+    .string()
+    .default(join(homedir(), ".firkin", "cache"))
+    .describe("where rebuildable things live"),
+  host: z.string().default("127.0.0.1").describe("address to listen on"),
+  port: z.coerce.number().int().min(0).max(65535).default(3000).describe("port to listen on; 0 picks one"),
+  engine: z.enum(["qemu"]).default("qemu").describe("VM engine"),
+  accel: z.enum(["auto", "kvm", "tcg"]).default("auto").describe("auto probes whether KVM really works"),
+  logLevel: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info").describe("log level"),
+  nodeTag: z
+    .string()
+    .regex(/^[a-z0-9]{2}$/, "two characters of a-z and 0-9")
+    .default("aa")
+    .describe("two characters in every sandbox id that name this machine"),
+  maxSandboxes: positive.default(100).describe("how many sandboxes may exist at once"),
+  vcpuBudget: positive.default(availableParallelism() * 32).describe("virtual CPUs of all sandboxes together"),
+  memoryBudgetMiB: positive
+    .default(Math.max(512, Math.floor(totalmem() / 2 ** 20) - memoryReserveMiB))
+    .describe("memory of all sandboxes together, MiB"),
+  diskBudgetMiB: positive.default(2 ** 21).describe("virtual disk of all sandboxes together, MiB (thin)"),
+  diskFloorMiB: z.coerce
+    .number()
+    .int()
+    .nonnegative()
+    .optional()
+    .describe("free disk below which no new work starts, MiB; default 10 GiB or 10 % of the disk, whichever is less"),
+  maxTimeoutHours: positive.default(24).describe("longest time to live a client may ask for, hours"),
+});
+
+export type Config = z.infer<typeof schema>;
+type Setting = keyof Config;
+const settings = Object.keys(schema.shape) as Setting[];
+
+const kebab = (name: string) => name.replace(/MiB$/, "Mib").replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+const flagOf = (name: Setting) => kebab(name);
+const variableOf = (name: Setting) => `FIRKIN_${kebab(name).replaceAll("-", "_").toUpperCase()}`;
+
+/**
+ * Reads the settings; flags win over environment variables.
+ * @param args command-line arguments after the subcommand, e.g. `["--port", "3001"]`
+ * @throws DomainError `invalid_argument` listing every wrong setting
+ */
+export function readConfig(args: readonly string[], env: NodeJS.ProcessEnv): Config {
+  const options = Object.fromEntries(settings.map((name) => [flagOf(name), { type: "string" as const }]));
+  let flags: Record<string, unknown>;
+  try {
+    flags = parseArgs({ args: [...args], options, strict: true, allowPositionals: false }).values;
+  } catch (error) {
+    throw new DomainError("invalid_argument", `${(error as Error).message}. See firkin --help.`);
+  }
+  const given = Object.fromEntries(
+    settings.map((name) => [name, flags[flagOf(name)] ?? (env[variableOf(name)] || undefined)]),
+  );
+  const parsed = schema.safeParse(given);
+  if (!parsed.success) {
+    const problems = parsed.error.issues.map((issue) => {
+      const name = issue.path[0] as Setting;
+      return `  --${flagOf(name)} / ${variableOf(name)}: ${issue.message}`;
+    });
+    throw new DomainError("invalid_argument", `wrong settings:\n${problems.join("\n")}`);
+  }
+  return { ...parsed.data, stateDir: resolve(parsed.data.stateDir), cacheDir: resolve(parsed.data.cacheDir) };
+}
+
+/** One line per setting for `--help`. */
+export function describeSettings(): string {
+  return settings
+    .map(
+      (name) => `  --${flagOf(name).padEnd(20)} ${variableOf(name).padEnd(26)} ${schema.shape[name].description ?? ""}`,
+    )
+    .join("\n");
+}

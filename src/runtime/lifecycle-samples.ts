@@ -1,0 +1,35 @@
+/** Where every latency sample goes: at once into the Prometheus histogram, in batches into the ledger. */
+import type { Clock } from "../clock.ts";
+import type { EngineInfo } from "../machine/driver.ts";
+import type { Metrics } from "../metrics.ts";
+import type { LatencySample, SpanName } from "../types.ts";
+
+export class LifecycleSamples {
+  readonly #clock: Clock;
+  readonly #engine: EngineInfo;
+  readonly #metrics: Metrics;
+  readonly #write: (samples: readonly LatencySample[]) => void;
+  /** Taken since the last flush; bounded by the flush interval. */
+  #pending: LatencySample[] = [];
+
+  constructor(clock: Clock, engine: EngineInfo, metrics: Metrics, write: (samples: readonly LatencySample[]) => void) {
+    this.#clock = clock;
+    this.#engine = engine;
+    this.#metrics = metrics;
+    this.#write = write;
+  }
+
+  record(span: SpanName, durationMs: number, sandboxId: string | null): void {
+    const { engine, acceleration } = this.#engine;
+    this.#metrics.lifecycleSeconds.observe({ span, engine, acceleration }, durationMs / 1000);
+    this.#pending.push({ span, durationMs, engine, acceleration, sandboxId, atMs: this.#clock.nowMs() });
+  }
+
+  /** Hands what is pending to the ledger. */
+  flush(): void {
+    if (this.#pending.length === 0) return;
+    const samples = this.#pending;
+    this.#pending = [];
+    this.#write(samples);
+  }
+}

@@ -1,0 +1,123 @@
+/**
+ * The session of a running sandbox: a VM, the guest link to it (made anew when it breaks), and the processes started
+ * through it. It never decides that a sandbox ends; it tells its owner through `onLost`.
+ */
+import type { Clock } from "../clock.ts";
+import { DomainError, messageOf } from "../errors.ts";
+import type { GuestAgent } from "../guest/agent.ts";
+import type { Logger } from "../log.ts";
+import type { Vm } from "../machine/driver.ts";
+import type { SandboxRecord, SpanName } from "../types.ts";
+import type { LifecycleSamples } from "./lifecycle-samples.ts";
+import { ProcessTable } from "./process-table.ts";
+import { openGuestAgent, sandboxEnvironment } from "./readiness-probe.ts";
+import type { Session } from "./session.ts";
+
+/** The link is up, being made anew, or gone with the session. */
+type Link =
+  | { readonly at: "up"; readonly agent: GuestAgent }
+  | { readonly at: "reconnecting" }
+  | { readonly at: "ended" };
+
+export interface LiveSessionOptions {
+  readonly record: SandboxRecord;
+  readonly accessToken: string;
+  readonly vm: Vm;
+  readonly agent: GuestAgent;
+  /** Monotonic time at which the restore began; undefined for a session that was adopted. */
+  readonly restoreStartedMs: number | undefined;
+  readonly clock: Clock;
+  readonly samples: LifecycleSamples;
+  readonly log: Logger;
+  /** Called once when the VM died or its agent cannot be reached any more. */
+  readonly onLost: (reason: string) => void;
+}
+
+export class LiveSession implements Session {
+  readonly sandboxId: string;
+  readonly templateId: string;
+  readonly sessionId: string;
+  readonly accessToken: string;
+  readonly processes: ProcessTable;
+  readonly envs: Readonly<Record<string, string>>;
+  readonly log: Logger;
+  readonly vm: Vm;
+  readonly #samples: LifecycleSamples;
+  readonly #onLost: (reason: string) => void;
+  readonly #ended = new AbortController();
+  #link: Link;
+  #restoreStartedMs: number | undefined;
+
+  constructor(options: LiveSessionOptions) {
+    const { record, vm } = options;
+    this.sandboxId = record.id;
+    this.templateId = record.templateId;
+    this.sessionId = vm.record.sessionId;
+    this.accessToken = options.accessToken;
+    this.envs = sandboxEnvironment({ sandboxId: record.id, templateId: record.templateId, envs: record.envs });
+    this.log = options.log.child({ sandboxID: this.sandboxId, sessionID: this.sessionId });
+    this.vm = vm;
+    this.#samples = options.samples;
+    this.#onLost = options.onLost;
+    this.#restoreStartedMs = options.restoreStartedMs;
+    this.#link = { at: "up", agent: options.agent };
+    this.processes = new ProcessTable(this, options.clock);
+    this.#watchLink(options.agent);
+    void vm.exited.then((exit) => {
+      if (exit.reason === "died") this.#lose(`the machine died: ${exit.detail}`);
+    });
+  }
+
+  get agent(): GuestAgent {
+    if (this.#link.at === "up") return this.#link.agent;
+    if (this.#link.at === "ended") throw this.#ended.signal.reason;
+    throw new DomainError("not_ready", "The link to the sandbox is being re-established. Try again in a moment.");
+  }
+
+  get ended(): AbortSignal {
+    return this.#ended.signal;
+  }
+
+  recordSample(span: SpanName, durationMs: number): void {
+    this.#samples.record(span, durationMs, this.sandboxId);
+  }
+
+  takeRestoreStart(): number | undefined {
+    const startedMs = this.#restoreStartedMs;
+    this.#restoreStartedMs = undefined;
+    return startedMs;
+  }
+
+  /** Ends every open stream of the session with `reason` and closes the link. The VM is its owner's to end. */
+  end(reason: DomainError): void {
+    if (this.#link.at === "ended") return;
+    const link = this.#link;
+    this.#link = { at: "ended" };
+    this.#ended.abort(reason);
+    if (link.at === "up") link.agent.close();
+  }
+
+  #watchLink(agent: GuestAgent): void {
+    void agent.closed.then((reason) => this.#reconnect(agent, reason));
+  }
+
+  async #reconnect(broken: GuestAgent, reason: Error): Promise<void> {
+    if (this.#link.at !== "up" || this.#link.agent !== broken) return;
+    this.#link = { at: "reconnecting" };
+    this.log.warn({ err: reason }, "guest link broke; reconnecting");
+    try {
+      const agent = await openGuestAgent(this.vm, this.log, this.#ended.signal);
+      if (this.#ended.signal.aborted) return agent.close();
+      this.#link = { at: "up", agent };
+      this.#watchLink(agent);
+      this.log.info("guest link re-established");
+    } catch (error) {
+      this.#lose(`the guest agent cannot be reached: ${messageOf(error)}`);
+    }
+  }
+
+  #lose(reason: string): void {
+    if (this.#link.at === "ended") return;
+    this.#onLost(reason);
+  }
+}

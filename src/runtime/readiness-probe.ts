@@ -1,0 +1,70 @@
+/**
+ * The seed's RuntimeReadinessProbe: a restored VM is shown to nobody before its agent answered over a fresh link and
+ * took its identity. Ready means that a command would start now.
+ */
+import { randomBytes } from "node:crypto";
+import type { Clock } from "../clock.ts";
+import type { GuestAgent, GuestSetup } from "../guest/agent.ts";
+import { connectGuestAgent } from "../guest/link.ts";
+import type { Logger } from "../log.ts";
+import type { Vm } from "../machine/driver.ts";
+
+const linkDeadlineMs = 15_000;
+
+/** What makes a restored VM one particular sandbox. */
+export interface SandboxIdentity {
+  readonly sandboxId: string;
+  readonly templateId: string;
+  readonly envs: Readonly<Record<string, string>>;
+}
+
+/** Opens the guest link of a running VM. @throws DomainError `machine_failed` when the agent does not answer in time. */
+export async function openGuestAgent(vm: Vm, log: Logger, signal?: AbortSignal): Promise<GuestAgent> {
+  const stream = await vm.openGuestLink(signal);
+  return connectGuestAgent(stream, { deadlineMs: linkDeadlineMs, log, ...(signal && { signal }) });
+}
+
+/** The environment every process of a sandbox sees (reference 2.5), before its own `envs`. */
+export function sandboxEnvironment(identity: SandboxIdentity): Record<string, string> {
+  return {
+    E2B_SANDBOX: "true",
+    E2B_SANDBOX_ID: identity.sandboxId,
+    E2B_TEMPLATE_ID: identity.templateId,
+    ...identity.envs,
+  };
+}
+
+/** Probes a restored VM and gives it its clock, entropy, host name, environment and markers. */
+export async function probeReadiness(
+  vm: Vm,
+  identity: SandboxIdentity,
+  clock: Clock,
+  log: Logger,
+  signal?: AbortSignal,
+): Promise<GuestAgent> {
+  const agent = await openGuestAgent(vm, log, signal);
+  try {
+    await agent.setup(setupFor(identity, clock));
+    return agent;
+  } catch (error) {
+    agent.close();
+    throw error;
+  }
+}
+
+function setupFor(identity: SandboxIdentity, clock: Clock): GuestSetup {
+  const marker = (name: string, content: string) => ({ path: `/run/e2b/${name}`, content, mode: 0o644 });
+  return {
+    timeNs: BigInt(clock.nowMs()) * 1_000_000n,
+    entropy: randomBytes(64),
+    hostname: identity.sandboxId,
+    envs: sandboxEnvironment(identity),
+    defaultUser: "user",
+    defaultCwd: "",
+    files: [
+      marker(".E2B_SANDBOX", "true"),
+      marker(".E2B_SANDBOX_ID", identity.sandboxId),
+      marker(".E2B_TEMPLATE_ID", identity.templateId),
+    ],
+  };
+}

@@ -1,0 +1,70 @@
+/**
+ * The seed's SessionTerminator: ends a machine for good and releases its capacity only after the machine is really
+ * gone. A failed attempt keeps the reservation, so that it is visible, and is tried again.
+ */
+import type { Clock } from "../clock.ts";
+import type { Ledger } from "../ledger/open.ts";
+import { endSandbox } from "../ledger/sandboxes.ts";
+import type { Logger } from "../log.ts";
+import type { Metrics } from "../metrics.ts";
+import type { SandboxRecord } from "../types.ts";
+import { Background } from "./background.ts";
+
+const firstRetryMs = 250;
+const longestRetryMs = 30_000;
+
+export interface TerminatorDependencies {
+  readonly ledger: Ledger;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+}
+
+export class SessionTerminator {
+  readonly #deps: TerminatorDependencies;
+  readonly #background: Background;
+  readonly #closing = new AbortController();
+
+  constructor(deps: TerminatorDependencies) {
+    this.#deps = deps;
+    this.#background = new Background(deps.log);
+  }
+
+  /**
+   * Ends what runs a sandbox in state `terminating`, in the background.
+   * @param destroy ends the machine and removes its files; called again, with pauses, until it succeeds
+   */
+  terminate(record: SandboxRecord, destroy: () => Promise<void>, onGone: () => void = () => {}): void {
+    this.#background.start("terminate session", async () => {
+      if (!(await this.#destroyUntilGone(record, destroy))) return;
+      endSandbox(this.#deps.ledger, record.id);
+      this.#deps.metrics.sandboxesEnded.inc({ reason: record.endReason ?? "killed" });
+      onGone();
+    });
+  }
+
+  /** Gives up retrying (the next daemon goes on from the ledger) and waits for the attempts under way. */
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await this.#background.idle();
+  }
+
+  /** Resolves when every termination has come to its end. */
+  idle(): Promise<void> {
+    return this.#background.idle();
+  }
+
+  async #destroyUntilGone(record: SandboxRecord, destroy: () => Promise<void>): Promise<boolean> {
+    const { clock, log } = this.#deps;
+    for (let retryMs = firstRetryMs; ; retryMs = Math.min(retryMs * 2, longestRetryMs)) {
+      try {
+        await destroy();
+        return true;
+      } catch (error) {
+        log.error({ err: error, sandboxID: record.id, retryMs }, "termination failed; its capacity stays reserved");
+      }
+      await clock.sleep(retryMs, this.#closing.signal).catch(() => {});
+      if (this.#closing.signal.aborted) return false;
+    }
+  }
+}
