@@ -1,0 +1,265 @@
+/**
+ * One connection of the guest link over a byte stream: greeting, the table of streams, and the end of everything when
+ * either breaks. It does not know which engine opened the byte stream, nor what the operations mean.
+ */
+import { randomBytes } from "node:crypto";
+import type { Duplex } from "node:stream";
+import { type Clock, systemClock } from "../clock.ts";
+import { DomainError, messageOf } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import { onAbort, throwIfAborted } from "./abort.ts";
+import { Fields, type FieldWriter } from "./fields.ts";
+import { encodeFrame, type Frame, FrameDecoder, WelcomeScanner } from "./frames.ts";
+import type { FrameSender } from "./outlet.ts";
+import {
+  FrameType,
+  HELLO_MAGIC,
+  MAX_STREAMS,
+  NONCE_BYTES,
+  type Operation,
+  PREAMBLE_BYTES,
+  PROTOCOL_VERSION,
+  protocolError,
+  Tag,
+} from "./protocol.ts";
+import { Pulse } from "./pulse.ts";
+import { GuestStream } from "./stream.ts";
+
+export interface LinkOptions {
+  /** How long the agent may take to answer. */
+  readonly deadlineMs: number;
+  /** Gives up connecting; of no effect afterwards. */
+  readonly signal?: AbortSignal | undefined;
+  readonly clock?: Clock;
+  readonly log?: Logger;
+}
+
+/** What the agent says of itself when it answers. */
+export interface Welcome {
+  readonly agentVersion: string;
+  readonly bootId: string;
+}
+
+/**
+ * ## greeting
+ * HELLO is sent; what arrives is thrown away until the WELCOME that answers it.
+ *
+ * ## welcoming
+ * That WELCOME has begun, and what follows is strict.
+ *
+ * ## open
+ * Streams may be opened.
+ *
+ * ## closed
+ * The byte stream is destroyed and every stream has ended.
+ */
+type State =
+  | { readonly at: "greeting"; readonly scanner: WelcomeScanner }
+  | { readonly at: "welcoming" }
+  | { readonly at: "open" }
+  | { readonly at: "closed"; readonly reason: DomainError };
+
+/**
+ * Bytes that may wait for the guest to read them. DATA waits for room before it is sent, so these are requests: more
+ * of them than any client has under way means that the guest has stopped reading.
+ */
+const MAX_UNSENT_BYTES = 64 * 2 ** 20;
+const LAST_STREAM_ID = 2 ** 32 - 1;
+const NO_PAYLOAD = new Uint8Array(0);
+
+export class FrameLink implements FrameSender {
+  /** Resolves with the reason when the link is no more; never rejects. */
+  readonly closed: Promise<DomainError>;
+  #resolveClosed: (reason: DomainError) => void = () => {};
+  /** Resolves when the agent has answered. */
+  readonly #welcomed: Promise<Welcome>;
+  #resolveWelcomed: (welcome: Welcome) => void = () => {};
+  readonly #bytes: Duplex;
+  readonly #log: Logger | undefined;
+  readonly #decoder = new FrameDecoder();
+  #state: State;
+  /** Streams that the agent owes a RESULT. */
+  readonly #streams = new Map<number, GuestStream>();
+  #lastStreamId = 0;
+  /** Frames of this turn of the event loop are being collected, to be written together at its end. */
+  #isCorked = false;
+  readonly #room = new Pulse();
+
+  private constructor(bytes: Duplex, nonce: Uint8Array, log: Logger | undefined) {
+    this.#bytes = bytes;
+    this.#log = log;
+    this.#state = { at: "greeting", scanner: new WelcomeScanner(nonce) };
+    this.closed = new Promise((resolve) => {
+      this.#resolveClosed = resolve;
+    });
+    this.#welcomed = new Promise((resolve) => {
+      this.#resolveWelcomed = resolve;
+    });
+    bytes.on("data", this.#onData).on("drain", this.#onDrain).on("end", this.#onEnd).on("close", this.#onEnd);
+    bytes.on("error", this.#onError);
+  }
+
+  /**
+   * Greets the agent at the other end of `bytes`, which is the link's own from now on: it is destroyed when the link
+   * ends and when this fails.
+   * @throws DomainError `deadline_exceeded` when no agent answers in time, `unsupported` when it speaks another version
+   *   of the protocol, `machine_failed` when the byte stream ends or carries nonsense, the signal's reason (`cancelled`).
+   */
+  static async connect(bytes: Duplex, options: LinkOptions): Promise<{ link: FrameLink; welcome: Welcome }> {
+    const { deadlineMs, clock = systemClock } = options;
+    const nonce = randomBytes(NONCE_BYTES);
+    const link = new FrameLink(bytes, nonce, options.log);
+    const answered = new AbortController();
+    using _ = onAbort(options.signal, (reason) => link.fail(reason));
+    clock.sleep(deadlineMs, answered.signal).then(
+      () => link.fail(new DomainError("deadline_exceeded", `The guest agent did not answer within ${deadlineMs} ms`)),
+      () => {},
+    );
+    if (bytes.destroyed || bytes.readableEnded) link.#onEnd();
+    link.#greet(nonce);
+    try {
+      const welcome = await Promise.race([link.#welcomed, link.closed]);
+      if (welcome instanceof DomainError) throw welcome;
+      return { link, welcome };
+    } finally {
+      answered.abort();
+    }
+  }
+
+  get hasRoom(): boolean {
+    return !this.#bytes.writableNeedDrain;
+  }
+
+  roomMade(): Promise<void> {
+    return this.#room.wait();
+  }
+
+  /**
+   * Starts an operation.
+   * @throws DomainError the reason when the link is no more, `capacity_exhausted` when too many streams are open,
+   *   `invalid_argument` when the fields are too large.
+   */
+  open(operation: Operation, fields: FieldWriter): GuestStream {
+    if (this.#state.at === "closed") throw this.#state.reason;
+    if (this.#streams.size >= MAX_STREAMS) {
+      const details = { status: "resource_exhausted" };
+      throw new DomainError("capacity_exhausted", `The guest already has ${MAX_STREAMS} requests under way`, details);
+    }
+    if (this.#lastStreamId === LAST_STREAM_ID) throw new DomainError("internal", "The guest link is out of stream ids");
+    const payloads = fields.openPayloads(operation);
+    const stream = new GuestStream(++this.#lastStreamId, this);
+    this.#streams.set(stream.id, stream);
+    for (const payload of payloads) this.send(FrameType.open, stream.id, payload);
+    return stream;
+  }
+
+  /** Runs an operation that answers with its RESULT alone. Aborting the signal cancels it in the guest. */
+  async call<T>(
+    operation: Operation,
+    fields: FieldWriter,
+    decode: (fields: Fields) => T,
+    signal?: AbortSignal,
+  ): Promise<T> {
+    throwIfAborted(signal);
+    const stream = this.open(operation, fields);
+    using _ = onAbort(signal, (reason) => stream.reset(reason));
+    return await stream.result(decode);
+  }
+
+  send(type: FrameType, stream: number, payload: Uint8Array = NO_PAYLOAD): void {
+    if (this.#state.at === "closed") return;
+    if (!this.#isCorked) {
+      this.#isCorked = true;
+      this.#bytes.cork();
+      process.nextTick(this.#uncork);
+    }
+    for (const part of encodeFrame({ type, channel: 0, stream, payload })) this.#bytes.write(part);
+    if (this.#bytes.writableLength > MAX_UNSENT_BYTES) this.fail(protocolError("it has stopped reading"));
+  }
+
+  fail(reason: DomainError): void {
+    if (this.#state.at === "closed") return;
+    this.#state = { at: "closed", reason };
+    const bytes = this.#bytes;
+    bytes.off("data", this.#onData).off("drain", this.#onDrain).off("end", this.#onEnd).off("close", this.#onEnd);
+    // The error listener stays: a byte stream may still fail while it is being destroyed.
+    bytes.destroy();
+    for (const stream of this.#streams.values()) stream.breakOff(reason);
+    this.#streams.clear();
+    this.#room.fire();
+    this.#resolveClosed(reason);
+    this.#log?.debug({ reason: reason.message, code: reason.code }, "guest link closed");
+  }
+
+  /** Ends the link from this side. */
+  close(): void {
+    this.fail(new DomainError("cancelled", "The link to the guest was closed"));
+  }
+
+  #greet(nonce: Uint8Array): void {
+    this.#bytes.write(Buffer.alloc(PREAMBLE_BYTES));
+    const version = Buffer.of(PROTOCOL_VERSION >> 8, PROTOCOL_VERSION & 0xff);
+    this.send(FrameType.hello, 0, Buffer.concat([HELLO_MAGIC, version, nonce]));
+  }
+
+  readonly #uncork = () => {
+    this.#isCorked = false;
+    this.#bytes.uncork();
+  };
+
+  readonly #onData = (chunk: Uint8Array) => {
+    try {
+      const bytes = this.#strictPart(chunk);
+      if (bytes === undefined) return;
+      for (const frame of this.#decoder.decode(bytes)) {
+        this.#receive(frame);
+        if (this.#state.at === "closed") return;
+      }
+    } catch (error) {
+      this.fail(
+        error instanceof DomainError ? error : new DomainError("internal", messageOf(error), {}, { cause: error }),
+      );
+    }
+  };
+
+  readonly #onDrain = () => this.#room.fire();
+
+  readonly #onEnd = () => this.fail(new DomainError("machine_failed", "The link to the guest has ended"));
+
+  readonly #onError = (error: Error) => {
+    const message = `The link to the guest has failed: ${error.message}`;
+    this.fail(new DomainError("machine_failed", message, {}, { cause: error }));
+  };
+
+  /** What of `chunk` belongs to this connection; undefined while everything is still thrown away. */
+  #strictPart(chunk: Uint8Array): Uint8Array | undefined {
+    if (this.#state.at !== "greeting") return chunk;
+    const rest = this.#state.scanner.scan(chunk);
+    if (rest) this.#state = { at: "welcoming" };
+    return rest;
+  }
+
+  #receive(frame: Frame): void {
+    if (this.#state.at === "welcoming") {
+      this.#receiveWelcome(frame);
+      return;
+    }
+    const stream = this.#streams.get(frame.stream);
+    if (stream === undefined) throw protocolError(`a frame for stream ${frame.stream}, which is not open`);
+    stream.receive(frame);
+    if (frame.type === FrameType.result) this.#streams.delete(frame.stream);
+  }
+
+  /** The scanner has seen that this is a WELCOME with our nonce. */
+  #receiveWelcome(frame: Frame): void {
+    const fields = Fields.decode(frame.payload.subarray(NONCE_BYTES));
+    const version = fields.integer(Tag.version);
+    const agentVersion = fields.string(Tag.agentVersion);
+    if (version !== PROTOCOL_VERSION) {
+      const message = `The guest agent speaks version ${version} of the link protocol, not ${PROTOCOL_VERSION}`;
+      throw new DomainError("unsupported", message, { agentVersion });
+    }
+    this.#state = { at: "open" };
+    this.#resolveWelcomed({ agentVersion, bootId: fields.string(Tag.bootId) });
+  }
+}

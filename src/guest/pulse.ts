@@ -1,0 +1,18 @@
+/** Lets async code wait for a change of some state, which it then looks at again itself. */
+export class Pulse {
+  #next: Promise<void> | undefined;
+  #resolve: () => void = () => {};
+
+  /** Resolves at the next {@link fire}; waiters wake in the order in which they came. */
+  wait(): Promise<void> {
+    this.#next ??= new Promise((resolve) => {
+      this.#resolve = resolve;
+    });
+    return this.#next;
+  }
+
+  fire(): void {
+    this.#next = undefined;
+    this.#resolve();
+  }
+}
