@@ -23,7 +23,7 @@ const rules: Record<string, readonly string[]> = {
   machine: common,
   guest: common,
   e2b: [...common, "runtime/runtime.ts"],
-  envd: [...common, "e2b", "guest/agent.ts", "runtime/session.ts", "runtime/process-table.ts"],
+  envd: [...common, "e2b", "guest/agent.ts", "runtime/session.ts", "runtime/process-table.ts", "runtime/running-process.ts", "runtime/process-subscription.ts"],
   template: [...common, "ledger", "machine/driver.ts", "machine/snapshot-files.ts", "guest", "metrics"],
   runtime: [...common, "ledger", "machine/driver.ts", "machine/snapshot-files.ts", "guest", "metrics", "template"],
   routes: [...common, "runtime", "envd", "e2b", "config", "metrics", "guest/agent.ts", "machine/driver.ts"],

@@ -5,11 +5,11 @@
  */
 import type { Clock } from "../clock.ts";
 import { DomainError, isDomainError, messageOf } from "../errors.ts";
-import type { AttachedProcess } from "../guest/agent.ts";
-import type { ProcessInfo, ProcessSpec } from "../types.ts";
+import type { AttachedProcess, GuestAgent } from "../guest/agent.ts";
+import type { Logger } from "../log.ts";
+import type { ProcessInfo, ProcessSpec, SpanName } from "../types.ts";
 import type { ProcessSubscription } from "./process-subscription.ts";
 import { type ProcessDescription, RunningProcess } from "./running-process.ts";
-import type { Session } from "./session.ts";
 
 /** How long the end of a process is kept for a late Connect. */
 const KEEP_END_MS = 30_000;
@@ -17,8 +17,14 @@ const SIGKILL = 9;
 
 export type ProcessSelector = { readonly pid: number } | { readonly tag: string };
 
-/** What the table needs of its session. */
-export type ProcessTableSession = Pick<Session, "agent" | "ended" | "log" | "recordSample" | "takeRestoreStart">;
+/** What the table needs of its session; see `Session`, which has all of it. */
+export interface ProcessTableSession {
+  readonly agent: GuestAgent;
+  readonly ended: AbortSignal;
+  readonly log: Logger;
+  recordSample(span: SpanName, durationMs: number): void;
+  takeRestoreStart(): number | undefined;
+}
 
 export interface StartedProcess {
   readonly process: RunningProcess;

@@ -1,0 +1,161 @@
+/** Whole files in and out of a sandbox: reads, writes, their attributes, and E2B's words for what goes wrong. */
+import { posix } from "node:path";
+import { DomainError, isDomainError } from "../errors.ts";
+import type { ReadStream } from "../guest/agent.ts";
+import type { Session } from "../runtime/session.ts";
+import type { FileEntry } from "../types.ts";
+import { type DownloadPlan, dependsOnEntry, planConditional, planWhole, type RequestHeaders } from "./download-plan.ts";
+import { guestStatus, reword } from "./guest-errors.ts";
+
+const METADATA_HEADER = "x-metadata-";
+const ATTRIBUTE_PREFIX = "user.e2b.";
+const MAX_METADATA_KEY_BYTES = 246;
+const MAX_METADATA_BYTES = 4_096;
+
+export interface Download {
+  readonly plan: DownloadPlan;
+  readonly entry: FileEntry;
+  /** Exactly the planned bytes; throws when the file turns out shorter. Absent when the plan sends none. */
+  readonly bytes: AsyncIterable<Uint8Array> | undefined;
+}
+
+/** Opens a file for the request's headers. @throws not_found, invalid_argument (a directory), unauthenticated. */
+export async function openDownload(
+  session: Session,
+  path: string,
+  user: string | undefined,
+  headers: RequestHeaders,
+): Promise<Download> {
+  const asUser = user === undefined ? {} : { user };
+  try {
+    if (!dependsOnEntry(headers)) {
+      const { entry, bytes } = await session.agent.read(path, asUser);
+      const plan = planWhole(headers);
+      if (plan.kind === "whole") return { plan, entry, bytes: exactly(bytes, entry.sizeBytes) };
+      await bytes[Symbol.asyncIterator]().return?.();
+      return { plan, entry, bytes: undefined };
+    }
+    const entry = await session.agent.stat(path, user);
+    if (entry.kind === "directory") throw new DomainError("invalid_argument", `path '${entry.path}' is a directory`);
+    const plan = planConditional(headers, entry);
+    if (plan.kind !== "range" && plan.kind !== "whole") return { plan, entry, bytes: undefined };
+    const part = plan.kind === "range" ? { offset: plan.offset, length: plan.length } : { length: entry.sizeBytes };
+    const { bytes }: ReadStream = await session.agent.read(path, { ...asUser, ...part });
+    return { plan, entry, bytes: exactly(bytes, part.length) };
+  } catch (error) {
+    throw rewordRead(error, path, user);
+  }
+}
+
+/** Writes one file and returns its entry; parents are made. @throws invalid_argument, disk_pressure, unauthenticated. */
+export async function uploadFile(
+  session: Session,
+  path: string,
+  source: AsyncIterable<Uint8Array>,
+  options: {
+    readonly user: string | undefined;
+    readonly attributes: Readonly<Record<string, string>>;
+    readonly signal: AbortSignal;
+  },
+): Promise<FileEntry> {
+  const { user, attributes, signal } = options;
+  try {
+    return await session.agent.write(path, source, { attributes, ...(user !== undefined && { user }) }, signal);
+  } catch (error) {
+    throw rewordWrite(error, path, user);
+  }
+}
+
+/** What the client is told of an uploaded file; `metadata` only when there is some. */
+export function describeUpload({ path, attributes }: FileEntry) {
+  const described = { path, name: posix.basename(path), type: "file" };
+  return Object.keys(attributes).length > 0 ? { ...described, metadata: attributes } : described;
+}
+
+/**
+ * The attributes that `X-Metadata-<key>: value` headers ask for. The whole set is replaced by every upload.
+ * @throws invalid_argument when a key or value is not printable ASCII or the set is too large.
+ */
+export function metadataOf(headers: RequestHeaders): Record<string, string> {
+  const attributes: Record<string, string> = {};
+  let totalBytes = 0;
+  for (const [name, value] of Object.entries(headers)) {
+    if (!name.startsWith(METADATA_HEADER) || value === undefined) continue;
+    const key = name.slice(METADATA_HEADER.length);
+    const text = Array.isArray(value) ? value.join(", ") : value;
+    if (key === "" || key.length > MAX_METADATA_KEY_BYTES) {
+      throw new DomainError("invalid_argument", `metadata keys must have 1 to ${MAX_METADATA_KEY_BYTES} bytes`);
+    }
+    if (!/^[\x20-\x7e]*$/.test(text) || !/^[\x21-\x7e]+$/.test(key)) {
+      throw new DomainError("invalid_argument", `metadata '${key}' must be printable ASCII`);
+    }
+    totalBytes += ATTRIBUTE_PREFIX.length + key.length + text.length;
+    attributes[key] = text;
+  }
+  if (totalBytes > MAX_METADATA_BYTES) {
+    throw new DomainError("invalid_argument", `metadata must not take more than ${MAX_METADATA_BYTES} bytes in all`);
+  }
+  return attributes;
+}
+
+/** Exactly `length` bytes of a file that may grow or shrink while it is read: the length was promised already. */
+function exactly(bytes: AsyncIterable<Uint8Array>, length: number): AsyncIterable<Uint8Array> {
+  return {
+    [Symbol.asyncIterator]() {
+      const source = bytes[Symbol.asyncIterator]();
+      let left = length;
+      const leave = async (): Promise<IteratorResult<Uint8Array>> => {
+        await source.return?.();
+        return { done: true, value: undefined };
+      };
+      return {
+        next: async () => {
+          if (left === 0) return leave();
+          const result = await source.next();
+          if (result.done) throw new DomainError("failed_precondition", "the file became shorter while it was read");
+          const value = result.value.byteLength > left ? result.value.subarray(0, left) : result.value;
+          left -= value.byteLength;
+          return { done: false, value };
+        },
+        return: leave,
+      };
+    },
+  };
+}
+
+function rewordRead(error: unknown, path: string, user: string | undefined): unknown {
+  const shown = pathOf(error) ?? path;
+  switch (guestStatus(error)) {
+    case "not_found":
+      return reword(error, "not_found", `path '${shown}' does not exist`);
+    case "is_a_directory":
+      return reword(error, "invalid_argument", `path '${shown}' is a directory`);
+    case "unauthenticated":
+      return rewordUnknownUser(error, user);
+    default:
+      return error;
+  }
+}
+
+function rewordWrite(error: unknown, path: string, user: string | undefined): unknown {
+  switch (guestStatus(error)) {
+    case "is_a_directory":
+      return reword(error, "invalid_argument", `path is a directory: ${pathOf(error) ?? path}`);
+    case "no_space":
+      return reword(error, "disk_pressure", "not enough disk space available");
+    case "unauthenticated":
+      return rewordUnknownUser(error, user);
+    default:
+      return error;
+  }
+}
+
+function rewordUnknownUser(error: unknown, user: string | undefined): DomainError {
+  return reword(error, "unauthenticated", `error looking up user '${user ?? ""}': unknown user`);
+}
+
+function pathOf(error: unknown): string | undefined {
+  if (!isDomainError(error)) return undefined;
+  const { path } = error.details;
+  return typeof path === "string" ? path : undefined;
+}

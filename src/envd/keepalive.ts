@@ -1,0 +1,85 @@
+/** Server streams that stay alive while nothing happens, and end with their request. */
+import type { Clock } from "../clock.ts";
+
+export interface StreamOptions {
+  readonly clock: Clock;
+  /** A keepalive is sent after this long without an event. */
+  readonly keepaliveMs: number;
+  /** Aborted when the client is gone or its time is up; the reason becomes the stream's error. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * The events of `source`, with `keepalive` in between whenever `keepaliveMs` passed without one. The source is
+ * returned when the signal aborts, whether or not anybody still reads the result.
+ */
+export async function* withKeepalive<T>(
+  source: AsyncIterator<T>,
+  keepalive: T,
+  { clock, keepaliveMs, signal }: StreamOptions,
+): AsyncGenerator<T> {
+  const stopped = new AbortController();
+  let arrived: { result: IteratorResult<T> } | { error: unknown } | undefined;
+  let asked = false;
+  let idle = false;
+  let lastMs = clock.monotonicMs();
+  let wake = () => {};
+  const onAbort = () => {
+    void source.return?.();
+    wake();
+  };
+  // One timer per stream, not per event: it looks at the time of the last event when it fires.
+  const watchIdleness = async () => {
+    while (!stopped.signal.aborted) {
+      await clock.sleep(Math.max(1, lastMs + keepaliveMs - clock.monotonicMs()), stopped.signal);
+      idle = clock.monotonicMs() - lastMs >= keepaliveMs;
+      if (idle) {
+        lastMs = clock.monotonicMs();
+        wake();
+      }
+    }
+  };
+  const ask = () => {
+    asked = true;
+    source.next().then(
+      (result) => {
+        arrived = { result };
+        wake();
+      },
+      (error: unknown) => {
+        arrived = { error };
+        wake();
+      },
+    );
+  };
+  signal.addEventListener("abort", onAbort, { once: true });
+  watchIdleness().catch(() => {});
+  try {
+    if (signal.aborted) onAbort();
+    while (!signal.aborted) {
+      if (!asked) ask();
+      if (!arrived && !idle) {
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      }
+      if (arrived) {
+        if ("error" in arrived) throw arrived.error;
+        const { result } = arrived;
+        arrived = undefined;
+        asked = false;
+        if (result.done) return;
+        yield result.value;
+      } else if (idle) {
+        yield keepalive;
+      }
+      idle = false;
+      lastMs = clock.monotonicMs();
+    }
+    throw signal.reason;
+  } finally {
+    stopped.abort();
+    signal.removeEventListener("abort", onAbort);
+    await source.return?.();
+  }
+}

@@ -1,0 +1,230 @@
+/** E2B's process service over a session: what its messages mean. Knows nothing of HTTP. */
+import { create } from "@bufbuild/protobuf";
+import {
+  type ProcessConfig,
+  type ProcessEvent,
+  ProcessEventSchema,
+  type ProcessInfo,
+  ProcessInfoSchema,
+  type ProcessInput,
+  type ProcessSelector,
+  type PTY,
+  Signal,
+  type StartRequest,
+} from "../e2b/gen/process/process_pb.ts";
+import { DomainError } from "../errors.ts";
+import type { ProcessSubscription, ProcessEvent as TableEvent } from "../runtime/process-subscription.ts";
+import type { ProcessSelector as TableSelector } from "../runtime/process-table.ts";
+import type { RunningProcess } from "../runtime/running-process.ts";
+import type { Session } from "../runtime/session.ts";
+import type { ProcessEnd, ProcessSpec, TerminalSize } from "../types.ts";
+import { guestStatus, reword, rewordUser } from "./guest-errors.ts";
+import { type StreamOptions, withKeepalive } from "./keepalive.ts";
+
+const KEEPALIVE = create(ProcessEventSchema, { event: { case: "keepalive", value: {} } });
+const DEFAULT_TERMINAL: TerminalSize = { columns: 80, rows: 24 };
+const MAX_TERMINAL_SIDE = 65_535;
+
+/** Go's words for signals, as far as they differ from `signal N`. */
+const SIGNAL_NAMES: Readonly<Record<number, string>> = {
+  1: "hangup",
+  2: "interrupt",
+  3: "quit",
+  4: "illegal instruction",
+  5: "trace/breakpoint trap",
+  6: "aborted",
+  7: "bus error",
+  8: "floating point exception",
+  9: "killed",
+  10: "user defined signal 1",
+  11: "segmentation fault",
+  12: "user defined signal 2",
+  13: "broken pipe",
+  14: "alarm clock",
+  15: "terminated",
+};
+
+/**
+ * Starts a process and streams its events: start first, end last. Leaving the stream does not end the process; its
+ * time (`timeoutMs` from now) does, with SIGKILL.
+ */
+export async function* startProcess(
+  session: Session,
+  request: StartRequest,
+  user: string | undefined,
+  options: StreamOptions & { readonly timeoutMs: number | undefined },
+): AsyncGenerator<ProcessEvent> {
+  const spec = specOf(request, user);
+  const started = await session.processes
+    .start(spec, options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs })
+    .catch((error: unknown) => {
+      throw rewordStart(error, spec);
+    });
+  yield* eventsOf(started.process, started.events, options);
+}
+
+/** Joins a process that runs, or ended a moment ago: start, output from now on, end. */
+export async function* connectProcess(
+  session: Session,
+  selector: ProcessSelector | undefined,
+  options: StreamOptions,
+): AsyncGenerator<ProcessEvent> {
+  const process = await session.processes.find(selectorOf(selector));
+  yield* eventsOf(process, process.subscribe(), options);
+}
+
+/** Live processes that were started through the API. */
+export async function listProcesses(session: Session): Promise<ProcessInfo[]> {
+  return (await session.processes.list()).map(({ pid, description }) =>
+    create(ProcessInfoSchema, {
+      pid,
+      config: {
+        cmd: description.command,
+        args: [...description.args],
+        envs: { ...description.envs },
+        ...(description.cwd !== undefined && { cwd: description.cwd }),
+      },
+      ...(description.tag !== undefined && { tag: description.tag }),
+    }),
+  );
+}
+
+export async function sendInput(
+  session: Session,
+  selector: ProcessSelector | undefined,
+  input: ProcessInput | undefined,
+): Promise<void> {
+  await writeInput(await session.processes.findLive(selectorOf(selector)), input);
+}
+
+/** Writes the bytes of one message to the process. @throws invalid_argument when it carries none. */
+export async function writeInput(process: RunningProcess, input: ProcessInput | undefined): Promise<void> {
+  switch (input?.input.case) {
+    case "stdin":
+      return process.write("stdin", input.input.value);
+    case "pty":
+      return process.write("terminal", input.input.value);
+    default:
+      throw new DomainError("invalid_argument", "input must have stdin or pty bytes");
+  }
+}
+
+/** The live process a message selects. @throws not_found, invalid_argument. */
+export function findLiveProcess(session: Session, selector: ProcessSelector | undefined): Promise<RunningProcess> {
+  return session.processes.findLive(selectorOf(selector));
+}
+
+export async function sendSignal(
+  session: Session,
+  selector: ProcessSelector | undefined,
+  signal: Signal,
+): Promise<void> {
+  if (signal !== Signal.SIGKILL && signal !== Signal.SIGTERM) {
+    throw new DomainError("unsupported", `invalid signal: ${signal}`);
+  }
+  await session.processes.signal(selectorOf(selector), signal);
+}
+
+/** Resizes the terminal; a message without a size changes nothing. */
+export async function updateProcess(
+  session: Session,
+  selector: ProcessSelector | undefined,
+  pty: PTY | undefined,
+): Promise<void> {
+  const process = await findLiveProcess(session, selector);
+  if (pty?.size) process.resize(terminalSizeOf(pty));
+}
+
+async function* eventsOf(
+  process: RunningProcess,
+  subscription: ProcessSubscription,
+  options: StreamOptions,
+): AsyncGenerator<ProcessEvent> {
+  // Whatever becomes of the reader, even one that never asks for another event, the process must not wait for it.
+  const leave = () => subscription.close();
+  options.signal.addEventListener("abort", leave, { once: true });
+  try {
+    yield create(ProcessEventSchema, { event: { case: "start", value: { pid: process.pid } } });
+    yield* withKeepalive(messagesOf(subscription), KEEPALIVE, options);
+  } finally {
+    options.signal.removeEventListener("abort", leave);
+    leave();
+  }
+}
+
+/** Not a generator: its `return` must reach the subscription while a `next` is under way. */
+function messagesOf(subscription: ProcessSubscription): AsyncIterator<ProcessEvent> {
+  return {
+    next: async () => {
+      const result = await subscription.next();
+      return result.done ? result : { done: false, value: toMessage(result.value) };
+    },
+    return: () => subscription.return() as Promise<IteratorReturnResult<undefined>>,
+  };
+}
+
+function toMessage(event: TableEvent): ProcessEvent {
+  if (event.type === "end") {
+    return create(ProcessEventSchema, { event: { case: "end", value: endOf(event.end) } });
+  }
+  const output = { case: event.channel === "terminal" ? "pty" : event.channel, value: event.bytes } as const;
+  return create(ProcessEventSchema, { event: { case: "data", value: { output } } });
+}
+
+/** `exit status 3`, `signal: killed`; `error` repeats it for everything but success. */
+export function endOf(end: ProcessEnd) {
+  const status =
+    end.signal !== undefined && !end.exited
+      ? `signal: ${SIGNAL_NAMES[end.signal] ?? `signal ${end.signal}`}`
+      : `exit status ${end.exitCode}`;
+  const failed = !end.exited || end.exitCode !== 0;
+  return { exitCode: end.exitCode, exited: end.exited, status, ...(failed && { error: status }) };
+}
+
+function specOf(request: StartRequest, user: string | undefined): ProcessSpec {
+  const config: ProcessConfig | undefined = request.process;
+  if (!config?.cmd) throw new DomainError("invalid_argument", "process.cmd must not be empty");
+  return {
+    command: config.cmd,
+    args: config.args,
+    envs: config.envs,
+    stdin: request.stdin ?? true,
+    // An empty cwd is an absent one.
+    ...(config.cwd && { cwd: config.cwd }),
+    ...(user !== undefined && { user }),
+    ...(request.tag !== undefined && { tag: request.tag }),
+    ...(request.pty && { terminal: terminalSizeOf(request.pty) }),
+  };
+}
+
+function terminalSizeOf({ size }: PTY): TerminalSize {
+  if (!size) return DEFAULT_TERMINAL;
+  if (size.cols > MAX_TERMINAL_SIDE || size.rows > MAX_TERMINAL_SIDE) {
+    throw new DomainError("invalid_argument", `a terminal has at most ${MAX_TERMINAL_SIDE} columns and rows`);
+  }
+  return { columns: size.cols, rows: size.rows };
+}
+
+function selectorOf(selector: ProcessSelector | undefined): TableSelector {
+  switch (selector?.selector.case) {
+    case "pid":
+      return { pid: selector.selector.value };
+    case "tag":
+      return { tag: selector.selector.value };
+    default:
+      throw new DomainError("invalid_argument", "a process must be selected by pid or tag");
+  }
+}
+
+/** A command that cannot start is the client's mistake. */
+function rewordStart(error: unknown, spec: ProcessSpec): unknown {
+  const status = guestStatus(error);
+  if (status === undefined || !(error instanceof DomainError)) return error;
+  if (status === "unauthenticated") return rewordUser(error, spec.user);
+  const isAboutPath = status === "not_found" || status === "not_a_directory" || status === "invalid_argument";
+  if (isAboutPath && error.details.path !== undefined && error.details.path !== spec.command) {
+    return reword(error, "invalid_argument", `cwd '${error.details.path}' does not exist`);
+  }
+  if (isAboutPath || status === "permission_denied") return reword(error, "invalid_argument", error.message);
+  return error;
+}

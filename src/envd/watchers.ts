@@ -1,0 +1,114 @@
+/**
+ * Watchers that clients poll (CreateWatcher, GetWatcherEvents, RemoveWatcher). Each has a bounded buffer; when nobody
+ * polls, the buffer fills, the guest link's window closes behind it and in the end the agent says that events were
+ * lost, which the next poll after the buffered events reports.
+ */
+import { randomUUID } from "node:crypto";
+import { DomainError, messageOf } from "../errors.ts";
+import type { Watch } from "../guest/agent.ts";
+import type { Session } from "../runtime/session.ts";
+import type { FileEvent } from "../types.ts";
+
+const MAX_WATCHERS = 256;
+const MAX_BUFFERED_EVENTS = 4_096;
+
+class Watcher {
+  readonly #watch: Watch;
+  #events: FileEvent[] = [];
+  /** Why there will be no more events. */
+  #error: Error | undefined;
+  #closed = false;
+  #wakeReader: (() => void) | undefined;
+
+  constructor(watch: Watch) {
+    this.#watch = watch;
+    void this.#read();
+  }
+
+  /** All events since the last call. @throws what ended the watch, once its events are taken. */
+  drain(): FileEvent[] {
+    if (this.#events.length === 0 && this.#error) throw this.#error;
+    const events = this.#events;
+    this.#events = [];
+    this.#wakeReader?.();
+    return events;
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#watch.close();
+    this.#wakeReader?.();
+  }
+
+  async #read(): Promise<void> {
+    try {
+      for await (const event of this.#watch.events) {
+        this.#events.push(event);
+        if (this.#events.length >= MAX_BUFFERED_EVENTS && !this.#closed) await this.#drained();
+        if (this.#closed) return;
+      }
+      this.#error = new DomainError("not_found", "the watched directory is gone");
+    } catch (error) {
+      this.#error = error instanceof Error ? error : new Error(messageOf(error));
+    }
+  }
+
+  #drained(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wakeReader = () => {
+        this.#wakeReader = undefined;
+        resolve();
+      };
+    });
+  }
+}
+
+/** The polled watchers of each session; they end with it. */
+export class WatcherTable {
+  readonly #bySession = new WeakMap<Session, Map<string, Watcher>>();
+
+  /** Keeps a watch under a new id. @throws capacity_exhausted when the sandbox has too many. */
+  add(session: Session, watch: Watch): string {
+    const watchers = this.#watchersOf(session);
+    if (watchers.size >= MAX_WATCHERS || session.ended.aborted) {
+      watch.close();
+      throw new DomainError("capacity_exhausted", `a sandbox has at most ${MAX_WATCHERS} watchers`);
+    }
+    const id = randomUUID();
+    watchers.set(id, new Watcher(watch));
+    return id;
+  }
+
+  /** @throws not_found, and what ended the watch. */
+  drain(session: Session, id: string): FileEvent[] {
+    return this.#get(session, id).drain();
+  }
+
+  /** @throws not_found. */
+  remove(session: Session, id: string): void {
+    this.#get(session, id).close();
+    this.#watchersOf(session).delete(id);
+  }
+
+  #get(session: Session, id: string): Watcher {
+    const watcher = this.#watchersOf(session).get(id);
+    if (!watcher) throw new DomainError("not_found", `watcher with id ${id} not found`);
+    return watcher;
+  }
+
+  #watchersOf(session: Session): Map<string, Watcher> {
+    const known = this.#bySession.get(session);
+    if (known) return known;
+    const watchers = new Map<string, Watcher>();
+    this.#bySession.set(session, watchers);
+    session.ended.addEventListener(
+      "abort",
+      () => {
+        for (const watcher of watchers.values()) watcher.close();
+        watchers.clear();
+      },
+      { once: true },
+    );
+    return watchers;
+  }
+}
