@@ -51,7 +51,8 @@ export class FieldWriter {
   bytes(tag: Tag, value: Uint8Array | string | undefined): this {
     if (value === undefined) return this;
     if (typeof value === "string") return this.#text(tag, value);
-    this.#bytes.set(value, this.#field(tag, value.length));
+    const at = this.#field(tag, value.length);
+    this.#bytes.set(value, at);
     return this;
   }
 
@@ -90,11 +91,12 @@ export class FieldWriter {
 
   #text(tag: Tag, value: string): this {
     const size = Buffer.byteLength(value);
-    this.#bytes.write(value, this.#field(tag, size), size);
+    const at = this.#field(tag, size);
+    this.#bytes.write(value, at, size);
     return this;
   }
 
-  /** Writes a field's header, makes room for its value and returns where the value goes. */
+  /** Writes a field's header, makes room for its value (`#bytes` may be another then) and returns its place. */
   #field(tag: Tag, size: number): number {
     const header = this.#length;
     const end = header + FIELD_HEADER_BYTES + size;

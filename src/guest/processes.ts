@@ -1,5 +1,4 @@
 /** Processes in the guest: start, attach, list, signal. */
-import { constants } from "node:os";
 import { DomainError } from "../errors.ts";
 import type { ProcessEnd, ProcessInfo, ProcessSpec, TerminalSize } from "../types.ts";
 import { onAbort, throwIfAborted } from "./abort.ts";
@@ -14,6 +13,8 @@ import { StreamIterator } from "./stream-iterator.ts";
 /** By the channel of a DATA frame. */
 const OUTPUT_CHANNELS: readonly (OutputChannel | undefined)[] = [undefined, "stdout", "stderr", "terminal"];
 
+/** Linux's number, whatever the host is. */
+const SIGKILL = 9;
 /** More than any guest has. */
 const MAX_PROCESSES = 65_536;
 
@@ -24,7 +25,7 @@ export function processOperations(link: FrameLink): Pick<GuestAgent, "exec" | "a
   /** Nobody will ever know of this process: ends it as soon as it has started. */
   async function killOnStart(stream: GuestStream, started: Promise<number>): Promise<void> {
     const pid = await started;
-    await signal(pid, constants.signals.SIGKILL);
+    await signal(pid, SIGKILL);
     stream.reset(new DomainError("cancelled", "Cancelled"));
   }
 
