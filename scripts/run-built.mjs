@@ -1,0 +1,13 @@
+#!/usr/bin/env node
+/** `node scripts/run-built.mjs FILE …`: brings dist/ up to date, then runs dist/FILE. */
+import { setUp } from "./setup/plan.mjs";
+import { takeRootFlags } from "./setup/roots.mjs";
+import { runDist } from "./setup/run-dist.mjs";
+
+const [file, ...args] = takeRootFlags(process.argv.slice(2));
+if (file === undefined) {
+  console.error("usage: node scripts/run-built.mjs FILE [ARGUMENT…]   (FILE is relative to dist/)");
+  process.exit(2);
+}
+await setUp({ scope: "programs" });
+await runDist(file, args);

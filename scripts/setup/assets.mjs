@@ -1,0 +1,72 @@
+/** The index of the guest's files, `<assets>/assets.json`: the one file of the set-up that the daemon reads. */
+import * as fs from "node:fs";
+import { join } from "node:path";
+import { currentAgent } from "./agent.mjs";
+import { hashOf, readJson, writeJson } from "./files.mjs";
+import { makeInitramfs } from "./initramfs.mjs";
+import { currentKernel } from "./kernel.mjs";
+import { currentBaseDisk } from "./rootfs.mjs";
+
+/**
+ * @typedef {object} AssetIndex
+ * @property {1} formatVersion
+ * @property {string} kernel Bootable image, absolute path.
+ * @property {string} kernelVersion As `uname -r` says it.
+ * @property {string} initramfs
+ * @property {string} baseDisk Raw ext4 image of template `base`; never written to.
+ * @property {number} baseDiskSizeBytes Its virtual size.
+ * @property {string} packages List of the base disk's packages, `name version` a line.
+ * @property {string} agent The guest agent's executable; it is also in the initramfs.
+ * @property {string} agentHash SHA-256 of its sources.
+ * @property {string} hash Changes whenever anything above does: what a template's freshness is judged by.
+ */
+
+/** @param {import("./roots.mjs").Roots} roots */
+function parts(roots) {
+  const [kernel, disk, agent] = [currentKernel(roots), currentBaseDisk(roots), currentAgent(roots)];
+  if (!kernel || !disk || !agent) return undefined;
+  // 2: the initramfs' own layout.
+  return { kernel, disk, agent, hash: hashOf(2, kernel, disk, agent) };
+}
+
+/**
+ * Whether the index names the newest of everything, and all of it is there.
+ * @param {import("./roots.mjs").Roots} roots
+ */
+export function assetIndexCurrent(roots) {
+  const index = readAssetIndex(roots);
+  const wanted = parts(roots)?.hash;
+  return wanted !== undefined && index?.hash === wanted && fs.existsSync(index.initramfs);
+}
+
+/**
+ * @param {import("./roots.mjs").Roots} roots
+ * @returns {AssetIndex | undefined}
+ */
+export function readAssetIndex(roots) {
+  return readJson(join(roots.assets, "assets.json"));
+}
+
+/**
+ * Makes the initramfs and then, last of all, the index.
+ * @param {import("./roots.mjs").Roots} roots
+ */
+export async function writeAssetIndex(roots) {
+  const found = parts(roots);
+  if (found === undefined) throw new Error("kernel, base disk and agent come before the index");
+  const { kernel, disk, agent, hash } = found;
+  /** @type {AssetIndex} */
+  const index = {
+    formatVersion: 1,
+    kernel: kernel.vmlinuz,
+    kernelVersion: kernel.version,
+    initramfs: await makeInitramfs(roots, { modules: kernel.modules, agent: agent.agent }),
+    baseDisk: disk.baseDisk,
+    baseDiskSizeBytes: disk.virtualSizeBytes,
+    packages: disk.packages,
+    agent: agent.agent,
+    agentHash: agent.hash,
+    hash,
+  };
+  await writeJson(join(roots.assets, "assets.json"), index);
+}

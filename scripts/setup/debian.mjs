@@ -1,0 +1,130 @@
+/** How Debian's archive is reached: through mmdebstrap, with the host's own mirrors and apt settings where it has any. */
+import { execFileSync } from "node:child_process";
+import * as fs from "node:fs";
+import { join } from "node:path";
+import { run } from "./command.mjs";
+import { SetupError } from "./setup-error.mjs";
+
+/** The guest's Debian release. */
+export const SUITE = "bookworm";
+
+const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/** Host apt settings that decide whether and how the archive can be reached. */
+const APT_SETTINGS = [
+  "Acquire::http",
+  "Acquire::https",
+  "Acquire::Retries",
+  "Acquire::Check-Date",
+  "Acquire::Check-Valid-Until",
+];
+
+/**
+ * Runs mmdebstrap for {@link SUITE} with a scratch folder of its own.
+ * @param {readonly string[]} args Options; the target is always none, hooks take out what is wanted.
+ * @param {{ scratch: string, env?: NodeJS.ProcessEnv, signal?: AbortSignal, onLine?: (line: string) => void }} options
+ */
+export async function mmdebstrap(args, { scratch, env, signal, onLine }) {
+  const folder = fs.mkdtempSync(join(makeScratch(scratch), "mmdebstrap-"));
+  try {
+    const aptSettings = join(folder, "apt.conf");
+    fs.writeFileSync(aptSettings, hostAptSettings());
+    const sources = join(folder, "sources.list");
+    const hostSources = hostDebianSources();
+    fs.writeFileSync(sources, hostSources);
+    await run(
+      "mmdebstrap",
+      [
+        ...modeOptions(),
+        "--format=null",
+        '--aptopt=Acquire::Languages "none"',
+        `--aptopt=${aptSettings}`,
+        ...args,
+        SUITE,
+        "/dev/null",
+        ...(hostSources === "" ? [] : [sources]),
+      ],
+      {
+        env: { ...env, TMPDIR: folder },
+        ...(signal ? { signal } : {}),
+        ...(onLine ? { onLine } : {}),
+        remedy: "check that this machine reaches a Debian mirror (apt-get update), then start again",
+      },
+    );
+  } finally {
+    removeUnmounted(folder);
+  }
+}
+
+/**
+ * Options for what this process may do: root with mounts, root without (a plain container), or a user namespace.
+ * @returns {string[]}
+ */
+function modeOptions() {
+  if (process.getuid?.() !== 0) return ["--mode=unshare"];
+  try {
+    execFileSync("unshare", ["--mount", "mount", "-t", "tmpfs", "none", "/mnt"], { stdio: "ignore" });
+    return ["--mode=root"];
+  } catch {
+    // A container without CAP_SYS_ADMIN. What the base disk needs installs without /proc and /dev too.
+    return ["--mode=root", "--skip=check/canmount,chroot/mount"];
+  }
+}
+
+/** The host's own sources for {@link SUITE}, if it has any; otherwise mmdebstrap's default is right. */
+function hostDebianSources() {
+  const format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)";
+  // Without release info: the lists need not have been downloaded.
+  const targets = execFileSync(
+    "apt-get",
+    ["indextargets", "--no-release-info", "--format", format, "Identifier: Packages"],
+    {
+      encoding: "utf8",
+    },
+  );
+  const suites = [SUITE, `${SUITE}-updates`, `${SUITE}-security`];
+  const signedBy = fs.existsSync(KEYRING) ? `[signed-by=${KEYRING}] ` : "";
+  const lines = targets
+    .split("\n")
+    .map((line) => line.split("|"))
+    // Other archives have suites of that name as well; Debian's mirrors end in these folders.
+    .filter(([uri = "", suite = "", component]) => {
+      return /\/debian(-security)?\/?$/.test(uri) && suites.includes(suite) && component === "main";
+    })
+    .map(([uri, suite]) => `deb ${signedBy}${uri} ${suite} main\n`);
+  return lines.some((line) => line.includes(` ${SUITE} `)) ? [...new Set(lines)].join("") : "";
+}
+
+/** Proxy, certificate and date settings of the host's apt, as an apt configuration file. */
+function hostAptSettings() {
+  return execFileSync("apt-config", ["dump", "--no-empty", "--format", '%F "%v";%n', ...APT_SETTINGS], {
+    encoding: "utf8",
+  });
+}
+
+/** @param {string} scratch */
+function makeScratch(scratch) {
+  fs.mkdirSync(scratch, { recursive: true });
+  return scratch;
+}
+
+/**
+ * Removes a folder in which a root disk was being made, after making sure that nothing of the host is mounted below it.
+ * @param {string} folder
+ */
+export function removeUnmounted(folder) {
+  const mounts = () =>
+    fs
+      .readFileSync("/proc/self/mountinfo", "utf8")
+      .split("\n")
+      .map((line) => (line.split(" ")[4] ?? "").replace(/\\040/g, " "))
+      .filter((path) => path.startsWith(`${folder}/`));
+  for (const path of mounts().reverse()) execFileSync("umount", ["--lazy", path], { stdio: "ignore" });
+  if (mounts().length > 0) {
+    throw new SetupError(
+      `something is still mounted below ${folder}`,
+      `unmount it (findmnt -R ${folder}), then start again`,
+    );
+  }
+  fs.rmSync(folder, { recursive: true, force: true });
+}

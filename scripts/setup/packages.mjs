@@ -1,0 +1,105 @@
+/** The Debian (or Ubuntu) packages firkin needs on the host, and installing those that are missing. */
+import { spawnSync } from "node:child_process";
+import { run } from "./command.mjs";
+import { SetupError } from "./setup-error.mjs";
+
+/**
+ * @typedef {object} HostPackage
+ * @property {string} name
+ * @property {string} why
+ */
+
+/** @type {readonly HostPackage[]} */
+export const RUNTIME_PACKAGES = [
+  { name: "qemu-system-x86", why: "runs the microVMs" },
+  { name: "qemu-utils", why: "makes their disk layers (qemu-img)" },
+  { name: "passt", why: "gives them a network without root" },
+  { name: "mmdebstrap", why: "builds the base root disk and fetches the guest kernel" },
+  { name: "debian-archive-keyring", why: "proves that the guest's packages are Debian's" },
+  { name: "e2fsprogs", why: "writes the root disk's file system (mke2fs)" },
+  { name: "gcc", why: "compiles the guest agent" },
+  { name: "libc6-dev", why: "compiles the guest agent" },
+  { name: "make", why: "compiles the guest agent and better-sqlite3" },
+  { name: "g++", why: "compiles better-sqlite3 where no ready-made build fits" },
+  { name: "python3", why: "compiles better-sqlite3 where no ready-made build fits (node-gyp)" },
+  { name: "ca-certificates", why: "lets npm and curl check whom they talk to" },
+];
+
+/** @type {readonly HostPackage[]} */
+export const TEST_PACKAGES = [
+  { name: "git", why: "the format check skips what git ignores" },
+  { name: "python3-venv", why: "runs the tests with E2B's Python SDK" },
+];
+
+/**
+ * Those of `packages` that are not installed.
+ * @param {readonly HostPackage[]} packages
+ * @returns {HostPackage[]}
+ */
+export function missingPackages(packages) {
+  const names = packages.map(({ name }) => name);
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-query fills these in.
+  const query = spawnSync("dpkg-query", ["--show", "--showformat", "${Package} ${db:Status-Status}\n", ...names], {
+    encoding: "utf8",
+  });
+  if (query.error) {
+    throw new SetupError(
+      "dpkg-query is missing: this is not Debian or Ubuntu",
+      `install by your system's own means: ${names.join(", ")}`,
+    );
+  }
+  const installed = new Set(
+    query.stdout
+      .split("\n")
+      .filter((line) => line.endsWith(" installed"))
+      .map((line) => line.split(" ")[0]),
+  );
+  return packages.filter(({ name }) => !installed.has(name));
+}
+
+/**
+ * The one command that installs them, for a user who must run it as root.
+ * @param {readonly HostPackage[]} packages
+ */
+export function installCommand(packages) {
+  const names = packages.map(({ name }) => name).join(" ");
+  return `sudo sh -c 'apt-get update && apt-get install -y --no-install-recommends ${names}'`;
+}
+
+/**
+ * @param {readonly HostPackage[]} packages
+ * @param {import("./graph.mjs").StepContext} context
+ */
+export async function installPackages(packages, { signal, onLine }) {
+  const missing = missingPackages(packages);
+  const remedy = `run this, then start again:\n      ${installCommand(missing)}`;
+  if (process.getuid?.() !== 0) {
+    throw new SetupError(`these packages are missing, and only root can install them:\n${describe(missing)}`, remedy);
+  }
+  const options = { env: { DEBIAN_FRONTEND: "noninteractive" }, signal, onLine, remedy };
+  const install = [
+    "install",
+    "-y",
+    "--no-install-recommends",
+    "-o",
+    "DPkg::Lock::Timeout=300",
+    "-o",
+    "Dpkg::Use-Pty=0",
+  ];
+  const names = missing.map(({ name }) => name);
+  try {
+    await run("apt-get", [...install, ...names], options);
+  } catch (error) {
+    signal.throwIfAborted();
+    // No package lists yet, or lists so old that the mirror has newer packages: both are mended by an update.
+    onLine(error instanceof Error ? error.message : String(error));
+    await run("apt-get", ["update", "-o", "DPkg::Lock::Timeout=300"], options);
+    await run("apt-get", [...install, ...names], options);
+  }
+}
+
+/** @param {readonly HostPackage[]} packages */
+function describe(packages) {
+  const width = Math.max(...packages.map(({ name }) => name.length));
+  return packages.map(({ name, why }) => `      ${name.padEnd(width)}  ${why}`).join("\n");
+}

@@ -1,0 +1,166 @@
+/** All of the set-up: the steps, what they need of each other, and running them. */
+import * as fs from "node:fs";
+import { join } from "node:path";
+import { currentAgent, makeAgent } from "./agent.mjs";
+import { assetIndexCurrent, writeAssetIndex } from "./assets.mjs";
+import { buildDist, distCurrent } from "./build.mjs";
+import { removeUnmounted } from "./debian.mjs";
+import { sweepPartials } from "./files.mjs";
+import { runGraph } from "./graph.mjs";
+import { currentKernel, makeKernel } from "./kernel.mjs";
+import { takeSetupLock } from "./lock.mjs";
+import { installNpmPackages, npmPackagesCurrent } from "./npm.mjs";
+import { installPackages, missingPackages, RUNTIME_PACKAGES, TEST_PACKAGES } from "./packages.mjs";
+import { NODE_REMEDY, nodeSupported, SYSTEM_REMEDY, systemSupported } from "./platform.mjs";
+import { Progress } from "./progress.mjs";
+import { currentBaseDisk, makeBaseDisk } from "./rootfs.mjs";
+import { storageRoots } from "./roots.mjs";
+import { currentTestTools, makeTestTools } from "./test-tools.mjs";
+
+/**
+ * @typedef {object} SetUpOptions
+ * @property {"programs" | "all" | "tests"} scope `programs`: what it takes to run dist/; `all`: also what it takes to run
+ *   microVMs; `tests`: also what the tests need.
+ */
+
+/**
+ * The steps in an order that respects their needs.
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {SetUpOptions["scope"]} scope
+ * @returns {import("./graph.mjs").Step[]}
+ */
+export function planSteps(roots, scope) {
+  const tests = scope === "tests";
+  const packages = tests ? [...RUNTIME_PACKAGES, ...TEST_PACKAGES] : RUNTIME_PACKAGES;
+  /** @type {import("./graph.mjs").Step[]} */
+  const programs = [
+    {
+      name: "packages",
+      title: "Debian packages",
+      needs: [],
+      isDone: () => missingPackages(packages).length === 0,
+      run: (context) => installPackages(packages, context),
+    },
+    {
+      name: "npm",
+      title: tests ? "npm packages, with those for tests" : "npm packages",
+      needs: ["packages"],
+      isDone: () => npmPackagesCurrent(roots, tests),
+      run: (context) => installNpmPackages(roots, tests, context),
+    },
+    {
+      name: "build",
+      title: "dist/, compiled from TypeScript",
+      needs: ["npm"],
+      isDone: () => distCurrent(roots),
+      run: (context) => buildDist(roots, context),
+    },
+  ];
+  /** @type {import("./graph.mjs").Step[]} */
+  const assets = [
+    {
+      name: "base-disk",
+      title: "root disk of template base",
+      needs: ["packages"],
+      isDone: () => currentBaseDisk(roots),
+      run: (context) => makeBaseDisk(roots, context),
+    },
+    {
+      name: "kernel",
+      title: "guest kernel",
+      needs: ["packages"],
+      isDone: () => currentKernel(roots),
+      run: (context) => makeKernel(roots, context),
+    },
+    {
+      name: "agent",
+      title: "guest agent",
+      needs: ["packages"],
+      isDone: () => currentAgent(roots),
+      run: (context) => makeAgent(roots, context),
+    },
+    {
+      name: "assets",
+      title: "initramfs and index of the guest's files",
+      needs: ["base-disk", "kernel", "agent"],
+      isDone: () => assetIndexCurrent(roots),
+      run: () => writeAssetIndex(roots),
+    },
+  ];
+  /** @type {import("./graph.mjs").Step} */
+  const testTools = {
+    name: "test-tools",
+    title: "programs for tests",
+    needs: ["packages"],
+    isDone: () => currentTestTools(roots),
+    run: (context) => makeTestTools(roots, context),
+  };
+  if (scope === "programs") return programs;
+  return tests ? [...programs, ...assets, testTools] : [...programs, ...assets];
+}
+
+/**
+ * Does whatever of the set-up is not done yet, showing progress on standard error. On failure or interruption it says
+ * so and ends the process.
+ * @param {SetUpOptions} options
+ */
+export async function setUp({ scope }) {
+  if (!nodeSupported() || !systemSupported()) {
+    process.stderr.write(`firkin: this is Node.js ${process.version} on ${process.platform} ${process.arch}\n`);
+    process.stderr.write(`  → ${nodeSupported() ? SYSTEM_REMEDY : NODE_REMEDY}\n`);
+    process.exit(1);
+  }
+  const roots = storageRoots();
+  const interrupt = new AbortController();
+  /** @type {NodeJS.Signals[]} */
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP"];
+  const onSignal = (/** @type {NodeJS.Signals} */ signal) => interrupt.abort(signal);
+  for (const signal of signals) process.on(signal, onSignal);
+
+  const progress = new Progress(roots.logs);
+  const startedAt = performance.now();
+  let unlock = () => {};
+  const beforeWork = async () => {
+    process.stderr.write("firkin: setting up what is missing\n");
+    const onWait = (/** @type {number} */ holder) =>
+      process.stderr.write(`  … waiting for the set-up of process ${holder}\n`);
+    unlock = await takeSetupLock(roots.cache, { signal: interrupt.signal, onWait });
+    sweepLeftovers(roots);
+  };
+  try {
+    const worked = await runGraph(planSteps(roots, scope), {
+      signal: interrupt.signal,
+      observer: progress,
+      beforeWork,
+    });
+    progress.close();
+    if (worked > 0)
+      process.stderr.write(`firkin: set up in ${((performance.now() - startedAt) / 1000).toFixed(0)} s\n`);
+  } catch (error) {
+    progress.close();
+    unlock();
+    if (interrupt.signal.aborted) {
+      process.stderr.write("firkin: interrupted; the next start goes on with the steps that are not done\n");
+      process.exit(interrupt.signal.reason === "SIGINT" ? 130 : 143);
+    }
+    process.stderr.write("firkin: the set-up has failed; steps that are done stay done\n");
+    // The step's own failure has been shown; anything else is a bug of the set-up and wants its stack.
+    if (!(error instanceof Error && "remedy" in error)) console.error(error);
+    process.exit(1);
+  } finally {
+    unlock();
+    for (const signal of signals) process.off(signal, onSignal);
+  }
+}
+
+/**
+ * Removes what interrupted set-ups left. Only with the lock held.
+ * @param {import("./roots.mjs").Roots} roots
+ */
+function sweepLeftovers(roots) {
+  if (fs.existsSync(roots.scratch)) {
+    for (const name of fs.readdirSync(roots.scratch)) removeUnmounted(join(roots.scratch, name));
+  }
+  for (const folder of ["", "agent", "kernel", "rootfs", "stamps"]) sweepPartials(join(roots.assets, folder));
+  sweepPartials(roots.repository);
+}

@@ -1,0 +1,132 @@
+/** The root disk of template `base`: Debian with what an agent's sandbox is expected to have, as a sparse ext4 image. */
+import { createHash } from "node:crypto";
+import * as fs from "node:fs";
+import { join } from "node:path";
+import { run } from "./command.mjs";
+import { mmdebstrap, SUITE } from "./debian.mjs";
+import { hashOf, partialName, placeAtomically, requireFreeSpace } from "./files.mjs";
+import { hookPath } from "./kernel.mjs";
+import { npmCommand } from "./npm.mjs";
+import { SetupError } from "./setup-error.mjs";
+import { readStamp, writeStamp } from "./stamps.mjs";
+
+const PACKAGES = [
+  "bash",
+  "ca-certificates",
+  "coreutils",
+  "curl",
+  "git",
+  "iproute2",
+  "less",
+  // Resolves the sandbox's own name, which sudo looks up each time.
+  "libnss-myhostname",
+  "netbase",
+  "nodejs",
+  "openssh-client",
+  "procps",
+  "python-is-python3",
+  "python3",
+  "python3-pip",
+  "python3-venv",
+  "sudo",
+  "tzdata",
+  "xz-utils",
+];
+
+/**
+ * The newest npm for Debian's Node.js 18, as one archive: Debian's own npm package would bring 400 others.
+ */
+const NPM = {
+  name: "npm@10.9.4",
+  integrity: "sha512-OnUG836FwboQIbqtefDNlyR0gTHzIfwRfE3DuiNewBvnMnWEpB0VEXwBlFVgqpNzIgYo/MHh3d2Hel/pszapAA==",
+};
+
+const DISK_MIB = 8192;
+const FREE_SPACE_BYTES = 4 * 2 ** 30;
+
+const RECIPE = hashOf({ SUITE, PACKAGES, NPM, DISK_MIB }, fs.readFileSync(hookPath("base-disk.sh")));
+
+/**
+ * @typedef {object} BaseDiskAsset
+ * @property {string} baseDisk Raw ext4 image, read-only to everybody.
+ * @property {string} packages List of its packages, `name version` a line.
+ * @property {number} virtualSizeBytes
+ */
+
+/** @param {import("./roots.mjs").Roots} roots */
+export function currentBaseDisk(roots) {
+  return /** @type {BaseDiskAsset | undefined} */ (readStamp(roots, "base-disk", RECIPE));
+}
+
+/**
+ * Builds the disk as `<assets>/rootfs/base-<hash>.ext4`, the hash being that of its recipe and package versions: a disk
+ * that snapshots stand on is never replaced by another one.
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {import("./graph.mjs").StepContext} context
+ */
+export async function makeBaseDisk(roots, { signal, onLine }) {
+  requireFreeSpace(roots.cache, FREE_SPACE_BYTES);
+  const folder = join(roots.assets, "rootfs");
+  fs.mkdirSync(folder, { recursive: true });
+  fs.mkdirSync(roots.scratch, { recursive: true });
+  const scratch = fs.mkdtempSync(join(roots.scratch, "base-disk-"));
+  const image = partialName(join(folder, "base.ext4"));
+  try {
+    const npmArchive = await fetchNpm(scratch, signal, onLine);
+    const packageList = join(scratch, "packages");
+    await mmdebstrap(
+      [
+        "--variant=minbase",
+        "--skip=cleanup",
+        "--dpkgopt=force-unsafe-io",
+        ...["doc", "man", "info", "locale", "lintian", "groff"].map(
+          (name) => `--dpkgopt=path-exclude=/usr/share/${name}/*`,
+        ),
+        "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+        `--include=${PACKAGES.join(",")}`,
+        `--customize-hook=${hookPath("base-disk.sh")}`,
+      ],
+      {
+        scratch: roots.scratch,
+        env: {
+          FIRKIN_IMAGE: image,
+          FIRKIN_IMAGE_MIB: String(DISK_MIB),
+          FIRKIN_NPM: npmArchive,
+          FIRKIN_PACKAGE_LIST: packageList,
+          FIRKIN_SUITE: SUITE,
+        },
+        signal,
+        onLine,
+      },
+    );
+    const name = `base-${hashOf(RECIPE, fs.readFileSync(packageList)).slice(0, 12)}`;
+    const baseDisk = join(folder, `${name}.ext4`);
+    const packages = join(folder, `${name}.packages`);
+    await placeAtomically(packages, (partial) => fs.copyFileSync(packageList, partial));
+    if (!fs.existsSync(baseDisk)) {
+      fs.chmodSync(image, 0o444);
+      await placeAtomically(baseDisk, (partial) => fs.renameSync(image, partial));
+    }
+    await writeStamp(roots, "base-disk", RECIPE, { baseDisk, packages, virtualSizeBytes: DISK_MIB * 2 ** 20 });
+  } finally {
+    fs.rmSync(image, { force: true });
+    fs.rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+/**
+ * Downloads the guest's npm and checks that it is the one pinned here.
+ * @param {string} folder
+ * @param {AbortSignal} signal
+ * @param {(line: string) => void} onLine
+ */
+async function fetchNpm(folder, signal, onLine) {
+  const [command, args] = npmCommand(["pack", NPM.name, "--pack-destination", folder]);
+  const remedy = "check that npm reaches its registry (npm ping), then start again";
+  await run(command, args, { cwd: folder, signal, onLine, remedy });
+  const archive = join(folder, `${NPM.name.replace("@", "-")}.tgz`);
+  const integrity = `sha512-${createHash("sha512").update(fs.readFileSync(archive)).digest("base64")}`;
+  if (integrity !== NPM.integrity)
+    throw new SetupError(`${NPM.name} from the registry is not the one expected`, remedy);
+  return archive;
+}

@@ -1,0 +1,55 @@
+/** Where firkin keeps things: state that matters, and a cache that can be built again. Never TMPDIR. */
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+
+/**
+ * @typedef {object} Roots
+ * @property {string} repository Root of this clone.
+ * @property {string} state Ledger, keys, snapshots, sockets.
+ * @property {string} cache Everything that can be built again.
+ * @property {string} assets `<cache>/assets`: guest kernel, initramfs, root disks, and their index `assets.json`.
+ * @property {string} logs `<cache>/logs`: what each step printed.
+ * @property {string} scratch `<cache>/scratch`: half-made things; removed by the next set-up.
+ */
+
+/**
+ * The storage roots that the environment asks for (`FIRKIN_STATE_DIR`, `FIRKIN_CACHE_DIR`).
+ * @param {NodeJS.ProcessEnv} [env]
+ * @returns {Roots}
+ */
+export function storageRoots(env = process.env) {
+  const state = resolve(env.FIRKIN_STATE_DIR || join(homedir(), ".firkin", "state"));
+  const cache = resolve(env.FIRKIN_CACHE_DIR || join(homedir(), ".firkin", "cache"));
+  return {
+    repository: fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, ""),
+    state,
+    cache,
+    assets: join(cache, "assets"),
+    logs: join(cache, "logs"),
+    scratch: join(cache, "scratch"),
+  };
+}
+
+/**
+ * Takes `--state-dir X`, `--state-dir=X` and the same for the cache out of `args` into `env`, so that the set-up and
+ * the daemon agree on where things are.
+ * @param {readonly string[]} args
+ * @param {NodeJS.ProcessEnv} [env]
+ * @returns {string[]} the other arguments
+ */
+export function takeRootFlags(args, env = process.env) {
+  const variables = { "--state-dir": "FIRKIN_STATE_DIR", "--cache-dir": "FIRKIN_CACHE_DIR" };
+  const rest = [];
+  for (let i = 0; i < args.length; i++) {
+    const [flag = "", inline] = /** @type {[string, string?]} */ (args[i].split(/=(.*)/s));
+    if (!(flag in variables)) {
+      rest.push(args[i]);
+      continue;
+    }
+    const value = inline ?? args[++i];
+    if (!value) throw new Error(`${flag} needs a folder`);
+    env[variables[/** @type {keyof typeof variables} */ (flag)]] = resolve(value);
+  }
+  return rest;
+}

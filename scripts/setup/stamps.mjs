@@ -1,0 +1,39 @@
+/** Remembers what a step made and from what, so that it is made again only when its recipe has changed. */
+import * as fs from "node:fs";
+import { join } from "node:path";
+import { readJson, writeJson } from "./files.mjs";
+
+/**
+ * What the step made, if it was made by this recipe and its files are still there.
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {string} step
+ * @param {string} recipe Hash of everything that decides the result.
+ * @returns {unknown}
+ */
+export function readStamp(roots, step, recipe) {
+  const stamp = readJson(stampPath(roots, step));
+  if (stamp?.recipe !== recipe) return undefined;
+  const paths = Object.values(stamp.result)
+    .flat()
+    .filter((value) => String(value).startsWith("/"));
+  return paths.every((path) => fs.existsSync(path)) ? stamp.result : undefined;
+}
+
+/**
+ * Written last, when everything that `result` names is whole and on disk.
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {string} step
+ * @param {string} recipe
+ * @param {object} result Absolute paths in it are files that must exist for the stamp to be worth anything.
+ */
+export async function writeStamp(roots, step, recipe, result) {
+  await writeJson(stampPath(roots, step), { recipe, result });
+}
+
+/**
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {string} step
+ */
+function stampPath(roots, step) {
+  return join(roots.assets, "stamps", `${step}.json`);
+}
