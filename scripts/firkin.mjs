@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** The command `firkin`: what of it needs no npm packages is done here, the rest by dist/src/main.js. */
 import { doctor } from "./setup/doctor.mjs";
-import { setUp } from "./setup/plan.mjs";
+import { setUpOrExit } from "./setup/plan.mjs";
 import { takeRootFlags } from "./setup/roots.mjs";
 import { runDist } from "./setup/run-dist.mjs";
 import { forgetAssets } from "./setup/upgrade.mjs";
@@ -21,17 +21,17 @@ Every command takes --state-dir DIR and --cache-dir DIR (or FIRKIN_STATE_DIR, FI
 const [command = "help", ...args] = takeRootFlags(process.argv.slice(2));
 switch (command) {
   case "serve":
-    await setUp({ scope: args.includes("--help") ? "programs" : "all" });
+    await setUpOrExit({ scope: args.includes("--help") ? "programs" : "all" });
     await runDist("src/main.js", [command, ...args]);
     break;
   case "env":
   case "version":
-    await setUp({ scope: "programs" });
+    await setUpOrExit({ scope: "programs" });
     await runDist("src/main.js", [command, ...args]);
     break;
   case "setup":
     if (args.includes("--upgrade")) forgetAssets();
-    await setUp({ scope: "all" });
+    await setUpOrExit({ scope: "all" });
     break;
   case "doctor":
     process.exitCode = (await doctor()) ? 0 : 1;

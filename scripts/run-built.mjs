@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** `node scripts/run-built.mjs FILE …`: brings dist/ up to date, then runs dist/FILE. */
-import { setUp } from "./setup/plan.mjs";
+import { setUpOrExit } from "./setup/plan.mjs";
 import { takeRootFlags } from "./setup/roots.mjs";
 import { runDist } from "./setup/run-dist.mjs";
 
@@ -9,5 +9,5 @@ if (file === undefined) {
   console.error("usage: node scripts/run-built.mjs FILE [ARGUMENT…]   (FILE is relative to dist/)");
   process.exit(2);
 }
-await setUp({ scope: "programs" });
+await setUpOrExit({ scope: "programs" });
 await runDist(file, args);

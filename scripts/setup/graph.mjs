@@ -39,20 +39,20 @@ export async function runGraph(steps, { signal, observer, beforeWork }) {
   const bring = async (/** @type {Step} */ step) => {
     await Promise.all(step.needs.map((name) => ends.get(name)));
     stop.throwIfAborted();
-    if (await step.isDone()) return;
-    prepared ??= Promise.resolve(beforeWork?.());
-    await prepared;
-    // Whoever held the lock before us may have done it.
-    if (await step.isDone()) return;
-    worked++;
-    observer.started(step);
     try {
+      if (await step.isDone()) return;
+      prepared ??= Promise.resolve(beforeWork?.());
+      await prepared;
+      // Whoever held the lock before us may have done it.
+      if (await step.isDone()) return;
+      worked++;
+      observer.started(step);
       await step.run({ signal: stop, onLine: (line) => observer.line(step, line) });
+      observer.done(step);
     } catch (error) {
       if (!stop.aborted) observer.failed(step, error);
       throw error;
     }
-    observer.done(step);
   };
 
   for (const step of steps) {

@@ -19,8 +19,9 @@ import { currentTestTools, makeTestTools } from "./test-tools.mjs";
 
 /**
  * @typedef {object} SetUpOptions
- * @property {"programs" | "all" | "tests"} scope `programs`: what it takes to run dist/; `all`: also what it takes to run
- *   microVMs; `tests`: also what the tests need.
+ * @property {"programs" | "development" | "all" | "tests"} scope `programs`: what it takes to run dist/; `development`:
+ *   with the npm packages for development; `all`: what it takes to run dist/ and microVMs; `tests`: all of that, and
+ *   the programs that only tests use.
  */
 
 /**
@@ -31,6 +32,7 @@ import { currentTestTools, makeTestTools } from "./test-tools.mjs";
  */
 export function planSteps(roots, scope) {
   const tests = scope === "tests";
+  const withDev = tests || scope === "development";
   const packages = tests ? [...RUNTIME_PACKAGES, ...TEST_PACKAGES] : RUNTIME_PACKAGES;
   /** @type {import("./graph.mjs").Step[]} */
   const programs = [
@@ -43,10 +45,10 @@ export function planSteps(roots, scope) {
     },
     {
       name: "npm",
-      title: tests ? "npm packages, with those for tests" : "npm packages",
+      title: withDev ? "npm packages, with those for development" : "npm packages",
       needs: ["packages"],
-      isDone: () => npmPackagesCurrent(roots, tests),
-      run: (context) => installNpmPackages(roots, tests, context),
+      isDone: () => npmPackagesCurrent(roots, withDev),
+      run: (context) => installNpmPackages(roots, withDev, context),
     },
     {
       name: "build",
@@ -95,20 +97,21 @@ export function planSteps(roots, scope) {
     isDone: () => currentTestTools(roots),
     run: (context) => makeTestTools(roots, context),
   };
-  if (scope === "programs") return programs;
+  if (scope === "programs" || scope === "development") return programs;
   return tests ? [...programs, ...assets, testTools] : [...programs, ...assets];
 }
 
 /**
- * Does whatever of the set-up is not done yet, showing progress on standard error. On failure or interruption it says
- * so and ends the process.
+ * Does whatever of the set-up is not done yet, showing progress on standard error; on failure or interruption it says
+ * so.
  * @param {SetUpOptions} options
+ * @returns {Promise<number>} 0, or the status to exit with
  */
 export async function setUp({ scope }) {
   if (!nodeSupported() || !systemSupported()) {
     process.stderr.write(`firkin: this is Node.js ${process.version} on ${process.platform} ${process.arch}\n`);
     process.stderr.write(`  → ${nodeSupported() ? SYSTEM_REMEDY : NODE_REMEDY}\n`);
-    process.exit(1);
+    return 1;
   }
   const roots = storageRoots();
   const interrupt = new AbortController();
@@ -136,21 +139,30 @@ export async function setUp({ scope }) {
     progress.close();
     if (worked > 0)
       process.stderr.write(`firkin: set up in ${((performance.now() - startedAt) / 1000).toFixed(0)} s\n`);
+    return 0;
   } catch (error) {
     progress.close();
-    unlock();
     if (interrupt.signal.aborted) {
       process.stderr.write("firkin: interrupted; the next start goes on with the steps that are not done\n");
-      process.exit(interrupt.signal.reason === "SIGINT" ? 130 : 143);
+      return interrupt.signal.reason === "SIGINT" ? 130 : 143;
     }
     process.stderr.write("firkin: the set-up has failed; steps that are done stay done\n");
     // The step's own failure has been shown; anything else is a bug of the set-up and wants its stack.
     if (!(error instanceof Error && "remedy" in error)) console.error(error);
-    process.exit(1);
+    return 1;
   } finally {
     unlock();
     for (const signal of signals) process.off(signal, onSignal);
   }
+}
+
+/**
+ * {@link setUp} for programs that cannot go on without it.
+ * @param {SetUpOptions} options
+ */
+export async function setUpOrExit(options) {
+  const status = await setUp(options);
+  if (status !== 0) process.exit(status);
 }
 
 /**

@@ -4,7 +4,10 @@ import { join } from "node:path";
 
 const REDRAW_MS = 250;
 
-/** @implements {import("./graph.mjs").Observer} */
+/**
+ * @typedef {import("./graph.mjs").Observer} Observer
+ * @implements {Observer}
+ */
 export class Progress {
   /** @type {Map<string, { startedAt: number, line: string, log: number }>} */
   #running = new Map();

@@ -39,17 +39,18 @@ export function storageRoots(env = process.env) {
  * @returns {string[]} the other arguments
  */
 export function takeRootFlags(args, env = process.env) {
-  const variables = { "--state-dir": "FIRKIN_STATE_DIR", "--cache-dir": "FIRKIN_CACHE_DIR" };
+  /** @type {string[]} */
   const rest = [];
-  for (let i = 0; i < args.length; i++) {
-    const [flag = "", inline] = /** @type {[string, string?]} */ (args[i].split(/=(.*)/s));
-    if (!(flag in variables)) {
-      rest.push(args[i]);
+  const remaining = [...args];
+  for (let arg = remaining.shift(); arg !== undefined; arg = remaining.shift()) {
+    const [flag = "", inline] = arg.split(/=(.*)/s);
+    if (flag !== "--state-dir" && flag !== "--cache-dir") {
+      rest.push(arg);
       continue;
     }
-    const value = inline ?? args[++i];
+    const value = inline ?? remaining.shift();
     if (!value) throw new Error(`${flag} needs a folder`);
-    env[variables[/** @type {keyof typeof variables} */ (flag)]] = resolve(value);
+    env[flag === "--state-dir" ? "FIRKIN_STATE_DIR" : "FIRKIN_CACHE_DIR"] = resolve(value);
   }
   return rest;
 }
