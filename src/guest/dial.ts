@@ -21,7 +21,8 @@ export function dialOperation(link: FrameLink): GuestAgent["dial"] {
 /** A connection with half-close and back-pressure, and with those methods of a `net.Socket` that HTTP clients call. */
 class GuestSocket extends Duplex {
   readonly #stream: GuestStream;
-  #isReading = false;
+  /** `#fill` goes on by itself when more arrives. */
+  #isWaiting = false;
 
   constructor(stream: GuestStream) {
     super({ allowHalfOpen: true });
@@ -31,14 +32,7 @@ class GuestSocket extends Duplex {
   }
 
   override _read(): void {
-    if (this.#isReading) return;
-    this.#isReading = true;
-    this.#pump().then(
-      () => {
-        this.#isReading = false;
-      },
-      (error: Error) => this.destroy(error),
-    );
+    if (!this.#isWaiting) this.#fill();
   }
 
   override _write(chunk: Uint8Array, _encoding: BufferEncoding, callback: (error?: Error) => void): void {
@@ -77,20 +71,22 @@ class GuestSocket extends Duplex {
     return this;
   }
 
-  /** Moves what has arrived into this stream's buffer until that is full, or says that there will be no more. */
-  async #pump(): Promise<void> {
+  /** Moves what has arrived into this stream's own buffer until that is full, then waits for more or for the end. */
+  #fill(): void {
     const stream = this.#stream;
-    for (;;) {
-      const chunk = stream.takeData();
-      if (chunk) {
-        if (!this.push(chunk.bytes)) return;
-      } else if (stream.isDataEnded) {
-        if (!stream.isOpen) await stream.result(() => {});
-        this.push(null);
-        return;
-      } else {
-        await stream.changed();
-      }
+    for (let chunk = stream.takeData(); chunk; chunk = stream.takeData()) {
+      if (!this.push(chunk.bytes)) return;
+    }
+    if (!stream.isDataEnded) {
+      this.#isWaiting = true;
+      void stream.changed().then(() => {
+        this.#isWaiting = false;
+        this.#fill();
+      });
+    } else if (stream.isOpen) {
+      this.push(null);
+    } else {
+      stream.result(() => this.push(null)).catch((error: Error) => this.destroy(error));
     }
   }
 }
