@@ -1,0 +1,213 @@
+/**
+ * The seed's CapacityLedger: shares of the host, reserved before a machine starts and released after it is gone. The sum
+ * of what is held never exceeds the budgets, whatever order things happen and die in. Two pools, *active* and *warm*,
+ * share one set of budgets, so that promoting a warm reservation can never fail for want of room.
+ */
+import { randomUUID } from "node:crypto";
+import { DomainError } from "../errors.ts";
+import type { MachineShape } from "../types.ts";
+import type { Ledger } from "./open.ts";
+
+export type ReservationKind = "active" | "warm";
+
+export interface Reservation {
+  readonly id: string;
+  readonly kind: ReservationKind;
+  /** Whom an active one is for; null of a warm one, and of work without a sandbox (template builds). */
+  readonly sandboxId: string | null;
+  readonly shape: MachineShape;
+  readonly createdAtMs: number;
+  readonly state: "held" | "released";
+}
+
+/** What may be held at once. vCPUs are commonly promised more than once: the budget is a policy, not the core count. */
+export interface CapacityBudgets {
+  readonly vcpuCount: number;
+  readonly memoryMiB: number;
+  readonly diskMiB: number;
+  /** Machines of any kind, warm ones included. */
+  readonly sandboxes: number;
+}
+
+export type CapacityDimension = keyof CapacityBudgets;
+
+export interface PoolUsage extends MachineShape {
+  readonly sandboxes: number;
+}
+
+export interface CapacityUsage {
+  readonly active: PoolUsage;
+  readonly warm: PoolUsage;
+}
+
+/** Details of a `capacity_exhausted` error. */
+export interface CapacityShortage {
+  readonly dimension: CapacityDimension;
+  readonly requested: number;
+  readonly available: number;
+  readonly limit: number;
+  /** More than the whole budget: waiting does not help. */
+  readonly oversized: boolean;
+}
+
+export interface ReservationRequest {
+  readonly kind: ReservationKind;
+  readonly shape: MachineShape;
+  readonly budgets: CapacityBudgets;
+  /** Only with kind `active`. */
+  readonly sandboxId?: string;
+}
+
+interface ReservationRow {
+  readonly id: string;
+  readonly kind: ReservationKind;
+  readonly sandbox_id: string | null;
+  readonly vcpu_count: number;
+  readonly memory_mib: number;
+  readonly disk_mib: number;
+  readonly created_at_ms: number;
+  readonly state: "held" | "released";
+}
+
+/**
+ * Holds a share of the host. To make a sandbox, call it in one `ledger.write` with `insertSandbox`.
+ * @throws capacity_exhausted with a {@link CapacityShortage}; already_exists when the sandbox holds a share already.
+ */
+export function reserve(ledger: Ledger, request: ReservationRequest): Reservation {
+  const { kind, shape, budgets, sandboxId = null } = request;
+  return ledger.write(() => {
+    const shortage = findShortage(usage(ledger), shape, budgets);
+    if (shortage) throw new DomainError("capacity_exhausted", describeShortage(shortage), { ...shortage });
+    if (sandboxId !== null) refuseSecondReservation(ledger, sandboxId);
+    const id = randomUUID();
+    const createdAtMs = ledger.nowMs();
+    ledger
+      .statement(
+        `insert into reservations (id, kind, state, sandbox_id, vcpu_count, memory_mib, disk_mib, created_at_ms)
+         values (:id, :kind, 'held', :sandboxId, :vcpuCount, :memoryMiB, :diskMiB, :createdAtMs)`,
+      )
+      .run({ id, kind, sandboxId, ...shape, createdAtMs });
+    return { id, kind, sandboxId, shape, createdAtMs, state: "held" };
+  });
+}
+
+/**
+ * Makes a warm reservation the active one of a sandbox.
+ * @throws invalid_state when it is not warm and held.
+ */
+export function promote(ledger: Ledger, id: string, sandboxId: string): void {
+  ledger.write(() => {
+    refuseSecondReservation(ledger, sandboxId);
+    const { changes } = ledger
+      .statement(
+        `update reservations set kind = 'active', sandbox_id = :sandboxId
+         where id = :id and kind = 'warm' and state = 'held'`,
+      )
+      .run({ id, sandboxId });
+    if (changes !== 1)
+      throw new DomainError("invalid_state", `Reservation ${id} is not a warm one that is held`, { id });
+  });
+}
+
+/** Gives a share back. True the one time that it did; false when it was released before or is unknown. */
+export function release(ledger: Ledger, id: string): boolean {
+  return ledger.write(() => {
+    const { changes } = ledger
+      .statement(
+        "update reservations set state = 'released', released_at_ms = :nowMs where id = :id and state = 'held'",
+      )
+      .run({ id, nowMs: ledger.nowMs() });
+    return changes === 1;
+  });
+}
+
+export function getReservation(ledger: Ledger, id: string): Reservation | undefined {
+  const row = ledger.statement<ReservationRow>("select * from reservations where id = :id").get({ id });
+  return row && toReservation(row);
+}
+
+/** What is held now, by pool. */
+export function usage(ledger: Ledger): CapacityUsage {
+  const nothing: PoolUsage = { vcpuCount: 0, memoryMiB: 0, diskMiB: 0, sandboxes: 0 };
+  const pools = ledger
+    .statement<PoolUsage & { kind: ReservationKind }>(
+      `select kind, sum(vcpu_count) as vcpuCount, sum(memory_mib) as memoryMiB, sum(disk_mib) as diskMiB,
+              count(*) as sandboxes
+       from reservations where state = 'held' group by kind`,
+    )
+    .all({});
+  const pool = (wanted: ReservationKind): PoolUsage => {
+    const { kind: _, ...sums } = pools.find(({ kind }) => kind === wanted) ?? { kind: wanted, ...nothing };
+    return sums;
+  };
+  return { active: pool("active"), warm: pool("warm") };
+}
+
+/**
+ * Held reservations that no live sandbox and no warm entry owns, oldest first. After a restart these are what died half
+ * way (a template build, say); reconciliation releases them once it knows that no machine is behind them.
+ */
+export function listUnownedReservations(ledger: Ledger): Reservation[] {
+  return ledger
+    .statement<ReservationRow>(
+      `select * from reservations r where state = 'held'
+       and not exists (select 1 from sandboxes s where s.reservation_id = r.id and s.state <> 'terminated')
+       and not exists (select 1 from warm_entries w where w.reservation_id = r.id and w.state <> 'checked_out')
+       order by created_at_ms, id`,
+    )
+    .all({})
+    .map(toReservation);
+}
+
+/** The first budget that has no room for `shape`, or undefined when all have. Pure. */
+export function findShortage(
+  { active, warm }: CapacityUsage,
+  shape: MachineShape,
+  budgets: CapacityBudgets,
+): CapacityShortage | undefined {
+  const requests: readonly (readonly [CapacityDimension, number])[] = [
+    ["sandboxes", 1],
+    ["vcpuCount", shape.vcpuCount],
+    ["memoryMiB", shape.memoryMiB],
+    ["diskMiB", shape.diskMiB],
+  ];
+  const shortages = requests.flatMap(([dimension, requested]) => {
+    const limit = budgets[dimension];
+    // A budget may have been lowered below what is in use.
+    const available = Math.max(0, limit - active[dimension] - warm[dimension]);
+    return requested > available ? [{ dimension, requested, available, limit, oversized: requested > limit }] : [];
+  });
+  return shortages.find(({ oversized }) => oversized) ?? shortages[0];
+}
+
+const resources = { vcpuCount: ["vCPUs", ""], memoryMiB: ["memory", " MiB"], diskMiB: ["disk", " MiB"] } as const;
+
+function describeShortage({ dimension, requested, available, limit, oversized }: CapacityShortage): string {
+  if (dimension === "sandboxes") {
+    // The beginning is E2B's own sentence, which clients may know.
+    return `you have reached the maximum number of concurrent E2B sandboxes (${limit}): end or pause one, or raise the limit`;
+  }
+  const [resource, unit] = resources[dimension];
+  if (oversized) {
+    return `a sandbox of this size can never start here: it needs ${requested}${unit} of ${resource}, the whole budget is ${limit}${unit}`;
+  }
+  return `not enough ${resource} left: the sandbox needs ${requested}${unit}, ${available}${unit} of ${limit}${unit} are free; end or pause another one`;
+}
+
+function refuseSecondReservation(ledger: Ledger, sandboxId: string): void {
+  const held = ledger
+    .statement<{ id: string }>("select id from reservations where sandbox_id = :sandboxId and state = 'held'")
+    .get({ sandboxId });
+  if (held) throw new DomainError("already_exists", `Sandbox ${sandboxId} holds reservation ${held.id} already`, held);
+}
+
+function toReservation(row: ReservationRow): Reservation {
+  return {
+    id: row.id,
+    kind: row.kind,
+    sandboxId: row.sandbox_id,
+    shape: { vcpuCount: row.vcpu_count, memoryMiB: row.memory_mib, diskMiB: row.disk_mib },
+    createdAtMs: row.created_at_ms,
+    state: row.state,
+  };
+}

@@ -1,0 +1,41 @@
+/** Keeps the ledger small: forgets what has ended and what nothing that is left refers to. */
+import type { Ledger } from "./open.ts";
+
+export interface Purged {
+  readonly sandboxes: number;
+  readonly warmEntries: number;
+  readonly reservations: number;
+  readonly snapshots: number;
+}
+
+/**
+ * Forgets sandboxes that ended before `endedBeforeMs`, of the others all but the newest `keep`, and whatever only they
+ * still referred to: used warm entries, released reservations, deleted snapshots and their builds. Nothing that is live,
+ * held, ready or quarantined is touched.
+ */
+export function purgeEnded(ledger: Ledger, { endedBeforeMs, keep }: { endedBeforeMs: number; keep: number }): Purged {
+  const run = (sql: string) => ledger.statement(sql).run({ endedBeforeMs, keep }).changes;
+  return ledger.write(() => {
+    const sandboxes = run(
+      `delete from sandboxes where state = 'terminated' and (end_at_ms < :endedBeforeMs or id not in (
+         select id from sandboxes where state = 'terminated' order by end_at_ms desc, id limit :keep))`,
+    );
+    const warmEntries = run(
+      `delete from warm_entries where state = 'checked_out' or (state = 'discarded' and reservation_id in (
+         select id from reservations where state = 'released'))`,
+    );
+    const reservations = run(
+      `delete from reservations where state = 'released'
+       and id not in (select reservation_id from sandboxes) and id not in (select reservation_id from warm_entries)`,
+    );
+    run(
+      `delete from template_builds where snapshot_id in (select id from snapshots where state = 'deleted')
+       and id not in (select build_id from template_tags)`,
+    );
+    const snapshots = run(
+      `delete from snapshots where state = 'deleted' and id not in (select snapshot_id from sandboxes)
+       and id not in (select snapshot_id from warm_entries) and id not in (select snapshot_id from template_builds)`,
+    );
+    return { sandboxes, warmEntries, reservations, snapshots };
+  });
+}

@@ -1,0 +1,76 @@
+/**
+ * Brings a ledger up to this version: applies the numbered files of `migrations/`, which are only ever added to, each in
+ * its own transaction with a note of what was applied.
+ */
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
+import type { Database } from "better-sqlite3";
+import { DomainError } from "../errors.ts";
+
+/** Right for src/ledger/ and, as the build copies the files, for dist/src/ledger/. */
+const shippedMigrations = new URL("../../migrations/", import.meta.url);
+
+interface Applied {
+  readonly name: string;
+  readonly sha256: string;
+}
+
+/**
+ * @returns the names of the migrations that were applied now.
+ * @throws failed_precondition when a newer version wrote the ledger, or a migration that it has was changed since.
+ */
+export function migrate(db: Database, path: string, nowMs: number, folder: URL = shippedMigrations): string[] {
+  const names = migrationNames(folder);
+  db.exec(
+    "create table if not exists migrations " +
+      "(number integer primary key, name text not null, sha256 text not null, applied_at_ms integer not null) strict",
+  );
+  refuseNewer(db, path, names.length);
+  const find = db.prepare<[number], Applied>("select name, sha256 from migrations where number = ?");
+  const note = db.prepare("insert into migrations (number, name, sha256, applied_at_ms) values (?, ?, ?, ?)");
+  return names.filter((name, index) => {
+    const sql = readFileSync(new URL(name, folder), "utf8");
+    const sha256 = createHash("sha256").update(sql).digest("hex");
+    // The look-up is inside: another process may have come first.
+    const applyOnce = db.transaction(() => {
+      const applied = find.get(index + 1);
+      if (applied && applied.sha256 !== sha256) throw changed(path, name, applied.name);
+      if (applied) return false;
+      db.exec(sql);
+      note.run(index + 1, name, sha256, nowMs);
+      return true;
+    });
+    return applyOnce.immediate();
+  });
+}
+
+/** Names in order; the nth begins with n. */
+function migrationNames(folder: URL): string[] {
+  const names = readdirSync(folder)
+    .filter((name) => /^\d{4}-.+\.sql$/.test(name))
+    .sort();
+  const wrong = names.find((name, index) => Number.parseInt(name, 10) !== index + 1);
+  if (names.length === 0 || wrong) {
+    const problem = wrong ? `${wrong} is out of sequence` : "there are none";
+    throw new DomainError("failed_precondition", `The migrations in ${folder.pathname} are incomplete: ${problem}.`);
+  }
+  return names;
+}
+
+function refuseNewer(db: Database, path: string, known: number): void {
+  const newest = db
+    .prepare<[], { number: number; name: string }>("select number, name from migrations order by number desc limit 1")
+    .get();
+  if (!newest || newest.number <= known) return;
+  const message =
+    `The ledger ${path} was written by a newer firkin (it has migration ${newest.name}, this version knows ${known}). ` +
+    "Start that version or a later one, or choose another state folder.";
+  throw new DomainError("failed_precondition", message, { path, migration: newest.name, known });
+}
+
+function changed(path: string, name: string, appliedName: string): DomainError {
+  const message =
+    `Migration ${name} is not the one that the ledger ${path} has (${appliedName}): a migration is never changed after ` +
+    "its release. Restore the file, and put the change into a new one.";
+  return new DomainError("failed_precondition", message, { path, migration: name });
+}

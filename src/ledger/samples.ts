@@ -1,0 +1,84 @@
+/**
+ * Latency samples: the newest of each span, engine and acceleration, and percentiles over them.
+ *
+ * Percentiles are nearest-rank: the pth of n samples is the ⌈p·n/100⌉th smallest, so it is always a duration that was
+ * measured, and of few samples the high ones are the maximum. Hence n stands beside them.
+ */
+import { DomainError } from "../errors.ts";
+import type { Acceleration, EngineName, LatencySample, SpanName } from "../types.ts";
+import type { Ledger } from "./open.ts";
+
+/** Of each (span, engine, acceleration); older ones make room. */
+export const samplesKept = 10_000;
+
+export interface SampleSummary {
+  readonly span: SpanName;
+  readonly engine: EngineName;
+  readonly acceleration: Acceleration;
+  readonly n: number;
+  readonly p50Ms: number;
+  readonly p90Ms: number;
+  readonly p95Ms: number;
+  readonly p99Ms: number;
+}
+
+type SampleKey = Pick<LatencySample, "span" | "engine" | "acceleration">;
+
+/** Adds samples, in one transaction, and drops the oldest of their keys beyond `kept`. */
+export function recordSamples(ledger: Ledger, samples: readonly LatencySample[], kept: number = samplesKept): void {
+  if (samples.length === 0) return;
+  ledger.write(() => {
+    const add = ledger.statement(
+      `insert into latency_samples (span, engine, acceleration, duration_ms, sandbox_id, at_ms)
+       values (:span, :engine, :acceleration, :durationMs, :sandboxId, :atMs)`,
+    );
+    const keys = new Map<string, SampleKey>();
+    for (const { span, engine, acceleration, durationMs, sandboxId, atMs } of samples) {
+      add.run({ span, engine, acceleration, durationMs, sandboxId, atMs });
+      keys.set(`${span} ${engine} ${acceleration}`, { span, engine, acceleration });
+    }
+    for (const key of keys.values()) dropOldest(ledger, key, kept);
+  });
+}
+
+/** One line for each span, engine and acceleration that has samples, in that order. */
+export function summarizeSamples(ledger: Ledger): SampleSummary[] {
+  const keys = ledger
+    .statement<SampleKey & { n: number }>(
+      `select span, engine, acceleration, count(*) as n from latency_samples
+       group by span, engine, acceleration order by span, engine, acceleration`,
+    )
+    .all({});
+  return keys.map(({ n, ...key }) => {
+    const percentile = (p: number) => durationAtRank(ledger, key, nearestRank(p, n));
+    return { ...key, n, p50Ms: percentile(50), p90Ms: percentile(90), p95Ms: percentile(95), p99Ms: percentile(99) };
+  });
+}
+
+/** Which of n samples in ascending order, counted from 1, is the pth percentile. In whole numbers, so that it is exact. */
+export function nearestRank(p: number, n: number): number {
+  return Math.max(1, Math.ceil((p * n) / 100));
+}
+
+function durationAtRank(ledger: Ledger, { span, engine, acceleration }: SampleKey, rank: number): number {
+  const sample = ledger
+    .statement<{ durationMs: number }>(
+      `select duration_ms as durationMs from latency_samples
+       where span = :span and engine = :engine and acceleration = :acceleration
+       order by duration_ms limit 1 offset :skip`,
+    )
+    .get({ span, engine, acceleration, skip: rank - 1 });
+  if (!sample) throw new DomainError("internal", `There is no sample of ${span} at rank ${rank}`);
+  return sample.durationMs;
+}
+
+function dropOldest(ledger: Ledger, { span, engine, acceleration }: SampleKey, kept: number): void {
+  ledger
+    .statement(
+      `delete from latency_samples where span = :span and engine = :engine and acceleration = :acceleration
+       and id <= (select id from latency_samples
+                  where span = :span and engine = :engine and acceleration = :acceleration
+                  order by id desc limit 1 offset :kept)`,
+    )
+    .run({ span, engine, acceleration, kept });
+}

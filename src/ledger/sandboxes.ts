@@ -1,0 +1,239 @@
+/**
+ * Sandboxes and the one place where their state changes. Every move is a compare-and-set, so that of two that race one
+ * wins and the other learns it; the legal ones are in {@link nextStates}.
+ *
+ * A sandbox holds its reservation in every state in which a machine exists or may exist. A move into `paused` or
+ * `terminated` says that the machine is gone, and releases the reservation in the same transaction: no order of crashes
+ * can part the two.
+ */
+import { DomainError } from "../errors.ts";
+import type { EndReason, MachineRecord, SandboxRecord, SandboxState } from "../types.ts";
+import { release } from "./capacity.ts";
+import { fromJson, machineFromJson, machineToJson, textMap } from "./json-columns.ts";
+import type { Ledger } from "./open.ts";
+import { refuseUnreadySnapshot } from "./snapshots.ts";
+
+/** The legal moves. */
+export const nextStates = {
+  creating: ["running", "terminated"],
+  running: ["pausing", "terminating"],
+  pausing: ["paused", "running", "terminating"],
+  paused: ["resuming", "terminating"],
+  resuming: ["running", "paused", "terminated"],
+  terminating: ["terminated"],
+  terminated: [],
+} as const satisfies Record<SandboxState, readonly SandboxState[]>;
+
+/** Not ended: what a daemon that starts has to look after. */
+export const liveStates: readonly SandboxState[] = [
+  "creating",
+  "running",
+  "pausing",
+  "paused",
+  "resuming",
+  "terminating",
+];
+
+/** States without a machine, and so without a reservation. */
+const restingStates: ReadonlySet<SandboxState> = new Set(["paused", "terminated"]);
+
+export type NewSandbox = Omit<SandboxRecord, "state" | "machine" | "endReason">;
+
+/** What may change together with the state. What is not named stays. */
+export interface SandboxChanges {
+  readonly machine?: MachineRecord | null;
+  readonly endAtMs?: number;
+  /** Needed by the moves to `terminating`, and to `terminated` from another state; kept if it is known already. */
+  readonly endReason?: EndReason;
+  /** From which it will be restored next. */
+  readonly snapshotId?: string;
+  /** Held for this sandbox; needed by the move to `resuming`. */
+  readonly reservationId?: string;
+}
+
+interface SandboxRow {
+  readonly id: string;
+  readonly template_id: string;
+  readonly template_alias: string | null;
+  readonly snapshot_id: string;
+  readonly state: SandboxState;
+  readonly metadata: string;
+  readonly envs: string;
+  readonly vcpu_count: number;
+  readonly memory_mib: number;
+  readonly disk_mib: number;
+  readonly allow_internet_access: number;
+  readonly started_at_ms: number;
+  readonly end_at_ms: number;
+  readonly machine: string | null;
+  readonly reservation_id: string;
+  readonly end_reason: EndReason | null;
+}
+
+/**
+ * Adds a sandbox in state `creating`. Call it in one `ledger.write` with `reserve` (or the checkout of a warm entry).
+ * @throws failed_precondition when the snapshot was quarantined or deleted meanwhile; invalid_state when its reservation
+ * is not held for it.
+ */
+export function insertSandbox(ledger: Ledger, sandbox: NewSandbox): SandboxRecord {
+  const { metadata, envs, shape, allowInternetAccess, ...columns } = sandbox;
+  ledger.write(() => {
+    const { changes } = ledger
+      .statement(
+        `insert into sandboxes (id, template_id, template_alias, snapshot_id, state, metadata, envs, vcpu_count,
+           memory_mib, disk_mib, allow_internet_access, started_at_ms, end_at_ms, reservation_id)
+         select :id, :templateId, :templateAlias, :snapshotId, 'creating', :metadata, :envs, :vcpuCount,
+           :memoryMiB, :diskMiB, :allowInternetAccess, :startedAtMs, :endAtMs, id
+         from reservations where id = :reservationId and sandbox_id = :id and state = 'held'
+         and exists (select 1 from snapshots where id = :snapshotId and state = 'ready')`,
+      )
+      .run({
+        ...columns,
+        ...shape,
+        metadata: JSON.stringify(metadata),
+        envs: JSON.stringify(envs),
+        allowInternetAccess: allowInternetAccess ? 1 : 0,
+      });
+    if (changes === 1) return;
+    refuseUnreadySnapshot(ledger, sandbox.snapshotId);
+    throw reservationNotHeld(sandbox.id, sandbox.reservationId);
+  });
+  return { ...sandbox, state: "creating", machine: null, endReason: null };
+}
+
+/**
+ * Moves a sandbox from one state to another, and changes what goes with it. A move to `paused` survives power loss: a
+ * transaction around it must be `ledger.writeDurably`.
+ * @throws not_found; invalid_state when it is in another state than `from`, or would live without a reservation held for
+ * it; internal when there is no such move.
+ */
+export function moveSandbox(
+  ledger: Ledger,
+  id: string,
+  from: SandboxState,
+  to: SandboxState,
+  changes: SandboxChanges = {},
+): SandboxRecord {
+  const legal: readonly SandboxState[] = nextStates[from];
+  if (!legal.includes(to)) throw new DomainError("internal", `A sandbox never goes from ${from} to ${to}`, { id });
+  const move = () => {
+    const before = mustGet(ledger, id);
+    if (before.state !== from) throw wrongState(before, from);
+    const after = { ...before, ...changes, state: to };
+    updateSandbox(ledger, after, from);
+    if (restingStates.has(to)) release(ledger, after.reservationId);
+    return after;
+  };
+  return to === "paused" ? ledger.writeDurably(move) : ledger.write(move);
+}
+
+/** Ends a sandbox in state `terminating` whose machine is gone, now, and releases its reservation. Idempotent. */
+export function endSandbox(ledger: Ledger, id: string): SandboxRecord {
+  return ledger.write(() => {
+    const sandbox = mustGet(ledger, id);
+    if (sandbox.state === "terminated") return sandbox;
+    return moveSandbox(ledger, id, "terminating", "terminated", { endAtMs: ledger.nowMs() });
+  });
+}
+
+/**
+ * Says what runs, or will run, a sandbox that is not running yet, so that a later daemon finds it after a crash.
+ * @throws not_found; invalid_state.
+ */
+export function setSandboxMachine(ledger: Ledger, id: string, machine: MachineRecord): SandboxRecord {
+  return ledger.write(() => {
+    const sandbox = mustGet(ledger, id);
+    if (sandbox.state !== "creating" && sandbox.state !== "resuming") throw wrongState(sandbox, "creating or resuming");
+    const after = { ...sandbox, machine };
+    updateSandbox(ledger, after, sandbox.state);
+    return after;
+  });
+}
+
+/**
+ * Sets when the time of a running sandbox is up; to make it only longer is up to the caller.
+ * @throws not_found; invalid_state when it is not running.
+ */
+export function setSandboxEnd(ledger: Ledger, id: string, endAtMs: number): SandboxRecord {
+  return ledger.write(() => {
+    const sandbox = mustGet(ledger, id);
+    if (sandbox.state !== "running") throw wrongState(sandbox, "running");
+    const after = { ...sandbox, endAtMs };
+    updateSandbox(ledger, after, "running");
+    return after;
+  });
+}
+
+export function getSandbox(ledger: Ledger, id: string): SandboxRecord | undefined {
+  const row = ledger.statement<SandboxRow>("select * from sandboxes where id = :id").get({ id });
+  return row && toSandbox(row);
+}
+
+/** The sandbox that a machine runs, or ran last. */
+export function findSandboxBySession(ledger: Ledger, sessionId: string): SandboxRecord | undefined {
+  const row = ledger
+    .statement<SandboxRow>("select * from sandboxes where machine_session_id = :sessionId")
+    .get({ sessionId });
+  return row && toSandbox(row);
+}
+
+/** Those in one of `states`, by start time, then id. */
+export function listSandboxes(ledger: Ledger, states: readonly SandboxState[] = liveStates): SandboxRecord[] {
+  return ledger
+    .statement<SandboxRow>(
+      `select * from sandboxes where state in (select value from json_each(:states)) order by started_at_ms, id`,
+    )
+    .all({ states: JSON.stringify(states) })
+    .map(toSandbox);
+}
+
+/** Writes what can change of a sandbox. The guard repeats what the caller read: the row, not the reading, decides. */
+function updateSandbox(ledger: Ledger, sandbox: SandboxRecord, from: SandboxState): void {
+  const { id, state, endAtMs, endReason, snapshotId, reservationId, machine } = sandbox;
+  const { changes } = ledger
+    .statement(
+      `update sandboxes set state = :state, end_at_ms = :endAtMs, end_reason = :endReason, machine = :machine,
+              snapshot_id = :snapshotId, reservation_id = :reservationId
+       where id = :id and state = :from
+       and (:state = 'resuming' or reservation_id = :reservationId)
+       and (
+         :state in ('paused', 'terminating', 'terminated')
+         or exists (select 1 from reservations where id = :reservationId and sandbox_id = :id and state = 'held'))`,
+    )
+    .run({ id, state, endAtMs, endReason, snapshotId, reservationId, machine: machineToJson(machine), from });
+  if (changes !== 1) throw reservationNotHeld(id, reservationId);
+}
+
+function toSandbox(row: SandboxRow): SandboxRecord {
+  return {
+    id: row.id,
+    templateId: row.template_id,
+    templateAlias: row.template_alias,
+    snapshotId: row.snapshot_id,
+    state: row.state,
+    metadata: fromJson(textMap, row.metadata, `sandboxes.metadata of ${row.id}`),
+    envs: fromJson(textMap, row.envs, `sandboxes.envs of ${row.id}`),
+    shape: { vcpuCount: row.vcpu_count, memoryMiB: row.memory_mib, diskMiB: row.disk_mib },
+    allowInternetAccess: row.allow_internet_access === 1,
+    startedAtMs: row.started_at_ms,
+    endAtMs: row.end_at_ms,
+    machine: machineFromJson(row.machine, `sandboxes.machine of ${row.id}`),
+    reservationId: row.reservation_id,
+    endReason: row.end_reason,
+  };
+}
+
+function mustGet(ledger: Ledger, id: string): SandboxRecord {
+  const sandbox = getSandbox(ledger, id);
+  if (!sandbox) throw new DomainError("not_found", `There is no sandbox ${id}`, { id });
+  return sandbox;
+}
+
+function wrongState({ id, state }: SandboxRecord, wanted: string): DomainError {
+  return new DomainError("invalid_state", `Sandbox ${id} is not ${wanted}, it is ${state}`, { id, state });
+}
+
+function reservationNotHeld(id: string, reservationId: string): DomainError {
+  const message = `Reservation ${reservationId} is not held for sandbox ${id}`;
+  return new DomainError("invalid_state", message, { id, reservationId });
+}

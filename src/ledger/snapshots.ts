@@ -1,0 +1,183 @@
+/**
+ * The catalogue of snapshots: which folders there are, of what, and whether a machine may be restored from them. A
+ * snapshot is registered before its folder is made and ready only when all of it is on the disk.
+ */
+import { z } from "zod";
+import { DomainError } from "../errors.ts";
+import type { Acceleration, EngineName } from "../types.ts";
+import { fromJson } from "./json-columns.ts";
+import type { Ledger } from "./open.ts";
+
+/** Making → ready → deleted; a damaged or half-made one is quarantined: kept, named, and never restored. */
+export type SnapshotState = "making" | "ready" | "quarantined" | "deleted";
+export type SnapshotKind = "template" | "continuation";
+
+/** Known once the snapshot is complete. */
+export interface SnapshotFacts {
+  readonly engine: EngineName;
+  readonly engineVersion: string;
+  readonly acceleration: Acceleration;
+  readonly cpuModel: string;
+  readonly memoryBytes: number;
+  readonly devicesBytes: number;
+  readonly diskBytes: number;
+  /** Of `manifest.json`, hexadecimal. */
+  readonly manifestSha256: string;
+}
+
+export interface SnapshotRecord {
+  readonly id: string;
+  readonly kind: SnapshotKind;
+  /** The template or the sandbox that it is a snapshot of. */
+  readonly logicalId: string;
+  readonly folder: string;
+  readonly state: SnapshotState;
+  /** Never null when ready. */
+  readonly facts: SnapshotFacts | null;
+  /** Why a continuation was taken: stopped, idle, exited. */
+  readonly reason: string | null;
+  readonly quarantineReason: string | null;
+  readonly createdAtMs: number;
+}
+
+export type NewSnapshot = Pick<SnapshotRecord, "id" | "kind" | "logicalId" | "folder" | "reason">;
+
+/** A row of `snapshots`, as other tables of the ledger join it. */
+export interface SnapshotRow {
+  readonly id: string;
+  readonly kind: SnapshotKind;
+  readonly logical_id: string;
+  readonly folder: string;
+  readonly state: SnapshotState;
+  readonly facts: string | null;
+  readonly reason: string | null;
+  readonly quarantine_reason: string | null;
+  readonly created_at_ms: number;
+}
+
+const snapshotFacts: z.ZodType<SnapshotFacts> = z.object({
+  engine: z.enum(["qemu", "vz", "gvisor", "fake"]),
+  engineVersion: z.string(),
+  acceleration: z.enum(["kvm", "tcg", "hvf", "none"]),
+  cpuModel: z.string(),
+  memoryBytes: z.number(),
+  devicesBytes: z.number(),
+  diskBytes: z.number(),
+  manifestSha256: z.string(),
+});
+
+/** Names a snapshot that is about to be made. Call it before its folder exists. */
+export function registerSnapshot(ledger: Ledger, snapshot: NewSnapshot): SnapshotRecord {
+  const { id, kind, logicalId, folder, reason } = snapshot;
+  const createdAtMs = ledger.nowMs();
+  ledger.write(() => {
+    ledger
+      .statement(
+        `insert into snapshots (id, kind, logical_id, folder, state, reason, created_at_ms)
+         values (:id, :kind, :logicalId, :folder, 'making', :reason, :createdAtMs)`,
+      )
+      .run({ id, kind, logicalId, folder, reason, createdAtMs });
+  });
+  return { ...snapshot, state: "making", facts: null, quarantineReason: null, createdAtMs };
+}
+
+/**
+ * Says that a snapshot is complete and synced to the disk; durable itself.
+ * @throws invalid_state when it is not being made.
+ */
+export function markSnapshotReady(ledger: Ledger, id: string, facts: SnapshotFacts): void {
+  ledger.writeDurably(() => {
+    const { changes } = ledger
+      .statement("update snapshots set state = 'ready', facts = :facts where id = :id and state = 'making'")
+      .run({ id, facts: JSON.stringify(facts) });
+    if (changes !== 1) throw wrongState(ledger, id, "being made");
+  });
+}
+
+/**
+ * Sets a snapshot aside that is damaged or was left half-made. Its folder stays, for whoever wants to know why.
+ * @throws invalid_state when it is neither being made nor ready.
+ */
+export function quarantineSnapshot(ledger: Ledger, id: string, reason: string): void {
+  ledger.write(() => {
+    const { changes } = ledger
+      .statement(
+        `update snapshots set state = 'quarantined', quarantine_reason = :reason
+         where id = :id and state in ('making', 'ready')`,
+      )
+      .run({ id, reason });
+    if (changes !== 1) throw wrongState(ledger, id, "being made or ready");
+  });
+}
+
+/**
+ * Strikes a snapshot off, so that its folder may be removed. Idempotent.
+ * @throws failed_precondition when a sandbox that is not ended, a tagged build or a warm VM needs it; not_found.
+ */
+export function deleteSnapshot(ledger: Ledger, id: string): void {
+  ledger.write(() => {
+    const { changes } = ledger
+      .statement(
+        `update snapshots set state = 'deleted' where id = :id
+         and not exists (select 1 from sandboxes where snapshot_id = :id and state <> 'terminated')
+         and not exists (select 1 from warm_entries where snapshot_id = :id and state in ('warming', 'ready'))
+         and not exists (
+           select 1 from template_builds b join template_tags t on t.build_id = b.id where b.snapshot_id = :id
+         )`,
+      )
+      .run({ id });
+    if (changes === 1) return;
+    if (!getSnapshot(ledger, id)) throw unknown(id);
+    throw new DomainError("failed_precondition", `Snapshot ${id} is in use: it cannot be deleted`, { id });
+  });
+}
+
+export function getSnapshot(ledger: Ledger, id: string): SnapshotRecord | undefined {
+  const row = ledger.statement<SnapshotRow>("select * from snapshots where id = :id").get({ id });
+  return row && toSnapshot(row);
+}
+
+/** Those in one of `states`, oldest first. */
+export function listSnapshots(ledger: Ledger, states: readonly SnapshotState[]): SnapshotRecord[] {
+  return ledger
+    .statement<SnapshotRow>(
+      `select * from snapshots where state in (select value from json_each(:states)) order by created_at_ms, id`,
+    )
+    .all({ states: JSON.stringify(states) })
+    .map(toSnapshot);
+}
+
+/** @throws failed_precondition, with the name and the reason, when nothing may be restored from a snapshot; not_found. */
+export function refuseUnreadySnapshot(ledger: Ledger, id: string): void {
+  const snapshot = getSnapshot(ledger, id);
+  if (!snapshot) throw unknown(id);
+  const { state, quarantineReason } = snapshot;
+  if (state === "ready") return;
+  const why = quarantineReason === null ? state : `${state}: ${quarantineReason}`;
+  throw new DomainError("failed_precondition", `Snapshot ${id} cannot be restored, it is ${why}`, { id, state });
+}
+
+export function toSnapshot(row: SnapshotRow): SnapshotRecord {
+  return {
+    id: row.id,
+    kind: row.kind,
+    logicalId: row.logical_id,
+    folder: row.folder,
+    state: row.state,
+    facts: row.facts === null ? null : fromJson(snapshotFacts, row.facts, `snapshots.facts of ${row.id}`),
+    reason: row.reason,
+    quarantineReason: row.quarantine_reason,
+    createdAtMs: row.created_at_ms,
+  };
+}
+
+function wrongState(ledger: Ledger, id: string, wanted: string): DomainError {
+  const snapshot = getSnapshot(ledger, id);
+  if (!snapshot) return unknown(id);
+  const { state } = snapshot;
+  return new DomainError("invalid_state", `Snapshot ${id} is not ${wanted}, it is ${state}`, { id, state });
+}
+
+function unknown(id: string): DomainError {
+  return new DomainError("not_found", `There is no snapshot ${id}`, { id });
+}

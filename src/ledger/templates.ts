@@ -1,0 +1,207 @@
+/**
+ * Templates: a name, a shape, and builds. A tag points to the build whose snapshot sandboxes are restored from; while a
+ * newer one is being made it goes on pointing to the old.
+ */
+import { DomainError } from "../errors.ts";
+import type { MachineShape } from "../types.ts";
+import type { Ledger } from "./open.ts";
+import { type SnapshotRecord, type SnapshotRow, toSnapshot } from "./snapshots.ts";
+
+/** The tag of a reference that names none. */
+export const defaultTag = "default";
+
+export interface TemplateRecord {
+  readonly id: string;
+  /** Names it can be called by, besides its id; the first is shown. */
+  readonly aliases: readonly string[];
+  readonly public: boolean;
+  readonly shape: MachineShape;
+  /** Builds that succeeded, newest first. */
+  readonly buildIds: readonly string[];
+  readonly tags: readonly TemplateTag[];
+  readonly createdAtMs: number;
+  readonly updatedAtMs: number;
+  /** Sandboxes made from it, ever. */
+  readonly spawnCount: number;
+  readonly lastSpawnedAtMs: number | null;
+}
+
+export interface TemplateTag {
+  readonly tag: string;
+  readonly buildId: string;
+  readonly assignedAtMs: number;
+}
+
+export interface ResolvedTemplate {
+  readonly template: TemplateRecord;
+  readonly buildId: string;
+  /** In whatever state it is: one that is quarantined is for the restore to refuse by name. */
+  readonly snapshot: SnapshotRecord;
+}
+
+interface TemplateRow {
+  readonly id: string;
+  readonly public: number;
+  readonly vcpu_count: number;
+  readonly memory_mib: number;
+  readonly disk_mib: number;
+  readonly created_at_ms: number;
+  readonly updated_at_ms: number;
+  readonly spawn_count: number;
+  readonly last_spawned_at_ms: number | null;
+}
+
+/**
+ * Adds a template that has no build yet.
+ * @throws already_exists when its id or one of its aliases means a template already.
+ */
+export function insertTemplate(
+  ledger: Ledger,
+  { id, aliases, shape, public: isPublic }: Pick<TemplateRecord, "id" | "aliases" | "shape" | "public">,
+): TemplateRecord {
+  return ledger.writeDurably(() => {
+    for (const name of [id, ...aliases]) {
+      if (findTemplate(ledger, name)) throw new DomainError("already_exists", `template '${name}' exists already`);
+    }
+    ledger
+      .statement(
+        `insert into templates (id, public, vcpu_count, memory_mib, disk_mib, created_at_ms, updated_at_ms)
+         values (:id, :public, :vcpuCount, :memoryMiB, :diskMiB, :nowMs, :nowMs)`,
+      )
+      .run({ id, public: isPublic ? 1 : 0, ...shape, nowMs: ledger.nowMs() });
+    const name = ledger.statement(
+      "insert into template_aliases (alias, template_id, position) values (:alias, :id, :position)",
+    );
+    for (const [position, alias] of aliases.entries()) name.run({ alias, id, position });
+    return mustFind(ledger, id);
+  });
+}
+
+/**
+ * Adds a build that succeeded and points `tags` to it, from one moment to the next: sandboxes made before keep their
+ * snapshot, sandboxes made after get the new one.
+ * @throws not_found when there is no such template; invalid_state when the snapshot is not ready.
+ */
+export function publishBuild(
+  ledger: Ledger,
+  build: {
+    readonly id: string;
+    readonly templateId: string;
+    readonly snapshotId: string;
+    readonly shape: MachineShape;
+    readonly tags: readonly string[];
+  },
+): TemplateRecord {
+  const { id, templateId, snapshotId, shape, tags } = build;
+  return ledger.writeDurably(() => {
+    const nowMs = ledger.nowMs();
+    const updated = ledger
+      .statement(
+        `update templates set updated_at_ms = :nowMs, vcpu_count = :vcpuCount, memory_mib = :memoryMiB,
+                disk_mib = :diskMiB where id = :templateId`,
+      )
+      .run({ templateId, nowMs, ...shape });
+    if (updated.changes !== 1) throw unknownTemplate(templateId);
+    const added = ledger
+      .statement(
+        `insert into template_builds (id, template_id, snapshot_id, created_at_ms)
+         select :id, :templateId, id, :nowMs from snapshots where id = :snapshotId and state = 'ready'`,
+      )
+      .run({ id, templateId, snapshotId, nowMs });
+    if (added.changes !== 1) throw new DomainError("invalid_state", `Snapshot ${snapshotId} is not ready`);
+    const assign = ledger.statement(
+      `insert into template_tags (template_id, tag, build_id, assigned_at_ms) values (:templateId, :tag, :id, :nowMs)
+       on conflict do update set build_id = :id, assigned_at_ms = :nowMs`,
+    );
+    for (const tag of tags) assign.run({ templateId, tag, id, nowMs });
+    return mustFind(ledger, templateId);
+  });
+}
+
+/**
+ * What a client means by `name` (id or alias) and `tag`.
+ * @throws not_found, with E2B's own words for an unknown template and for an unknown tag.
+ */
+export function resolveTemplate(ledger: Ledger, name: string, tag: string = defaultTag): ResolvedTemplate {
+  const template = findTemplate(ledger, name);
+  if (!template) throw unknownTemplate(name);
+  const current = ledger
+    .statement<SnapshotRow & { build_id: string }>(
+      `select s.*, t.build_id from template_tags t
+       join template_builds b on b.id = t.build_id join snapshots s on s.id = b.snapshot_id
+       where t.template_id = :id and t.tag = :tag`,
+    )
+    .get({ id: template.id, tag });
+  if (!current) throw new DomainError("not_found", `tag '${tag}' does not exist for template '${name}'`, { name, tag });
+  return { template, buildId: current.build_id, snapshot: toSnapshot(current) };
+}
+
+/** The template with this id, or else this alias. */
+export function findTemplate(ledger: Ledger, name: string): TemplateRecord | undefined {
+  const row = ledger
+    .statement<TemplateRow>(
+      `select * from templates where id = coalesce(
+         (select id from templates where id = :name), (select template_id from template_aliases where alias = :name))`,
+    )
+    .get({ name });
+  return row && toTemplate(ledger, row);
+}
+
+/** All of them, oldest first. */
+export function listTemplates(ledger: Ledger): TemplateRecord[] {
+  return ledger
+    .statement<TemplateRow>("select * from templates order by created_at_ms, id")
+    .all({})
+    .map((row) => toTemplate(ledger, row));
+}
+
+/** Counts a sandbox that was made from the template. One that is gone meanwhile is nobody's concern. */
+export function recordSpawn(ledger: Ledger, templateId: string): void {
+  ledger.write(() => {
+    ledger
+      .statement(
+        "update templates set spawn_count = spawn_count + 1, last_spawned_at_ms = :nowMs where id = :templateId",
+      )
+      .run({ templateId, nowMs: ledger.nowMs() });
+  });
+}
+
+function toTemplate(ledger: Ledger, row: TemplateRow): TemplateRecord {
+  const { id } = row;
+  const aliases = ledger
+    .statement<{ alias: string }>("select alias from template_aliases where template_id = :id order by position")
+    .all({ id });
+  const builds = ledger
+    .statement<{ id: string }>(
+      "select id from template_builds where template_id = :id order by created_at_ms desc, rowid desc",
+    )
+    .all({ id });
+  const tags = ledger
+    .statement<TemplateTag>(
+      `select tag, build_id as buildId, assigned_at_ms as assignedAtMs from template_tags
+       where template_id = :id order by tag`,
+    )
+    .all({ id });
+  return {
+    id,
+    aliases: aliases.map(({ alias }) => alias),
+    public: row.public === 1,
+    shape: { vcpuCount: row.vcpu_count, memoryMiB: row.memory_mib, diskMiB: row.disk_mib },
+    buildIds: builds.map((build) => build.id),
+    tags,
+    createdAtMs: row.created_at_ms,
+    updatedAtMs: row.updated_at_ms,
+    spawnCount: row.spawn_count,
+    lastSpawnedAtMs: row.last_spawned_at_ms,
+  };
+}
+
+function mustFind(ledger: Ledger, id: string): TemplateRecord {
+  const template = findTemplate(ledger, id);
+  if (!template) throw unknownTemplate(id);
+  return template;
+}
+
+function unknownTemplate(name: string): DomainError {
+  return new DomainError("not_found", `template '${name}' not found`, { name });
+}

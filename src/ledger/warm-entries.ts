@@ -1,0 +1,137 @@
+/**
+ * Warm entries: VMs that were restored ahead of demand and wait to be checked out.
+ *
+ * Warming → ready → checked_out (a sandbox has it now, and its reservation) or discarded. A discarded entry is out of
+ * the pool at once and keeps its reservation until its machine is gone and `release` is called.
+ */
+import { randomUUID } from "node:crypto";
+import { DomainError } from "../errors.ts";
+import type { MachineRecord } from "../types.ts";
+import { promote } from "./capacity.ts";
+import { machineFromJson, machineToJson } from "./json-columns.ts";
+import type { Ledger } from "./open.ts";
+
+export type WarmEntryState = "warming" | "ready" | "checked_out" | "discarded";
+
+/** What makes one warm VM as good as another. */
+export interface WarmEntryKey {
+  readonly templateId: string;
+  readonly buildId: string;
+  readonly runtimeProfile: string;
+}
+
+export interface WarmEntry extends WarmEntryKey {
+  readonly id: string;
+  readonly snapshotId: string;
+  readonly state: WarmEntryState;
+  readonly reservationId: string;
+  /** Never null when ready. */
+  readonly machine: MachineRecord | null;
+  readonly createdAtMs: number;
+}
+
+interface WarmEntryRow {
+  readonly id: string;
+  readonly template_id: string;
+  readonly build_id: string;
+  readonly runtime_profile: string;
+  readonly snapshot_id: string;
+  readonly state: WarmEntryState;
+  readonly reservation_id: string;
+  readonly machine: string | null;
+  readonly created_at_ms: number;
+}
+
+/**
+ * Adds an entry in state `warming`. Call it in one `ledger.write` with `reserve`.
+ * @throws invalid_state when the reservation is not a warm one that is held.
+ */
+export function insertWarmEntry(
+  ledger: Ledger,
+  entry: WarmEntryKey & Pick<WarmEntry, "snapshotId" | "reservationId">,
+): WarmEntry {
+  const { templateId, buildId, runtimeProfile, snapshotId, reservationId } = entry;
+  const added = { id: randomUUID(), templateId, buildId, runtimeProfile, snapshotId, reservationId };
+  const createdAtMs = ledger.nowMs();
+  ledger.write(() => {
+    const { changes } = ledger
+      .statement(
+        `insert into warm_entries (id, template_id, build_id, runtime_profile, snapshot_id, state, reservation_id,
+           created_at_ms)
+         select :id, :templateId, :buildId, :runtimeProfile, :snapshotId, 'warming', id, :createdAtMs
+         from reservations where id = :reservationId and kind = 'warm' and state = 'held'`,
+      )
+      .run({ ...added, createdAtMs });
+    if (changes === 1) return;
+    throw new DomainError("invalid_state", `Reservation ${reservationId} is not a warm one that is held`);
+  });
+  return { ...added, state: "warming", machine: null, createdAtMs };
+}
+
+/**
+ * Puts an entry into the pool.
+ * @throws invalid_state when it is not warming any more.
+ */
+export function markWarmEntryReady(ledger: Ledger, id: string, machine: MachineRecord): void {
+  ledger.write(() => {
+    const { changes } = ledger
+      .statement("update warm_entries set state = 'ready', machine = :machine where id = :id and state = 'warming'")
+      .run({ id, machine: machineToJson(machine) });
+    if (changes !== 1) throw new DomainError("invalid_state", `Warm entry ${id} is not warming`, { id });
+  });
+}
+
+/**
+ * Takes the oldest ready entry of a key and gives its reservation to a sandbox; undefined when there is none. Call it in
+ * one `ledger.write` with `insertSandbox`.
+ */
+export function checkOutWarmEntry(ledger: Ledger, key: WarmEntryKey, sandboxId: string): WarmEntry | undefined {
+  const { templateId, buildId, runtimeProfile } = key;
+  return ledger.write(() => {
+    const row = ledger
+      .statement<WarmEntryRow>(
+        `update warm_entries set state = 'checked_out' where id = (
+           select id from warm_entries where template_id = :templateId and build_id = :buildId
+             and runtime_profile = :runtimeProfile and state = 'ready' order by created_at_ms, rowid limit 1)
+         returning *`,
+      )
+      .get({ templateId, buildId, runtimeProfile });
+    if (!row) return undefined;
+    promote(ledger, row.reservation_id, sandboxId);
+    return toWarmEntry(row);
+  });
+}
+
+/** Takes an entry out of the pool for good. True the one time that it did. Its reservation stays held. */
+export function discardWarmEntry(ledger: Ledger, id: string): boolean {
+  return ledger.write(() => {
+    const { changes } = ledger
+      .statement("update warm_entries set state = 'discarded' where id = :id and state in ('warming', 'ready')")
+      .run({ id });
+    return changes === 1;
+  });
+}
+
+/** Those in one of `states`, oldest first: the order in which they are evicted. */
+export function listWarmEntries(ledger: Ledger, states: readonly WarmEntryState[]): WarmEntry[] {
+  return ledger
+    .statement<WarmEntryRow>(
+      `select * from warm_entries where state in (select value from json_each(:states)) order by created_at_ms, rowid`,
+    )
+    .all({ states: JSON.stringify(states) })
+    .map(toWarmEntry);
+}
+
+function toWarmEntry(row: WarmEntryRow): WarmEntry {
+  return {
+    id: row.id,
+    templateId: row.template_id,
+    buildId: row.build_id,
+    runtimeProfile: row.runtime_profile,
+    snapshotId: row.snapshot_id,
+    state: row.state,
+    reservationId: row.reservation_id,
+    machine: machineFromJson(row.machine, `warm_entries.machine of ${row.id}`),
+    createdAtMs: row.created_at_ms,
+  };
+}
