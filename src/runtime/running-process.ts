@@ -12,7 +12,7 @@ import type { ProcessEnd, ProcessSpec, TerminalSize } from "../types.ts";
 import { ProcessSubscription } from "./process-subscription.ts";
 
 /** Input that waits for a process that does not read; more is refused. */
-const MAX_PENDING_INPUT_BYTES = 8 * 1024 * 1024;
+const MAX_PENDING_INPUT_BYTES = 32 * 1024 * 1024;
 
 /** What is known of a process besides its pid. `stdin` of an adopted process is a guess: true. */
 export type ProcessDescription = Omit<ProcessSpec, "user" | "terminal"> & { readonly terminal: boolean };
