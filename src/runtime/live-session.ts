@@ -7,7 +7,7 @@ import { DomainError, messageOf } from "../errors.ts";
 import type { GuestAgent } from "../guest/agent.ts";
 import type { Logger } from "../log.ts";
 import type { Vm } from "../machine/driver.ts";
-import type { SandboxRecord, SpanName } from "../types.ts";
+import type { EndReason, SandboxRecord, SpanName } from "../types.ts";
 import type { LifecycleSamples } from "./lifecycle-samples.ts";
 import { ProcessTable } from "./process-table.ts";
 import { openGuestAgent, sandboxEnvironment } from "./readiness-probe.ts";
@@ -30,7 +30,7 @@ export interface LiveSessionOptions {
   readonly samples: LifecycleSamples;
   readonly log: Logger;
   /** Called once when the VM died or its agent cannot be reached any more. */
-  readonly onLost: (reason: string) => void;
+  readonly onLost: (reason: Extract<EndReason, "machine_died" | "lost">, detail: string) => void;
 }
 
 export class LiveSession implements Session {
@@ -43,7 +43,7 @@ export class LiveSession implements Session {
   readonly log: Logger;
   readonly vm: Vm;
   readonly #samples: LifecycleSamples;
-  readonly #onLost: (reason: string) => void;
+  readonly #onLost: LiveSessionOptions["onLost"];
   readonly #ended = new AbortController();
   #link: Link;
   #restoreStartedMs: number | undefined;
@@ -64,7 +64,7 @@ export class LiveSession implements Session {
     this.processes = new ProcessTable(this, options.clock);
     this.#watchLink(options.agent);
     void vm.exited.then((exit) => {
-      if (exit.reason === "died") this.#lose(`the machine died: ${exit.detail}`);
+      if (exit.reason === "died") this.#lose("machine_died", exit.detail);
     });
   }
 
@@ -112,12 +112,11 @@ export class LiveSession implements Session {
       this.#watchLink(agent);
       this.log.info("guest link re-established");
     } catch (error) {
-      this.#lose(`the guest agent cannot be reached: ${messageOf(error)}`);
+      this.#lose("lost", `the guest agent cannot be reached: ${messageOf(error)}`);
     }
   }
 
-  #lose(reason: string): void {
-    if (this.#link.at === "ended") return;
-    this.#onLost(reason);
+  #lose(...loss: Parameters<LiveSessionOptions["onLost"]>): void {
+    if (this.#link.at !== "ended") this.#onLost(...loss);
   }
 }

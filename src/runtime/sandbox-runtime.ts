@@ -5,11 +5,11 @@
 import { randomUUID } from "node:crypto";
 import type { Clock } from "../clock.ts";
 import { DomainError } from "../errors.ts";
-import { type CapacityBudgets, usage } from "../ledger/capacity.ts";
+import { type CapacityBudgets, reserve, usage } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";
 import { summarizeSamples } from "../ledger/samples.ts";
 import { insertSandbox, moveSandbox, setSandboxEnd } from "../ledger/sandboxes.ts";
-import { resolveTemplate } from "../ledger/templates.ts";
+import { findTemplate, type ResolvedTemplate, recordSpawn, resolveTemplate } from "../ledger/templates.ts";
 import type { Logger } from "../log.ts";
 import type { EngineInfo, VmDriver } from "../machine/driver.ts";
 import type { Metrics } from "../metrics.ts";
@@ -31,7 +31,7 @@ import { SandboxRegistry } from "./sandbox-registry.ts";
 import { SerialQueue } from "./serial-queue.ts";
 import type { Session } from "./session.ts";
 import type { SessionTerminator } from "./session-terminator.ts";
-import { restoreSession } from "./snapshot-restore.ts";
+import { type RestoredMachine, restoreMachine } from "./snapshot-restore.ts";
 
 export interface RuntimeDependencies {
   readonly ledger: Ledger;
@@ -47,15 +47,22 @@ export interface RuntimeDependencies {
   readonly accessTokenFor: (sandboxId: string) => string;
 }
 
-/** Serving, or refusing new work because the daemon stops. */
-type Phase = "serving" | "closing";
+/** Why clients of an ending sandbox see their streams end. */
+const endMessages: Record<EndReason, string> = {
+  killed: "The sandbox was killed",
+  expired: "The sandbox reached its end of life",
+  create_failed: "The sandbox could not be created",
+  machine_died: "The sandbox's machine died",
+  lost: "The sandbox was lost",
+};
 
 export class SandboxRuntime implements Runtime {
   readonly #deps: RuntimeDependencies;
   readonly #registry = new SandboxRegistry();
   readonly #queue = new SerialQueue();
   readonly #sampler: MetricsSampler;
-  #phase: Phase = "serving";
+  /** New work is refused once the daemon stops. */
+  #phase: "serving" | "closing" = "serving";
 
   constructor(deps: RuntimeDependencies) {
     this.#deps = deps;
@@ -67,13 +74,13 @@ export class SandboxRuntime implements Runtime {
   }
 
   async createSandbox(request: CreateSandboxRequest): Promise<SandboxView> {
-    const { metrics, disk } = this.#deps;
+    const { disk, metrics } = this.#deps;
     this.#refuseWhenClosing();
-    const template = resolveTemplate(this.#deps.ledger, request.template.name, request.template.tag);
     try {
+      const template = resolveTemplate(this.#deps.ledger, request.template.name, request.template.tag);
       await disk.admit("create a sandbox");
       const record = this.#admit(request, template);
-      const view = await this.#queue.run(record.id, () => this.#start(record, template.snapshot.folder, request));
+      const view = await this.#queue.run(record.id, () => this.#start(record, template, request.timeoutMs));
       metrics.sandboxesCreated.inc({ outcome: "created" });
       return view;
     } catch (error) {
@@ -82,7 +89,7 @@ export class SandboxRuntime implements Runtime {
     }
   }
 
-  async connectSandbox(id: string, timeoutMs: number): Promise<{ view: SandboxView; resumed: boolean }> {
+  connectSandbox(id: string, timeoutMs: number): Promise<{ view: SandboxView; resumed: boolean }> {
     return this.#queue.run(id, async () => ({ view: this.#extend(id, timeoutMs), resumed: false }));
   }
 
@@ -98,15 +105,15 @@ export class SandboxRuntime implements Runtime {
 
   async killSandbox(id: string): Promise<void> {
     this.getSandbox(id);
-    await this.#queue.run(id, async () => this.#beginEnd(this.getSandbox(id).record, "killed"));
+    await this.#queue.run(id, async () => this.#end(this.getSandbox(id).record, "killed"));
   }
 
   async setSandboxTimeout(id: string, timeoutMs: number): Promise<void> {
     await this.#queue.run(id, async () => {
       const { record } = this.getSandbox(id);
-      const endAtMs = this.#deps.clock.nowMs() + timeoutMs;
-      this.#registry.update(setSandboxEnd(this.#deps.ledger, record.id, endAtMs));
-      if (timeoutMs === 0) this.#beginEnd(this.getSandbox(id).record, "expired");
+      const after = setSandboxEnd(this.#deps.ledger, record.id, this.#deps.clock.nowMs() + timeoutMs);
+      this.#registry.update(after);
+      if (timeoutMs === 0) this.#end(after, "expired");
     });
   }
 
@@ -121,7 +128,7 @@ export class SandboxRuntime implements Runtime {
   }
 
   findTemplate(name: string): { id: string; aliases: readonly string[] } | undefined {
-    throw new Error("later");
+    return findTemplate(this.#deps.ledger, name);
   }
 
   benchmarks(): BenchmarkSummary[] {
@@ -140,4 +147,166 @@ export class SandboxRuntime implements Runtime {
   liveSessions(): Iterable<Session> {
     return this.#registry.sessions();
   }
+
+  /** Ends every sandbox whose time is up. */
+  async expireSandboxes(): Promise<void> {
+    const nowMs = this.#deps.clock.nowMs();
+    const due = [...this.#registry.views()].filter(({ record }) => record.endAtMs <= nowMs);
+    await Promise.all(due.map(({ record }) => this.#queue.run(record.id, async () => this.#expire(record.id))));
+  }
+
+  /** Takes one metrics sample of every live session. */
+  sampleMetrics(): Promise<void> {
+    return this.#sampler.sampleAll(this.#registry.sessions());
+  }
+
+  /** Brings the gauges up to date. */
+  updateGauges(): void {
+    const { metrics, ledger, budgets } = this.#deps;
+    metrics.sandboxes.set({ state: "running" }, this.#registry.size);
+    const { active, warm } = usage(ledger);
+    for (const budget of ["vcpuCount", "memoryMiB", "diskMiB", "sandboxes"] as const) {
+      metrics.capacity.set({ budget, kind: "active" }, active[budget]);
+      metrics.capacity.set({ budget, kind: "warm" }, warm[budget]);
+      metrics.capacity.set({ budget, kind: "limit" }, budgets[budget]);
+    }
+  }
+
+  /** Shows a sandbox that an earlier daemon started and whose machine still runs. */
+  adopt(record: SandboxRecord, machine: Pick<RestoredMachine, "vm" | "agent">): void {
+    this.#attach(record, machine, undefined);
+  }
+
+  /** Refuses new work, waits for what is under way and lets go of every machine without ending it. */
+  async close(): Promise<void> {
+    this.#phase = "closing";
+    await this.#queue.idle();
+    await this.#deps.terminator.close();
+    const sessions = [...this.#registry.sessions()];
+    for (const session of sessions) session.end(new DomainError("not_ready", "The daemon stops; connect again later"));
+    await Promise.all(sessions.map((session) => session.vm.release()));
+    this.#deps.samples.flush();
+  }
+
+  #refuseWhenClosing(): void {
+    if (this.#phase === "closing") throw new DomainError("not_ready", "The daemon is stopping");
+  }
+
+  /** Reserves capacity and writes the sandbox down, both or neither, before anything is started for it. */
+  #admit(request: CreateSandboxRequest, { template, snapshot }: ResolvedTemplate): SandboxRecord {
+    const { ledger, budgets, clock, newSandboxId } = this.#deps;
+    const id = newSandboxId();
+    const { shape } = template;
+    const startedAtMs = clock.nowMs();
+    return ledger.write(() => {
+      const reservation = reserve(ledger, { kind: "active", shape, budgets, sandboxId: id });
+      recordSpawn(ledger, template.id);
+      return insertSandbox(ledger, {
+        id,
+        templateId: template.id,
+        templateAlias: template.aliases[0] ?? null,
+        snapshotId: snapshot.id,
+        metadata: request.metadata,
+        envs: request.envs,
+        shape,
+        allowInternetAccess: request.allowInternetAccess,
+        startedAtMs,
+        endAtMs: startedAtMs + request.timeoutMs,
+        reservationId: reservation.id,
+      });
+    });
+  }
+
+  async #start(record: SandboxRecord, { snapshot }: ResolvedTemplate, timeoutMs: number): Promise<SandboxView> {
+    const { ledger, clock, terminator } = this.#deps;
+    let machine: RestoredMachine;
+    try {
+      const identity = { sandboxId: record.id, templateId: record.templateId, envs: record.envs };
+      machine = await restoreMachine(this.#deps, snapshot.folder, newSessionId(), identity);
+    } catch (error) {
+      terminator.terminate(record, async () => {});
+      throw error;
+    }
+    try {
+      const endAtMs = clock.nowMs() + timeoutMs;
+      const running = moveSandbox(ledger, record.id, "creating", "running", { machine: machine.vm.record, endAtMs });
+      return this.#attach(running, machine, machine.restoreStartedMs);
+    } catch (error) {
+      machine.agent.close();
+      terminator.terminate(record, () => machine.vm.terminate());
+      throw error;
+    }
+  }
+
+  #attach(
+    record: SandboxRecord,
+    { vm, agent }: Pick<RestoredMachine, "vm" | "agent">,
+    restoreStartedMs: number | undefined,
+  ): SandboxView {
+    const { clock, samples, log, accessTokenFor } = this.#deps;
+    const accessToken = accessTokenFor(record.id);
+    const session = new LiveSession({
+      record,
+      accessToken,
+      vm,
+      agent,
+      restoreStartedMs,
+      clock,
+      samples,
+      log,
+      onLost: (reason, detail) => this.#lose(record.id, vm.record.sessionId, reason, detail),
+    });
+    session.log.info({ template: record.templateId }, "sandbox running");
+    return this.#registry.add(record, accessToken, session);
+  }
+
+  #extend(id: string, timeoutMs: number): SandboxView {
+    const view = this.getSandbox(id);
+    const endAtMs = this.#deps.clock.nowMs() + timeoutMs;
+    if (endAtMs <= view.record.endAtMs) return view;
+    return this.#registry.update(setSandboxEnd(this.#deps.ledger, id, endAtMs)) ?? view;
+  }
+
+  #expire(id: string): void {
+    const record = this.#registry.view(id)?.record;
+    if (record && record.endAtMs <= this.#deps.clock.nowMs()) this.#end(record, "expired");
+  }
+
+  #lose(id: string, sessionId: string, reason: EndReason, detail: string): void {
+    const { log } = this.#deps;
+    const ending = this.#queue.run(id, async () => {
+      const session = this.#registry.session(id);
+      const record = this.#registry.view(id)?.record;
+      // A session that was ended meanwhile, or succeeded by another, has nothing to lose any more.
+      if (!record || session?.sessionId !== sessionId) return;
+      session.log.error({ detail }, "sandbox lost");
+      this.#end(record, reason);
+    });
+    ending.catch((error) => log.error({ err: error, sandboxID: id }, "a lost sandbox could not be ended"));
+  }
+
+  /**
+   * Ends a running sandbox: nobody sees it any more when this returns. Its machine ends in the background, and its
+   * capacity is released after that.
+   */
+  #end(record: SandboxRecord, reason: EndReason): void {
+    const { ledger, clock, samples, terminator } = this.#deps;
+    const startedMs = clock.monotonicMs();
+    const session = this.#registry.session(record.id);
+    const ending = moveSandbox(ledger, record.id, "running", "terminating", { endReason: reason });
+    this.#registry.remove(record.id);
+    if (!session) throw new DomainError("internal", "a running sandbox has no session");
+    session.end(new DomainError("not_found", endMessages[reason]));
+    session.log.info({ reason }, "sandbox ending");
+    terminator.terminate(
+      ending,
+      () => session.vm.terminate(),
+      () => samples.record("kill_delete", clock.monotonicMs() - startedMs, record.id),
+    );
+  }
+}
+
+/** New for every machine, never reused; short, because it is part of socket paths. */
+function newSessionId(): string {
+  return randomUUID().replaceAll("-", "");
 }

@@ -4,7 +4,7 @@
  */
 import type { Clock } from "../clock.ts";
 import type { Ledger } from "../ledger/open.ts";
-import { endSandbox } from "../ledger/sandboxes.ts";
+import { endSandbox, moveSandbox } from "../ledger/sandboxes.ts";
 import type { Logger } from "../log.ts";
 import type { Metrics } from "../metrics.ts";
 import type { SandboxRecord } from "../types.ts";
@@ -31,14 +31,14 @@ export class SessionTerminator {
   }
 
   /**
-   * Ends what runs a sandbox in state `terminating`, in the background.
+   * Ends what runs a sandbox that is `terminating`, or that never got beyond `creating`, in the background.
    * @param destroy ends the machine and removes its files; called again, with pauses, until it succeeds
    */
   terminate(record: SandboxRecord, destroy: () => Promise<void>, onGone: () => void = () => {}): void {
     this.#background.start("terminate session", async () => {
       if (!(await this.#destroyUntilGone(record, destroy))) return;
-      endSandbox(this.#deps.ledger, record.id);
-      this.#deps.metrics.sandboxesEnded.inc({ reason: record.endReason ?? "killed" });
+      const ended = endInLedger(this.#deps.ledger, record);
+      this.#deps.metrics.sandboxesEnded.inc({ reason: ended.endReason ?? "lost" });
       onGone();
     });
   }
@@ -67,4 +67,10 @@ export class SessionTerminator {
       if (this.#closing.signal.aborted) return false;
     }
   }
+}
+
+/** Says that the machine is gone; the ledger releases the reservation in the same transaction. */
+function endInLedger(ledger: Ledger, { id, state }: SandboxRecord): SandboxRecord {
+  if (state !== "creating") return endSandbox(ledger, id);
+  return moveSandbox(ledger, id, "creating", "terminated", { endReason: "create_failed", endAtMs: ledger.nowMs() });
 }

@@ -1,0 +1,168 @@
+/**
+ * The composition root: opens everything in order inside one scope, so that a failed start undoes itself and a stop
+ * takes it down in reverse. Machines are not part of the scope: they outlive the daemon.
+ */
+import { chmod, mkdir } from "node:fs/promises";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import type { FastifyInstance } from "fastify";
+import { pino } from "pino";
+import { registerDataPlane } from "../routes/data-plane.ts";
+import { buildServer } from "../routes/server.ts";
+import { readOrCreateApiKey, writeAddress } from "./client-environment.ts";
+import { systemClock } from "./clock.ts";
+import type { Config } from "./config.ts";
+import { deriveAccessToken } from "./e2b/access-token.ts";
+import { newSandboxId, newTemplateId } from "./e2b/ids.ts";
+import { type Ledger, openLedger } from "./ledger/open.ts";
+import { recordSamples } from "./ledger/samples.ts";
+import { getOrMakeSetting } from "./ledger/settings.ts";
+import { lockState } from "./ledger/state-lock.ts";
+import type { Logger } from "./log.ts";
+import type { VmDriver } from "./machine/driver.ts";
+import { QemuDriver } from "./machine/qemu/driver.ts";
+import { createMetrics, type Metrics } from "./metrics.ts";
+import { runEvery } from "./run-every.ts";
+import { DiskPressureGuard } from "./runtime/disk-pressure-guard.ts";
+import { LifecycleSamples } from "./runtime/lifecycle-samples.ts";
+import { reconcile } from "./runtime/restart-reconciliation.ts";
+import { type RuntimeDependencies, SandboxRuntime } from "./runtime/sandbox-runtime.ts";
+import { SessionTerminator } from "./runtime/session-terminator.ts";
+import { Scope } from "./scope.ts";
+import { type GuestAssets, readGuestAssets } from "./template/assets.ts";
+import { ensureBaseTemplate } from "./template/base-template.ts";
+
+export interface Daemon extends AsyncDisposable {
+  readonly url: string;
+  readonly apiKey: string;
+  readonly log: Logger;
+}
+
+const deadlineTickMs = 100;
+const metricsTickMs = 5_000;
+const flushTickMs = 1_000;
+
+/** Opens the daemon and listens. @throws DomainError saying what to do, with everything undone. */
+export async function openDaemon(config: Config, version: string): Promise<Daemon> {
+  const scope = new Scope();
+  try {
+    return await open(config, version, scope);
+  } catch (error) {
+    await scope.close();
+    throw error;
+  }
+}
+
+async function open(config: Config, version: string, scope: Scope): Promise<Daemon> {
+  const log = pino({ level: config.logLevel, base: undefined }, pino.destination({ dest: 2, sync: false }));
+  await makePrivate(config.stateDir);
+  const lock = lockState(config.stateDir);
+  scope.defer(() => lock[Symbol.dispose]());
+  const ledger = openLedger(join(config.stateDir, "ledger.db"), { log });
+  scope.defer(() => ledger.close());
+  const assets = await readGuestAssets(config.cacheDir);
+  const machinesFolder = join(config.stateDir, "machines");
+  const driver = await openDriver(config, assets, machinesFolder, log);
+  scope.use(driver);
+  const deps = wireRuntime(config, ledger, driver, log);
+  await ensureTemplate(config, deps, assets);
+  const runtime = new SandboxRuntime(deps);
+  scope.defer(() => runtime.close());
+  await reconcile(deps, runtime, machinesFolder);
+  startLoops(scope, deps, runtime);
+  const apiKey = await readOrCreateApiKey(config.stateDir);
+  const app = await listen(config, { apiKey, version, deps, runtime }, scope);
+  const url = urlOf(app);
+  await writeAddress(config.stateDir, url);
+  log.info({ url, engine: driver.info }, "listening");
+  return { url, apiKey, log, [Symbol.asyncDispose]: () => scope.close() };
+}
+
+function openDriver(config: Config, assets: GuestAssets, machinesFolder: string, log: Logger): Promise<VmDriver> {
+  return QemuDriver.open({
+    machinesFolder,
+    cacheFolder: config.cacheDir,
+    acceleration: config.accel,
+    kernel: assets.kernel,
+    initramfs: assets.initramfs,
+    log,
+  });
+}
+
+function wireRuntime(config: Config, ledger: Ledger, driver: VmDriver, log: Logger): RuntimeDependencies {
+  const clock = systemClock;
+  const metrics: Metrics = createMetrics();
+  const machineSecret = getOrMakeSetting(ledger, "machine_secret", () => crypto.randomUUID() + crypto.randomUUID());
+  return {
+    ledger,
+    driver,
+    clock,
+    log,
+    metrics,
+    samples: new LifecycleSamples(clock, driver.info, metrics, (samples) => recordSamples(ledger, samples)),
+    disk: new DiskPressureGuard(config.stateDir, config.diskFloorMiB),
+    terminator: new SessionTerminator({ ledger, clock, log, metrics }),
+    budgets: {
+      vcpuCount: config.vcpuBudget,
+      memoryMiB: config.memoryBudgetMiB,
+      diskMiB: config.diskBudgetMiB,
+      sandboxes: config.maxSandboxes,
+    },
+    newSandboxId: () => newSandboxId(config.nodeTag),
+    accessTokenFor: (sandboxId) => deriveAccessToken(machineSecret, sandboxId),
+  };
+}
+
+async function ensureTemplate(config: Config, deps: RuntimeDependencies, assets: GuestAssets): Promise<void> {
+  const snapshotsFolder = join(config.stateDir, "snapshots");
+  await makePrivate(snapshotsFolder);
+  await deps.disk.admit("make the base template");
+  const { ledger, driver, clock, log, samples } = deps;
+  const recordSample = samples.record.bind(samples);
+  const template = { ledger, driver, clock, log, snapshotsFolder, newTemplateId };
+  await ensureBaseTemplate({ ...template, recordSample: (span, ms) => recordSample(span, ms, null) }, assets, (step) =>
+    process.stderr.write(`  ${step} …\n`),
+  );
+}
+
+function startLoops(
+  scope: Scope,
+  { clock, log, metrics, samples }: RuntimeDependencies,
+  runtime: SandboxRuntime,
+): void {
+  const every = (loop: string, intervalMs: number, tick: () => void | Promise<void>) =>
+    scope.use(
+      runEvery(clock, intervalMs, tick, (error) => {
+        metrics.backgroundErrors.inc({ loop });
+        log.error({ err: error, loop }, "background loop failed");
+      }),
+    );
+  every("deadlines", deadlineTickMs, () => runtime.expireSandboxes());
+  every("sandbox_metrics", metricsTickMs, () => runtime.sampleMetrics());
+  every("samples", flushTickMs, () => samples.flush());
+}
+
+interface Served {
+  readonly apiKey: string;
+  readonly version: string;
+  readonly deps: RuntimeDependencies;
+  readonly runtime: SandboxRuntime;
+}
+
+async function listen(config: Config, served: Served, scope: Scope): Promise<FastifyInstance> {
+  const { deps, runtime, apiKey, version } = served;
+  const app = await buildServer({} as never);
+  scope.defer(() => app.close());
+  await app.listen({ host: config.host, port: config.port });
+  return app;
+}
+
+function urlOf(app: FastifyInstance): string {
+  const { address, port, family } = app.server.address() as AddressInfo;
+  return `http://${family === "IPv6" ? `[${address}]` : address}:${port}`;
+}
+
+async function makePrivate(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await chmod(folder, 0o700);
+}

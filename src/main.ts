@@ -1,0 +1,80 @@
+/** The command line: `firkin serve | env | help | version`. Set-up and doctor run before this is built: `scripts/`. */
+import { readFileSync } from "node:fs";
+import closeWithGrace from "close-with-grace";
+import { clientEnvironment, readAddress, readOrCreateApiKey } from "./client-environment.ts";
+import { type Config, describeSettings, readConfig } from "./config.ts";
+import { isDomainError } from "./errors.ts";
+
+// dist/src/main.js and src/main.ts alike are two or three folders below package.json.
+const version = readVersion();
+
+const help = `firkin ${version}: a local sandbox daemon that speaks the E2B API
+
+usage: firkin <command> [settings]
+
+  serve     make the base template if there is none, then listen (the default)
+  env       print the lines that point an E2B SDK at this daemon, for eval
+  setup     install and build everything that serve needs
+  doctor    check every requirement of this machine
+  help      this text
+  version   the version
+
+settings, as flags or environment variables:
+${describeSettings()}
+`;
+
+async function serve(config: Config): Promise<void> {
+  const { openDaemon } = await import("./daemon.ts");
+  const daemon = await openDaemon(config, version);
+  closeWithGrace({ delay: 20_000, logger: false }, async ({ err, signal }) => {
+    if (err) daemon.log.error({ err }, "stopping after an unhandled error");
+    else daemon.log.info({ signal }, "stopping; sandboxes go on and are adopted at the next start");
+    await daemon[Symbol.asyncDispose]();
+  });
+  process.stdout.write(
+    `\nfirkin ${version} listens on ${daemon.url}\n\n${clientEnvironment(daemon.apiKey, daemon.url)}\n`,
+  );
+}
+
+async function printEnvironment(config: Config): Promise<void> {
+  const url = (await readAddress(config.stateDir)) ?? `http://${config.host}:${config.port}`;
+  process.stdout.write(clientEnvironment(await readOrCreateApiKey(config.stateDir), url));
+}
+
+async function main(args: readonly string[]): Promise<void> {
+  const [command, ...rest] = args[0]?.startsWith("--") || args.length === 0 ? ["serve", ...args] : args;
+  if (rest.includes("--help") || command === "help" || args.includes("--help")) {
+    process.stdout.write(help);
+    return;
+  }
+  switch (command) {
+    case "serve":
+      return serve(readConfig(rest, process.env));
+    case "env":
+      return printEnvironment(readConfig(rest, process.env));
+    case "version":
+      process.stdout.write(`${version}\n`);
+      return;
+    default:
+      process.stderr.write(`firkin: there is no command '${command}'.\n\n${help}`);
+      process.exitCode = 2;
+  }
+}
+
+function readVersion(): string {
+  for (const above of ["../package.json", "../../package.json"]) {
+    try {
+      return (JSON.parse(readFileSync(new URL(above, import.meta.url), "utf8")) as { version: string }).version;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+  }
+  throw new Error("package.json is missing beside the program");
+}
+
+main(process.argv.slice(2)).catch((error: unknown) => {
+  process.stderr.write(
+    `firkin: ${isDomainError(error) ? error.message : error instanceof Error ? error.stack : error}\n`,
+  );
+  process.exitCode = 1;
+});

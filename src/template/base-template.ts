@@ -1,0 +1,140 @@
+/**
+ * The template `base`: boot once, warm, snapshot. Every sandbox is restored from that snapshot; nothing ever boots to
+ * make one. A template whose ingredients changed is made anew, and the old snapshot stays for the sandboxes it made.
+ */
+import { createHash, randomBytes, randomUUID } from "node:crypto";
+import { join } from "node:path";
+import type { Clock } from "../clock.ts";
+import { isDomainError } from "../errors.ts";
+import { connectGuestAgent } from "../guest/link.ts";
+import type { Ledger } from "../ledger/open.ts";
+import { markSnapshotReady, quarantineSnapshot, registerSnapshot } from "../ledger/snapshots.ts";
+import { defaultTag, findTemplate, insertTemplate, publishBuild, resolveTemplate } from "../ledger/templates.ts";
+import type { Logger } from "../log.ts";
+import type { SnapshotManifest, VmDriver } from "../machine/driver.ts";
+import { readSnapshot } from "../machine/snapshot-files.ts";
+import { Scope } from "../scope.ts";
+import type { MachineShape, SpanName } from "../types.ts";
+import type { GuestAssets } from "./assets.ts";
+import { warmUp } from "./warm-up.ts";
+
+/** Goes up whenever what is done to a template before its snapshot changes. */
+const recipeVersion = 1;
+const alias = "base";
+const shape: MachineShape = { vcpuCount: 2, memoryMiB: 512, diskMiB: 8192 };
+/** Under TCG the agent answers some ten seconds after the kernel's first line. */
+const bootDeadlineMs = 120_000;
+
+export interface TemplateDependencies {
+  readonly ledger: Ledger;
+  readonly driver: VmDriver;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Folder of all snapshots, in the state folder. */
+  readonly snapshotsFolder: string;
+  readonly newTemplateId: () => string;
+  readonly recordSample: (span: SpanName, durationMs: number) => void;
+}
+
+/**
+ * Makes sure that `base` exists and is made from these assets by this engine.
+ * @param progress told of every step that takes more than a moment, for people
+ * @throws DomainError `machine_failed` when the guest does not boot or a warm-up command fails
+ */
+export async function ensureBaseTemplate(
+  deps: TemplateDependencies,
+  assets: GuestAssets,
+  progress: (step: string) => void,
+): Promise<void> {
+  const recipeTag = tagOfRecipe(deps.driver, assets);
+  if (await isCurrent(deps, recipeTag)) return;
+  const startedMs = deps.clock.monotonicMs();
+  const snapshotId = randomUUID();
+  const folder = join(deps.snapshotsFolder, snapshotId);
+  const template = findTemplate(deps.ledger, alias);
+  const templateId = template?.id ?? deps.newTemplateId();
+  registerSnapshot(deps.ledger, { id: snapshotId, kind: "template", logicalId: templateId, folder, reason: null });
+  const manifest = await bootAndSnapshot(deps, assets, folder, progress);
+  deps.ledger.writeDurably(() => {
+    markSnapshotReady(deps.ledger, snapshotId, factsOf(manifest));
+    if (!template) insertTemplate(deps.ledger, { id: templateId, aliases: [alias], shape, public: true });
+    const tags = [defaultTag, recipeTag];
+    publishBuild(deps.ledger, { id: randomUUID(), templateId, snapshotId, shape, tags });
+  });
+  deps.recordSample("cold_template_build", deps.clock.monotonicMs() - startedMs);
+}
+
+/** Whether the default build of `base` came from this very recipe, and its files are there. */
+async function isCurrent({ ledger, log }: TemplateDependencies, recipeTag: string): Promise<boolean> {
+  try {
+    const current = resolveTemplate(ledger, alias);
+    const fresh = resolveTemplate(ledger, alias, recipeTag);
+    if (current.buildId !== fresh.buildId || current.snapshot.state !== "ready") return false;
+    try {
+      await readSnapshot(current.snapshot.folder);
+      return true;
+    } catch (error) {
+      log.warn({ err: error, snapshotID: current.snapshot.id }, "the base template's snapshot is damaged");
+      quarantineSnapshot(ledger, current.snapshot.id, String(error));
+      return false;
+    }
+  } catch (error) {
+    if (isDomainError(error, "not_found")) return false;
+    throw error;
+  }
+}
+
+/** Names what a template is made from: two equal tags, two equal templates. */
+function tagOfRecipe({ info }: VmDriver, assets: GuestAssets): string {
+  const { engine, version, acceleration } = info;
+  const ingredients = { recipeVersion, engine, version, acceleration, shape, assets };
+  return `recipe-${createHash("sha256").update(JSON.stringify(ingredients)).digest("hex").slice(0, 16)}`;
+}
+
+async function bootAndSnapshot(
+  { driver, clock, log, recordSample }: TemplateDependencies,
+  assets: GuestAssets,
+  folder: string,
+  progress: (step: string) => void,
+): Promise<SnapshotManifest> {
+  await using scope = new Scope();
+  progress("boot the base template");
+  const vm = await driver.boot({ sessionId: randomUUID().replaceAll("-", ""), shape, ...assets });
+  scope.defer(() => vm.terminate());
+  const agent = await connectGuestAgent(await vm.openGuestLink(), { deadlineMs: bootDeadlineMs, log });
+  scope.defer(() => agent.close());
+  await agent.setup({
+    timeNs: BigInt(clock.nowMs()) * 1_000_000n,
+    entropy: randomBytes(64),
+    hostname: alias,
+    envs: {},
+    defaultUser: "user",
+    // On a file system in memory: whoever reads it in a sandbox knows that memory was restored, not booted.
+    files: [{ path: "/run/firkin/template-nonce", content: randomBytes(16).toString("hex"), mode: 0o644 }],
+  });
+  progress("warm the base template");
+  await warmUp(agent);
+  await agent.sync();
+  progress("snapshot the base template");
+  const { bootId } = agent;
+  agent.close();
+  const startedMs = clock.monotonicMs();
+  await vm.pause();
+  const manifest = await vm.saveSnapshot(folder, { bootId });
+  recordSample("snapshot_save", clock.monotonicMs() - startedMs);
+  return manifest;
+}
+
+function factsOf(manifest: SnapshotManifest) {
+  const { engine, engineVersion, acceleration, cpuModel, files } = manifest;
+  return {
+    engine,
+    engineVersion,
+    acceleration,
+    cpuModel,
+    memoryBytes: files.memory.sizeBytes,
+    devicesBytes: files.devices.sizeBytes,
+    diskBytes: files.disk.sizeBytes,
+    manifestSha256: createHash("sha256").update(JSON.stringify(manifest)).digest("hex"),
+  };
+}
