@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** `node scripts/run-built.mjs FILE …`: brings dist/ up to date, then runs dist/FILE. */
+/** `node scripts/run-built.mjs FILE …`: brings dist/ up to date, then runs dist/FILE, a tool for development. */
 import { setUpOrExit } from "./setup/plan.mjs";
 import { takeRootFlags } from "./setup/roots.mjs";
 import { runDist } from "./setup/run-dist.mjs";
@@ -9,5 +9,5 @@ if (file === undefined) {
   console.error("usage: node scripts/run-built.mjs FILE [ARGUMENT…]   (FILE is relative to dist/)");
   process.exit(2);
 }
-await setUpOrExit({ scope: "programs" });
+await setUpOrExit({ scope: "development" });
 await runDist(file, args);

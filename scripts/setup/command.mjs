@@ -6,6 +6,21 @@ const KILL_AFTER_MS = 10_000;
 const TAIL_LINES = 15;
 
 /**
+ * Runs a program and ends its whole process group when this process goes away, however it does: descriptor 3 then reads
+ * end of file. Otherwise a killed set-up would leave an `npm ci` behind that fights with the next one's.
+ */
+const GUARDED = `
+"$@" 3<&- &
+program=$!
+(read -r _ <&3; kill -KILL -$$) >/dev/null 2>&1 &
+guard=$!
+exec 3<&-
+wait $program
+status=$?
+kill $guard
+exit $status`;
+
+/**
  * @typedef {object} RunOptions
  * @property {string} [cwd]
  * @property {NodeJS.ProcessEnv} [env] Added to this process's environment; `undefined` removes a variable.
@@ -26,10 +41,10 @@ export async function run(command, args, options = {}) {
   const { cwd, env, signal, onLine, remedy } = options;
   signal?.throwIfAborted();
   // Its own group: Ctrl-C reaches this process alone, which then ends the whole tree in order.
-  const child = spawn(command, args, {
+  const child = spawn("sh", ["-c", GUARDED, "sh", command, ...args], {
     ...(cwd ? { cwd } : {}),
     env: { ...process.env, ...env },
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: ["ignore", "pipe", "pipe", "pipe"],
     detached: true,
   });
   /** @type {string[]} */
@@ -41,9 +56,9 @@ export async function run(command, args, options = {}) {
     onLine?.(line);
   };
   let stdout = "";
-  child.stdout.setEncoding("utf8").on("data", (text) => (stdout += text));
-  splitLines(child.stdout, note);
-  splitLines(child.stderr.setEncoding("utf8"), note);
+  const [, out, err] = /** @type {import("node:stream").Readable[]} */ (child.stdio);
+  out?.setEncoding("utf8").on("data", (text) => (stdout += text));
+  for (const stream of [out, err]) if (stream) splitLines(stream.setEncoding("utf8"), note);
 
   const release = killGroupOnAbort(child, signal);
   try {
