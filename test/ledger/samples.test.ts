@@ -1,0 +1,68 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { nearestRank, recordSamples, summarizeSamples } from "../../src/ledger/samples.ts";
+import type { LatencySample } from "../../src/types.ts";
+import { memoryLedger } from "./support.ts";
+
+function sample(durationMs: number, changes: Partial<LatencySample> = {}): LatencySample {
+  const span = "ready_probe";
+  return { span, durationMs, engine: "fake", acceleration: "none", sandboxId: "i1", atMs: 1, ...changes };
+}
+
+test("percentiles are durations that were measured, with n beside them", () => {
+  const ledger = memoryLedger();
+  const hundred = Array.from({ length: 100 }, (_, index) => sample(((index * 37) % 100) + 1));
+  recordSamples(ledger, hundred);
+  expect(summarizeSamples(ledger)).toEqual([
+    { span: "ready_probe", engine: "fake", acceleration: "none", n: 100, p50Ms: 50, p90Ms: 90, p95Ms: 95, p99Ms: 99 },
+  ]);
+});
+
+test("each span, engine and acceleration has its own line, and one sample is all its percentiles", () => {
+  const ledger = memoryLedger();
+  expect(summarizeSamples(ledger)).toEqual([]);
+  recordSamples(ledger, [sample(2.5), sample(3, { engine: "qemu", acceleration: "tcg" })]);
+  recordSamples(ledger, [sample(4, { engine: "qemu", acceleration: "kvm" }), sample(5, { span: "kill_delete" })]);
+  const lines = summarizeSamples(ledger).map((s) => [s.span, s.engine, s.acceleration, s.n, s.p50Ms, s.p99Ms]);
+  expect(lines).toEqual([
+    ["kill_delete", "fake", "none", 1, 5, 5],
+    ["ready_probe", "fake", "none", 1, 2.5, 2.5],
+    ["ready_probe", "qemu", "kvm", 1, 4, 4],
+    ["ready_probe", "qemu", "tcg", 1, 3, 3],
+  ]);
+});
+
+test("only the newest are kept, of each key apart", () => {
+  const ledger = memoryLedger();
+  recordSamples(ledger, [sample(1_000, { span: "kill_delete" })], 10);
+  for (let batch = 0; batch < 5; batch += 1) {
+    recordSamples(
+      ledger,
+      Array.from({ length: 7 }, (_, index) => sample(batch * 7 + index)),
+      10,
+    );
+  }
+  expect(summarizeSamples(ledger)).toMatchObject([
+    { span: "kill_delete", n: 1 },
+    { span: "ready_probe", n: 10, p50Ms: 29, p99Ms: 34 },
+  ]);
+});
+
+test("a duration that cannot be is refused with its batch", () => {
+  const ledger = memoryLedger();
+  for (const durationMs of [-1, Number.NaN, Number.POSITIVE_INFINITY]) {
+    expect(() => recordSamples(ledger, [sample(1), sample(durationMs)])).toThrow(/constraint/i);
+  }
+  expect(summarizeSamples(ledger)).toEqual([]);
+});
+
+test("nearest rank: at least p percent are at or below it, and fewer are at or below the one before", () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 20_000 }), fc.constantFrom(50, 90, 95, 99), (n, p) => {
+      const rank = nearestRank(p, n);
+      expect(Number.isInteger(rank) && rank >= 1 && rank <= n).toBe(true);
+      expect(rank * 100).toBeGreaterThanOrEqual(p * n);
+      expect((rank - 1) * 100).toBeLessThan(p * n);
+    }),
+  );
+});

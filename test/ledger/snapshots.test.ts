@@ -1,0 +1,89 @@
+import { expect, test } from "vitest";
+import type { Ledger } from "../../src/ledger/open.ts";
+import { endSandbox, moveSandbox } from "../../src/ledger/sandboxes.ts";
+import {
+  deleteSnapshot,
+  getSnapshot,
+  listSnapshots,
+  markSnapshotReady,
+  quarantineSnapshot,
+  registerSnapshot,
+} from "../../src/ledger/snapshots.ts";
+import { insertTemplate, publishBuild } from "../../src/ledger/templates.ts";
+import { addReadySnapshot, addSandbox, facts, failureOf, machineOf, memoryLedger, shape } from "./support.ts";
+
+const continuation = {
+  id: "c1",
+  kind: "continuation",
+  logicalId: "i1",
+  folder: "/snapshots/c1",
+  reason: "idle",
+} as const;
+
+test("a snapshot is known from before it is made until it is deleted", () => {
+  const ledger = memoryLedger();
+  const making = registerSnapshot(ledger, continuation);
+  expect(making).toEqual({ ...continuation, state: "making", facts: null, quarantineReason: null, createdAtMs: 1_000 });
+  expect(getSnapshot(ledger, "c1")).toEqual(making);
+  markSnapshotReady(ledger, "c1", facts);
+  expect(getSnapshot(ledger, "c1")).toEqual({ ...making, state: "ready", facts });
+  expect(listSnapshots(ledger, ["ready"]).map(({ id }) => id)).toEqual(["c1"]);
+  deleteSnapshot(ledger, "c1");
+  deleteSnapshot(ledger, "c1");
+  expect(listSnapshots(ledger, ["making", "ready", "quarantined"])).toEqual([]);
+  expect(getSnapshot(ledger, "c1")?.state).toBe("deleted");
+});
+
+test("a snapshot becomes ready once, and a quarantined one never", () => {
+  const ledger = memoryLedger();
+  addReadySnapshot(ledger, "good");
+  expect(failureOf(() => markSnapshotReady(ledger, "good", facts))).toEqual({
+    code: "invalid_state",
+    message: "Snapshot good is not being made, it is ready",
+  });
+  registerSnapshot(ledger, continuation);
+  quarantineSnapshot(ledger, "c1", "left half-made");
+  expect(getSnapshot(ledger, "c1")).toMatchObject({ state: "quarantined", quarantineReason: "left half-made" });
+  expect(failureOf(() => markSnapshotReady(ledger, "c1", facts)).code).toBe("invalid_state");
+  expect(failureOf(() => quarantineSnapshot(ledger, "c1", "again")).code).toBe("invalid_state");
+  expect(failureOf(() => markSnapshotReady(ledger, "c9", facts)).code).toBe("not_found");
+  expect(failureOf(() => deleteSnapshot(ledger, "c9")).code).toBe("not_found");
+});
+
+test("two snapshots never share a folder, until the first is deleted", () => {
+  const ledger = memoryLedger();
+  registerSnapshot(ledger, continuation);
+  expect(() => registerSnapshot(ledger, { ...continuation, id: "c2" })).toThrow(/UNIQUE/);
+  deleteSnapshot(ledger, "c1");
+  expect(registerSnapshot(ledger, { ...continuation, id: "c2" }).id).toBe("c2");
+});
+
+test("a snapshot that a sandbox needs is not deleted before the sandbox has ended", () => {
+  const ledger = memoryLedger();
+  addReadySnapshot(ledger);
+  addSandbox(ledger, "i1");
+  const refused = { code: "failed_precondition", message: "Snapshot snap is in use: it cannot be deleted" };
+  expect(deletion(ledger)).toEqual(refused);
+  moveSandbox(ledger, "i1", "creating", "running", { machine: machineOf("s1") });
+  moveSandbox(ledger, "i1", "running", "terminating", { endReason: "killed" });
+  expect(deletion(ledger)).toEqual(refused);
+  endSandbox(ledger, "i1");
+  deleteSnapshot(ledger, "snap");
+  expect(getSnapshot(ledger, "snap")?.state).toBe("deleted");
+});
+
+test("a snapshot that a template serves is not deleted before another one replaces it", () => {
+  const ledger = memoryLedger();
+  addReadySnapshot(ledger);
+  insertTemplate(ledger, { id: "t1", aliases: ["base"], public: true, shape });
+  publishBuild(ledger, { id: "b1", templateId: "t1", snapshotId: "snap", shape, tags: ["default"] });
+  expect(deletion(ledger).code).toBe("failed_precondition");
+  addReadySnapshot(ledger, "newer");
+  publishBuild(ledger, { id: "b2", templateId: "t1", snapshotId: "newer", shape, tags: ["default"] });
+  deleteSnapshot(ledger, "snap");
+  expect(getSnapshot(ledger, "snap")?.state).toBe("deleted");
+});
+
+function deletion(ledger: Ledger) {
+  return failureOf(() => deleteSnapshot(ledger, "snap"));
+}

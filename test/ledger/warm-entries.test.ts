@@ -1,0 +1,77 @@
+import { expect, test } from "vitest";
+import { listUnownedReservations, release, reserve, usage } from "../../src/ledger/capacity.ts";
+import type { Ledger } from "../../src/ledger/open.ts";
+import {
+  checkOutWarmEntry,
+  discardWarmEntry,
+  insertWarmEntry,
+  listWarmEntries,
+  markWarmEntryReady,
+} from "../../src/ledger/warm-entries.ts";
+import { addReadySnapshot, failureOf, machineOf, manualClock, memoryLedger, roomy, shape } from "./support.ts";
+
+const key = { templateId: "t1", buildId: "b1", runtimeProfile: "default" };
+
+function ledgerWithSnapshot(clock = manualClock()): Ledger {
+  const ledger = memoryLedger(clock);
+  addReadySnapshot(ledger);
+  return ledger;
+}
+
+function addWarming(ledger: Ledger) {
+  return ledger.write(() => {
+    const { id: reservationId } = reserve(ledger, { kind: "warm", shape, budgets: roomy });
+    return insertWarmEntry(ledger, { ...key, snapshotId: "snap", reservationId });
+  });
+}
+
+function addReady(ledger: Ledger) {
+  const entry = addWarming(ledger);
+  markWarmEntryReady(ledger, entry.id, machineOf(entry.id));
+  return entry;
+}
+
+test("checkout takes the oldest ready entry of its key and makes its reservation the sandbox's", () => {
+  const clock = manualClock();
+  const ledger = ledgerWithSnapshot(clock);
+  addWarming(ledger);
+  clock.advance(1);
+  const [first, second] = [addReady(ledger), addReady(ledger)];
+  expect(checkOutWarmEntry(ledger, { ...key, buildId: "b2" }, "i1")).toBeUndefined();
+  expect(checkOutWarmEntry(ledger, key, "i1")).toEqual({
+    ...first,
+    state: "checked_out",
+    machine: machineOf(first.id),
+  });
+  expect(usage(ledger)).toMatchObject({ active: { sandboxes: 1 }, warm: { sandboxes: 2 } });
+  expect(checkOutWarmEntry(ledger, key, "i2")?.id).toBe(second.id);
+  expect(checkOutWarmEntry(ledger, key, "i3")).toBeUndefined();
+});
+
+test("a checkout that fails leaves the entry in the pool", () => {
+  const ledger = ledgerWithSnapshot();
+  addReady(ledger);
+  reserve(ledger, { kind: "active", shape, budgets: roomy, sandboxId: "i1" });
+  expect(failureOf(() => checkOutWarmEntry(ledger, key, "i1")).code).toBe("already_exists");
+  expect(listWarmEntries(ledger, ["ready"])).toHaveLength(1);
+});
+
+test("a discarded entry cannot be checked out, and holds its reservation until its machine is gone", () => {
+  const ledger = ledgerWithSnapshot();
+  const entry = addReady(ledger);
+  expect([discardWarmEntry(ledger, entry.id), discardWarmEntry(ledger, entry.id)]).toEqual([true, false]);
+  expect(checkOutWarmEntry(ledger, key, "i1")).toBeUndefined();
+  expect(failureOf(() => markWarmEntryReady(ledger, entry.id, machineOf("s"))).code).toBe("invalid_state");
+  expect(usage(ledger).warm.sandboxes).toBe(1);
+  expect(listUnownedReservations(ledger)).toEqual([]);
+  expect(release(ledger, entry.reservationId)).toBe(true);
+});
+
+test("an entry needs a warm reservation that is held, and one entry only has it", () => {
+  const ledger = ledgerWithSnapshot();
+  const active = reserve(ledger, { kind: "active", shape, budgets: roomy });
+  const insert = (reservationId: string) => () =>
+    insertWarmEntry(ledger, { ...key, snapshotId: "snap", reservationId });
+  expect(failureOf(insert(active.id)).code).toBe("invalid_state");
+  expect(insert(addWarming(ledger).reservationId)).toThrow(/UNIQUE/);
+});
