@@ -1,7 +1,6 @@
 /** One set-up at a time per cache folder. */
 import * as fs from "node:fs";
 import { join } from "node:path";
-import { isAlive } from "./files.mjs";
 
 const POLL_MS = 500;
 
@@ -18,14 +17,16 @@ export async function takeSetupLock(folder, { signal, onWait }) {
     signal.throwIfAborted();
     try {
       // A link appears with its content in one step; a file would be seen empty first.
-      fs.symlinkSync(String(process.pid), path);
+      fs.symlinkSync(`${process.pid}:${startTime(process.pid)}`, path);
       return () => fs.rmSync(path, { force: true });
     } catch (error) {
       if (/** @type {NodeJS.ErrnoException} */ (error).code !== "EEXIST") throw error;
     }
     const holder = readHolder(path);
-    if (holder !== undefined && isAlive(holder)) {
-      if (!told) onWait(holder);
+    const [pid, started] = holder?.split(":") ?? [];
+    // A process id alone may have passed to somebody else.
+    if (started !== undefined && startTime(Number(pid)) === started) {
+      if (!told) onWait(Number(pid));
       told = true;
       await new Promise((done) => setTimeout(done, POLL_MS));
     } else {
@@ -34,10 +35,26 @@ export async function takeSetupLock(folder, { signal, onWait }) {
   }
 }
 
+/**
+ * When a process started, in clock ticks since boot (`/proc/PID/stat` field 22); undefined if there is none.
+ * @param {number} pid
+ */
+function startTime(pid) {
+  try {
+    // Counted from the end of the name, which may hold anything.
+    return fs
+      .readFileSync(`/proc/${pid}/stat`, "utf8")
+      .replace(/^.*\) /s, "")
+      .split(" ")[19];
+  } catch {
+    return undefined;
+  }
+}
+
 /** @param {string} path */
 function readHolder(path) {
   try {
-    return Number(fs.readlinkSync(path));
+    return fs.readlinkSync(path);
   } catch {
     return undefined;
   }
@@ -46,7 +63,7 @@ function readHolder(path) {
 /**
  * Two waiters may find the same dead holder; the slower one must not remove the quicker one's new lock.
  * @param {string} path
- * @param {number | undefined} holder
+ * @param {string | undefined} holder
  */
 function removeIfHeldBy(path, holder) {
   const aside = `${path}.${process.pid}`;
