@@ -4,6 +4,7 @@
  * line and headers and knows no sandbox, so that it cannot tell an unknown one from a live one.
  */
 import type { IncomingHttpHeaders } from "node:http";
+import type { SignedUrl } from "../src/e2b/signatures.ts";
 
 /** The port of envd, the agent that every sandbox answers commands and file requests on. */
 export const envdPort = 49983;
@@ -18,15 +19,6 @@ export type DataPlaneTarget =
   | { readonly by: "signature"; readonly signed: SignedUrl; readonly port: typeof envdPort }
   /** A browser asks whether it may send headers that would name a sandbox. Answered without one. */
   | { readonly by: "preflight" };
-
-/** The query of a signed `/files` URL, decoded; `username` is "" when absent. */
-export interface SignedUrl {
-  readonly path: string;
-  readonly username: string;
-  readonly signature: string;
-  /** `signature_expiration` as written: unix seconds in a good one. */
-  readonly expiration: string | undefined;
-}
 
 export type Plane =
   | { readonly plane: "control" }
