@@ -1,0 +1,86 @@
+/** Whatever a guest sends: every request settles, with the typed error if it fails, and nothing else happens. */
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { DomainError } from "../../src/errors.ts";
+import { FieldWriter } from "../../src/guest/fields.ts";
+import { FrameType, Tag } from "../../src/guest/protocol.ts";
+import { connectFake } from "../support/fake-agent.ts";
+
+const fields = fc
+  .array(fc.tuple(fc.constantFrom(...Object.values(Tag)), fc.uint8Array({ maxLength: 12 })), { maxLength: 6 })
+  .map((list) => list.reduce((writer, [tag, value]) => writer.bytes(tag, value), new FieldWriter()));
+const payload = fc.oneof(
+  fc.tuple(fc.nat(6), fields).map(([kind, writer]) => writer.payload(kind)),
+  fc.tuple(fc.nat(6), fields, fields).map(([kind, outer, entry]) => outer.group(Tag.entry, entry).payload(kind)),
+  fc.uint8Array({ maxLength: 30 }),
+  fc.constant(new Uint8Array(0)),
+);
+const frame = fc.record({
+  type: fc.constantFrom(
+    FrameType.data,
+    FrameType.end,
+    FrameType.event,
+    FrameType.event,
+    FrameType.result,
+    FrameType.window,
+    FrameType.welcome,
+  ),
+  stream: fc.nat(9),
+  channel: fc.nat(3),
+  payload,
+});
+
+test("random frames for requests under way", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(frame, { maxLength: 12 }), async (frames) => {
+      using link = await connectFake();
+      const { agent, fake } = link;
+      const settled = Promise.allSettled([
+        agent.exec({ command: "x", args: [], envs: {}, stdin: true }).then(async (process) => {
+          for await (const _ of process.output);
+          await process.end;
+        }),
+        agent.read("/x").then(async ({ bytes }) => {
+          for await (const _ of bytes);
+        }),
+        agent.stat("/x"),
+        agent.metrics(),
+        agent.listProcesses(),
+        (async () => {
+          for await (const _ of agent.listDirectory("/", 1));
+        })(),
+        agent.watch("/", { recursive: true, includeEntry: true }).then(async ({ events }) => {
+          for await (const _ of events);
+        }),
+        agent.dial(1).then(async (connection) => {
+          for await (const _ of connection);
+        }),
+      ]);
+      await fake.next(FrameType.open);
+      for (const { type, stream, channel, payload } of frames) {
+        fake.send(type, stream, payload, type === FrameType.data ? channel : 0);
+      }
+      await new Promise(setImmediate);
+      agent.close();
+      for (const outcome of await settled) {
+        if (outcome.status === "rejected") expect(outcome.reason).toBeInstanceOf(DomainError);
+      }
+      expect(["machine_failed", "cancelled"]).toContain(((await agent.closed) as DomainError).code);
+    }),
+    { numRuns: 300 },
+  );
+}, 30_000);
+
+test("random bytes after the greeting", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.uint8Array({ minLength: 1, maxLength: 80 }), async (bytes) => {
+      using link = await connectFake();
+      const ping = link.agent.ping();
+      link.fake.bytes.write(bytes);
+      link.fake.bytes.end();
+      await expect(ping).rejects.toBeInstanceOf(DomainError);
+      expect(await link.agent.closed).toMatchObject({ code: "machine_failed" });
+    }),
+    { numRuns: 100 },
+  );
+});
