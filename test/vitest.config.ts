@@ -27,6 +27,7 @@ export default defineConfig({
           name: "real machines",
           include: realMachines,
           maxWorkers: 1,
+          globalSetup: ["test/sdk/shared-daemon.ts"],
           // An emulated CPU, and hosts that are busy with other things: slow is not wrong here.
           testTimeout: 180_000,
           hookTimeout: 300_000,
