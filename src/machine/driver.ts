@@ -18,6 +18,13 @@ export interface EngineInfo {
   readonly abilities: Readonly<Record<"memorySnapshot" | "fanOut" | "pause" | "network", Ability>>;
 }
 
+/** One file of a snapshot. `sha256` is the digest that `snapshot-files.ts` defines, over blocks of 1 MiB. */
+export interface SnapshotFile {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly sha256: string;
+}
+
 /** The files of one durable snapshot: a folder with `manifest.json`, memory, device state and disk layer. */
 export interface SnapshotManifest {
   readonly formatVersion: 1;
@@ -31,7 +38,9 @@ export interface SnapshotManifest {
   readonly createdAtMs: number;
   /** Snapshots and images this one needs, by absolute path: backing disks, kernel. */
   readonly dependsOn: readonly string[];
-  readonly files: Readonly<Record<"memory" | "devices" | "disk", { name: string; sizeBytes: number; sha256: string }>>;
+  readonly files: Readonly<Record<"memory" | "devices" | "disk", SnapshotFile>>;
+  /** Disk layers below `files.disk`, top first: links to files other snapshots have too, so that each stands alone. */
+  readonly lowerLayers: readonly SnapshotFile[];
   /** What the engine needs to rebuild the same machine; opaque to everybody else. */
   readonly machine: Readonly<Record<string, unknown>>;
 }
@@ -50,6 +59,8 @@ export interface RestoreRequest {
   /** Folder of the snapshot. */
   readonly snapshotFolder: string;
   readonly manifest: SnapshotManifest;
+  /** False: the guest's network device leads nowhere. Default true. */
+  readonly internetAccess?: boolean;
 }
 
 export type VmExit = { readonly reason: "terminated" } | { readonly reason: "died"; readonly detail: string };

@@ -1,0 +1,102 @@
+/**
+ * Processes that outlive the daemon: found again, and signalled, only when pid, start time and executable all match,
+ * because pids are reused. Linux `/proc`; knows nothing of machines.
+ */
+import { readFileSync, readlinkSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
+import { DomainError } from "../errors.ts";
+import type { ProcessIdentity } from "../types.ts";
+
+/** What `/proc/PID/stat` says of a process. */
+export interface ProcessStat {
+  readonly command: string;
+  /** One letter; `Z` and `X` are processes that have ended. */
+  readonly state: string;
+  /** Clock ticks since boot, field 22. */
+  readonly startTime: string;
+}
+
+/** Parses `/proc/PID/stat`. The command is in parentheses and may itself hold spaces and parentheses. */
+export function parseProcessStat(text: string): ProcessStat | undefined {
+  const opening = text.indexOf("(");
+  const closing = text.lastIndexOf(")");
+  if (opening < 0 || closing < opening) return undefined;
+  const fields = text.slice(closing + 2).split(" ");
+  const [state, startTime] = [fields[0], fields[19]];
+  if (!state || !startTime || !/^\d+$/.test(startTime)) return undefined;
+  return { command: text.slice(opening + 1, closing), state, startTime };
+}
+
+/**
+ * The identity of a running process; undefined when there is none. A process that made itself undumpable (passt does)
+ * hides its executable from everybody but root: then `command:NAME` stands for it.
+ */
+export function identifyProcess(role: ProcessIdentity["role"], pid: number): ProcessIdentity | undefined {
+  const stat = readStat(pid);
+  if (!stat || hasEnded(stat)) return undefined;
+  return { role, pid, startTime: stat.startTime, executable: readExecutable(pid) ?? `command:${stat.command}` };
+}
+
+/** True while the very process that was recorded runs; false once it ended, even if its pid belongs to another now. */
+export function isRunning(identity: ProcessIdentity): boolean {
+  const stat = readStat(identity.pid);
+  if (!stat || hasEnded(stat) || stat.startTime !== identity.startTime) return false;
+  if (identity.executable.startsWith("command:")) return identity.executable === `command:${stat.command}`;
+  const executable = readExecutable(identity.pid);
+  return executable === undefined || executable === identity.executable;
+}
+
+/** Sends a signal if {@link isRunning}; true when it was sent. The check and the signal are in one turn of the loop. */
+export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals): boolean {
+  if (!isRunning(identity)) return false;
+  try {
+    return process.kill(identity.pid, signal);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ESRCH") return false;
+    throw error;
+  }
+}
+
+/** Polls until the process is gone; false when it still runs after `deadlineMs`. */
+export async function waitUntilGone(identity: ProcessIdentity, deadlineMs: number): Promise<boolean> {
+  const end = performance.now() + deadlineMs;
+  for (let pauseMs = 1; isRunning(identity); pauseMs = Math.min(pauseMs * 2, 50)) {
+    if (performance.now() >= end) return false;
+    await delay(pauseMs);
+  }
+  return true;
+}
+
+/**
+ * Ends a process: SIGTERM, and SIGKILL `graceMs` later (0: SIGKILL at once). Nothing happens if it is gone already.
+ * @throws DomainError `machine_failed` when it survives even that for 5 s
+ */
+export async function endProcess(identity: ProcessIdentity, graceMs: number): Promise<void> {
+  if (graceMs > 0 && signalProcess(identity, "SIGTERM") && (await waitUntilGone(identity, graceMs))) return;
+  if (!signalProcess(identity, "SIGKILL")) return;
+  if (await waitUntilGone(identity, 5000)) return;
+  throw new DomainError("machine_failed", `process ${identity.pid} (${identity.executable}) survived SIGKILL`);
+}
+
+const hasEnded = (stat: ProcessStat) => stat.state === "Z" || stat.state === "X";
+
+function readStat(pid: number): ProcessStat | undefined {
+  try {
+    return parseProcessStat(readFileSync(`/proc/${pid}/stat`, "utf8"));
+  } catch (error) {
+    if (isGone(error)) return undefined;
+    throw error;
+  }
+}
+
+/** A package upgrade under a running process adds " (deleted)" to the link: it is the same process. */
+function readExecutable(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, "");
+  } catch (error) {
+    if (isGone(error) || (error as NodeJS.ErrnoException).code === "EACCES") return undefined;
+    throw error;
+  }
+}
+
+const isGone = (error: unknown) => ["ENOENT", "ESRCH"].includes((error as NodeJS.ErrnoException).code ?? "");

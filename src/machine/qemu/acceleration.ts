@@ -1,0 +1,116 @@
+/**
+ * Whether KVM really works here. `/dev/kvm` that opens proves nothing: on some hosts a guest never gets to its first
+ * instruction. So a kernel is booted under KVM with a deadline, once per host and QEMU version.
+ */
+import { createHash } from "node:crypto";
+import { constants } from "node:fs";
+import { access, mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { cpus, hostname, release } from "node:os";
+import { join } from "node:path";
+import { z } from "zod";
+import { DomainError, messageOf } from "../../errors.ts";
+import type { Logger } from "../../log.ts";
+import { endProcess } from "../processes.ts";
+import { consoleDevice, qmpSocketName } from "./arguments.ts";
+import { startDetached } from "./process.ts";
+import { QmpClient } from "./qmp.ts";
+import { waitForInit } from "./watchdog.ts";
+
+export type AccelerationChoice = "auto" | "kvm" | "tcg";
+
+/** KVM boots this kernel in well under a second. */
+const probeDeadlineMs = 4000;
+
+const verdictSchema = z.object({ host: z.string(), works: z.boolean(), reason: z.string() });
+type Verdict = z.infer<typeof verdictSchema>;
+
+export interface ProbeInput {
+  readonly choice: AccelerationChoice;
+  readonly engineVersion: string;
+  readonly cacheFolder: string;
+  /** Short path on a local file system: the probe's socket lives there for a moment. */
+  readonly machinesFolder: string;
+  readonly kernel: string;
+  readonly initramfs: string;
+  readonly log: Logger;
+}
+
+/** Follows the choice, or finds out; the answer of a probe is remembered in the cache folder. */
+export async function decideAcceleration(input: ProbeInput): Promise<"kvm" | "tcg"> {
+  if (input.choice !== "auto") return input.choice;
+  try {
+    await access("/dev/kvm", constants.R_OK | constants.W_OK);
+  } catch (error) {
+    input.log.info({ reason: messageOf(error) }, "no KVM here: machines run under TCG");
+    return "tcg";
+  }
+  const path = join(input.cacheFolder, "acceleration.json");
+  const host = describeHost(input.engineVersion);
+  const known = await readVerdict(path);
+  const verdict = known?.host === host ? known : { host, ...(await probe(input)) };
+  if (verdict !== known) await writeVerdict(path, verdict);
+  input.log.info({ works: verdict.works, reason: verdict.reason, remembered: verdict === known }, "KVM probe");
+  return verdict.works ? "kvm" : "tcg";
+}
+
+/** Everything that could change the answer. */
+function describeHost(engineVersion: string): string {
+  const facts = [hostname(), release(), cpus()[0]?.model ?? "", engineVersion];
+  return createHash("sha256").update(facts.join("\n")).digest("hex");
+}
+
+/** Boots the kernel under KVM and waits until it starts its first program. */
+async function probe(input: ProbeInput): Promise<Omit<Verdict, "host">> {
+  await mkdir(input.machinesFolder, { recursive: true, mode: 0o700 });
+  const folder = await mkdtemp(join(input.machinesFolder, "probe-"));
+  try {
+    const engine = await startDetached({
+      role: "vm",
+      command: "qemu-system-x86_64",
+      args: probeArguments(folder, input),
+      logPath: join(folder, "qemu.log"),
+      descriptors: [],
+    });
+    try {
+      const qmp = await QmpClient.connect(join(folder, qmpSocketName), { deadlineMs: probeDeadlineMs });
+      try {
+        await waitForInit(qmp, { silenceMs: probeDeadlineMs, deadlineMs: probeDeadlineMs });
+        return { works: true, reason: "a kernel booted" };
+      } finally {
+        qmp.close();
+      }
+    } finally {
+      await endProcess(engine.identity, 0);
+    }
+  } catch (error) {
+    if (!(error instanceof DomainError)) throw error;
+    return { works: false, reason: error.message };
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+function probeArguments(folder: string, { kernel, initramfs }: ProbeInput): string[] {
+  return [
+    ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "microvm", "-accel", "kvm"],
+    ...["-cpu", "host", "-smp", "2", "-m", "256M", "-kernel", kernel, "-initrd", initramfs],
+    ...["-append", "console=ttyS0 panic=-1"],
+    ...["-chardev", `ringbuf,id=${consoleDevice},size=65536`, "-serial", `chardev:${consoleDevice}`],
+    ...["-qmp", `unix:${join(folder, qmpSocketName)},server=on,wait=off`],
+  ];
+}
+
+async function readVerdict(path: string): Promise<Verdict | undefined> {
+  try {
+    return verdictSchema.parse(JSON.parse(await readFile(path, "utf8")));
+  } catch {
+    // Not there, or written by another version: probing again costs seconds, once.
+    return undefined;
+  }
+}
+
+async function writeVerdict(path: string, verdict: Verdict): Promise<void> {
+  await mkdir(join(path, ".."), { recursive: true, mode: 0o700 });
+  await writeFile(`${path}.${process.pid}`, JSON.stringify(verdict), { mode: 0o600 });
+  await rename(`${path}.${process.pid}`, path);
+}

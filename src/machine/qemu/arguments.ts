@@ -1,0 +1,126 @@
+/**
+ * The command line of QEMU, made from the description of a machine: pure, and the same for boot and restore in
+ * everything the guest can see, because device state only fits the device set it was taken from.
+ */
+import { join } from "node:path";
+import { DomainError } from "../../errors.ts";
+import type { QemuMachine } from "./machine.ts";
+
+/** Names of what a VM's folder holds. */
+export const qmpSocketName = "qmp.sock";
+export const agentSocketName = "agent.sock";
+export const consoleDevice = "console";
+
+/** TCG's translation cache. Below 32 MiB commands became four times slower; it is most of an idle VM's private memory. */
+const translationCacheMiB = 32;
+
+/** `sun_path` holds 108 bytes, the last a NUL. */
+const maxSocketPathBytes = 107;
+
+/** How the guest's network device is connected: a descriptor inherited by QEMU, or nowhere. */
+export type NetworkPeer = { readonly kind: "descriptor"; readonly fd: number } | { readonly kind: "none" };
+
+export type Start =
+  | { readonly kind: "boot"; readonly kernel: string; readonly initramfs: string; readonly commandLine: string }
+  /** `fd`: the snapshot's device state, inherited by QEMU. */
+  | { readonly kind: "restore"; readonly fd: number };
+
+export interface Launch {
+  readonly folder: string;
+  readonly machine: QemuMachine;
+  readonly acceleration: "kvm" | "tcg";
+  /** Absolute path; `shared` writes go to the file, otherwise they stay private to the process. */
+  readonly memory: { readonly path: string; readonly shared: boolean };
+  /** Absolute paths, top first; all but the first are only read. */
+  readonly layers: readonly string[];
+  readonly network: NetworkPeer;
+  readonly start: Start;
+}
+
+/**
+ * Checks that the sockets of a VM in `folder` can be bound.
+ * @throws DomainError `invalid_argument` when their paths are longer than the kernel allows
+ */
+export function checkSocketPaths(folder: string): void {
+  const longest = Buffer.byteLength(join(folder, agentSocketName));
+  if (longest <= maxSocketPathBytes) return;
+  throw new DomainError(
+    "invalid_argument",
+    `${folder} is too long: a socket in it would have a path of ${longest} bytes and Linux allows ${maxSocketPathBytes}. Move the state folder to a shorter path.`,
+  );
+}
+
+/** The arguments after `qemu-system-x86_64`. */
+export function qemuArguments(launch: Launch): string[] {
+  const { folder, machine, acceleration, memory, network, start } = launch;
+  const size = `${machine.memoryMiB}M`;
+  return [
+    ["-nodefaults", "-no-user-config", "-display", "none"],
+    // A guest that reboots or powers off leaves QEMU stopped, so that its console can still be read; then we quit it.
+    ["-no-reboot", "-no-shutdown"],
+    // The guest is hostile: QEMU gives up what it never needs.
+    ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
+    // Without a description and configuration section the device state alone is a stream that `-incoming` accepts.
+    ["-machine", "microvm,acpi=on,rtc=on,isa-serial=on,x-option-roms=off,suppress-vmdesc=on,memory-backend=ram"],
+    ["-global", "migration.send-configuration=off"],
+    ["-accel", acceleration === "tcg" ? `tcg,thread=multi,tb-size=${translationCacheMiB}` : "kvm"],
+    ["-cpu", machine.cpuModel, "-smp", String(machine.vcpuCount), "-m", size],
+    [
+      "-object",
+      option("memory-backend-file", { id: "ram", size, "mem-path": memory.path, share: onOff(memory.shared) }),
+    ],
+    // In memory, so that a guest which floods its console fills no disk.
+    ["-chardev", option("ringbuf", { id: consoleDevice, size: "65536" }), "-serial", `chardev:${consoleDevice}`],
+    ["-device", "virtio-serial-device,max_ports=2"],
+    ["-chardev", option("socket", { id: "agent", path: join(folder, agentSocketName), server: "on", wait: "off" })],
+    ["-device", "virtserialport,chardev=agent,name=firkin.agent"],
+    ...diskArguments(launch),
+    [
+      "-netdev",
+      network.kind === "descriptor"
+        ? `stream,id=net,server=off,addr.type=fd,addr.str=${network.fd}`
+        : "hubport,id=net,hubid=0",
+    ],
+    ["-device", "virtio-net-device,netdev=net,mac=52:54:00:00:00:02"],
+    ["-chardev", option("socket", { id: "qmp", path: join(folder, qmpSocketName), server: "on", wait: "off" })],
+    ["-mon", "chardev=qmp,mode=control"],
+    start.kind === "boot"
+      ? ["-kernel", start.kernel, "-initrd", start.initramfs, "-append", start.commandLine]
+      : ["-incoming", `fd:${start.fd}`],
+  ].flat();
+}
+
+/** One node per layer, each naming the one below it, so that no qcow2 header holds a path. */
+function diskArguments({ machine, layers }: Launch): string[] {
+  const nodes = [
+    option("raw", { "node-name": "base", "read-only": "on", ...file(machine.baseDisk, true) }, "driver"),
+    ...layers
+      .map((path, depth) => {
+        const backing = depth === layers.length - 1 ? "base" : nodeName(depth + 1);
+        const lower = depth > 0;
+        const readOnly = lower ? { "read-only": "on" } : { discard: "unmap" };
+        return option("qcow2", { "node-name": nodeName(depth), ...readOnly, backing, ...file(path, lower) }, "driver");
+      })
+      .reverse(),
+  ];
+  return [...nodes.flatMap((node) => ["-blockdev", node]), "-device", `virtio-blk-device,drive=${nodeName(0)}`];
+}
+
+const nodeName = (depth: number) => `disk${depth}`;
+
+/** Shared images are not locked: they never change, and locking would count readers across all VMs. */
+function file(path: string, shared: boolean): Record<string, string> {
+  return {
+    "file.driver": "file",
+    "file.filename": path,
+    ...(shared ? { "file.read-only": "on", "file.locking": "off" } : { "file.discard": "unmap" }),
+  };
+}
+
+const onOff = (value: boolean) => (value ? "on" : "off");
+
+/** `kind,key=value,…` with commas in values doubled, as QEMU's option parser wants them. */
+function option(kind: string, values: Readonly<Record<string, string>>, kindKey?: string): string {
+  const first = kindKey ? `${kindKey}=${kind}` : kind;
+  return [first, ...Object.entries(values).map(([key, value]) => `${key}=${value.replaceAll(",", ",,")}`)].join(",");
+}

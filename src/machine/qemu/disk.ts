@@ -1,0 +1,86 @@
+/**
+ * The thin disk of a VM: a writable qcow2 layer of its own over layers that never change over the shared base image.
+ * qcow2 headers hold no paths (the command line names each backing node), so layers can be linked and moved freely.
+ */
+import { execFile } from "node:child_process";
+import { constants, copyFile, link, mkdir, rename, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { DomainError, messageOf } from "../../errors.ts";
+import type { SnapshotFile, SnapshotManifest } from "../driver.ts";
+
+const run = promisify(execFile);
+
+/** The writable layer's name in a VM's folder, and the top layer's in a snapshot. */
+export const diskName = "disk.qcow2";
+
+/** A snapshot's top layer up to this size is copied for each VM; a larger one becomes a backing layer. */
+const copyLimitBytes = 16 << 20;
+/** From this many layers on the top is copied whatever its size, so that chains stay short. */
+const maxLayers = 8;
+
+/**
+ * An empty layer of the given virtual size, made once per size and kept in the cache: copying 200 KB is quicker than
+ * running `qemu-img`.
+ */
+export async function emptyLayer(cacheFolder: string, diskMiB: number): Promise<string> {
+  const path = join(cacheFolder, `empty-layer-${diskMiB}.qcow2`);
+  try {
+    await stat(path);
+    return path;
+  } catch {
+    await mkdir(cacheFolder, { recursive: true, mode: 0o700 });
+  }
+  const unfinished = `${path}.${process.pid}.${Math.random().toString(36).slice(2)}`;
+  try {
+    await run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "compat=1.1", unfinished, `${diskMiB}M`]);
+    await rename(unfinished, path);
+  } catch (error) {
+    throw new DomainError("machine_failed", `cannot make a disk layer: ${messageOf(error)}`, {}, { cause: error });
+  }
+  return path;
+}
+
+/**
+ * Puts the layers of a snapshot's disk into a VM's folder: the writable one as {@link diskName}, the others as links.
+ * @returns the lower layers, top first, as they are named in the VM's folder
+ */
+export async function prepareLayers(
+  source: { readonly folder: string; readonly manifest: SnapshotManifest },
+  folder: string,
+  cacheFolder: string,
+): Promise<SnapshotFile[]> {
+  const { disk } = source.manifest.files;
+  const lower = source.manifest.lowerLayers;
+  const linkLower = lower.map(({ name }) => linkFile(join(source.folder, name), join(folder, name)));
+  if (disk.sizeBytes <= copyLimitBytes || lower.length + 1 >= maxLayers) {
+    await Promise.all([...linkLower, copyLayer(join(source.folder, disk.name), join(folder, diskName))]);
+    return [...lower];
+  }
+  const frozen = { ...disk, name: `layer-${lower.length + 1}.qcow2` };
+  const empty = await emptyLayer(cacheFolder, source.manifest.shape.diskMiB);
+  await Promise.all([
+    ...linkLower,
+    linkFile(join(source.folder, disk.name), join(folder, frozen.name)),
+    copyLayer(empty, join(folder, diskName)),
+  ]);
+  return [frozen, ...lower];
+}
+
+/** Copies a layer, by reflink where the file system can. */
+export async function copyLayer(source: string, target: string): Promise<void> {
+  await copyFile(source, target, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
+}
+
+/**
+ * Gives an immutable file a second name, so that whoever removes the first takes nothing from the VM that uses it.
+ * @throws DomainError `failed_precondition` when the two are not on one file system
+ */
+export async function linkFile(source: string, target: string): Promise<void> {
+  try {
+    await link(source, target);
+  } catch (error) {
+    const problem = `cannot link ${source} to ${target}: ${messageOf(error)}. Snapshots and machines must be on one file system.`;
+    throw new DomainError("failed_precondition", problem, {}, { cause: error });
+  }
+}

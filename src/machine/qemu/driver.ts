@@ -1,0 +1,293 @@
+/**
+ * The engine `qemu`: QEMU's `microvm` machine on Linux, with KVM where that works and TCG elsewhere. Boots make
+ * templates; every sandbox is restored by mapping a snapshot's memory privately and loading its device state.
+ */
+import { execFile } from "node:child_process";
+import { mkdir, stat } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { promisify } from "node:util";
+import { DomainError, isDomainError, messageOf } from "../../errors.ts";
+import type { Logger } from "../../log.ts";
+import { Scope } from "../../scope.ts";
+import type { MachineRecord, MachineShape } from "../../types.ts";
+import type { BootRequest, EngineInfo, RestoreRequest, SnapshotManifest, Vm, VmDriver } from "../driver.ts";
+import { isRunning } from "../processes.ts";
+import { type AccelerationChoice, decideAcceleration } from "./acceleration.ts";
+import { checkSocketPaths, qmpSocketName } from "./arguments.ts";
+import { copyLayer, diskName, emptyLayer, linkFile, prepareLayers } from "./disk.ts";
+import { engineCommand, type LaunchPlan, launchEngine, queryStatus, waitUntilRunning } from "./launch.ts";
+import {
+  parseMachine,
+  type QemuMachine,
+  type RunningMachine,
+  readRunningMachine,
+  writeRunningMachine,
+} from "./machine.ts";
+import { findNetworkTools, type Network, networkCommandLine } from "./network.ts";
+import { NetworkStandby } from "./network-standby.ts";
+import { QmpClient } from "./qmp.ts";
+import { QemuVm, removeRemains } from "./vm.ts";
+import { waitForInit } from "./watchdog.ts";
+
+const run = promisify(execFile);
+
+/**
+ * CPU models by acceleration. The default one under TCG lacks SSE4 and AVX2, and software built for x86-64-v2 dies of
+ * an illegal instruction; the features taken away are those TCG lacks and would warn about at every start.
+ */
+const cpuModels = {
+  tcg: "Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid",
+  kvm: "host",
+} as const;
+
+const kernelCommandLine = `console=ttyS0 reboot=t panic=-1 ${networkCommandLine}`;
+
+const bootAttempts = 6;
+/** On an idle host TCG is through in a second and never silent for half of one. */
+const bootLimits = { silenceMs: 5000, deadlineMs: 60_000 } as const;
+const restoreDeadlineMs = 10_000;
+const adoptDeadlineMs = 2000;
+const networkGraceMs = 200;
+const memoryName = "memory.img";
+
+export interface QemuDriverOptions {
+  /** Each VM gets a folder in it, named after its session. On the file system of the snapshots; a short path. */
+  readonly machinesFolder: string;
+  readonly cacheFolder: string;
+  readonly acceleration: AccelerationChoice;
+  /** What the probe of `acceleration: "auto"` boots. */
+  readonly kernel: string;
+  readonly initramfs: string;
+  readonly log: Logger;
+}
+
+export class QemuDriver implements VmDriver {
+  readonly info: EngineInfo;
+  readonly #options: QemuDriverOptions;
+  readonly #networks: NetworkStandby;
+
+  private constructor(options: QemuDriverOptions, info: EngineInfo, networks: NetworkStandby) {
+    this.#options = options;
+    this.info = info;
+    this.#networks = networks;
+  }
+
+  /**
+   * Finds the engine and decides its acceleration.
+   * @throws DomainError `failed_precondition` naming what is missing and how to install it
+   */
+  static async open(options: QemuDriverOptions): Promise<QemuDriver> {
+    const folder = resolve(options.machinesFolder);
+    const cacheFolder = join(resolve(options.cacheFolder), "qemu");
+    checkSocketPaths(join(folder, "i".repeat(32)));
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    const [version, tools] = await Promise.all([readEngineVersion(), findNetworkTools(cacheFolder)]);
+    const resolved = { ...options, machinesFolder: folder, cacheFolder };
+    const acceleration = await decideAcceleration({
+      ...resolved,
+      choice: options.acceleration,
+      engineVersion: version,
+    });
+    const supported = { supported: true } as const;
+    const abilities = { memorySnapshot: supported, fanOut: supported, pause: supported, network: supported };
+    const networks = new NetworkStandby(tools, join(cacheFolder, "network.log"), options.log);
+    return new QemuDriver(resolved, { engine: "qemu", version, acceleration, abilities }, networks);
+  }
+
+  async boot(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#bootOnce(request, signal);
+      } catch (error) {
+        signal?.throwIfAborted();
+        if (attempt >= bootAttempts || !isDomainError(error, "deadline_exceeded")) throw error;
+        const { sessionId } = request;
+        this.#options.log.warn({ sessionId, attempt, error: error.message }, "a boot hung; trying again");
+      }
+    }
+  }
+
+  async restore(request: RestoreRequest, signal?: AbortSignal): Promise<Vm> {
+    const { sessionId, snapshotFolder, manifest } = request;
+    this.#checkFits(manifest);
+    const machine = parseMachine(manifest.machine);
+    return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
+      const memoryPath = join(folder, memoryName);
+      const [network, lowerLayers] = await allSettledOrThrow([
+        request.internetAccess === false ? undefined : this.#takeNetwork(scope),
+        prepareLayers({ folder: snapshotFolder, manifest }, folder, this.#options.cacheFolder),
+        linkFile(join(snapshotFolder, manifest.files.memory.name), memoryPath),
+      ]);
+      const running = this.#describe(machine, false, lowerLayers);
+      const devices = join(snapshotFolder, manifest.files.devices.name);
+      return this.#launch(scope, folder, running, network, { kind: "restore", devices }, signal);
+    });
+  }
+
+  async adopt(record: MachineRecord): Promise<Vm | undefined> {
+    this.#checkOwned(record);
+    const engine = record.processes.find((process) => process.role === "vm");
+    if (!engine || !isRunning(engine)) return undefined;
+    const log = this.#options.log.child({ sessionId: record.sessionId });
+    let qmp: QmpClient | undefined;
+    try {
+      const running = await readRunningMachine(record.folder);
+      qmp = await QmpClient.connect(join(record.folder, qmpSocketName), { deadlineMs: adoptDeadlineMs });
+      const status = await queryStatus(qmp);
+      if (status !== "running" && status !== "paused") {
+        log.warn({ status }, "a recorded VM is not in a state to go on");
+        qmp.close();
+        return undefined;
+      }
+      return new QemuVm({ record, running, qmp, log });
+    } catch (error) {
+      qmp?.close();
+      log.warn({ error: messageOf(error) }, "a recorded VM runs but cannot be taken over");
+      return undefined;
+    }
+  }
+
+  async discard(record: MachineRecord): Promise<void> {
+    this.#checkOwned(record);
+    const engineFirst = [...record.processes].sort((one, other) => other.role.localeCompare(one.role));
+    await removeRemains({ ...record, processes: engineFirst }, networkGraceMs);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#networks.close();
+  }
+
+  async #bootOnce(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
+    const { sessionId, shape, kernel, initramfs, baseDisk } = request;
+    const machine = await this.#describeMachine(shape, baseDisk);
+    return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
+      const empty = await emptyLayer(this.#options.cacheFolder, machine.diskMiB);
+      const layer = copyLayer(empty, join(folder, diskName));
+      const [network] = await allSettledOrThrow([this.#takeNetwork(scope), layer]);
+      const start = { kind: "boot", kernel, initramfs, commandLine: kernelCommandLine } as const;
+      return this.#launch(scope, folder, this.#describe(machine, true, []), network, start, signal);
+    });
+  }
+
+  /** Makes the VM's folder, and removes it again when `fill` fails, after whatever `fill` put into the scope. */
+  async #inNewFolder(
+    sessionId: string,
+    signal: AbortSignal | undefined,
+    fill: (folder: string, scope: Scope) => Promise<Vm>,
+  ): Promise<Vm> {
+    signal?.throwIfAborted();
+    if (!/^[A-Za-z0-9_-]+$/.test(sessionId)) throw new DomainError("invalid_argument", `bad session id ${sessionId}`);
+    const folder = join(this.#options.machinesFolder, sessionId);
+    checkSocketPaths(folder);
+    await mkdir(folder, { mode: 0o700 }).catch((error: unknown) => {
+      throw new DomainError("already_exists", `no new machine: ${messageOf(error)}`, {}, { cause: error });
+    });
+    const scope = new Scope();
+    scope.defer(() => removeRemains({ engine: "qemu", sessionId, folder, processes: [] }, 0));
+    try {
+      const vm = await fill(folder, scope);
+      signal?.throwIfAborted();
+      scope.release();
+      return vm;
+    } catch (error) {
+      await scope.close().catch((cleanUpError: unknown) => {
+        this.#options.log.error({ sessionId, error: messageOf(cleanUpError) }, "a failed start left something behind");
+      });
+      throw error;
+    }
+  }
+
+  async #launch(
+    scope: Scope,
+    folder: string,
+    running: RunningMachine,
+    network: Network | undefined,
+    start: LaunchPlan["start"],
+    signal?: AbortSignal,
+  ): Promise<Vm> {
+    const { machine, acceleration, memory, lowerLayers } = running;
+    const plan: LaunchPlan = {
+      folder,
+      machine,
+      acceleration,
+      memory: { path: join(folder, memory.name), shared: memory.shared },
+      layers: [diskName, ...lowerLayers.map(({ name }) => name)].map((name) => join(folder, name)),
+      network,
+      start,
+    };
+    await writeRunningMachine(folder, running);
+    const launched = await launchEngine(plan, restoreDeadlineMs, signal);
+    const { engine, qmp } = launched;
+    const sessionId = folder.slice(folder.lastIndexOf("/") + 1);
+    const processes = [engine.identity, ...(network?.processes ?? [])];
+    const record = { engine: "qemu", sessionId, folder, processes } as const;
+    const log = this.#options.log.child({ sessionId });
+    const vm = new QemuVm({ record, running, qmp, childExited: engine.exited, log });
+    scope.defer(() => vm.terminate());
+    if (start.kind === "boot") await waitForInit(qmp, bootLimits, signal);
+    else await waitUntilRunning(launched, restoreDeadlineMs);
+    return vm;
+  }
+
+  async #takeNetwork(scope: Scope): Promise<Network> {
+    const network = await this.#networks.take();
+    scope.defer(() => network.close());
+    return network;
+  }
+
+  #describe(machine: QemuMachine, shared: boolean, lowerLayers: RunningMachine["lowerLayers"]): RunningMachine {
+    const { version, acceleration } = this.info;
+    if (acceleration !== "kvm" && acceleration !== "tcg") throw new DomainError("internal", "an unknown acceleration");
+    return { machine, engineVersion: version, acceleration, memory: { name: memoryName, shared }, lowerLayers };
+  }
+
+  async #describeMachine(shape: MachineShape, baseDisk: string): Promise<QemuMachine> {
+    const { size } = await stat(baseDisk).catch((error: unknown) => {
+      throw new DomainError("not_found", `no base disk: ${messageOf(error)}`, {}, { cause: error });
+    });
+    return {
+      deviceSet: 1,
+      cpuModel: this.info.acceleration === "kvm" ? cpuModels.kvm : cpuModels.tcg,
+      vcpuCount: shape.vcpuCount,
+      memoryMiB: shape.memoryMiB,
+      diskMiB: Math.max(shape.diskMiB, Math.ceil(size / 2 ** 20)),
+      baseDisk: resolve(baseDisk),
+    };
+  }
+
+  /** Device state only fits the very engine, acceleration and CPU it was taken from. */
+  #checkFits(manifest: SnapshotManifest): void {
+    const { engine, version, acceleration } = this.info;
+    const made = `${manifest.engine} ${manifest.engineVersion} with ${manifest.acceleration}`;
+    const here = `${engine} ${version} with ${acceleration}`;
+    if (made === here) return;
+    throw new DomainError("failed_precondition", `the snapshot was made by ${made}, and this is ${here}: make it anew`);
+  }
+
+  /** A record comes from a database: nothing outside of the machines' folder is ever removed because of one. */
+  #checkOwned(record: MachineRecord): void {
+    if (record.engine === "qemu" && dirname(resolve(record.folder)) === this.#options.machinesFolder) return;
+    throw new DomainError("invalid_argument", `${record.folder} is no machine of this engine`);
+  }
+}
+
+/** Like `Promise.all`, but a failure waits for the others: what they make must not appear after it was cleaned up. */
+async function allSettledOrThrow<T extends readonly unknown[]>(
+  promises: T,
+): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
+  await Promise.allSettled(promises);
+  return Promise.all(promises);
+}
+
+async function readEngineVersion(): Promise<string> {
+  try {
+    const { stdout } = await run(engineCommand, ["--version"]);
+    const version = /version (\d+\.\d+\.\d+)/.exec(stdout)?.[1];
+    if (version) return version;
+    throw new DomainError("failed_precondition", `${engineCommand} does not tell its version`);
+  } catch (error) {
+    if (error instanceof DomainError) throw error;
+    const problem = `${engineCommand} does not run (${messageOf(error)}). Run: apt-get install qemu-system-x86`;
+    throw new DomainError("failed_precondition", problem, {}, { cause: error });
+  }
+}

@@ -1,0 +1,128 @@
+/**
+ * From a description of a machine to a QEMU process that answers: opens what it inherits, spawns it, connects to it,
+ * and undoes all of that when a step fails.
+ */
+import { open } from "node:fs/promises";
+import { join } from "node:path";
+import { DomainError, messageOf } from "../../errors.ts";
+import { Scope } from "../../scope.ts";
+import { endProcess } from "../processes.ts";
+import { type Launch, qemuArguments, qmpSocketName } from "./arguments.ts";
+import type { Network } from "./network.ts";
+import { type DetachedProcess, readLogTail, startDetached } from "./process.ts";
+import { QmpClient } from "./qmp.ts";
+
+export const engineCommand = "qemu-system-x86_64";
+export const engineLogName = "qemu.log";
+
+/** The first descriptor after stdin, stdout and stderr. */
+const firstDescriptor = 3;
+
+export interface Launched {
+  readonly engine: DetachedProcess;
+  readonly qmp: QmpClient;
+}
+
+/** What `launchEngine` fills in itself: descriptor numbers. */
+export type LaunchPlan = Omit<Launch, "network" | "start"> & {
+  readonly network: Network | undefined;
+  readonly start:
+    | Exclude<Launch["start"], { kind: "restore" }>
+    | { readonly kind: "restore"; readonly devices: string };
+};
+
+/**
+ * Starts QEMU and connects to its control socket. Takes over the network's socket, not its processes.
+ * @throws DomainError `machine_failed` quoting QEMU's log; nothing of QEMU is left then
+ */
+export async function launchEngine(plan: LaunchPlan, deadlineMs: number, signal?: AbortSignal): Promise<Launched> {
+  const logPath = join(plan.folder, engineLogName);
+  const scope = new Scope();
+  try {
+    const engine = await spawnEngine(plan, logPath);
+    scope.defer(() => endProcess(engine.identity, 0));
+    const qmp = await connectUnlessExited(engine, plan.folder, deadlineMs, signal);
+    scope.release();
+    return { engine, qmp };
+  } catch (error) {
+    await scope.close();
+    signal?.throwIfAborted();
+    const problem = `QEMU did not start: ${messageOf(error)}; its log ends: ${await readLogTail(logPath)}`;
+    throw new DomainError("machine_failed", problem, {}, { cause: error });
+  }
+}
+
+async function spawnEngine(plan: LaunchPlan, logPath: string): Promise<DetachedProcess> {
+  const { network, start, ...rest } = plan;
+  const devices = start.kind === "restore" ? await open(start.devices, "r") : undefined;
+  try {
+    const descriptors = [...(devices ? [devices.fd] : []), ...(network ? [network.socket] : [])];
+    return await startDetached({
+      role: "vm",
+      command: engineCommand,
+      args: qemuArguments({
+        ...rest,
+        network: network ? { kind: "descriptor", fd: firstDescriptor + descriptors.length - 1 } : { kind: "none" },
+        start: start.kind === "restore" ? { kind: "restore", fd: firstDescriptor } : start,
+      }),
+      logPath,
+      descriptors,
+    });
+  } finally {
+    await devices?.close();
+    network?.socket.destroy();
+  }
+}
+
+/** A QEMU that refuses its arguments exits at once: then nobody should wait for its socket. */
+async function connectUnlessExited(
+  engine: DetachedProcess,
+  folder: string,
+  deadlineMs: number,
+  signal?: AbortSignal,
+): Promise<QmpClient> {
+  const gone = new AbortController();
+  const stop = signal ? AbortSignal.any([signal, gone.signal]) : gone.signal;
+  let connected = false;
+  void engine.exited.then((how) => {
+    if (!connected) gone.abort(new DomainError("machine_failed", how));
+  });
+  const qmp = await QmpClient.connect(join(folder, qmpSocketName), { deadlineMs, signal: stop });
+  connected = true;
+  return qmp;
+}
+
+/**
+ * Waits until a VM that loads its device state runs. QEMU continues by itself when the state is in.
+ * @throws DomainError `machine_failed` when it does not
+ */
+export async function waitUntilRunning(launched: Launched, deadlineMs: number): Promise<void> {
+  const { qmp } = launched;
+  const running = new Promise<void>((resolve, reject) => {
+    const stopListening = qmp.onEvent((event) => {
+      if (event === "RESUME") settle(resolve);
+    });
+    const timer = setTimeout(() => {
+      settle(() => reject(new DomainError("deadline_exceeded", `the VM does not run after ${deadlineMs} ms`)));
+    }, deadlineMs);
+    const settle = (end: () => void) => {
+      clearTimeout(timer);
+      stopListening();
+      end();
+    };
+    void qmp.closed.then((reason) => settle(() => reject(reason)));
+    queryStatus(qmp).then(
+      (status) => {
+        if (status === "running") settle(resolve);
+      },
+      (error: unknown) => settle(() => reject(error)),
+    );
+  });
+  await running;
+}
+
+/** QEMU's run state: `running`, `paused`, `inmigrate`, `shutdown` … */
+export async function queryStatus(qmp: QmpClient): Promise<string> {
+  const answer = (await qmp.execute("query-status")) as { status?: unknown };
+  return String(answer.status);
+}

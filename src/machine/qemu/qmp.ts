@@ -1,0 +1,207 @@
+/**
+ * A client of QEMU's machine protocol (QMP) over a Unix socket: JSON lines, a greeting, then commands answered by id
+ * with events in between. QEMU is not trusted here: lines are bounded, every command has a deadline.
+ */
+import { connect, type Socket } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
+import { z } from "zod";
+import { DomainError, messageOf } from "../../errors.ts";
+
+/** The longest honest line is a console dump of 64 KiB, JSON-escaped six-fold. */
+const maxLineBytes = 1 << 20;
+const defaultDeadlineMs = 5000;
+
+const messageSchema = z.union([
+  z.object({ return: z.unknown(), id: z.number() }),
+  z.object({ error: z.object({ class: z.string(), desc: z.string() }), id: z.number().optional() }),
+  z.object({ event: z.string(), data: z.record(z.string(), z.unknown()).optional() }),
+  z.object({ QMP: z.record(z.string(), z.unknown()) }),
+]);
+type Message = z.infer<typeof messageSchema>;
+
+interface Pending {
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: DomainError) => void;
+  readonly timer: NodeJS.Timeout;
+}
+
+type EventListener = (event: string, data: Readonly<Record<string, unknown>>) => void;
+
+export class QmpClient {
+  readonly #socket: Socket;
+  readonly #pending = new Map<number, Pending>();
+  readonly #listeners = new Set<EventListener>();
+  /** Bytes of the line that is not complete yet. */
+  #partial: Buffer[] = [];
+  #partialBytes = 0;
+  #nextId = 1;
+  #failure: DomainError | undefined;
+  readonly #greeted: Promise<void>;
+  #greet: (() => void) | undefined;
+  #refuse: ((error: DomainError) => void) | undefined;
+  /** Resolves, never rejects, with the reason when the connection is no more. */
+  readonly closed: Promise<DomainError>;
+  #close: ((error: DomainError) => void) | undefined;
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    this.closed = new Promise((resolve) => {
+      this.#close = resolve;
+    });
+    this.#greeted = new Promise((resolve, reject) => {
+      this.#greet = resolve;
+      this.#refuse = reject;
+    });
+    this.#greeted.catch(() => {});
+    socket.on("data", (chunk: Buffer) => this.#receive(chunk));
+    socket.on("error", (error) => this.#fail(`QMP connection broke: ${error.message}`));
+    socket.on("close", () => this.#fail("QEMU closed the QMP connection"));
+  }
+
+  /**
+   * Connects, waits for the greeting and negotiates. Tries again while nobody listens at `path` yet.
+   * @throws DomainError `machine_failed` when QEMU is not there by the deadline or speaks something else
+   */
+  static async connect(path: string, options: { deadlineMs?: number; signal?: AbortSignal } = {}): Promise<QmpClient> {
+    const { deadlineMs = defaultDeadlineMs, signal } = options;
+    const end = performance.now() + deadlineMs;
+    const client = new QmpClient(await connectSocket(path, end, signal));
+    const abort = () => client.#fail("QMP: given up");
+    const timer = setTimeout(
+      () => client.#fail(`QEMU sent no greeting within ${deadlineMs} ms`),
+      end - performance.now(),
+    );
+    signal?.addEventListener("abort", abort, { once: true });
+    try {
+      signal?.throwIfAborted();
+      await client.#greeted;
+      await client.execute("qmp_capabilities", {}, Math.max(1, end - performance.now()));
+      return client;
+    } catch (error) {
+      client.close();
+      throw error;
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  /**
+   * Runs one command and returns what QEMU returned.
+   * @throws DomainError `machine_failed` with QEMU's own words (`details.class`), when the connection breaks, or
+   *   `deadline_exceeded`
+   */
+  execute(command: string, args: Record<string, unknown> = {}, deadlineMs = defaultDeadlineMs): Promise<unknown> {
+    if (this.#failure) return Promise.reject(this.#failure);
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#pending.delete(id);
+        reject(new DomainError("deadline_exceeded", `QEMU did not answer ${command} within ${deadlineMs} ms`));
+      }, deadlineMs);
+      this.#pending.set(id, { resolve, reject, timer });
+      this.#socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
+    });
+  }
+
+  /** Calls `listener` on every event until the returned function is called. */
+  onEvent(listener: EventListener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Closes the connection; QEMU goes on. Commands under way reject. */
+  close(): void {
+    this.#fail("the QMP connection was closed");
+  }
+
+  /** Lets the process end although the connection is open. */
+  unref(): void {
+    this.#socket.unref();
+  }
+
+  #receive(chunk: Buffer): void {
+    let rest = chunk;
+    for (let newline = rest.indexOf(10); newline >= 0 && !this.#failure; newline = rest.indexOf(10)) {
+      const line = Buffer.concat([...this.#partial, rest.subarray(0, newline)]);
+      this.#partial = [];
+      this.#partialBytes = 0;
+      rest = rest.subarray(newline + 1);
+      this.#acceptLine(line.toString("utf8").trim());
+    }
+    this.#partialBytes += rest.length;
+    if (this.#partialBytes > maxLineBytes) this.#fail(`QEMU sent a line of more than ${maxLineBytes} bytes`);
+    else if (rest.length > 0) this.#partial.push(rest);
+  }
+
+  #acceptLine(line: string): void {
+    if (line.length === 0) return;
+    let message: Message;
+    try {
+      message = messageSchema.parse(JSON.parse(line));
+    } catch (error) {
+      this.#fail(`QEMU sent something that is not QMP: ${messageOf(error).slice(0, 200)}`);
+      return;
+    }
+    if ("QMP" in message) this.#greet?.();
+    else if ("event" in message) for (const listener of this.#listeners) listener(message.event, message.data ?? {});
+    else if ("error" in message) {
+      const { class: kind, desc } = message.error;
+      this.#settle(message.id, (pending) =>
+        pending.reject(new DomainError("machine_failed", `QEMU: ${desc}`, { class: kind })),
+      );
+    } else {
+      const value = message.return;
+      this.#settle(message.id, (pending) => pending.resolve(value));
+    }
+  }
+
+  /** An answer to a command that was given up is nothing to anybody. */
+  #settle(id: number | undefined, act: (pending: Pending) => void): void {
+    const pending = id === undefined ? undefined : this.#pending.get(id);
+    if (id === undefined || !pending) return;
+    this.#pending.delete(id);
+    clearTimeout(pending.timer);
+    act(pending);
+  }
+
+  #fail(reason: string): void {
+    if (this.#failure) return;
+    const failure = new DomainError("machine_failed", reason);
+    this.#failure = failure;
+    this.#socket.destroy();
+    this.#partial = [];
+    for (const id of [...this.#pending.keys()]) this.#settle(id, (pending) => pending.reject(failure));
+    this.#refuse?.(failure);
+    this.#listeners.clear();
+    this.#close?.(failure);
+  }
+}
+
+/** QEMU binds its sockets some 20 ms after it started: cheap tries every 2 ms find that out soonest. */
+async function connectSocket(path: string, end: number, signal?: AbortSignal): Promise<Socket> {
+  for (;;) {
+    signal?.throwIfAborted();
+    try {
+      return await tryConnect(path);
+    } catch (error) {
+      if (performance.now() < end && ["ENOENT", "ECONNREFUSED"].includes((error as NodeJS.ErrnoException).code ?? "")) {
+        await delay(2);
+        continue;
+      }
+      throw new DomainError("machine_failed", `cannot connect to ${path}: ${messageOf(error)}`, {}, { cause: error });
+    }
+  }
+}
+
+/** @throws the socket's error */
+export function tryConnect(path: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(path);
+    socket.once("error", reject);
+    socket.once("connect", () => {
+      socket.removeListener("error", reject);
+      resolve(socket);
+    });
+  });
+}

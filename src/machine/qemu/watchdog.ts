@@ -1,0 +1,48 @@
+/**
+ * Tells a boot that goes on from one that hangs. Under TCG some boots (one in twenty, more on a busy host) stop before
+ * or soon after the kernel's first lines, waiting for a timer interrupt that never comes.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { z } from "zod";
+import { DomainError } from "../../errors.ts";
+import { consoleDevice } from "./arguments.ts";
+import { printable } from "./process.ts";
+import type { QmpClient } from "./qmp.ts";
+
+/** The kernel's last line before the first program of the guest takes over. */
+const handOver = "as init process";
+const pollMs = 50;
+const consoleBytes = 65536;
+
+/** Takes what the guest printed since the last call; at most the last 64 KiB are kept. */
+export async function readConsole(qmp: QmpClient): Promise<string> {
+  return z.string().parse(await qmp.execute("ringbuf-read", { device: consoleDevice, size: consoleBytes }));
+}
+
+/**
+ * Resolves when the kernel has started the guest's first program.
+ * @param silenceMs how long the console may say nothing
+ * @param deadlineMs how long all of it may take
+ * @throws DomainError `deadline_exceeded` quoting the end of the console
+ */
+export async function waitForInit(
+  qmp: QmpClient,
+  { silenceMs, deadlineMs }: { silenceMs: number; deadlineMs: number },
+  signal?: AbortSignal,
+): Promise<void> {
+  const start = performance.now();
+  let seen = "";
+  for (let lastOutput = start; ; ) {
+    signal?.throwIfAborted();
+    const output = await readConsole(qmp);
+    const now = performance.now();
+    if (output.length > 0) lastOutput = now;
+    seen = (seen + output).slice(-consoleBytes);
+    if (seen.includes(handOver)) return;
+    if (now - lastOutput >= silenceMs || now - start >= deadlineMs) break;
+    await delay(pollMs);
+  }
+  const afterMs = Math.round(performance.now() - start);
+  const said = printable(seen).slice(-300);
+  throw new DomainError("deadline_exceeded", `the kernel hung, seen after ${afterMs} ms; its console ends: "${said}"`);
+}
