@@ -1,5 +1,6 @@
 /** E2B's process service over a session: what its messages mean. Knows nothing of HTTP. */
 import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
 import {
   type ProcessConfig,
   type ProcessEvent,
@@ -112,6 +113,15 @@ export async function writeInput(process: RunningProcess, input: ProcessInput | 
 /** The live process a message selects. @throws not_found, invalid_argument. */
 export function findLiveProcess(session: Session, selector: ProcessSelector | undefined): Promise<RunningProcess> {
   return session.processes.findLive(selectorOf(selector));
+}
+
+/** Closes stdin; of a process that has none, or closed it before, nothing happens. @throws unknown for a terminal. */
+export async function closeStdin(session: Session, selector: ProcessSelector | undefined): Promise<void> {
+  const process = await findLiveProcess(session, selector);
+  if (process.description.terminal) {
+    throw new ConnectError("the process has a terminal, whose input ends with Ctrl+D (0x04)", Code.Unknown);
+  }
+  await process.closeStdin();
 }
 
 export async function sendSignal(

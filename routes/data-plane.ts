@@ -1,0 +1,168 @@
+/**
+ * The data plane: everything that goes into a sandbox. Finds the session a request is for, checks that the caller may
+ * use it, and drops the connection when the session ends under it.
+ */
+import type { IncomingMessage } from "node:http";
+import type { Duplex } from "node:stream";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { Clock } from "../src/clock.ts";
+import { secretsEqual } from "../src/e2b/access-token.ts";
+import { matchesSignature } from "../src/e2b/signatures.ts";
+import type { Logger } from "../src/log.ts";
+import type { Runtime } from "../src/runtime/runtime.ts";
+import type { Session } from "../src/runtime/session.ts";
+import { envdFiles } from "./envd-files.ts";
+import { envdHttp } from "./envd-http.ts";
+import { envdRpc } from "./envd-rpc.ts";
+import { sendError } from "./errors.ts";
+import { type DataPlaneTarget, envdPort } from "./plane.ts";
+import { planeOfRequest, routesBelongTo, targetOf } from "./plane-constraint.ts";
+import { proxyRequest, proxyUpgrade, refuseUpgrade } from "./sandbox-proxy.ts";
+
+export interface DataPlaneDeps {
+  readonly runtime: Pick<Runtime, "findSession" | "findSessionByAccessToken" | "liveSessions">;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+const UNAUTHORIZED = "unauthorized access, please provide a valid access token or method signing if supported";
+
+const CORS_HEADERS = {
+  "access-control-allow-origin": "*",
+  "access-control-expose-headers":
+    "Connect-Content-Encoding, Connect-Accept-Encoding, Grpc-Status, Grpc-Message, Location, Cache-Control, X-Content-Type-Options",
+} as const;
+/** Reachable without the access token: health shows nothing, and files accept signatures and check for themselves. */
+const OPEN_PATHS = new Set(["GET /health", "GET /files", "POST /files"]);
+
+const sessions = new WeakMap<FastifyRequest, Session>();
+
+/** Registers everything that goes into a sandbox. The app's router must know the constraint `plane`. */
+export async function registerDataPlane(app: FastifyInstance, deps: DataPlaneDeps): Promise<void> {
+  await app.register(async (plane) => {
+    routesBelongTo(plane, "data");
+    plane.addHook("onRequest", (request, reply) => admit(request, reply, deps));
+    const envdDeps = { ...deps, sessionOf };
+    await plane.register(envdHttp, envdDeps);
+    await plane.register(envdFiles, envdDeps);
+    await plane.register(envdRpc, envdDeps);
+  });
+  // Upgrades never become requests for the router: Node hands over the bare connection.
+  app.server.on("upgrade", (request, socket, head) =>
+    upgrade(request, socket, head, app.server.listenerCount("upgrade"), deps),
+  );
+}
+
+/** Answers what needs no session or may not have one; lets the rest through with its session found. */
+async function admit(request: FastifyRequest, reply: FastifyReply, { runtime }: DataPlaneDeps) {
+  const target = targetOf(request);
+  if (target.by === "preflight") return answerPreflight(request, reply);
+  const session = findSession(target, request, runtime);
+  if (session && target.port !== envdPort) {
+    dropWhenEnded(session, reply);
+    return proxyRequest(request, reply, session, target.port);
+  }
+  reply.headers(CORS_HEADERS);
+  if (request.method === "OPTIONS") return answerPreflight(request, reply);
+  if (!session) {
+    if (target.by === "signature") return sendError(reply, 401, "invalid signature");
+    return sandboxNotFound(reply, target.by === "id" ? target.sandboxId : "");
+  }
+  if (!OPEN_PATHS.has(`${request.method} ${request.routeOptions.url}`) && !hasAccess(request, session)) {
+    return sendError(reply, 401, UNAUTHORIZED);
+  }
+  sessions.set(request, session);
+  dropWhenEnded(session, reply);
+  return undefined;
+}
+
+/** WebSockets to ports of sandboxes. Upgrades of the control plane belong to whoever else listens, if anybody does. */
+function upgrade(
+  request: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+  listenerCount: number,
+  { runtime, log }: DataPlaneDeps,
+): void {
+  const plane = planeOfRequest(request);
+  if (plane.plane !== "data" || plane.target.by !== "id" || plane.target.port === envdPort) {
+    if (plane.plane === "control" && listenerCount > 1) return;
+    refuseUpgrade(socket, 400, { code: 400, message: "nothing to upgrade to here" });
+    return;
+  }
+  const { sandboxId, port } = plane.target;
+  const session = runtime.findSession(sandboxId);
+  if (!session) {
+    refuseUpgrade(socket, 502, notFoundBody(sandboxId));
+    return;
+  }
+  proxyUpgrade(request, socket, head, session, port).catch((error: unknown) => {
+    log.warn({ err: error, sandboxID: sandboxId, port }, "an upgrade could not be passed on");
+    socket.destroy();
+  });
+}
+
+/** The session that the hook found for a request of this plane. */
+function sessionOf(request: FastifyRequest): Session {
+  const session = sessions.get(request);
+  if (!session) throw new Error("a data-plane request reached its handler without a session");
+  return session;
+}
+
+function findSession(
+  target: DataPlaneTarget,
+  request: FastifyRequest,
+  runtime: DataPlaneDeps["runtime"],
+): Session | undefined {
+  switch (target.by) {
+    case "id":
+      return runtime.findSession(target.sandboxId);
+    case "accessToken":
+      return runtime.findSessionByAccessToken(target.accessToken);
+    case "signature": {
+      const operation = request.method === "GET" ? "read" : "write";
+      for (const session of runtime.liveSessions()) {
+        if (matchesSignature(target.signed, operation, session.accessToken)) return session;
+      }
+      return undefined;
+    }
+    case "preflight":
+      return undefined;
+    default:
+      return target satisfies never;
+  }
+}
+
+function hasAccess(request: FastifyRequest, session: Session): boolean {
+  const given = request.headers["x-access-token"];
+  return typeof given === "string" && secretsEqual(given, session.accessToken);
+}
+
+/** A sandbox that is killed takes its connections along, without a clean end: clients ask `/health` then. */
+function dropWhenEnded(session: Session, reply: FastifyReply): void {
+  const drop = () => reply.raw.destroy();
+  session.ended.addEventListener("abort", drop, { once: true });
+  reply.raw.once("close", () => session.ended.removeEventListener("abort", drop));
+}
+
+/** What clients of an unknown, killed or paused sandbox are told. */
+function sandboxNotFound(reply: FastifyReply, sandboxId: string): FastifyReply {
+  return reply.code(502).send(notFoundBody(sandboxId));
+}
+
+function notFoundBody(sandboxId: string) {
+  return { sandboxId, message: "The sandbox was not found", code: 502 };
+}
+
+function answerPreflight(request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  return reply
+    .headers({
+      ...CORS_HEADERS,
+      "access-control-allow-methods": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+      "access-control-allow-headers": request.headers["access-control-request-headers"] ?? "*",
+      "access-control-max-age": "7200",
+      vary: "Access-Control-Request-Headers",
+    })
+    .code(204)
+    .send();
+}

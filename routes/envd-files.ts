@@ -1,0 +1,216 @@
+/** `/files`: whole files in and out of a sandbox, streamed end to end in both directions. */
+import { posix } from "node:path";
+import { Readable } from "node:stream";
+import { createGunzip, createGzip } from "node:zlib";
+import multipart from "@fastify/multipart";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { Clock } from "../src/clock.ts";
+import { contentDispositionOf, contentTypeOf } from "../src/envd/content-types.ts";
+import { type Download, describeUpload, metadataOf, openDownload, uploadFile } from "../src/envd/files.ts";
+import { DomainError } from "../src/errors.ts";
+import type { Session } from "../src/runtime/session.ts";
+import type { FileEntry } from "../src/types.ts";
+import { sendError } from "./errors.ts";
+import { checkFileAccess } from "./file-access.ts";
+
+const STREAM_BUFFER_BYTES = 256 * 1024;
+/** A file's content may be a web page; it must not act as one of this daemon's. */
+const ISOLATION_HEADERS = { "content-security-policy": "sandbox", "x-content-type-options": "nosniff" } as const;
+
+export interface EnvdFilesDeps {
+  readonly clock: Clock;
+  readonly sessionOf: (request: FastifyRequest) => Session;
+}
+
+interface FileQuery {
+  readonly path: string | undefined;
+  /** Undefined: the sandbox's default user. */
+  readonly username: string | undefined;
+}
+
+export async function envdFiles(app: FastifyInstance, { clock, sessionOf }: EnvdFilesDeps): Promise<void> {
+  // Bodies are streamed by the handlers: nothing parses or limits them here.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("*", (_request, _payload, done) => done(null));
+  await app.register(multipart, {
+    throwFileSizeLimit: false,
+    preservePath: true,
+    limits: { fileSize: Number.POSITIVE_INFINITY, fields: 64, fieldSize: 64 * 1024, headerPairs: 100 },
+  });
+  app.addHook("preHandler", async (request) => checkFileAccess(request, sessionOf(request).accessToken, clock.nowMs()));
+
+  app.get("/files", { exposeHeadRoute: false }, async (request, reply) => {
+    const { path, username } = queryOf(request);
+    return sendDownload(reply, await openDownload(sessionOf(request), path ?? "", username, request.headers));
+  });
+
+  app.post("/files", async (request, reply) => {
+    const gone = new AbortController();
+    const onClose = () => {
+      if (!reply.raw.writableFinished) gone.abort(new DomainError("cancelled", "the client has left"));
+    };
+    reply.raw.once("close", onClose);
+    try {
+      const entries = await receiveFiles(request, sessionOf(request), gone.signal);
+      return entries.map(describeUpload);
+    } finally {
+      reply.raw.off("close", onClose);
+      // What is left of a refused upload is read and dropped, so that the client gets to read the answer.
+      request.raw.unpipe();
+      request.raw.resume();
+    }
+  });
+}
+
+async function receiveFiles(request: FastifyRequest, session: Session, signal: AbortSignal): Promise<FileEntry[]> {
+  const mediaType = (request.headers["content-type"] ?? "").split(";", 1)[0]?.trim().toLowerCase();
+  const { path, username } = queryOf(request);
+  const options = { user: username, attributes: metadataOf(request.headers), signal };
+  switch (mediaType) {
+    case "multipart/form-data":
+      return receiveParts(request, session, path, options);
+    case "application/octet-stream":
+      if (path === undefined) throw new DomainError("invalid_argument", "the query parameter 'path' is required");
+      return [await receiveBody(request, session, path, options)];
+    default:
+      throw new DomainError(
+        "invalid_argument",
+        `unsupported content type '${mediaType}': use multipart/form-data or application/octet-stream`,
+      );
+  }
+}
+
+type UploadOptions = Parameters<typeof uploadFile>[3];
+
+/** Every part named `file`; its target is the `path` of the query or else its whole file name. */
+async function receiveParts(
+  request: FastifyRequest,
+  session: Session,
+  queryPath: string | undefined,
+  options: UploadOptions,
+): Promise<FileEntry[]> {
+  const entries: FileEntry[] = [];
+  const targets = new Set<string>();
+  for await (const part of request.parts()) {
+    if (part.type !== "file") continue;
+    const path = queryPath ?? part.filename;
+    if (part.fieldname !== "file") {
+      part.file.resume();
+      continue;
+    }
+    if (!path) throw new DomainError("invalid_argument", "a file needs a 'path' query parameter or a file name");
+    claimTarget(targets, posix.normalize(path), path);
+    const entry = await uploadFile(session, path, readableBytes(part.file), options);
+    if (entry.path !== posix.normalize(path)) claimTarget(targets, entry.path, path);
+    entries.push(entry);
+  }
+  return entries;
+}
+
+function claimTarget(targets: Set<string>, target: string, path: string): void {
+  if (targets.has(target)) {
+    throw new DomainError("invalid_argument", `you cannot upload multiple files to the same path '${path}' at once`);
+  }
+  targets.add(target);
+}
+
+async function receiveBody(
+  request: FastifyRequest,
+  session: Session,
+  path: string,
+  options: UploadOptions,
+): Promise<FileEntry> {
+  const encoding = (request.headers["content-encoding"] ?? "identity").trim().toLowerCase();
+  if (encoding === "identity") return uploadFile(session, path, readableBytes(request.raw), options);
+  if (encoding !== "gzip") throw new DomainError("invalid_argument", `unsupported content encoding '${encoding}'`);
+  const unzipped = createGunzip({ chunkSize: 64 * 1024 });
+  // Not `pipeline`: it would destroy the request, and with it the connection that the answer needs.
+  request.raw.on("error", (error) => unzipped.destroy(error));
+  request.raw.pipe(unzipped);
+  try {
+    return await uploadFile(session, path, readableBytes(unzipped), options);
+  } catch (error) {
+    if (isZlibError(error))
+      throw new DomainError("invalid_argument", "the body is not valid gzip", {}, { cause: error });
+    throw error;
+  } finally {
+    unzipped.destroy();
+  }
+}
+
+/** The bytes of a stream that stays usable when its reader leaves early. */
+function readableBytes(stream: Readable): AsyncIterable<Uint8Array> {
+  return { [Symbol.asyncIterator]: () => stream.iterator({ destroyOnReturn: false }) };
+}
+
+function isZlibError(error: unknown): boolean {
+  return error instanceof Error && "code" in error && typeof error.code === "string" && error.code.startsWith("Z_");
+}
+
+function sendDownload(reply: FastifyReply, { plan, entry, bytes }: Download): FastifyReply {
+  const lastModified = new Date(Number(entry.modifiedNs / 1_000_000n)).toUTCString();
+  reply.headers({
+    ...ISOLATION_HEADERS,
+    vary: "Accept-Encoding",
+    "last-modified": lastModified,
+    "content-disposition": contentDispositionOf(entry.name),
+    "content-type": contentTypeOf(entry.name),
+  });
+  switch (plan.kind) {
+    case "whole":
+      return sendWhole(reply, plan.encoding, entry.sizeBytes, bytes);
+    case "range":
+      reply.code(206).headers({
+        "accept-ranges": "bytes",
+        "content-range": `bytes ${plan.offset}-${plan.offset + plan.length - 1}/${entry.sizeBytes}`,
+        "content-length": String(plan.length),
+      });
+      return reply.send(streamOf(bytes));
+    case "not_modified":
+      return reply.code(304).removeHeader("content-type").send();
+    case "precondition_failed":
+      return sendError(reply, 412, "the file does not meet the request's conditions");
+    case "unsatisfiable":
+      return sendError(
+        reply.header("content-range", `bytes */${entry.sizeBytes}`),
+        416,
+        "the range is outside the file",
+      );
+    case "not_acceptable":
+      return sendError(reply, 406, "no acceptable content encoding: supported are identity and gzip");
+    default:
+      return plan satisfies never;
+  }
+}
+
+function sendWhole(
+  reply: FastifyReply,
+  encoding: "identity" | "gzip",
+  sizeBytes: number,
+  bytes: AsyncIterable<Uint8Array> | undefined,
+): FastifyReply {
+  if (encoding === "identity" || sizeBytes === 0) {
+    return reply.headers({ "accept-ranges": "bytes", "content-length": String(sizeBytes) }).send(streamOf(bytes));
+  }
+  const zipped = createGzip({ level: 1, chunkSize: 64 * 1024 });
+  const plain = streamOf(bytes);
+  plain.on("error", (error) => zipped.destroy(error));
+  zipped.on("close", () => plain.destroy());
+  return reply.header("content-encoding", "gzip").send(plain.pipe(zipped));
+}
+
+function streamOf(bytes: AsyncIterable<Uint8Array> | undefined): Readable {
+  return Readable.from(bytes ?? [], { objectMode: false, highWaterMark: STREAM_BUFFER_BYTES });
+}
+
+/** @throws invalid_argument when a parameter is given twice. */
+function queryOf(request: FastifyRequest): FileQuery {
+  const query = request.query as Readonly<Record<string, unknown>>;
+  const one = (name: string): string | undefined => {
+    const value = query[name];
+    if (value === undefined || value === "") return undefined;
+    if (typeof value === "string") return value;
+    throw new DomainError("invalid_argument", `the query parameter '${name}' is given more than once`);
+  };
+  return { path: one("path"), username: one("username") };
+}
