@@ -12,8 +12,9 @@ import { buildServer } from "../routes/server.ts";
 import { readOrCreateApiKey, writeAddress } from "./client-environment.ts";
 import { systemClock } from "./clock.ts";
 import type { Config } from "./config.ts";
-import { deriveAccessToken } from "./e2b/access-token.ts";
+import { deriveAccessToken, secretsEqual } from "./e2b/access-token.ts";
 import { newSandboxId, newTemplateId } from "./e2b/ids.ts";
+import { DomainError } from "./errors.ts";
 import { type Ledger, openLedger } from "./ledger/open.ts";
 import { recordSamples } from "./ledger/samples.ts";
 import { getOrMakeSetting } from "./ledger/settings.ts";
@@ -54,7 +55,7 @@ export async function openDaemon(config: Config, version: string): Promise<Daemo
 }
 
 async function open(config: Config, version: string, scope: Scope): Promise<Daemon> {
-  const log = pino({ level: config.logLevel, base: undefined }, pino.destination({ dest: 2, sync: false }));
+  const log = pino({ level: config.logLevel }, pino.destination({ dest: 2, sync: false }));
   await makePrivate(config.stateDir);
   const lock = lockState(config.stateDir);
   scope.defer(() => lock[Symbol.dispose]());
@@ -151,9 +152,26 @@ interface Served {
 
 async function listen(config: Config, served: Served, scope: Scope): Promise<FastifyInstance> {
   const { deps, runtime, apiKey, version } = served;
-  const app = await buildServer({} as never);
+  const { clock, log, metrics } = deps;
+  const app = buildServer({
+    runtime,
+    log,
+    version,
+    config: {
+      isApiKey: (candidate) => secretsEqual(candidate, apiKey),
+      maxTimeoutMs: config.maxTimeoutHours * 3_600_000,
+    },
+    metricsText: () => {
+      runtime.updateGauges();
+      return metrics.registry.metrics();
+    },
+    registerDataPlane: (plane) => registerDataPlane(plane, { runtime, clock, log }),
+  });
   scope.defer(() => app.close());
-  await app.listen({ host: config.host, port: config.port });
+  await app.listen({ host: config.host, port: config.port }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "EADDRINUSE") throw error;
+    throw new DomainError("invalid_state", `Port ${config.port} is in use. Choose another with --port.`);
+  });
   return app;
 }
 
