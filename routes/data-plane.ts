@@ -18,6 +18,7 @@ import { sendError } from "./errors.ts";
 import { type DataPlaneTarget, envdPort } from "./plane.ts";
 import { planeOfRequest, routesBelongTo, targetOf } from "./plane-constraint.ts";
 import { proxyRequest, proxyUpgrade, refuseUpgrade } from "./sandbox-proxy.ts";
+import { whenSessionEnds } from "./session-end.ts";
 
 export interface DataPlaneDeps {
   readonly runtime: Pick<Runtime, "findSession" | "findSessionByAccessToken" | "liveSessions">;
@@ -140,9 +141,8 @@ function hasAccess(request: FastifyRequest, session: Session): boolean {
 
 /** A sandbox that is killed takes its connections along, without a clean end: clients ask `/health` then. */
 function dropWhenEnded(session: Session, reply: FastifyReply): void {
-  const drop = () => reply.raw.destroy();
-  session.ended.addEventListener("abort", drop, { once: true });
-  reply.raw.once("close", () => session.ended.removeEventListener("abort", drop));
+  const forget = whenSessionEnds(session, () => reply.raw.destroy());
+  reply.raw.once("close", forget);
 }
 
 /** What clients of an unknown, killed or paused sandbox are told. */

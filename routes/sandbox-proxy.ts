@@ -13,6 +13,7 @@ import { type Duplex, pipeline } from "node:stream";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { isDomainError } from "../src/errors.ts";
 import type { Session } from "../src/runtime/session.ts";
+import { whenSessionEnds } from "./session-end.ts";
 
 /** Concern one connection, not the message (RFC 9110, 7.6.1). */
 const HOP_BY_HOP = ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
@@ -59,9 +60,9 @@ export async function proxyUpgrade(
     socket.destroy();
     connection.destroy();
   };
-  session.ended.addEventListener("abort", drop, { once: true });
+  const forget = whenSessionEnds(session, drop);
   socket.once("close", () => {
-    session.ended.removeEventListener("abort", drop);
+    forget();
     connection.destroy();
   });
   const upstream = httpRequest(optionsFor(request, connection, request.headers));

@@ -1,0 +1,103 @@
+/** A data plane on a real port for tests: sessions put in by hand, everything else as the daemon has it. */
+import type { AddressInfo } from "node:net";
+import Fastify from "fastify";
+import { registerDataPlane } from "../../routes/data-plane.ts";
+import { handleError } from "../../routes/errors.ts";
+import { planeConstraint } from "../../routes/plane-constraint.ts";
+import { type Clock, systemClock } from "../../src/clock.ts";
+import type { GuestAgent } from "../../src/guest/agent.ts";
+import type { Logger } from "../../src/log.ts";
+import { ProcessTable } from "../../src/runtime/process-table.ts";
+import type { Session } from "../../src/runtime/session.ts";
+import type { SpanName } from "../../src/types.ts";
+
+export class TestSession implements Session {
+  readonly sandboxId: string;
+  readonly templateId = "base";
+  readonly sessionId = "session";
+  readonly accessToken: string;
+  readonly agent: GuestAgent;
+  readonly processes: ProcessTable;
+  readonly envs: Readonly<Record<string, string>> = { E2B_SANDBOX: "true" };
+  readonly log: Logger = recordingLog().log;
+  readonly samples: [SpanName, number][] = [];
+  readonly #ending = new AbortController();
+
+  constructor(sandboxId: string, agent: GuestAgent, clock: Clock = systemClock) {
+    this.sandboxId = sandboxId;
+    this.accessToken = `token-of-${sandboxId}`;
+    this.agent = agent;
+    this.processes = new ProcessTable(this, clock);
+  }
+
+  get ended(): AbortSignal {
+    return this.#ending.signal;
+  }
+
+  kill(reason: Error): void {
+    this.#ending.abort(reason);
+  }
+
+  recordSample(span: SpanName, durationMs: number): void {
+    this.samples.push([span, durationMs]);
+  }
+
+  takeRestoreStart(): number | undefined {
+    return undefined;
+  }
+
+  /** Headers with which the SDKs name this sandbox and prove that they may use it. */
+  get headers(): Record<string, string> {
+    return {
+      "e2b-sandbox-id": this.sandboxId,
+      "e2b-sandbox-port": "49983",
+      "x-access-token": this.accessToken,
+    };
+  }
+}
+
+export interface DataPlane extends AsyncDisposable {
+  readonly url: string;
+  readonly port: number;
+  /** Warnings and errors that were logged, each with its message. */
+  readonly logged: readonly string[];
+}
+
+export async function serveDataPlane(sessions: readonly TestSession[], clock: Clock = systemClock): Promise<DataPlane> {
+  const { log, logged } = recordingLog();
+  const app = Fastify({
+    loggerInstance: log as never,
+    forceCloseConnections: true,
+    routerOptions: { constraints: { plane: planeConstraint } },
+  });
+  app.setErrorHandler(handleError);
+  const live = () => sessions.filter((session) => !session.ended.aborted);
+  const runtime = {
+    findSession: (id: string) => live().find((session) => session.sandboxId === id),
+    findSessionByAccessToken: (token: string) => live().find((session) => session.accessToken === token),
+    liveSessions: live,
+  };
+  await registerDataPlane(app, { runtime, clock, log });
+  await app.listen({ host: "127.0.0.1", port: 0 });
+  const { port } = app.server.address() as AddressInfo;
+  return {
+    url: `http://127.0.0.1:${port}`,
+    port,
+    logged,
+    [Symbol.asyncDispose]: async () => {
+      await app.close();
+    },
+  };
+}
+
+function recordingLog(): { log: Logger; logged: string[] } {
+  const logged: string[] = [];
+  const record = (...args: unknown[]) => {
+    const [first, message] = args;
+    const cause = (first as { err?: unknown } | undefined)?.err;
+    logged.push(`${message ?? first}${cause instanceof Error ? `: ${cause.stack}` : ""}`);
+  };
+  const quiet = () => {};
+  const log = { trace: quiet, debug: quiet, info: quiet, warn: record, error: record, fatal: record, level: "warn" };
+  return { log: Object.assign(log, { child: () => log }) as unknown as Logger, logged };
+}
