@@ -130,13 +130,14 @@ create index warm_entries_by_snapshot on warm_entries (snapshot_id);
 
 -- Only the newest of each (span, engine, acceleration) are kept: src/ledger/samples.ts.
 create table latency_samples (
-  id integer primary key,
   span text not null,
   engine text not null,
   acceleration text not null,
+  -- Counts up within its (span, engine, acceleration), so that what is too old is a range of the key.
+  number integer not null,
   duration_ms real not null check (duration_ms between 0 and 1e12),
   sandbox_id text,
-  at_ms integer not null
-) strict;
-create index samples_by_age on latency_samples (span, engine, acceleration, id);
+  at_ms integer not null,
+  primary key (span, engine, acceleration, number)
+) strict, without rowid;
 create index samples_by_duration on latency_samples (span, engine, acceleration, duration_ms);

@@ -28,16 +28,22 @@ type SampleKey = Pick<LatencySample, "span" | "engine" | "acceleration">;
 export function recordSamples(ledger: Ledger, samples: readonly LatencySample[], kept: number = samplesKept): void {
   if (samples.length === 0) return;
   ledger.write(() => {
-    const add = ledger.statement(
-      `insert into latency_samples (span, engine, acceleration, duration_ms, sandbox_id, at_ms)
-       values (:span, :engine, :acceleration, :durationMs, :sandboxId, :atMs)`,
-    );
-    const keys = new Map<string, SampleKey>();
     for (const { span, engine, acceleration, durationMs, sandboxId, atMs } of samples) {
-      add.run({ span, engine, acceleration, durationMs, sandboxId, atMs });
-      keys.set(`${span} ${engine} ${acceleration}`, { span, engine, acceleration });
+      const key = { span, engine, acceleration };
+      const number = newestNumber(ledger, key) + 1;
+      ledger
+        .statement(
+          `insert into latency_samples (span, engine, acceleration, number, duration_ms, sandbox_id, at_ms)
+           values (:span, :engine, :acceleration, :number, :durationMs, :sandboxId, :atMs)`,
+        )
+        .run({ ...key, number, durationMs, sandboxId, atMs });
+      ledger
+        .statement(
+          `delete from latency_samples where span = :span and engine = :engine and acceleration = :acceleration
+           and number <= :tooOld`,
+        )
+        .run({ ...key, tooOld: number - kept });
     }
-    for (const key of keys.values()) dropOldest(ledger, key, kept);
   });
 }
 
@@ -72,13 +78,12 @@ function durationAtRank(ledger: Ledger, { span, engine, acceleration }: SampleKe
   return sample.durationMs;
 }
 
-function dropOldest(ledger: Ledger, { span, engine, acceleration }: SampleKey, kept: number): void {
-  ledger
-    .statement(
-      `delete from latency_samples where span = :span and engine = :engine and acceleration = :acceleration
-       and id <= (select id from latency_samples
-                  where span = :span and engine = :engine and acceleration = :acceleration
-                  order by id desc limit 1 offset :kept)`,
+function newestNumber(ledger: Ledger, { span, engine, acceleration }: SampleKey): number {
+  const newest = ledger
+    .statement<{ number: number | null }>(
+      `select max(number) as number from latency_samples
+       where span = :span and engine = :engine and acceleration = :acceleration`,
     )
-    .run({ span, engine, acceleration, kept });
+    .get({ span, engine, acceleration });
+  return newest?.number ?? 0;
 }

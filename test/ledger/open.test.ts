@@ -95,6 +95,18 @@ test("a ledger that another process keeps locked says so, at opening and at writ
   expect(getSetting(ledger, "a")).toBe("b");
 });
 
+test("a change holds the ledger from its start: nobody else changes what it has read", () => {
+  const path = temporaryPath();
+  using ledger = openLedger(path);
+  using other = openLedger(path, { busyTimeoutMs: 20 });
+  ledger.write(() => {
+    expect(getSetting(ledger, "a")).toBeUndefined();
+    expect(failureOf(() => setSetting(other, "a", "theirs")).code).toBe("not_ready");
+  });
+  setSetting(other, "a", "theirs");
+  expect(getSetting(ledger, "a")).toBe("theirs");
+});
+
 test("a full disk is reported as such, and nothing of the change stays", () => {
   const path = temporaryPath();
   using ledger = openLedger(path);

@@ -71,6 +71,15 @@ test("a paused sandbox holds nothing, and resumes with a reservation of its own"
   expect(getSandbox(ledger, "i1")).toEqual(resumed);
 });
 
+test("a sandbox changes its reservation only to resume", () => {
+  const ledger = ledgerWithSnapshot();
+  const other = addSandbox(ledger, "i1");
+  addRunning(ledger, "i2");
+  const steal = { endReason: "killed", reservationId: other.reservationId } as const;
+  expect(failureOf(() => moveSandbox(ledger, "i2", "running", "terminating", steal)).code).toBe("invalid_state");
+  expect(getSandbox(ledger, "i2")?.state).toBe("running");
+});
+
 test("of two that move a sandbox the second is told what it is now", () => {
   const ledger = ledgerWithSnapshot();
   addRunning(ledger, "i1");

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { reserve } from "../../src/ledger/capacity.ts";
 import type { Ledger } from "../../src/ledger/open.ts";
 import { endSandbox, moveSandbox } from "../../src/ledger/sandboxes.ts";
 import {
@@ -10,7 +11,8 @@ import {
   registerSnapshot,
 } from "../../src/ledger/snapshots.ts";
 import { insertTemplate, publishBuild } from "../../src/ledger/templates.ts";
-import { addReadySnapshot, addSandbox, facts, failureOf, machineOf, memoryLedger, shape } from "./support.ts";
+import { discardWarmEntry, insertWarmEntry, markWarmEntryReady } from "../../src/ledger/warm-entries.ts";
+import { addReadySnapshot, addSandbox, facts, failureOf, machineOf, memoryLedger, roomy, shape } from "./support.ts";
 
 const continuation = {
   id: "c1",
@@ -80,6 +82,20 @@ test("a snapshot that a template serves is not deleted before another one replac
   expect(deletion(ledger).code).toBe("failed_precondition");
   addReadySnapshot(ledger, "newer");
   publishBuild(ledger, { id: "b2", templateId: "t1", snapshotId: "newer", shape, tags: ["default"] });
+  deleteSnapshot(ledger, "snap");
+  expect(getSnapshot(ledger, "snap")?.state).toBe("deleted");
+});
+
+test("a snapshot that a warm VM runs from is not deleted before that is discarded", () => {
+  const ledger = memoryLedger();
+  addReadySnapshot(ledger);
+  const { id: reservationId } = reserve(ledger, { kind: "warm", shape, budgets: roomy });
+  const key = { templateId: "t1", buildId: "b1", runtimeProfile: "default" };
+  const { id } = insertWarmEntry(ledger, { ...key, snapshotId: "snap", reservationId });
+  expect(deletion(ledger).code).toBe("failed_precondition");
+  markWarmEntryReady(ledger, id, machineOf("s1"));
+  expect(deletion(ledger).code).toBe("failed_precondition");
+  discardWarmEntry(ledger, id);
   deleteSnapshot(ledger, "snap");
   expect(getSnapshot(ledger, "snap")?.state).toBe("deleted");
 });
