@@ -4,16 +4,26 @@
  */
 import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { setUpOrExit } from "./setup/plan.mjs";
+
+// The SDK is a package for development, which `npm start` leaves out.
+await setUpOrExit({ scope: "development" });
 
 if (!process.env.E2B_API_URL) {
   const lines = execFileSync(process.execPath, [fileURLToPath(new URL("firkin.mjs", import.meta.url)), "env"], {
     encoding: "utf8",
   });
-  for (const [, name, value] of lines.matchAll(/(E2B_\w+)=(\S+)/g)) process.env[name] ??= value;
+  for (const [, name = "", value] of lines.matchAll(/(E2B_\w+)=(\S+)/g)) process.env[name] ??= value;
 }
 const { Sandbox } = await import("e2b");
 
-/** Runs one step and prints what it took. */
+/**
+ * Runs one step and prints what it took.
+ * @template T
+ * @param {string} name
+ * @param {() => Promise<T>} work
+ * @returns {Promise<T>}
+ */
 async function step(name, work) {
   const startedMs = performance.now();
   const result = await work();
@@ -21,7 +31,9 @@ async function step(name, work) {
   return result;
 }
 
-const print = (label) => (text) => process.stdout.write(text.replace(/^/gm, `           ${label} `).replace(/ {11}\w+ $/, ""));
+const print = (/** @type {string} */ label) => (/** @type {string} */ text) => {
+  process.stdout.write(text.replace(/^/gm, `           ${label} `).replace(/ {11}\w+ $/, ""));
+};
 
 const sandbox = await step("create a sandbox", () =>
   Sandbox.create({ timeoutMs: 60_000, metadata: { job: "example" }, envs: { A: "1" } }),

@@ -1,7 +1,7 @@
 /** How Debian's archive is reached: through mmdebstrap, with the host's own mirrors and apt settings where it has any. */
 import { execFileSync } from "node:child_process";
 import * as fs from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { run } from "./command.mjs";
 import { SetupError } from "./setup-error.mjs";
 
@@ -25,6 +25,14 @@ const APT_SETTINGS = [
  * @param {{ scratch: string, env?: NodeJS.ProcessEnv, signal?: AbortSignal, onLine?: (line: string) => void }} options
  */
 export async function mmdebstrap(args, { scratch, env, signal, onLine }) {
+  if (process.getuid?.() !== 0) {
+    // Its user-namespace mode would need every folder above the cache open to everybody.
+    const command = `sudo env "PATH=$PATH" "FIRKIN_CACHE_DIR=${dirname(scratch)}" npx firkin setup`;
+    throw new SetupError(
+      "only root can unpack and install Debian packages for the guest",
+      `run this once:\n      ${command}`,
+    );
+  }
   const folder = fs.mkdtempSync(join(makeScratch(scratch), "mmdebstrap-"));
   try {
     const aptSettings = join(folder, "apt.conf");
@@ -57,11 +65,10 @@ export async function mmdebstrap(args, { scratch, env, signal, onLine }) {
 }
 
 /**
- * Options for what this process may do: root with mounts, root without (a plain container), or a user namespace.
+ * Options for what this process may do: root with mounts, or root without (a plain container).
  * @returns {string[]}
  */
 function modeOptions() {
-  if (process.getuid?.() !== 0) return ["--mode=unshare"];
   try {
     execFileSync("unshare", ["--mount", "mount", "-t", "tmpfs", "none", "/mnt"], { stdio: "ignore" });
     return ["--mode=root"];

@@ -38,8 +38,8 @@ deb http://deb.debian.org/debian $FIRKIN_SUITE-updates main
 deb http://security.debian.org/debian-security $FIRKIN_SUITE-security main
 END
 printf 'Acquire::Languages "none";\nAcquire::GzipIndexes "true";\n' >"$root/etc/apt/apt.conf.d/99firkin"
-mkdir -p "$root/run/e2b" "$root/code"
-chown 1000:1000 "$root/code"
+chmod 0644 "$root/etc/hostname" "$root/etc/resolv.conf"
+mkdir -p "$root/run/e2b"
 
 # --- nothing of the host, of the build, or of no use -----------------------------------------------------------------
 chroot "$root" dpkg-query --show --showformat '${Package} ${Version}\n' >"$FIRKIN_PACKAGE_LIST"
