@@ -1,0 +1,91 @@
+/* Chooses what kind of agent this is, and lets it run. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent.h"
+#include "boot.h"
+
+static struct agent agent;
+
+static int usage(void) {
+  fprintf(stderr,
+          "usage: firkin-agent (--fd N | --connect PATH | --vsock PORT) [--privileged-setup]\n"
+          "       firkin-agent --version\n"
+          "Without arguments, as process 1 of an initramfs, it boots the machine first.\n");
+  return 2;
+}
+
+/* New descriptors must never become 0, 1 or 2. */
+static void fill_standard_descriptors(void) {
+  int fd;
+  do {
+    fd = open("/dev/null", O_RDWR);
+  } while (fd >= 0 && fd <= 2);
+  if (fd >= 0) close(fd);
+}
+
+/* A number from 0 to `max`, or -1. */
+static long parse_number(const char *text, long max) {
+  char *end;
+  long number = strtol(text, &end, 10);
+  return end == text || *end != '\0' || number < 0 || number > max ? -1 : number;
+}
+
+/* Opens the way to the host that the arguments name. False with a message. */
+static bool open_source(const char *kind, const char *value) {
+  bool good = true;
+  if (strcmp(kind, "--fd") == 0) {
+    good = source_use_fd(&agent, (int)parse_number(value, 65535));
+  } else if (strcmp(kind, "--vsock") == 0) {
+    good = source_use_vsock(&agent, (unsigned)parse_number(value, UINT32_MAX - 1L));
+  } else {
+    source_use_path(&agent, value);
+  }
+  if (!good) perror(kind);
+  return good;
+}
+
+static void __attribute__((noreturn)) serve_as_init(void) {
+  boot();
+  if (!agent_start(&agent, (struct options){.is_init = true, .privileged_setup = true})) say("cannot start");
+  source_use_port(&agent);
+  say("version %s serves", AGENT_VERSION);
+  for (;;) agent_turn(&agent, -1);
+}
+
+static int serve_as_process(const char *kind, const char *value, bool privileged_setup) {
+  fill_standard_descriptors();
+  if (!agent_start(&agent, (struct options){.privileged_setup = privileged_setup})) return 1;
+  if (!open_source(kind, value)) return 1;
+  while (!agent.should_exit) agent_turn(&agent, -1);
+  agent_stop(&agent);
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  bool has_options = argc > 1 && strncmp(argv[1], "--", 2) == 0;
+  if (getpid() == 1 && !has_options) serve_as_init();
+  if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+    puts(AGENT_VERSION);
+    return 0;
+  }
+  const char *kind = NULL, *value = NULL;
+  bool privileged_setup = false;
+  for (int i = 1; i < argc; i++) {
+    bool is_source = strcmp(argv[i], "--fd") == 0 || strcmp(argv[i], "--connect") == 0 || strcmp(argv[i], "--vsock") == 0;
+    if (strcmp(argv[i], "--privileged-setup") == 0) {
+      privileged_setup = true;
+    } else if (is_source && kind == NULL && i + 1 < argc) {
+      kind = argv[i];
+      value = argv[++i];
+    } else {
+      return usage();
+    }
+  }
+  bool is_number = kind != NULL && strcmp(kind, "--connect") != 0;
+  if (kind == NULL || (is_number && parse_number(value, UINT32_MAX - 1L) < 0)) return usage();
+  return serve_as_process(kind, value, privileged_setup);
+}

@@ -1,0 +1,51 @@
+/* Writes beside the place and renames. */
+#include "put_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "users.h"
+
+enum { TEMPORARY_BYTES = 4160 };
+
+static bool write_all(int fd, const uint8_t *bytes, size_t length) {
+  while (length > 0) {
+    ssize_t count = write(fd, bytes, length);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return false;
+    bytes += count;
+    length -= (size_t)count;
+  }
+  return true;
+}
+
+bool put_file(const char *path, const void *content, size_t length, mode_t mode) {
+  static const struct account root = {.name = "root"};
+  char temporary[TEMPORARY_BYTES];
+  snprintf(temporary, sizeof temporary, "%s.firkin-XXXXXX", path);
+  int fd = mkostemp(temporary, O_CLOEXEC);
+  if (fd < 0) return false;
+  bool good = write_all(fd, content, length) && give_to(fd, "", &root) && fchmod(fd, mode) == 0;
+  if (close(fd) != 0) good = false;
+  if (good && rename(temporary, path) == 0) return true;
+  int error = errno;
+  unlink(temporary);
+  errno = error;
+  return false;
+}
+
+ssize_t get_file(const char *path, char *out, size_t size) {
+  size_t length = 0;
+  ssize_t count = 0;
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return -1;
+  while (length < size - 1 && (count = read(fd, out + length, size - 1 - length)) > 0) length += (size_t)count;
+  close(fd);
+  out[length] = '\0';
+  return count < 0 ? -1 : (ssize_t)length;
+}

@@ -1,0 +1,15 @@
+/* Small files that are whole or not there. */
+#ifndef FIRKIN_PUT_FILE_H
+#define FIRKIN_PUT_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+/* Replaces the file at once with one of that content, mode and owned by root. False with errno. */
+bool put_file(const char *path, const void *content, size_t length, mode_t mode);
+
+/* Reads a file of at most `size` - 1 bytes and ends it with a zero. -1 with errno. */
+ssize_t get_file(const char *path, char *out, size_t size);
+
+#endif

@@ -1,0 +1,41 @@
+/* Starting a program with everything about it set. */
+#ifndef FIRKIN_SPAWN_H
+#define FIRKIN_SPAWN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+struct spawn {
+  /* Paths to try in order, NULL at the end. */
+  char *const *programs;
+  char *const *arguments;
+  char *const *environment;
+  const char *cwd;
+  /* What becomes 0, 1 and 2; all above 2. */
+  int stdio[3];
+  /* stdio[0] becomes the controlling terminal. */
+  bool terminal;
+  uid_t uid;
+  gid_t gid;
+  const gid_t *groups;
+  size_t group_count;
+  /* Killed when the agent dies: for agents that are ordinary processes. */
+  bool dies_with_agent;
+};
+
+/* What went wrong on the way. */
+enum spawn_step { SPAWN_FORK, SPAWN_SESSION, SPAWN_IDENTITY, SPAWN_CWD, SPAWN_PROGRAM };
+
+struct spawn_failure {
+  enum spawn_step step;
+  int error;
+};
+
+/* The pid, once the program runs; or -1 and `failure`. */
+pid_t spawn(const struct spawn *plan, struct spawn_failure *failure);
+
+/* Remembers the limits that programs are started with and raises the agent's own. */
+void spawn_limits_start(bool is_init);
+
+#endif

@@ -1,0 +1,54 @@
+/* Accounts and groups of the guest, read from /etc/passwd and /etc/group without NSS. */
+#ifndef FIRKIN_USERS_H
+#define FIRKIN_USERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+#include <time.h>
+
+enum { ACCOUNT_NAME_BYTES = 256, ACCOUNT_HOME_BYTES = 1024, ACCOUNT_SHELL_BYTES = 256, MAX_GROUPS = 256 };
+
+struct account {
+  char name[ACCOUNT_NAME_BYTES];
+  char home[ACCOUNT_HOME_BYTES];
+  char shell[ACCOUNT_SHELL_BYTES];
+  uid_t uid;
+  gid_t gid;
+};
+
+/* The text of one of the two files as it was last read. */
+struct account_file {
+  const char *path;
+  char *text;
+  size_t length;
+  ino_t inode;
+  off_t size;
+  struct timespec changed;
+};
+
+struct account_book {
+  struct account_file passwd;
+  struct account_file group;
+};
+
+void accounts_start(struct account_book *book);
+void accounts_stop(struct account_book *book);
+
+/* Reads the files again if they have changed. */
+void accounts_refresh(struct account_book *book);
+
+/* An account by its name or, if no such name is there, its number. */
+bool accounts_find(const struct account_book *book, const char *name, struct account *account);
+
+/* The account's group and those that list it; returns how many were written to `groups` (MAX_GROUPS of them at most). */
+size_t accounts_groups(const struct account_book *book, const struct account *account, gid_t *groups);
+
+/* Name of a user or group, or the number in digits. */
+void accounts_user_name(const struct account_book *book, uid_t uid, char *out, size_t size);
+void accounts_group_name(const struct account_book *book, gid_t gid, char *out, size_t size);
+
+/* Gives a file to the account. True as well when the agent is not root and so cannot. */
+bool give_to(int folder_fd, const char *path, const struct account *account);
+
+#endif
