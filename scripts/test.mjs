@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
  * `npm test`: sets up everything that is missing, then checks in order of cost: format and lint, types, the guest agent
- * under sanitizers, and vitest's suites. `npm test -- ARGUMENT…` runs vitest alone, with those arguments. The last line
+ * compiled with sanitizers and fuzzed, and vitest's suites. `npm test -- ARGUMENT…` runs vitest alone, with those arguments. The last line
  * counts what passed, failed and was skipped; each check before vitest counts as one.
  */
 import { spawn } from "node:child_process";
@@ -22,7 +22,8 @@ const program = (/** @type {string} */ name) => join(roots.repository, "node_mod
 const checks = [
   { title: "format and lint", command: program("biome"), args: ["ci", "."] },
   { title: "types", command: program("tsc"), args: ["--noEmit"] },
-  { title: "guest agent under sanitizers", command: "make", args: ["-C", "src/guest-agent", "test"] },
+  // Compiled with and without sanitizers, and fuzzed; its other tests are vitest's.
+  { title: "guest agent", command: "make", args: ["-C", "src/guest-agent", "-j2", "all", "asan", "fuzz"] },
 ];
 
 /**
