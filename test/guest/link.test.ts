@@ -10,6 +10,7 @@ import { connectFake, FakeAgent, type FakeLink, ok, payloadOf } from "../support
 
 const machineFailed = expect.objectContaining({ code: "machine_failed" });
 const started = (pid: number) => payloadOf(EventKind.started, (fields) => fields.integer(Tag.pid, pid));
+const exited = payloadOf(0, (fields) => fields.integer(Tag.exitCode, 0).boolean(Tag.exited, true));
 const spec = { command: "sh", args: ["-c", "true"], envs: {}, stdin: true };
 
 function operationOf(payload: Uint8Array): number {
@@ -136,8 +137,8 @@ test.each<[string, (fake: FakeAgent, stream: number) => void]>([
   [
     "a second RESULT",
     (fake, stream) => {
-      fake.send(FrameType.result, stream, ok);
-      fake.send(FrameType.result, stream, ok);
+      fake.send(FrameType.result, stream, exited);
+      fake.send(FrameType.result, stream, exited);
     },
   ],
   ["a RESULT without a status", (fake, stream) => fake.send(FrameType.result, stream, Buffer.of(0))],
@@ -252,8 +253,12 @@ test("closing the link ends what is under way as cancelled", async () => {
 test("after RESET everything up to the RESULT is thrown away, and what follows breaks the link", async () => {
   using link = await connectFake();
   const { process, stream } = await exec(link);
+  link.fake.send(FrameType.data, stream, Buffer.from("unread"), 1);
   process.detach();
   await link.fake.next(FrameType.reset);
+  await expect(process.output[Symbol.asyncIterator]().next()).rejects.toThrow(
+    expect.objectContaining({ code: "cancelled" }),
+  );
   link.fake.send(FrameType.data, stream, Buffer.from("late"), 1);
   link.fake.send(FrameType.event, stream, started(7));
   link.fake.send(FrameType.result, stream, payloadOf(11));
