@@ -32,7 +32,11 @@ export function currentAgent(roots) {
 export async function makeAgent(roots, { signal, onLine }) {
   const hash = sourceHash(roots);
   const folder = join(roots.repository, "src/guest-agent");
-  await run("make", ["-C", folder, "-j2", "build/firkin-agent"], { signal, onLine, remedy: "see the compiler's words above" });
+  await run("make", ["-C", folder, "-j2", "build/firkin-agent"], {
+    signal,
+    onLine,
+    remedy: "see the compiler's words above",
+  });
   const agent = join(roots.assets, "agent", `agent-${hash.slice(0, 12)}`);
   await placeAtomically(agent, (partial) => {
     fs.copyFileSync(join(folder, "build/firkin-agent"), partial);

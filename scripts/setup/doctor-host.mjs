@@ -15,7 +15,7 @@ const NEEDED_DISK_GIB = 4;
 const NEEDED_MEMORY_MIB = 1024;
 /** `sun_path` of a Unix socket, with its final zero. */
 const SOCKET_PATH_BYTES = 108;
-/** The longest socket path below the state folder: `/vms/<session id>/agent.sock` and some room. */
+/** The longest socket path below the state folder: `/machines/<session id>/agent.sock` and some room. */
 const SOCKET_SUFFIX_BYTES = 60;
 const TMPFS_MAGIC = 0x01021994;
 

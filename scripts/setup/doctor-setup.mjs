@@ -53,7 +53,7 @@ function made(what, current, detail = "") {
  */
 function checkTemplate(roots) {
   const what = "template base";
-  const there = fs.existsSync(join(roots.state, "ledger.sqlite"));
+  const there = fs.existsSync(join(roots.state, "ledger.db"));
   return {
     level: "info",
     what,
