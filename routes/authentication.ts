@@ -1,0 +1,44 @@
+/**
+ * Who may use the control plane: whoever knows the machine's API key. The key in a header also keeps web pages out,
+ * which can send requests to this machine but cannot know it. The data plane has tokens of its own.
+ */
+import type { FastifyRequest } from "fastify";
+import { DomainError } from "../src/errors.ts";
+
+/** Tells in constant time whether a text is the API key. */
+export type ApiKeyCheck = (candidate: string) => boolean;
+
+/** Routes that need no key declare it: `config: { access: "open" }`, or `"loopback"` for peers on this machine. */
+declare module "fastify" {
+  interface FastifyContextConfig {
+    readonly access?: "open" | "loopback";
+  }
+}
+
+/**
+ * Lets a control-plane request through, or not. The key may come as `X-API-Key` or, as older command lines send it, as
+ * `Authorization: Bearer`.
+ * @throws DomainError `unauthenticated` in E2B's words
+ */
+export function authenticate(request: FastifyRequest, isApiKey: ApiKeyCheck): void {
+  const { access } = request.routeOptions.config;
+  if (access === "open" || (access === "loopback" && isLoopback(request.socket.remoteAddress))) return;
+  const key = keyOf(request);
+  if (key === undefined) throw refusal("There is no X-API-Key header.");
+  if (!isApiKey(key)) throw refusal("It is not this daemon's key: `npx firkin env` prints that.");
+}
+
+function keyOf({ headers }: FastifyRequest): string | undefined {
+  const key = headers["x-api-key"];
+  if (typeof key === "string") return key;
+  return /^Bearer +(\S+)$/i.exec(headers.authorization ?? "")?.[1];
+}
+
+function refusal(detail: string): DomainError {
+  const message = "Invalid API key, please visit https://e2b.dev/docs/api-key for more information.";
+  return new DomainError("unauthenticated", `${message}\n${detail}`);
+}
+
+function isLoopback(address = ""): boolean {
+  return address === "::1" || /^(?:::ffff:)?127\.\d+\.\d+\.\d+$/.test(address);
+}

@@ -1,0 +1,32 @@
+/** How the daemon itself is doing: is it there, its metrics for Prometheus, its latency samples, its own description. */
+import type { FastifyInstance } from "fastify";
+import type { ZodTypeProvider } from "fastify-type-provider-zod";
+import { z } from "zod";
+import { ApiError, Benchmarks } from "../src/e2b/schemas.ts";
+import type { Runtime } from "../src/runtime/runtime.ts";
+
+export interface ObservabilityDeps {
+  readonly runtime: Pick<Runtime, "benchmarks">;
+  /** Everything that Prometheus may know, in its text format. */
+  readonly metricsText: () => Promise<string>;
+}
+
+export async function observabilityRoutes(scope: FastifyInstance, deps: ObservabilityDeps): Promise<void> {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
+
+  app.get(
+    "/health",
+    { config: { access: "open" }, schema: { response: { 204: z.null().describe("the daemon serves") } } },
+    async (_request, reply) => reply.code(204).header("cache-control", "no-store").send(null),
+  );
+
+  app.get("/metrics", { config: { access: "loopback" }, schema: { hide: true } }, async (_request, reply) =>
+    reply.type("text/plain; version=0.0.4; charset=utf-8").send(await deps.metricsText()),
+  );
+
+  app.get("/benchmarks", { schema: { response: { 200: Benchmarks, "4xx": ApiError } } }, async (_request, reply) =>
+    reply.send({ benchmarks: deps.runtime.benchmarks() }),
+  );
+
+  app.get("/openapi.json", { schema: { hide: true } }, async (_request, reply) => reply.send(scope.swagger()));
+}

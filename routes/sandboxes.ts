@@ -1,0 +1,130 @@
+/** The routes of a sandbox's life: parse, one call to the runtime, shape the answer (reference 1.6). */
+import type { FastifyInstance } from "fastify";
+import type { ZodTypeProvider } from "fastify-type-provider-zod";
+import { z } from "zod";
+import { parseSandboxId } from "../src/e2b/ids.ts";
+import { checkConnectOptions, checkSandboxOptions, checkTimeout } from "../src/e2b/sandbox-options.ts";
+import {
+  ApiError,
+  ConnectSandbox,
+  ConnectSandboxV2,
+  NewSandbox,
+  NewSandboxV2,
+  Sandbox,
+  SandboxDetail,
+  SandboxParams,
+  SandboxRefreshRequest,
+  SandboxTimeoutRequest,
+} from "../src/e2b/schemas.ts";
+import { parseTemplateReference } from "../src/e2b/template-reference.ts";
+import { toSandbox, toSandboxDetail } from "../src/e2b/views.ts";
+import { DomainError } from "../src/errors.ts";
+import type { Runtime } from "../src/runtime/runtime.ts";
+
+export interface SandboxRoutesDeps {
+  readonly runtime: Runtime;
+  /** The longest a client may ask for. */
+  readonly maxTimeoutMs: number;
+}
+
+/** What E2B's two generations of routes take when the client says nothing. */
+const defaultTimeoutSeconds = { v1: 15, v2: 300 } as const;
+/** A refresh is good for at least this long. */
+const minRefreshSeconds = 15;
+const noContent = z.null().describe("done");
+
+export async function sandboxRoutes(
+  scope: FastifyInstance,
+  { runtime, maxTimeoutMs }: SandboxRoutesDeps,
+): Promise<void> {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
+  const created = { 201: Sandbox, "4xx": ApiError, "5xx": ApiError };
+  const connected = { 200: Sandbox.describe("was running"), 201: Sandbox.describe("was resumed"), "4xx": ApiError };
+  const done = { 204: noContent, "4xx": ApiError };
+
+  async function create(body: NewSandbox, route: "v1" | "v2"): Promise<Sandbox> {
+    const template = parseTemplateReference(body.templateID);
+    const timeoutSeconds = body.timeout ?? defaultTimeoutSeconds[route];
+    if (timeoutSeconds <= 0) throw new DomainError("invalid_argument", "Timeout must be greater than 0");
+    const timeoutMs = checkTimeout(timeoutSeconds, maxTimeoutMs);
+    checkSandboxOptions(body, route);
+    const view = await runtime.createSandbox({
+      template,
+      timeoutMs,
+      metadata: body.metadata ?? {},
+      envs: body.envVars ?? {},
+      allowInternetAccess: body.allow_internet_access ?? true,
+    });
+    return toSandbox(view);
+  }
+
+  async function connect(sandboxID: string, seconds: number, options: { memory?: boolean | null | undefined }) {
+    const id = parseSandboxId(sandboxID);
+    const timeoutMs = checkTimeout(seconds, maxTimeoutMs);
+    checkConnectOptions(options);
+    const { view, resumed } = await runtime.connectSandbox(id, timeoutMs);
+    return { status: resumed ? 201 : 200, sandbox: toSandbox(view) } as const;
+  }
+
+  app.post("/sandboxes", { schema: { body: NewSandbox, response: created } }, async (request, reply) =>
+    reply.code(201).send(await create(request.body, "v1")),
+  );
+
+  app.post("/v2/sandboxes", { schema: { body: NewSandboxV2, response: created } }, async (request, reply) =>
+    reply.code(201).send(await create(request.body, "v2")),
+  );
+
+  app.post(
+    "/sandboxes/:sandboxID/connect",
+    { schema: { params: SandboxParams, body: ConnectSandbox, response: connected } },
+    async ({ params, body }, reply) => {
+      const { status, sandbox } = await connect(params.sandboxID, body.timeout, body);
+      return reply.code(status).send(sandbox);
+    },
+  );
+
+  app.post(
+    "/v2/sandboxes/:sandboxID/connect",
+    { schema: { params: SandboxParams, body: ConnectSandboxV2, response: connected } },
+    async ({ params, body }, reply) => {
+      const seconds = body?.timeout ?? defaultTimeoutSeconds.v2;
+      const { status, sandbox } = await connect(params.sandboxID, seconds, body ?? {});
+      return reply.code(status).send(sandbox);
+    },
+  );
+
+  app.get(
+    "/sandboxes/:sandboxID",
+    { schema: { params: SandboxParams, response: { 200: SandboxDetail, "4xx": ApiError } } },
+    async ({ params }, reply) => reply.send(toSandboxDetail(runtime.getSandbox(parseSandboxId(params.sandboxID)))),
+  );
+
+  app.delete(
+    "/sandboxes/:sandboxID",
+    { schema: { params: SandboxParams, response: done } },
+    async ({ params }, reply) => {
+      await runtime.killSandbox(parseSandboxId(params.sandboxID));
+      return reply.code(204).send(null);
+    },
+  );
+
+  app.post(
+    "/sandboxes/:sandboxID/timeout",
+    { schema: { params: SandboxParams, body: SandboxTimeoutRequest, response: done } },
+    async ({ params, body }, reply) => {
+      const timeoutMs = Math.min(body.timeout * 1000, maxTimeoutMs);
+      await runtime.setSandboxTimeout(parseSandboxId(params.sandboxID), timeoutMs);
+      return reply.code(204).send(null);
+    },
+  );
+
+  app.post(
+    "/sandboxes/:sandboxID/refreshes",
+    { schema: { params: SandboxParams, body: SandboxRefreshRequest, response: done } },
+    async ({ params, body }, reply) => {
+      const durationMs = Math.max(body?.duration ?? 0, minRefreshSeconds) * 1000;
+      await runtime.refreshSandbox(parseSandboxId(params.sandboxID), Math.min(durationMs, maxTimeoutMs));
+      return reply.code(204).send(null);
+    },
+  );
+}

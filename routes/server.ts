@@ -1,0 +1,126 @@
+/**
+ * Builds the HTTP server: both planes on one port, one shape of errors, checks that hold for every request. Listening is
+ * the caller's. Tests use `inject`.
+ */
+import swagger from "@fastify/swagger";
+import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } from "fastify";
+import { jsonSchemaTransform, jsonSchemaTransformObject, validatorCompiler } from "fastify-type-provider-zod";
+import type { Runtime } from "../src/runtime/runtime.ts";
+import { type ApiKeyCheck, authenticate } from "./authentication.ts";
+import { handleClientError, handleError, sendError } from "./errors.ts";
+import { isKnownHost } from "./host-check.ts";
+import { observabilityRoutes } from "./observability.ts";
+import { planeConstraint, planeOfRequest, routesBelongTo } from "./plane-constraint.ts";
+import { sandboxListings } from "./sandbox-listings.ts";
+import { sandboxRoutes } from "./sandboxes.ts";
+import { unsupportedRoutes } from "./unsupported.ts";
+
+export interface ServerConfig {
+  readonly isApiKey: ApiKeyCheck;
+  /** The longest time to live that a client may ask for. */
+  readonly maxTimeoutMs: number;
+  /** Names, besides localhost and addresses, by which clients reach the daemon. Lower case, no port. */
+  readonly hostNames?: readonly string[];
+  /** How long a client may take to send the body of a control-plane request. Default 30 s. */
+  readonly bodyTimeoutMs?: number;
+}
+
+export interface ServerDeps {
+  readonly runtime: Runtime;
+  readonly config: ServerConfig;
+  readonly log: FastifyBaseLogger;
+  readonly metricsText: () => Promise<string>;
+  /** Of this daemon, for `/openapi.json`. */
+  readonly version: string;
+  /** Adds the routes that go into sandboxes; they belong to the plane `data`. */
+  readonly registerDataPlane?: (app: FastifyInstance) => Promise<void>;
+}
+
+/** The control plane's bodies are small. The data plane streams its own. */
+const bodyLimitBytes = 1024 * 1024;
+const defaultBodyTimeoutMs = 30_000;
+
+/** A server with every route, not yet listening. */
+export function buildServer(deps: ServerDeps): FastifyInstance {
+  const app = fastify({
+    loggerInstance: deps.log,
+    // Clients poll; what happens to sandboxes is logged where it happens.
+    logController: new LogController({ disableRequestLogging: true }),
+    bodyLimit: bodyLimitBytes,
+    forceCloseConnections: true,
+    // While the daemon stops, the runtime refuses new work in the body that clients understand.
+    return503OnClosing: false,
+    routerOptions: { constraints: { plane: planeConstraint } },
+    frameworkErrors: handleError,
+    clientErrorHandler: handleClientError,
+  });
+  app.setErrorHandler(handleError);
+  app.setValidatorCompiler(validatorCompiler);
+  // Answers are made by typed functions: describing them is the schemas' job, checking them again is nobody's.
+  app.setSerializerCompiler(() => JSON.stringify);
+  checkEveryRequest(app, new Set(deps.config.hostNames));
+  app.register(swagger, {
+    openapi: {
+      openapi: "3.1.0",
+      info: { title: "firkin", description: "E2B's control plane, as this daemon serves it", version: deps.version },
+      components: { securitySchemes: { ApiKeyAuth: { type: "apiKey", in: "header", name: "X-API-Key" } } },
+      security: [{ ApiKeyAuth: [] }],
+    },
+    transform: jsonSchemaTransform,
+    transformObject: jsonSchemaTransformObject,
+  });
+  app.register(async (scope) => controlPlane(scope, deps));
+  const { registerDataPlane } = deps;
+  if (registerDataPlane) app.register(async (scope) => registerDataPlane(scope));
+  return app;
+}
+
+/** Holds on both planes, and where no route is. */
+function checkEveryRequest(app: FastifyInstance, hostNames: ReadonlySet<string>): void {
+  app.addHook("onRequest", async (request, reply) => {
+    if (!isKnownHost(request.headers.host, hostNames)) {
+      return sendError(reply, 421, "This Host is none of this daemon's names: use localhost or its address.");
+    }
+    const plane = planeOfRequest(request.raw);
+    if (plane.plane !== "bad") return undefined;
+    if (plane.status === 401) return sendError(reply, 401, plane.message);
+    return reply.code(plane.status).type("text/plain; charset=utf-8").send(plane.message);
+  });
+  app.setNotFoundHandler((request, reply) => {
+    const path = request.url.split("?", 1)[0] ?? "";
+    return sendError(reply, 404, `There is no ${request.method} ${path}`);
+  });
+}
+
+async function controlPlane(scope: FastifyInstance, deps: ServerDeps): Promise<void> {
+  const { runtime, config, metricsText } = deps;
+  routesBelongTo(scope, "control");
+  acceptEmptyJson(scope);
+  scope.addHook("onRequest", async (request) => authenticate(request, config.isApiKey));
+  boundBodyTime(scope, config.bodyTimeoutMs ?? defaultBodyTimeoutMs);
+  await scope.register(sandboxListings, { runtime });
+  await scope.register(sandboxRoutes, { runtime, maxTimeoutMs: config.maxTimeoutMs });
+  await scope.register(unsupportedRoutes);
+  await scope.register(observabilityRoutes, { runtime, metricsText });
+}
+
+/** Many bodies are optional, and clients announce JSON that then does not come. Nothing but JSON is read. */
+function acceptEmptyJson(scope: FastifyInstance): void {
+  const parseJson = scope.getDefaultJsonParser("error", "error");
+  scope.removeAllContentTypeParsers();
+  scope.addContentTypeParser<string>("application/json", { parseAs: "string" }, (request, body, done) => {
+    if (body === "") done(null, undefined);
+    else void parseJson(request, body, done);
+  });
+}
+
+/** A client that stops in the middle of a body must not keep its connection for ever. */
+function boundBodyTime(scope: FastifyInstance, timeoutMs: number): void {
+  scope.addHook("preParsing", ({ raw }, _reply, _payload, done) => {
+    if (raw.headers["content-length"] !== undefined || raw.headers["transfer-encoding"] !== undefined) {
+      const timer = setTimeout(() => raw.destroy(), timeoutMs);
+      raw.once("close", () => clearTimeout(timer));
+    }
+    done();
+  });
+}

@@ -1,0 +1,79 @@
+/**
+ * E2B's routes that this daemon does not serve yet, each with what it is for. They answer 501, so that a client learns
+ * what is missing instead of guessing from a 404. A route that is built leaves this table.
+ */
+import type { FastifyInstance, HTTPMethods } from "fastify";
+import { DomainError } from "../src/errors.ts";
+
+const pause = "Pausing and resuming sandboxes";
+const snapshots = "Snapshots of sandboxes";
+const logs = "Sandbox logs";
+const templates = "Building and managing templates";
+const tags = "Template tags";
+const volumes = "Volumes";
+const secrets = "Secrets";
+const teams = "Teams";
+const nodes = "Nodes";
+const administration = "Administration";
+const keys = "Managing API keys";
+const tokens = "Access tokens";
+const events = "Events and webhooks";
+
+const routes: readonly (readonly [methods: HTTPMethods | readonly HTTPMethods[], path: string, feature: string])[] = [
+  ["POST", "/sandboxes/:sandboxID/pause", pause],
+  ["POST", "/sandboxes/:sandboxID/resume", pause],
+  ["POST", "/sandboxes/:sandboxID/fork", "Forking sandboxes"],
+  ["PUT", "/sandboxes/:sandboxID/network", "Network rules"],
+  ["POST", "/sandboxes/:sandboxID/snapshots", snapshots],
+  ["GET", "/snapshots", snapshots],
+  ["GET", "/sandboxes/:sandboxID/logs", logs],
+  ["GET", "/v2/sandboxes/:sandboxID/logs", logs],
+  ["POST", "/v3/templates", templates],
+  [["GET", "POST"], "/v2/templates", templates],
+  [["GET", "POST"], "/templates", templates],
+  [["GET", "POST", "DELETE", "PATCH"], "/templates/:templateID", templates],
+  ["PATCH", "/v2/templates/:templateID", templates],
+  ["GET", "/templates/:templateID/files/:hash", templates],
+  ["POST", "/templates/:templateID/builds/:buildID", templates],
+  ["POST", "/v2/templates/:templateID/builds/:buildID", templates],
+  ["GET", "/templates/:templateID/builds/:buildID/status", templates],
+  ["GET", "/templates/:templateID/builds/:buildID/logs", templates],
+  ["GET", "/templates/aliases/:alias", templates],
+  [["POST", "DELETE"], "/templates/tags", tags],
+  ["GET", "/templates/:templateID/tags", tags],
+  [["GET", "POST"], "/volumes", volumes],
+  [["GET", "DELETE"], "/volumes/:volumeID", volumes],
+  [["GET", "PATCH", "DELETE"], "/volumecontent/:volumeID/path", volumes],
+  [["GET", "POST"], "/volumecontent/:volumeID/dir", volumes],
+  [["GET", "PUT"], "/volumecontent/:volumeID/file", volumes],
+  [["GET", "POST"], "/secrets", secrets],
+  [["GET", "POST", "DELETE"], "/secrets/:secretID", secrets],
+  ["GET", "/teams", teams],
+  ["GET", "/teams/:teamID/metrics", teams],
+  ["GET", "/teams/:teamID/metrics/max", teams],
+  ["GET", "/nodes", nodes],
+  [["GET", "POST"], "/nodes/:nodeID", nodes],
+  ["POST", "/admin/teams/:teamID/sandboxes/kill", administration],
+  ["GET", "/admin/sandboxes/running-counts", administration],
+  ["POST", "/admin/teams/:teamID/builds/cancel", administration],
+  ["POST", "/admin/teams/:teamID/api-keys", administration],
+  ["DELETE", "/admin/teams/:teamID/api-keys/:apiKeyID", administration],
+  [["GET", "POST"], "/api-keys", keys],
+  [["PATCH", "DELETE"], "/api-keys/:apiKeyID", keys],
+  ["POST", "/access-tokens", tokens],
+  ["DELETE", "/access-tokens/:accessTokenID", tokens],
+  ["GET", "/events/sandboxes", events],
+  ["GET", "/events/sandboxes/:sandboxID", events],
+  [["GET", "POST"], "/events/webhooks", events],
+  [["GET", "PATCH", "DELETE"], "/events/webhooks/:webhookID", events],
+];
+
+export async function unsupportedRoutes(app: FastifyInstance): Promise<void> {
+  for (const [methods, url, feature] of routes) {
+    // Refused before the body is read, which may be of a kind that nobody here parses.
+    const refuse = async () => {
+      throw new DomainError("unsupported", `${feature}: not supported by this daemon yet.`, { feature });
+    };
+    app.route({ method: [methods].flat(), url, schema: { hide: true }, onRequest: refuse, handler: refuse });
+  }
+}

@@ -1,0 +1,95 @@
+/**
+ * What a client may ask of a new sandbox: the order and the words of E2B's own checks, then the options that nothing
+ * here can honour yet. Those are refused by name; their default values, which SDKs always send, pass.
+ */
+import { DomainError } from "../errors.ts";
+import type { NewSandbox } from "./schemas.ts";
+
+interface UnsupportedOption {
+  readonly option: string;
+  readonly isAskedFor: (body: NewSandbox) => boolean;
+  readonly why: string;
+}
+
+const noPause = "sandboxes cannot be paused yet";
+const noNetworkRules = "there are no network rules yet";
+
+const unsupportedOptions: readonly UnsupportedOption[] = [
+  { option: "autoPause", isAskedFor: (body) => body.autoPause === true, why: noPause },
+  { option: "autoResume", isAskedFor: (body) => body.autoResume?.enabled === true, why: noPause },
+  {
+    option: "allow_internet_access: false",
+    isAskedFor: (body) => body.allow_internet_access === false,
+    why: noNetworkRules,
+  },
+  {
+    option: "network.allowPublicTraffic: false",
+    isAskedFor: ({ network }) => network?.allowPublicTraffic === false,
+    why: "there are no traffic access tokens yet",
+  },
+  { option: "network.allowOut", isAskedFor: ({ network }) => hasAny(network?.allowOut), why: noNetworkRules },
+  { option: "network.denyOut", isAskedFor: ({ network }) => hasAny(network?.denyOut), why: noNetworkRules },
+  { option: "network.rules", isAskedFor: ({ network }) => hasAny(network?.rules), why: noNetworkRules },
+  { option: "network.egressProxy", isAskedFor: ({ network }) => network?.egressProxy != null, why: noNetworkRules },
+  {
+    option: "network.maskRequestHost",
+    isAskedFor: ({ network }) => Boolean(network?.maskRequestHost),
+    why: "ports of sandboxes are not served yet",
+  },
+  {
+    option: "network.httpsPorts",
+    isAskedFor: ({ network }) => hasAny(network?.httpsPorts),
+    why: "ports of sandboxes are not served yet",
+  },
+  { option: "volumeMounts", isAskedFor: (body) => hasAny(body.volumeMounts), why: "there are no volumes yet" },
+  { option: "mcp", isAskedFor: (body) => hasAny(body.mcp), why: "there is no MCP gateway yet" },
+  { option: "iam", isAskedFor: (body) => hasAny(body.iam?.tokens), why: "there are no identity tokens yet" },
+];
+
+/**
+ * Refuses what E2B refuses, and what this daemon cannot do yet.
+ * @param route whether the body came to `/sandboxes`, where a sandbox is secured only when the client says so
+ * @throws DomainError `invalid_argument` for a contradiction, `unsupported` naming the option and why
+ */
+export function checkSandboxOptions(body: NewSandbox, route: "v1" | "v2"): void {
+  if (body.autoPauseMemory === false) {
+    if (body.autoResume?.enabled) throw contradiction("autoPauseMemory: false cannot be combined with autoResume");
+    if (!body.autoPause) throw contradiction("autoPauseMemory: false needs autoPause: true");
+  }
+  if (route === "v1" && body.network?.allowPublicTraffic === false && body.secure !== true) {
+    throw contradiction("network.allowPublicTraffic: false needs secure: true");
+  }
+  for (const { option, isAskedFor, why } of unsupportedOptions) {
+    if (isAskedFor(body)) throw unsupportedOption(option, why);
+  }
+}
+
+/**
+ * Refuses to resume without the memory, which would be a reboot.
+ * @throws DomainError `unsupported`
+ */
+export function checkConnectOptions(body: { readonly memory?: boolean | null | undefined }): void {
+  if (body.memory === false) throw unsupportedOption("memory: false", "sandboxes are only ever restored, never booted");
+}
+
+/**
+ * The time to live of a new or connected sandbox, in milliseconds.
+ * @throws DomainError `invalid_argument` in E2B's words
+ */
+export function checkTimeout(seconds: number, maxTimeoutMs: number): number {
+  const timeoutMs = seconds * 1000;
+  if (timeoutMs <= maxTimeoutMs) return timeoutMs;
+  throw new DomainError("invalid_argument", `Timeout cannot be greater than ${maxTimeoutMs / 3_600_000} hours`);
+}
+
+function hasAny(value: readonly unknown[] | Readonly<Record<string, unknown>> | null | undefined): boolean {
+  return value != null && Object.keys(value).length > 0;
+}
+
+function contradiction(message: string): DomainError {
+  return new DomainError("invalid_argument", message);
+}
+
+function unsupportedOption(option: string, why: string): DomainError {
+  return new DomainError("unsupported", `The option ${option} is not supported: ${why}.`, { option });
+}

@@ -1,0 +1,173 @@
+/**
+ * Bodies, queries and answers of the control plane that this daemon serves (reference, appendix A and 1.1), in E2B's own
+ * spelling. Requests are parsed with them; answers only described, for `/openapi.json`.
+ */
+import { z } from "zod";
+
+/** A null stands for "left out": some clients send every field. */
+const seconds = z.int32();
+const text = z.string();
+
+/** Ends up in environments of the guest, where neither can be written down otherwise. */
+const variableName = text.regex(/^[^=\0]+$/, "must not be empty and must have no '=' and no NUL");
+const variableValue = text.regex(/^[^\0]*$/, "must have no NUL");
+
+export const SandboxMetadata = z.record(text, text);
+export const EnvVars = z.record(variableName, variableValue);
+export const SandboxState = z.enum(["running", "paused"]);
+
+const SandboxNetworkConfig = z.object({
+  allowPublicTraffic: z.boolean().nullish(),
+  allowOut: z.array(text).nullish(),
+  denyOut: z.array(text).nullish(),
+  egressProxy: z.looseObject({}).nullish(),
+  maskRequestHost: text.nullish(),
+  rules: z.record(text, z.unknown()).nullish(),
+  httpsPorts: z.array(z.int32()).nullish(),
+});
+
+/** `POST /v2/sandboxes`. */
+export const NewSandboxV2 = z
+  .object({
+    templateID: text,
+    timeout: seconds.nullish().describe("seconds; default 300, on /sandboxes 15"),
+    autoPause: z.boolean().nullish(),
+    autoPauseMemory: z.boolean().nullish(),
+    autoResume: z.object({ enabled: z.boolean() }).nullish(),
+    allow_internet_access: z.boolean().nullish(),
+    network: SandboxNetworkConfig.nullish(),
+    metadata: SandboxMetadata.nullish(),
+    envVars: EnvVars.nullish(),
+    mcp: z.record(text, z.unknown()).nullish(),
+    iam: z.looseObject({ tokens: z.record(text, z.unknown()).nullish() }).nullish(),
+    volumeMounts: z.array(z.looseObject({ name: text, path: text })).nullish(),
+  })
+  .meta({ id: "NewSandboxV2" });
+export type NewSandboxV2 = z.infer<typeof NewSandboxV2>;
+
+/** `POST /sandboxes`. */
+export const NewSandbox = NewSandboxV2.extend({
+  secure: z.boolean().nullish().describe("every sandbox is secured, whatever this says"),
+}).meta({ id: "NewSandbox" });
+export type NewSandbox = z.infer<typeof NewSandbox>;
+
+const sandboxTime = seconds.min(0);
+
+export const ConnectSandbox = z
+  .object({ timeout: sandboxTime, memory: z.boolean().nullish() })
+  .meta({ id: "ConnectSandbox" });
+export const ConnectSandboxV2 = z
+  .object({ timeout: sandboxTime.nullish().describe("seconds; default 300"), memory: z.boolean().nullish() })
+  .nullish()
+  .meta({ id: "ConnectSandboxV2" });
+export const SandboxTimeoutRequest = z.object({ timeout: sandboxTime }).meta({ id: "SandboxTimeoutRequest" });
+export const SandboxRefreshRequest = z
+  .object({ duration: seconds.min(0).max(3600).nullish() })
+  .nullish()
+  .meta({ id: "SandboxRefreshRequest" });
+
+export const SandboxParams = z.object({ sandboxID: text });
+
+/** Arrays in queries come joined with commas, or as one parameter many times. */
+const list = z
+  .union([text, z.array(text)])
+  .transform((value) => (Array.isArray(value) ? value : [value]).flatMap((part) => part.split(",")));
+
+export const ListSandboxesQueryV1 = z.object({ metadata: text.optional() });
+
+export const maxPageSize = 100;
+export const ListSandboxesQueryV2 = z.object({
+  metadata: text.optional(),
+  state: list.pipe(z.array(SandboxState)).optional(),
+  order: z.enum(["asc", "desc"]).default("desc"),
+  startedAfter: z.iso.datetime({ offset: true }).optional(),
+  template: text.optional(),
+  nextToken: text.optional(),
+  limit: z.coerce.number().int().min(1).default(maxPageSize),
+});
+
+/** Unix seconds. */
+const instant = z.coerce.number().int().min(0);
+export const SandboxMetricsQuery = z.object({ start: instant.optional(), end: instant.optional() });
+export const SandboxesMetricsQuery = z.object({ sandbox_ids: list.pipe(z.array(text).max(100)) });
+
+export const Sandbox = z
+  .object({
+    templateID: text,
+    sandboxID: text,
+    alias: text.optional(),
+    clientID: text,
+    envdVersion: text,
+    envdAccessToken: text,
+    domain: text.nullable(),
+  })
+  .meta({ id: "Sandbox" });
+export type Sandbox = z.infer<typeof Sandbox>;
+
+export const ListedSandbox = z
+  .object({
+    templateID: text,
+    alias: text.optional(),
+    sandboxID: text,
+    clientID: text,
+    startedAt: text,
+    endAt: text,
+    cpuCount: z.int32(),
+    memoryMB: z.int32(),
+    diskSizeMB: z.int32(),
+    metadata: SandboxMetadata,
+    state: SandboxState,
+    envdVersion: text,
+    volumeMounts: z.array(z.object({ name: text, path: text })),
+  })
+  .meta({ id: "ListedSandbox" });
+export type ListedSandbox = z.infer<typeof ListedSandbox>;
+
+export const SandboxDetail = ListedSandbox.extend({
+  envdAccessToken: text,
+  allowInternetAccess: z.boolean(),
+  domain: text.nullable(),
+  lifecycle: z.object({ autoResume: z.boolean(), onTimeout: z.enum(["kill", "pause"]) }),
+}).meta({ id: "SandboxDetail" });
+export type SandboxDetail = z.infer<typeof SandboxDetail>;
+
+export const SandboxMetric = z
+  .object({
+    timestamp: text,
+    timestampUnix: z.int(),
+    cpuCount: z.int32(),
+    cpuUsedPct: z.number(),
+    memUsed: z.int(),
+    memTotal: z.int(),
+    memCache: z.int(),
+    diskUsed: z.int(),
+    diskTotal: z.int(),
+  })
+  .meta({ id: "SandboxMetric" });
+export type SandboxMetric = z.infer<typeof SandboxMetric>;
+
+/** The newest sample of each sandbox that has one. */
+export const SandboxesWithMetrics = z
+  .object({ sandboxes: z.record(text, SandboxMetric) })
+  .meta({ id: "SandboxesWithMetrics" });
+
+/** Not E2B's: the latency samples of this daemon, by span. */
+export const Benchmarks = z
+  .object({
+    benchmarks: z.array(
+      z.object({
+        span: text,
+        engine: text,
+        acceleration: text,
+        n: z.int(),
+        p50Ms: z.number(),
+        p90Ms: z.number(),
+        p95Ms: z.number(),
+        p99Ms: z.number(),
+      }),
+    ),
+  })
+  .meta({ id: "Benchmarks" });
+
+/** `Error`, in E2B's specification. */
+export const ApiError = z.object({ code: z.int32(), message: text, error_code: text.optional() }).meta({ id: "Error" });

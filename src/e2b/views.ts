@@ -1,0 +1,91 @@
+/** A sandbox as E2B's clients know it: field by field from the runtime's view. Pure. */
+import type { SandboxMetricSample, SandboxView } from "../runtime/runtime.ts";
+import type { SandboxRecord } from "../types.ts";
+import type { ListedSandbox, Sandbox, SandboxDetail, SandboxMetric } from "./schemas.ts";
+
+/** The version whose abilities the guest agent has: clients switch features by it (reference 2.7). */
+export const envdVersion = "0.6.13";
+/** Means nothing any more, but clients require one. */
+const clientID = "6532622b";
+
+/** The answer to create and connect. */
+export function toSandbox({ record, accessToken }: SandboxView): Sandbox {
+  return {
+    templateID: record.templateId,
+    sandboxID: record.id,
+    ...aliasOf(record),
+    clientID,
+    envdVersion,
+    envdAccessToken: accessToken,
+    domain: null,
+  };
+}
+
+/** A row of a listing. */
+export function toListedSandbox({ record, state }: SandboxView): ListedSandbox {
+  return {
+    templateID: record.templateId,
+    ...aliasOf(record),
+    sandboxID: record.id,
+    clientID,
+    startedAt: toTime(record.startedAtMs),
+    endAt: toTime(record.endAtMs),
+    cpuCount: record.shape.vcpuCount,
+    memoryMB: record.shape.memoryMiB,
+    diskSizeMB: record.shape.diskMiB,
+    metadata: record.metadata,
+    state,
+    envdVersion,
+    volumeMounts: [],
+  };
+}
+
+/** All there is to know. */
+export function toSandboxDetail(view: SandboxView): SandboxDetail {
+  return {
+    ...toListedSandbox(view),
+    envdAccessToken: view.accessToken,
+    allowInternetAccess: view.record.allowInternetAccess,
+    domain: null,
+    lifecycle: { autoResume: false, onTimeout: "kill" },
+  };
+}
+
+export function toSandboxMetric(sample: SandboxMetricSample): SandboxMetric {
+  return {
+    timestamp: toTime(sample.atMs),
+    timestampUnix: Math.floor(sample.atMs / 1000),
+    cpuCount: sample.cpuCount,
+    cpuUsedPct: sample.cpuUsedPercent,
+    memUsed: sample.memUsedBytes,
+    memTotal: sample.memTotalBytes,
+    memCache: sample.memCacheBytes,
+    diskUsed: sample.diskUsedBytes,
+    diskTotal: sample.diskTotalBytes,
+  };
+}
+
+/** Rows as JSON, by view: polled listings cost next to nothing, and a changed sandbox has a new view. */
+const listedJson = new WeakMap<SandboxView, string>();
+
+/** A whole listing as JSON. */
+export function listedSandboxesJson(views: readonly SandboxView[]): string {
+  return `[${views.map(toListedJson).join(",")}]`;
+}
+
+function toListedJson(view: SandboxView): string {
+  const known = listedJson.get(view);
+  if (known !== undefined) return known;
+  const json = JSON.stringify(toListedSandbox(view));
+  listedJson.set(view, json);
+  return json;
+}
+
+/** RFC 3339, UTC, milliseconds. */
+function toTime(atMs: number): string {
+  return new Date(atMs).toISOString();
+}
+
+function aliasOf({ templateAlias }: SandboxRecord): { alias?: string } {
+  return templateAlias === null ? {} : { alias: templateAlias };
+}

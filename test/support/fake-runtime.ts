@@ -1,0 +1,157 @@
+/** A runtime without machines: sandboxes are rows in memory, time stands still unless a test moves it. */
+import { newSandboxId } from "../../src/e2b/ids.ts";
+import { DomainError } from "../../src/errors.ts";
+import type { EngineInfo } from "../../src/machine/driver.ts";
+import type {
+  BenchmarkSummary,
+  CreateSandboxRequest,
+  ListSandboxesPage,
+  ListSandboxesQuery,
+  Runtime,
+  SandboxMetricSample,
+  SandboxView,
+} from "../../src/runtime/runtime.ts";
+import type { SandboxRecord } from "../../src/types.ts";
+
+const supported = { supported: true } as const;
+const templateId = "rki5dems9wqfm4r03t7g";
+
+export class FakeRuntime implements Runtime {
+  readonly engine: EngineInfo = {
+    engine: "fake",
+    version: "1",
+    acceleration: "none",
+    abilities: { memorySnapshot: supported, fanOut: supported, pause: supported, network: supported },
+  };
+  nowMs = Date.parse("2026-01-01T00:00:00.000Z");
+  /** Thrown by the next call, once. */
+  nextError: unknown;
+  /** What was asked for, newest last. */
+  readonly created: CreateSandboxRequest[] = [];
+  readonly samples = new Map<string, SandboxMetricSample[]>();
+  readonly #views = new Map<string, SandboxView>();
+
+  async createSandbox(request: CreateSandboxRequest): Promise<SandboxView> {
+    this.#mayFail();
+    const { name, tag = "default" } = request.template;
+    if (!this.findTemplate(name)) throw new DomainError("not_found", `template '${name}' not found`);
+    if (tag !== "default") throw new DomainError("not_found", `tag '${tag}' does not exist for template '${name}'`);
+    this.created.push(request);
+    const record: SandboxRecord = {
+      id: newSandboxId(),
+      templateId,
+      templateAlias: "base",
+      snapshotId: "s",
+      state: "running",
+      metadata: request.metadata,
+      envs: request.envs,
+      shape: { vcpuCount: 2, memoryMiB: 512, diskMiB: 4096 },
+      allowInternetAccess: request.allowInternetAccess,
+      startedAtMs: this.nowMs,
+      endAtMs: this.nowMs + request.timeoutMs,
+      machine: null,
+      reservationId: "r",
+      endReason: null,
+    };
+    return this.#put({ record, state: "running", accessToken: `token-of-${record.id}` });
+  }
+
+  async connectSandbox(id: string, timeoutMs: number): Promise<{ view: SandboxView; resumed: boolean }> {
+    this.#mayFail();
+    const before = this.getSandbox(id);
+    const endAtMs = Math.max(before.record.endAtMs, this.nowMs + timeoutMs);
+    const record: SandboxRecord = { ...before.record, state: "running", endAtMs };
+    return { view: this.#put({ ...before, record, state: "running" }), resumed: before.state === "paused" };
+  }
+
+  getSandbox(id: string): SandboxView {
+    this.#mayFail();
+    const view = this.#views.get(id);
+    if (view) return view;
+    throw new DomainError("not_found", `Sandbox "${id}" doesn't exist or you don't have access to it`);
+  }
+
+  listSandboxes(query: ListSandboxesQuery): ListSandboxesPage {
+    this.#mayFail();
+    const sign = query.order === "asc" ? 1 : -1;
+    const wanted = Object.entries(query.metadata);
+    const matching = [...this.#views.values()]
+      .filter(({ record, state }) => {
+        if (!query.states.has(state)) return false;
+        if (query.templateId !== undefined && query.templateId !== record.templateId) return false;
+        if (query.startedAfterMs !== undefined && record.startedAtMs < query.startedAfterMs) return false;
+        return wanted.every(([key, value]) => record.metadata[key] === value);
+      })
+      .sort((a, b) => sign * comparePosition(a.record, b.record));
+    const { after } = query;
+    const rest = after ? matching.filter(({ record }) => sign * comparePosition(record, after) > 0) : matching;
+    const sandboxes = rest.slice(0, query.limit);
+    const last = sandboxes.at(-1)?.record;
+    const next = last && rest.length > sandboxes.length ? { startedAtMs: last.startedAtMs, id: last.id } : undefined;
+    return { sandboxes, next, totalRunning: matching.filter(({ state }) => state === "running").length };
+  }
+
+  async killSandbox(id: string): Promise<void> {
+    this.getSandbox(id);
+    this.#views.delete(id);
+  }
+
+  async setSandboxTimeout(id: string, timeoutMs: number): Promise<void> {
+    const view = this.getSandbox(id);
+    this.#put({ ...view, record: { ...view.record, endAtMs: this.nowMs + timeoutMs } });
+    if (timeoutMs === 0) this.#views.delete(id);
+  }
+
+  async refreshSandbox(id: string, durationMs: number): Promise<void> {
+    const view = this.getSandbox(id);
+    const endAtMs = Math.max(view.record.endAtMs, this.nowMs + durationMs);
+    this.#put({ ...view, record: { ...view.record, endAtMs } });
+  }
+
+  sandboxMetrics(id: string, range: { fromMs?: number; toMs?: number }): SandboxMetricSample[] {
+    this.getSandbox(id);
+    const { fromMs = 0, toMs = Number.MAX_SAFE_INTEGER } = range;
+    return (this.samples.get(id) ?? []).filter(({ atMs }) => atMs >= fromMs && atMs <= toMs);
+  }
+
+  findTemplate(name: string): { id: string; aliases: readonly string[] } | undefined {
+    return name === "base" || name === templateId ? { id: templateId, aliases: ["base"] } : undefined;
+  }
+
+  benchmarks(): BenchmarkSummary[] {
+    this.#mayFail();
+    const times = { p50Ms: 1, p90Ms: 2, p95Ms: 3, p99Ms: 4 };
+    return [{ span: "kill_delete", engine: "fake", acceleration: "none", n: 7, ...times }];
+  }
+
+  findSession(): undefined {}
+
+  findSessionByAccessToken(): undefined {}
+
+  liveSessions(): [] {
+    return [];
+  }
+
+  /** As if its continuation snapshot were saved. */
+  pause(id: string): void {
+    const view = this.getSandbox(id);
+    this.#put({ ...view, record: { ...view.record, state: "paused", endAtMs: this.nowMs }, state: "paused" });
+  }
+
+  #put(view: SandboxView): SandboxView {
+    this.#views.set(view.record.id, view);
+    return view;
+  }
+
+  #mayFail(): void {
+    const error = this.nextError;
+    this.nextError = undefined;
+    if (error !== undefined) throw error;
+  }
+}
+
+type Position = { readonly startedAtMs: number; readonly id: string };
+
+function comparePosition(a: Position, b: Position): number {
+  return a.startedAtMs - b.startedAtMs || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0);
+}
