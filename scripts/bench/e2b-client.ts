@@ -1,0 +1,105 @@
+/** The E2B protocol with as little client as possible, so that the daemon is measured and not an SDK. */
+import { Agent, request } from "undici";
+
+export interface BenchSandbox {
+  readonly sandboxID: string;
+  readonly envdAccessToken: string;
+}
+
+export class E2bClient {
+  readonly #url: string;
+  readonly #apiKey: string;
+  readonly #agent = new Agent({ connections: 32, headersTimeout: 120_000, bodyTimeout: 0 });
+
+  constructor(url: string, apiKey: string) {
+    this.#url = url;
+    this.#apiKey = apiKey;
+  }
+
+  async create(): Promise<BenchSandbox> {
+    return (await this.#api("POST", "/v2/sandboxes", { templateID: "base", timeout: 3600 }, 201)) as BenchSandbox;
+  }
+
+  async kill({ sandboxID }: BenchSandbox): Promise<void> {
+    await this.#api("DELETE", `/sandboxes/${sandboxID}`, undefined, 204);
+  }
+
+  async list(): Promise<BenchSandbox[]> {
+    return (await this.#api("GET", "/v2/sandboxes", undefined, 200)) as BenchSandbox[];
+  }
+
+  /** Starts a command as the SDK does, reads its stream to the end, and calls back at its first output. */
+  async command(sandbox: BenchSandbox, command: string, onFirstOutput = () => {}): Promise<void> {
+    const message = Buffer.from(
+      JSON.stringify({ process: { cmd: "/bin/bash", args: ["-l", "-c", command] }, stdin: false }),
+    );
+    const envelope = Buffer.alloc(5 + message.length);
+    envelope.writeUInt32BE(message.length, 1);
+    message.copy(envelope, 5);
+    const { statusCode, body } = await request(`${this.#url}/process.Process/Start`, {
+      method: "POST",
+      dispatcher: this.#agent,
+      headers: {
+        ...routing(sandbox),
+        "content-type": "application/connect+json",
+        "connect-protocol-version": "1",
+      },
+      body: envelope,
+    });
+    if (statusCode !== 200) throw new Error(`Start answered ${statusCode}: ${await body.text()}`);
+    let text = "";
+    let seen = false;
+    for await (const chunk of body) {
+      text += (chunk as Buffer).toString("latin1");
+      if (!seen && text.includes('"data"')) {
+        seen = true;
+        onFirstOutput();
+      }
+    }
+    if (!text.includes('"end"')) throw new Error(`the command's stream broke off: ${text}`);
+  }
+
+  async upload(sandbox: BenchSandbox, path: string, bytes: Buffer): Promise<void> {
+    const { statusCode, body } = await request(`${this.#url}/files?path=${encodeURIComponent(path)}`, {
+      method: "POST",
+      dispatcher: this.#agent,
+      headers: { ...routing(sandbox), "content-type": "application/octet-stream" },
+      body: bytes,
+    });
+    const answer = await body.text();
+    if (statusCode !== 200) throw new Error(`upload answered ${statusCode}: ${answer}`);
+  }
+
+  /** Returns the number of bytes read. */
+  async download(sandbox: BenchSandbox, path: string): Promise<number> {
+    const { body } = await request(`${this.#url}/files?path=${encodeURIComponent(path)}`, {
+      dispatcher: this.#agent,
+      headers: routing(sandbox),
+    });
+    let bytes = 0;
+    for await (const chunk of body) bytes += (chunk as Buffer).length;
+    return bytes;
+  }
+
+  async close(): Promise<void> {
+    await this.#agent.close();
+  }
+
+  async #api(method: "GET" | "POST" | "DELETE", path: string, json: unknown, expected: number): Promise<unknown> {
+    const { statusCode, body } = await request(`${this.#url}${path}`, {
+      method,
+      dispatcher: this.#agent,
+      headers: { "x-api-key": this.#apiKey, "content-type": "application/json" },
+      ...(json !== undefined && { body: JSON.stringify(json) }),
+    });
+    const text = await body.text();
+    if (statusCode !== expected) throw new Error(`${method} ${path} answered ${statusCode}: ${text}`);
+    return text === "" ? undefined : JSON.parse(text);
+  }
+}
+
+const routing = ({ sandboxID, envdAccessToken }: BenchSandbox) => ({
+  "e2b-sandbox-id": sandboxID,
+  "e2b-sandbox-port": "49983",
+  "x-access-token": envdAccessToken,
+});

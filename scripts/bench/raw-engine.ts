@@ -1,0 +1,86 @@
+/**
+ * The baseline: the same engine, snapshot and guest agent as the daemon's, driven directly. What the daemon adds is the
+ * difference.
+ */
+import { randomUUID } from "node:crypto";
+import { join } from "node:path";
+import Database from "better-sqlite3";
+import { pino } from "pino";
+import type { GuestAgent } from "../../src/guest/agent.ts";
+import { connectGuestAgent } from "../../src/guest/link.ts";
+import type { Vm, VmDriver } from "../../src/machine/driver.ts";
+import { QemuDriver } from "../../src/machine/qemu/driver.ts";
+import { readSnapshot } from "../../src/machine/snapshot-files.ts";
+import { readGuestAssets } from "../../src/template/assets.ts";
+
+const log = pino({ level: "warn" }, pino.destination(2));
+
+export interface RawMachine {
+  readonly vm: Vm;
+  readonly agent: GuestAgent;
+}
+
+export class RawEngine implements AsyncDisposable {
+  readonly driver: VmDriver;
+  readonly #snapshotFolder: string;
+
+  private constructor(driver: VmDriver, snapshotFolder: string) {
+    this.driver = driver;
+    this.#snapshotFolder = snapshotFolder;
+  }
+
+  /** Opens the engine beside a running daemon, on that daemon's base template. */
+  static async open(stateDir: string, cacheDir: string): Promise<RawEngine> {
+    const { kernel, initramfs } = await readGuestAssets(cacheDir);
+    const driver = await QemuDriver.open({
+      machinesFolder: join(stateDir, "raw"),
+      cacheFolder: cacheDir,
+      acceleration: "auto",
+      kernel,
+      initramfs,
+      log,
+    });
+    return new RawEngine(driver, baseSnapshotFolder(stateDir));
+  }
+
+  /** Restores a machine up to the agent's first answer. */
+  async restore(): Promise<RawMachine> {
+    const manifest = await readSnapshot(this.#snapshotFolder);
+    const sessionId = randomUUID().replaceAll("-", "");
+    const vm = await this.driver.restore({ sessionId, snapshotFolder: this.#snapshotFolder, manifest });
+    const agent = await connectGuestAgent(await vm.openGuestLink(), { deadlineMs: 15_000, log });
+    await agent.ping();
+    return { vm, agent };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.driver[Symbol.asyncDispose]();
+  }
+}
+
+/** Runs a command as the SDK does and waits for its end; calls back at its first output. */
+export async function rawCommand(agent: GuestAgent, command: string, onFirstOutput = () => {}): Promise<void> {
+  const process = await agent.exec({
+    command: "/bin/bash",
+    args: ["-l", "-c", command],
+    envs: {},
+    user: "user",
+    stdin: false,
+  });
+  let first = true;
+  for await (const _ of process.output) {
+    if (first) onFirstOutput();
+    first = false;
+  }
+  await process.end;
+}
+
+function baseSnapshotFolder(stateDir: string): string {
+  const db = new Database(join(stateDir, "ledger.db"), { readonly: true });
+  try {
+    const row = db.prepare("select folder from snapshots where kind = 'template' and state = 'ready'").get();
+    return (row as { folder: string }).folder;
+  } finally {
+    db.close();
+  }
+}

@@ -1,0 +1,45 @@
+/** Percentiles by nearest rank, and the rows of the bench table. */
+export interface Distribution {
+  readonly n: number;
+  readonly p50: number;
+  readonly p95: number;
+  readonly p99: number;
+}
+
+export function distributionOf(samples: readonly number[]): Distribution {
+  const sorted = [...samples].sort((a, b) => a - b);
+  const at = (p: number) => sorted[Math.max(0, Math.ceil((p / 100) * sorted.length) - 1)] ?? Number.NaN;
+  return { n: sorted.length, p50: at(50), p95: at(95), p99: at(99) };
+}
+
+/** One line of the table. Ratios and differences are the promise; absolute times vary with the machine. */
+export interface Row {
+  readonly what: string;
+  /** The goal, as design section 6 words it. */
+  readonly goal: string;
+  readonly unit: "ms" | "MB/s" | "req/s" | "MiB" | "s";
+  readonly measured: Distribution;
+  /** The same without the daemon, in the same run. */
+  readonly raw?: Distribution;
+  /** What the goal is about, e.g. `1.12 × raw`. */
+  readonly result: string;
+  readonly met: boolean;
+}
+
+const digits = (value: number) => (value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2));
+
+function cells({ n, p50, p95, p99 }: Distribution): string {
+  const shown = [digits(p50), n >= 100 ? digits(p95) : "", n >= 500 ? digits(p99) : ""].filter((text) => text !== "");
+  return `${shown.join(" / ")} (n ${n})`;
+}
+
+/** A Markdown table; p95 is shown from 100 samples on, p99 from 500. */
+export function tableOf(rows: readonly Row[]): string {
+  const header =
+    "| what | goal | measured p50 / p95 / p99 | raw | result | met |\n| --- | --- | --- | --- | --- | --- |";
+  const lines = rows.map(
+    ({ what, goal, unit, measured, raw, result, met }) =>
+      `| ${what} | ${goal} | ${cells(measured)} ${unit} | ${raw ? `${cells(raw)} ${unit}` : "–"} | ${result} | ${met ? "yes" : "no"} |`,
+  );
+  return [header, ...lines].join("\n");
+}
