@@ -1,4 +1,4 @@
-/** How the daemon itself is doing: is it there, its metrics for Prometheus, its latency samples, its own description. */
+/** How the daemon itself is doing: is it there, its metrics for Prometheus, its latency samples. */
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
@@ -27,6 +27,4 @@ export async function observabilityRoutes(scope: FastifyInstance, deps: Observab
   app.get("/benchmarks", { schema: { response: { 200: Benchmarks, "4xx": ApiError } } }, async (_request, reply) =>
     reply.send({ benchmarks: deps.runtime.benchmarks() }),
   );
-
-  app.get("/openapi.json", { schema: { hide: true } }, async (_request, reply) => reply.send(scope.swagger()));
 }

@@ -2,14 +2,14 @@
  * Builds the HTTP server: both planes on one port, one shape of errors, checks that hold for every request. Listening is
  * the caller's. Tests use `inject`.
  */
-import swagger from "@fastify/swagger";
 import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } from "fastify";
-import { jsonSchemaTransform, jsonSchemaTransformObject, validatorCompiler } from "fastify-type-provider-zod";
+import { validatorCompiler } from "fastify-type-provider-zod";
 import type { Runtime } from "../src/runtime/runtime.ts";
 import { type ApiKeyCheck, authenticate } from "./authentication.ts";
 import { handleClientError, handleError, sendError } from "./errors.ts";
 import { isKnownHost } from "./host-check.ts";
 import { observabilityRoutes } from "./observability.ts";
+import { describeRoutes } from "./openapi.ts";
 import { planeConstraint, planeOfRequest, routesBelongTo } from "./plane-constraint.ts";
 import { sandboxListings } from "./sandbox-listings.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
@@ -59,16 +59,6 @@ export function buildServer(deps: ServerDeps): FastifyInstance {
   // Answers are made by typed functions: describing them is the schemas' job, checking them again is nobody's.
   app.setSerializerCompiler(() => JSON.stringify);
   checkEveryRequest(app, new Set(deps.config.hostNames));
-  app.register(swagger, {
-    openapi: {
-      openapi: "3.1.0",
-      info: { title: "firkin", description: "E2B's control plane, as this daemon serves it", version: deps.version },
-      components: { securitySchemes: { ApiKeyAuth: { type: "apiKey", in: "header", name: "X-API-Key" } } },
-      security: [{ ApiKeyAuth: [] }],
-    },
-    transform: jsonSchemaTransform,
-    transformObject: jsonSchemaTransformObject,
-  });
   app.register(async (scope) => controlPlane(scope, deps));
   const { registerDataPlane } = deps;
   if (registerDataPlane) app.register(async (scope) => registerDataPlane(scope));
@@ -98,6 +88,7 @@ async function controlPlane(scope: FastifyInstance, deps: ServerDeps): Promise<v
   acceptEmptyJson(scope);
   scope.addHook("onRequest", async (request) => authenticate(request, config.isApiKey));
   boundBodyTime(scope, config.bodyTimeoutMs ?? defaultBodyTimeoutMs);
+  await describeRoutes(scope, deps.version);
   await scope.register(sandboxListings, { runtime });
   await scope.register(sandboxRoutes, { runtime, maxTimeoutMs: config.maxTimeoutMs });
   await scope.register(unsupportedRoutes);

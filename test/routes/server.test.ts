@@ -1,0 +1,266 @@
+import { expect, test } from "vitest";
+import { isKnownHost } from "../../routes/host-check.ts";
+import { DomainError, type ErrorCode } from "../../src/errors.ts";
+import { apiKey, openControlPlane } from "../support/control-plane.ts";
+
+const invalidKey = "Invalid API key, please visit https://e2b.dev/docs/api-key for more information.\n";
+
+test("health and, on this machine, metrics are open; nothing else is", async () => {
+  await using plane = openControlPlane();
+  const without = { "x-api-key": undefined };
+  const health = await plane.call("GET", "/health", undefined, without);
+  expect(health).toMatchObject({ status: 204, text: "", headers: { "cache-control": "no-store" } });
+  const metrics = await plane.call("GET", "/metrics", undefined, without);
+  expect(metrics).toMatchObject({ status: 200, text: "firkin_sandboxes 0\n" });
+  expect(metrics.headers["content-type"]).toBe("text/plain; version=0.0.4; charset=utf-8");
+  for (const [method, url] of [
+    ["GET", "/v2/sandboxes"],
+    ["GET", "/sandboxes"],
+    ["POST", "/sandboxes"],
+    ["POST", "/v2/sandboxes"],
+    ["GET", "/sandboxes/iaa1"],
+    ["DELETE", "/sandboxes/iaa1"],
+    ["POST", "/sandboxes/iaa1/connect"],
+    ["POST", "/sandboxes/iaa1/timeout"],
+    ["POST", "/sandboxes/iaa1/pause"],
+    ["GET", "/sandboxes/metrics"],
+    ["GET", "/benchmarks"],
+    ["GET", "/openapi.json"],
+  ] as const) {
+    const missing = await plane.call(method, url, undefined, without);
+    expect(missing).toMatchObject({ status: 401, body: { code: 401, message: expect.stringContaining(invalidKey) } });
+    const wrong = await plane.call(method, url, undefined, { "x-api-key": `e2b_${"1".repeat(40)}` });
+    expect(wrong).toMatchObject({ status: 401, body: { code: 401, message: expect.stringContaining(invalidKey) } });
+  }
+});
+
+test("metrics need the key when the peer is not this machine", async () => {
+  await using plane = openControlPlane();
+  const from = async (remoteAddress: string, headers: Record<string, string> = {}) =>
+    (await plane.app.inject({ url: "/metrics", remoteAddress, headers })).statusCode;
+  expect(await from("192.168.1.7")).toBe(401);
+  expect(await from("192.168.1.7", { "x-api-key": apiKey })).toBe(200);
+  for (const loopback of ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"]) expect(await from(loopback)).toBe(200);
+});
+
+test("the key may come as a bearer token, in any spelling of the header", async () => {
+  await using plane = openControlPlane();
+  for (const headers of [
+    { "x-api-key": undefined, authorization: `Bearer ${apiKey}` },
+    { "x-api-key": undefined, "X-API-KEY": apiKey },
+    { "x-api-key": undefined, "X-Api-Key": apiKey, origin: "https://example.com" },
+  ]) {
+    expect(await plane.call("GET", "/v2/sandboxes", undefined, headers)).toMatchObject({ status: 200 });
+  }
+});
+
+test("a page of another origin learns nothing", async () => {
+  await using plane = openControlPlane();
+  const headers = { "x-api-key": undefined, origin: "https://evil.example", "content-type": "text/plain" };
+  const answer = await plane.call("POST", "/v2/sandboxes", '{"templateID":"base"}', headers);
+  expect(answer).toMatchObject({ status: 401 });
+  const preflight = await plane.call("OPTIONS", "/v2/sandboxes", undefined, {
+    ...headers,
+    "access-control-request-method": "POST",
+    "access-control-request-headers": "x-api-key",
+  });
+  expect(preflight.status).toBe(404);
+  for (const seen of [answer, preflight]) expect(seen.headers).not.toHaveProperty("access-control-allow-origin");
+  expect(plane.runtime.created).toEqual([]);
+});
+
+test("a name that somebody gave this machine's address is refused, key or not", async () => {
+  await using plane = openControlPlane();
+  for (const url of ["/health", "/metrics", "/v2/sandboxes", "/nowhere", "/files"]) {
+    const answer = await plane.call("GET", url, undefined, { host: "rebound.example:3000" });
+    expect(answer).toMatchObject({ status: 421, body: { code: 421 } });
+  }
+});
+
+test.each([
+  ["localhost:3000", true],
+  ["LOCALHOST", true],
+  ["localhost.:3000", true],
+  ["api.localhost", true],
+  ["127.0.0.1:3000", true],
+  ["192.168.1.2", true],
+  ["[::1]:3000", true],
+  ["my.machine:3000", true],
+  ["49983-iaa1.anything.example", true],
+  ["3000-iaa1-6532622b.localhost", true],
+  [undefined, true],
+  ["", false],
+  ["evil.example", false],
+  ["localhost.evil.example", false],
+  ["127.0.0.1.evil.example", false],
+  ["[evil]", false],
+  ["x49983-iaa1.evil.example", false],
+  ["my.machine.evil", false],
+])("host %s is known: %s", (host, expected) => {
+  expect(isKnownHost(host, new Set(["my.machine"]))).toBe(expected);
+});
+
+test("a request that half names a sandbox is told so in plain text", async () => {
+  await using plane = openControlPlane();
+  const answer = await plane.call("GET", "/files", undefined, { "e2b-sandbox-id": "iaa1" });
+  expect(answer).toMatchObject({ status: 400, text: "missing header" });
+  expect(answer.headers["content-type"]).toBe("text/plain; charset=utf-8");
+  const nameless = await plane.call("GET", "/files");
+  expect(nameless).toMatchObject({ status: 401, body: { code: 401 } });
+});
+
+test("the data plane's routes join the same port and keep to their plane", async () => {
+  const { routesBelongTo } = await import("../../routes/plane-constraint.ts");
+  await using plane = openControlPlane({
+    registerDataPlane: async (app) => {
+      routesBelongTo(app, "data");
+      app.get("/health", async () => "envd");
+      app.get("/boom", async () => {
+        throw new DomainError("disk_pressure", "the disk is full");
+      });
+    },
+  });
+  const inside = { "x-api-key": undefined, "e2b-sandbox-id": "iaa1", "e2b-sandbox-port": "49983" };
+  expect(await plane.call("GET", "/health")).toMatchObject({ status: 204 });
+  expect(await plane.call("GET", "/health", undefined, inside)).toMatchObject({ status: 200, text: "envd" });
+  expect(await plane.call("GET", "/boom", undefined, inside)).toMatchObject({ status: 507, body: { code: 507 } });
+  expect(await plane.call("GET", "/v2/sandboxes", undefined, { ...inside, "x-api-key": apiKey })).toMatchObject({
+    status: 404,
+  });
+  expect((await plane.call("GET", "/openapi.json")).text).not.toContain("/boom");
+});
+
+test.each([
+  ["invalid_argument", 400],
+  ["unauthenticated", 401],
+  ["permission_denied", 403],
+  ["not_found", 404],
+  ["already_exists", 409],
+  ["invalid_state", 409],
+  ["failed_precondition", 400],
+  ["capacity_exhausted", 429],
+  ["disk_pressure", 507],
+  ["not_ready", 503],
+  ["deadline_exceeded", 504],
+  ["unsupported", 501],
+  ["machine_failed", 500],
+  ["cancelled", 499],
+  ["internal", 500],
+] satisfies [ErrorCode, number][])("%s is %i, and the message is kept", async (code, status) => {
+  await using plane = openControlPlane();
+  plane.runtime.nextError = new DomainError(code, "because");
+  const answer = await plane.call("GET", "/sandboxes/iaa1");
+  expect(answer).toMatchObject({ status, body: { code: status, message: "because" } });
+  expect(plane.errors).toHaveLength(status === 500 ? 1 : 0);
+});
+
+test("an error that nobody expected is logged once, and the client learns nothing of it", async () => {
+  await using plane = openControlPlane();
+  for (const error of [new TypeError("secret"), Object.assign(new Error("secret"), { statusCode: 418 }), "secret"]) {
+    plane.errors.length = 0;
+    plane.runtime.nextError = error;
+    const answer = await plane.call("GET", "/v2/sandboxes");
+    expect(answer).toMatchObject({ status: 500, body: { code: 500, error_code: "internal_server_error" } });
+    expect(answer.text).not.toContain("secret");
+    expect(plane.errors).toMatchObject([{ reqId: expect.any(String), method: "GET", url: "/v2/sandboxes" }]);
+    expect(JSON.stringify(plane.errors)).toContain("secret");
+  }
+});
+
+test.each([
+  ["malformed JSON", "{", "application/json", 400, "validation error: the body is not valid JSON"],
+  ["a poisoned prototype", '{"__proto__":{}}', "application/json", 400, "validation error: the body is not valid JSON"],
+  ["no JSON at all", "templateID=base", "application/x-www-form-urlencoded", 415, "the body must be JSON"],
+  ["plain text", "{}", "text/plain", 415, "the body must be JSON"],
+  ["nothing", "", "application/json", 400, "validation error: body: "],
+  ["too much", JSON.stringify({ templateID: "x".repeat(2 ** 20) }), "application/json", 413, "the body is too large"],
+  ["null", "null", "application/json", 400, "validation error: body: "],
+])("a body that is %s is refused", async (_name, body, type, status, message) => {
+  await using plane = openControlPlane();
+  const answer = await plane.call("POST", "/v2/sandboxes", body, { "content-type": type });
+  expect(answer).toMatchObject({ status, body: { code: status, message: expect.stringContaining(message) } });
+  expect(plane.errors).toEqual([]);
+});
+
+test("an unknown route and an undecodable path are told apart", async () => {
+  await using plane = openControlPlane();
+  expect(await plane.call("GET", "/nowhere?x=1")).toMatchObject({
+    status: 404,
+    body: { code: 404, message: "There is no GET /nowhere" },
+  });
+  expect(await plane.call("PATCH", "/v2/sandboxes")).toMatchObject({ status: 404, body: { code: 404 } });
+  expect(await plane.call("GET", "/sandboxes/%zz")).toMatchObject({ status: 400, body: { code: 400 } });
+  expect(await plane.call("GET", `/sandboxes/${"a".repeat(300)}`)).toMatchObject({ body: { code: 414 } });
+});
+
+test.each([
+  ["POST", "/sandboxes/iaa1/pause"],
+  ["POST", "/sandboxes/iaa1/resume"],
+  ["POST", "/sandboxes/iaa1/fork"],
+  ["PUT", "/sandboxes/iaa1/network"],
+  ["POST", "/sandboxes/iaa1/snapshots"],
+  ["GET", "/sandboxes/iaa1/logs"],
+  ["GET", "/v2/sandboxes/iaa1/logs"],
+  ["GET", "/snapshots"],
+  ["POST", "/v3/templates"],
+  ["GET", "/templates"],
+  ["GET", "/templates/aliases/base"],
+  ["DELETE", "/templates/tags"],
+  ["DELETE", "/templates/abc"],
+  ["PUT", "/volumecontent/v/file"],
+  ["GET", "/volumes"],
+  ["GET", "/secrets"],
+  ["GET", "/teams"],
+  ["POST", "/admin/teams/t/sandboxes/kill"],
+])("%s %s says that it is not served yet", async (method, url) => {
+  await using plane = openControlPlane();
+  const answer = await plane.call(method, url, method === "GET" ? undefined : "bytes", {
+    ...(method === "GET" ? {} : { "content-type": "application/octet-stream" }),
+  });
+  expect(answer).toMatchObject({
+    status: 501,
+    body: { code: 501, message: expect.stringContaining("not supported by this daemon yet") },
+  });
+});
+
+test("the daemon describes itself", async () => {
+  await using plane = openControlPlane();
+  expect((await plane.call("GET", "/benchmarks")).body).toEqual({
+    benchmarks: [
+      {
+        span: "kill_delete",
+        engine: "fake",
+        acceleration: "none",
+        n: 7,
+        p50Ms: 1,
+        p90Ms: 2,
+        p95Ms: 3,
+        p99Ms: 4,
+      },
+    ],
+  });
+  const { body } = await plane.call("GET", "/openapi.json");
+  const paths = Object.keys((body as { paths: object }).paths).sort();
+  expect(paths).toEqual([
+    "/benchmarks",
+    "/health",
+    "/sandboxes",
+    "/sandboxes/metrics",
+    "/sandboxes/{sandboxID}",
+    "/sandboxes/{sandboxID}/connect",
+    "/sandboxes/{sandboxID}/metrics",
+    "/sandboxes/{sandboxID}/refreshes",
+    "/sandboxes/{sandboxID}/timeout",
+    "/v2/sandboxes",
+    "/v2/sandboxes/{sandboxID}/connect",
+  ]);
+  expect(body).toMatchObject({
+    openapi: "3.1.0",
+    components: { schemas: { Sandbox: { required: expect.arrayContaining(["sandboxID", "envdAccessToken"]) } } },
+    paths: { "/health": { get: { responses: { 204: {} } } } },
+  });
+  const { schemas } = (body as { components: { schemas: object } }).components;
+  const used = [...JSON.stringify(body).matchAll(/"#\/components\/schemas\/(\w+)"/g)].map((match) => match[1]);
+  expect(Object.keys(schemas).sort()).toEqual([...new Set(used)].sort());
+  expect(Object.keys(schemas)).toContain("NewSandboxV2");
+});
