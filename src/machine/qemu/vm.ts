@@ -44,7 +44,7 @@ export class QemuVm implements Vm {
   readonly #log: Logger;
   /** The connection of the guest link, of which there is at most one. */
   #link: Socket | undefined;
-  /** Set by the first `terminate()`. */
+  /** The tear-down under way or done; cleared when it failed, so that it can be tried again. */
   #ending: Promise<void> | undefined;
   /** Why the guest stopped by itself, with the end of its console. */
   #guestEnd: string | undefined;
@@ -120,7 +120,10 @@ export class QemuVm implements Vm {
   }
 
   terminate(): Promise<void> {
-    this.#ending ??= this.#terminate();
+    this.#ending ??= this.#terminate().catch((error: unknown) => {
+      this.#ending = undefined;
+      throw error;
+    });
     return this.#ending;
   }
 

@@ -1,0 +1,78 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { expect, test } from "vitest";
+import {
+  endProcess,
+  identifyProcess,
+  isRunning,
+  parseProcessStat,
+  signalProcess,
+  waitUntilGone,
+} from "../../src/machine/processes.ts";
+
+async function sleeper(...command: string[]): Promise<ChildProcess & { readonly pid: number }> {
+  const [program = "sleep", ...args] = command.length > 0 ? command : ["sleep", "60"];
+  const child = spawn(program, args, { stdio: ["ignore", "pipe", "ignore"] });
+  await once(child, "spawn");
+  if (child.pid === undefined) throw new Error("no pid");
+  return child as ChildProcess & { readonly pid: number };
+}
+
+test("a command with spaces and parentheses does not shift the fields", () => {
+  const rest = ["S", ...Array.from({ length: 18 }, (_, index) => String(index)), "4242", "0"].join(" ");
+  expect(parseProcessStat(`12 (a) b (c)) ${rest}`)).toEqual({ command: "a) b (c)", state: "S", startTime: "4242" });
+});
+
+test.each(["", "12", "12 (x", "12 (x) S 1 2", ")("])("%j is no process", (text) => {
+  expect(parseProcessStat(text)).toBeUndefined();
+});
+
+test("a process is identified, found running, ended and found gone", async () => {
+  const child = await sleeper();
+  const identity = identifyProcess("vm", child.pid);
+  if (!identity) throw new Error("not identified");
+  expect(identity).toMatchObject({
+    role: "vm",
+    pid: child.pid,
+    executable: expect.stringMatching(/\/(sleep|coreutils)$/),
+  });
+  expect(isRunning(identity)).toBe(true);
+  await endProcess(identity, 1000);
+  expect(isRunning(identity)).toBe(false);
+  expect(identifyProcess("vm", child.pid)).toBeUndefined();
+  await endProcess(identity, 1000);
+});
+
+test.each([
+  ["another start time", { startTime: "1" }],
+  ["another executable", { executable: "/usr/bin/qemu-system-x86_64" }],
+  ["another hidden executable", { executable: "command:passt" }],
+])("a process with %s is never signalled", async (_, difference) => {
+  const child = await sleeper();
+  const identity = identifyProcess("network", child.pid);
+  if (!identity) throw new Error("not identified");
+  const other = { ...identity, ...difference };
+  expect(isRunning(other)).toBe(false);
+  expect(signalProcess(other, "SIGKILL")).toBe(false);
+  await endProcess(other, 0);
+  expect(isRunning(identity)).toBe(true);
+  await endProcess(identity, 0);
+});
+
+test("a process that ignores SIGTERM is killed after its grace", async () => {
+  const child = await sleeper("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done");
+  if (child.stdout) await once(child.stdout, "data");
+  const identity = identifyProcess("vm", child.pid);
+  if (!identity) throw new Error("not identified");
+  await endProcess(identity, 50);
+  expect(isRunning(identity)).toBe(false);
+});
+
+test("waiting for a process that stays ends at the deadline", async () => {
+  const child = await sleeper();
+  const identity = identifyProcess("vm", child.pid);
+  if (!identity) throw new Error("not identified");
+  expect(await waitUntilGone(identity, 10)).toBe(false);
+  await endProcess(identity, 0);
+  expect(await waitUntilGone(identity, 10)).toBe(true);
+});
