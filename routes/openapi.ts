@@ -32,5 +32,5 @@ function withOwnNames(document: Document): Document {
   const schemas = Object.entries(renamed.components.schemas)
     .filter(([name]) => isUsed(name))
     .map(([name, schema]) => [name.replace(/Input$/, ""), schema]);
-  return { ...renamed, components: { ...renamed.components, schemas: Object.fromEntries(schemas) } };
+  return Object.assign(renamed, { components: { ...renamed.components, schemas: Object.fromEntries(schemas) } });
 }
