@@ -1,0 +1,118 @@
+/** Whatever a client sends, the answer is one the API documents: never a 500, always a code and a message. */
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { type Answer, openControlPlane } from "../support/control-plane.ts";
+
+function expectDocumented(answer: Answer): void {
+  expect(answer.status).toBeLessThan(600);
+  expect(answer.status).not.toBe(500);
+  if (answer.status < 400) return;
+  expect(answer.body).toMatchObject({ code: answer.status, message: expect.any(String) });
+}
+
+const paths = [
+  "/sandboxes",
+  "/v2/sandboxes",
+  "/sandboxes/iaa1/connect",
+  "/v2/sandboxes/iaa1/connect",
+  "/sandboxes/iaa1/timeout",
+  "/sandboxes/iaa1/refreshes",
+];
+const options = [
+  "templateID",
+  "timeout",
+  "autoPause",
+  "autoPauseMemory",
+  "autoResume",
+  "secure",
+  "allow_internet_access",
+  "network",
+  "metadata",
+  "envVars",
+  "mcp",
+  "iam",
+  "volumeMounts",
+  "memory",
+  "duration",
+];
+const almostBody = fc.oneof(
+  fc.dictionary(fc.oneof(fc.constantFrom(...options), fc.string()), fc.jsonValue({ maxDepth: 3 })),
+  fc
+    .record({ timeout: fc.integer(), metadata: fc.dictionary(fc.string(), fc.string()), envVars: fc.jsonValue() })
+    .map((body) => ({ templateID: "base", ...body })),
+);
+
+test("any JSON body", async () => {
+  await using plane = openControlPlane();
+  const property = fc.asyncProperty(
+    fc.constantFrom(...paths),
+    fc.oneof(almostBody, fc.jsonValue()),
+    async (url, body) => {
+      const text = JSON.stringify(body);
+      expectDocumented(await plane.call("POST", url, text, { "content-type": "application/json" }));
+    },
+  );
+  await fc.assert(property, { numRuns: 300 });
+  expect(plane.errors).toEqual([]);
+});
+
+test("any bytes under any content type", async () => {
+  await using plane = openControlPlane();
+  const types = ["application/json", "application/json; charset=latin1", "text/plain", "x", "multipart/form-data"];
+  const property = fc.asyncProperty(
+    fc.constantFrom("POST", "PUT", "PATCH", "DELETE"),
+    fc.constantFrom(...paths, "/sandboxes/iaa1", "/nowhere"),
+    fc.constantFrom(...types),
+    fc.uint8Array(),
+    async (method, url, type, bytes) => {
+      expectDocumented(await plane.call(method, url, Buffer.from(bytes), { "content-type": type }));
+    },
+  );
+  await fc.assert(property, { numRuns: 200 });
+  expect(plane.errors).toEqual([]);
+});
+
+test("any query", async () => {
+  await using plane = openControlPlane();
+  await plane.call("POST", "/v2/sandboxes", { templateID: "base" });
+  const names = [
+    "metadata",
+    "state",
+    "order",
+    "startedAfter",
+    "template",
+    "nextToken",
+    "limit",
+    "start",
+    "sandbox_ids",
+  ];
+  const value = fc.oneof(
+    fc.string(),
+    fc.constantFrom("running", "asc", "1", "-0", "1e3", "2026-01-01T00:00:00Z", "base"),
+  );
+  const pair = fc
+    .tuple(fc.oneof(fc.constantFrom(...names), fc.string()), value)
+    .map(([name, text]) => `${encodeURIComponent(name)}=${encodeURIComponent(text)}`);
+  const query = fc.oneof(
+    fc.array(pair, { maxLength: 4 }).map((pairs) => pairs.join("&")),
+    fc.stringMatching(/^[\x21-\x7e]*$/),
+  );
+  const property = fc.asyncProperty(
+    fc.constantFrom("/v2/sandboxes", "/sandboxes", "/sandboxes/metrics", "/sandboxes/iaa1/metrics"),
+    query,
+    async (path, text) => expectDocumented(await plane.call("GET", `${path}?${text}`)),
+  );
+  await fc.assert(property, { numRuns: 300 });
+  expect(plane.errors).toEqual([]);
+});
+
+test("any id", async () => {
+  await using plane = openControlPlane();
+  const property = fc.asyncProperty(
+    fc.constantFrom("GET", "DELETE"),
+    fc.oneof(fc.string().map(encodeURIComponent), fc.stringMatching(/^[\x21-\x7e]*$/)),
+    async (method, id) => expectDocumented(await plane.call(method, `/sandboxes/${id}`)),
+  );
+  await fc.assert(property, { numRuns: 200 });
+  expect(plane.errors).toEqual([]);
+});
