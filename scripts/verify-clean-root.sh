@@ -35,12 +35,16 @@ fi
 elapsed() { awk -v since="$1" '{ printf "%.1f s", $1 - since }' /proc/uptime; }
 now() { cut -d' ' -f1 /proc/uptime; }
 
+answers() {
+  node -e "fetch('http://127.0.0.1:$port/health').then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))"
+}
+
 start_until_listening() {
   local since
   since=$(now)
   npm start -- --port "$port" >/root/daemon.log 2> >(tee -a /root/daemon.log >&2) &
   daemon=$!
-  until node -e "fetch('http://127.0.0.1:$port/health').then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))"; do
+  until answers; do
     kill -0 "$daemon" 2>/dev/null || { cat /root/daemon.log; echo "npm start has ended before it listened"; exit 1; }
     sleep 0.2
   done
@@ -50,6 +54,7 @@ start_until_listening() {
 stop() {
   kill -TERM "$daemon"
   wait "$daemon" || true
+  ! answers || { echo "the daemon still answers after npm start has ended"; exit 1; }
 }
 
 if [ "$mode" = --run ]; then
