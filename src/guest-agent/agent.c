@@ -66,8 +66,10 @@ void agent_turn(struct agent *agent, int max_wait_ms) {
   int64_t due = tick(agent, now);
   bool busy = agent->has_more || link_is_busy(&agent->link) || input_can_go_on(agent) || agent->should_exit;
   loop_wait(&agent->loop, busy ? 0 : wait_time(due, now, max_wait_ms));
+  streams_release(agent);
   link_receive(&agent->link);
   bool discarding = processes_discard(agent);
+  streams_release(agent);
   streams_serve(agent);
   link_send(&agent->link);
   agent->has_more = discarding || streams_could_go_on(agent);

@@ -108,7 +108,7 @@ static bool take_window(struct stream *stream, uint32_t bytes) {
 
 static void take_control(struct stream *stream, const struct frame *frame) {
   struct slice fields = {frame->payload + 2, frame->length - 2};
-  if (stream->work == NULL || stream->work->control == NULL || !fields_check(fields)) return;
+  if (stream->finished || stream->work == NULL || stream->work->control == NULL || !fields_check(fields)) return;
   stream->work->control(stream, get_u16(frame->payload), fields);
 }
 
@@ -126,7 +126,7 @@ static bool is_sensible(const struct frame *frame) {
   }
 }
 
-bool dispatch_frame(struct agent *agent, const struct frame *frame) {
+static bool take_frame(struct agent *agent, const struct frame *frame) {
   if (!is_sensible(frame)) return false;
   if (frame->type == FRAME_OPEN) return take_open(agent, frame);
   struct stream *stream = stream_find(agent, frame->stream);
@@ -138,4 +138,10 @@ bool dispatch_frame(struct agent *agent, const struct frame *frame) {
     case FRAME_RESET: stream_reset(stream); return true;
     default: take_control(stream, frame); return true;
   }
+}
+
+bool dispatch_frame(struct agent *agent, const struct frame *frame) {
+  bool good = take_frame(agent, frame);
+  streams_release(agent);
+  return good;
 }

@@ -10,7 +10,7 @@
 
 static void release(struct stream *stream) {
   struct helper *helper = stream->job;
-  helper->stream = NULL;
+  if (helper->stream == stream) helper->stream = NULL;
 }
 
 static const struct stream_work waiting = {.release = release};

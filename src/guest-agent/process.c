@@ -140,6 +140,7 @@ static enum turn serve(struct stream *stream) {
 
 static void release(struct stream *stream) {
   struct process *process = stream->job;
+  if (process->attached != stream) return;
   process->attached = NULL;
   process->input.uncredited = process->input.queue.length;
   if (process->state != PROCESS_ENDED) stir(process);
@@ -160,6 +161,7 @@ void process_attach(struct process *process, struct stream *stream) {
     stream_fail(process->attached, STATUS_CANCELLED, "another stream was attached to process %d", process->pid);
   }
   stop_discarding(process);
+  process->input.uncredited = process->input.queue.length;
   process->attached = stream;
   process->announced = false;
   stream_begin(stream, &process_work, process);

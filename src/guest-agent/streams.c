@@ -16,6 +16,7 @@ enum { TURNS_PER_ROUND = 64, MESSAGE_BYTES = 1024 };
 void streams_start(struct stream_table *table) {
   for (size_t i = 0; i < STREAM_BUCKETS; i++) LIST_INIT(&table->buckets[i]);
   TAILQ_INIT(&table->ready);
+  LIST_INIT(&table->finished);
   table->count = 0;
 }
 
@@ -43,6 +44,8 @@ struct stream *stream_open(struct agent *agent, uint32_t id) {
 
 static void release_work(struct stream *stream) {
   const struct stream_work *work = stream->work;
+  if (stream->awaits_release) LIST_REMOVE(stream, finished_order);
+  stream->awaits_release = false;
   stream->work = NULL;
   if (work != NULL && work->release != NULL) work->release(stream);
   stream->job = NULL;
@@ -120,6 +123,7 @@ void streams_serve(struct agent *agent) {
     TAILQ_REMOVE(&table->ready, stream, turn_order);
     stream->ready = false;
     take_turn(stream);
+    streams_release(agent);
   }
 }
 
@@ -159,8 +163,13 @@ static void finish(struct stream *stream, enum status status, const uint8_t *fie
     memcpy(stream->result, fields, length);
     stream->result_length = length;
   }
-  release_work(stream);
+  LIST_INSERT_HEAD(&stream->agent->streams.finished, stream, finished_order);
+  stream->awaits_release = true;
   stream_wake(stream);
+}
+
+void streams_release(struct agent *agent) {
+  while (!LIST_EMPTY(&agent->streams.finished)) release_work(LIST_FIRST(&agent->streams.finished));
 }
 
 void stream_finish(struct stream *stream, enum status status) { finish(stream, status, NULL, 0); }

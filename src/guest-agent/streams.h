@@ -35,7 +35,7 @@ struct stream_work {
 struct stream {
   struct agent *agent;
   uint32_t id;
-  /* NULL once there is a result. */
+  /* NULL once the stream is finished and its job released. */
   const struct stream_work *work;
   void *job;
   /* Bytes the agent may still send. */
@@ -47,12 +47,15 @@ struct stream {
   bool input_ended;
   bool ready;
   bool finished;
+  /* It is in the table's list of those. */
+  bool awaits_release;
   enum status status;
   /* Fields of the RESULT, owned; may be NULL. */
   uint8_t *result;
   size_t result_length;
   LIST_ENTRY(stream) bucket;
   TAILQ_ENTRY(stream) turn_order;
+  LIST_ENTRY(stream) finished_order;
 };
 
 enum {
@@ -64,6 +67,8 @@ enum {
 struct stream_table {
   LIST_HEAD(, stream) buckets[STREAM_BUCKETS];
   TAILQ_HEAD(stream_queue, stream) ready;
+  /* Finished streams whose jobs are not released yet. */
+  LIST_HEAD(, stream) finished;
   unsigned count;
 };
 
@@ -99,7 +104,10 @@ bool stream_can_send_event(const struct stream *stream);
 /* Sends what the agent's scratch writer holds (begun with the event's kind). */
 void stream_send_event(struct stream *stream);
 
-/* Ends the stream. The first call counts. */
+/*
+ * Ends the stream. The first call counts. The job is released when the function that was called for the stream has
+ * returned, so it may be used until then.
+ */
 void stream_finish(struct stream *stream, enum status status);
 /* The same, with the fields that were written to the agent's scratch writer after `writer_start`. */
 void stream_finish_with_scratch(struct stream *stream, enum status status);
@@ -110,6 +118,9 @@ void stream_fail_errno(struct stream *stream, int error, const char *path, const
 
 /* The host has lost interest. */
 void stream_reset(struct stream *stream);
+
+/* Releases the jobs of finished streams. To be called where no function of a stream is under way. */
+void streams_release(struct agent *agent);
 
 enum status status_of_errno(int error);
 

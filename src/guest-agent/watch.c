@@ -118,7 +118,6 @@ static void add_folder(struct watch *watch, const char *below) {
 static void add_pending(struct watch *watch) {
   char *below = watch->pending.items[--watch->pending.count];
   add_folder(watch, below);
-  /* The stream may have failed and the watch be gone; the string is ours. */
   free(below);
 }
 
