@@ -2,12 +2,12 @@
 import { posix } from "node:path";
 import { Readable } from "node:stream";
 import { createGunzip, createGzip } from "node:zlib";
-import multipart from "@fastify/multipart";
+import multipart, { type Multipart } from "@fastify/multipart";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Clock } from "../src/clock.ts";
 import { contentDispositionOf, contentTypeOf } from "../src/envd/content-types.ts";
 import { type Download, describeUpload, metadataOf, openDownload, uploadFile } from "../src/envd/files.ts";
-import { DomainError } from "../src/errors.ts";
+import { DomainError, messageOf } from "../src/errors.ts";
 import type { Session } from "../src/runtime/session.ts";
 import type { FileEntry } from "../src/types.ts";
 import { sendError } from "./errors.ts";
@@ -91,7 +91,7 @@ async function receiveParts(
 ): Promise<FileEntry[]> {
   const entries: FileEntry[] = [];
   const targets = new Set<string>();
-  for await (const part of request.parts()) {
+  for await (const part of partsOf(request)) {
     if (part.type !== "file") continue;
     const path = queryPath ?? part.filename;
     if (part.fieldname !== "file") {
@@ -105,6 +105,15 @@ async function receiveParts(
     entries.push(entry);
   }
   return entries;
+}
+
+/** Failures of the parser are the client's; what its reader throws does not pass through here. */
+async function* partsOf(request: FastifyRequest): AsyncGenerator<Multipart> {
+  try {
+    yield* request.parts();
+  } catch (error) {
+    throw unreadable(error);
+  }
 }
 
 function claimTarget(targets: Set<string>, target: string, path: string): void {
@@ -129,22 +138,31 @@ async function receiveBody(
   request.raw.pipe(unzipped);
   try {
     return await uploadFile(session, path, readableBytes(unzipped), options);
-  } catch (error) {
-    if (isZlibError(error))
-      throw new DomainError("invalid_argument", "the body is not valid gzip", {}, { cause: error });
-    throw error;
   } finally {
     unzipped.destroy();
   }
 }
 
-/** The bytes of a stream that stays usable when its reader leaves early. */
+/** The bytes of a client's stream, which stays usable when its reader leaves early. Its failures are the client's. */
 function readableBytes(stream: Readable): AsyncIterable<Uint8Array> {
-  return { [Symbol.asyncIterator]: () => stream.iterator({ destroyOnReturn: false }) };
+  return {
+    [Symbol.asyncIterator]() {
+      const iterator: AsyncIterator<Uint8Array> = stream.iterator({ destroyOnReturn: false });
+      return {
+        next: () =>
+          iterator.next().catch((error: unknown) => {
+            throw unreadable(error);
+          }),
+        return: async () => (await iterator.return?.()) ?? { done: true, value: undefined },
+      };
+    },
+  };
 }
 
-function isZlibError(error: unknown): boolean {
-  return error instanceof Error && "code" in error && typeof error.code === "string" && error.code.startsWith("Z_");
+function unreadable(error: unknown): DomainError {
+  const isGzip = error instanceof Error && "code" in error && String(error.code).startsWith("Z_");
+  const message = isGzip ? "the body is not valid gzip" : `the body cannot be read: ${messageOf(error)}`;
+  return new DomainError("invalid_argument", message, {}, { cause: error });
 }
 
 function sendDownload(reply: FastifyReply, { plan, entry, bytes }: Download): FastifyReply {
