@@ -43,10 +43,7 @@ export function stat(session: Session, path: string, user: User): Promise<EntryI
 }
 
 export function makeDirectory(session: Session, path: string, user: User): Promise<EntryInfo> {
-  const words = {
-    already_exists: `directory already exists: ${path}`,
-    not_a_directory: `path already exists but it is not a directory: ${path}`,
-  };
+  const words = { already_exists: `directory already exists: ${path}` };
   return worded(user, words, async () => toEntryInfo(await session.agent.makeDirectory(path, user)));
 }
 
