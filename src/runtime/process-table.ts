@@ -13,6 +13,8 @@ import { type ProcessDescription, RunningProcess } from "./running-process.ts";
 
 /** How long the end of a process is kept for a late Connect. */
 const KEEP_END_MS = 30_000;
+/** At most so many ends are kept, the latest ones. */
+const MAX_KEPT_ENDS = 1_024;
 const SIGKILL = 9;
 
 export type ProcessSelector = { readonly pid: number } | { readonly tag: string };
@@ -37,6 +39,8 @@ export class ProcessTable {
   readonly #clock: Clock;
   /** Live processes, and ended ones for {@link KEEP_END_MS}; a reused pid replaces the ended one. */
   readonly #byPid = new Map<number, RunningProcess>();
+  /** The ended ones of them, in the order of their ends. */
+  readonly #ended = new Set<RunningProcess>();
   /** Starts under way: the agent may list their processes before this table knows them. */
   readonly #starting = new Set<Promise<unknown>>();
   #adopting: Promise<void> | undefined;
@@ -120,9 +124,18 @@ export class ProcessTable {
 
   #forgetOldEnds(): void {
     const oldestMs = this.#clock.monotonicMs() - KEEP_END_MS;
-    for (const [pid, { state }] of this.#byPid) {
-      if (state.at === "ended" && state.atMs < oldestMs) this.#byPid.delete(pid);
+    for (const process of this.#ended) {
+      const { state } = process;
+      const isFresh = state.at === "ended" && state.atMs >= oldestMs;
+      if (isFresh && this.#ended.size <= MAX_KEPT_ENDS) return;
+      this.#ended.delete(process);
+      this.#forget(process);
     }
+  }
+
+  /** Unless its pid belongs to a newer process by now. */
+  #forget(process: RunningProcess): void {
+    if (this.#byPid.get(process.pid) === process) this.#byPid.delete(process.pid);
   }
 
   /** Attaches to every process the agent knows and this table does not. Callers at the same time share one round. */
@@ -157,7 +170,8 @@ export class ProcessTable {
     const process = new RunningProcess(attached, description, this.#clock, onFirstOutput);
     void process.settled.then(() => {
       // A lost process may well run on: forgotten here, it is adopted again once the link is back.
-      if (process.state.at === "lost" && this.#byPid.get(process.pid) === process) this.#byPid.delete(process.pid);
+      if (process.state.at === "lost") this.#forget(process);
+      else this.#ended.add(process);
     });
     // Re-inserted, so that the map stays in order of start.
     this.#byPid.delete(process.pid);
@@ -191,6 +205,7 @@ export class ProcessTable {
     const error = reason instanceof Error ? reason : new DomainError("cancelled", "the session has ended");
     for (const process of this.#byPid.values()) process.lose(error);
     this.#byPid.clear();
+    this.#ended.clear();
   }
 }
 

@@ -26,7 +26,7 @@ export type ProcessState =
 
 export class RunningProcess {
   readonly pid: number;
-  readonly description: ProcessDescription;
+  #description: ProcessDescription;
   readonly #attached: AttachedProcess;
   readonly #clock: Clock;
   /** Resolves when the state is `ended` or `lost`. */
@@ -49,7 +49,7 @@ export class RunningProcess {
     onFirstOutput: () => void = () => {},
   ) {
     this.pid = attached.pid;
-    this.description = description;
+    this.#description = description;
     this.#attached = attached;
     this.#clock = clock;
     this.#stdinOpen = description.stdin && !description.terminal;
@@ -57,6 +57,11 @@ export class RunningProcess {
       this.#resolveSettled = resolve;
     });
     void this.#pump(onFirstOutput);
+  }
+
+  /** Of a process that has ended, arguments and environment are forgotten: they may be large. */
+  get description(): ProcessDescription {
+    return this.#description;
   }
 
   get state(): ProcessState {
@@ -198,6 +203,7 @@ export class RunningProcess {
       }
     }
     this.#subscriptions.clear();
+    this.#description = { ...this.#description, args: [], envs: {} };
     this.#wakePump?.();
     this.#resolveSettled();
   }
