@@ -48,10 +48,16 @@ export async function registerDataPlane(app: FastifyInstance, deps: DataPlaneDep
     await plane.register(envdFiles, envdDeps);
     await plane.register(envdRpc, envdDeps);
   });
-  // Upgrades never become requests for the router: Node hands over the bare connection.
-  app.server.on("upgrade", (request, socket, head) =>
-    upgrade(request, socket, head, app.server.listenerCount("upgrade"), deps),
-  );
+  // Upgrades never become requests for the router: Node hands over the bare connection, and forgets it.
+  const upgraded = new Set<Duplex>();
+  app.server.on("upgrade", (request, socket, head) => {
+    upgraded.add(socket);
+    socket.once("close", () => upgraded.delete(socket));
+    upgrade(request, socket, head, app.server.listenerCount("upgrade"), deps);
+  });
+  app.addHook("preClose", async () => {
+    for (const socket of upgraded) socket.destroy();
+  });
 }
 
 /** Answers what needs no session or may not have one; lets the rest through with its session found. */

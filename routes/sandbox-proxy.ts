@@ -28,7 +28,7 @@ export async function proxyRequest(
   const connection = await dialPort(session, port);
   if (!connection) return reply.code(502).send(portClosed(session.sandboxId, port));
   reply.raw.once("close", () => connection.destroy());
-  const upstream = httpRequest(optionsFor(request.raw, connection, withoutHopByHop(request.raw)));
+  const upstream = httpRequest(optionsFor(request.raw, connection, requestHeadersOf(request.raw)));
   const answer = await answerOf(upstream, request.raw).catch((error: unknown) => {
     request.log.debug({ err: error, port }, "a port inside a sandbox did not answer in HTTP");
     connection.destroy();
@@ -121,6 +121,13 @@ function answerOf(upstream: ClientRequest, body: IncomingMessage): Promise<Incom
     upstream.on("error", reject);
     body.pipe(upstream);
   });
+}
+
+/** A body that came in chunks goes on in chunks, whatever the method: unframed it would read as another request. */
+function requestHeadersOf(request: IncomingMessage): IncomingMessage["headers"] {
+  const { expect: _, ...headers } = withoutHopByHop(request);
+  const isChunked = request.headers["transfer-encoding"] !== undefined;
+  return isChunked ? { ...headers, "transfer-encoding": "chunked" } : headers;
 }
 
 function withoutHopByHop({ headers }: IncomingMessage): IncomingMessage["headers"] {

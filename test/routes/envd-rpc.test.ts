@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { request } from "node:http";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import { callUnary, envelope, openStream } from "../support/connect-frames.ts";
@@ -352,6 +354,11 @@ describe("who may call", () => {
   test("a token alone names its sandbox, and so does the host", async () => {
     const byToken = { "x-access-token": session.accessToken };
     expect((await callUnary(plane.url, "process.Process/List", {}, byToken)).status).toBe(200);
+    const host = `49983-iaasandbox.localhost:${plane.port}`;
+    const asked = request(`${plane.url}/envs`, { headers: { host, ...byToken } });
+    asked.end();
+    const [response] = await once(asked, "response");
+    expect(response.resume().statusCode).toBe(200);
   });
 
   test("web pages may, from anywhere: preflight and exposed headers", async () => {

@@ -4,6 +4,7 @@ import { type AddressInfo, connect, createServer as createTcpServer } from "node
 import type { Duplex } from "node:stream";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
+import { serveDataPlane } from "../support/data-plane.ts";
 import { type LocalSandbox, startLocalSandbox } from "../support/local-session.ts";
 
 let sandbox: LocalSandbox;
@@ -91,6 +92,20 @@ test("a chunked body streams", async () => {
   expect(((await response.json()) as { body: string }).body.length).toBe(500_000);
 });
 
+test("a chunked body stays framed with methods that rarely have one", async () => {
+  const socket = connect(sandbox.plane.port, "127.0.0.1");
+  const head = Object.entries(named(port))
+    .map(([name, value]) => `${name}: ${value}\r\n`)
+    .join("");
+  socket.write(
+    `GET /chunked HTTP/1.1\r\nhost: localhost\r\n${head}transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n`,
+  );
+  const [data] = await once(socket, "data");
+  socket.destroy();
+  expect(String(data)).toContain("HTTP/1.1 201");
+  expect(String(data)).toContain('"te":"chunked","body":"abc"');
+});
+
 test("a closed port is a 502 that names it", async () => {
   const probe = createTcpServer().listen(0, "127.0.0.1");
   await once(probe, "listening");
@@ -137,6 +152,16 @@ test("an upgrade that the service refuses, a closed port and an unknown sandbox 
   expect(await upgradeStatus("/ws", named(1))).toBe(502);
   expect(await upgradeStatus("/ws", { ...named(port), "e2b-sandbox-id": "iaanobody" })).toBe(502);
   expect(await upgradeStatus("/ws", {})).toBe(400);
+});
+
+test("open upgrades do not keep the server from closing", async () => {
+  await using plane = await serveDataPlane([sandbox.session]);
+  const socket = connect(plane.port, "127.0.0.1");
+  socket.write(upgradeHead("/ws", named(port)));
+  await once(socket, "data");
+  const closed = once(socket, "close");
+  await plane[Symbol.asyncDispose]();
+  await closed;
 });
 
 test("open connections fall with the sandbox", async () => {
