@@ -16,16 +16,16 @@ declare module "fastify" {
 }
 
 /**
- * Lets a control-plane request through, or not. The key may come as `X-API-Key` or, as older command lines send it, as
+ * Judges a control-plane request. The key may come as `X-API-Key` or, as older command lines send it, as
  * `Authorization: Bearer`.
- * @throws DomainError `unauthenticated` in E2B's words
+ * @returns why it may not pass, `unauthenticated` in E2B's words; undefined when it may
  */
-export function authenticate(request: FastifyRequest, isApiKey: ApiKeyCheck): void {
+export function authenticate(request: FastifyRequest, isApiKey: ApiKeyCheck): DomainError | undefined {
   const { access } = request.routeOptions.config;
-  if (access === "open" || (access === "loopback" && isLoopback(request.socket.remoteAddress))) return;
+  if (access === "open" || (access === "loopback" && isLoopback(request.socket.remoteAddress))) return undefined;
   const key = keyOf(request);
-  if (key === undefined) throw refusal("There is no X-API-Key header.");
-  if (!isApiKey(key)) throw refusal("It is not this daemon's key: `npx firkin env` prints that.");
+  if (key === undefined) return refusal("There is no X-API-Key header.");
+  return isApiKey(key) ? undefined : refusal("It is not this daemon's key: `npx firkin env` prints that.");
 }
 
 function keyOf({ headers }: FastifyRequest): string | undefined {

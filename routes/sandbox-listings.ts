@@ -19,7 +19,7 @@ import {
 } from "../src/e2b/schemas.ts";
 import { parseTemplateReference } from "../src/e2b/template-reference.ts";
 import { ceilToMs } from "../src/e2b/time.ts";
-import { listedSandboxesJson, toSandboxMetric } from "../src/e2b/views.ts";
+import { listingWriter, toSandboxMetric } from "../src/e2b/views.ts";
 import { DomainError, isDomainError } from "../src/errors.ts";
 import type { ListSandboxesPage, Runtime, SandboxMetricSample } from "../src/runtime/runtime.ts";
 
@@ -30,6 +30,8 @@ export async function sandboxListings(
   { runtime }: { readonly runtime: Runtime },
 ): Promise<void> {
   const app = scope.withTypeProvider<ZodTypeProvider>();
+  const write = listingWriter();
+  const writeV1 = listingWriter();
   const listed = { 200: z.array(ListedSandbox), "4xx": ApiError };
 
   app.get("/v2/sandboxes", { schema: { querystring: ListSandboxesQueryV2, response: listed } }, (request, reply) => {
@@ -38,7 +40,7 @@ export async function sandboxListings(
     const page = findPage(runtime, query, states);
     if (states.has("running")) reply.header("x-total-running", String(page.totalRunning));
     if (page.next) reply.header("x-next-token", encodePageToken(page.next, query.order));
-    sendListing(reply, page);
+    sendJson(reply, write(page.sandboxes));
   });
 
   app.get("/sandboxes", { schema: { querystring: ListSandboxesQueryV1, response: listed } }, (request, reply) => {
@@ -48,7 +50,7 @@ export async function sandboxListings(
       order: "desc",
       limit: Number.MAX_SAFE_INTEGER,
     });
-    sendListing(reply, page);
+    sendJson(reply, writeV1(page.sandboxes));
   });
 
   app.get(
@@ -107,9 +109,9 @@ function findTemplate(runtime: Runtime, text: string): { readonly id: string } |
   return runtime.findTemplate(name) ?? null;
 }
 
-/** The rows are JSON already; nothing serialises them again. */
-function sendListing(reply: FastifyReply, { sandboxes }: ListSandboxesPage): void {
-  reply.type("application/json; charset=utf-8").send(listedSandboxesJson(sandboxes));
+/** The listing is JSON already; nothing serialises it again. */
+function sendJson(reply: FastifyReply, json: string): void {
+  reply.type("application/json; charset=utf-8").send(json);
 }
 
 /** None of a sandbox that is not there: the others still have theirs. */

@@ -67,14 +67,15 @@ export function buildServer(deps: ServerDeps): FastifyInstance {
 
 /** Holds on both planes, and where no route is. */
 function checkEveryRequest(app: FastifyInstance, hostNames: ReadonlySet<string>): void {
-  app.addHook("onRequest", async (request, reply) => {
+  app.addHook("onRequest", (request, reply, next) => {
     if (!isKnownHost(request.headers.host, hostNames)) {
-      return sendError(reply, 421, "This Host is none of this daemon's names: use localhost or its address.");
+      sendError(reply, 421, "This Host is none of this daemon's names: use localhost or its address.");
+      return;
     }
     const plane = planeOfRequest(request.raw);
-    if (plane.plane !== "bad") return undefined;
-    if (plane.status === 401) return sendError(reply, 401, plane.message);
-    return reply.code(plane.status).type("text/plain; charset=utf-8").send(plane.message);
+    if (plane.plane !== "bad") next();
+    else if (plane.status === 401) sendError(reply, 401, plane.message);
+    else reply.code(plane.status).type("text/plain; charset=utf-8").send(plane.message);
   });
   app.setNotFoundHandler((request, reply) => {
     const path = request.url.split("?", 1)[0] ?? "";
@@ -86,7 +87,7 @@ async function controlPlane(scope: FastifyInstance, deps: ServerDeps): Promise<v
   const { runtime, config, metricsText } = deps;
   routesBelongTo(scope, "control");
   acceptEmptyJson(scope);
-  scope.addHook("onRequest", async (request) => authenticate(request, config.isApiKey));
+  scope.addHook("onRequest", (request, _reply, next) => next(authenticate(request, config.isApiKey)));
   boundBodyTime(scope, config.bodyTimeoutMs ?? defaultBodyTimeoutMs);
   await describeRoutes(scope, deps.version);
   await scope.register(sandboxListings, { runtime });

@@ -65,12 +65,23 @@ export function toSandboxMetric(sample: SandboxMetricSample): SandboxMetric {
   };
 }
 
-/** Rows as JSON, by view: polled listings cost next to nothing, and a changed sandbox has a new view. */
+/** Rows as JSON, by view: a changed sandbox has a new view. */
 const listedJson = new WeakMap<SandboxView, string>();
 
-/** A whole listing as JSON. */
-export function listedSandboxesJson(views: readonly SandboxView[]): string {
-  return `[${views.map(toListedJson).join(",")}]`;
+/**
+ * Writes whole listings as JSON, for one route. Clients poll it: a listing of the very views of the one before costs
+ * nothing, any other only its new rows.
+ */
+export function listingWriter(): (views: readonly SandboxView[]) => string {
+  let last: readonly SandboxView[] = [];
+  let json = "[]";
+  return (views) => {
+    if (views.length !== last.length || views.some((view, at) => view !== last[at])) {
+      json = `[${views.map(toListedJson).join(",")}]`;
+      last = views;
+    }
+    return json;
+  };
 }
 
 function toListedJson(view: SandboxView): string {

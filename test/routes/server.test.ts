@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { isKnownHost } from "../../routes/host-check.ts";
+import { routesBelongTo } from "../../routes/plane-constraint.ts";
 import { DomainError, type ErrorCode } from "../../src/errors.ts";
 import { apiKey, openControlPlane } from "../support/control-plane.ts";
 
@@ -110,7 +111,6 @@ test("a request that half names a sandbox is told so in plain text", async () =>
 });
 
 test("the data plane's routes join the same port and keep to their plane", async () => {
-  const { routesBelongTo } = await import("../../routes/plane-constraint.ts");
   await using plane = openControlPlane({
     registerDataPlane: async (app) => {
       routesBelongTo(app, "data");
