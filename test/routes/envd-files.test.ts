@@ -115,6 +115,7 @@ describe("GET /files", () => {
 
   test("a client that leaves in the middle leaves nothing open", async () => {
     await writeFile(inFolder("big"), Buffer.alloc(32 * 1024 * 1024));
+    const before = await sandbox.openFiles();
     for (let i = 0; i < 20; i++) {
       const socket = connect(sandbox.plane.port, "127.0.0.1");
       const head = Object.entries(headers)
@@ -124,7 +125,19 @@ describe("GET /files", () => {
       await once(socket, "data");
       socket.destroy();
     }
+    await expect.poll(() => sandbox.openFiles()).toBe(before);
     expect((await download(inFolder("a.txt"))).status).toBe(200);
+  });
+
+  test("a slow reader holds up nobody, and gets everything", async () => {
+    const response = await download(inFolder("big"));
+    const reader = response.body?.getReader();
+    await reader?.read();
+    for (let i = 0; i < 10; i++) expect(await (await download(inFolder("a.txt"))).text()).toBe("hello");
+    let total = 0;
+    reader?.releaseLock();
+    for await (const chunk of response.body ?? []) total += chunk.byteLength;
+    expect(total).toBeGreaterThan(31 * 1024 * 1024);
   });
 });
 
@@ -234,11 +247,13 @@ describe("POST /files", () => {
   });
 
   test("an upload that its client abandons ends in the guest, too", async () => {
+    const before = await sandbox.openFiles();
     const octets = { ...headers, "content-type": "application/octet-stream" };
     for (let i = 0; i < 20; i++) await abandonUpload(filesUrl(inFolder(`gone-${i}`)), octets, Buffer.alloc(100_000));
     const form = { ...headers, "content-type": "multipart/form-data; boundary=b" };
     const head = `--b\r\ncontent-disposition: form-data; name="file"; filename="${inFolder("gone-part")}"\r\n\r\n`;
     await abandonUpload(`${url}/files`, form, Buffer.concat([Buffer.from(head), Buffer.alloc(100_000)]));
+    await expect.poll(() => sandbox.openFiles()).toBe(before);
     expect((await upload(inFolder("after"), "still works")).status).toBe(200);
     expect(await readFile(inFolder("after"), "utf8")).toBe("still works");
   });

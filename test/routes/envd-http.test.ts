@@ -6,7 +6,7 @@ import { createConnectTransport } from "@connectrpc/connect-node";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { EventType, Filesystem, FileType } from "../../src/e2b/gen/filesystem/filesystem_pb.ts";
 import { Process, StreamInputRequestSchema } from "../../src/e2b/gen/process/process_pb.ts";
-import { callUnary } from "../support/connect-frames.ts";
+import { callUnary, openStream } from "../support/connect-frames.ts";
 import { type LocalSandbox, startLocalSandbox } from "../support/local-session.ts";
 
 let sandbox: LocalSandbox;
@@ -159,6 +159,26 @@ describe("in binary, with a generated client", () => {
     await expect(files.getWatcherEvents({ watcherId })).rejects.toThrow(`watcher with id ${watcherId} not found`);
     await expect(files.createWatcher({ path: inFolder("nothing") })).rejects.toThrow("path not found");
   });
+});
+
+test("a watch ends with its client", async () => {
+  await mkdir(inFolder("watched"));
+  const before = await sandbox.openFiles();
+  const leaving = new AbortController();
+  const watch = { path: inFolder("watched"), recursive: true };
+  for (let i = 0; i < 20; i++) {
+    const { frames } = await openStream(
+      sandbox.plane.url,
+      "filesystem.Filesystem/WatchDir",
+      watch,
+      sandbox.session.headers,
+      leaving.signal,
+    );
+    expect(await frames.next()).toEqual({ flags: 0, json: { start: {} } });
+  }
+  expect(await sandbox.openFiles()).toBeGreaterThan(before);
+  leaving.abort();
+  await expect.poll(() => sandbox.openFiles()).toBe(before);
 });
 
 describe("the words of file-system errors", () => {

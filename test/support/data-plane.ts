@@ -1,6 +1,6 @@
 /** A data plane on a real port for tests: sessions put in by hand, everything else as the daemon has it. */
 import type { AddressInfo } from "node:net";
-import Fastify from "fastify";
+import Fastify, { type FastifyBaseLogger } from "fastify";
 import { registerDataPlane } from "../../routes/data-plane.ts";
 import { handleError } from "../../routes/errors.ts";
 import { planeConstraint } from "../../routes/plane-constraint.ts";
@@ -66,7 +66,7 @@ export interface DataPlane extends AsyncDisposable {
 export async function serveDataPlane(sessions: readonly TestSession[], clock: Clock = systemClock): Promise<DataPlane> {
   const { log, logged } = recordingLog();
   const app = Fastify({
-    loggerInstance: log as never,
+    loggerInstance: log as unknown as FastifyBaseLogger,
     forceCloseConnections: true,
     routerOptions: { constraints: { plane: planeConstraint } },
   });

@@ -11,6 +11,8 @@ export interface LocalSandbox extends AsyncDisposable {
   readonly plane: DataPlane;
   /** A folder of this test's own; the agent runs as root, so nothing else may be touched. */
   readonly folder: string;
+  /** How many descriptors the agent has open: its processes can see them. */
+  openFiles(): Promise<number>;
 }
 
 /** Starts an agent, a session over it and a data plane in front. Disposal ends all three and the processes in them. */
@@ -24,6 +26,13 @@ export async function startLocalSandbox(sandboxId = "iaalocal"): Promise<LocalSa
     session,
     plane,
     folder,
+    async openFiles() {
+      const args = ["-c", "ls /proc/$PPID/fd | wc -l"];
+      const process = await local.agent.exec({ command: "/bin/sh", args, envs: {}, stdin: false });
+      let text = "";
+      for await (const { bytes } of process.output) text += Buffer.from(bytes);
+      return Number(text);
+    },
     async [Symbol.asyncDispose]() {
       const running = (await local.agent.listProcesses()).filter(({ end }) => end === undefined);
       // One may end in between, and is not found then.
