@@ -9,7 +9,7 @@ import { hasZodFastifySchemaValidationErrors } from "fastify-type-provider-zod";
 import { type DomainError, type ErrorCode, isDomainError } from "../src/errors.ts";
 
 /** E2B's error body. SDKs read `code`, not the status, to tell what is not there (reference 1.3). */
-export interface ErrorBody {
+interface ErrorBody {
   readonly code: number;
   readonly message: string;
   /** Machine-readable, from E2B's open set. */

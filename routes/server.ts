@@ -15,7 +15,7 @@ import { sandboxListings } from "./sandbox-listings.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
 import { unsupportedRoutes } from "./unsupported.ts";
 
-export interface ServerConfig {
+interface ServerConfig {
   readonly isApiKey: ApiKeyCheck;
   /** The longest time to live that a client may ask for. */
   readonly maxTimeoutMs: number;

@@ -34,12 +34,12 @@ const unsupportedOptions: readonly UnsupportedOption[] = [
   {
     option: "network.maskRequestHost",
     isAskedFor: ({ network }) => Boolean(network?.maskRequestHost),
-    why: "ports of sandboxes are not served yet",
+    why: "a request keeps its Host",
   },
   {
     option: "network.httpsPorts",
     isAskedFor: ({ network }) => hasAny(network?.httpsPorts),
-    why: "ports of sandboxes are not served yet",
+    why: "ports are reached by plain HTTP only",
   },
   { option: "volumeMounts", isAskedFor: (body) => hasAny(body.volumeMounts), why: "there are no volumes yet" },
   { option: "mcp", isAskedFor: (body) => hasAny(body.mcp), why: "there is no MCP gateway yet" },

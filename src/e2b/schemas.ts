@@ -1,10 +1,10 @@
 /**
  * Bodies, queries and answers of the control plane that this daemon serves (reference, appendix A and 1.1), in E2B's own
- * spelling. Requests are parsed with them; answers only described, for `/openapi.json`.
+ * spelling. Requests are parsed with them; answers only described, for `/openapi.json`. A null stands for
+ * a field left out: some clients send every one.
  */
 import { z } from "zod";
 
-/** A null stands for "left out": some clients send every field. */
 const seconds = z.int32();
 const text = z.string();
 
@@ -12,9 +12,9 @@ const text = z.string();
 const variableName = text.regex(/^[^=\0]+$/, "must not be empty and must have no '=' and no NUL");
 const variableValue = text.regex(/^[^\0]*$/, "must have no NUL");
 
-export const SandboxMetadata = z.record(text, text);
-export const EnvVars = z.record(variableName, variableValue);
-export const SandboxState = z.enum(["running", "paused"]);
+const SandboxMetadata = z.record(text, text);
+const EnvVars = z.record(variableName, variableValue);
+const SandboxState = z.enum(["running", "paused"]);
 
 const SandboxNetworkConfig = z.object({
   allowPublicTraffic: z.boolean().nullish(),

@@ -2,7 +2,7 @@
 import { DomainError } from "../errors.ts";
 
 /** The one team of a machine. Its name in front of an alias changes nothing. */
-export const localTeam = "local";
+const localTeam = "local";
 
 export interface TemplateReference {
   /** Id or alias; of another team's template `team/alias`, which nobody here has. */
