@@ -46,14 +46,8 @@ function add(name: string, about: string, before: readonly Buffer[], rest: Buffe
   verdicts.push({ file, about, frames: before.filter(({ length }) => length > 12).map(lineOf), end });
 }
 
-function good(
-  name: string,
-  about: string,
-  frames: readonly Buffer[],
-  rest = Buffer.alloc(0),
-  incomplete = rest.length,
-) {
-  add(name, about, frames, rest, { incompleteBytes: incomplete });
+function good(name: string, about: string, frames: readonly Buffer[], rest: Buffer = Buffer.alloc(0)) {
+  add(name, about, frames, rest, { incompleteBytes: rest.length });
 }
 
 function bad(name: string, error: string, before: readonly Buffer[], rest: Buffer) {

@@ -1,0 +1,164 @@
+/** WATCH. */
+import { execFileSync } from "node:child_process";
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { buildSanitized, startAgent } from "../support/built-agent.ts";
+import { type FieldPair, op, type RawLink, type RawStream, tag } from "../support/raw-link.ts";
+
+const kinds = ["", "create", "write", "remove", "rename", "chmod"];
+let top: string;
+let folder: string;
+let link: RawLink;
+
+beforeAll(() => {
+  buildSanitized();
+  top = mkdtempSync(join(tmpdir(), "firkin-watch-"));
+}, 120_000);
+
+afterAll(() => rmSync(top, { recursive: true, force: true }));
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(top, "folder-"));
+  link = await startAgent();
+});
+
+afterEach(async () => {
+  await link[Symbol.asyncDispose]();
+});
+
+const at = (name: string) => join(folder, name);
+
+async function watch(...more: FieldPair[]): Promise<RawStream> {
+  const stream = link.open(op.watch, [[tag.path, folder], ...more]);
+  expect((await stream.event()).kind).toBe(1);
+  return stream;
+}
+
+/** Everything that was seen up to a file named `last`, which is made for that. */
+async function changes(stream: RawStream, last = "last"): Promise<string[]> {
+  writeFileSync(at(last), "");
+  const seen: string[] = [];
+  for (;;) {
+    const { kind, fields } = await stream.event();
+    expect(kind).toBe(4);
+    if (fields.text(tag.name) === last) return seen;
+    seen.push(`${kinds[fields.int(tag.kind) ?? 0]} ${fields.text(tag.name)}`);
+  }
+}
+
+test("files that come, change and go", async () => {
+  const stream = await watch();
+  writeFileSync(at("a"), "x");
+  chmodSync(at("a"), 0o600);
+  renameSync(at("a"), at("b"));
+  unlinkSync(at("b"));
+  mkdirSync(at("sub"));
+  writeFileSync(at("sub/unseen"), "");
+  expect(await changes(stream)).toEqual([
+    "create a",
+    "write a",
+    "chmod a",
+    "rename a",
+    "create b",
+    "remove b",
+    "create sub",
+  ]);
+  stream.reset();
+  expect((await stream.collect()).status).toBe("cancelled");
+});
+
+test("entries come with what exists", async () => {
+  const stream = await watch([tag.includeEntry, true]);
+  writeFileSync(at("a"), "four");
+  const { fields } = await stream.event();
+  const [entry] = fields.groups(tag.entry);
+  expect(entry?.text(tag.path)).toBe(at("a"));
+  expect(entry?.int(tag.kind)).toBe(1);
+  renameSync(at("a"), at("b"));
+  for (;;) {
+    const event = await stream.event();
+    if (event.fields.int(tag.kind) !== 4) continue;
+    expect(event.fields.groups(tag.entry)).toEqual([]);
+    break;
+  }
+});
+
+test("recursive: folders that are there and those that come later, each thing once", async () => {
+  mkdirSync(at("old/deep"), { recursive: true });
+  const stream = await watch([tag.recursive, true]);
+  writeFileSync(at("old/deep/file"), "");
+  execFileSync("sh", ["-c", "mkdir -p new/er/est && for i in 1 2 3 4 5; do touch new/er/est/$i; done"], {
+    cwd: folder,
+  });
+  const seen = await changes(stream);
+  expect(seen[0]).toBe("create old/deep/file");
+  const created = seen.filter((line) => line.startsWith("create new"));
+  expect(created.sort()).toEqual([
+    "create new",
+    "create new/er",
+    "create new/er/est",
+    ...[1, 2, 3, 4, 5].map((i) => `create new/er/est/${i}`),
+  ]);
+  writeFileSync(at("new/er/est/later"), "");
+  expect(await changes(stream, "last2")).toContain("create new/er/est/later");
+});
+
+test("recursive: a moved folder is watched under its new name, one moved away no more", async () => {
+  mkdirSync(at("one/inner"), { recursive: true });
+  const stream = await watch([tag.recursive, true]);
+  renameSync(at("one"), at("two"));
+  expect(await changes(stream)).toEqual(["rename one", "create two", "create two/inner"]);
+  writeFileSync(at("two/inner/file"), "");
+  expect(await changes(stream, "last2")).toEqual(["create two/inner/file"]);
+  renameSync(at("two"), join(top, `away-${Date.now()}`));
+  rmSync(at("last"));
+  expect(await changes(stream, "last3")).toEqual(["rename two", "remove last"]);
+});
+
+test("recursive: links to folders are not followed", async () => {
+  const elsewhere = mkdtempSync(join(top, "elsewhere-"));
+  symlinkSync(elsewhere, at("link"));
+  const stream = await watch([tag.recursive, true]);
+  writeFileSync(join(elsewhere, "file"), "");
+  symlinkSync(elsewhere, at("second"));
+  expect(await changes(stream)).toEqual(["create second"]);
+});
+
+test("it ends when the folder goes, is moved, or was never there", async () => {
+  const gone = await watch();
+  rmdirSync(folder);
+  expect((await gone.collect()).status).toBe("not_found");
+  mkdirSync(folder);
+  const moved = await watch([tag.recursive, true]);
+  renameSync(folder, `${folder}-moved`);
+  expect((await moved.collect()).status).toBe("not_found");
+  expect((await link.call(op.watch, [[tag.path, folder]])).status).toBe("not_found");
+  expect((await link.call(op.watch, [[tag.path, "/etc/passwd"]])).status).toBe("not_a_directory");
+});
+
+test("too many changes end the stream, and only that", async () => {
+  const stream = link.open(op.watch, [[tag.path, folder]]);
+  expect((await stream.next()).type).toBe("EVENT");
+  execFileSync(
+    "python3",
+    ["-c", "import os\nfor i in range(40000):\n  f=str(i%7)\n  open(f,'w').close()\n  os.unlink(f)"],
+    {
+      cwd: folder,
+    },
+  );
+  const { status } = await stream.collect();
+  expect(status).toBe("resource_exhausted");
+  expect((await link.call(op.ping)).status).toBe("ok");
+});
