@@ -23,7 +23,6 @@ void link_start(struct link *link, struct agent *agent) {
 void link_reset(struct link *link) {
   link->lost = true;
   link->paused = false;
-  link->connected = false;
   link->input_length = 0;
   link->output_head = 0;
   link->output_length = 0;
@@ -127,10 +126,11 @@ void link_receive(struct link *link) {
   size_t room = LINK_INPUT_BYTES - link->input_length;
   ssize_t count = read(link->source.fd, link->input + link->input_length, room);
   if (count > 0) {
-    link->connected = true;
+    source_heard(link->agent);
     link->input_length += (size_t)count;
     process_input(link);
   } else if (count < 0 && errno == EAGAIN) {
+    source_heard(link->agent);
     link->readable = false;
   } else if (count == 0 || errno != EINTR) {
     link->readable = false;

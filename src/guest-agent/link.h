@@ -18,8 +18,6 @@ struct link {
   struct source source;
   /* A descriptor is there. */
   bool open;
-  /* Somebody is at the other end, as far as known. */
-  bool connected;
   bool readable;
   bool writable;
   /* Bytes are thrown away until a HELLO is found. */

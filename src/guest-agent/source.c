@@ -95,6 +95,20 @@ static int open_port(void) {
   return fd;
 }
 
+void source_heard(struct agent *agent) { agent->link_source.ended_since_ms = 0; }
+
+/*
+ * A serial port may hold a new host's bytes before the kernel has learnt that there is a host: they come by another
+ * queue than the word that it connected. In between the port reads as ended and takes no answer, and forgetting the link
+ * then would lose the WELCOME, or half a HELLO. So only a port that stays ended is one without a host.
+ */
+static void port_ended(struct agent *agent, int64_t now) {
+  struct link_source *source = &agent->link_source;
+  if (source->ended_since_ms == 0) source->ended_since_ms = now;
+  if (now - source->ended_since_ms >= HUNG_UP_RETRY_MS) link_reset(&agent->link);
+  source->retry_ms = now + HUNG_UP_RETRY_MS;
+}
+
 void source_hung_up(struct agent *agent, int error) {
   struct link_source *source = &agent->link_source;
   switch (source->kind) {
@@ -105,12 +119,12 @@ void source_hung_up(struct agent *agent, int error) {
       break;
     case LINK_VSOCK: link_detach(&agent->link); break;
     case LINK_PORT:
-      if (error != 0) {
-        link_detach(&agent->link);
+      if (error == 0) {
+        port_ended(agent, now_ms());
       } else {
-        link_reset(&agent->link);
+        link_detach(&agent->link);
+        source->retry_ms = now_ms() + PORT_RETRY_MS;
       }
-      source->retry_ms = now_ms() + (error != 0 ? PORT_RETRY_MS : HUNG_UP_RETRY_MS);
       break;
   }
 }

@@ -27,6 +27,8 @@ struct link_source {
   struct source listener;
   /* When to try again; INT64_MAX: nothing to try. */
   int64_t retry_ms;
+  /* A serial port: since when it reads as ended; 0: it does not. */
+  int64_t ended_since_ms;
 };
 
 /* Takes over an inherited descriptor. */
@@ -37,6 +39,9 @@ void source_use_port(struct agent *agent);
 
 /* The other end is gone (error 0) or the descriptor broke. */
 void source_hung_up(struct agent *agent, int error);
+
+/* There is a host: it sent something, or is there and silent. */
+void source_heard(struct agent *agent);
 
 /* Tries what is due; returns when it wants to be called again at the latest. */
 int64_t source_tick(struct agent *agent, int64_t now);
