@@ -26,6 +26,7 @@ import {
 import { findNetworkTools, type Network, networkCommandLine } from "./network.ts";
 import { NetworkStandby } from "./network-standby.ts";
 import { QmpClient } from "./qmp.ts";
+import { buildTool } from "./tools.ts";
 import { QemuVm, removeRemains } from "./vm.ts";
 import { waitForInit } from "./watchdog.ts";
 
@@ -40,11 +41,12 @@ const cpuModels = {
   kvm: "host",
 } as const;
 
+/** `panic=-1` reboots at once, which ends QEMU. */
 const kernelCommandLine = `console=ttyS0 reboot=t panic=-1 ${networkCommandLine}`;
 
-const bootAttempts = 6;
+const bootAttempts = 4;
 /** On an idle host TCG is through in a second and never silent for half of one. */
-const bootLimits = { silenceMs: 5000, deadlineMs: 60_000 } as const;
+const bootLimits = { silenceMs: 8000, deadlineMs: 60_000 } as const;
 const restoreDeadlineMs = 10_000;
 const adoptDeadlineMs = 2000;
 const networkGraceMs = 200;
@@ -164,7 +166,8 @@ export class QemuDriver implements VmDriver {
       const empty = await emptyLayer(this.#options.cacheFolder, machine.diskMiB);
       const layer = copyLayer(empty, join(folder, diskName));
       const [network] = await allSettledOrThrow([this.#takeNetwork(scope), layer]);
-      const start = { kind: "boot", kernel, initramfs, commandLine: kernelCommandLine } as const;
+      const commandLine = `${kernelCommandLine}${await this.#clockOptions()}`;
+      const start = { kind: "boot", kernel, initramfs, commandLine } as const;
       return this.#launch(scope, folder, this.#describe(machine, true, []), network, start, signal);
     });
   }
@@ -253,6 +256,17 @@ export class QemuDriver implements VmDriver {
       diskMiB: Math.max(shape.diskMiB, Math.ceil(size / 2 ** 20)),
       baseDisk: resolve(baseDisk),
     };
+  }
+
+  /**
+   * Under TCG the kernel is told the frequency of its time-stamp counter: it measures it against an emulated timer,
+   * which fails when the host is busy, and then it waits for ticks that nobody sends, or gives up the counter as its
+   * clock later. `tsc=reliable`: nor does it compare the two afterwards.
+   */
+  async #clockOptions(): Promise<string> {
+    if (this.info.acceleration !== "tcg") return "";
+    const { stdout } = await run(await buildTool("tsc-frequency", this.#options.cacheFolder));
+    return ` tsc_early_khz=${Number.parseInt(stdout, 10)} tsc=reliable`;
   }
 
   /** Device state only fits the very engine, acceleration and CPU it was taken from. */

@@ -3,18 +3,13 @@
  * keeps them off the host's loopback. The three processes are joined by socket pairs, so there is no socket file to
  * wait for, to protect or to remove, and when one of them ends the others do too.
  */
-import { execFile } from "node:child_process";
-import { createHash } from "node:crypto";
-import { access, mkdir, readFile, rename, rm } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { isIPv4, type Socket } from "node:net";
-import { join } from "node:path";
-import { promisify } from "node:util";
-import { DomainError, messageOf } from "../../errors.ts";
+import { DomainError } from "../../errors.ts";
 import type { ProcessIdentity } from "../../types.ts";
 import { endProcess } from "../processes.ts";
 import { startDetached } from "./process.ts";
-
-const run = promisify(execFile);
+import { buildTool, exists } from "./tools.ts";
 
 /** Part of every snapshot's memory, so the same on every host. The DNS address is answered by passt. */
 export const guestNetwork = { address: "10.0.2.15", prefix: 24, gateway: "10.0.2.2", dns: "10.0.2.3" } as const;
@@ -38,7 +33,7 @@ export interface Network {
 
 /** @throws DomainError `failed_precondition` saying what to install */
 export async function findNetworkTools(cacheFolder: string): Promise<NetworkTools> {
-  const [passt, guard] = await Promise.all([findPasst(), buildPacketGuard(cacheFolder)]);
+  const [passt, guard] = await Promise.all([findPasst(), buildTool("packet-guard", cacheFolder)]);
   return { passt, guard };
 }
 
@@ -113,39 +108,4 @@ async function findPasst(): Promise<string> {
     if (await exists(path)) return path;
   }
   throw new DomainError("failed_precondition", "passt is not installed. Run: apt-get install passt");
-}
-
-/** Compiles the packet guard unless this very source is compiled already. */
-async function buildPacketGuard(cacheFolder: string): Promise<string> {
-  const source = await findSource();
-  const hash = createHash("sha256")
-    .update(await readFile(source))
-    .digest("hex")
-    .slice(0, 16);
-  const path = join(cacheFolder, `packet-guard-${hash}`);
-  if (await exists(path)) return path;
-  await mkdir(cacheFolder, { recursive: true, mode: 0o700 });
-  const unfinished = `${path}.${process.pid}`;
-  try {
-    await run("cc", ["-O2", "-static", "-Wall", "-Wextra", "-Werror", "-o", unfinished, source]);
-    await rename(unfinished, path);
-  } catch (error) {
-    await rm(unfinished, { force: true });
-    const problem = `the packet guard does not compile (is gcc installed?): ${messageOf(error)}`;
-    throw new DomainError("failed_precondition", problem, {}, { cause: error });
-  }
-  return path;
-}
-
-/** Beside this file, or, when this is the compiled copy in `dist/`, in the source tree it came from. */
-async function findSource(): Promise<string> {
-  const here = new URL("./packet-guard.c", import.meta.url).pathname;
-  return (await exists(here)) ? here : here.replace("/dist/src/", "/src/");
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }

@@ -1,7 +1,4 @@
-/**
- * Tells a boot that goes on from one that hangs. Under TCG some boots (one in twenty, more on a busy host) stop before
- * or soon after the kernel's first lines, waiting for a timer interrupt that never comes.
- */
+/** Tells a boot that goes on from one that hangs. */
 import { setTimeout as delay } from "node:timers/promises";
 import { z } from "zod";
 import { DomainError } from "../../errors.ts";

@@ -1,0 +1,48 @@
+/** The engine's own small C programs, compiled into the cache when first needed, once per version of their source. */
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { access, mkdir, readFile, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { DomainError, messageOf } from "../../errors.ts";
+
+const run = promisify(execFile);
+
+/**
+ * The path of the compiled program.
+ * @param name its source in this folder, without `.c`
+ * @throws DomainError `failed_precondition` when it does not compile
+ */
+export async function buildTool(name: string, cacheFolder: string): Promise<string> {
+  const source = await findSource(name);
+  const hash = createHash("sha256")
+    .update(await readFile(source))
+    .digest("hex");
+  const path = join(cacheFolder, `${name}-${hash.slice(0, 16)}`);
+  if (await exists(path)) return path;
+  await mkdir(cacheFolder, { recursive: true, mode: 0o700 });
+  const unfinished = `${path}.${process.pid}`;
+  try {
+    await run("cc", ["-O2", "-static", "-Wall", "-Wextra", "-Werror", "-o", unfinished, source]);
+    await rename(unfinished, path);
+  } catch (error) {
+    await rm(unfinished, { force: true });
+    const problem = `${name}.c does not compile (is gcc installed?): ${messageOf(error)}`;
+    throw new DomainError("failed_precondition", problem, {}, { cause: error });
+  }
+  return path;
+}
+
+/** True when there is something at `path`. */
+export async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Beside this file, or, when this is the compiled copy in `dist/`, in the source tree it came from. */
+async function findSource(name: string): Promise<string> {
+  const here = new URL(`./${name}.c`, import.meta.url).pathname;
+  return (await exists(here)) ? here : here.replace("/dist/src/", "/src/");
+}
