@@ -1,17 +1,15 @@
-import { existsSync } from "node:fs";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
-import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import { connectGuestAgent } from "../../src/guest/link.ts";
 import { FakeDriver, FakeHost } from "../../src/machine/fake.ts";
 import type { FakeGuest } from "../../src/machine/fake-guest.ts";
 import { readSnapshot } from "../../src/machine/snapshot-files.ts";
+import { builtProgram } from "../support/local-agent.ts";
 
-const agentProgram = fileURLToPath(new URL("../../build/firkin-agent", import.meta.url));
 const shape = { vcpuCount: 1, memoryMiB: 64, diskMiB: 64 };
 const bootRequest = { sessionId: "s1", shape, kernel: "/k", initramfs: "/i", baseDisk: "/b" };
 
@@ -94,8 +92,8 @@ test.each(["silent", "garbage"] as const)("a %s guest is no agent", async (kind)
   await expect(connecting).rejects.toBeInstanceOf(DomainError);
 });
 
-test.skipIf(!existsSync(agentProgram))("the real agent answers over one link after another", async () => {
-  const vm = await driverOf({ kind: "agent", program: agentProgram }).boot(bootRequest);
+test("the real agent answers over one link after another", async () => {
+  const vm = await driverOf({ kind: "agent", program: builtProgram("firkin-agent") }).boot(bootRequest);
   for (let round = 0; round < 3; round++) {
     const agent = await connectGuestAgent(await vm.openGuestLink(), { deadlineMs: 5000 });
     await agent.ping();

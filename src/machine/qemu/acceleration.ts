@@ -12,7 +12,7 @@ import { DomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { endProcess } from "../processes.ts";
 import { consoleDevice, qmpSocketName } from "./arguments.ts";
-import { startDetached } from "./process.ts";
+import { readLogTail, startDetached } from "./process.ts";
 import { QmpClient } from "./qmp.ts";
 import { waitForInit } from "./watchdog.ts";
 
@@ -20,6 +20,7 @@ export type AccelerationChoice = "auto" | "kvm" | "tcg";
 
 /** KVM boots this kernel in well under a second. */
 const probeDeadlineMs = 4000;
+const logName = "qemu.log";
 
 const verdictSchema = z.object({ host: z.string(), works: z.boolean(), reason: z.string() });
 type Verdict = z.infer<typeof verdictSchema>;
@@ -68,7 +69,7 @@ async function probe(input: ProbeInput): Promise<Omit<Verdict, "host">> {
       role: "vm",
       command: "qemu-system-x86_64",
       args: probeArguments(folder, input),
-      logPath: join(folder, "qemu.log"),
+      logPath: join(folder, logName),
       descriptors: [],
     });
     try {
@@ -84,7 +85,7 @@ async function probe(input: ProbeInput): Promise<Omit<Verdict, "host">> {
     }
   } catch (error) {
     if (!(error instanceof DomainError)) throw error;
-    return { works: false, reason: error.message };
+    return { works: false, reason: `${error.message}; QEMU said: ${await readLogTail(join(folder, logName))}` };
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

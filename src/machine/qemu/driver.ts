@@ -15,7 +15,7 @@ import { isRunning } from "../processes.ts";
 import { type AccelerationChoice, decideAcceleration } from "./acceleration.ts";
 import { checkSocketPaths, qmpSocketName } from "./arguments.ts";
 import { copyLayer, diskName, emptyLayer, linkFile, prepareLayers } from "./disk.ts";
-import { engineCommand, type LaunchPlan, launchEngine, queryStatus, waitUntilRunning } from "./launch.ts";
+import { type LaunchPlan, launchEngine, queryStatus, readEngineVersion, waitUntilRunning } from "./launch.ts";
 import {
   parseMachine,
   type QemuMachine,
@@ -291,17 +291,4 @@ async function allSettledOrThrow<T extends readonly unknown[]>(
 ): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
   await Promise.allSettled(promises);
   return Promise.all(promises);
-}
-
-async function readEngineVersion(): Promise<string> {
-  try {
-    const { stdout } = await run(engineCommand, ["--version"]);
-    const version = /version (\d+\.\d+\.\d+)/.exec(stdout)?.[1];
-    if (version) return version;
-    throw new DomainError("failed_precondition", `${engineCommand} does not tell its version`);
-  } catch (error) {
-    if (error instanceof DomainError) throw error;
-    const problem = `${engineCommand} does not run (${messageOf(error)}). Run: apt-get install qemu-system-x86`;
-    throw new DomainError("failed_precondition", problem, {}, { cause: error });
-  }
 }

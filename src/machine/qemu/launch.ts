@@ -2,8 +2,10 @@
  * From a description of a machine to a QEMU process that answers: opens what it inherits, spawns it, connects to it,
  * and undoes all of that when a step fails.
  */
+import { execFile } from "node:child_process";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
 import { Scope } from "../../scope.ts";
 import { endProcess } from "../processes.ts";
@@ -12,7 +14,9 @@ import type { Network } from "./network.ts";
 import { type DetachedProcess, readLogTail, startDetached } from "./process.ts";
 import { QmpClient } from "./qmp.ts";
 
-export const engineCommand = "qemu-system-x86_64";
+const run = promisify(execFile);
+
+const engineCommand = "qemu-system-x86_64";
 export const engineLogName = "qemu.log";
 
 /** The first descriptor after stdin, stdout and stderr. */
@@ -125,4 +129,18 @@ export async function waitUntilRunning(launched: Launched, deadlineMs: number): 
 export async function queryStatus(qmp: QmpClient): Promise<string> {
   const answer = (await qmp.execute("query-status")) as { status?: unknown };
   return String(answer.status);
+}
+
+/** @throws DomainError `failed_precondition` when there is no QEMU */
+export async function readEngineVersion(): Promise<string> {
+  try {
+    const { stdout } = await run(engineCommand, ["--version"]);
+    const version = /version (\d+\.\d+\.\d+)/.exec(stdout)?.[1];
+    if (version) return version;
+    throw new DomainError("failed_precondition", `${engineCommand} does not tell its version`);
+  } catch (error) {
+    if (error instanceof DomainError) throw error;
+    const problem = `${engineCommand} does not run (${messageOf(error)}). Run: apt-get install qemu-system-x86`;
+    throw new DomainError("failed_precondition", problem, {}, { cause: error });
+  }
 }
