@@ -52,19 +52,17 @@ static bool follow(const char *path, struct stat *info, char target[PATH_MAX]) {
   return false;
 }
 
-static void put_owner(struct writer *writer, const struct account_book *book, const struct stat *info) {
-  char name[ACCOUNT_NAME_BYTES];
-  accounts_user_name(book, info->st_uid, name, sizeof name);
-  put_string(writer, TAG_OWNER, name);
-  accounts_group_name(book, info->st_gid, name, sizeof name);
-  put_string(writer, TAG_GROUP, name);
+bool put_entry(struct writer *writer, struct account_book *book, const char *path) {
+  bool ignored;
+  return put_listed_entry(writer, book, path, &ignored);
 }
 
-bool put_entry(struct writer *writer, const struct account_book *book, const char *path) {
+bool put_listed_entry(struct writer *writer, struct account_book *book, const char *path, bool *is_folder) {
   struct stat info;
   char target[PATH_MAX];
   if (lstat(path, &info) != 0) return false;
   bool is_link = S_ISLNK(info.st_mode);
+  *is_folder = S_ISDIR(info.st_mode);
   enum entry_kind kind = is_link && !follow(path, &info, target) ? ENTRY_UNKNOWN : kind_of(info.st_mode);
   size_t before = writer->length;
   size_t mark = begin_group(writer, TAG_ENTRY);
@@ -73,7 +71,8 @@ bool put_entry(struct writer *writer, const struct account_book *book, const cha
   put_string(writer, TAG_PATH, path);
   put_int(writer, TAG_SIZE, (uint64_t)info.st_size);
   put_int(writer, TAG_MODE, info.st_mode & 07777);
-  put_owner(writer, book, &info);
+  put_string(writer, TAG_OWNER, accounts_user_name(book, info.st_uid));
+  put_string(writer, TAG_GROUP, accounts_group_name(book, info.st_gid));
   put_signed(writer, TAG_MODIFIED_NS, (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec);
   if (is_link) put_string(writer, TAG_LINK_TARGET, target);
   if (kind != ENTRY_UNKNOWN) put_attributes(writer, path);

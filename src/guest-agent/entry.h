@@ -10,7 +10,10 @@
 #include "users.h"
 
 /* Writes an ENTRY for an absolute path; false with errno, and nothing written, when there is none or it does not fit (EOVERFLOW). */
-bool put_entry(struct writer *writer, const struct account_book *book, const char *path);
+bool put_entry(struct writer *writer, struct account_book *book, const char *path);
+
+/* The same; says also whether it is itself a folder, no link to one. */
+bool put_listed_entry(struct writer *writer, struct account_book *book, const char *path, bool *is_folder);
 
 /* Ends the stream `ok` with the ENTRY of that path, or with the failure to get it. */
 void finish_with_entry(struct stream *stream, const char *path);

@@ -1,18 +1,16 @@
 /* EXEC: from the fields of an OPEN to a running program. */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "agent.h"
 #include "operations.h"
 #include "paths.h"
 #include "spawn.h"
-#include "terminal.h"
+#include "wiring.h"
 
 enum {
   MAX_VARIABLES = 4096,
@@ -158,54 +156,6 @@ static bool take_command(struct request *request, struct command *command) {
   return good;
 }
 
-/* Both ends of what a process is connected with; -1 where there is nothing. */
-struct wiring {
-  struct process_pipes ours;
-  int theirs[3];
-};
-
-static void close_all(int *descriptors, size_t count) {
-  for (size_t i = 0; i < count; i++) {
-    bool shared = i > 0 && descriptors[i] == descriptors[0];
-    if (descriptors[i] >= 0 && !shared) close(descriptors[i]);
-  }
-}
-
-static void wiring_close(struct wiring *wiring) {
-  close_all(wiring->theirs, 3);
-  if (wiring->ours.input >= 0) close(wiring->ours.input);
-  if (wiring->ours.outputs[0] >= 0) close(wiring->ours.outputs[0]);
-  if (wiring->ours.outputs[1] >= 0) close(wiring->ours.outputs[1]);
-}
-
-static bool set_nonblocking(int fd) { return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0; }
-
-static bool wire_pipe(int *ours, int *theirs, bool theirs_writes) {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return false;
-  *ours = ends[theirs_writes ? 0 : 1];
-  *theirs = ends[theirs_writes ? 1 : 0];
-  return set_nonblocking(*ours);
-}
-
-static bool wire(const struct command *command, struct wiring *wiring) {
-  *wiring = (struct wiring){.ours = {-1, {-1, -1}}, .theirs = {-1, -1, -1}};
-  if (command->terminal) {
-    int slave;
-    if (!terminal_open(command->columns, command->rows, &command->account, &wiring->ours.outputs[0], &slave)) return false;
-    for (int i = 0; i < 3; i++) wiring->theirs[i] = slave;
-    wiring->ours.input = fcntl(wiring->ours.outputs[0], F_DUPFD_CLOEXEC, 3);
-    return wiring->ours.input >= 0;
-  }
-  if (command->has_stdin) {
-    if (!wire_pipe(&wiring->ours.input, &wiring->theirs[0], false)) return false;
-  } else if ((wiring->theirs[0] = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0) {
-    return false;
-  }
-  return wire_pipe(&wiring->ours.outputs[0], &wiring->theirs[1], true) &&
-         wire_pipe(&wiring->ours.outputs[1], &wiring->theirs[2], true);
-}
-
 static void report(struct stream *stream, const struct command *command, const struct spawn_failure *failure) {
   struct writer *scratch = &stream->agent->scratch;
   char message[PATH_BYTES + 256];
@@ -285,7 +235,12 @@ static bool describe(struct request *request, const struct command *command, str
 static void run(struct request *request, const struct command *command) {
   struct stream *stream = request->stream;
   struct wiring wiring;
-  if (!wire(command, &wiring)) {
+  const struct wiring_plan plan = {.terminal = command->terminal,
+                                   .has_stdin = command->has_stdin,
+                                   .columns = command->columns,
+                                   .rows = command->rows,
+                                   .account = &command->account};
+  if (!wiring_open(&wiring, &plan)) {
     stream_fail_errno(stream, errno, NULL, command->terminal ? "cannot open a terminal" : "cannot open a pipe");
     wiring_close(&wiring);
     return;
@@ -295,7 +250,7 @@ static void run(struct request *request, const struct command *command) {
     wiring_close(&wiring);
     return;
   }
-  close_all(wiring.theirs, 3);
+  wiring_close_theirs(&wiring);
   struct process *process = process_add(stream->agent, pid, command->terminal, &wiring.ours);
   if (process == NULL || !describe(request, command, process)) {
     if (process != NULL) kill(pid, SIGKILL);

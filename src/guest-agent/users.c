@@ -63,6 +63,8 @@ static void refresh(struct account_file *file) {
 void accounts_refresh(struct account_book *book) {
   refresh(&book->passwd);
   refresh(&book->group);
+  book->last_user.valid = false;
+  book->last_group.valid = false;
 }
 
 /* Takes the next line with at least `wanted` columns off the text; the last column is the rest of the line. */
@@ -163,24 +165,32 @@ size_t accounts_groups(const struct account_book *book, const struct account *ac
   return count;
 }
 
-static void find_name(const struct account_file *file, size_t columns_wanted, uint32_t id, char *out, size_t size) {
+static void find_name(const struct account_file *file, size_t columns_wanted, struct name_memory *memory) {
   const char *text = file->text;
   size_t length = file->length;
   struct column columns[PASSWD_COLUMNS];
   while (next_line(&text, &length, columns, columns_wanted)) {
     uint32_t found;
-    if (!column_number(columns[2], &found) || found != id) continue;
-    if (column_copy(columns[0], out, size)) return;
+    if (!column_number(columns[2], &found) || found != memory->id) continue;
+    if (column_copy(columns[0], memory->name, sizeof memory->name)) return;
   }
-  snprintf(out, size, "%u", id);
+  snprintf(memory->name, sizeof memory->name, "%u", memory->id);
 }
 
-void accounts_user_name(const struct account_book *book, uid_t uid, char *out, size_t size) {
-  find_name(&book->passwd, PASSWD_COLUMNS, uid, out, size);
+static const char *name_of(const struct account_file *file, size_t columns, uint32_t id, struct name_memory *memory) {
+  if (!memory->valid || memory->id != id) {
+    *memory = (struct name_memory){.valid = true, .id = id};
+    find_name(file, columns, memory);
+  }
+  return memory->name;
 }
 
-void accounts_group_name(const struct account_book *book, gid_t gid, char *out, size_t size) {
-  find_name(&book->group, GROUP_COLUMNS, gid, out, size);
+const char *accounts_user_name(struct account_book *book, uid_t uid) {
+  return name_of(&book->passwd, PASSWD_COLUMNS, uid, &book->last_user);
+}
+
+const char *accounts_group_name(struct account_book *book, gid_t gid) {
+  return name_of(&book->group, GROUP_COLUMNS, gid, &book->last_group);
 }
 
 bool give_to(int folder_fd, const char *path, const struct account *account) {

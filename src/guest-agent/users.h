@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 #include <time.h>
 
@@ -27,9 +28,18 @@ struct account_file {
   struct timespec changed;
 };
 
+/* The name found last: neighbours mostly have the same owner. */
+struct name_memory {
+  bool valid;
+  uint32_t id;
+  char name[ACCOUNT_NAME_BYTES];
+};
+
 struct account_book {
   struct account_file passwd;
   struct account_file group;
+  struct name_memory last_user;
+  struct name_memory last_group;
 };
 
 void accounts_start(struct account_book *book);
@@ -44,9 +54,9 @@ bool accounts_find(const struct account_book *book, const char *name, struct acc
 /* The account's group and those that list it; returns how many were written to `groups` (MAX_GROUPS of them at most). */
 size_t accounts_groups(const struct account_book *book, const struct account *account, gid_t *groups);
 
-/* Name of a user or group, or the number in digits. */
-void accounts_user_name(const struct account_book *book, uid_t uid, char *out, size_t size);
-void accounts_group_name(const struct account_book *book, gid_t gid, char *out, size_t size);
+/* Name of a user or group, or the number in digits; good until the next call. */
+const char *accounts_user_name(struct account_book *book, uid_t uid);
+const char *accounts_group_name(struct account_book *book, gid_t gid);
 
 /* Gives a file to the account. True as well when the agent is not root and so cannot. */
 bool give_to(int folder_fd, const char *path, const struct account *account);

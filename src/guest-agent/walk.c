@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -123,14 +122,10 @@ static bool read_names(struct walk *walk, struct level *level) {
   return true;
 }
 
-static bool is_folder(const char *path) {
-  struct stat info;
-  return lstat(path, &info) == 0 && S_ISDIR(info.st_mode);
-}
-
 /* Writes entries of the deepest folder until the event is full or a folder was entered; returns how many. */
 static size_t put_entries(struct stream *stream, struct walk *walk) {
   size_t count = 0;
+  bool is_folder;
   while (count < ENTRIES_PER_TURN && walk->depth > 0) {
     struct level *level = &walk->levels[walk->depth - 1];
     if (level->dir != NULL) break;
@@ -141,9 +136,9 @@ static size_t put_entries(struct stream *stream, struct walk *walk) {
     walk->path[level->path_length] = '\0';
     const char *name = level->names + level->offsets[level->next++];
     if (!path_join(walk->path, name, walk->path)) continue;
-    if (put_entry(&stream->agent->scratch, &stream->agent->accounts, walk->path)) {
+    if (put_listed_entry(&stream->agent->scratch, &stream->agent->accounts, walk->path, &is_folder)) {
       count++;
-      if (walk->depth < walk->depth_limit && is_folder(walk->path)) push(walk, false);
+      if (is_folder && walk->depth < walk->depth_limit) push(walk, false);
     } else if (errno == EOVERFLOW) {
       level->next--;
       break;

@@ -73,23 +73,22 @@ test("the host closes its half first, and still gets the answer", async () => {
 });
 
 test("the guest closes its half first, and still gets what the host says", async () => {
-  const got = new Promise<string>((resolve) => {
-    void listen("127.0.0.1", (socket) => {
-      let text = "";
-      socket.end("bye");
-      socket.on("data", (chunk) => {
-        text += chunk;
-      });
-      socket.on("end", () => resolve(text));
-    }).then(async (port) => {
-      const stream = await dial(port);
-      expect((await received(stream)).toString()).toBe("bye");
-      stream.data("after that");
-      stream.end();
-      expect((await stream.collect()).status).toBe("ok");
+  let text = "";
+  let end: Promise<unknown> | undefined;
+  const port = await listen("127.0.0.1", (socket) => {
+    end = new Promise((resolve) => socket.once("end", resolve));
+    socket.end("bye");
+    socket.on("data", (chunk) => {
+      text += chunk;
     });
   });
-  expect(await got).toBe("after that");
+  const stream = await dial(port);
+  expect((await received(stream)).toString()).toBe("bye");
+  stream.data("after that");
+  stream.end();
+  expect((await stream.collect()).status).toBe("ok");
+  await end;
+  expect(text).toBe("after that");
 });
 
 test("much comes through with back-pressure", async () => {
