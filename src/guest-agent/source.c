@@ -144,6 +144,7 @@ int64_t source_tick(struct agent *agent, int64_t now) {
   source->retry_ms = INT64_MAX;
   if (agent->link.open) {
     agent->link.readable = true;
+    agent->link.writable = true;
   } else if (!reopen(agent)) {
     source->retry_ms = now + (source->kind == LINK_PORT ? PORT_RETRY_MS : CONNECT_RETRY_MS);
   }
