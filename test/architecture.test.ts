@@ -18,12 +18,21 @@ const rules: Record<string, readonly string[]> = {
   log: [],
   "run-every": ["clock"],
   config: ["errors"],
+  "client-environment": ["errors"],
   metrics: [],
   ledger: common,
   machine: common,
   guest: common,
   e2b: [...common, "runtime/runtime.ts"],
-  envd: [...common, "e2b", "guest/agent.ts", "runtime/session.ts", "runtime/process-table.ts", "runtime/running-process.ts", "runtime/process-subscription.ts"],
+  envd: [
+    ...common,
+    "e2b",
+    "guest/agent.ts",
+    "runtime/session.ts",
+    "runtime/process-table.ts",
+    "runtime/running-process.ts",
+    "runtime/process-subscription.ts",
+  ],
   template: [...common, "ledger", "machine/driver.ts", "machine/snapshot-files.ts", "guest", "metrics"],
   runtime: [...common, "ledger", "machine/driver.ts", "machine/snapshot-files.ts", "guest", "metrics", "template"],
   routes: [...common, "runtime", "envd", "e2b", "config", "metrics", "guest/agent.ts", "machine/driver.ts"],
@@ -91,7 +100,9 @@ test("no import leads in a circle", () => {
 });
 
 test("concrete engines are named only where the daemon is put together", () => {
-  const named = imports.filter(({ from, to }) => /^src\/machine\/(qemu|vz|gvisor|fake)/.test(to) && !/^src\/machine\//.test(from));
+  const named = imports.filter(
+    ({ from, to }) => /^src\/machine\/(qemu|vz|gvisor|fake)/.test(to) && !/^src\/machine\//.test(from),
+  );
   expect(named.filter(({ from }) => !composers.has(layerOf(from)))).toEqual([]);
 });
 

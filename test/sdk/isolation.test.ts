@@ -34,14 +34,12 @@ describe.skipIf(skipReason)("isolation", () => {
     await using two = await createSandbox();
     await one.sandbox.files.write("/tmp/mine", "1");
     await one.sandbox.commands.run("python3 -m http.server 8123 --bind 0.0.0.0", { background: true });
-    await expect
-      .poll(() =>
-        one.sandbox.commands.run("curl -s -o /dev/null http://127.0.0.1:8123/").then(
-          () => true,
-          () => false,
-        ),
-      )
-      .toBe(true);
+    const served = () =>
+      one.sandbox.commands.run("curl -s -o /dev/null http://127.0.0.1:8123/").then(
+        () => true,
+        () => false,
+      );
+    await expect.poll(served, { timeout: 20_000 }).toBe(true);
     expect(await two.sandbox.files.exists("/tmp/mine")).toBe(false);
     const reached = await two.sandbox.commands
       .run("curl -s -m 3 http://127.0.0.1:8123/ || curl -s -m 3 http://$(hostname -I | cut -d' ' -f1):8123/")
