@@ -1,10 +1,13 @@
 /*
- * Stands between a VM's network device and passt, and drops what passt would carry to the host's own loopback.
+ * `packet-guard`: stands between a VM's network device and passt, and drops what passt would carry to the host's own loopback.
  * passt connects wherever a frame says: a guest that is root can send frames to 127.0.0.1 or 0.0.0.0, and those would
  * reach services that trust the loopback (this daemon's own port among them). No passt option forbids it.
  *
  * Descriptor 3 is the VM's side, 4 is passt's. Both carry frames as u32 length (big-endian) + Ethernet frame.
  * Ends when either side closes, which ends passt too.
+ *
+ * `packet-guard PROGRAM ARGUMENT…`: becomes passt, with room on its socket (descriptor 3). On a socket of its own passt
+ * makes that room itself; on an inherited one it does not, and throws away what does not fit: a tenth of the speed.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -16,6 +19,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum {
@@ -26,6 +30,8 @@ enum {
     MAX_FRAME = 68 * 1024, /* what QEMU itself takes at most */
     BUFFER = 4 * (MAX_FRAME + 4),
     NOBODY = 65534,
+    PASST_SOCKET = 3,
+    PASST_SEND_BYTES = 8 * 1024 * 1024,
 };
 
 struct pipe_buffer {
@@ -95,8 +101,22 @@ static bool send_on(int to, struct pipe_buffer *buffer)
 
 static struct pipe_buffer outgoing, incoming;
 
-int main(void)
+/* Beyond the system's limit only as root; otherwise as much as that allows. Returns only when it fails. */
+static void become_passt(char **command)
 {
+    const int bytes = PASST_SEND_BYTES;
+    if (setsockopt(PASST_SOCKET, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes)) {
+        setsockopt(PASST_SOCKET, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    }
+    execv(command[0], command);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) {
+        become_passt(argv + 1);
+        return 127;
+    }
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     if (geteuid() == 0 && (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY))) return 1;

@@ -3,6 +3,7 @@ import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { access, mkdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
 
@@ -43,6 +44,6 @@ export async function exists(path: string): Promise<boolean> {
 
 /** Beside this file, or, when this is the compiled copy in `dist/`, in the source tree it came from. */
 async function findSource(name: string): Promise<string> {
-  const here = new URL(`./${name}.c`, import.meta.url).pathname;
+  const here = fileURLToPath(new URL(`./${name}.c`, import.meta.url));
   return (await exists(here)) ? here : here.replace("/dist/src/", "/src/");
 }

@@ -12,26 +12,15 @@ import {
   findNetworkTools,
   guestNetwork,
   type Network,
-  parseResolver,
   passtArguments,
   startNetwork,
 } from "../../../src/machine/qemu/network.ts";
 
-test.each([
-  ["nameserver 192.0.2.1\n", "192.0.2.1"],
-  ["# nameserver 9.9.9.9\nsearch x\nnameserver ::1\nnameserver 127.0.0.53\nnameserver 192.0.2.1", "127.0.0.53"],
-  ["nameserver fe80::1%eth0\n", undefined],
-  ["", undefined],
-])("the resolver of %j is %s", (text, expected) => {
-  expect(parseResolver(text)).toBe(expected);
-});
-
-test("passt forwards no port inwards, offers no gateway to the host, and forwards DNS only with a resolver", () => {
-  const args = passtArguments("127.0.0.53").join(" ");
+test("passt forwards no port inwards and offers no gateway to the host", () => {
+  const args = passtArguments().join(" ");
   expect(args).toContain("--no-map-gw");
   expect(args).toContain("--tcp-ports none --udp-ports none");
-  expect(args).toContain(`--dns 127.0.0.53 --dns-forward ${guestNetwork.dns}`);
-  expect(passtArguments(undefined).join(" ")).not.toContain("--dns-forward");
+  expect(args).toContain(`--dns-forward ${guestNetwork.dns}`);
 });
 
 const outside = Object.values(networkInterfaces())
