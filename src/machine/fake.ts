@@ -11,7 +11,7 @@ import { DomainError } from "../errors.ts";
 import type { MachineRecord, MachineShape } from "../types.ts";
 import type { BootRequest, EngineInfo, RestoreRequest, SnapshotManifest, Vm, VmDriver, VmExit } from "./driver.ts";
 import { type FakeGuest, type GuestPort, openGuestPort } from "./fake-guest.ts";
-import { describeFile, publishSnapshot } from "./snapshot-files.ts";
+import { describeFile, publishSnapshot, stagingOf } from "./snapshot-files.ts";
 
 export type FakeStep =
   | "boot"
@@ -202,7 +202,7 @@ class FakeVm implements Vm {
   async saveSnapshot(folder: string, facts: { bootId: string }): Promise<SnapshotManifest> {
     await this.#host.play("saveSnapshot");
     if (this.#machine.at !== "paused") throw new DomainError("invalid_state", "only a paused machine can be saved");
-    const staging = `${folder}.staging`;
+    const staging = stagingOf(folder);
     await mkdir(staging, { recursive: true, mode: 0o700 });
     await Promise.all(["memory", "devices", "disk"].map((name) => writeFile(join(staging, name), `fake ${name}`)));
     const manifest: SnapshotManifest = {

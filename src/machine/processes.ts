@@ -2,7 +2,8 @@
  * Processes that outlive the daemon: found again, and signalled, only when pid, start time and executable all match,
  * because pids are reused. Linux `/proc`; knows nothing of machines.
  */
-import { readFileSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { basename } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { DomainError } from "../errors.ts";
 import type { ProcessIdentity } from "../types.ts";
@@ -46,6 +47,21 @@ export function isRunning(identity: ProcessIdentity): boolean {
   return executable === undefined || executable === identity.executable;
 }
 
+/**
+ * Every running process of the program `command` whose arguments name something in `folder`: what a daemon started
+ * there and died before it wrote it down.
+ */
+export function findProcessesIn(folder: string, role: ProcessIdentity["role"], command: string): ProcessIdentity[] {
+  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
+  return pids.flatMap((name) => {
+    const pid = Number(name);
+    // QEMU's option parser wants commas in values doubled.
+    if (!readArguments(pid).some((text) => text.replaceAll(",,", ",").includes(`${folder}/`))) return [];
+    const identity = identifyProcess(role, pid);
+    return identity && basename(identity.executable) === command ? [identity] : [];
+  });
+}
+
 /** Sends a signal if {@link isRunning}; true when it was sent. The check and the signal are in one turn of the loop. */
 export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals): boolean {
   if (!isRunning(identity)) return false;
@@ -85,6 +101,15 @@ function readStat(pid: number): ProcessStat | undefined {
     return parseProcessStat(readFileSync(`/proc/${pid}/stat`, "utf8"));
   } catch (error) {
     if (isGone(error)) return undefined;
+    throw error;
+  }
+}
+
+function readArguments(pid: number): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+  } catch (error) {
+    if (isGone(error)) return [];
     throw error;
   }
 }

@@ -110,10 +110,16 @@ export async function verifySnapshot(
   }
 }
 
-/** Removes a snapshot: the manifest first, so that a half-removed folder is no snapshot. Nothing there is fine. */
+/** Where the files of a snapshot are written before it is published as `folder`. */
+export const stagingOf = (folder: string) => `${folder}.staging`;
+
+/**
+ * Removes a snapshot, finished or not: the manifest first, so that a half-removed folder is no snapshot. Nothing there
+ * is fine.
+ */
 export async function removeSnapshot(folder: string): Promise<void> {
   await rm(join(folder, manifestName), { force: true });
-  await rm(folder, { recursive: true, force: true });
+  for (const path of [folder, stagingOf(folder)]) await rm(path, { recursive: true, force: true });
 }
 
 /**

@@ -8,8 +8,9 @@ import { join } from "node:path";
 import { messageOf } from "../errors.ts";
 import { listUnownedReservations, release } from "../ledger/capacity.ts";
 import { listSandboxes, moveSandbox } from "../ledger/sandboxes.ts";
-import { listSnapshots, quarantineSnapshot } from "../ledger/snapshots.ts";
+import { deleteSnapshot, listSnapshots } from "../ledger/snapshots.ts";
 import type { VmDriver } from "../machine/driver.ts";
+import { removeSnapshot } from "../machine/snapshot-files.ts";
 import type { MachineRecord, SandboxRecord } from "../types.ts";
 import { openGuestAgent } from "./readiness-probe.ts";
 import type { RuntimeDependencies, SandboxRuntime } from "./sandbox-runtime.ts";
@@ -49,7 +50,7 @@ export async function reconcile(
     cleanedUp: count("cleaned_up"),
     lost: count("lost"),
     orphanFolders: await discardOrphans(deps, records, machinesFolder),
-    snapshots: quarantineHalfMade(deps),
+    snapshots: await deleteHalfMade(deps),
     reservations: listUnownedReservations(deps.ledger).filter(({ id }) => release(deps.ledger, id)).length,
   };
   for (const [outcome, n] of Object.entries(summary)) deps.metrics.reconciled.inc({ outcome }, n);
@@ -110,14 +111,22 @@ async function discardOrphans(
   for (const sessionId of orphans) {
     const folder = join(machinesFolder, sessionId);
     log.warn({ folder }, "removing a machine that no sandbox owns");
-    await driver.discard({ engine: driver.info.engine, sessionId, folder, processes: [] });
+    try {
+      await driver.discard({ engine: driver.info.engine, sessionId, folder, processes: [] });
+    } catch (error) {
+      log.error({ err: error, folder }, "it cannot be removed; the next start tries again");
+    }
   }
   return orphans.length;
 }
 
-/** A snapshot that was being made when the daemon died is never restored from; its folder, if any, stays for a look. */
-function quarantineHalfMade({ ledger }: Pick<RuntimeDependencies, "ledger">): number {
+/** A snapshot that was being made when the daemon died is never restored from: it goes, with its files. */
+async function deleteHalfMade({ ledger, log }: Pick<RuntimeDependencies, "ledger" | "log">): Promise<number> {
   const halfMade = listSnapshots(ledger, ["making"]);
-  for (const { id } of halfMade) quarantineSnapshot(ledger, id, "the daemon died while it was being made");
+  for (const { id, folder } of halfMade) {
+    log.warn({ snapshotID: id, folder }, "removing a snapshot that was never finished");
+    await removeSnapshot(folder);
+    deleteSnapshot(ledger, id);
+  }
   return halfMade.length;
 }

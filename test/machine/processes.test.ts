@@ -1,8 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { basename } from "node:path";
 import { expect, test } from "vitest";
 import {
   endProcess,
+  findProcessesIn,
   identifyProcess,
   isRunning,
   parseProcessStat,
@@ -75,4 +77,18 @@ test("waiting for a process that stays ends at the deadline", async () => {
   expect(await waitUntilGone(identity, 10)).toBe(false);
   await endProcess(identity, 0);
   expect(await waitUntilGone(identity, 10)).toBe(true);
+});
+
+test("a process is found by the folder that its arguments name, and no other program is", async () => {
+  const child = await sleeper("tail", "-f", "/dev/null", "--pid=1", "name=/nowhere/a,,b/c,x=y");
+  const identity = identifyProcess("vm", child.pid);
+  if (!identity) throw new Error("not identified");
+  const program = basename(identity.executable);
+  try {
+    expect(findProcessesIn("/nowhere/a,b", "vm", program)).toEqual([identity]);
+    expect(findProcessesIn("/nowhere/a", "vm", program)).toEqual([]);
+    expect(findProcessesIn("/nowhere/a,b", "vm", "qemu-system-x86_64")).toEqual([]);
+  } finally {
+    child.kill("SIGKILL");
+  }
 });

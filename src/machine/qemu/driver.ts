@@ -11,11 +11,18 @@ import type { Logger } from "../../log.ts";
 import { Scope } from "../../scope.ts";
 import type { MachineRecord, MachineShape } from "../../types.ts";
 import type { BootRequest, EngineInfo, RestoreRequest, SnapshotManifest, Vm, VmDriver } from "../driver.ts";
-import { isRunning } from "../processes.ts";
+import { findProcessesIn, isRunning } from "../processes.ts";
 import { type AccelerationChoice, decideAcceleration } from "./acceleration.ts";
 import { checkSocketPaths, qmpSocketName } from "./arguments.ts";
 import { copyLayer, diskName, emptyLayer, linkFile, prepareLayers } from "./disk.ts";
-import { type LaunchPlan, launchEngine, queryStatus, readEngineVersion, waitUntilRunning } from "./launch.ts";
+import {
+  engineCommand,
+  type LaunchPlan,
+  launchEngine,
+  queryStatus,
+  readEngineVersion,
+  waitUntilRunning,
+} from "./launch.ts";
 import {
   parseMachine,
   type QemuMachine,
@@ -151,7 +158,11 @@ export class QemuDriver implements VmDriver {
 
   async discard(record: MachineRecord): Promise<void> {
     this.#checkOwned(record);
-    const engineFirst = [...record.processes].sort((one, other) => other.role.localeCompare(one.role));
+    // A daemon that died while it started the VM recorded nothing. The network of such a VM ends with its engine.
+    const unrecorded = findProcessesIn(record.folder, "vm", engineCommand).filter(
+      ({ pid }) => !record.processes.some((process) => process.pid === pid),
+    );
+    const engineFirst = [...record.processes, ...unrecorded].sort((one, other) => other.role.localeCompare(one.role));
     await removeRemains({ ...record, processes: engineFirst }, networkGraceMs);
   }
 

@@ -6,7 +6,7 @@
 import { chmod, mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { SnapshotManifest } from "../driver.ts";
-import { describeFile, publishSnapshot } from "../snapshot-files.ts";
+import { describeFile, publishSnapshot, stagingOf } from "../snapshot-files.ts";
 import { copyLayer, diskName, linkFile } from "./disk.ts";
 import type { RunningMachine } from "./machine.ts";
 import { copySparse, writeMemoryImage } from "./memory.ts";
@@ -28,7 +28,7 @@ export interface SaveInput {
 
 /** Writes the snapshot beside its final place and moves it there when it is whole; on failure nothing is left. */
 export async function saveSnapshot(input: SaveInput): Promise<SnapshotManifest> {
-  const staging = `${input.folder}.staging`;
+  const staging = stagingOf(input.folder);
   await rm(staging, { recursive: true, force: true });
   await mkdir(staging, { recursive: true, mode: 0o700 });
   try {
