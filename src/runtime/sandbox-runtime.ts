@@ -11,7 +11,7 @@ import { summarizeSamples } from "../ledger/samples.ts";
 import { insertSandbox, moveSandbox, setSandboxEnd } from "../ledger/sandboxes.ts";
 import { findTemplate, type ResolvedTemplate, recordSpawn, resolveTemplate } from "../ledger/templates.ts";
 import type { Logger } from "../log.ts";
-import type { EngineInfo, VmDriver } from "../machine/driver.ts";
+import type { EngineInfo, Vm, VmDriver } from "../machine/driver.ts";
 import type { Metrics } from "../metrics.ts";
 import type { EndReason, SandboxRecord } from "../types.ts";
 import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
@@ -219,21 +219,24 @@ export class SandboxRuntime implements Runtime {
 
   async #start(record: SandboxRecord, { snapshot }: ResolvedTemplate, timeoutMs: number): Promise<SandboxView> {
     const { ledger, clock, terminator } = this.#deps;
-    let machine: RestoredMachine;
+    const { id, templateId, envs, allowInternetAccess } = record;
+    const order = {
+      snapshotFolder: snapshot.folder,
+      sessionId: newSessionId(),
+      identity: { sandboxId: id, templateId, envs },
+      internetAccess: allowInternetAccess,
+    };
+    let vm: Vm | undefined;
     try {
-      const identity = { sandboxId: record.id, templateId: record.templateId, envs: record.envs };
-      machine = await restoreMachine(this.#deps, snapshot.folder, newSessionId(), identity);
-    } catch (error) {
-      terminator.terminate(record, async () => {});
-      throw error;
-    }
-    try {
+      const machine = await restoreMachine(this.#deps, order, (started) => {
+        vm = started;
+      });
       const endAtMs = clock.nowMs() + timeoutMs;
-      const running = moveSandbox(ledger, record.id, "creating", "running", { machine: machine.vm.record, endAtMs });
+      const running = moveSandbox(ledger, id, "creating", "running", { machine: machine.vm.record, endAtMs });
       return this.#attach(running, machine, machine.restoreStartedMs);
     } catch (error) {
-      machine.agent.close();
-      terminator.terminate(record, () => machine.vm.terminate());
+      // In the background, so that a machine that does not go keeps its reservation and the client its answer.
+      terminator.terminate(record, async () => vm?.terminate());
       throw error;
     }
   }

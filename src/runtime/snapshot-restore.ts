@@ -1,6 +1,6 @@
 /**
- * The seed's RuntimeSnapshotRestore: integrity → launch → readiness probe, with a sample of each, and everything given
- * back when any step fails. (Disk guard and capacity come before it, in the create path.)
+ * The seed's RuntimeSnapshotRestore: integrity → launch → readiness probe, with a sample of each. (Disk guard and
+ * capacity come before it, in the create path, and so does giving everything back when a step fails.)
  */
 import type { Clock } from "../clock.ts";
 import type { GuestAgent } from "../guest/agent.ts";
@@ -17,6 +17,13 @@ export interface RestoreDependencies {
   readonly samples: LifecycleSamples;
 }
 
+export interface RestoreOrder {
+  readonly snapshotFolder: string;
+  readonly sessionId: string;
+  readonly identity: SandboxIdentity;
+  readonly internetAccess: boolean;
+}
+
 export interface RestoredMachine {
   readonly vm: Vm;
   readonly agent: GuestAgent;
@@ -25,28 +32,22 @@ export interface RestoredMachine {
 }
 
 /**
- * Restores the snapshot in `snapshotFolder` into a machine that is ready for its first command.
- * @throws DomainError `machine_failed` when a file is damaged or missing, the engine fails or the agent does not answer;
- *   no machine is left then.
+ * Restores a snapshot into a machine that is ready for its first command.
+ * @param onStarted told of the VM as soon as there is one: from then on its end is the caller's, failure or not
+ * @throws DomainError `machine_failed` when a file is damaged or missing, the engine fails or the agent does not answer
  */
 export async function restoreMachine(
-  deps: RestoreDependencies,
-  snapshotFolder: string,
-  sessionId: string,
-  identity: SandboxIdentity,
+  { driver, clock, log, samples }: RestoreDependencies,
+  { snapshotFolder, sessionId, identity, internetAccess }: RestoreOrder,
+  onStarted: (vm: Vm) => void,
 ): Promise<RestoredMachine> {
-  const { driver, clock, log, samples } = deps;
   const restoreStartedMs = clock.monotonicMs();
   const manifest = await readSnapshot(snapshotFolder);
-  const vm = await driver.restore({ sessionId, snapshotFolder, manifest });
-  try {
-    const restoredMs = clock.monotonicMs();
-    samples.record("warm_snapshot_restore", restoredMs - restoreStartedMs, identity.sandboxId);
-    const agent = await probeReadiness(vm, identity, clock, log);
-    samples.record("ready_probe", clock.monotonicMs() - restoredMs, identity.sandboxId);
-    return { vm, agent, restoreStartedMs };
-  } catch (error) {
-    await vm.terminate();
-    throw error;
-  }
+  const vm = await driver.restore({ sessionId, snapshotFolder, manifest, internetAccess });
+  onStarted(vm);
+  const restoredMs = clock.monotonicMs();
+  samples.record("warm_snapshot_restore", restoredMs - restoreStartedMs, identity.sandboxId);
+  const agent = await probeReadiness(vm, identity, clock, log);
+  samples.record("ready_probe", clock.monotonicMs() - restoredMs, identity.sandboxId);
+  return { vm, agent, restoreStartedMs };
 }
