@@ -43,18 +43,22 @@ const deadlineTickMs = 100;
 const metricsTickMs = 5_000;
 const flushTickMs = 1_000;
 
-/** Opens the daemon and listens. @throws DomainError saying what to do, with everything undone. */
-export async function openDaemon(config: Config, version: string): Promise<Daemon> {
+/**
+ * Opens the daemon and listens.
+ * @param stop gives up a start that is under way
+ * @throws DomainError saying what to do, or the reason of `stop`, with everything undone
+ */
+export async function openDaemon(config: Config, version: string, stop: AbortSignal): Promise<Daemon> {
   const scope = new Scope();
   try {
-    return await open(config, version, scope);
+    return await open(config, version, scope, stop);
   } catch (error) {
     await scope.close();
     throw error;
   }
 }
 
-async function open(config: Config, version: string, scope: Scope): Promise<Daemon> {
+async function open(config: Config, version: string, scope: Scope, stop: AbortSignal): Promise<Daemon> {
   const log = pino({ level: config.logLevel }, pino.destination({ dest: 2, sync: false }));
   await makePrivate(config.stateDir);
   const lock = lockState(config.stateDir);
@@ -66,11 +70,13 @@ async function open(config: Config, version: string, scope: Scope): Promise<Daem
   const driver = await openDriver(config, assets, machinesFolder, log);
   scope.use(driver);
   const deps = wireRuntime(config, ledger, driver, log);
-  await ensureTemplate(config, deps, assets);
   const runtime = new SandboxRuntime(deps);
   scope.defer(() => runtime.close());
+  // Before a template is made, so that what an earlier attempt left is gone and running sandboxes end in time.
   await reconcile(deps, runtime, machinesFolder);
   startLoops(scope, deps, runtime);
+  await ensureTemplate(config, deps, assets, stop);
+  stop.throwIfAborted();
   const apiKey = await readOrCreateApiKey(config.stateDir);
   const app = await listen(config, { apiKey, version, deps, runtime }, scope);
   const url = urlOf(app);
@@ -114,15 +120,23 @@ function wireRuntime(config: Config, ledger: Ledger, driver: VmDriver, log: Logg
   };
 }
 
-async function ensureTemplate(config: Config, deps: RuntimeDependencies, assets: GuestAssets): Promise<void> {
+async function ensureTemplate(
+  config: Config,
+  deps: RuntimeDependencies,
+  assets: GuestAssets,
+  stop: AbortSignal,
+): Promise<void> {
   const snapshotsFolder = join(config.stateDir, "snapshots");
   await makePrivate(snapshotsFolder);
   await deps.disk.admit("make the base template");
   const { ledger, driver, clock, log, samples } = deps;
   const recordSample = samples.record.bind(samples);
   const template = { ledger, driver, clock, log, snapshotsFolder, newTemplateId };
-  await ensureBaseTemplate({ ...template, recordSample: (span, ms) => recordSample(span, ms, null) }, assets, (step) =>
-    process.stderr.write(`  ${step} …\n`),
+  await ensureBaseTemplate(
+    { ...template, recordSample: (span, ms) => recordSample(span, ms, null) },
+    assets,
+    (step) => process.stderr.write(`  ${step} …\n`),
+    stop,
   );
 }
 

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import closeWithGrace from "close-with-grace";
 import { clientEnvironment, readAddress, readOrCreateApiKey } from "./client-environment.ts";
 import { type Config, describeSettings, readConfig } from "./config.ts";
-import { isDomainError } from "./errors.ts";
+import { DomainError, isDomainError, messageOf } from "./errors.ts";
 
 // dist/src/main.js and src/main.ts alike are two or three folders below package.json.
 const version = readVersion();
@@ -25,15 +25,26 @@ ${describeSettings()}
 
 async function serve(config: Config): Promise<void> {
   const { openDaemon } = await import("./daemon.ts");
-  const daemon = await openDaemon(config, version);
-  closeWithGrace({ delay: 20_000, logger: false }, async ({ err, signal }) => {
-    if (err) daemon.log.error({ err }, "stopping after an unhandled error");
-    else daemon.log.info({ signal }, "stopping; sandboxes go on and are adopted at the next start");
-    await daemon[Symbol.asyncDispose]();
+  const stop = new AbortController();
+  const opening = openDaemon(config, version, stop.signal);
+  // From the beginning: a first start that is interrupted must not leave its half-made machine running.
+  const { uninstall } = closeWithGrace({ delay: 20_000, logger: false }, async ({ err, signal }) => {
+    stop.abort(new DomainError("cancelled", `stopped by ${signal ?? messageOf(err)} before it listened`));
+    const daemon = await opening.catch(() => undefined);
+    if (err) daemon?.log.error({ err }, "stopping after an unhandled error");
+    else daemon?.log.info({ signal }, "stopping; sandboxes go on and are adopted at the next start");
+    await daemon?.[Symbol.asyncDispose]();
   });
-  process.stdout.write(
-    `\nfirkin ${version} listens on ${daemon.url}\n\n${clientEnvironment(daemon.apiKey, daemon.url)}\n`,
-  );
+  try {
+    const daemon = await opening;
+    process.stdout.write(
+      `\nfirkin ${version} listens on ${daemon.url}\n\n${clientEnvironment(daemon.apiKey, daemon.url)}\n`,
+    );
+  } catch (error) {
+    if (stop.signal.aborted) throw stop.signal.reason;
+    uninstall();
+    throw error;
+  }
 }
 
 async function printEnvironment(config: Config): Promise<void> {

@@ -39,12 +39,13 @@ export interface TemplateDependencies {
 /**
  * Makes sure that `base` exists and is made from these assets by this engine.
  * @param progress told of every step that takes more than a moment, for people
- * @throws DomainError `machine_failed` when the guest does not boot or a warm-up command fails
+ * @throws DomainError `machine_failed` when the guest does not boot or a warm-up command fails; the signal's reason
  */
 export async function ensureBaseTemplate(
   deps: TemplateDependencies,
   assets: GuestAssets,
   progress: (step: string) => void,
+  signal: AbortSignal,
 ): Promise<void> {
   const recipeTag = tagOfRecipe(deps.driver, assets);
   if (await isCurrent(deps, recipeTag)) return;
@@ -54,7 +55,7 @@ export async function ensureBaseTemplate(
   const template = findTemplate(deps.ledger, alias);
   const templateId = template?.id ?? deps.newTemplateId();
   registerSnapshot(deps.ledger, { id: snapshotId, kind: "template", logicalId: templateId, folder, reason: null });
-  const manifest = await bootAndSnapshot(deps, assets, folder, progress);
+  const manifest = await bootAndSnapshot(deps, assets, folder, progress, signal);
   deps.ledger.writeDurably(() => {
     markSnapshotReady(deps.ledger, snapshotId, factsOf(manifest));
     if (!template) insertTemplate(deps.ledger, { id: templateId, aliases: [alias], shape, public: true });
@@ -96,13 +97,16 @@ async function bootAndSnapshot(
   assets: GuestAssets,
   folder: string,
   progress: (step: string) => void,
+  signal: AbortSignal,
 ): Promise<SnapshotManifest> {
   await using scope = new Scope();
   progress("boot the base template");
-  const vm = await driver.boot({ sessionId: randomUUID().replaceAll("-", ""), shape, ...assets });
+  const vm = await driver.boot({ sessionId: randomUUID().replaceAll("-", ""), shape, ...assets }, signal);
   scope.defer(() => vm.terminate());
-  const agent = await connectGuestAgent(await vm.openGuestLink(), { deadlineMs: bootDeadlineMs, log });
+  const agent = await connectGuestAgent(await vm.openGuestLink(signal), { deadlineMs: bootDeadlineMs, log, signal });
   scope.defer(() => agent.close());
+  // What is under way over the link then fails at once.
+  signal.addEventListener("abort", () => agent.close(), { once: true });
   await agent.setup({
     timeNs: BigInt(clock.nowMs()) * 1_000_000n,
     entropy: randomBytes(64),
