@@ -13,6 +13,12 @@ import { ProcessTable } from "./process-table.ts";
 import { openGuestAgent, sandboxEnvironment } from "./readiness-probe.ts";
 import type { Session } from "./session.ts";
 
+/** A link that lived less than this was no good. */
+const shortLinkMs = 10_000;
+const maxShortLinks = 8;
+/** Per link in a row that was short. */
+const reconnectPauseMs = 250;
+
 /** The link is up, being made anew, or gone with the session. */
 type Link =
   | { readonly at: "up"; readonly agent: GuestAgent }
@@ -42,11 +48,14 @@ export class LiveSession implements Session {
   readonly envs: Readonly<Record<string, string>>;
   readonly log: Logger;
   readonly vm: Vm;
+  readonly #clock: Clock;
   readonly #samples: LifecycleSamples;
   readonly #onLost: LiveSessionOptions["onLost"];
   readonly #ended = new AbortController();
   #link: Link;
   #restoreStartedMs: number | undefined;
+  /** Links in a row that broke soon after they were made. */
+  #shortLinks = 0;
 
   constructor(options: LiveSessionOptions) {
     const { record, vm } = options;
@@ -57,6 +66,7 @@ export class LiveSession implements Session {
     this.envs = sandboxEnvironment({ sandboxId: record.id, templateId: record.templateId, envs: record.envs });
     this.log = options.log.child({ sandboxID: this.sandboxId, sessionID: this.sessionId });
     this.vm = vm;
+    this.#clock = options.clock;
     this.#samples = options.samples;
     this.#onLost = options.onLost;
     this.#restoreStartedMs = options.restoreStartedMs;
@@ -98,7 +108,12 @@ export class LiveSession implements Session {
   }
 
   #watchLink(agent: GuestAgent): void {
-    void agent.closed.then((reason) => this.#reconnect(agent, reason));
+    const openedMs = this.#clock.monotonicMs();
+    void agent.closed.then((reason) => {
+      const wasShort = this.#clock.monotonicMs() - openedMs < shortLinkMs;
+      this.#shortLinks = wasShort ? this.#shortLinks + 1 : 0;
+      return this.#reconnect(agent, reason);
+    });
   }
 
   async #reconnect(broken: GuestAgent, reason: Error): Promise<void> {
@@ -106,7 +121,10 @@ export class LiveSession implements Session {
     this.#link = { at: "reconnecting" };
     this.log.warn({ err: reason }, "guest link broke; reconnecting");
     try {
-      const agent = await openGuestAgent(this.vm, this.log, this.#ended.signal);
+      if (this.#shortLinks > maxShortLinks) throw new DomainError("machine_failed", "its link breaks again and again");
+      // A guest that keeps breaking its link must not keep the daemon busy with it.
+      if (this.#shortLinks > 0) await this.#clock.sleep(this.#shortLinks * reconnectPauseMs, this.#ended.signal);
+      const agent = await openGuestAgent(this.vm, this.#clock, this.log, this.#ended.signal);
       if (this.#ended.signal.aborted) return agent.close();
       this.#link = { at: "up", agent };
       this.#watchLink(agent);

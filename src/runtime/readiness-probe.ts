@@ -19,9 +19,9 @@ export interface SandboxIdentity {
 }
 
 /** Opens the guest link of a running VM. @throws DomainError `machine_failed` when the agent does not answer in time. */
-export async function openGuestAgent(vm: Vm, log: Logger, signal?: AbortSignal): Promise<GuestAgent> {
+export async function openGuestAgent(vm: Vm, clock: Clock, log: Logger, signal?: AbortSignal): Promise<GuestAgent> {
   const stream = await vm.openGuestLink(signal);
-  return connectGuestAgent(stream, { deadlineMs: linkDeadlineMs, log, ...(signal && { signal }) });
+  return connectGuestAgent(stream, { deadlineMs: linkDeadlineMs, clock, log, ...(signal && { signal }) });
 }
 
 /** The environment every process of a sandbox sees (reference 2.5), before its own `envs`. */
@@ -42,7 +42,7 @@ export async function probeReadiness(
   log: Logger,
   signal?: AbortSignal,
 ): Promise<GuestAgent> {
-  const agent = await openGuestAgent(vm, log, signal);
+  const agent = await openGuestAgent(vm, clock, log, signal);
   try {
     await agent.setup(setupFor(identity, clock));
     return agent;

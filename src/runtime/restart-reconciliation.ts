@@ -85,7 +85,7 @@ async function reconcileSandbox(
 }
 
 async function adopt(
-  { driver, log }: RuntimeDependencies,
+  { driver, clock, log }: RuntimeDependencies,
   runtime: SandboxRuntime,
   record: SandboxRecord,
   machine: MachineRecord,
@@ -93,7 +93,7 @@ async function adopt(
   const vm = await driver.adopt(machine);
   if (!vm) throw new Error("its machine is gone");
   try {
-    runtime.adopt(record, { vm, agent: await openGuestAgent(vm, log) });
+    runtime.adopt(record, { vm, agent: await openGuestAgent(vm, clock, log) });
   } catch (error) {
     await vm.release();
     throw error;
