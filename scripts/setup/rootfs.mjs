@@ -83,6 +83,8 @@ export async function makeBaseDisk(roots, { signal, onLine }) {
           (name) => `--dpkgopt=path-exclude=/usr/share/${name}/*`,
         ),
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+        // Names the distribution's own servers; see hooks/base-disk.sh.
+        "--dpkgopt=path-include=/usr/share/doc/apt/examples/sources.list",
         `--include=${PACKAGES.join(",")}`,
         `--customize-hook=${hookPath("base-disk.sh")}`,
       ],
@@ -93,7 +95,6 @@ export async function makeBaseDisk(roots, { signal, onLine }) {
           FIRKIN_IMAGE_MIB: String(DISK_MIB),
           FIRKIN_NPM: npmArchive,
           FIRKIN_PACKAGE_LIST: packageList,
-          FIRKIN_SUITE: SUITE,
         },
         signal,
         onLine,

@@ -18,8 +18,8 @@ import type { MachineShape, SpanName } from "../types.ts";
 import type { GuestAssets } from "./assets.ts";
 import { warmUp } from "./warm-up.ts";
 
-/** Goes up whenever what is done to a template before its snapshot changes. */
-const recipeVersion = 1;
+/** Goes up whenever how a template is booted, or what is done to it before its snapshot, changes. */
+const recipeVersion = 2;
 const alias = "base";
 const shape: MachineShape = { vcpuCount: 2, memoryMiB: 512, diskMiB: 8192 };
 /** Under TCG the agent answers some ten seconds after the kernel's first line. */

@@ -1,6 +1,6 @@
 #!/bin/sh
 # mmdebstrap customize hook, the last step of the base disk: users, npm, settings, tidying up, and the ext4 image.
-# In: $1 the root folder; FIRKIN_IMAGE, FIRKIN_IMAGE_MIB, FIRKIN_NPM (npm's archive), FIRKIN_PACKAGE_LIST, FIRKIN_SUITE.
+# In: $1 the root folder; FIRKIN_IMAGE, FIRKIN_IMAGE_MIB, FIRKIN_NPM (npm's archive), FIRKIN_PACKAGE_LIST.
 set -eu
 root=$1
 
@@ -32,13 +32,16 @@ printf '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n' >"$root
 # The name server is the network's affair; whoever starts the machine writes it.
 : >"$root/etc/resolv.conf"
 : >"$root/etc/machine-id"
-cat >"$root/etc/apt/sources.list" <<END
-deb http://deb.debian.org/debian $FIRKIN_SUITE main
-deb http://deb.debian.org/debian $FIRKIN_SUITE-updates main
-deb http://security.debian.org/debian-security $FIRKIN_SUITE-security main
-END
+# The distribution's own servers, as its apt package names them, whatever mirror this machine built from.
+sed -n 's/^\(deb .* main\)\b.*/\1/p' "$root/usr/share/doc/apt/examples/sources.list" >"$root/etc/apt/sources.list"
+[ -s "$root/etc/apt/sources.list" ]
+rm -rf "$root/etc/apt/sources.list.d"/* "$root/usr/share/doc/apt/examples"
 printf 'Acquire::Languages "none";\nAcquire::GzipIndexes "true";\n' >"$root/etc/apt/apt.conf.d/99firkin"
 chmod 0644 "$root/etc/hostname" "$root/etc/resolv.conf"
+# Every command of an SDK runs in a login shell. Under emulation the process that asks for the user id, which bash knows,
+# is half of what such a shell takes.
+sed -i 's/\$(id -u)/${EUID:-$(id -u)}/' "$root/etc/profile"
+grep -q EUID "$root/etc/profile"
 mkdir -p "$root/run/e2b"
 
 # --- nothing of the host, of the build, or of no use -----------------------------------------------------------------
