@@ -6,14 +6,18 @@ export interface BenchSandbox {
   readonly envdAccessToken: string;
 }
 
+export interface CommandResult {
+  readonly exitCode: number;
+}
+
 export class E2bClient {
-  readonly #url: string;
-  readonly #apiKey: string;
+  readonly url: string;
+  readonly apiKey: string;
   readonly #agent = new Agent({ connections: 32, headersTimeout: 120_000, bodyTimeout: 0 });
 
   constructor(url: string, apiKey: string) {
-    this.#url = url;
-    this.#apiKey = apiKey;
+    this.url = url;
+    this.apiKey = apiKey;
   }
 
   async create(): Promise<BenchSandbox> {
@@ -28,25 +32,9 @@ export class E2bClient {
     return (await this.#api("GET", "/v2/sandboxes", undefined, 200)) as BenchSandbox[];
   }
 
-  /** Starts a command as the SDK does, reads its stream to the end, and calls back at its first output. */
-  async command(sandbox: BenchSandbox, command: string, onFirstOutput = () => {}): Promise<void> {
-    const message = Buffer.from(
-      JSON.stringify({ process: { cmd: "/bin/bash", args: ["-l", "-c", command] }, stdin: false }),
-    );
-    const envelope = Buffer.alloc(5 + message.length);
-    envelope.writeUInt32BE(message.length, 1);
-    message.copy(envelope, 5);
-    const { statusCode, body } = await request(`${this.#url}/process.Process/Start`, {
-      method: "POST",
-      dispatcher: this.#agent,
-      headers: {
-        ...routing(sandbox),
-        "content-type": "application/connect+json",
-        "connect-protocol-version": "1",
-      },
-      body: envelope,
-    });
-    if (statusCode !== 200) throw new Error(`Start answered ${statusCode}: ${await body.text()}`);
+  /** Runs a command as the SDK does, reads its stream to the end, and calls back at its first output. */
+  async command(sandbox: BenchSandbox, command: string, onFirstOutput = () => {}): Promise<CommandResult> {
+    const body = await this.#start(sandbox, command);
     let text = "";
     let seen = false;
     for await (const chunk of body) {
@@ -57,10 +45,25 @@ export class E2bClient {
       }
     }
     if (!text.includes('"end"')) throw new Error(`the command's stream broke off: ${text}`);
+    // Zero is left out, as protobuf's JSON does.
+    return { exitCode: Number(/"exitCode":(-?\d+)/.exec(text)?.[1] ?? 0) };
+  }
+
+  /** Starts a command that goes on, leaves its stream, and returns its pid. */
+  async background(sandbox: BenchSandbox, command: string): Promise<number> {
+    const body = await this.#start(sandbox, command);
+    let text = "";
+    for await (const chunk of body) {
+      text += (chunk as Buffer).toString("latin1");
+      const pid = /"pid":(\d+)/.exec(text)?.[1];
+      // Leaving the loop destroys the stream.
+      if (pid !== undefined) return Number(pid);
+    }
+    throw new Error(`the command did not start: ${text}`);
   }
 
   async upload(sandbox: BenchSandbox, path: string, bytes: Buffer): Promise<void> {
-    const { statusCode, body } = await request(`${this.#url}/files?path=${encodeURIComponent(path)}`, {
+    const { statusCode, body } = await request(`${this.url}/files?path=${encodeURIComponent(path)}`, {
       method: "POST",
       dispatcher: this.#agent,
       headers: { ...routing(sandbox), "content-type": "application/octet-stream" },
@@ -72,24 +75,47 @@ export class E2bClient {
 
   /** Returns the number of bytes read. */
   async download(sandbox: BenchSandbox, path: string): Promise<number> {
-    const { body } = await request(`${this.#url}/files?path=${encodeURIComponent(path)}`, {
+    const { statusCode, body } = await request(`${this.url}/files?path=${encodeURIComponent(path)}`, {
       dispatcher: this.#agent,
       headers: routing(sandbox),
     });
+    if (statusCode !== 200) throw new Error(`download answered ${statusCode}: ${await body.text()}`);
     let bytes = 0;
     for await (const chunk of body) bytes += (chunk as Buffer).length;
     return bytes;
   }
 
+  /** Drops what is under way. */
   async close(): Promise<void> {
-    await this.#agent.close();
+    await this.#agent.destroy();
+  }
+
+  async #start(sandbox: BenchSandbox, command: string): Promise<AsyncIterable<unknown>> {
+    const message = Buffer.from(
+      JSON.stringify({ process: { cmd: "/bin/bash", args: ["-l", "-c", command] }, stdin: false }),
+    );
+    const envelope = Buffer.alloc(5 + message.length);
+    envelope.writeUInt32BE(message.length, 1);
+    message.copy(envelope, 5);
+    const { statusCode, body } = await request(`${this.url}/process.Process/Start`, {
+      method: "POST",
+      dispatcher: this.#agent,
+      headers: {
+        ...routing(sandbox),
+        "content-type": "application/connect+json",
+        "connect-protocol-version": "1",
+      },
+      body: envelope,
+    });
+    if (statusCode !== 200) throw new Error(`Start answered ${statusCode}: ${await body.text()}`);
+    return body;
   }
 
   async #api(method: "GET" | "POST" | "DELETE", path: string, json: unknown, expected: number): Promise<unknown> {
-    const { statusCode, body } = await request(`${this.#url}${path}`, {
+    const { statusCode, body } = await request(`${this.url}${path}`, {
       method,
       dispatcher: this.#agent,
-      headers: { "x-api-key": this.#apiKey, "content-type": "application/json" },
+      headers: { "x-api-key": this.apiKey, "content-type": "application/json" },
       ...(json !== undefined && { body: JSON.stringify(json) }),
     });
     const text = await body.text();

@@ -23,6 +23,10 @@ export interface RawMachine {
 export class RawEngine implements AsyncDisposable {
   readonly driver: VmDriver;
   readonly #snapshotFolder: string;
+  /** Started and not ended yet. */
+  readonly #machines = new Set<Vm>();
+  readonly #starting = new Set<Promise<unknown>>();
+  #closing = false;
 
   private constructor(driver: VmDriver, snapshotFolder: string) {
     this.driver = driver;
@@ -45,16 +49,43 @@ export class RawEngine implements AsyncDisposable {
 
   /** Restores a machine up to the agent's first answer. */
   async restore(): Promise<RawMachine> {
+    if (this.#closing) throw new Error("the bench is ending");
+    const starting = this.#restore();
+    this.#starting.add(starting);
+    try {
+      return await starting;
+    } finally {
+      this.#starting.delete(starting);
+    }
+  }
+
+  async terminate({ vm, agent }: RawMachine): Promise<void> {
+    agent.close();
+    await vm.terminate();
+    this.#machines.delete(vm);
+  }
+
+  async terminateAll(): Promise<void> {
+    await Promise.all([...this.#machines].map((vm) => vm.terminate()));
+    this.#machines.clear();
+  }
+
+  /** Ends all machines, those being started included. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing = true;
+    await Promise.allSettled(this.#starting);
+    await this.terminateAll();
+    await this.driver[Symbol.asyncDispose]();
+  }
+
+  async #restore(): Promise<RawMachine> {
     const manifest = await readSnapshot(this.#snapshotFolder);
     const sessionId = randomUUID().replaceAll("-", "");
     const vm = await this.driver.restore({ sessionId, snapshotFolder: this.#snapshotFolder, manifest });
+    this.#machines.add(vm);
     const agent = await connectGuestAgent(await vm.openGuestLink(), { deadlineMs: 15_000, log });
     await agent.ping();
     return { vm, agent };
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.driver[Symbol.asyncDispose]();
   }
 }
 

@@ -33,6 +33,21 @@ function cells({ n, p50, p95, p99 }: Distribution): string {
   return `${shown.join(" / ")} (n ${n})`;
 }
 
+/** Takes turns, so that both see the same noise of the machine; who is first changes every round. */
+export async function interleave<T>(
+  rounds: number,
+  raw: () => Promise<T>,
+  measured: () => Promise<T>,
+): Promise<{ readonly raw: T[]; readonly measured: T[] }> {
+  const samples = { raw: [] as T[], measured: [] as T[] };
+  for (let round = 0; round < rounds; round++) {
+    if (round % 2 === 0) samples.raw.push(await raw());
+    samples.measured.push(await measured());
+    if (round % 2 === 1) samples.raw.push(await raw());
+  }
+  return samples;
+}
+
 /** A Markdown table; p95 is shown from 100 samples on, p99 from 500. */
 export function tableOf(rows: readonly Row[]): string {
   const header =
