@@ -1,0 +1,75 @@
+/** The unmodified Python SDK, synchronous and not, in a real VM. */
+import { execFile } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { describe, expect, test } from "vitest";
+import { installPythonSdk } from "../support/python-sdk.ts";
+import { sharedDaemon, skipReason } from "../support/sdk.ts";
+
+const sdk = skipReason ? { missing: skipReason } : await installPythonSdk();
+const title = "missing" in sdk ? `the Python SDK (skipped: ${sdk.missing})` : "the Python SDK";
+
+/** Runs a script with the environment a user exports and nothing else of the SDK's. */
+async function runScript(path: string): Promise<string> {
+  if ("missing" in sdk) throw new Error(sdk.missing);
+  const { url, apiKey } = sharedDaemon();
+  const e2b = { E2B_API_KEY: apiKey, E2B_API_URL: url, E2B_SANDBOX_URL: url };
+  const env = { PATH: process.env.PATH, HOME: process.env.HOME, PYTHONDONTWRITEBYTECODE: "1", ...e2b };
+  const script = fileURLToPath(new URL(path, import.meta.url));
+  return (await promisify(execFile)(sdk.python, [script], { env, timeout: 150_000 })).stdout;
+}
+
+describe.skipIf("missing" in sdk)(title, () => {
+  test("commands, files and sandboxes' lives are as promised, synchronous and not", async () => {
+    const lines = (await runScript("fixtures/sandboxes.py")).trim().split("\n");
+    const steps = Object.fromEntries(
+      lines.map((line) => JSON.parse(line)).map(({ step, value }) => [step, value] as const),
+    );
+    expect(steps).toEqual({
+      run: [
+        0,
+        "out 1 2\n",
+        "err\n",
+        [
+          ["err", "err\n"],
+          ["out", "out 1 2\n"],
+        ],
+      ],
+      "exit code": [7, "before\n"],
+      "time-out": "TimeoutException",
+      listed: [true],
+      background: "got it\n",
+      kill: [true, false, "CommandExitException"],
+      read: ["texté", true],
+      list: [
+        ["1", "file", 1],
+        ["2", "file", 2],
+      ],
+      rename: "/home/user/d/3",
+      exists: [false, true, true],
+      missing: "FileNotFoundException",
+      watch: ["new"],
+      info: [true, true, "running"],
+      found: [true],
+      "not found": 0,
+      connect: "same\n",
+      expired: [false, false],
+      "async run": [0, "async 1\n"],
+      "async together": ["0\n", "1\n", "2\n", "3\n", "4\n"],
+      "async read": "x",
+      "async list": [true],
+      "async kill": true,
+      "async watch": "watched",
+      "async pty": true,
+      "async killed": true,
+    });
+  });
+
+  test("the example runs", async () => {
+    const output = await runScript("../../scripts/example.py");
+    expect(output).toMatch(/ms {2}create a sandbox\n/);
+    expect(output).toContain("'hi, A=1\\n' 'err\\n'");
+    expect(output).toMatch(/'x'\n/);
+    expect(output).toMatch(/ms {2}kill\n/);
+  });
+});
