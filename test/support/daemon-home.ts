@@ -1,0 +1,70 @@
+/** A state and a cache folder of a test's own, so that everything a daemon starts can be told from all others'. */
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { cp, mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { cacheDir, type RealDaemon, startDaemon } from "./real-daemon.ts";
+
+export interface Process {
+  readonly pid: number;
+  readonly command: string;
+}
+
+export interface DaemonHome extends AsyncDisposable {
+  readonly stateDir: string;
+  readonly machinesFolder: string;
+  /** Starts a daemon here. Its disposal kills every sandbox and stops it. */
+  start(args?: readonly string[]): Promise<RealDaemon>;
+  /** Arguments of `firkin serve` for this home. */
+  readonly args: readonly string[];
+  /** Every process that has to do with this home: names it, runs a program of it, or writes to a file in it. */
+  processes(): Process[];
+  engines(): Process[];
+}
+
+export async function makeDaemonHome(): Promise<DaemonHome> {
+  // Short, because socket paths are limited.
+  const root = await mkdtemp(join(tmpdir(), "fk-"));
+  const [stateDir, cache] = [join(root, "state"), join(root, "cache")];
+  await mkdir(cache);
+  await symlink(join(cacheDir(), "assets"), join(cache, "assets"));
+  // What a daemon found out about this machine and compiled for it; another one's log is not for this one.
+  const isShared = (path: string) => !path.endsWith(".log");
+  await cp(join(cacheDir(), "qemu"), join(cache, "qemu"), { recursive: true, filter: isShared }).catch(
+    (error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT") throw error;
+    },
+  );
+  const processes = () => processesOf(root);
+  return {
+    stateDir,
+    machinesFolder: join(stateDir, "machines"),
+    args: ["--port", "0", "--state-dir", stateDir, "--cache-dir", cache],
+    start: (args = []) => startDaemon({ stateDir, args: ["--cache-dir", cache, ...args] }),
+    processes,
+    engines: () => processes().filter(({ command }) => command.startsWith("qemu-system")),
+    async [Symbol.asyncDispose]() {
+      // Only what a failed test left; each process is this home's own.
+      for (const { pid } of processes()) process.kill(pid, "SIGKILL");
+      await rm(root, { recursive: true, force: true, maxRetries: 5 });
+    },
+  };
+}
+
+function processesOf(folder: string): Process[] {
+  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name) && name !== String(process.pid));
+  return pids.flatMap((pid) => {
+    const facts = [orEmpty(() => readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " "))];
+    for (const link of ["exe", "fd/1", "fd/2"]) facts.push(orEmpty(() => readlinkSync(`/proc/${pid}/${link}`)));
+    return facts.some((fact) => fact.includes(`${folder}/`)) ? [{ pid: Number(pid), command: facts[0] ?? "" }] : [];
+  });
+}
+
+/** Processes come and go while they are looked at. */
+function orEmpty(read: () => string): string {
+  try {
+    return read();
+  } catch {
+    return "";
+  }
+}

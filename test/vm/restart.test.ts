@@ -1,0 +1,135 @@
+/** Daemons come and go, however they end; sandboxes stay, and nothing that belongs to nobody does. */
+import { readdir } from "node:fs/promises";
+import { setTimeout as delay } from "node:timers/promises";
+import { Sandbox } from "e2b";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { call, connectionTo, createOn, logLines, reservations, sandboxIds } from "../support/daemon-client.ts";
+import { type DaemonHome, makeDaemonHome } from "../support/daemon-home.ts";
+import { missingForRealMachines, type RealDaemon } from "../support/real-daemon.ts";
+
+const missing = missingForRealMachines();
+
+describe.skipIf(missing)("a daemon that starts again", () => {
+  let home: DaemonHome;
+
+  beforeAll(async () => {
+    home = await makeDaemonHome();
+    await (await home.start()).stop();
+  });
+  afterAll(() => home?.[Symbol.asyncDispose]());
+
+  const sessionOf = (daemon: RealDaemon, sandboxId: string): string => {
+    const line = logLines(daemon).find(({ msg, sandboxID }) => msg === "sandbox running" && sandboxID === sandboxId);
+    return String(line?.sessionID);
+  };
+  const engineOf = (sessionId: string) => home.engines().find(({ command }) => command.includes(`/${sessionId}/`));
+
+  test("after kill -9 has every sandbox, with its id and token, its commands, their output and exit codes", async () => {
+    const first = await home.start();
+    const sandbox = await createOn(first, { metadata: { job: "a" } });
+    const quiet = await createOn(first);
+    const script = "while [ ! -e /tmp/stop ]; do echo tick; sleep 0.1; done; echo bye; exit 5";
+    const before = await sandbox.commands.run(script, { background: true, timeoutMs: 0 });
+    const broken = before.wait().catch((error: Error) => error);
+    const token = await accessToken(first, sandbox.sandboxId);
+    await first.kill();
+    expect(await broken).toBeInstanceOf(Error);
+    expect(home.engines()).toHaveLength(2);
+
+    await using next = await home.start();
+    expect(await sandboxIds(next)).toEqual([sandbox.sandboxId, quiet.sandboxId].sort());
+    expect(await reservations(next)).toBe(2);
+    expect(await accessToken(next, sandbox.sandboxId)).toBe(token);
+    const again = await Sandbox.connect(sandbox.sandboxId, connectionTo(next));
+    expect((await again.getInfo()).metadata).toEqual({ job: "a" });
+    expect(await again.commands.list()).toMatchObject([{ pid: before.pid, cmd: "/bin/bash" }]);
+    let ticks = 0;
+    const handle = await again.commands.connect(before.pid, { onStdout: () => void ticks++ });
+    await expect.poll(() => ticks, { timeout: 20_000 }).toBeGreaterThan(3);
+    await again.files.write("/tmp/stop", "");
+    const failure = await handle.wait().catch((error) => error);
+    expect(failure).toMatchObject({ exitCode: 5, stdout: expect.stringMatching(/bye\n$/) });
+    expect((await Sandbox.connect(quiet.sandboxId, connectionTo(next))).sandboxId).toBe(quiet.sandboxId);
+  });
+
+  test("learns the exit code of a command that ended while there was no daemon", async () => {
+    const first = await home.start();
+    const sandbox = await createOn(first);
+    const { pid } = await sandbox.commands.run("sleep 1; echo late; exit 9", { background: true });
+    await first.kill();
+    await delay(3_000);
+    await using next = await home.start();
+    const again = await Sandbox.connect(sandbox.sandboxId, connectionTo(next));
+    const end = await again.commands.connect(pid).then((handle) => handle.wait().catch((error) => error));
+    expect(end).toMatchObject({ exitCode: 9 });
+  });
+
+  test("ends sandboxes whose time came meanwhile, and says why one is lost whose machine was killed", async () => {
+    const first = await home.start();
+    const expired = await createOn(first, { timeoutMs: 4_000 });
+    const killed = await createOn(first);
+    const kept = await createOn(first);
+    const [expiredSession, killedSession] = [expired, killed].map(({ sandboxId }) => sessionOf(first, sandboxId));
+    await first.kill();
+    process.kill(engineOf(killedSession ?? "")?.pid ?? 0, "SIGKILL");
+    await delay(4_000);
+    expect(engineOf(expiredSession ?? "")).toBeDefined();
+
+    await using next = await home.start();
+    await expect.poll(() => sandboxIds(next), { timeout: 10_000 }).toEqual([kept.sandboxId]);
+    await expect.poll(() => reservations(next), { timeout: 10_000 }).toBe(1);
+    await expect.poll(() => readdir(home.machinesFolder)).toEqual([sessionOf(next, kept.sandboxId)]);
+    expect(home.engines()).toHaveLength(1);
+    expect(logLines(next)).toContainEqual(
+      expect.objectContaining({
+        msg: "sandbox cannot be adopted",
+        sandboxID: killed.sandboxId,
+        reason: "its machine is gone",
+      }),
+    );
+  });
+
+  test("after SIGTERM goes on with the machines that the first one left running", async () => {
+    const first = await home.start();
+    const sandbox = await createOn(first);
+    await sandbox.files.write("/tmp/kept", "1");
+    expect(await first.stop()).toBe(0);
+    expect(home.processes().filter(({ command }) => command.includes(" serve "))).toEqual([]);
+    expect(home.engines()).toHaveLength(1);
+    await using next = await home.start();
+    const again = await Sandbox.connect(sandbox.sandboxId, connectionTo(next));
+    expect(await again.files.read("/tmp/kept")).toBe("1");
+    await again.kill();
+    await expect.poll(() => home.engines(), { timeout: 10_000 }).toEqual([]);
+  });
+
+  test("is refused while another runs on the same state, by its pid", async () => {
+    await using first = await home.start();
+    await expect(home.start()).rejects.toThrow(`Another firkin daemon (pid ${first.pid})`);
+    expect((await call(first, "/health")).status).toBe(204);
+  });
+
+  test("leaves nothing of a sandbox that was being made when the first one was killed", async () => {
+    for (const afterMs of [0, 15, 30, 45, 60, 80, 100, 120, 150, 200]) {
+      const first = await home.start();
+      const creating = call(first, "/sandboxes", { method: "POST", ...json({ templateID: "base", timeout: 300 }) });
+      creating.catch(() => {});
+      await delay(afterMs);
+      await first.kill();
+      await using next = await home.start();
+      const ids = await sandboxIds(next);
+      expect(ids.length, `after ${afterMs} ms`).toBeLessThan(2);
+      await expect.poll(() => reservations(next), { timeout: 10_000 }).toBe(ids.length);
+      expect(home.engines(), `after ${afterMs} ms`).toHaveLength(ids.length);
+      expect(await readdir(home.machinesFolder), `after ${afterMs} ms`).toHaveLength(ids.length);
+    }
+    await expect.poll(() => home.processes(), { timeout: 10_000 }).toEqual([]);
+  });
+});
+
+const json = (body: unknown) => ({ body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+
+async function accessToken(daemon: RealDaemon, sandboxId: string): Promise<unknown> {
+  const answer = await call(daemon, `/sandboxes/${sandboxId}/connect`, { method: "POST", ...json({ timeout: 60 }) });
+  return ((await answer.json()) as { envdAccessToken: unknown }).envdAccessToken;
+}
