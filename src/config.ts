@@ -42,6 +42,7 @@ const schema = z.object({
     .nonnegative()
     .optional()
     .describe("free disk below which no new work starts, MiB; default 10 GiB or 10 % of the disk, whichever is less"),
+  stuckAfterSeconds: positive.default(60).describe("silence after which a machine is given up, seconds"),
   maxTimeoutHours: positive.default(24).describe("longest time to live a client may ask for, hours"),
 });
 

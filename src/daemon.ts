@@ -41,6 +41,7 @@ export interface Daemon extends AsyncDisposable {
 
 const deadlineTickMs = 100;
 const metricsTickMs = 5_000;
+const heartbeatTickMs = 5_000;
 const flushTickMs = 1_000;
 
 /**
@@ -109,6 +110,7 @@ function wireRuntime(config: Config, ledger: Ledger, driver: VmDriver, log: Logg
     samples: new LifecycleSamples(clock, driver.info, metrics, (samples) => recordSamples(ledger, samples)),
     disk: new DiskPressureGuard(config.stateDir, config.diskFloorMiB),
     terminator: new SessionTerminator({ ledger, clock, log, metrics }),
+    stuckAfterMs: config.stuckAfterSeconds * 1000,
     budgets: {
       vcpuCount: config.vcpuBudget,
       memoryMiB: config.memoryBudgetMiB,
@@ -153,6 +155,7 @@ function startLoops(
       }),
     );
   every("deadlines", deadlineTickMs, () => runtime.expireSandboxes());
+  every("heartbeats", heartbeatTickMs, () => runtime.checkHeartbeats());
   every("sandbox_metrics", metricsTickMs, () => runtime.sampleMetrics());
   every("samples", flushTickMs, () => samples.flush());
 }

@@ -32,6 +32,7 @@ import { SerialQueue } from "./serial-queue.ts";
 import type { Session } from "./session.ts";
 import type { SessionTerminator } from "./session-terminator.ts";
 import { type RestoredMachine, restoreMachine } from "./snapshot-restore.ts";
+import { StuckVmCleanup } from "./stuck-vm-cleanup.ts";
 
 export interface RuntimeDependencies {
   readonly ledger: Ledger;
@@ -43,6 +44,8 @@ export interface RuntimeDependencies {
   readonly disk: DiskPressureGuard;
   readonly terminator: SessionTerminator;
   readonly budgets: CapacityBudgets;
+  /** How long a machine may leave heartbeats unanswered. */
+  readonly stuckAfterMs: number;
   readonly newSandboxId: () => string;
   readonly accessTokenFor: (sandboxId: string) => string;
 }
@@ -61,12 +64,16 @@ export class SandboxRuntime implements Runtime {
   readonly #registry = new SandboxRegistry();
   readonly #queue = new SerialQueue();
   readonly #sampler: MetricsSampler;
+  readonly #stuckVms: StuckVmCleanup;
   /** New work is refused once the daemon stops. */
   #phase: "serving" | "closing" = "serving";
 
   constructor(deps: RuntimeDependencies) {
     this.#deps = deps;
     this.#sampler = new MetricsSampler(deps.clock);
+    this.#stuckVms = new StuckVmCleanup(deps.clock, deps.stuckAfterMs, (session, silentMs) =>
+      this.#lose(session.sandboxId, session.sessionId, "lost", `no heartbeat for ${Math.round(silentMs)} ms`),
+    );
   }
 
   get engine(): EngineInfo {
@@ -153,6 +160,11 @@ export class SandboxRuntime implements Runtime {
     const nowMs = this.#deps.clock.nowMs();
     const due = [...this.#registry.views()].filter(({ record }) => record.endAtMs <= nowMs);
     await Promise.all(due.map(({ record }) => this.#queue.run(record.id, async () => this.#expire(record.id))));
+  }
+
+  /** Sends every machine a heartbeat, and gives up those that have not answered for too long. */
+  checkHeartbeats(): void {
+    this.#stuckVms.check(this.#registry.sessions());
   }
 
   /** Takes one metrics sample of every live session. */

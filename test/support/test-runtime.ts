@@ -65,6 +65,7 @@ export async function openTestRuntime(guest: FakeGuest): Promise<TestRuntime> {
     samples: new LifecycleSamples(clock, driver.info, metrics, () => {}),
     disk: new DiskPressureGuard(root, 1024, async () => ({ ...disk, totalBytes: 2 ** 40 })),
     terminator: new SessionTerminator({ ledger, clock, log, metrics }),
+    stuckAfterMs: 60_000,
     budgets: { vcpuCount: 100, memoryMiB: 10_000, diskMiB: 10_000, sandboxes: 2 },
     newSandboxId: () => `iaa${++sequence}`,
     accessTokenFor: (id: string) => `token-of-${id}`,

@@ -1,0 +1,57 @@
+/**
+ * The seed's RuntimeStuckVmCleanup: a machine whose agent has not answered a heartbeat for too long is given up, so that
+ * its sandbox ends with a clear state instead of hanging. Policy here; ending the machine is its owner's.
+ */
+import type { Clock } from "../clock.ts";
+import type { Session } from "./session.ts";
+
+/** Pure. Both times on the monotonic clock, which stands still while the host sleeps. */
+export function decide(lastAnswerMs: number, nowMs: number, timeoutMs: number): "preserve" | "clean_up" {
+  return nowMs - lastAnswerMs >= timeoutMs ? "clean_up" : "preserve";
+}
+
+interface Heartbeat {
+  lastAnswerMs: number;
+  /** A ping is on its way: never more than one per session. */
+  waiting: boolean;
+}
+
+export class StuckVmCleanup {
+  readonly #clock: Clock;
+  readonly #timeoutMs: number;
+  readonly #onStuck: (session: Session, silentMs: number) => void;
+  readonly #heartbeats = new WeakMap<Session, Heartbeat>();
+
+  constructor(clock: Clock, timeoutMs: number, onStuck: (session: Session, silentMs: number) => void) {
+    this.#clock = clock;
+    this.#timeoutMs = timeoutMs;
+    this.#onStuck = onStuck;
+  }
+
+  /** Sends every session a heartbeat and gives up those that have been silent for too long. Never waits for answers. */
+  check(sessions: Iterable<Session>): void {
+    const nowMs = this.#clock.monotonicMs();
+    for (const session of [...sessions]) {
+      const heartbeat = this.#heartbeats.get(session) ?? { lastAnswerMs: nowMs, waiting: false };
+      this.#heartbeats.set(session, heartbeat);
+      if (decide(heartbeat.lastAnswerMs, nowMs, this.#timeoutMs) === "clean_up") {
+        this.#onStuck(session, nowMs - heartbeat.lastAnswerMs);
+      } else if (!heartbeat.waiting) {
+        void this.#ping(session, heartbeat);
+      }
+    }
+  }
+
+  async #ping(session: Session, heartbeat: Heartbeat): Promise<void> {
+    heartbeat.waiting = true;
+    try {
+      await session.agent.ping();
+      heartbeat.lastAnswerMs = this.#clock.monotonicMs();
+    } catch (error) {
+      // A link that broke is made anew by the session; silence counts on until it answers.
+      if (!session.ended.aborted) session.log.debug({ err: error }, "no answer to a heartbeat");
+    } finally {
+      heartbeat.waiting = false;
+    }
+  }
+}

@@ -1,0 +1,73 @@
+import { pino } from "pino";
+import { expect, test } from "vitest";
+import type { Session } from "../../src/runtime/session.ts";
+import { decide, StuckVmCleanup } from "../../src/runtime/stuck-vm-cleanup.ts";
+import { ManualClock } from "../support/manual-clock.ts";
+
+const timeoutMs = 60_000;
+
+function sessionThat(ping: () => Promise<void>): Session {
+  const session = { agent: { ping }, ended: new AbortController().signal, log: pino({ level: "silent" }) };
+  return session as unknown as Session;
+}
+
+const settled = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+test("the decision is about the time since the last answer alone", () => {
+  expect(decide(0, timeoutMs - 1, timeoutMs)).toBe("preserve");
+  expect(decide(0, timeoutMs, timeoutMs)).toBe("clean_up");
+});
+
+test("a machine that answers is preserved however long it lives", async () => {
+  const clock = new ManualClock();
+  const stuck: Session[] = [];
+  const cleanup = new StuckVmCleanup(clock, timeoutMs, (session) => stuck.push(session));
+  const session = sessionThat(async () => {});
+  for (let turn = 0; turn < 20; turn++) {
+    cleanup.check([session]);
+    await settled();
+    clock.advance(timeoutMs / 2);
+  }
+  expect(stuck).toEqual([]);
+});
+
+test("a machine that never answers is given up after the deadline, with one ping under way at most", async () => {
+  const clock = new ManualClock();
+  const stuck: Session[] = [];
+  let pings = 0;
+  const cleanup = new StuckVmCleanup(clock, timeoutMs, (session) => stuck.push(session));
+  const session = sessionThat(() => {
+    pings += 1;
+    return new Promise(() => {});
+  });
+  for (let turn = 0; turn < 6; turn++) {
+    cleanup.check([session]);
+    await settled();
+    clock.advance(10_000);
+  }
+  expect(stuck).toEqual([]);
+  cleanup.check([session]);
+  expect(stuck).toEqual([session]);
+  expect(pings).toBe(1);
+});
+
+test("a machine whose link breaks for a while is preserved once it answers again", async () => {
+  const clock = new ManualClock();
+  const stuck: Session[] = [];
+  let answers = false;
+  const cleanup = new StuckVmCleanup(clock, timeoutMs, (session) => stuck.push(session));
+  const session = sessionThat(async () => {
+    if (!answers) throw new Error("the link is being re-established");
+  });
+  for (const ms of [0, 30_000, 20_000]) {
+    clock.advance(ms);
+    cleanup.check([session]);
+    await settled();
+  }
+  answers = true;
+  cleanup.check([session]);
+  await settled();
+  clock.advance(50_000);
+  cleanup.check([session]);
+  expect(stuck).toEqual([]);
+});
