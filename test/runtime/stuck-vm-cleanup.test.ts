@@ -26,7 +26,7 @@ test("a machine that answers is preserved however long it lives", async () => {
   for (let turn = 0; turn < 20; turn++) {
     cleanup.check([session]);
     await settled();
-    clock.advance(timeoutMs / 2);
+    await clock.advance(timeoutMs / 2);
   }
   expect(stuck).toEqual([]);
 });
@@ -43,7 +43,7 @@ test("a machine that never answers is given up after the deadline, with one ping
   for (let turn = 0; turn < 6; turn++) {
     cleanup.check([session]);
     await settled();
-    clock.advance(10_000);
+    await clock.advance(10_000);
   }
   expect(stuck).toEqual([]);
   cleanup.check([session]);
@@ -60,14 +60,14 @@ test("a machine whose link breaks for a while is preserved once it answers again
     if (!answers) throw new Error("the link is being re-established");
   });
   for (const ms of [0, 30_000, 20_000]) {
-    clock.advance(ms);
+    await clock.advance(ms);
     cleanup.check([session]);
     await settled();
   }
   answers = true;
   cleanup.check([session]);
   await settled();
-  clock.advance(50_000);
+  await clock.advance(50_000);
   cleanup.check([session]);
   expect(stuck).toEqual([]);
 });
