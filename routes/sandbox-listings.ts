@@ -110,7 +110,7 @@ function findTemplate(runtime: Runtime, text: string): { readonly id: string } |
 }
 
 /** The listing is JSON already; nothing serialises it again. */
-function sendJson(reply: FastifyReply, json: string): void {
+function sendJson(reply: FastifyReply, json: Buffer): void {
   reply.type("application/json; charset=utf-8").send(json);
 }
 

@@ -70,14 +70,14 @@ const listedJson = new WeakMap<SandboxView, string>();
 
 /**
  * Writes whole listings as JSON, for one route. Clients poll it: a listing of the very views of the one before costs
- * nothing, any other only its new rows.
+ * nothing, any other only its new rows. As bytes, because a text would be encoded for every answer anew.
  */
-export function listingWriter(): (views: readonly SandboxView[]) => string {
+export function listingWriter(): (views: readonly SandboxView[]) => Buffer {
   let last: readonly SandboxView[] = [];
-  let json = "[]";
+  let json = Buffer.from("[]");
   return (views) => {
     if (views.length !== last.length || views.some((view, at) => view !== last[at])) {
-      json = `[${views.map(toListedJson).join(",")}]`;
+      json = Buffer.from(`[${views.map(toListedJson).join(",")}]`);
       last = views;
     }
     return json;
