@@ -2,7 +2,7 @@
  * Processes that outlive the daemon: found again, and signalled, only when pid, start time and executable all match,
  * because pids are reused. Linux `/proc`; knows nothing of machines.
  */
-import { readFileSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { DomainError } from "../errors.ts";
 import type { ProcessIdentity } from "../types.ts";
@@ -35,6 +35,18 @@ export function identifyProcess(role: ProcessIdentity["role"], pid: number): Pro
   const stat = readStat(pid);
   if (!stat || hasEnded(stat)) return undefined;
   return { role, pid, startTime: stat.startTime, executable: readExecutable(pid) ?? `command:${stat.command}` };
+}
+
+/** Running processes whose command line, as its arguments from the command on, is one that is looked for. */
+export function findProcesses(
+  role: ProcessIdentity["role"],
+  isWanted: (commandLine: readonly string[]) => boolean,
+): ProcessIdentity[] {
+  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
+  return pids.flatMap((name) => {
+    const identity = identifyProcess(role, Number(name));
+    return identity && isWanted(readCommandLine(name)) ? [identity] : [];
+  });
 }
 
 /** True while the very process that was recorded runs; false once it ended, even if its pid belongs to another now. */
@@ -85,6 +97,15 @@ function readStat(pid: number): ProcessStat | undefined {
     return parseProcessStat(readFileSync(`/proc/${pid}/stat`, "utf8"));
   } catch (error) {
     if (isGone(error)) return undefined;
+    throw error;
+  }
+}
+
+function readCommandLine(pid: string): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+  } catch (error) {
+    if (isGone(error)) return [];
     throw error;
   }
 }

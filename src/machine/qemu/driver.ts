@@ -4,18 +4,25 @@
  */
 import { execFile } from "node:child_process";
 import { mkdir, stat } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { Scope } from "../../scope.ts";
-import type { MachineRecord, MachineShape } from "../../types.ts";
+import type { MachineRecord, MachineShape, ProcessIdentity } from "../../types.ts";
 import type { BootRequest, EngineInfo, RestoreRequest, SnapshotManifest, Vm, VmDriver } from "../driver.ts";
-import { isRunning } from "../processes.ts";
+import { findProcesses, isRunning } from "../processes.ts";
 import { type AccelerationChoice, decideAcceleration } from "./acceleration.ts";
 import { checkSocketPaths, qmpSocketName } from "./arguments.ts";
 import { copyLayer, diskName, emptyLayer, linkFile, prepareLayers } from "./disk.ts";
-import { type LaunchPlan, launchEngine, queryStatus, readEngineVersion, waitUntilRunning } from "./launch.ts";
+import {
+  engineCommand,
+  type LaunchPlan,
+  launchEngine,
+  queryStatus,
+  readEngineVersion,
+  waitUntilRunning,
+} from "./launch.ts";
 import {
   parseMachine,
   type QemuMachine,
@@ -152,6 +159,8 @@ export class QemuDriver implements VmDriver {
   async discard(record: MachineRecord): Promise<void> {
     this.#checkOwned(record);
     const engineFirst = [...record.processes].sort((one, other) => other.role.localeCompare(one.role));
+    // The daemon died before it wrote down what it had started: the engine's own arguments say whose it is.
+    if (engineFirst.length === 0) engineFirst.push(...findEngines(record.folder));
     await removeRemains({ ...record, processes: engineFirst }, networkGraceMs);
   }
 
@@ -283,6 +292,14 @@ export class QemuDriver implements VmDriver {
     if (record.engine === "qemu" && dirname(resolve(record.folder)) === this.#options.machinesFolder) return;
     throw new DomainError("invalid_argument", `${record.folder} is no machine of this engine`);
   }
+}
+
+/** QEMU processes whose control socket is in a VM's folder. Those of its network end with them. */
+function findEngines(folder: string): ProcessIdentity[] {
+  const socket = join(folder, qmpSocketName);
+  return findProcesses("vm", ([command = "", ...rest]) => {
+    return basename(command) === engineCommand && rest.some((argument) => argument.includes(`path=${socket},`));
+  });
 }
 
 /** Like `Promise.all`, but a failure waits for the others: what they make must not appear after it was cleaned up. */

@@ -16,7 +16,7 @@ import { QmpClient } from "./qmp.ts";
 
 const run = promisify(execFile);
 
-const engineCommand = "qemu-system-x86_64";
+export const engineCommand = "qemu-system-x86_64";
 export const engineLogName = "qemu.log";
 
 /** The first descriptor after stdin, stdout and stderr. */
