@@ -37,7 +37,8 @@ export interface AdmissionQuestion {
 export function decideAdmission({ shape, usage, budgets, ahead, bounds }: AdmissionQuestion): AdmissionDecision {
   const active = ahead.reduce(plusOne, usage.active);
   const shortage = findShortage(usage, shape, budgets) ??
-    findShortage({ ...usage, active }, shape, budgets) ?? { // It was the last that is being given back: nothing is short but the turn.
+    findShortage({ ...usage, active }, shape, budgets) ?? {
+      // It was the last that is being given back: nothing is short but the turn.
       dimension: "sandboxes",
       requested: 1,
       available: 0,

@@ -25,6 +25,7 @@ import type { EvictionSource } from "./admission.ts";
 import type { Evictable } from "./admission-plan.ts";
 import { Demand } from "./demand.ts";
 import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
+import { giveIdentity } from "./readiness-probe.ts";
 import type { SessionTerminator } from "./session-terminator.ts";
 import { newSessionId, type RestoreDependencies, restoreMachine } from "./snapshot-restore.ts";
 import { type DiscardReason, type PoolTarget, planPool, targetSize } from "./warm-pool-plan.ts";
@@ -57,6 +58,8 @@ type Member = { readonly entry: WarmEntry; readonly shape: MachineShape } & (
 );
 
 const baseAlias = "base";
+/** The name of a machine that waits: as long as a sandbox's, so that the guest writes its files over in place. */
+const nobody = "warm".padEnd(21, "0");
 const demandWindowMs = 5 * 60_000;
 const maxAgeMs = 60 * 60_000;
 /** After a create the processors belong to its first command for a moment. */
@@ -241,13 +244,13 @@ export class WarmPool implements EvictionSource {
     });
   }
 
-  /** A machine that has had an identity and run a command: both go faster the second time. */
+  /** A machine that was given an identity over another and has run a command: both go faster the next time. */
   async #warm(
     { key, snapshotFolder }: PoolTarget,
     signal: AbortSignal,
     onLaunched: (machine: MachineRecord) => void,
   ): Promise<{ vm: Vm; agent: GuestAgent }> {
-    const identity = { sandboxId: "warm", templateId: key.templateId, envs: {} };
+    const identity = { sandboxId: nobody, templateId: key.templateId, envs: {} };
     const options = { sandboxId: null, onLaunched, signal };
     const machine = await restoreMachine(this.#deps, snapshotFolder, newSessionId(), identity, options);
     const { vm, agent } = machine;
@@ -255,6 +258,7 @@ export class WarmPool implements EvictionSource {
     signal.addEventListener("abort", close, { once: true });
     try {
       await runCommand(agent, "true");
+      await giveIdentity(agent, identity, this.#deps.clock, refillDeadlineMs);
       signal.throwIfAborted();
       return machine;
     } catch (error) {
