@@ -1,5 +1,5 @@
 /** The routes of a sandbox's life: parse, one call to the runtime, shape the answer (reference 1.6). */
-import type { FastifyInstance } from "fastify";
+import type { FastifyInstance, FastifyReply } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { parseSandboxId } from "../src/e2b/ids.ts";
@@ -42,19 +42,20 @@ export async function sandboxRoutes(
   const connected = { 200: Sandbox.describe("was running"), 201: Sandbox.describe("was resumed"), "4xx": ApiError };
   const done = { 204: noContent, "4xx": ApiError };
 
-  async function create(body: NewSandbox, route: "v1" | "v2"): Promise<Sandbox> {
+  async function create(body: NewSandbox, route: "v1" | "v2", reply: FastifyReply): Promise<Sandbox> {
     const template = parseTemplateReference(body.templateID);
     const timeoutSeconds = body.timeout ?? defaultTimeoutSeconds[route];
     if (timeoutSeconds <= 0) throw new DomainError("invalid_argument", "Timeout must be greater than 0");
     const timeoutMs = checkTimeout(timeoutSeconds, maxTimeoutMs);
     checkSandboxOptions(body, route);
-    const view = await runtime.createSandbox({
+    const sandbox = {
       template,
       timeoutMs,
       metadata: body.metadata ?? {},
       envs: body.envVars ?? {},
       allowInternetAccess: body.allow_internet_access ?? true,
-    });
+    };
+    const view = await whileClientStays(reply, (gone) => runtime.createSandbox(sandbox, gone));
     return toSandbox(view);
   }
 
@@ -67,11 +68,11 @@ export async function sandboxRoutes(
   }
 
   app.post("/sandboxes", { schema: { body: NewSandbox, response: created } }, async (request, reply) =>
-    reply.code(201).send(await create(request.body, "v1")),
+    reply.code(201).send(await create(request.body, "v1", reply)),
   );
 
   app.post("/v2/sandboxes", { schema: { body: NewSandboxV2, response: created } }, async (request, reply) =>
-    reply.code(201).send(await create(request.body, "v2")),
+    reply.code(201).send(await create(request.body, "v2", reply)),
   );
 
   app.post(
@@ -127,4 +128,16 @@ export async function sandboxRoutes(
       return reply.code(204).send(null);
     },
   );
+}
+
+/** Runs `work` with a signal that is aborted when the client leaves before its answer: nobody waits in a queue for it. */
+async function whileClientStays<T>(reply: FastifyReply, work: (gone: AbortSignal) => Promise<T>): Promise<T> {
+  const gone = new AbortController();
+  const onClose = () => gone.abort(new DomainError("cancelled", "the client has left"));
+  reply.raw.once("close", onClose);
+  try {
+    return await work(gone.signal);
+  } finally {
+    reply.raw.off("close", onClose);
+  }
 }

@@ -9,6 +9,7 @@ import { z } from "zod";
 import { DomainError } from "./errors.ts";
 
 const positive = z.coerce.number().int().positive();
+const nonnegative = z.coerce.number().int().nonnegative();
 const memoryReserveMiB = 2048;
 
 const schema = z.object({
@@ -36,13 +37,14 @@ const schema = z.object({
     .default(Math.max(512, Math.floor(totalmem() / 2 ** 20) - memoryReserveMiB))
     .describe("memory of all sandboxes together, MiB"),
   diskBudgetMiB: positive.default(2 ** 21).describe("virtual disk of all sandboxes together, MiB (thin)"),
-  diskFloorMiB: z.coerce
-    .number()
-    .int()
-    .nonnegative()
+  diskFloorMiB: nonnegative
     .optional()
     .describe("free disk below which no new work starts, MiB; default 10 GiB or 10 % of the disk, whichever is less"),
   stuckAfterSeconds: positive.default(60).describe("silence after which a machine is given up, seconds"),
+  warmPoolMin: nonnegative.default(1).describe("warm VMs kept ready for the template base, whatever the demand"),
+  warmPoolMax: nonnegative.default(4).describe("warm VMs a template has at most, by recent demand; 0: no warm pool"),
+  queueLimit: nonnegative.default(32).describe("creates that may wait for capacity; one more is refused"),
+  queueTimeoutMs: nonnegative.default(30_000).describe("how long a create waits for capacity, ms; 0: no queue"),
   maxTimeoutHours: positive.default(24).describe("longest time to live a client may ask for, hours"),
 });
 

@@ -24,11 +24,13 @@ import type { VmDriver } from "./machine/driver.ts";
 import { QemuDriver } from "./machine/qemu/driver.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { runEvery } from "./run-every.ts";
+import { Admission } from "./runtime/admission.ts";
 import { DiskPressureGuard } from "./runtime/disk-pressure-guard.ts";
 import { LifecycleSamples } from "./runtime/lifecycle-samples.ts";
 import { reconcile } from "./runtime/restart-reconciliation.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "./runtime/sandbox-runtime.ts";
 import { SessionTerminator } from "./runtime/session-terminator.ts";
+import { WarmPool } from "./runtime/warm-pool.ts";
 import { Scope } from "./scope.ts";
 import { type GuestAssets, readGuestAssets } from "./template/assets.ts";
 import { ensureBaseTemplate } from "./template/base-template.ts";
@@ -43,6 +45,7 @@ const deadlineTickMs = 100;
 const metricsTickMs = 5_000;
 const heartbeatTickMs = 5_000;
 const flushTickMs = 1_000;
+const refillTickMs = 100;
 
 /**
  * Opens the daemon and listens.
@@ -75,11 +78,11 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   scope.defer(() => runtime.close());
   // Before a template is made, so that what an earlier attempt left is gone and running sandboxes end in time.
   await reconcile(deps, runtime, machinesFolder);
-  startLoops(scope, deps, runtime);
   await ensureTemplate(config, deps, assets, stop);
   stop.throwIfAborted();
   const apiKey = await readOrCreateApiKey(config.stateDir);
   const app = await listen(config, { apiKey, version, deps, runtime }, scope);
+  startLoops(scope, deps, runtime);
   const url = urlOf(app);
   await writeAddress(config.stateDir, url);
   log.info({ url, engine: driver.info }, "listening");
@@ -101,7 +104,7 @@ function wireRuntime(config: Config, ledger: Ledger, driver: VmDriver, log: Logg
   const clock = systemClock;
   const metrics: Metrics = createMetrics();
   const machineSecret = getOrMakeSetting(ledger, "machine_secret", () => crypto.randomUUID() + crypto.randomUUID());
-  return {
+  const basis = {
     ledger,
     driver,
     clock,
@@ -117,6 +120,13 @@ function wireRuntime(config: Config, ledger: Ledger, driver: VmDriver, log: Logg
       diskMiB: config.diskBudgetMiB,
       sandboxes: config.maxSandboxes,
     },
+  };
+  const warmPool = new WarmPool(basis, { min: config.warmPoolMin, max: config.warmPoolMax });
+  const bounds = { limit: config.queueLimit, timeoutMs: config.queueTimeoutMs };
+  return {
+    ...basis,
+    warmPool,
+    admission: new Admission({ ...basis, bounds, pool: warmPool }),
     newSandboxId: () => newSandboxId(config.nodeTag),
     accessTokenFor: (sandboxId) => deriveAccessToken(machineSecret, sandboxId),
   };
@@ -144,10 +154,10 @@ async function ensureTemplate(
 
 function startLoops(
   scope: Scope,
-  { clock, log, metrics, samples }: RuntimeDependencies,
+  { clock, log, metrics, samples, warmPool }: RuntimeDependencies,
   runtime: SandboxRuntime,
 ): void {
-  const every = (loop: string, intervalMs: number, tick: () => void | Promise<void>) =>
+  const every = (loop: string, intervalMs: number, tick: (signal: AbortSignal) => void | Promise<void>) =>
     scope.use(
       runEvery(clock, intervalMs, tick, (error) => {
         metrics.backgroundErrors.inc({ loop });
@@ -158,6 +168,8 @@ function startLoops(
   every("heartbeats", heartbeatTickMs, () => runtime.checkHeartbeats());
   every("sandbox_metrics", metricsTickMs, () => runtime.sampleMetrics());
   every("samples", flushTickMs, () => samples.flush());
+  // The last one, so that it is the first to stop: no machine is made ahead for a daemon that goes.
+  every("warm_pool", refillTickMs, (signal) => warmPool.maintain(signal));
 }
 
 interface Served {

@@ -13,6 +13,12 @@ export interface Metrics {
   readonly sandboxesCreated: Counter<"outcome">;
   readonly sandboxesEnded: Counter<"reason">;
   readonly capacity: Gauge<"budget" | "kind">;
+  readonly admissions: Counter<"answer">;
+  readonly admissionQueue: Gauge;
+  readonly warmPoolCheckouts: Counter<"outcome">;
+  readonly warmPoolDepth: Gauge<"state">;
+  readonly warmPoolDiscards: Counter<"reason">;
+  readonly warmPoolRefillSeconds: Histogram;
   readonly backgroundErrors: Counter<"loop">;
   readonly reconciled: Counter<"outcome">;
 }
@@ -47,6 +53,41 @@ export function createMetrics(): Metrics {
       name: "firkin_capacity",
       help: "Capacity by budget: reserved and limit",
       labelNames: ["budget", "kind"],
+      registers,
+    }),
+    admissions: new Counter({
+      name: "firkin_admissions_total",
+      help: "Answers to requests for capacity",
+      labelNames: ["answer"],
+      registers,
+    }),
+    admissionQueue: new Gauge({
+      name: "firkin_admission_queue",
+      help: "Creates that wait for capacity",
+      registers,
+    }),
+    warmPoolCheckouts: new Counter({
+      name: "firkin_warm_pool_checkouts_total",
+      help: "Creates that asked the warm pool: hit, miss, or hit a machine that failed its probe",
+      labelNames: ["outcome"],
+      registers,
+    }),
+    warmPoolDepth: new Gauge({
+      name: "firkin_warm_pool_depth",
+      help: "Warm machines by state",
+      labelNames: ["state"],
+      registers,
+    }),
+    warmPoolDiscards: new Counter({
+      name: "firkin_warm_pool_discards_total",
+      help: "Warm machines that nobody got, by reason",
+      labelNames: ["reason"],
+      registers,
+    }),
+    warmPoolRefillSeconds: new Histogram({
+      name: "firkin_warm_pool_refill_seconds",
+      help: "From a reservation to a warm machine that has run a command",
+      buckets: latencyBucketsSeconds,
       registers,
     }),
     backgroundErrors: new Counter({

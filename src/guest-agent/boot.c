@@ -80,11 +80,12 @@ static void sleep_ms(long ms) {
   nanosleep(&time, NULL);
 }
 
-/* Waits until the disk is there. */
+/* Waits until the disk is there. A file that replaces another needs not be on the disk at once: what outlives the machine
+ * is synced before. That is most of what a new host name costs. */
 static void mount_root(const char *device) {
   mkdir("/newroot", 0755);
   for (int waited = 0;; waited += ROOT_RETRY_MS) {
-    if (mount(device, "/newroot", "ext4", MS_NOATIME, NULL) == 0) return;
+    if (mount(device, "/newroot", "ext4", MS_NOATIME, "noauto_da_alloc") == 0) return;
     bool is_missing = errno == ENOENT || errno == ENXIO || errno == ENODEV;
     if (!is_missing || waited >= ROOT_WAIT_MS) give_up("cannot mount the root disk");
     sleep_ms(ROOT_RETRY_MS);

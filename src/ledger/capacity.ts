@@ -77,7 +77,7 @@ export function reserve(ledger: Ledger, request: ReservationRequest): Reservatio
   const { kind, shape, budgets, sandboxId = null } = request;
   return ledger.write(() => {
     const shortage = findShortage(usage(ledger), shape, budgets);
-    if (shortage) throw new DomainError("capacity_exhausted", describeShortage(shortage), { ...shortage });
+    if (shortage) throw capacityExhausted(shortage);
     if (sandboxId !== null) refuseSecondReservation(ledger, sandboxId);
     const id = randomUUID();
     const createdAtMs = ledger.nowMs();
@@ -181,6 +181,11 @@ export function findShortage(
 }
 
 const resources = { vcpuCount: ["vCPUs", ""], memoryMiB: ["memory", " MiB"], diskMiB: ["disk", " MiB"] } as const;
+
+/** The error that says which budget has no room, what was asked for and what is left; `note` says what was tried. */
+export function capacityExhausted(shortage: CapacityShortage, note = "", details = {}): DomainError {
+  return new DomainError("capacity_exhausted", describeShortage(shortage) + note, { ...shortage, ...details });
+}
 
 function describeShortage({ dimension, requested, available, limit, oversized }: CapacityShortage): string {
   if (dimension === "sandboxes") {

@@ -46,6 +46,7 @@ export class Ledger implements Disposable {
   readonly #statements = new Map<string, Database.Statement<[Parameters]>>();
   /** What the transaction under way will survive. */
   #writing: "no" | "crash" | "power_loss" = "no";
+  readonly #commitListeners = new Set<() => void>();
 
   constructor(path: string, db: Database.Database, clock: Clock) {
     this.path = path;
@@ -94,6 +95,15 @@ export class Ledger implements Disposable {
     }
   }
 
+  /**
+   * Calls `listener` after every transaction that was committed; the returned function takes that back. For whoever
+   * waits until something changes: it must be quick, not throw, and write nothing itself.
+   */
+  onCommit(listener: () => void): () => void {
+    this.#commitListeners.add(listener);
+    return () => this.#commitListeners.delete(listener);
+  }
+
   /** Empties the write-ahead log into the file and closes it. Idempotent. */
   close(): void {
     if (!this.#db.open) return;
@@ -110,13 +120,16 @@ export class Ledger implements Disposable {
 
   #writeOutermost<T>(survives: "crash" | "power_loss", change: () => T): T {
     this.#writing = survives;
+    let result: T;
     try {
-      return this.#db.transaction(change).immediate();
+      result = this.#db.transaction(change).immediate();
     } catch (error) {
       throw explainWriteFailure(error, this.path);
     } finally {
       this.#writing = "no";
     }
+    for (const listener of this.#commitListeners) listener();
+    return result;
   }
 }
 

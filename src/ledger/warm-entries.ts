@@ -25,7 +25,7 @@ export interface WarmEntry extends WarmEntryKey {
   readonly snapshotId: string;
   readonly state: WarmEntryState;
   readonly reservationId: string;
-  /** Never null when ready. */
+  /** Never null when ready; known as soon as there is a machine. */
   readonly machine: MachineRecord | null;
   readonly createdAtMs: number;
 }
@@ -68,17 +68,17 @@ export function insertWarmEntry(
   return { ...added, state: "warming", machine: null, createdAtMs };
 }
 
+/** Says what an entry that is warming runs on, so that a later daemon finds it after a crash. @throws invalid_state. */
+export function setWarmEntryMachine(ledger: Ledger, id: string, machine: MachineRecord): void {
+  updateWarming(ledger, id, "warming", machine);
+}
+
 /**
  * Puts an entry into the pool.
  * @throws invalid_state when it is not warming any more.
  */
 export function markWarmEntryReady(ledger: Ledger, id: string, machine: MachineRecord): void {
-  ledger.write(() => {
-    const { changes } = ledger
-      .statement("update warm_entries set state = 'ready', machine = :machine where id = :id and state = 'warming'")
-      .run({ id, machine: machineToJson(machine) });
-    if (changes !== 1) throw new DomainError("invalid_state", `Warm entry ${id} is not warming`, { id });
-  });
+  updateWarming(ledger, id, "ready", machine);
 }
 
 /**
@@ -120,6 +120,26 @@ export function listWarmEntries(ledger: Ledger, states: readonly WarmEntryState[
     )
     .all({ states: JSON.stringify(states) })
     .map(toWarmEntry);
+}
+
+/** Those whose reservation is held for the pool, discarded ones included, oldest first: what a new daemon looks after. */
+export function listHeldWarmEntries(ledger: Ledger): WarmEntry[] {
+  return ledger
+    .statement<WarmEntryRow>(
+      `select w.* from warm_entries w join reservations r on r.id = w.reservation_id
+       where w.state <> 'checked_out' and r.state = 'held' order by w.created_at_ms, w.rowid`,
+    )
+    .all({})
+    .map(toWarmEntry);
+}
+
+function updateWarming(ledger: Ledger, id: string, state: "warming" | "ready", machine: MachineRecord): void {
+  ledger.write(() => {
+    const { changes } = ledger
+      .statement("update warm_entries set state = :state, machine = :machine where id = :id and state = 'warming'")
+      .run({ id, state, machine: machineToJson(machine) });
+    if (changes !== 1) throw new DomainError("invalid_state", `Warm entry ${id} is not warming`, { id });
+  });
 }
 
 function toWarmEntry(row: WarmEntryRow): WarmEntry {

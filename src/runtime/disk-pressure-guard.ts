@@ -36,10 +36,13 @@ export class DiskPressureGuard {
     this.#probe = probe;
   }
 
-  /** @throws DomainError `disk_pressure` with the figures, while free space is under the floor. */
-  async admit(work: string): Promise<void> {
+  /**
+   * @param floors how many times the floor must be free: work that can wait keeps further away from it
+   * @throws DomainError `disk_pressure` with the figures, while free space is under that
+   */
+  async admit(work: string, floors = 1): Promise<void> {
     const { freeBytes, totalBytes } = await this.#probe(this.#folder);
-    const floorBytes = this.#floorBytes ?? defaultDiskFloorBytes(totalBytes);
+    const floorBytes = floors * (this.#floorBytes ?? defaultDiskFloorBytes(totalBytes));
     if (freeBytes >= floorBytes) return;
     throw new DomainError(
       "disk_pressure",

@@ -10,6 +10,7 @@ import type { Logger } from "../log.ts";
 import type { Vm } from "../machine/driver.ts";
 
 const linkDeadlineMs = 15_000;
+const setupDeadlineMs = 15_000;
 
 /** What makes a restored VM one particular sandbox. */
 export interface SandboxIdentity {
@@ -44,11 +45,33 @@ export async function probeReadiness(
 ): Promise<GuestAgent> {
   const agent = await openGuestAgent(vm, clock, log, signal);
   try {
-    await agent.setup(setupFor(identity, clock));
+    await giveIdentity(agent, identity, clock, setupDeadlineMs);
     return agent;
   } catch (error) {
     agent.close();
     throw error;
+  }
+}
+
+/**
+ * Makes a machine one particular sandbox: one round trip, and it replaces an earlier identity.
+ * @throws DomainError `machine_failed` when the link breaks; it is closed when the deadline passes
+ */
+export async function giveIdentity(
+  agent: GuestAgent,
+  identity: SandboxIdentity,
+  clock: Clock,
+  deadlineMs: number,
+): Promise<void> {
+  const answered = new AbortController();
+  clock.sleep(deadlineMs, answered.signal).then(
+    () => agent.close(),
+    () => {},
+  );
+  try {
+    await agent.setup(setupFor(identity, clock));
+  } finally {
+    answered.abort();
   }
 }
 

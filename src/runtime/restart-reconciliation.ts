@@ -1,6 +1,6 @@
 /**
  * The seed's RestartReconciliation: what a daemon that starts makes of what an earlier one left, in order: adopt the
- * sandboxes whose machines still answer, clean up what was half-made or is no more, and remove machine folders that
+ * sandboxes and warm machines that still answer, clean up what was half-made or is no more, and remove machine folders that
  * nobody owns. The daemon listens only after that.
  */
 import { mkdir, readdir } from "node:fs/promises";
@@ -9,11 +9,13 @@ import { messageOf } from "../errors.ts";
 import { listUnownedReservations, release } from "../ledger/capacity.ts";
 import { listSandboxes, moveSandbox } from "../ledger/sandboxes.ts";
 import { deleteSnapshot, listSnapshots } from "../ledger/snapshots.ts";
+import { listHeldWarmEntries, type WarmEntry } from "../ledger/warm-entries.ts";
 import type { VmDriver } from "../machine/driver.ts";
 import { removeSnapshot } from "../machine/snapshot-files.ts";
 import type { MachineRecord, SandboxRecord } from "../types.ts";
 import { openGuestAgent } from "./readiness-probe.ts";
 import type { RuntimeDependencies, SandboxRuntime } from "./sandbox-runtime.ts";
+import { reconcileWarmPool } from "./warm-pool-reconciliation.ts";
 
 /** What to do with a sandbox found in the ledger. */
 export type Decision =
@@ -26,6 +28,8 @@ export interface ReconciliationSummary {
   /** Sandboxes that ran, but whose machine is gone or does not answer. */
   readonly lost: number;
   readonly orphanFolders: number;
+  readonly warmAdopted: number;
+  readonly warmDiscarded: number;
   readonly snapshots: number;
   readonly reservations: number;
 }
@@ -44,12 +48,17 @@ export async function reconcile(
   await mkdir(machinesFolder, { recursive: true, mode: 0o700 });
   const records = listSandboxes(deps.ledger);
   const outcomes = await Promise.all(records.map((record) => reconcileSandbox(deps, runtime, record)));
+  const warm = listHeldWarmEntries(deps.ledger);
+  const orphanFolders = await discardOrphans(deps, [...records, ...warm], machinesFolder);
+  const warmAdopted = await reconcileWarmPool(deps, warm);
   const count = (wanted: Outcome) => outcomes.filter((outcome) => outcome === wanted).length;
   const summary = {
     adopted: count("adopted"),
     cleanedUp: count("cleaned_up"),
     lost: count("lost"),
-    orphanFolders: await discardOrphans(deps, records, machinesFolder),
+    orphanFolders,
+    warmAdopted,
+    warmDiscarded: warm.length - warmAdopted,
     snapshots: await deleteHalfMade(deps),
     reservations: listUnownedReservations(deps.ledger).filter(({ id }) => release(deps.ledger, id)).length,
   };
@@ -100,17 +109,17 @@ async function adopt(
   }
 }
 
-/** Folders of machines that no sandbox in the ledger owns: the daemon died between making one and writing it down. */
+/** Folders of machines that nobody in the ledger owns: the daemon died between making one and writing it down. */
 async function discardOrphans(
   { driver, log }: { driver: VmDriver; log: RuntimeDependencies["log"] },
-  records: readonly SandboxRecord[],
+  owners: readonly Pick<SandboxRecord | WarmEntry, "machine">[],
   machinesFolder: string,
 ): Promise<number> {
-  const owned = new Set(records.map(({ machine }) => machine?.sessionId));
+  const owned = new Set(owners.map(({ machine }) => machine?.sessionId));
   const orphans = (await readdir(machinesFolder)).filter((sessionId) => !owned.has(sessionId));
   for (const sessionId of orphans) {
     const folder = join(machinesFolder, sessionId);
-    log.warn({ folder }, "removing a machine that no sandbox owns");
+    log.warn({ folder }, "removing a machine that nobody owns");
     try {
       await driver.discard({ engine: driver.info.engine, sessionId, folder, processes: [] });
     } catch (error) {

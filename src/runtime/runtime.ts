@@ -64,8 +64,11 @@ export interface BenchmarkSummary {
 
 export interface Runtime {
   readonly engine: EngineInfo;
-  /** @throws not_found (template, tag), capacity_exhausted, disk_pressure, not_ready (shutting down), machine_failed. */
-  createSandbox(request: CreateSandboxRequest): Promise<SandboxView>;
+  /**
+   * @param signal the client has left: a create that waits for capacity gives up.
+   * @throws not_found (template, tag), capacity_exhausted, disk_pressure, not_ready (shutting down), machine_failed.
+   */
+  createSandbox(request: CreateSandboxRequest, signal?: AbortSignal): Promise<SandboxView>;
   /** Extends the time of a running sandbox (never shortens). @throws not_found. */
   connectSandbox(id: string, timeoutMs: number): Promise<{ view: SandboxView; resumed: boolean }>;
   /** @throws not_found. */

@@ -2,20 +2,13 @@
  * The composition the seed calls the production runtime: templates, ledger, machines and sessions meet here and only
  * here. Every change of a sandbox goes through its serial queue, ledger first, then the machine.
  */
-import { randomUUID } from "node:crypto";
-import type { Clock } from "../clock.ts";
 import { DomainError } from "../errors.ts";
-import { type CapacityBudgets, reserve, usage } from "../ledger/capacity.ts";
-import type { Ledger } from "../ledger/open.ts";
+import { usage } from "../ledger/capacity.ts";
 import { summarizeSamples } from "../ledger/samples.ts";
-import { insertSandbox, moveSandbox, setSandboxEnd } from "../ledger/sandboxes.ts";
-import { findTemplate, type ResolvedTemplate, recordSpawn, resolveTemplate } from "../ledger/templates.ts";
-import type { Logger } from "../log.ts";
-import type { EngineInfo, Vm, VmDriver } from "../machine/driver.ts";
-import type { Metrics } from "../metrics.ts";
+import { moveSandbox, setSandboxEnd } from "../ledger/sandboxes.ts";
+import { findTemplate } from "../ledger/templates.ts";
+import type { EngineInfo } from "../machine/driver.ts";
 import type { EndReason, SandboxRecord } from "../types.ts";
-import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
-import type { LifecycleSamples } from "./lifecycle-samples.ts";
 import { LiveSession } from "./live-session.ts";
 import { MetricsSampler } from "./metrics-sampler.ts";
 import type {
@@ -27,26 +20,15 @@ import type {
   SandboxMetricSample,
   SandboxView,
 } from "./runtime.ts";
+import { type CreationDependencies, type ReadyMachine, SandboxCreation } from "./sandbox-create.ts";
 import { SandboxRegistry } from "./sandbox-registry.ts";
 import { SerialQueue } from "./serial-queue.ts";
 import type { Session } from "./session.ts";
-import type { SessionTerminator } from "./session-terminator.ts";
-import { type RestoredMachine, restoreMachine } from "./snapshot-restore.ts";
 import { StuckVmCleanup } from "./stuck-vm-cleanup.ts";
 
-export interface RuntimeDependencies {
-  readonly ledger: Ledger;
-  readonly driver: VmDriver;
-  readonly clock: Clock;
-  readonly log: Logger;
-  readonly metrics: Metrics;
-  readonly samples: LifecycleSamples;
-  readonly disk: DiskPressureGuard;
-  readonly terminator: SessionTerminator;
-  readonly budgets: CapacityBudgets;
+export interface RuntimeDependencies extends CreationDependencies {
   /** How long a machine may leave heartbeats unanswered. */
   readonly stuckAfterMs: number;
-  readonly newSandboxId: () => string;
   readonly accessTokenFor: (sandboxId: string) => string;
 }
 
@@ -65,6 +47,7 @@ export class SandboxRuntime implements Runtime {
   readonly #queue = new SerialQueue();
   readonly #sampler: MetricsSampler;
   readonly #stuckVms: StuckVmCleanup;
+  readonly #creation: SandboxCreation;
   /** New work is refused once the daemon stops. */
   #phase: "serving" | "closing" = "serving";
 
@@ -74,26 +57,16 @@ export class SandboxRuntime implements Runtime {
     this.#stuckVms = new StuckVmCleanup(deps.clock, deps.stuckAfterMs, (session, silentMs) =>
       this.#lose(session.sandboxId, session.sessionId, "lost", `no heartbeat for ${Math.round(silentMs)} ms`),
     );
+    this.#creation = new SandboxCreation(deps, this.#queue, (record, machine) => this.#attach(record, machine));
   }
 
   get engine(): EngineInfo {
     return this.#deps.driver.info;
   }
 
-  async createSandbox(request: CreateSandboxRequest): Promise<SandboxView> {
-    const { disk, metrics } = this.#deps;
+  async createSandbox(request: CreateSandboxRequest, signal?: AbortSignal): Promise<SandboxView> {
     this.#refuseWhenClosing();
-    try {
-      const template = resolveTemplate(this.#deps.ledger, request.template.name, request.template.tag);
-      await disk.admit("create a sandbox");
-      const record = this.#admit(request, template);
-      const view = await this.#queue.run(record.id, () => this.#start(record, template, request.timeoutMs));
-      metrics.sandboxesCreated.inc({ outcome: "created" });
-      return view;
-    } catch (error) {
-      metrics.sandboxesCreated.inc({ outcome: "failed" });
-      throw error;
-    }
+    return this.#creation.create(request, signal);
   }
 
   connectSandbox(id: string, timeoutMs: number): Promise<{ view: SandboxView; resumed: boolean }> {
@@ -174,7 +147,8 @@ export class SandboxRuntime implements Runtime {
 
   /** Brings the gauges up to date. */
   updateGauges(): void {
-    const { metrics, ledger, budgets } = this.#deps;
+    const { metrics, ledger, budgets, warmPool } = this.#deps;
+    warmPool.updateGauges();
     metrics.sandboxes.set({ state: "running" }, this.#registry.size);
     const { active, warm } = usage(ledger);
     for (const budget of ["vcpuCount", "memoryMiB", "diskMiB", "sandboxes"] as const) {
@@ -185,14 +159,16 @@ export class SandboxRuntime implements Runtime {
   }
 
   /** Shows a sandbox that an earlier daemon started and whose machine still runs. */
-  adopt(record: SandboxRecord, machine: Pick<RestoredMachine, "vm" | "agent">): void {
-    this.#attach(record, machine, undefined);
+  adopt(record: SandboxRecord, machine: Pick<ReadyMachine, "vm" | "agent">): void {
+    this.#attach(record, { ...machine, restoreStartedMs: undefined });
   }
 
   /** Refuses new work, waits for what is under way and lets go of every machine without ending it. */
   async close(): Promise<void> {
     this.#phase = "closing";
+    this.#deps.admission.close();
     await this.#queue.idle();
+    this.#deps.warmPool.close();
     await this.#deps.terminator.close();
     const sessions = [...this.#registry.sessions()];
     for (const session of sessions) session.end(new DomainError("not_ready", "The daemon stops; connect again later"));
@@ -204,60 +180,7 @@ export class SandboxRuntime implements Runtime {
     if (this.#phase === "closing") throw new DomainError("not_ready", "The daemon is stopping");
   }
 
-  /** Reserves capacity and writes the sandbox down, both or neither, before anything is started for it. */
-  #admit(request: CreateSandboxRequest, { template, snapshot }: ResolvedTemplate): SandboxRecord {
-    const { ledger, budgets, clock, newSandboxId } = this.#deps;
-    const id = newSandboxId();
-    const { shape } = template;
-    const startedAtMs = clock.nowMs();
-    return ledger.write(() => {
-      const reservation = reserve(ledger, { kind: "active", shape, budgets, sandboxId: id });
-      recordSpawn(ledger, template.id);
-      return insertSandbox(ledger, {
-        id,
-        templateId: template.id,
-        templateAlias: template.aliases[0] ?? null,
-        snapshotId: snapshot.id,
-        metadata: request.metadata,
-        envs: request.envs,
-        shape,
-        allowInternetAccess: request.allowInternetAccess,
-        startedAtMs,
-        endAtMs: startedAtMs + request.timeoutMs,
-        reservationId: reservation.id,
-      });
-    });
-  }
-
-  async #start(record: SandboxRecord, { snapshot }: ResolvedTemplate, timeoutMs: number): Promise<SandboxView> {
-    const { ledger, clock, terminator } = this.#deps;
-    const { id, templateId, envs, allowInternetAccess } = record;
-    const order = {
-      snapshotFolder: snapshot.folder,
-      sessionId: newSessionId(),
-      identity: { sandboxId: id, templateId, envs },
-      internetAccess: allowInternetAccess,
-    };
-    let vm: Vm | undefined;
-    try {
-      const machine = await restoreMachine(this.#deps, order, (started) => {
-        vm = started;
-      });
-      const endAtMs = clock.nowMs() + timeoutMs;
-      const running = moveSandbox(ledger, id, "creating", "running", { machine: machine.vm.record, endAtMs });
-      return this.#attach(running, machine, machine.restoreStartedMs);
-    } catch (error) {
-      // In the background, so that a machine that does not go keeps its reservation and the client its answer.
-      terminator.terminate(record, async () => vm?.terminate());
-      throw error;
-    }
-  }
-
-  #attach(
-    record: SandboxRecord,
-    { vm, agent }: Pick<RestoredMachine, "vm" | "agent">,
-    restoreStartedMs: number | undefined,
-  ): SandboxView {
+  #attach(record: SandboxRecord, { vm, agent, restoreStartedMs }: ReadyMachine): SandboxView {
     const { clock, samples, log, accessTokenFor } = this.#deps;
     const accessToken = accessTokenFor(record.id);
     const session = new LiveSession({
@@ -319,9 +242,4 @@ export class SandboxRuntime implements Runtime {
       () => samples.record("kill_delete", clock.monotonicMs() - startedMs, record.id),
     );
   }
-}
-
-/** New for every machine, never reused; short, because it is part of socket paths. */
-function newSessionId(): string {
-  return randomUUID().replaceAll("-", "");
 }

@@ -36,10 +36,17 @@ export class SessionTerminator {
    */
   terminate(record: SandboxRecord, destroy: () => Promise<void>, onGone: () => void = () => {}): void {
     this.#background.start("terminate session", async () => {
-      if (!(await this.#destroyUntilGone(record, destroy))) return;
+      if (!(await this.#destroyUntilGone({ sandboxID: record.id }, destroy))) return;
       const ended = endInLedger(this.#deps.ledger, record);
       this.#deps.metrics.sandboxesEnded.inc({ reason: ended.endReason ?? "lost" });
       onGone();
+    });
+  }
+
+  /** Ends a machine that no sandbox has, in the background. `onGone` is called once it is gone: release its capacity there. */
+  terminateMachine(owner: Readonly<Record<string, string>>, destroy: () => Promise<void>, onGone: () => void): void {
+    this.#background.start("terminate machine", async () => {
+      if (await this.#destroyUntilGone(owner, destroy)) onGone();
     });
   }
 
@@ -54,14 +61,14 @@ export class SessionTerminator {
     return this.#background.idle();
   }
 
-  async #destroyUntilGone(record: SandboxRecord, destroy: () => Promise<void>): Promise<boolean> {
+  async #destroyUntilGone(owner: Readonly<Record<string, string>>, destroy: () => Promise<void>): Promise<boolean> {
     const { clock, log } = this.#deps;
     for (let retryMs = firstRetryMs; ; retryMs = Math.min(retryMs * 2, longestRetryMs)) {
       try {
         await destroy();
         return true;
       } catch (error) {
-        log.error({ err: error, sandboxID: record.id, retryMs }, "termination failed; its capacity stays reserved");
+        log.error({ err: error, ...owner, retryMs }, "termination failed; its capacity stays reserved");
       }
       await clock.sleep(retryMs, this.#closing.signal).catch(() => {});
       if (this.#closing.signal.aborted) return false;

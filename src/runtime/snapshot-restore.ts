@@ -2,6 +2,7 @@
  * The seed's RuntimeSnapshotRestore: integrity → launch → readiness probe, with a sample of each. (Disk guard and
  * capacity come before it, in the create path, and so does giving everything back when a step fails.)
  */
+import { randomUUID } from "node:crypto";
 import type { Clock } from "../clock.ts";
 import type { GuestAgent } from "../guest/agent.ts";
 import type { Logger } from "../log.ts";
@@ -31,23 +32,36 @@ export interface RestoredMachine {
   readonly restoreStartedMs: number;
 }
 
+export interface RestoreOptions {
+  /** Whom the samples are of; null: nobody's yet. */
+  readonly sandboxId: string | null;
+  /** Told of the VM as soon as there is one: from then on its end is the caller's, failure or not. */
+  readonly onLaunched: (vm: Vm) => void;
+  /** Gives up. */
+  readonly signal?: AbortSignal;
+}
+
 /**
  * Restores a snapshot into a machine that is ready for its first command.
- * @param onStarted told of the VM as soon as there is one: from then on its end is the caller's, failure or not
  * @throws DomainError `machine_failed` when a file is damaged or missing, the engine fails or the agent does not answer
  */
 export async function restoreMachine(
   { driver, clock, log, samples }: RestoreDependencies,
   { snapshotFolder, sessionId, identity, internetAccess }: RestoreOrder,
-  onStarted: (vm: Vm) => void,
+  { sandboxId, onLaunched, signal }: RestoreOptions,
 ): Promise<RestoredMachine> {
   const restoreStartedMs = clock.monotonicMs();
   const manifest = await readSnapshot(snapshotFolder);
-  const vm = await driver.restore({ sessionId, snapshotFolder, manifest, internetAccess });
-  onStarted(vm);
+  const vm = await driver.restore({ sessionId, snapshotFolder, manifest, internetAccess }, signal);
+  onLaunched(vm);
   const restoredMs = clock.monotonicMs();
-  samples.record("warm_snapshot_restore", restoredMs - restoreStartedMs, identity.sandboxId);
-  const agent = await probeReadiness(vm, identity, clock, log);
-  samples.record("ready_probe", clock.monotonicMs() - restoredMs, identity.sandboxId);
+  samples.record("warm_snapshot_restore", restoredMs - restoreStartedMs, sandboxId);
+  const agent = await probeReadiness(vm, identity, clock, log, signal);
+  samples.record("ready_probe", clock.monotonicMs() - restoredMs, sandboxId);
   return { vm, agent, restoreStartedMs };
+}
+
+/** New for every machine, never reused; short, because it is part of socket paths. */
+export function newSessionId(): string {
+  return randomUUID().replaceAll("-", "");
 }

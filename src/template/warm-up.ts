@@ -16,12 +16,13 @@ const commands: readonly string[] = [
 
 /** Runs every warm-up command as the default user, as an SDK would (a login shell). @throws machine_failed naming the command. */
 export async function warmUp(agent: GuestAgent): Promise<void> {
-  for (const command of commands) await runOrThrow(agent, command);
+  for (const command of commands) await runCommand(agent, command);
   // Once more the first one: the path every command takes is then the last thing touched.
-  await runOrThrow(agent, "true");
+  await runCommand(agent, "true");
 }
 
-async function runOrThrow(agent: GuestAgent, command: string): Promise<void> {
+/** Runs one command as the default user, as an SDK would. @throws machine_failed with the end of its output. */
+export async function runCommand(agent: GuestAgent, command: string): Promise<void> {
   const process = await agent.exec({ command: "/bin/bash", args: ["-l", "-c", command], envs: {}, stdin: false });
   const tail: Uint8Array[] = [];
   for await (const { bytes } of process.output) {
@@ -32,6 +33,6 @@ async function runOrThrow(agent: GuestAgent, command: string): Promise<void> {
   if (end.exitCode === 0) return;
   throw new DomainError(
     "machine_failed",
-    `the template's warm-up command failed with ${end.exitCode}: ${command}\n${Buffer.concat(tail).toString().slice(-2000)}`,
+    `a warm-up command failed with ${end.exitCode}: ${command}\n${Buffer.concat(tail).toString().slice(-2000)}`,
   );
 }

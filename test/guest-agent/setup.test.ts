@@ -1,5 +1,15 @@
 /** SETUP, METRICS, SYNC and SHUTDOWN of an agent that is an ordinary process. */
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  linkSync,
+  lstatSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -32,6 +42,28 @@ test("small files are put in place with parents and mode, whole or not at all", 
   expect(readFileSync(path, "utf8")).toBe("two");
   expect(statSync(path).mode & 0o7777).toBe(0o644);
   expect(await setup(link, fileField(`${path}/below`, "x"))).toBe("not_a_directory");
+});
+
+test("a file of the same length is written over, and whatever else was there is replaced", async () => {
+  await using link = await startAgent();
+  const path = join(folder, "again");
+  const inode = () => lstatSync(path).ino;
+  expect(await setup(link, fileField(path, "one"))).toBe("ok");
+  const first = inode();
+  expect(await setup(link, fileField(path, "two"))).toBe("ok");
+  expect([readFileSync(path, "utf8"), inode()]).toEqual(["two", first]);
+  const other = join(folder, "other");
+  linkSync(path, other);
+  expect(await setup(link, fileField(path, "six"))).toBe("ok");
+  expect([readFileSync(path, "utf8"), readFileSync(other, "utf8")]).toEqual(["six", "two"]);
+  rmSync(path);
+  symlinkSync(other, path);
+  expect(await setup(link, fileField(path, "ten"))).toBe("ok");
+  expect([lstatSync(path).isFile(), readFileSync(path, "utf8"), readFileSync(other, "utf8")]).toEqual([
+    true,
+    "ten",
+    "two",
+  ]);
 });
 
 test("what is malformed is refused before anything is done", async () => {

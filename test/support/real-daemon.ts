@@ -11,6 +11,9 @@ const main = fileURLToPath(new URL("../../dist/src/main.js", import.meta.url));
 /** The first start boots, warms and snapshots the base template under TCG. */
 const startDeadlineMs = 240_000;
 
+/** No machines but those a test asks for: many count them. Later flags win. */
+const quiet = ["--warm-pool-max", "0"];
+
 export interface RealDaemon extends AsyncDisposable {
   readonly url: string;
   readonly apiKey: string;
@@ -51,7 +54,7 @@ export async function startDaemon({ stateDir: given, args = [] }: RealDaemonOpti
   const stateDir = given ?? (await newStateDir());
   const child = spawn(
     process.execPath,
-    [main, "serve", "--port", "0", "--state-dir", stateDir, "--cache-dir", cacheDir(), ...args],
+    [main, "serve", "--port", "0", "--state-dir", stateDir, "--cache-dir", cacheDir(), ...quiet, ...args],
     { stdio: ["ignore", "pipe", "pipe"] },
   );
   const log = collect(child);

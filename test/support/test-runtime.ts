@@ -12,11 +12,13 @@ import { insertTemplate, publishBuild } from "../../src/ledger/templates.ts";
 import { FakeDriver, FakeHost } from "../../src/machine/fake.ts";
 import type { FakeGuest } from "../../src/machine/fake-guest.ts";
 import { createMetrics } from "../../src/metrics.ts";
+import { Admission } from "../../src/runtime/admission.ts";
 import { DiskPressureGuard } from "../../src/runtime/disk-pressure-guard.ts";
 import { LifecycleSamples } from "../../src/runtime/lifecycle-samples.ts";
 import { reconcile } from "../../src/runtime/restart-reconciliation.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "../../src/runtime/sandbox-runtime.ts";
 import { SessionTerminator } from "../../src/runtime/session-terminator.ts";
+import { WarmPool } from "../../src/runtime/warm-pool.ts";
 import { duplexPair } from "./duplex-pair.ts";
 import { FakeAgent, ok } from "./fake-agent.ts";
 import { ManualClock } from "./manual-clock.ts";
@@ -56,7 +58,7 @@ export async function openTestRuntime(guest: FakeGuest): Promise<TestRuntime> {
   const metrics = createMetrics();
   const disk = { freeBytes: 2 ** 40 };
   let sequence = 0;
-  const deps = {
+  const basis = {
     ledger,
     driver,
     clock,
@@ -67,6 +69,13 @@ export async function openTestRuntime(guest: FakeGuest): Promise<TestRuntime> {
     terminator: new SessionTerminator({ ledger, clock, log, metrics }),
     stuckAfterMs: 60_000,
     budgets: { vcpuCount: 100, memoryMiB: 10_000, diskMiB: 10_000, sandboxes: 2 },
+  };
+  // No pool and no queue: they have tests of their own.
+  const warmPool = new WarmPool(basis, { min: 0, max: 0 });
+  const deps = {
+    ...basis,
+    warmPool,
+    admission: new Admission({ ...basis, bounds: { limit: 0, timeoutMs: 0 }, pool: warmPool }),
     newSandboxId: () => `iaa${++sequence}`,
     accessTokenFor: (id: string) => `token-of-${id}`,
   };

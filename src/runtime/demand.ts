@@ -1,0 +1,28 @@
+/** How often each template was asked for lately: what the warm pool's size follows. Bounded, however busy it gets. */
+export class Demand {
+  readonly #windowMs: number;
+  readonly #mostCounted: number;
+  /** Monotonic times of the newest requests, oldest first, by template. */
+  readonly #requests = new Map<string, number[]>();
+
+  constructor(windowMs: number, mostCounted: number) {
+    this.#windowMs = windowMs;
+    this.#mostCounted = mostCounted;
+  }
+
+  note(templateId: string, nowMs: number): void {
+    const times = this.#requests.get(templateId) ?? [];
+    this.#requests.set(templateId, times);
+    times.push(nowMs);
+    if (times.length > this.#mostCounted) times.shift();
+  }
+
+  /** Requests within the window, up to the most that are counted. */
+  count(templateId: string, nowMs: number): number {
+    const times = this.#requests.get(templateId);
+    if (!times) return 0;
+    while (times[0] !== undefined && nowMs - times[0] > this.#windowMs) times.shift();
+    if (times.length === 0) this.#requests.delete(templateId);
+    return times.length;
+  }
+}

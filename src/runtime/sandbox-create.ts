@@ -1,0 +1,193 @@
+/**
+ * The path of a create: template → disk guard → admission → warm checkout, else restore → readiness probe → shown.
+ * Whatever fails undoes what was begun, and the capacity is released last.
+ */
+import { messageOf } from "../errors.ts";
+import { type CapacityBudgets, reserve } from "../ledger/capacity.ts";
+import type { Ledger } from "../ledger/open.ts";
+import { insertSandbox, moveSandbox, setSandboxMachine } from "../ledger/sandboxes.ts";
+import { type ResolvedTemplate, recordSpawn, resolveTemplate } from "../ledger/templates.ts";
+import type { Vm } from "../machine/driver.ts";
+import type { Metrics } from "../metrics.ts";
+import type { SandboxRecord } from "../types.ts";
+import type { Admission } from "./admission.ts";
+import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
+import { giveIdentity, type SandboxIdentity } from "./readiness-probe.ts";
+import type { CreateSandboxRequest, SandboxView } from "./runtime.ts";
+import type { SerialQueue } from "./serial-queue.ts";
+import type { SessionTerminator } from "./session-terminator.ts";
+import { newSessionId, type RestoreDependencies, type RestoredMachine, restoreMachine } from "./snapshot-restore.ts";
+import type { WarmMachine, WarmPool } from "./warm-pool.ts";
+
+export interface CreationDependencies extends RestoreDependencies {
+  readonly ledger: Ledger;
+  readonly metrics: Metrics;
+  readonly disk: DiskPressureGuard;
+  readonly terminator: SessionTerminator;
+  readonly budgets: CapacityBudgets;
+  readonly admission: Admission;
+  readonly warmPool: WarmPool;
+  readonly newSandboxId: () => string;
+}
+
+/** A machine that is ready for its first command. */
+export type ReadyMachine = Pick<RestoredMachine, "vm" | "agent"> & {
+  /** Monotonic; undefined when it was restored long before. */
+  readonly restoreStartedMs: number | undefined;
+};
+
+/** Makes a running sandbox visible. */
+export type Attach = (record: SandboxRecord, machine: ReadyMachine) => SandboxView;
+
+/** A sandbox that has its capacity, and the warm machine whose reservation it was, if it was one. */
+interface Admitted {
+  readonly record: SandboxRecord;
+  readonly warm: WarmMachine | undefined;
+  /** Monotonic. */
+  readonly startedMs: number;
+}
+
+/** A warm machine answers within milliseconds; one that does not is replaced, and the client only sees that it took longer. */
+const checkoutDeadlineMs = 3_000;
+
+export class SandboxCreation {
+  readonly #deps: CreationDependencies;
+  readonly #queue: SerialQueue;
+  readonly #attach: Attach;
+
+  /** @param queue of the sandboxes: a kill waits for the create before it */
+  constructor(deps: CreationDependencies, queue: SerialQueue, attach: Attach) {
+    this.#deps = deps;
+    this.#queue = queue;
+    this.#attach = attach;
+  }
+
+  /**
+   * @param signal the client has left: a create that waits for capacity gives up
+   * @throws not_found, disk_pressure, capacity_exhausted, machine_failed, cancelled, not_ready
+   */
+  async create(request: CreateSandboxRequest, signal?: AbortSignal): Promise<SandboxView> {
+    const { metrics, ledger, disk, admission, warmPool } = this.#deps;
+    try {
+      const resolved = resolveTemplate(ledger, request.template.name, request.template.tag);
+      const { id, shape } = resolved.template;
+      const end = warmPool.beginCreate(id);
+      try {
+        await disk.admit("create a sandbox");
+        const admitted = await admission.admit(shape, () => this.#admit(request, resolved), signal);
+        const start = () => this.#start(admitted, resolved.snapshot.folder, request.timeoutMs);
+        const view = await this.#queue.run(admitted.record.id, start);
+        metrics.sandboxesCreated.inc({ outcome: "created" });
+        return view;
+      } finally {
+        end();
+      }
+    } catch (error) {
+      metrics.sandboxesCreated.inc({ outcome: "failed" });
+      throw error;
+    }
+  }
+
+  /** Takes a warm machine's capacity, or reserves some, and writes the sandbox down: both or neither. */
+  #admit(request: CreateSandboxRequest, resolved: ResolvedTemplate): Admitted {
+    const { ledger, budgets, clock, newSandboxId, warmPool, metrics } = this.#deps;
+    const { template, snapshot } = resolved;
+    const { shape } = template;
+    const id = newSandboxId();
+    const startedMs = clock.monotonicMs();
+    const startedAtMs = clock.nowMs();
+    const asksPool = warmPool.enabled && request.allowInternetAccess;
+    const admitted = ledger.write(() => {
+      const warm = asksPool ? warmPool.checkOut(resolved, id) : undefined;
+      const reservationId =
+        warm?.entry.reservationId ?? reserve(ledger, { kind: "active", shape, budgets, sandboxId: id }).id;
+      recordSpawn(ledger, template.id);
+      const record = insertSandbox(ledger, {
+        id,
+        templateId: template.id,
+        templateAlias: template.aliases[0] ?? null,
+        snapshotId: snapshot.id,
+        metadata: request.metadata,
+        envs: request.envs,
+        shape,
+        allowInternetAccess: request.allowInternetAccess,
+        startedAtMs,
+        endAtMs: startedAtMs + request.timeoutMs,
+        reservationId,
+      });
+      return { record: warm ? setSandboxMachine(ledger, id, warm.vm.record) : record, warm, startedMs };
+    });
+    if (admitted.warm) warmPool.handOver(admitted.warm);
+    if (asksPool) metrics.warmPoolCheckouts.inc({ outcome: admitted.warm ? "hit" : "miss" });
+    return admitted;
+  }
+
+  async #start(admitted: Admitted, snapshotFolder: string, timeoutMs: number): Promise<SandboxView> {
+    const { ledger, clock, terminator } = this.#deps;
+    const { id } = admitted.record;
+    const machine = (await this.#personalize(admitted)) ?? (await this.#restore(admitted.record, snapshotFolder));
+    try {
+      const endAtMs = clock.nowMs() + timeoutMs;
+      const running = moveSandbox(ledger, id, "creating", "running", { machine: machine.vm.record, endAtMs });
+      return this.#attach(running, machine);
+    } catch (error) {
+      machine.agent.close();
+      terminator.terminate(admitted.record, () => machine.vm.terminate());
+      throw error;
+    }
+  }
+
+  /** Gives a warm machine its identity; undefined when there is none, or it failed and is gone. */
+  async #personalize({ record, warm, startedMs }: Admitted): Promise<ReadyMachine | undefined> {
+    if (!warm) return undefined;
+    const { clock, samples, metrics, log, terminator } = this.#deps;
+    const { vm, agent } = warm;
+    try {
+      await giveIdentity(agent, identityOf(record), clock, checkoutDeadlineMs);
+      samples.record("warm_pool_checkout", clock.monotonicMs() - startedMs, record.id);
+      return { vm, agent, restoreStartedMs: undefined };
+    } catch (error) {
+      metrics.warmPoolCheckouts.inc({ outcome: "failed" });
+      log.warn(
+        { sandboxID: record.id, reason: messageOf(error) },
+        "a warm machine failed its probe; restoring another",
+      );
+    }
+    try {
+      agent.close();
+      // Its capacity is the sandbox's, for one machine at a time.
+      await vm.terminate();
+      return undefined;
+    } catch (error) {
+      terminator.terminate(record, () => vm.terminate());
+      throw error;
+    }
+  }
+
+  async #restore(record: SandboxRecord, snapshotFolder: string): Promise<ReadyMachine> {
+    const { ledger, terminator } = this.#deps;
+    const order = {
+      snapshotFolder,
+      sessionId: newSessionId(),
+      identity: identityOf(record),
+      internetAccess: record.allowInternetAccess,
+    };
+    let vm: Vm | undefined;
+    const onLaunched = (launched: Vm) => {
+      vm = launched;
+      // Written down at once, so that a later daemon finds it after a crash.
+      setSandboxMachine(ledger, record.id, launched.record);
+    };
+    try {
+      return await restoreMachine(this.#deps, order, { sandboxId: record.id, onLaunched });
+    } catch (error) {
+      // In the background, so that a machine that does not go keeps its reservation and the client its answer.
+      terminator.terminate(record, async () => vm?.terminate());
+      throw error;
+    }
+  }
+}
+
+function identityOf({ id, templateId, envs }: SandboxRecord): SandboxIdentity {
+  return { sandboxId: id, templateId, envs };
+}

@@ -1,0 +1,314 @@
+/**
+ * The seed's RuntimeWarmPoolService: machines restored ahead of demand, with their link open, that have run a command, so
+ * that a create only has to give one its identity. The ledger has an entry and a reservation for each; this has the
+ * live ends. Refilling is background work: one at a time, and never while a create is under way.
+ */
+import { DomainError, isDomainError, messageOf } from "../errors.ts";
+import type { GuestAgent } from "../guest/agent.ts";
+import { type CapacityBudgets, findShortage, release, reserve, usage } from "../ledger/capacity.ts";
+import type { Ledger } from "../ledger/open.ts";
+import { listTemplates, type ResolvedTemplate, resolveTemplate } from "../ledger/templates.ts";
+import {
+  checkOutWarmEntry,
+  discardWarmEntry,
+  insertWarmEntry,
+  markWarmEntryReady,
+  setWarmEntryMachine,
+  type WarmEntry,
+  type WarmEntryKey,
+} from "../ledger/warm-entries.ts";
+import type { Vm } from "../machine/driver.ts";
+import type { Metrics } from "../metrics.ts";
+import { runCommand } from "../template/warm-up.ts";
+import type { MachineShape } from "../types.ts";
+import type { EvictionSource } from "./admission.ts";
+import type { Evictable } from "./admission-plan.ts";
+import { Demand } from "./demand.ts";
+import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
+import { giveIdentity } from "./readiness-probe.ts";
+import type { SessionTerminator } from "./session-terminator.ts";
+import { newSessionId, type RestoreDependencies, restoreMachine } from "./snapshot-restore.ts";
+import { type DiscardReason, type PoolTarget, planPool, targetSize } from "./warm-pool-plan.ts";
+
+export interface WarmPoolSettings {
+  /** Kept for the base template, whatever the demand. */
+  readonly min: number;
+  /** Kept at most for each template; 0: there is no pool. */
+  readonly max: number;
+}
+
+export interface WarmPoolDependencies extends RestoreDependencies {
+  readonly ledger: Ledger;
+  readonly metrics: Metrics;
+  readonly disk: DiskPressureGuard;
+  readonly terminator: SessionTerminator;
+  readonly budgets: CapacityBudgets;
+}
+
+/** A warm machine that somebody may have. */
+export interface WarmMachine {
+  readonly entry: WarmEntry;
+  readonly vm: Vm;
+  readonly agent: GuestAgent;
+}
+
+type Member = { readonly entry: WarmEntry; readonly shape: MachineShape } & (
+  | { readonly at: "warming"; readonly giveUp: AbortController }
+  | { readonly at: "ready"; readonly machine: WarmMachine }
+);
+
+const baseAlias = "base";
+/** The name of a machine that waits: as long as a sandbox's, so that the guest writes its files over in place. */
+const nobody = "warm".padEnd(21, "0");
+const demandWindowMs = 5 * 60_000;
+const maxAgeMs = 60 * 60_000;
+/** After a create the processors belong to its first command for a moment. */
+const quietMs = 100;
+/** The restore floor, twice: refilling stops long before creating has to. */
+const diskFloors = 2;
+const refillDeadlineMs = 60_000;
+const firstRetryMs = 1_000;
+const longestRetryMs = 60_000;
+
+export class WarmPool implements EvictionSource {
+  readonly #deps: WarmPoolDependencies;
+  readonly #settings: WarmPoolSettings;
+  readonly #demand: Demand;
+  /** By entry id, oldest first. */
+  readonly #members = new Map<string, Member>();
+  /** Discarded ones whose machines are not gone yet, by entry id. */
+  readonly #leaving = new Map<string, MachineShape>();
+  /** Creates under way. */
+  #creating = 0;
+  /** Monotonic time before which no refill starts. */
+  #restUntilMs = 0;
+  #retryMs = firstRetryMs;
+
+  constructor(deps: WarmPoolDependencies, { min, max }: WarmPoolSettings) {
+    this.#deps = deps;
+    this.#settings = { min, max: max === 0 ? 0 : Math.max(min, max) };
+    this.#demand = new Demand(demandWindowMs, this.#settings.max);
+  }
+
+  get enabled(): boolean {
+    return this.#settings.max > 0;
+  }
+
+  /** Counts a create as under way: nothing is refilled until the returned function was called. */
+  beginCreate(templateId: string): () => void {
+    const { clock } = this.#deps;
+    if (this.enabled) this.#demand.note(templateId, clock.monotonicMs());
+    this.#creating += 1;
+    return () => {
+      this.#creating -= 1;
+      this.#rest(quietMs);
+    };
+  }
+
+  /**
+   * Takes the oldest machine that fits out of the ledger's pool and gives its reservation to the sandbox; undefined when
+   * there is none. Call it in one `ledger.write` with `insertSandbox`, and `handOver` after that.
+   */
+  checkOut(resolved: ResolvedTemplate, sandboxId: string): WarmMachine | undefined {
+    const entry = checkOutWarmEntry(this.#deps.ledger, this.#keyOf(resolved), sandboxId);
+    if (!entry) return undefined;
+    const member = this.#members.get(entry.id);
+    if (member?.at === "ready") return member.machine;
+    throw new DomainError("internal", `warm entry ${entry.id} has no machine`);
+  }
+
+  /** The machine is the sandbox's now: whatever becomes of it does not concern the pool. */
+  handOver({ entry }: WarmMachine): void {
+    this.#members.delete(entry.id);
+  }
+
+  /** Takes over a machine that an earlier daemon made. */
+  adopt(machine: WarmMachine, shape: MachineShape): void {
+    this.#addReady(machine, shape);
+  }
+
+  evictable(): Evictable[] {
+    return [...this.#members].map(([id, { shape }]) => ({ id, shape }));
+  }
+
+  leaving(): MachineShape[] {
+    return [...this.#leaving.values()];
+  }
+
+  evict(ids: readonly string[]): void {
+    for (const id of ids) this.#discard(id, "evicted");
+  }
+
+  /** One round of the supervisor: lets go of what is of no use any more, then makes at most one machine. */
+  async maintain(signal: AbortSignal): Promise<void> {
+    const { clock, disk } = this.#deps;
+    const members = [...this.#members.values()].map(({ entry }) => ({ ...entry, key: entry }));
+    const { discard, refill } = planPool(this.#targets(), members, clock.nowMs(), maxAgeMs);
+    for (const { id, reason } of discard) this.#discard(id, reason);
+    if (!refill || !this.#mayRefill(refill)) return;
+    try {
+      await disk.admit("keep a sandbox warm", diskFloors);
+      // Somebody may have come meanwhile.
+      if (this.#mayRefill(refill)) await this.#refill(refill, signal);
+      this.#retryMs = firstRetryMs;
+    } catch (error) {
+      this.#rest(this.#retryMs);
+      this.#retryMs = Math.min(this.#retryMs * 2, longestRetryMs);
+      if (!isDomainError(error, "disk_pressure")) throw error;
+      this.#deps.log.info({ reason: error.message }, "the warm pool is not refilled");
+    }
+  }
+
+  /** Ends every warm machine, in the background: a daemon that stops keeps what clients asked for, and nothing else. */
+  close(): void {
+    for (const id of [...this.#members.keys()]) this.#discard(id, "stopping");
+  }
+
+  updateGauges(): void {
+    const { warmPoolDepth } = this.#deps.metrics;
+    const states = [...this.#members.values()].map(({ at }) => at);
+    for (const state of ["warming", "ready"] as const) {
+      warmPoolDepth.set({ state }, states.filter((at) => at === state).length);
+    }
+    warmPoolDepth.set({ state: "leaving" }, this.#leaving.size);
+  }
+
+  #targets(): PoolTarget[] {
+    const { ledger, clock } = this.#deps;
+    const nowMs = clock.monotonicMs();
+    return listTemplates(ledger).flatMap(({ id, aliases, tags }) => {
+      if (!this.enabled || tags.length === 0) return [];
+      const resolved = currentBuild(ledger, id);
+      if (resolved?.snapshot.state !== "ready") return [];
+      const { snapshot, template } = resolved;
+      const min = aliases.includes(baseAlias) ? this.#settings.min : 0;
+      const size = targetSize({ min, max: this.#settings.max, demand: this.#demand.count(id, nowMs) });
+      const key = this.#keyOf(resolved);
+      return [{ key, snapshotId: snapshot.id, snapshotFolder: snapshot.folder, shape: template.shape, size }];
+    });
+  }
+
+  #keyOf({ template, buildId }: ResolvedTemplate): WarmEntryKey {
+    const { engine, version, acceleration } = this.#deps.driver.info;
+    const { vcpuCount, memoryMiB, diskMiB } = template.shape;
+    const runtimeProfile = `${engine} ${version} ${acceleration} ${vcpuCount}/${memoryMiB}/${diskMiB}`;
+    return { templateId: template.id, buildId, runtimeProfile };
+  }
+
+  #mayRefill({ shape }: PoolTarget): boolean {
+    const { ledger, budgets, clock } = this.#deps;
+    if (this.#creating > 0 || clock.monotonicMs() < this.#restUntilMs) return false;
+    return findShortage(usage(ledger), shape, budgets) === undefined;
+  }
+
+  #rest(ms: number): void {
+    this.#restUntilMs = Math.max(this.#restUntilMs, this.#deps.clock.monotonicMs() + ms);
+  }
+
+  /** Reserves, restores, warms. @throws what the restore throws, with nothing left behind; not when it was evicted. */
+  async #refill(target: PoolTarget, signal: AbortSignal): Promise<void> {
+    const { ledger, metrics, clock, log } = this.#deps;
+    const startedMs = clock.monotonicMs();
+    const { shape } = target;
+    const entry = this.#reserve(target);
+    const giveUp = new AbortController();
+    this.#members.set(entry.id, { at: "warming", entry, shape, giveUp });
+    const stop = AbortSignal.any([signal, giveUp.signal, AbortSignal.timeout(refillDeadlineMs)]);
+    let launched: Vm | undefined;
+    try {
+      const { vm, agent } = await this.#warm(target, stop, (started) => {
+        launched = started;
+        setWarmEntryMachine(ledger, entry.id, started.record);
+      });
+      markWarmEntryReady(ledger, entry.id, vm.record);
+      this.#addReady({ entry, vm, agent }, shape);
+      const seconds = (clock.monotonicMs() - startedMs) / 1000;
+      metrics.warmPoolRefillSeconds.observe(seconds);
+      log.info({ warmEntryID: entry.id, templateID: entry.templateId, seconds }, "warm pool refilled");
+    } catch (error) {
+      this.#members.delete(entry.id);
+      discardWarmEntry(ledger, entry.id);
+      this.#letGo(entry, shape, async () => launched?.terminate());
+      if (!signal.aborted && !giveUp.signal.aborted) throw error;
+    }
+  }
+
+  #reserve({ key, snapshotId, shape }: PoolTarget): WarmEntry {
+    const { ledger, budgets } = this.#deps;
+    return ledger.write(() => {
+      const { id: reservationId } = reserve(ledger, { kind: "warm", shape, budgets });
+      return insertWarmEntry(ledger, { ...key, snapshotId, reservationId });
+    });
+  }
+
+  /** A machine that was given an identity over another and has run a command: both go faster the next time. */
+  async #warm(
+    { key, snapshotFolder }: PoolTarget,
+    signal: AbortSignal,
+    onLaunched: (vm: Vm) => void,
+  ): Promise<{ vm: Vm; agent: GuestAgent }> {
+    const identity = { sandboxId: nobody, templateId: key.templateId, envs: {} };
+    const order = { snapshotFolder, sessionId: newSessionId(), identity, internetAccess: true };
+    const machine = await restoreMachine(this.#deps, order, { sandboxId: null, onLaunched, signal });
+    const { agent } = machine;
+    const close = () => agent.close();
+    signal.addEventListener("abort", close, { once: true });
+    try {
+      await runCommand(agent, "true");
+      await giveIdentity(agent, identity, this.#deps.clock, refillDeadlineMs);
+      signal.throwIfAborted();
+      return machine;
+    } finally {
+      signal.removeEventListener("abort", close);
+    }
+  }
+
+  #addReady(machine: WarmMachine, shape: MachineShape): void {
+    const { entry, vm, agent } = machine;
+    this.#members.set(entry.id, { at: "ready", entry, shape, machine });
+    const onDeath = (detail: string) => {
+      if (!this.#members.has(entry.id)) return;
+      this.#deps.log.warn({ warmEntryID: entry.id, detail }, "a warm machine died");
+      this.#discard(entry.id, "died");
+    };
+    void vm.exited.then((exit) => onDeath(exit.reason === "died" ? exit.detail : exit.reason));
+    void agent.closed.then((reason) => onDeath(messageOf(reason)));
+  }
+
+  /** Takes a machine out of the pool at once; its capacity is released when it is gone. */
+  #discard(id: string, reason: DiscardReason | "evicted" | "died" | "stopping"): void {
+    const member = this.#members.get(id);
+    if (!member) return;
+    const { ledger, metrics, log } = this.#deps;
+    const { entry, shape } = member;
+    discardWarmEntry(ledger, id);
+    this.#members.delete(id);
+    metrics.warmPoolDiscards.inc({ reason });
+    log.info({ warmEntryID: id, reason }, "warm machine discarded");
+    if (member.at === "warming") {
+      this.#leaving.set(id, shape);
+      member.giveUp.abort(new DomainError("cancelled", `the warm machine is not wanted any more: ${reason}`));
+      return;
+    }
+    const { vm, agent } = member.machine;
+    agent.close();
+    this.#letGo(entry, shape, () => vm.terminate());
+  }
+
+  #letGo({ id, reservationId }: WarmEntry, shape: MachineShape, destroy: () => Promise<void>): void {
+    this.#leaving.set(id, shape);
+    this.#deps.terminator.terminateMachine({ warmEntryID: id }, destroy, () => {
+      this.#leaving.delete(id);
+      release(this.#deps.ledger, reservationId);
+    });
+  }
+}
+
+function currentBuild(ledger: Ledger, templateId: string): ResolvedTemplate | undefined {
+  try {
+    return resolveTemplate(ledger, templateId);
+  } catch (error) {
+    if (isDomainError(error, "not_found")) return undefined;
+    throw error;
+  }
+}
