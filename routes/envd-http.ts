@@ -16,6 +16,9 @@ export interface EnvdHttpDeps {
 export async function envdHttp(app: FastifyInstance, { clock, sessionOf }: EnvdHttpDeps): Promise<void> {
   /** The previous sample of each session: processor use is the difference between two. */
   const previous = new WeakMap<Session, GuestMetrics>();
+  // Nothing here reads a body, so its type is no reason to refuse.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("*", (_request, _payload, done) => done(null));
 
   app.get("/health", async (_request, reply) => reply.code(204).header("cache-control", "no-store").send());
 
