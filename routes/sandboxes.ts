@@ -3,16 +3,18 @@ import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { parseSandboxId } from "../src/e2b/ids.ts";
-import { checkConnectOptions, checkSandboxOptions, checkTimeout } from "../src/e2b/sandbox-options.ts";
+import { checkMemoryOption, checkSandboxOptions, checkTimeout } from "../src/e2b/sandbox-options.ts";
 import {
   ApiError,
   ConnectSandbox,
   ConnectSandboxV2,
   NewSandbox,
   NewSandboxV2,
+  ResumedSandbox,
   Sandbox,
   SandboxDetail,
   SandboxParams,
+  SandboxPauseRequest,
   SandboxRefreshRequest,
   SandboxTimeoutRequest,
 } from "../src/e2b/schemas.ts";
@@ -54,6 +56,7 @@ export async function sandboxRoutes(
       metadata: body.metadata ?? {},
       envs: body.envVars ?? {},
       allowInternetAccess: body.allow_internet_access ?? true,
+      lifecycle: { onTimeout: body.autoPause ? "pause" : "kill", autoResume: body.autoResume?.enabled ?? false },
     });
     return toSandbox(view);
   }
@@ -61,7 +64,7 @@ export async function sandboxRoutes(
   async function connect(sandboxID: string, seconds: number, options: { memory?: boolean | null | undefined }) {
     const id = parseSandboxId(sandboxID);
     const timeoutMs = checkTimeout(seconds, maxTimeoutMs);
-    checkConnectOptions(options);
+    checkMemoryOption(options);
     const { view, resumed } = await runtime.connectSandbox(id, timeoutMs);
     return { status: resumed ? 201 : 200, sandbox: toSandbox(view) } as const;
   }
@@ -90,6 +93,28 @@ export async function sandboxRoutes(
       const seconds = body?.timeout ?? defaultTimeoutSeconds.v2;
       const { status, sandbox } = await connect(params.sandboxID, seconds, body ?? {});
       return reply.code(status).send(sandbox);
+    },
+  );
+
+  app.post(
+    "/sandboxes/:sandboxID/resume",
+    { schema: { params: SandboxParams, body: ResumedSandbox, response: created } },
+    async ({ params, body }, reply) => {
+      const id = parseSandboxId(params.sandboxID);
+      const timeoutMs = checkTimeout(body?.timeout ?? defaultTimeoutSeconds.v1, maxTimeoutMs);
+      checkMemoryOption(body ?? {});
+      return reply.code(201).send(toSandbox(await runtime.resumeSandbox(id, timeoutMs)));
+    },
+  );
+
+  app.post(
+    "/sandboxes/:sandboxID/pause",
+    { schema: { params: SandboxParams, body: SandboxPauseRequest, response: done } },
+    async ({ params, body }, reply) => {
+      const id = parseSandboxId(params.sandboxID);
+      checkMemoryOption(body ?? {});
+      await runtime.pauseSandbox(id, body?.reason ?? "stopped");
+      return reply.code(204).send(null);
     },
   );
 

@@ -66,7 +66,7 @@ async function open(config: Config, version: string, scope: Scope): Promise<Daem
   const driver = await openDriver(config, assets, machinesFolder, log);
   scope.use(driver);
   const deps = wireRuntime(config, ledger, driver, log);
-  await ensureTemplate(config, deps, assets);
+  await ensureTemplate(deps, assets);
   const runtime = new SandboxRuntime(deps);
   scope.defer(() => runtime.close());
   await reconcile(deps, runtime, machinesFolder);
@@ -109,16 +109,16 @@ function wireRuntime(config: Config, ledger: Ledger, driver: VmDriver, log: Logg
       diskMiB: config.diskBudgetMiB,
       sandboxes: config.maxSandboxes,
     },
+    snapshotsFolder: join(config.stateDir, "snapshots"),
     newSandboxId: () => newSandboxId(config.nodeTag),
     accessTokenFor: (sandboxId) => deriveAccessToken(machineSecret, sandboxId),
   };
 }
 
-async function ensureTemplate(config: Config, deps: RuntimeDependencies, assets: GuestAssets): Promise<void> {
-  const snapshotsFolder = join(config.stateDir, "snapshots");
+async function ensureTemplate(deps: RuntimeDependencies, assets: GuestAssets): Promise<void> {
+  const { ledger, driver, clock, log, samples, snapshotsFolder } = deps;
   await makePrivate(snapshotsFolder);
   await deps.disk.admit("make the base template");
-  const { ledger, driver, clock, log, samples } = deps;
   const recordSample = samples.record.bind(samples);
   const template = { ledger, driver, clock, log, snapshotsFolder, newTemplateId };
   await ensureBaseTemplate({ ...template, recordSample: (span, ms) => recordSample(span, ms, null) }, assets, (step) =>

@@ -42,6 +42,8 @@ export class LiveSession implements Session {
   readonly envs: Readonly<Record<string, string>>;
   readonly log: Logger;
   readonly vm: Vm;
+  /** The guest kernel's, which stays the same however often the guest is restored. */
+  readonly bootId: string;
   readonly #samples: LifecycleSamples;
   readonly #onLost: LiveSessionOptions["onLost"];
   readonly #ended = new AbortController();
@@ -57,6 +59,7 @@ export class LiveSession implements Session {
     this.envs = sandboxEnvironment({ sandboxId: record.id, templateId: record.templateId, envs: record.envs });
     this.log = options.log.child({ sandboxID: this.sandboxId, sessionID: this.sessionId });
     this.vm = vm;
+    this.bootId = options.agent.bootId;
     this.#samples = options.samples;
     this.#onLost = options.onLost;
     this.#restoreStartedMs = options.restoreStartedMs;

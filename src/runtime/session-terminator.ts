@@ -36,11 +36,29 @@ export class SessionTerminator {
    */
   terminate(record: SandboxRecord, destroy: () => Promise<void>, onGone: () => void = () => {}): void {
     this.#background.start("terminate session", async () => {
-      if (!(await this.#destroyUntilGone(record, destroy))) return;
+      if (!(await this.untilDone(record.id, destroy))) return;
       const ended = endInLedger(this.#deps.ledger, record);
       this.#deps.metrics.sandboxesEnded.inc({ reason: ended.endReason ?? "lost" });
       onGone();
     });
+  }
+
+  /**
+   * Tries a step that must not be left half-done, with pauses, until it succeeds. Meanwhile its capacity stays reserved.
+   * @returns false when the daemon stops first: the next one goes on from the ledger
+   */
+  async untilDone(sandboxId: string, step: () => Promise<void>): Promise<boolean> {
+    const { clock, log } = this.#deps;
+    for (let retryMs = firstRetryMs; ; retryMs = Math.min(retryMs * 2, longestRetryMs)) {
+      try {
+        await step();
+        return true;
+      } catch (error) {
+        log.error({ err: error, sandboxID: sandboxId, retryMs }, "a step failed; its capacity stays reserved");
+      }
+      await clock.sleep(retryMs, this.#closing.signal).catch(() => {});
+      if (this.#closing.signal.aborted) return false;
+    }
   }
 
   /** Gives up retrying (the next daemon goes on from the ledger) and waits for the attempts under way. */
@@ -52,20 +70,6 @@ export class SessionTerminator {
   /** Resolves when every termination has come to its end. */
   idle(): Promise<void> {
     return this.#background.idle();
-  }
-
-  async #destroyUntilGone(record: SandboxRecord, destroy: () => Promise<void>): Promise<boolean> {
-    const { clock, log } = this.#deps;
-    for (let retryMs = firstRetryMs; ; retryMs = Math.min(retryMs * 2, longestRetryMs)) {
-      try {
-        await destroy();
-        return true;
-      } catch (error) {
-        log.error({ err: error, sandboxID: record.id, retryMs }, "termination failed; its capacity stays reserved");
-      }
-      await clock.sleep(retryMs, this.#closing.signal).catch(() => {});
-      if (this.#closing.signal.aborted) return false;
-    }
   }
 }
 
