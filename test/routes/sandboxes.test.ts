@@ -39,6 +39,7 @@ test("create passes on everything it was asked for", async () => {
       metadata: { job: "a" },
       envs: { A: "1" },
       allowInternetAccess: true,
+      lifecycle: { onTimeout: "kill", autoResume: false },
     },
   ]);
 });

@@ -1,7 +1,9 @@
 /** Pause and resume through the unmodified SDKs, on real machines: what is in memory goes on, what is promised holds. */
+import { rm } from "node:fs/promises";
 import { SandboxNotFoundError } from "e2b";
 import { describe, expect, test } from "vitest";
-import { api, connection, createSandbox, generations, type Sandbox, skipReason } from "../support/sdk.ts";
+import { startDaemon } from "../support/real-daemon.ts";
+import { api, connection, createSandbox, generations, Sandbox, skipReason } from "../support/sdk.ts";
 
 /** A process that counts in its own memory, ten times a second, and shows the count in a file system in memory. */
 const counter =
@@ -18,17 +20,14 @@ const countOf = async (sandbox: Sandbox) => {
   return Number(stdout);
 };
 
-const pause = (sandbox: Sandbox): Promise<boolean> =>
-  "pause" in sandbox ? sandbox.pause() : (sandbox as unknown as { betaPause(): Promise<boolean> }).betaPause();
-
 describe.skipIf(skipReason)("pause", () => {
   describe.each(generations)("%s", (_, sdk) => {
     test("a process and its memory go on after pause and connect, under the same id and token", async () => {
       await using made = await createSandbox({ envs: { MINE: "1" } }, sdk);
       const { sandbox } = made;
       const pid = await startCounter(sandbox);
-      expect(await pause(sandbox)).toBe(true);
-      expect(await pause(sandbox)).toBe(false);
+      expect(await sandbox.pause()).toBe(true);
+      expect(await sandbox.betaPause()).toBe(false);
       const info = await sandbox.getInfo();
       expect(info.state).toBe("paused");
       expect(Math.abs(info.endAt.getTime() - Date.now())).toBeLessThan(20_000);
@@ -97,5 +96,45 @@ describe.skipIf(skipReason)("pause", () => {
     expect(await sandbox.kill()).toBe(false);
     await expect(sandbox.connect()).rejects.toThrow(SandboxNotFoundError);
     await expect(sandbox.pause()).rejects.toThrow(SandboxNotFoundError);
+  });
+
+  test("a sandbox that wants it is paused when its time is up, and any traffic brings it back", async () => {
+    const lifecycle = { onTimeout: "pause", autoResume: true } as const;
+    await using made = await createSandbox({ timeoutMs: 4_000, lifecycle });
+    const { sandbox } = made;
+    await startCounter(sandbox);
+    const stateOf = async () => (await sandbox.getInfo()).state;
+    await expect.poll(stateOf, { timeout: 30_000 }).toBe("paused");
+    expect((await sandbox.getInfo()).lifecycle).toMatchObject({ onTimeout: "pause", autoResume: true });
+    const count = await countOf(sandbox);
+    expect(count).toBeGreaterThan(3);
+    const info = await sandbox.getInfo();
+    expect(info.state).toBe("running");
+    expect(info.endAt.getTime() - Date.now()).toBeGreaterThan(200_000);
+    await sandbox.pause();
+    expect((await sandbox.files.read("/etc/hostname")).trim()).toBe(sandbox.sandboxId);
+  });
+
+  test("a daemon that is killed while sandboxes are paused and running finds all of them again", async () => {
+    const first = await startDaemon();
+    try {
+      const options = { apiKey: first.apiKey, apiUrl: first.url, sandboxUrl: first.url, timeoutMs: 600_000 };
+      const [sleeping, awake] = await Promise.all([Sandbox.create("base", options), Sandbox.create("base", options)]);
+      for (const sandbox of [sleeping, awake]) await startCounter(sandbox);
+      const before = await countOf(sleeping);
+      await sleeping.pause();
+      await first.kill();
+      await using second = await startDaemon({ stateDir: first.stateDir });
+      const there = { apiKey: second.apiKey, apiUrl: second.url, sandboxUrl: second.url };
+      expect((await Sandbox.getInfo(sleeping.sandboxId, there)).state).toBe("paused");
+      expect(second.log()).toContain('"adopted":1,"paused":1,"cleanedUp":0,"lost":0,"orphanFolders":0');
+      expect(await countOf(await Sandbox.connect(awake.sandboxId, there))).toBeGreaterThan(3);
+      const resumed = await Sandbox.connect(sleeping.sandboxId, { ...there, timeoutMs: 300_000 });
+      const count = await countOf(resumed);
+      expect(count).toBeGreaterThanOrEqual(before);
+      await expect.poll(() => countOf(resumed), { timeout: 20_000 }).toBeGreaterThan(count);
+    } finally {
+      await rm(first.stateDir, { recursive: true, force: true });
+    }
   });
 });
