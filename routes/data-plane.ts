@@ -1,6 +1,6 @@
 /**
- * The data plane: everything that goes into a sandbox. Finds the session a request is for, checks that the caller may
- * use it, and drops the connection when the session ends under it.
+ * The data plane: everything that goes into a sandbox. Finds the session a request is for, resuming its sandbox where
+ * that is wanted, checks that the caller may use it, and drops the connection when the session ends under it.
  */
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
@@ -8,20 +8,23 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Clock } from "../src/clock.ts";
 import { secretsEqual } from "../src/e2b/access-token.ts";
 import { matchesSignature } from "../src/e2b/signatures.ts";
+import { isDomainError } from "../src/errors.ts";
 import type { Logger } from "../src/log.ts";
 import type { Runtime } from "../src/runtime/runtime.ts";
 import type { Session } from "../src/runtime/session.ts";
+import { type AutoResumeDeps, resumeForRequest } from "./auto-resume.ts";
 import { envdFiles } from "./envd-files.ts";
 import { envdHttp } from "./envd-http.ts";
 import { envdRpc } from "./envd-rpc.ts";
-import { sendError } from "./errors.ts";
+import { sendError, statusOf } from "./errors.ts";
 import { type DataPlaneTarget, envdPort } from "./plane.ts";
 import { planeOfRequest, routesBelongTo, targetOf } from "./plane-constraint.ts";
 import { proxyRequest, proxyUpgrade, refuseUpgrade } from "./sandbox-proxy.ts";
 import { whenSessionEnds } from "./session-end.ts";
 
 export interface DataPlaneDeps {
-  readonly runtime: Pick<Runtime, "findSession" | "findSessionByAccessToken" | "liveSessions">;
+  readonly runtime: Pick<Runtime, "findSession" | "findSessionByAccessToken" | "liveSessions"> &
+    AutoResumeDeps["runtime"];
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -61,10 +64,10 @@ export async function registerDataPlane(app: FastifyInstance, deps: DataPlaneDep
 }
 
 /** Answers what needs no session or may not have one; lets the rest through with its session found. */
-async function admit(request: FastifyRequest, reply: FastifyReply, { runtime }: DataPlaneDeps) {
+async function admit(request: FastifyRequest, reply: FastifyReply, deps: DataPlaneDeps) {
   const target = targetOf(request);
   if (target.by === "preflight") return answerPreflight(request, reply);
-  const session = findSession(target, request, runtime);
+  const session = findSession(target, request, deps.runtime) ?? (await resumeForRequest(target, request.raw, deps));
   if (session && target.port !== envdPort) {
     dropWhenEnded(session, reply);
     return proxyRequest(request, reply, session, target.port);
@@ -89,7 +92,7 @@ function upgrade(
   socket: Duplex,
   head: Buffer,
   listenerCount: number,
-  { runtime, log }: DataPlaneDeps,
+  deps: DataPlaneDeps,
 ): void {
   const plane = planeOfRequest(request);
   if (plane.plane !== "data" || plane.target.by !== "id" || plane.target.port === envdPort) {
@@ -98,15 +101,26 @@ function upgrade(
     return;
   }
   const { sandboxId, port } = plane.target;
-  const session = runtime.findSession(sandboxId);
-  if (!session) {
-    refuseUpgrade(socket, 502, notFoundBody(sandboxId));
-    return;
-  }
-  proxyUpgrade(request, socket, head, session, port).catch((error: unknown) => {
-    log.warn({ err: error, sandboxID: sandboxId, port }, "an upgrade could not be passed on");
+  socket.on("error", () => socket.destroy());
+  upgradeInto(plane.target, request, socket, head, deps).catch((error: unknown) => {
+    if (isDomainError(error))
+      return refuseUpgrade(socket, statusOf(error), { code: statusOf(error), message: error.message });
+    deps.log.warn({ err: error, sandboxID: sandboxId, port }, "an upgrade could not be passed on");
     socket.destroy();
   });
+}
+
+async function upgradeInto(
+  target: DataPlaneTarget & { readonly by: "id" },
+  request: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+  deps: DataPlaneDeps,
+): Promise<void> {
+  const { sandboxId, port } = target;
+  const session = deps.runtime.findSession(sandboxId) ?? (await resumeForRequest(target, request, deps));
+  if (session) await proxyUpgrade(request, socket, head, session, port);
+  else refuseUpgrade(socket, 502, notFoundBody(sandboxId));
 }
 
 /** The session that the hook found for a request of this plane. */

@@ -67,6 +67,11 @@ export function handleError(error: unknown, request: FastifyRequest, reply: Fast
   return sendError(reply, 500, internalMessage, "internal_server_error");
 }
 
+/** The status that a failure is answered with, for answers that are no reply of Fastify's. */
+export function statusOf(error: DomainError): number {
+  return table[error.code].status;
+}
+
 function sendDomainError(error: DomainError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const { status, errorCode }: HttpError = table[error.code];
   if (status === 500) request.log.error({ err: error, details: error.details }, "request failed");

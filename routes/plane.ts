@@ -71,7 +71,7 @@ export function planeOf({ method, url = "/", headers }: RequestHead): Plane {
   if (typeof accessToken === "string" && accessToken !== "") {
     return { plane: "data", target: { by: "accessToken", accessToken, port: envdPort } };
   }
-  const signed = path === "/files" && queryAt >= 0 ? signedUrl(url.slice(queryAt + 1)) : undefined;
+  const signed = signedFileUrl(url);
   if (signed) return { plane: "data", target: { by: "signature", signed, port: envdPort } };
   return isEnvdOnly ? unauthorized : control;
 }
@@ -90,8 +90,10 @@ function namedTarget(id: string, portText: string): Plane {
   return { plane: "data", target: { by: "id", sandboxId: id, port } };
 }
 
-function signedUrl(query: string): SignedUrl | undefined {
-  const values = new URLSearchParams(query);
+/** What a signed URL of a file says; undefined when `url` is none. */
+export function signedFileUrl(url: string): SignedUrl | undefined {
+  if (!url.startsWith("/files?")) return undefined;
+  const values = new URLSearchParams(url.slice("/files?".length));
   const signature = values.get("signature");
   if (!signature) return undefined;
   return {

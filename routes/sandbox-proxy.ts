@@ -50,7 +50,6 @@ export async function proxyUpgrade(
   session: Session,
   port: number,
 ): Promise<void> {
-  socket.on("error", () => socket.destroy());
   const connection = await dialPort(session, port).catch(() => undefined);
   if (!connection) {
     refuseUpgrade(socket, 502, portClosed(session.sandboxId, port));

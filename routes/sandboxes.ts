@@ -3,23 +3,25 @@ import type { FastifyInstance, FastifyReply } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { parseSandboxId } from "../src/e2b/ids.ts";
-import { checkConnectOptions, checkSandboxOptions, checkTimeout } from "../src/e2b/sandbox-options.ts";
+import { checkMemoryOption, checkSandboxOptions, checkTimeout } from "../src/e2b/sandbox-options.ts";
 import {
   ApiError,
   ConnectSandbox,
   ConnectSandboxV2,
   NewSandbox,
   NewSandboxV2,
+  ResumedSandbox,
   Sandbox,
   SandboxDetail,
   SandboxParams,
+  SandboxPauseRequest,
   SandboxRefreshRequest,
   SandboxTimeoutRequest,
 } from "../src/e2b/schemas.ts";
 import { parseTemplateReference } from "../src/e2b/template-reference.ts";
 import { toSandbox, toSandboxDetail } from "../src/e2b/views.ts";
 import { DomainError } from "../src/errors.ts";
-import type { Runtime } from "../src/runtime/runtime.ts";
+import type { CreateSandboxRequest, Runtime } from "../src/runtime/runtime.ts";
 
 export interface SandboxRoutesDeps {
   readonly runtime: Runtime;
@@ -48,12 +50,13 @@ export async function sandboxRoutes(
     if (timeoutSeconds <= 0) throw new DomainError("invalid_argument", "Timeout must be greater than 0");
     const timeoutMs = checkTimeout(timeoutSeconds, maxTimeoutMs);
     checkSandboxOptions(body, route);
-    const sandbox = {
+    const sandbox: CreateSandboxRequest = {
       template,
       timeoutMs,
       metadata: body.metadata ?? {},
       envs: body.envVars ?? {},
       allowInternetAccess: body.allow_internet_access ?? true,
+      lifecycle: { onTimeout: body.autoPause ? "pause" : "kill", autoResume: body.autoResume?.enabled ?? false },
     };
     const view = await whileClientStays(reply, (gone) => runtime.createSandbox(sandbox, gone));
     return toSandbox(view);
@@ -62,7 +65,7 @@ export async function sandboxRoutes(
   async function connect(sandboxID: string, seconds: number, options: { memory?: boolean | null | undefined }) {
     const id = parseSandboxId(sandboxID);
     const timeoutMs = checkTimeout(seconds, maxTimeoutMs);
-    checkConnectOptions(options);
+    checkMemoryOption(options);
     const { view, resumed } = await runtime.connectSandbox(id, timeoutMs);
     return { status: resumed ? 201 : 200, sandbox: toSandbox(view) } as const;
   }
@@ -91,6 +94,28 @@ export async function sandboxRoutes(
       const seconds = body?.timeout ?? defaultTimeoutSeconds.v2;
       const { status, sandbox } = await connect(params.sandboxID, seconds, body ?? {});
       return reply.code(status).send(sandbox);
+    },
+  );
+
+  app.post(
+    "/sandboxes/:sandboxID/resume",
+    { schema: { params: SandboxParams, body: ResumedSandbox, response: created } },
+    async ({ params, body }, reply) => {
+      const id = parseSandboxId(params.sandboxID);
+      const timeoutMs = checkTimeout(body?.timeout ?? defaultTimeoutSeconds.v1, maxTimeoutMs);
+      checkMemoryOption(body ?? {});
+      return reply.code(201).send(toSandbox(await runtime.resumeSandbox(id, timeoutMs)));
+    },
+  );
+
+  app.post(
+    "/sandboxes/:sandboxID/pause",
+    { schema: { params: SandboxParams, body: SandboxPauseRequest, response: done } },
+    async ({ params, body }, reply) => {
+      const id = parseSandboxId(params.sandboxID);
+      checkMemoryOption(body ?? {});
+      await runtime.pauseSandbox(id, body?.reason ?? "stopped");
+      return reply.code(204).send(null);
     },
   );
 

@@ -5,7 +5,6 @@
 import type { FastifyInstance, HTTPMethods } from "fastify";
 import { DomainError } from "../src/errors.ts";
 
-const pause = "Pausing and resuming sandboxes";
 const snapshots = "Snapshots of sandboxes";
 const logs = "Sandbox logs";
 const templates = "Building and managing templates";
@@ -20,8 +19,6 @@ const tokens = "Access tokens";
 const events = "Events and webhooks";
 
 const routes: readonly (readonly [methods: HTTPMethods | readonly HTTPMethods[], path: string, feature: string])[] = [
-  ["POST", "/sandboxes/:sandboxID/pause", pause],
-  ["POST", "/sandboxes/:sandboxID/resume", pause],
   ["POST", "/sandboxes/:sandboxID/fork", "Forking sandboxes"],
   ["PUT", "/sandboxes/:sandboxID/network", "Network rules"],
   ["POST", "/sandboxes/:sandboxID/snapshots", snapshots],

@@ -78,7 +78,7 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   scope.defer(() => runtime.close());
   // Before a template is made, so that what an earlier attempt left is gone and running sandboxes end in time.
   await reconcile(deps, runtime, machinesFolder);
-  await ensureTemplate(config, deps, assets, stop);
+  await ensureTemplate(deps, assets, stop);
   stop.throwIfAborted();
   const apiKey = await readOrCreateApiKey(config.stateDir);
   const app = await listen(config, { apiKey, version, deps, runtime }, scope);
@@ -120,6 +120,7 @@ function wireRuntime(config: Config, ledger: Ledger, driver: VmDriver, log: Logg
       diskMiB: config.diskBudgetMiB,
       sandboxes: config.maxSandboxes,
     },
+    snapshotsFolder: join(config.stateDir, "snapshots"),
   };
   const warmPool = new WarmPool(basis, { min: config.warmPoolMin, max: config.warmPoolMax });
   const bounds = { limit: config.queueLimit, timeoutMs: config.queueTimeoutMs };
@@ -132,16 +133,10 @@ function wireRuntime(config: Config, ledger: Ledger, driver: VmDriver, log: Logg
   };
 }
 
-async function ensureTemplate(
-  config: Config,
-  deps: RuntimeDependencies,
-  assets: GuestAssets,
-  stop: AbortSignal,
-): Promise<void> {
-  const snapshotsFolder = join(config.stateDir, "snapshots");
+async function ensureTemplate(deps: RuntimeDependencies, assets: GuestAssets, stop: AbortSignal): Promise<void> {
+  const { ledger, driver, clock, log, samples, snapshotsFolder } = deps;
   await makePrivate(snapshotsFolder);
   await deps.disk.admit("make the base template");
-  const { ledger, driver, clock, log, samples } = deps;
   const recordSample = samples.record.bind(samples);
   const template = { ledger, driver, clock, log, snapshotsFolder, newTemplateId };
   await ensureBaseTemplate(

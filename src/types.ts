@@ -119,6 +119,18 @@ export type SandboxState = "creating" | "running" | "pausing" | "paused" | "resu
 /** Why a sandbox is no more. */
 export type EndReason = "killed" | "expired" | "create_failed" | "machine_died" | "lost";
 
+/** What a client wants to become of its sandbox when its time is up, and of requests to it while it is paused. */
+export interface SandboxLifecycle {
+  readonly onTimeout: "kill" | "pause";
+  /** A request to the paused sandbox resumes it. */
+  readonly autoResume: boolean;
+  /** The time to live it was created with. */
+  readonly timeoutMs: number;
+}
+
+/** Why a continuation snapshot was taken: a client paused the sandbox, its time was up, or its work had ended. */
+export type ContinuationReason = "stopped" | "idle" | "exited";
+
 /** One sandbox, as the ledger keeps it. */
 export interface SandboxRecord {
   readonly id: string;
@@ -131,9 +143,10 @@ export interface SandboxRecord {
   readonly envs: Readonly<Record<string, string>>;
   readonly shape: MachineShape;
   readonly allowInternetAccess: boolean;
+  readonly lifecycle: SandboxLifecycle;
   /** Wall clock, ms since the epoch. */
   readonly startedAtMs: number;
-  /** When its time is up; of an ended one, when it ended. */
+  /** When its time is up; of a paused one, when it was paused; of an ended one, when it ended. */
   readonly endAtMs: number;
   /** What runs it, once there is something. */
   readonly machine: MachineRecord | null;

@@ -11,12 +11,14 @@ interface UnsupportedOption {
   readonly why: string;
 }
 
-const noPause = "sandboxes cannot be paused yet";
 const noNetworkRules = "there are no network rules yet";
 
 const unsupportedOptions: readonly UnsupportedOption[] = [
-  { option: "autoPause", isAskedFor: (body) => body.autoPause === true, why: noPause },
-  { option: "autoResume", isAskedFor: (body) => body.autoResume?.enabled === true, why: noPause },
+  {
+    option: "autoPauseMemory: false",
+    isAskedFor: (body) => body.autoPauseMemory === false,
+    why: "a sandbox is only ever paused with its memory",
+  },
   {
     option: "allow_internet_access: false",
     isAskedFor: (body) => body.allow_internet_access === false,
@@ -65,10 +67,10 @@ export function checkSandboxOptions(body: NewSandbox, route: "v1" | "v2"): void 
 }
 
 /**
- * Refuses to resume without the memory, which would be a reboot.
+ * Refuses to pause or resume without the memory, which would be a reboot.
  * @throws DomainError `unsupported`
  */
-export function checkConnectOptions(body: { readonly memory?: boolean | null | undefined }): void {
+export function checkMemoryOption(body: { readonly memory?: boolean | null | undefined }): void {
   if (body.memory === false) throw unsupportedOption("memory: false", "sandboxes are only ever restored, never booted");
 }
 

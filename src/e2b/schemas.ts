@@ -60,6 +60,21 @@ export const ConnectSandboxV2 = z
   .object({ timeout: sandboxTime.nullish().describe("seconds; default 300"), memory: z.boolean().nullish() })
   .nullish()
   .meta({ id: "ConnectSandboxV2" });
+export const ResumedSandbox = z
+  .object({
+    timeout: sandboxTime.nullish().describe("seconds; default 15"),
+    autoPause: z.boolean().nullish().describe("ignored: a sandbox keeps what it was created with"),
+    memory: z.boolean().nullish(),
+  })
+  .nullish()
+  .meta({ id: "ResumedSandbox" });
+export const SandboxPauseRequest = z
+  .object({
+    memory: z.boolean().nullish(),
+    reason: z.enum(["stopped", "idle", "exited"]).nullish().describe("not E2B's: kept with the snapshot"),
+  })
+  .nullish()
+  .meta({ id: "SandboxPauseRequest" });
 export const SandboxTimeoutRequest = z.object({ timeout: sandboxTime }).meta({ id: "SandboxTimeoutRequest" });
 export const SandboxRefreshRequest = z
   .object({ duration: seconds.min(0).max(3600).nullish() })

@@ -47,7 +47,7 @@ export function toSandboxDetail(view: SandboxView): SandboxDetail {
     envdAccessToken: view.accessToken,
     allowInternetAccess: view.record.allowInternetAccess,
     domain: null,
-    lifecycle: { autoResume: false, onTimeout: "kill" },
+    lifecycle: { autoResume: view.record.lifecycle.autoResume, onTimeout: view.record.lifecycle.onTimeout },
   };
 }
 

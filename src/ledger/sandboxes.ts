@@ -63,6 +63,9 @@ interface SandboxRow {
   readonly memory_mib: number;
   readonly disk_mib: number;
   readonly allow_internet_access: number;
+  readonly on_timeout: "kill" | "pause";
+  readonly auto_resume: number;
+  readonly timeout_ms: number;
   readonly started_at_ms: number;
   readonly end_at_ms: number;
   readonly machine: string | null;
@@ -76,14 +79,15 @@ interface SandboxRow {
  * is not held for it.
  */
 export function insertSandbox(ledger: Ledger, sandbox: NewSandbox): SandboxRecord {
-  const { metadata, envs, shape, allowInternetAccess, ...columns } = sandbox;
+  const { metadata, envs, shape, allowInternetAccess, lifecycle, ...columns } = sandbox;
   ledger.write(() => {
     const { changes } = ledger
       .statement(
         `insert into sandboxes (id, template_id, template_alias, snapshot_id, state, metadata, envs, vcpu_count,
-           memory_mib, disk_mib, allow_internet_access, started_at_ms, end_at_ms, reservation_id)
+           memory_mib, disk_mib, allow_internet_access, on_timeout, auto_resume, timeout_ms, started_at_ms, end_at_ms,
+           reservation_id)
          select :id, :templateId, :templateAlias, :snapshotId, 'creating', :metadata, :envs, :vcpuCount,
-           :memoryMiB, :diskMiB, :allowInternetAccess, :startedAtMs, :endAtMs, id
+           :memoryMiB, :diskMiB, :allowInternetAccess, :onTimeout, :autoResume, :timeoutMs, :startedAtMs, :endAtMs, id
          from reservations where id = :reservationId and sandbox_id = :id and state = 'held'
          and exists (select 1 from snapshots where id = :snapshotId and state = 'ready')`,
       )
@@ -93,6 +97,9 @@ export function insertSandbox(ledger: Ledger, sandbox: NewSandbox): SandboxRecor
         metadata: JSON.stringify(metadata),
         envs: JSON.stringify(envs),
         allowInternetAccess: allowInternetAccess ? 1 : 0,
+        onTimeout: lifecycle.onTimeout,
+        autoResume: lifecycle.autoResume ? 1 : 0,
+        timeoutMs: lifecycle.timeoutMs,
       });
     if (changes === 1) return;
     refuseUnreadySnapshot(ledger, sandbox.snapshotId);
@@ -215,6 +222,7 @@ function toSandbox(row: SandboxRow): SandboxRecord {
     envs: fromJson(textMap, row.envs, `sandboxes.envs of ${row.id}`),
     shape: { vcpuCount: row.vcpu_count, memoryMiB: row.memory_mib, diskMiB: row.disk_mib },
     allowInternetAccess: row.allow_internet_access === 1,
+    lifecycle: { onTimeout: row.on_timeout, autoResume: row.auto_resume === 1, timeoutMs: row.timeout_ms },
     startedAtMs: row.started_at_ms,
     endAtMs: row.end_at_ms,
     machine: machineFromJson(row.machine, `sandboxes.machine of ${row.id}`),

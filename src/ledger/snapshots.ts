@@ -30,6 +30,8 @@ export interface SnapshotRecord {
   readonly kind: SnapshotKind;
   /** The template or the sandbox that it is a snapshot of. */
   readonly logicalId: string;
+  /** The sandbox that a template's snapshot was taken of; null when it was built. */
+  readonly sandboxId: string | null;
   readonly folder: string;
   readonly state: SnapshotState;
   /** Never null when ready. */
@@ -40,13 +42,16 @@ export interface SnapshotRecord {
   readonly createdAtMs: number;
 }
 
-export type NewSnapshot = Pick<SnapshotRecord, "id" | "kind" | "logicalId" | "folder" | "reason">;
+export type NewSnapshot = Pick<SnapshotRecord, "id" | "kind" | "logicalId" | "folder" | "reason"> & {
+  readonly sandboxId?: string;
+};
 
 /** A row of `snapshots`, as other tables of the ledger join it. */
 export interface SnapshotRow {
   readonly id: string;
   readonly kind: SnapshotKind;
   readonly logical_id: string;
+  readonly sandbox_id: string | null;
   readonly folder: string;
   readonly state: SnapshotState;
   readonly facts: string | null;
@@ -68,17 +73,17 @@ const snapshotFacts: z.ZodType<SnapshotFacts> = z.object({
 
 /** Names a snapshot that is about to be made. Call it before its folder exists. */
 export function registerSnapshot(ledger: Ledger, snapshot: NewSnapshot): SnapshotRecord {
-  const { id, kind, logicalId, folder, reason } = snapshot;
+  const { id, kind, logicalId, sandboxId = null, folder, reason } = snapshot;
   const createdAtMs = ledger.nowMs();
   ledger.write(() => {
     ledger
       .statement(
-        `insert into snapshots (id, kind, logical_id, folder, state, reason, created_at_ms)
-         values (:id, :kind, :logicalId, :folder, 'making', :reason, :createdAtMs)`,
+        `insert into snapshots (id, kind, logical_id, sandbox_id, folder, state, reason, created_at_ms)
+         values (:id, :kind, :logicalId, :sandboxId, :folder, 'making', :reason, :createdAtMs)`,
       )
-      .run({ id, kind, logicalId, folder, reason, createdAtMs });
+      .run({ id, kind, logicalId, sandboxId, folder, reason, createdAtMs });
   });
-  return { ...snapshot, state: "making", facts: null, quarantineReason: null, createdAtMs };
+  return { ...snapshot, sandboxId, state: "making", facts: null, quarantineReason: null, createdAtMs };
 }
 
 /**
@@ -132,6 +137,47 @@ export function deleteSnapshot(ledger: Ledger, id: string): void {
   });
 }
 
+/**
+ * Strikes a continuation off that nothing is, or will be, restored from any more, so that its folder may be removed. A
+ * machine that runs needs nothing of the snapshot it came from. Idempotent.
+ * @throws failed_precondition when a paused sandbox, or one that is just being made from it, needs it; not_found.
+ */
+export function deleteContinuation(ledger: Ledger, id: string): void {
+  ledger.write(() => {
+    const { changes } = ledger
+      .statement(
+        `update snapshots set state = 'deleted' where id = :id and kind = 'continuation' and not exists (
+           select 1 from sandboxes where snapshot_id = :id and state in ('creating', 'paused', 'resuming'))`,
+      )
+      .run({ id });
+    if (changes === 1) return;
+    if (!getSnapshot(ledger, id)) throw unknown(id);
+    throw new DomainError("failed_precondition", `Continuation ${id} is in use: it cannot be deleted`, { id });
+  });
+}
+
+/** The continuations that are left when no save or restore is under way: nothing will ever be restored from them. */
+export function listStrayContinuations(ledger: Ledger): SnapshotRecord[] {
+  return ledger
+    .statement<SnapshotRow>(
+      `select * from snapshots s where kind = 'continuation' and state in ('making', 'ready') and not exists (
+         select 1 from sandboxes where snapshot_id = s.id and state in ('paused', 'resuming'))`,
+    )
+    .all({})
+    .map(toSnapshot);
+}
+
+/** The continuation that a sandbox was being paused into. */
+export function findContinuationInMaking(ledger: Ledger, sandboxId: string): SnapshotRecord | undefined {
+  const row = ledger
+    .statement<SnapshotRow>(
+      `select * from snapshots where kind = 'continuation' and logical_id = :sandboxId and state = 'making'
+       order by created_at_ms desc, rowid desc limit 1`,
+    )
+    .get({ sandboxId });
+  return row && toSnapshot(row);
+}
+
 export function getSnapshot(ledger: Ledger, id: string): SnapshotRecord | undefined {
   const row = ledger.statement<SnapshotRow>("select * from snapshots where id = :id").get({ id });
   return row && toSnapshot(row);
@@ -162,6 +208,7 @@ export function toSnapshot(row: SnapshotRow): SnapshotRecord {
     id: row.id,
     kind: row.kind,
     logicalId: row.logical_id,
+    sandboxId: row.sandbox_id,
     folder: row.folder,
     state: row.state,
     facts: row.facts === null ? null : fromJson(snapshotFacts, row.facts, `snapshots.facts of ${row.id}`),

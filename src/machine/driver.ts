@@ -76,8 +76,9 @@ export interface Vm {
   /**
    * Saves memory, devices and disk of one pause window into `folder` (new, on the state disk) and returns its manifest,
    * already written and synced. The VM is paused before and stays paused: `resume` or `terminate` it.
+   * @param options.isLast the VM is terminated next, unless this fails: what it has may be handed over, not copied
    */
-  saveSnapshot(folder: string, facts: { bootId: string }): Promise<SnapshotManifest>;
+  saveSnapshot(folder: string, options: { bootId: string; isLast?: boolean }): Promise<SnapshotManifest>;
   /** Host memory private to this VM (anonymous pages), bytes. */
   privateMemoryBytes(): Promise<number>;
   /** Ends the VM and removes its processes, sockets and folder. Idempotent; rejects if anything could not be removed. */

@@ -49,6 +49,8 @@ export class LiveSession implements Session {
   readonly log: Logger;
   readonly vm: Vm;
   readonly #clock: Clock;
+  /** The guest kernel's, which stays the same however often the guest is restored. */
+  readonly bootId: string;
   readonly #samples: LifecycleSamples;
   readonly #onLost: LiveSessionOptions["onLost"];
   readonly #ended = new AbortController();
@@ -67,6 +69,7 @@ export class LiveSession implements Session {
     this.log = options.log.child({ sandboxID: this.sandboxId, sessionID: this.sessionId });
     this.vm = vm;
     this.#clock = options.clock;
+    this.bootId = options.agent.bootId;
     this.#samples = options.samples;
     this.#onLost = options.onLost;
     this.#restoreStartedMs = options.restoreStartedMs;

@@ -1,29 +1,44 @@
 /**
  * The seed's RestartReconciliation: what a daemon that starts makes of what an earlier one left, in order: adopt the
- * sandboxes and warm machines that still answer, clean up what was half-made or is no more, and remove machine folders that
- * nobody owns. The daemon listens only after that.
+ * sandboxes and warm machines that still answer, list the sandboxes that are paused, clean up what was half-made or is no
+ * more, and remove folders of machines and snapshots that nobody owns. The daemon listens only after that.
  */
 import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf } from "../errors.ts";
 import { listUnownedReservations, release } from "../ledger/capacity.ts";
 import { listSandboxes, moveSandbox } from "../ledger/sandboxes.ts";
-import { deleteSnapshot, listSnapshots } from "../ledger/snapshots.ts";
+import {
+  deleteSnapshot,
+  findContinuationInMaking,
+  listSnapshots,
+  listStrayContinuations,
+} from "../ledger/snapshots.ts";
 import { listHeldWarmEntries, type WarmEntry } from "../ledger/warm-entries.ts";
 import type { VmDriver } from "../machine/driver.ts";
-import { removeSnapshot } from "../machine/snapshot-files.ts";
+import { readSnapshot, removeSnapshot } from "../machine/snapshot-files.ts";
+import { factsOf } from "../template/snapshot-facts.ts";
 import type { MachineRecord, SandboxRecord } from "../types.ts";
+import { discardContinuation } from "./continuation-snapshot.ts";
 import { openGuestAgent } from "./readiness-probe.ts";
+import { finishPause } from "./sandbox-pause.ts";
 import type { RuntimeDependencies, SandboxRuntime } from "./sandbox-runtime.ts";
 import { reconcileWarmPool } from "./warm-pool-reconciliation.ts";
 
 /** What to do with a sandbox found in the ledger. */
 export type Decision =
   | { readonly action: "adopt"; readonly machine: MachineRecord }
+  /** It rests in a snapshot. */
+  | { readonly action: "list" }
+  /** It was being paused: its snapshot may be complete, and then its machine was ending; else that may go on. */
+  | { readonly action: "finish_or_undo_pause"; readonly machine: MachineRecord }
+  /** It was being resumed: its snapshot is whole, whatever became of the machine. */
+  | { readonly action: "undo_resume"; readonly machine: MachineRecord | null }
   | { readonly action: "clean_up"; readonly machine: MachineRecord | null };
 
 export interface ReconciliationSummary {
   readonly adopted: number;
+  readonly paused: number;
   readonly cleanedUp: number;
   /** Sandboxes that ran, but whose machine is gone or does not answer. */
   readonly lost: number;
@@ -34,9 +49,12 @@ export interface ReconciliationSummary {
   readonly reservations: number;
 }
 
-/** Pure: a running sandbox is worth adopting, everything else was on its way in or out and is ended. */
+/** Pure: what a client was told it has is kept, what was on its way in or out is ended. */
 export function decide({ state, machine }: SandboxRecord): Decision {
   if (state === "running" && machine) return { action: "adopt", machine };
+  if (state === "pausing" && machine) return { action: "finish_or_undo_pause", machine };
+  if (state === "paused") return { action: "list" };
+  if (state === "resuming") return { action: "undo_resume", machine };
   return { action: "clean_up", machine };
 }
 
@@ -45,7 +63,7 @@ export async function reconcile(
   runtime: SandboxRuntime,
   machinesFolder: string,
 ): Promise<ReconciliationSummary> {
-  await mkdir(machinesFolder, { recursive: true, mode: 0o700 });
+  for (const folder of [machinesFolder, deps.snapshotsFolder]) await mkdir(folder, { recursive: true, mode: 0o700 });
   const records = listSandboxes(deps.ledger);
   const outcomes = await Promise.all(records.map((record) => reconcileSandbox(deps, runtime, record)));
   const warm = listHeldWarmEntries(deps.ledger);
@@ -54,12 +72,13 @@ export async function reconcile(
   const count = (wanted: Outcome) => outcomes.filter((outcome) => outcome === wanted).length;
   const summary = {
     adopted: count("adopted"),
+    paused: count("paused"),
     cleanedUp: count("cleaned_up"),
     lost: count("lost"),
     orphanFolders,
     warmAdopted,
     warmDiscarded: warm.length - warmAdopted,
-    snapshots: await deleteHalfMade(deps),
+    snapshots: await discardHalfMade(deps),
     reservations: listUnownedReservations(deps.ledger).filter(({ id }) => release(deps.ledger, id)).length,
   };
   for (const [outcome, n] of Object.entries(summary)) deps.metrics.reconciled.inc({ outcome }, n);
@@ -67,7 +86,7 @@ export async function reconcile(
   return summary;
 }
 
-type Outcome = "adopted" | "cleaned_up" | "lost";
+type Outcome = "adopted" | "paused" | "cleaned_up" | "lost";
 
 async function reconcileSandbox(
   deps: RuntimeDependencies,
@@ -75,37 +94,82 @@ async function reconcileSandbox(
   record: SandboxRecord,
 ): Promise<Outcome> {
   const decision = decide(record);
-  const { driver, ledger, log, terminator } = deps;
-  if (decision.action === "adopt") {
-    try {
-      await adopt(deps, runtime, record, decision.machine);
-      return "adopted";
-    } catch (error) {
-      log.warn({ sandboxID: record.id, reason: messageOf(error) }, "sandbox cannot be adopted");
-      const ending = moveSandbox(ledger, record.id, "running", "terminating", { endReason: "lost" });
-      terminator.terminate(ending, () => driver.discard(decision.machine));
-      return "lost";
+  const { driver, ledger, terminator } = deps;
+  switch (decision.action) {
+    case "adopt":
+      return (await tryAdopt(deps, runtime, record, decision.machine)) ? "adopted" : lose(deps, record);
+    case "finish_or_undo_pause": {
+      if (await tryFinishPause(deps, runtime, record, decision.machine)) return "paused";
+      return (await tryAdopt(deps, runtime, record, decision.machine)) ? "adopted" : lose(deps, record);
     }
+    case "list":
+      runtime.adoptPaused(record);
+      return "paused";
+    case "undo_resume":
+      if (decision.machine) await driver.discard(decision.machine);
+      runtime.adoptPaused(moveSandbox(ledger, record.id, "resuming", "paused", { machine: null }));
+      return "paused";
+    case "clean_up":
+      terminator.terminate(record, async () => {
+        if (decision.machine) await driver.discard(decision.machine);
+      });
+      return "cleaned_up";
+    default:
+      return decision satisfies never;
   }
-  terminator.terminate(record, async () => {
-    if (decision.machine) await driver.discard(decision.machine);
-  });
-  return "cleaned_up";
 }
 
-async function adopt(
-  { driver, clock, log }: RuntimeDependencies,
+function lose({ ledger, terminator, driver }: RuntimeDependencies, { id, state, machine }: SandboxRecord): Outcome {
+  const ending = moveSandbox(ledger, id, state, "terminating", { endReason: "lost" });
+  terminator.terminate(ending, async () => {
+    if (machine) await driver.discard(machine);
+  });
+  return "lost";
+}
+
+async function tryAdopt(
+  { driver, ledger, clock, log }: RuntimeDependencies,
   runtime: SandboxRuntime,
   record: SandboxRecord,
   machine: MachineRecord,
-): Promise<void> {
-  const vm = await driver.adopt(machine);
-  if (!vm) throw new Error("its machine is gone");
+): Promise<boolean> {
   try {
-    runtime.adopt(record, { vm, agent: await openGuestAgent(vm, clock, log) });
+    const vm = await driver.adopt(machine);
+    if (!vm) throw new Error("its machine is gone");
+    try {
+      // It may have been stopped for a snapshot that was never completed.
+      await vm.resume();
+      const agent = await openGuestAgent(vm, clock, log);
+      const running = record.state === "running" ? record : moveSandbox(ledger, record.id, "pausing", "running");
+      runtime.adopt(running, { vm, agent });
+      return true;
+    } catch (error) {
+      await vm.release();
+      throw error;
+    }
   } catch (error) {
-    await vm.release();
-    throw error;
+    log.warn({ sandboxID: record.id, reason: messageOf(error) }, "sandbox cannot be adopted");
+    return false;
+  }
+}
+
+/** A complete snapshot has all of the sandbox, and its machine has not run since: it may be half-ended. */
+async function tryFinishPause(
+  { driver, ledger, clock, log }: RuntimeDependencies,
+  runtime: SandboxRuntime,
+  record: SandboxRecord,
+  machine: MachineRecord,
+): Promise<boolean> {
+  const snapshot = findContinuationInMaking(ledger, record.id);
+  if (!snapshot) return false;
+  try {
+    const facts = factsOf(await readSnapshot(snapshot.folder));
+    await driver.discard(machine);
+    runtime.adoptPaused(finishPause(ledger, record.id, snapshot, facts, clock.nowMs()));
+    return true;
+  } catch (error) {
+    log.warn({ sandboxID: record.id, reason: messageOf(error) }, "a sandbox's pause cannot be finished");
+    return false;
   }
 }
 
@@ -129,13 +193,19 @@ async function discardOrphans(
   return orphans.length;
 }
 
-/** A snapshot that was being made when the daemon died is never restored from: it goes, with its files. */
-async function deleteHalfMade({ ledger, log }: Pick<RuntimeDependencies, "ledger" | "log">): Promise<number> {
+/** What was being made when the daemon died, continuations of no use any more, and folders that no snapshot owns. */
+async function discardHalfMade({ ledger, log, snapshotsFolder }: RuntimeDependencies): Promise<number> {
+  const strays = listStrayContinuations(ledger);
+  for (const snapshot of strays) await discardContinuation(ledger, snapshot);
   const halfMade = listSnapshots(ledger, ["making"]);
-  for (const { id, folder } of halfMade) {
-    log.warn({ snapshotID: id, folder }, "removing a snapshot that was never finished");
+  for (const { id } of halfMade) deleteSnapshot(ledger, id);
+  const owned = new Set(listSnapshots(ledger, ["ready", "quarantined"]).map(({ folder }) => folder));
+  const orphans = (await readdir(snapshotsFolder))
+    .map((name) => join(snapshotsFolder, name))
+    .filter((folder) => !owned.has(folder));
+  for (const folder of orphans) {
+    log.warn({ folder }, "removing a snapshot that nobody needs or that was never completed");
     await removeSnapshot(folder);
-    deleteSnapshot(ledger, id);
   }
-  return halfMade.length;
+  return strays.length + halfMade.length + orphans.length;
 }

@@ -1,6 +1,6 @@
 /** The runtime's face towards the routes. */
 import type { EngineInfo } from "../machine/driver.ts";
-import type { SandboxRecord } from "../types.ts";
+import type { ContinuationReason, SandboxLifecycle, SandboxRecord } from "../types.ts";
 import type { Session } from "./session.ts";
 
 export interface CreateSandboxRequest {
@@ -10,6 +10,7 @@ export interface CreateSandboxRequest {
   readonly metadata: Readonly<Record<string, string>>;
   readonly envs: Readonly<Record<string, string>>;
   readonly allowInternetAccess: boolean;
+  readonly lifecycle: Omit<SandboxLifecycle, "timeoutMs">;
 }
 
 /** A sandbox as clients may see it. `state` never shows a transition: what is ending is not found, what pauses is paused. */
@@ -69,14 +70,34 @@ export interface Runtime {
    * @throws not_found (template, tag), capacity_exhausted, disk_pressure, not_ready (shutting down), machine_failed.
    */
   createSandbox(request: CreateSandboxRequest, signal?: AbortSignal): Promise<SandboxView>;
-  /** Extends the time of a running sandbox (never shortens). @throws not_found. */
+  /**
+   * Extends the time of a running sandbox (never shortens); resumes a paused one, which then lives for `timeoutMs`.
+   * @throws not_found; as {@link resumeSandbox}.
+   */
   connectSandbox(id: string, timeoutMs: number): Promise<{ view: SandboxView; resumed: boolean }>;
+  /**
+   * Saves a running sandbox as a continuation snapshot and gives its capacity back. When it fails the sandbox goes on.
+   * @throws not_found, invalid_state (paused already), disk_pressure, machine_failed, not_ready.
+   */
+  pauseSandbox(id: string, reason: ContinuationReason): Promise<void>;
+  /**
+   * Brings a paused sandbox back under the same id and token. When it fails the sandbox stays paused.
+   * @throws not_found, invalid_state (running already), capacity_exhausted, disk_pressure, machine_failed, not_ready.
+   */
+  resumeSandbox(id: string, timeoutMs: number): Promise<SandboxView>;
+  /**
+   * For a request to a sandbox without a session: resumes it if it is paused and wants that.
+   * @returns undefined when it does not, or is not there. @throws as {@link resumeSandbox}.
+   */
+  resumeForTraffic(id: string): Promise<Session | undefined>;
+  /** Paused sandboxes that a request resumes. Whoever asks has yet to prove that it may. */
+  resumableByTraffic(): Iterable<SandboxView>;
   /** @throws not_found. */
   getSandbox(id: string): SandboxView;
   listSandboxes(query: ListSandboxesQuery): ListSandboxesPage;
   /** Ends it for good; resolves when the client may be told. @throws not_found. */
   killSandbox(id: string): Promise<void>;
-  /** Sets the end to now + `timeoutMs`; may shorten. 0 ends it now. @throws not_found. */
+  /** Sets the end to now + `timeoutMs`; may shorten. 0 ends or pauses it now. @throws not_found, of a paused one too. */
   setSandboxTimeout(id: string, timeoutMs: number): Promise<void>;
   /** Extend-only. @throws not_found. */
   refreshSandbox(id: string, durationMs: number): Promise<void>;

@@ -15,8 +15,9 @@ import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
 import { giveIdentity, type SandboxIdentity } from "./readiness-probe.ts";
 import type { CreateSandboxRequest, SandboxView } from "./runtime.ts";
 import type { SerialQueue } from "./serial-queue.ts";
+import { newSessionId } from "./session-id.ts";
 import type { SessionTerminator } from "./session-terminator.ts";
-import { newSessionId, type RestoreDependencies, type RestoredMachine, restoreMachine } from "./snapshot-restore.ts";
+import { type RestoreDependencies, type RestoredMachine, restoreMachine } from "./snapshot-restore.ts";
 import type { WarmMachine, WarmPool } from "./warm-pool.ts";
 
 export interface CreationDependencies extends RestoreDependencies {
@@ -111,6 +112,7 @@ export class SandboxCreation {
         envs: request.envs,
         shape,
         allowInternetAccess: request.allowInternetAccess,
+        lifecycle: { ...request.lifecycle, timeoutMs: request.timeoutMs },
         startedAtMs,
         endAtMs: startedAtMs + request.timeoutMs,
         reservationId,

@@ -17,8 +17,8 @@ export class SandboxRegistry {
   /** Ascending by start time, then id: the order of paging. */
   readonly #ordered: Listed[] = [];
 
-  get size(): number {
-    return this.#byId.size;
+  count(state: SandboxView["state"]): number {
+    return this.#ordered.filter(({ view }) => view.state === state).length;
   }
 
   add(record: SandboxRecord, accessToken: string, session: LiveSession | undefined): SandboxView {
@@ -36,6 +36,13 @@ export class SandboxRegistry {
     const listed = this.#byId.get(record.id);
     if (listed) listed.view = viewOf(record, listed.view.accessToken);
     return listed?.view;
+  }
+
+  /** As {@link update}, and gives the sandbox a session or, with undefined, takes it away. */
+  change(record: SandboxRecord, session: LiveSession | undefined): SandboxView | undefined {
+    const listed = this.#byId.get(record.id);
+    if (listed) listed.session = session;
+    return this.update(record);
   }
 
   remove(id: string): void {
@@ -84,8 +91,7 @@ export class SandboxRegistry {
 }
 
 function viewOf(record: SandboxRecord, accessToken: string): SandboxView {
-  const paused = record.state === "paused" || record.state === "pausing";
-  return { record, state: paused ? "paused" : "running", accessToken };
+  return { record, state: record.state === "running" ? "running" : "paused", accessToken };
 }
 
 type Position = { readonly startedAtMs: number; readonly id: string };

@@ -8,7 +8,7 @@ import { summarizeSamples } from "../ledger/samples.ts";
 import { moveSandbox, setSandboxEnd } from "../ledger/sandboxes.ts";
 import { findTemplate } from "../ledger/templates.ts";
 import type { EngineInfo } from "../machine/driver.ts";
-import type { EndReason, SandboxRecord } from "../types.ts";
+import type { ContinuationReason, EndReason, SandboxRecord } from "../types.ts";
 import { LiveSession } from "./live-session.ts";
 import { MetricsSampler } from "./metrics-sampler.ts";
 import type {
@@ -21,16 +21,22 @@ import type {
   SandboxView,
 } from "./runtime.ts";
 import { type CreationDependencies, type ReadyMachine, SandboxCreation } from "./sandbox-create.ts";
+import { type PauseDependencies, SandboxPause } from "./sandbox-pause.ts";
 import { SandboxRegistry } from "./sandbox-registry.ts";
 import { SerialQueue } from "./serial-queue.ts";
 import type { Session } from "./session.ts";
 import { StuckVmCleanup } from "./stuck-vm-cleanup.ts";
 
-export interface RuntimeDependencies extends CreationDependencies {
+export interface RuntimeDependencies extends CreationDependencies, PauseDependencies {
   /** How long a machine may leave heartbeats unanswered. */
   readonly stuckAfterMs: number;
   readonly accessTokenFor: (sandboxId: string) => string;
 }
+
+/** A sandbox that traffic resumed lives at least this long (reference 1.6). */
+const minAutoResumeMs = 300_000;
+/** When a sandbox that could not be paused at the end of its time is tried again. */
+const pauseRetryMs = 10_000;
 
 /** Why clients of an ending sandbox see their streams end. */
 const endMessages: Record<EndReason, string> = {
@@ -48,6 +54,9 @@ export class SandboxRuntime implements Runtime {
   readonly #sampler: MetricsSampler;
   readonly #stuckVms: StuckVmCleanup;
   readonly #creation: SandboxCreation;
+  readonly #pause: SandboxPause;
+  /** Sandboxes whose time is up and that are just being ended or paused. */
+  readonly #expiring = new Set<string>();
   /** New work is refused once the daemon stops. */
   #phase: "serving" | "closing" = "serving";
 
@@ -57,7 +66,9 @@ export class SandboxRuntime implements Runtime {
     this.#stuckVms = new StuckVmCleanup(deps.clock, deps.stuckAfterMs, (session, silentMs) =>
       this.#lose(session.sandboxId, session.sessionId, "lost", `no heartbeat for ${Math.round(silentMs)} ms`),
     );
-    this.#creation = new SandboxCreation(deps, this.#queue, (record, machine) => this.#attach(record, machine));
+    const attach = (record: SandboxRecord, machine: ReadyMachine) => this.#attach(record, machine);
+    this.#creation = new SandboxCreation(deps, this.#queue, attach);
+    this.#pause = new SandboxPause(deps, this.#registry, attach);
   }
 
   get engine(): EngineInfo {
@@ -70,7 +81,41 @@ export class SandboxRuntime implements Runtime {
   }
 
   connectSandbox(id: string, timeoutMs: number): Promise<{ view: SandboxView; resumed: boolean }> {
-    return this.#queue.run(id, async () => ({ view: this.#extend(id, timeoutMs), resumed: false }));
+    this.#refuseWhenClosing();
+    return this.#queue.run(id, async () => {
+      const { record, state } = this.getSandbox(id);
+      if (state === "running") return { view: this.#extend(id, timeoutMs), resumed: false };
+      return { view: await this.#pause.resume(record, timeoutMs), resumed: true };
+    });
+  }
+
+  async pauseSandbox(id: string, reason: ContinuationReason): Promise<void> {
+    this.#refuseWhenClosing();
+    await this.#queue.run(id, async () => {
+      const { record, state } = this.getSandbox(id);
+      if (state === "running") return this.#pause.pause(this.#mustHaveSession(id), record, reason);
+      throw new DomainError("invalid_state", `Error pausing sandbox - sandbox '${id}' is already paused`);
+    });
+  }
+
+  resumeSandbox(id: string, timeoutMs: number): Promise<SandboxView> {
+    this.#refuseWhenClosing();
+    return this.#queue.run(id, async () => {
+      const { record, state } = this.getSandbox(id);
+      if (state === "paused") return this.#pause.resume(record, timeoutMs);
+      throw new DomainError("invalid_state", `Sandbox ${id} is already running`);
+    });
+  }
+
+  async resumeForTraffic(id: string): Promise<Session | undefined> {
+    this.#refuseWhenClosing();
+    return this.#queue.run(id, async () => {
+      const view = this.#registry.view(id);
+      if (view?.state === "paused" && view.record.lifecycle.autoResume) {
+        await this.#pause.resume(view.record, Math.max(view.record.lifecycle.timeoutMs, minAutoResumeMs));
+      }
+      return this.#registry.session(id);
+    });
   }
 
   getSandbox(id: string): SandboxView {
@@ -85,15 +130,18 @@ export class SandboxRuntime implements Runtime {
 
   async killSandbox(id: string): Promise<void> {
     this.getSandbox(id);
-    await this.#queue.run(id, async () => this.#end(this.getSandbox(id).record, "killed"));
+    await this.#queue.run(id, async () => {
+      const { record, state } = this.getSandbox(id);
+      if (state === "paused") this.#pause.kill(record);
+      else this.#end(record, "killed");
+    });
   }
 
   async setSandboxTimeout(id: string, timeoutMs: number): Promise<void> {
     await this.#queue.run(id, async () => {
-      const { record } = this.getSandbox(id);
-      const after = setSandboxEnd(this.#deps.ledger, record.id, this.#deps.clock.nowMs() + timeoutMs);
-      this.#registry.update(after);
-      if (timeoutMs === 0) this.#end(after, "expired");
+      const { record } = this.#getRunning(id);
+      this.#registry.update(setSandboxEnd(this.#deps.ledger, record.id, this.#deps.clock.nowMs() + timeoutMs));
+      if (timeoutMs === 0) await this.#expire(id);
     });
   }
 
@@ -124,15 +172,28 @@ export class SandboxRuntime implements Runtime {
     return this.#registry.sessionByAccessToken(accessToken);
   }
 
+  *resumableByTraffic(): Iterable<SandboxView> {
+    for (const view of this.#registry.views()) {
+      if (view.state === "paused" && view.record.lifecycle.autoResume) yield view;
+    }
+  }
+
   liveSessions(): Iterable<Session> {
     return this.#registry.sessions();
   }
 
-  /** Ends every sandbox whose time is up. */
-  async expireSandboxes(): Promise<void> {
+  /** Ends or pauses every sandbox whose time is up; waits for none, so that a long pause delays no other's end. */
+  expireSandboxes(): void {
     const nowMs = this.#deps.clock.nowMs();
-    const due = [...this.#registry.views()].filter(({ record }) => record.endAtMs <= nowMs);
-    await Promise.all(due.map(({ record }) => this.#queue.run(record.id, async () => this.#expire(record.id))));
+    for (const { record, state } of this.#registry.views()) {
+      const { id } = record;
+      if (state !== "running" || record.endAtMs > nowMs || this.#expiring.has(id)) continue;
+      this.#expiring.add(id);
+      this.#queue
+        .run(id, () => this.#expire(id))
+        .catch((error) => this.#deps.log.error({ err: error, sandboxID: id }, "a sandbox could not be ended in time"))
+        .finally(() => this.#expiring.delete(id));
+    }
   }
 
   /** Sends every machine a heartbeat, and gives up those that have not answered for too long. */
@@ -149,7 +210,7 @@ export class SandboxRuntime implements Runtime {
   updateGauges(): void {
     const { metrics, ledger, budgets, warmPool } = this.#deps;
     warmPool.updateGauges();
-    metrics.sandboxes.set({ state: "running" }, this.#registry.size);
+    for (const state of ["running", "paused"] as const) metrics.sandboxes.set({ state }, this.#registry.count(state));
     const { active, warm } = usage(ledger);
     for (const budget of ["vcpuCount", "memoryMiB", "diskMiB", "sandboxes"] as const) {
       metrics.capacity.set({ budget, kind: "active" }, active[budget]);
@@ -163,11 +224,22 @@ export class SandboxRuntime implements Runtime {
     this.#attach(record, { ...machine, restoreStartedMs: undefined });
   }
 
+  /** Shows a sandbox that an earlier daemon paused. */
+  adoptPaused(record: SandboxRecord): void {
+    this.#registry.add(record, this.#deps.accessTokenFor(record.id), undefined);
+  }
+
+  /** Resolves when nothing is under way for any sandbox. */
+  async idle(): Promise<void> {
+    await this.#queue.idle();
+    await this.#pause.idle();
+  }
+
   /** Refuses new work, waits for what is under way and lets go of every machine without ending it. */
   async close(): Promise<void> {
     this.#phase = "closing";
     this.#deps.admission.close();
-    await this.#queue.idle();
+    await this.idle();
     this.#deps.warmPool.close();
     await this.#deps.terminator.close();
     const sessions = [...this.#registry.sessions()];
@@ -195,19 +267,41 @@ export class SandboxRuntime implements Runtime {
       onLost: (reason, detail) => this.#lose(record.id, vm.record.sessionId, reason, detail),
     });
     session.log.info({ template: record.templateId }, "sandbox running");
-    return this.#registry.add(record, accessToken, session);
+    return this.#registry.change(record, session) ?? this.#registry.add(record, accessToken, session);
+  }
+
+  #getRunning(id: string): SandboxView {
+    const view = this.getSandbox(id);
+    if (view.state === "running") return view;
+    throw new DomainError("not_found", `Sandbox "${id}" is paused: it has no time that could be set`);
+  }
+
+  #mustHaveSession(id: string): LiveSession {
+    const session = this.#registry.session(id);
+    if (session) return session;
+    throw new DomainError("internal", `running sandbox ${id} has no session`);
   }
 
   #extend(id: string, timeoutMs: number): SandboxView {
-    const view = this.getSandbox(id);
+    const view = this.#getRunning(id);
     const endAtMs = this.#deps.clock.nowMs() + timeoutMs;
     if (endAtMs <= view.record.endAtMs) return view;
     return this.#registry.update(setSandboxEnd(this.#deps.ledger, id, endAtMs)) ?? view;
   }
 
-  #expire(id: string): void {
-    const record = this.#registry.view(id)?.record;
-    if (record && record.endAtMs <= this.#deps.clock.nowMs()) this.#end(record, "expired");
+  async #expire(id: string): Promise<void> {
+    const { ledger, clock, log } = this.#deps;
+    const view = this.#registry.view(id);
+    if (view?.state !== "running" || view.record.endAtMs > clock.nowMs()) return;
+    if (view.record.lifecycle.onTimeout === "kill") return this.#end(view.record, "expired");
+    try {
+      await this.#pause.pause(this.#mustHaveSession(id), view.record, "idle");
+    } catch (error) {
+      // Its owner wants to find it again: no reason to end it.
+      log.error({ err: error, sandboxID: id }, "a sandbox could not be paused in time; trying again later");
+      if (this.#registry.view(id)?.state !== "running") return;
+      this.#registry.update(setSandboxEnd(ledger, id, clock.nowMs() + pauseRetryMs));
+    }
   }
 
   #lose(id: string, sessionId: string, reason: EndReason, detail: string): void {
@@ -230,10 +324,9 @@ export class SandboxRuntime implements Runtime {
   #end(record: SandboxRecord, reason: EndReason): void {
     const { ledger, clock, samples, terminator } = this.#deps;
     const startedMs = clock.monotonicMs();
-    const session = this.#registry.session(record.id);
+    const session = this.#mustHaveSession(record.id);
     const ending = moveSandbox(ledger, record.id, "running", "terminating", { endReason: reason });
     this.#registry.remove(record.id);
-    if (!session) throw new DomainError("internal", "a running sandbox has no session");
     session.end(new DomainError("not_found", endMessages[reason]));
     session.log.info({ reason }, "sandbox ending");
     terminator.terminate(

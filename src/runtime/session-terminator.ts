@@ -36,7 +36,7 @@ export class SessionTerminator {
    */
   terminate(record: SandboxRecord, destroy: () => Promise<void>, onGone: () => void = () => {}): void {
     this.#background.start("terminate session", async () => {
-      if (!(await this.#destroyUntilGone({ sandboxID: record.id }, destroy))) return;
+      if (!(await this.untilDone({ sandboxID: record.id }, destroy))) return;
       const ended = endInLedger(this.#deps.ledger, record);
       this.#deps.metrics.sandboxesEnded.inc({ reason: ended.endReason ?? "lost" });
       onGone();
@@ -46,8 +46,26 @@ export class SessionTerminator {
   /** Ends a machine that no sandbox has, in the background. `onGone` is called once it is gone: release its capacity there. */
   terminateMachine(owner: Readonly<Record<string, string>>, destroy: () => Promise<void>, onGone: () => void): void {
     this.#background.start("terminate machine", async () => {
-      if (await this.#destroyUntilGone(owner, destroy)) onGone();
+      if (await this.untilDone(owner, destroy)) onGone();
     });
+  }
+
+  /**
+   * Tries a step that must not be left half-done, with pauses, until it succeeds. Meanwhile its capacity stays reserved.
+   * @returns false when the daemon stops first: the next one goes on from the ledger
+   */
+  async untilDone(owner: Readonly<Record<string, string>>, step: () => Promise<void>): Promise<boolean> {
+    const { clock, log } = this.#deps;
+    for (let retryMs = firstRetryMs; ; retryMs = Math.min(retryMs * 2, longestRetryMs)) {
+      try {
+        await step();
+        return true;
+      } catch (error) {
+        log.error({ err: error, ...owner, retryMs }, "a step failed; its capacity stays reserved");
+      }
+      await clock.sleep(retryMs, this.#closing.signal).catch(() => {});
+      if (this.#closing.signal.aborted) return false;
+    }
   }
 
   /** Gives up retrying (the next daemon goes on from the ledger) and waits for the attempts under way. */
@@ -59,20 +77,6 @@ export class SessionTerminator {
   /** Resolves when every termination has come to its end. */
   idle(): Promise<void> {
     return this.#background.idle();
-  }
-
-  async #destroyUntilGone(owner: Readonly<Record<string, string>>, destroy: () => Promise<void>): Promise<boolean> {
-    const { clock, log } = this.#deps;
-    for (let retryMs = firstRetryMs; ; retryMs = Math.min(retryMs * 2, longestRetryMs)) {
-      try {
-        await destroy();
-        return true;
-      } catch (error) {
-        log.error({ err: error, ...owner, retryMs }, "termination failed; its capacity stays reserved");
-      }
-      await clock.sleep(retryMs, this.#closing.signal).catch(() => {});
-      if (this.#closing.signal.aborted) return false;
-    }
   }
 }
 

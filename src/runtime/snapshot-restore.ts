@@ -2,7 +2,6 @@
  * The seed's RuntimeSnapshotRestore: integrity → launch → readiness probe, with a sample of each. (Disk guard and
  * capacity come before it, in the create path, and so does giving everything back when a step fails.)
  */
-import { randomUUID } from "node:crypto";
 import type { Clock } from "../clock.ts";
 import type { GuestAgent } from "../guest/agent.ts";
 import type { Logger } from "../log.ts";
@@ -59,9 +58,4 @@ export async function restoreMachine(
   const agent = await probeReadiness(vm, identity, clock, log, signal);
   samples.record("ready_probe", clock.monotonicMs() - restoredMs, sandboxId);
   return { vm, agent, restoreStartedMs };
-}
-
-/** New for every machine, never reused; short, because it is part of socket paths. */
-export function newSessionId(): string {
-  return randomUUID().replaceAll("-", "");
 }

@@ -26,8 +26,9 @@ import type { Evictable } from "./admission-plan.ts";
 import { Demand } from "./demand.ts";
 import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
 import { giveIdentity } from "./readiness-probe.ts";
+import { newSessionId } from "./session-id.ts";
 import type { SessionTerminator } from "./session-terminator.ts";
-import { newSessionId, type RestoreDependencies, restoreMachine } from "./snapshot-restore.ts";
+import { type RestoreDependencies, restoreMachine } from "./snapshot-restore.ts";
 import { type DiscardReason, type PoolTarget, planPool, targetSize } from "./warm-pool-plan.ts";
 
 export interface WarmPoolSettings {

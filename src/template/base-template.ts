@@ -16,6 +16,7 @@ import { readSnapshot } from "../machine/snapshot-files.ts";
 import { Scope } from "../scope.ts";
 import type { MachineShape, SpanName } from "../types.ts";
 import type { GuestAssets } from "./assets.ts";
+import { factsOf } from "./snapshot-facts.ts";
 import { warmUp } from "./warm-up.ts";
 
 /** Goes up whenever how a template is booted, or what is done to it before its snapshot, changes. */
@@ -127,18 +128,4 @@ async function bootAndSnapshot(
   const manifest = await vm.saveSnapshot(folder, { bootId });
   recordSample("snapshot_save", clock.monotonicMs() - startedMs);
   return manifest;
-}
-
-function factsOf(manifest: SnapshotManifest) {
-  const { engine, engineVersion, acceleration, cpuModel, files } = manifest;
-  return {
-    engine,
-    engineVersion,
-    acceleration,
-    cpuModel,
-    memoryBytes: files.memory.sizeBytes,
-    devicesBytes: files.devices.sizeBytes,
-    diskBytes: files.disk.sizeBytes,
-    manifestSha256: createHash("sha256").update(JSON.stringify(manifest)).digest("hex"),
-  };
 }

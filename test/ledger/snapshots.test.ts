@@ -25,7 +25,8 @@ const continuation = {
 test("a snapshot is known from before it is made until it is deleted", () => {
   const ledger = memoryLedger();
   const making = registerSnapshot(ledger, continuation);
-  expect(making).toEqual({ ...continuation, state: "making", facts: null, quarantineReason: null, createdAtMs: 1_000 });
+  const unset = { sandboxId: null, facts: null, quarantineReason: null };
+  expect(making).toEqual({ ...continuation, ...unset, state: "making", createdAtMs: 1_000 });
   expect(getSnapshot(ledger, "c1")).toEqual(making);
   markSnapshotReady(ledger, "c1", facts);
   expect(getSnapshot(ledger, "c1")).toEqual({ ...making, state: "ready", facts });

@@ -75,6 +75,7 @@ export function addSandbox(ledger: Ledger, id: string, snapshotId = "snap"): San
       envs: { A: "1" },
       shape,
       allowInternetAccess: true,
+      lifecycle: { onTimeout: "kill", autoResume: false, timeoutMs: 60_000 },
       startedAtMs: ledger.nowMs(),
       endAtMs: ledger.nowMs() + 60_000,
       reservationId,

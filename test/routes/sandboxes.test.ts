@@ -39,6 +39,7 @@ test("create passes on everything it was asked for", async () => {
       metadata: { job: "a" },
       envs: { A: "1" },
       allowInternetAccess: true,
+      lifecycle: { onTimeout: "kill", autoResume: false },
     },
   ]);
 });
@@ -63,8 +64,7 @@ test.each([
 });
 
 test.each([
-  ["autoPause", { autoPause: true }],
-  ["autoResume", { autoResume: { enabled: true } }],
+  ["autoPauseMemory: false", { autoPause: true, autoPauseMemory: false }],
   ["allow_internet_access: false", { allow_internet_access: false }],
   ["network.allowPublicTraffic: false", { secure: true, network: { allowPublicTraffic: false } }],
   ["network.allowOut", { network: { allowOut: ["example.com"] } }],
@@ -207,7 +207,47 @@ test("connect extends and never shortens; a paused sandbox comes back with 201",
   expect(await endOf(plane, id)).toBe("00:05:00");
 });
 
+test("pause and resume answer in E2B's words", async () => {
+  await using plane = openControlPlane();
+  const id = await create(plane, { timeout: 100 });
+  const pause = (body?: object) => plane.call("POST", `/sandboxes/${id}/pause`, body);
+  const resume = (body?: object) => plane.call("POST", `/sandboxes/${id}/resume`, body);
+  expect(await pause({ memory: true })).toMatchObject({ status: 204, text: "" });
+  expect(await pause()).toMatchObject({
+    status: 409,
+    body: { code: 409, message: `Error pausing sandbox - sandbox '${id}' is already paused` },
+  });
+  expect((await plane.call("GET", `/sandboxes/${id}`)).body).toMatchObject({ state: "paused" });
+  expect(await resume({ timeout: 60, autoPause: true })).toMatchObject({ status: 201, body: { sandboxID: id } });
+  expect(await endOf(plane, id)).toBe("00:01:00");
+  expect(await resume()).toMatchObject({
+    status: 409,
+    body: { code: 409, message: `Sandbox ${id} is already running` },
+  });
+  expect(await pause({ reason: "exited" })).toMatchObject({ status: 204 });
+  expect(plane.runtime.pauseReasons).toEqual(["stopped", "exited"]);
+});
+
+test("what becomes of a sandbox at the end of its time is kept and shown", async () => {
+  await using plane = openControlPlane();
+  const lifecycleOf = async (options: object) => {
+    const id = await create(plane, options);
+    return ((await plane.call("GET", `/sandboxes/${id}`)).body as { lifecycle: unknown }).lifecycle;
+  };
+  expect(await lifecycleOf({})).toEqual({ onTimeout: "kill", autoResume: false });
+  expect(await lifecycleOf({ autoPause: true })).toEqual({ onTimeout: "pause", autoResume: false });
+  const both = { autoPause: true, autoResume: { enabled: true } };
+  expect(await lifecycleOf(both)).toEqual({ onTimeout: "pause", autoResume: true });
+});
+
 test.each([
+  ["/sandboxes/iaa1/pause", undefined, 404],
+  ["/sandboxes/iaa1/pause", { memory: false }, 501],
+  ["/sandboxes/iaa1/pause", { reason: "bored" }, 400],
+  ["/sandboxes/iaa1/resume", { timeout: 1 }, 404],
+  ["/sandboxes/iaa1/resume", { timeout: -1 }, 400],
+  ["/sandboxes/iaa1/resume", { timeout: 1e9 }, 400],
+  ["/sandboxes/iaa1/resume", { memory: false }, 501],
   ["/sandboxes/iaa1/connect", { timeout: 1 }, 404],
   ["/v2/sandboxes/iaa1/connect", undefined, 404],
   ["/sandboxes/iaa1/connect", undefined, 400],

@@ -194,8 +194,6 @@ test("an unknown route and an undecodable path are told apart", async () => {
 });
 
 test.each([
-  ["POST", "/sandboxes/iaa1/pause"],
-  ["POST", "/sandboxes/iaa1/resume"],
   ["POST", "/sandboxes/iaa1/fork"],
   ["PUT", "/sandboxes/iaa1/network"],
   ["POST", "/sandboxes/iaa1/snapshots"],
@@ -249,7 +247,9 @@ test("the daemon describes itself", async () => {
     "/sandboxes/{sandboxID}",
     "/sandboxes/{sandboxID}/connect",
     "/sandboxes/{sandboxID}/metrics",
+    "/sandboxes/{sandboxID}/pause",
     "/sandboxes/{sandboxID}/refreshes",
+    "/sandboxes/{sandboxID}/resume",
     "/sandboxes/{sandboxID}/timeout",
     "/v2/sandboxes",
     "/v2/sandboxes/{sandboxID}/connect",

@@ -8,6 +8,7 @@ import { type Clock, systemClock } from "../../src/clock.ts";
 import type { GuestAgent } from "../../src/guest/agent.ts";
 import type { Logger } from "../../src/log.ts";
 import { ProcessTable } from "../../src/runtime/process-table.ts";
+import type { SandboxView } from "../../src/runtime/runtime.ts";
 import type { Session } from "../../src/runtime/session.ts";
 import type { SpanName } from "../../src/types.ts";
 
@@ -63,7 +64,18 @@ export interface DataPlane extends AsyncDisposable {
   readonly logged: readonly string[];
 }
 
-export async function serveDataPlane(sessions: readonly TestSession[], clock: Clock = systemClock): Promise<DataPlane> {
+/** A paused sandbox that a request resumes into `session`. */
+export interface SleepingSandbox {
+  readonly session: TestSession;
+  /** Made of what resuming it comes to; undefined: it works. */
+  readonly failure?: Error;
+}
+
+export async function serveDataPlane(
+  sessions: readonly TestSession[],
+  clock: Clock = systemClock,
+  sleeping: readonly SleepingSandbox[] = [],
+): Promise<DataPlane> {
   const { log, logged } = recordingLog();
   const app = Fastify({
     loggerInstance: log as unknown as FastifyBaseLogger,
@@ -71,11 +83,22 @@ export async function serveDataPlane(sessions: readonly TestSession[], clock: Cl
     routerOptions: { constraints: { plane: planeConstraint } },
   });
   app.setErrorHandler(handleError);
-  const live = () => sessions.filter((session) => !session.ended.aborted);
+  const awake = new Set(sessions);
+  const live = () => [...awake].filter((session) => !session.ended.aborted);
   const runtime = {
     findSession: (id: string) => live().find((session) => session.sandboxId === id),
     findSessionByAccessToken: (token: string) => live().find((session) => session.accessToken === token),
     liveSessions: live,
+    resumableByTraffic: () =>
+      sleeping
+        .filter(({ session }) => !awake.has(session))
+        .map(({ session: { sandboxId, accessToken } }) => ({ record: { id: sandboxId }, accessToken }) as SandboxView),
+    resumeForTraffic: async (id: string) => {
+      const found = sleeping.find(({ session }) => session.sandboxId === id);
+      if (found?.failure) throw found.failure;
+      if (found) awake.add(found.session);
+      return found?.session;
+    },
   };
   await registerDataPlane(app, { runtime, clock, log });
   await app.listen({ host: "127.0.0.1", port: 0 });

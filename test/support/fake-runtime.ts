@@ -11,7 +11,7 @@ import type {
   SandboxMetricSample,
   SandboxView,
 } from "../../src/runtime/runtime.ts";
-import type { SandboxRecord } from "../../src/types.ts";
+import type { ContinuationReason, SandboxRecord } from "../../src/types.ts";
 
 const supported = { supported: true } as const;
 const templateId = "rki5dems9wqfm4r03t7g";
@@ -28,6 +28,7 @@ export class FakeRuntime implements Runtime {
   nextError: unknown;
   /** What was asked for, newest last. */
   readonly created: CreateSandboxRequest[] = [];
+  readonly pauseReasons: ContinuationReason[] = [];
   readonly samples = new Map<string, SandboxMetricSample[]>();
   readonly #views = new Map<string, SandboxView>();
 
@@ -47,6 +48,7 @@ export class FakeRuntime implements Runtime {
       envs: request.envs,
       shape: { vcpuCount: 2, memoryMiB: 512, diskMiB: 4096 },
       allowInternetAccess: request.allowInternetAccess,
+      lifecycle: { ...request.lifecycle, timeoutMs: request.timeoutMs },
       startedAtMs: this.nowMs,
       endAtMs: this.nowMs + request.timeoutMs,
       machine: null,
@@ -62,6 +64,26 @@ export class FakeRuntime implements Runtime {
     const endAtMs = Math.max(before.record.endAtMs, this.nowMs + timeoutMs);
     const record: SandboxRecord = { ...before.record, state: "running", endAtMs };
     return { view: this.#put({ ...before, record, state: "running" }), resumed: before.state === "paused" };
+  }
+
+  async pauseSandbox(id: string, reason: ContinuationReason): Promise<void> {
+    if (this.getSandbox(id).state === "paused") {
+      throw new DomainError("invalid_state", `Error pausing sandbox - sandbox '${id}' is already paused`);
+    }
+    this.pauseReasons.push(reason);
+    this.pause(id);
+  }
+
+  async resumeSandbox(id: string, timeoutMs: number): Promise<SandboxView> {
+    const { view, resumed } = await this.connectSandbox(id, timeoutMs);
+    if (resumed) return view;
+    throw new DomainError("invalid_state", `Sandbox ${id} is already running`);
+  }
+
+  async resumeForTraffic(): Promise<undefined> {}
+
+  resumableByTraffic(): [] {
+    return [];
   }
 
   getSandbox(id: string): SandboxView {

@@ -78,6 +78,7 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
     disk: new DiskPressureGuard(folder, undefined, async () => disk),
     budgets: { ...roomy, ...options.budgets },
     stuckAfterMs: 60_000,
+    snapshotsFolder: join(folder, "snapshots"),
   };
   const pool = new WarmPool(basis, options.pool ?? { min: 1, max: 4 });
   const admission = new Admission({ ...basis, pool, bounds: options.queue ?? { limit: 8, timeoutMs: 30_000 } });
@@ -153,5 +154,6 @@ function requestFor(template: string): CreateSandboxRequest {
     metadata: {},
     envs: {},
     allowInternetAccess: true,
+    lifecycle: { onTimeout: "kill", autoResume: false },
   };
 }

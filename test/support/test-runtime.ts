@@ -68,6 +68,7 @@ export async function openTestRuntime(guest: FakeGuest): Promise<TestRuntime> {
     disk: new DiskPressureGuard(root, 1024, async () => ({ ...disk, totalBytes: 2 ** 40 })),
     terminator: new SessionTerminator({ ledger, clock, log, metrics }),
     stuckAfterMs: 60_000,
+    snapshotsFolder: join(root, "snapshots"),
     budgets: { vcpuCount: 100, memoryMiB: 10_000, diskMiB: 10_000, sandboxes: 2 },
   };
   // No pool and no queue: they have tests of their own.
@@ -100,6 +101,7 @@ export async function openTestRuntime(guest: FakeGuest): Promise<TestRuntime> {
         metadata: {},
         envs: {},
         allowInternetAccess: true,
+        lifecycle: { onTimeout: "kill", autoResume: false },
       }),
     restart: async () => {
       const next = new SandboxRuntime(deps);

@@ -1,0 +1,67 @@
+/**
+ * The seed's RuntimeContinuationSnapshotCapture: a live session saved as a durable snapshot that keeps why it was taken,
+ * and the removal of one that nothing needs any more. Whose sandbox it is and what becomes of it is decided elsewhere.
+ */
+import { randomUUID } from "node:crypto";
+import { join } from "node:path";
+import type { Clock } from "../clock.ts";
+import { isDomainError } from "../errors.ts";
+import type { Ledger } from "../ledger/open.ts";
+import { deleteContinuation, registerSnapshot, type SnapshotFacts, type SnapshotRecord } from "../ledger/snapshots.ts";
+import { removeSnapshot } from "../machine/snapshot-files.ts";
+import { factsOf } from "../template/snapshot-facts.ts";
+import type { LifecycleSamples } from "./lifecycle-samples.ts";
+import type { LiveSession } from "./live-session.ts";
+
+export interface CaptureDependencies {
+  readonly ledger: Ledger;
+  readonly clock: Clock;
+  readonly samples: LifecycleSamples;
+  /** Folder of all snapshots, in the state folder. */
+  readonly snapshotsFolder: string;
+}
+
+/** Names a continuation of a sandbox before anything of it exists. Call it in the write that says what it is for. */
+export function registerContinuation(
+  { ledger, snapshotsFolder }: CaptureDependencies,
+  sandboxId: string,
+  reason: string,
+): SnapshotRecord {
+  const id = randomUUID();
+  const folder = join(snapshotsFolder, id);
+  return registerSnapshot(ledger, { id, kind: "continuation", logicalId: sandboxId, folder, reason });
+}
+
+/**
+ * Stops the session's machine and saves it into the snapshot's folder, whole and synced. The machine stays stopped.
+ * @throws what the engine says; the folder is not there then
+ */
+export async function captureSession(
+  { clock, samples }: CaptureDependencies,
+  { vm, bootId, sandboxId }: LiveSession,
+  { folder }: SnapshotRecord,
+  options: { isLast: boolean },
+): Promise<SnapshotFacts> {
+  const startedMs = clock.monotonicMs();
+  try {
+    await vm.pause();
+    const manifest = await vm.saveSnapshot(folder, { bootId, ...options });
+    samples.record("snapshot_save", clock.monotonicMs() - startedMs, sandboxId);
+    return factsOf(manifest);
+  } catch (error) {
+    // The save may have failed after the folder got its name: whoever finds it must not take it for a snapshot.
+    await removeSnapshot(folder);
+    throw error;
+  }
+}
+
+/** Removes a continuation unless something is still to be restored from it: the ledger first, then its files. */
+export async function discardContinuation(ledger: Ledger, { id, folder }: SnapshotRecord): Promise<void> {
+  try {
+    deleteContinuation(ledger, id);
+  } catch (error) {
+    if (isDomainError(error, "failed_precondition")) return;
+    throw error;
+  }
+  await removeSnapshot(folder);
+}

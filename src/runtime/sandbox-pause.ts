@@ -1,0 +1,204 @@
+/**
+ * Pause and resume: a running sandbox becomes a continuation snapshot that holds no capacity, and runs again under the
+ * same id and token. Every call is made in the sandbox's serial queue. A step that fails leaves the sandbox where it was.
+ */
+import { DomainError, messageOf } from "../errors.ts";
+import type { GuestAgent } from "../guest/agent.ts";
+import { type CapacityBudgets, reserve } from "../ledger/capacity.ts";
+import { moveSandbox, setSandboxMachine } from "../ledger/sandboxes.ts";
+import {
+  deleteContinuation,
+  getSnapshot,
+  markSnapshotReady,
+  type SnapshotFacts,
+  type SnapshotRecord,
+} from "../ledger/snapshots.ts";
+import type { Vm } from "../machine/driver.ts";
+import { removeSnapshot } from "../machine/snapshot-files.ts";
+import type { ContinuationReason, SandboxRecord } from "../types.ts";
+import type { Admission } from "./admission.ts";
+import { Background } from "./background.ts";
+import {
+  type CaptureDependencies,
+  captureSession,
+  discardContinuation,
+  registerContinuation,
+} from "./continuation-snapshot.ts";
+import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
+import type { LiveSession } from "./live-session.ts";
+import { openGuestAgent } from "./readiness-probe.ts";
+import type { SandboxView } from "./runtime.ts";
+import type { Attach } from "./sandbox-create.ts";
+import type { SandboxRegistry } from "./sandbox-registry.ts";
+import { newSessionId } from "./session-id.ts";
+import type { SessionTerminator } from "./session-terminator.ts";
+import { type RestoreDependencies, type RestoredMachine, restoreMachine } from "./snapshot-restore.ts";
+
+export interface PauseDependencies extends CaptureDependencies, RestoreDependencies {
+  readonly disk: DiskPressureGuard;
+  readonly terminator: SessionTerminator;
+  readonly budgets: CapacityBudgets;
+  readonly admission: Admission;
+}
+
+export class SandboxPause {
+  readonly #deps: PauseDependencies;
+  readonly #registry: SandboxRegistry;
+  readonly #attach: Attach;
+  readonly #background: Background;
+
+  constructor(deps: PauseDependencies, registry: SandboxRegistry, attach: Attach) {
+    this.#deps = deps;
+    this.#registry = registry;
+    this.#attach = attach;
+    this.#background = new Background(deps.log);
+  }
+
+  /**
+   * Pauses a running sandbox; durable when this returns, and its machine and its reservation are gone.
+   * @throws disk_pressure, machine_failed: the sandbox goes on; not_ready when the daemon stops meanwhile.
+   */
+  async pause(session: LiveSession, record: SandboxRecord, reason: ContinuationReason): Promise<void> {
+    const { ledger, disk, terminator, clock } = this.#deps;
+    await disk.admit("pause a sandbox");
+    const [pausing, snapshot] = ledger.write(() => [
+      moveSandbox(ledger, record.id, "running", "pausing"),
+      registerContinuation(this.#deps, record.id, reason),
+    ]);
+    this.#registry.change(pausing, undefined);
+    session.end(new DomainError("not_found", "The sandbox was paused"));
+    let facts: SnapshotFacts;
+    try {
+      facts = await captureSession(this.#deps, session, snapshot, { isLast: true });
+    } catch (error) {
+      session.log.error({ err: error }, "pausing failed; the sandbox goes on");
+      await this.#goOn(session, pausing, snapshot);
+      throw error;
+    }
+    // From here on there is no way back: the disk belongs to the snapshot.
+    const done = await terminator.untilDone({ sandboxID: record.id }, async () => {
+      await session.vm.terminate();
+      this.#registry.change(finishPause(ledger, record.id, snapshot, facts, clock.nowMs()), undefined);
+    });
+    if (!done) throw new DomainError("not_ready", "The daemon is stopping");
+    session.log.info({ reason, snapshotID: snapshot.id }, "sandbox paused");
+  }
+
+  /**
+   * Brings a paused sandbox back: same id, same token, the processes where they were.
+   * @throws capacity_exhausted, disk_pressure, machine_failed, failed_precondition (a damaged snapshot): it stays paused.
+   */
+  async resume(record: SandboxRecord, timeoutMs: number): Promise<SandboxView> {
+    const { ledger, disk, budgets, admission, clock, log } = this.#deps;
+    const { id, templateId, envs, shape } = record;
+    await disk.admit("resume a sandbox");
+    const snapshot = getSnapshot(ledger, record.snapshotId);
+    if (!snapshot) throw new DomainError("internal", `the snapshot of sandbox ${id} is not in the ledger`);
+    await admission.admit(shape, () =>
+      ledger.write(() => {
+        const { id: reservationId } = reserve(ledger, { kind: "active", shape, budgets, sandboxId: id });
+        moveSandbox(ledger, id, "paused", "resuming", { reservationId });
+      }),
+    );
+    const order = {
+      snapshotFolder: snapshot.folder,
+      sessionId: newSessionId(),
+      identity: { sandboxId: id, templateId, envs },
+      internetAccess: record.allowInternetAccess,
+    };
+    let vm: Vm | undefined;
+    const onLaunched = (launched: Vm) => {
+      vm = launched;
+      // Written down at once, so that a later daemon finds it after a crash.
+      setSandboxMachine(ledger, id, launched.record);
+    };
+    let machine: RestoredMachine;
+    let running: SandboxRecord;
+    try {
+      machine = await restoreMachine(this.#deps, order, { sandboxId: id, onLaunched });
+      const change = { machine: machine.vm.record, endAtMs: clock.nowMs() + timeoutMs };
+      running = moveSandbox(ledger, id, "resuming", "running", change);
+    } catch (error) {
+      log.error({ err: error, sandboxID: id }, "resuming failed; the sandbox stays paused");
+      await this.#backToPaused(id, vm);
+      throw error;
+    }
+    const view = this.#attach(running, machine);
+    this.#background.start("discard continuation", () => discardContinuation(ledger, snapshot));
+    return view;
+  }
+
+  /** Ends a paused sandbox and removes what is left of it. */
+  kill(record: SandboxRecord): void {
+    const { ledger, terminator, clock, samples, log } = this.#deps;
+    const startedMs = clock.monotonicMs();
+    const snapshot = getSnapshot(ledger, record.snapshotId);
+    const ending = ledger.write(() => {
+      const moved = moveSandbox(ledger, record.id, "paused", "terminating", { endReason: "killed" });
+      if (snapshot) deleteContinuation(ledger, snapshot.id);
+      return moved;
+    });
+    this.#registry.remove(record.id);
+    log.info({ sandboxID: record.id }, "paused sandbox ending");
+    terminator.terminate(
+      ending,
+      async () => {
+        if (snapshot) await removeSnapshot(snapshot.folder);
+      },
+      () => samples.record("kill_delete", clock.monotonicMs() - startedMs, record.id),
+    );
+  }
+
+  /** Resolves when nothing is left to remove. */
+  idle(): Promise<void> {
+    return this.#background.idle();
+  }
+
+  /** Lets the machine of a sandbox that could not be paused run on, under a new session. */
+  async #goOn({ vm, log }: LiveSession, { id }: SandboxRecord, snapshot: SnapshotRecord): Promise<void> {
+    const { ledger, clock, terminator } = this.#deps;
+    let agent: GuestAgent | undefined;
+    try {
+      await vm.resume();
+      agent = await openGuestAgent(vm, clock, log);
+    } catch (error) {
+      log.error({ reason: messageOf(error) }, "sandbox lost while it was being paused");
+    }
+    let after: SandboxRecord | undefined;
+    await terminator.untilDone({ sandboxID: id }, async () => {
+      after = agent
+        ? moveSandbox(ledger, id, "pausing", "running")
+        : moveSandbox(ledger, id, "pausing", "terminating", { endReason: "machine_died" });
+    });
+    // The daemon stops: the next one finds the machine and decides.
+    if (!after) return agent?.close();
+    if (agent) this.#attach(after, { vm, agent, restoreStartedMs: undefined });
+    else {
+      this.#registry.remove(id);
+      terminator.terminate(after, () => vm.terminate());
+    }
+    this.#background.start("discard continuation", () => discardContinuation(ledger, snapshot));
+  }
+
+  async #backToPaused(id: string, vm: Vm | undefined): Promise<void> {
+    const { ledger, terminator } = this.#deps;
+    await terminator.untilDone({ sandboxID: id }, async () => {
+      await vm?.terminate();
+      moveSandbox(ledger, id, "resuming", "paused", { machine: null });
+    });
+  }
+}
+
+/** Says, durably, that a sandbox rests in a complete snapshot and has no machine any more. */
+export function finishPause(
+  ledger: PauseDependencies["ledger"],
+  id: string,
+  snapshot: SnapshotRecord,
+  facts: SnapshotFacts,
+  endAtMs: number,
+): SandboxRecord {
+  return ledger.writeDurably(() => {
+    markSnapshotReady(ledger, snapshot.id, facts);
+    return moveSandbox(ledger, id, "pausing", "paused", { machine: null, snapshotId: snapshot.id, endAtMs });
+  });
+}

@@ -1,0 +1,237 @@
+/** Pausing and resuming over the fake engine: every state, every failure, and what is left after each. */
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { DomainError } from "../../src/errors.ts";
+import { getSandbox } from "../../src/ledger/sandboxes.ts";
+import { getSnapshot } from "../../src/ledger/snapshots.ts";
+import { FakeEngine, nothing, paused, running } from "../support/fake-engine.ts";
+
+const failure = { error: new DomainError("machine_failed", "arranged by the test") };
+
+test("a paused sandbox holds a snapshot and nothing else, and comes back as itself", async () => {
+  await using engine = await FakeEngine.open();
+  const { runtime, clock } = engine;
+  const { record, accessToken } = await engine.create({ metadata: { job: "a" } });
+  const session = runtime.findSession(record.id);
+  await clock.advance(1_000);
+  await runtime.pauseSandbox(record.id, "exited");
+  expect(session?.ended.reason).toMatchObject({ code: "not_found", message: "The sandbox was paused" });
+  expect(await engine.remains()).toEqual(paused);
+  const view = runtime.getSandbox(record.id);
+  expect(view).toMatchObject({ state: "paused", accessToken, record: { startedAtMs: record.startedAtMs } });
+  expect(view.record.endAtMs).toBe(clock.nowMs());
+  expect(getSnapshot(engine.deps.ledger, view.record.snapshotId)).toMatchObject({ reason: "exited", state: "ready" });
+  expect(runtime.findSession(record.id)).toBeUndefined();
+  expect(runtime.findSessionByAccessToken(accessToken)).toBeUndefined();
+  expect(runtime.sandboxMetrics(record.id, {})).toEqual([]);
+  await clock.advance(1e9);
+  runtime.expireSandboxes();
+  await engine.settle();
+
+  const { resumed, view: back } = await runtime.connectSandbox(record.id, 5_000);
+  expect(resumed).toBe(true);
+  expect(back).toMatchObject({ state: "running", accessToken, record: { metadata: { job: "a" } } });
+  expect(back.record.endAtMs).toBe(clock.nowMs() + 5_000);
+  expect(runtime.findSessionByAccessToken(accessToken)?.sandboxId).toBe(record.id);
+  await engine.settle();
+  expect(await engine.remains()).toEqual(running);
+  await runtime.killSandbox(record.id);
+  await engine.settle();
+  expect(await engine.remains()).toEqual(nothing);
+});
+
+test("what does not fit the state is refused, and changes nothing", async () => {
+  await using engine = await FakeEngine.open();
+  const { runtime } = engine;
+  const { id } = (await engine.create()).record;
+  await expect(runtime.resumeSandbox(id, 1)).rejects.toMatchObject({ code: "invalid_state" });
+  await runtime.pauseSandbox(id, "stopped");
+  await expect(runtime.pauseSandbox(id, "stopped")).rejects.toMatchObject({ code: "invalid_state" });
+  await expect(runtime.setSandboxTimeout(id, 1)).rejects.toMatchObject({ code: "not_found" });
+  await expect(runtime.refreshSandbox(id, 1)).rejects.toMatchObject({ code: "not_found" });
+  expect(await runtime.resumeForTraffic(id)).toBeUndefined();
+  for (const attempt of [
+    () => runtime.pauseSandbox("ixx", "stopped"),
+    () => runtime.resumeSandbox("ixx", 1),
+    () => runtime.connectSandbox("ixx", 1),
+  ]) {
+    await expect(attempt()).rejects.toMatchObject({ code: "not_found" });
+  }
+  expect(await engine.remains()).toEqual(paused);
+});
+
+test("a paused sandbox that is killed leaves nothing", async () => {
+  await using engine = await FakeEngine.open();
+  const { id } = (await engine.create()).record;
+  await engine.runtime.pauseSandbox(id, "stopped");
+  await engine.runtime.killSandbox(id);
+  expect(() => engine.runtime.getSandbox(id)).toThrow("doesn't exist");
+  await expect(engine.runtime.killSandbox(id)).rejects.toMatchObject({ code: "not_found" });
+  await engine.settle();
+  expect(await engine.remains()).toEqual(nothing);
+  expect(getSandbox(engine.deps.ledger, id)).toMatchObject({ state: "terminated", endReason: "killed" });
+});
+
+test.each(["pause", "saveSnapshot"] as const)("when %s fails the sandbox goes on, reachable", async (step) => {
+  await using engine = await FakeEngine.open();
+  const { runtime, host } = engine;
+  const { record } = await engine.create();
+  host.arrange(step, failure);
+  await expect(runtime.pauseSandbox(record.id, "stopped")).rejects.toBe(failure.error);
+  expect(runtime.getSandbox(record.id)).toMatchObject({ state: "running", record: { endAtMs: record.endAtMs } });
+  await runtime.findSession(record.id)?.agent.ping();
+  await engine.settle();
+  expect(await engine.remains()).toEqual(running);
+  await runtime.pauseSandbox(record.id, "stopped");
+  expect(await engine.remains()).toEqual(paused);
+});
+
+test("when the machine dies while it is saved the sandbox is gone, and nothing is left", async () => {
+  await using engine = await FakeEngine.open();
+  const { runtime, host } = engine;
+  const { id } = (await engine.create()).record;
+  host.arrange("saveSnapshot", failure);
+  host.arrange("resume", failure);
+  await expect(runtime.pauseSandbox(id, "stopped")).rejects.toBe(failure.error);
+  expect(() => runtime.getSandbox(id)).toThrow("doesn't exist");
+  await engine.settle();
+  expect(await engine.remains()).toEqual(nothing);
+  expect(getSandbox(engine.deps.ledger, id)).toMatchObject({ endReason: "machine_died" });
+});
+
+test("a machine that will not end keeps its reservation until it does, and the pause waits for that", async () => {
+  await using engine = await FakeEngine.open();
+  const { runtime, host } = engine;
+  const { id } = (await engine.create()).record;
+  host.arrange("terminate", failure, failure);
+  const pausing = runtime.pauseSandbox(id, "stopped");
+  await expect.poll(() => host.calls.filter((step) => step === "terminate").length).toBeGreaterThan(0);
+  expect(await engine.remains()).toMatchObject({ machines: 1, reservations: 1 });
+  expect(runtime.getSandbox(id).state).toBe("paused");
+  await pausing;
+  expect(await engine.remains()).toEqual(paused);
+});
+
+test.each(["restore", "openGuestLink"] as const)("when %s fails a paused sandbox stays paused, whole", async (step) => {
+  await using engine = await FakeEngine.open();
+  const { runtime, host } = engine;
+  const { record } = await engine.create();
+  await runtime.pauseSandbox(record.id, "stopped");
+  const before = runtime.getSandbox(record.id);
+  host.arrange(step, failure);
+  await expect(runtime.connectSandbox(record.id, 1_000)).rejects.toBe(failure.error);
+  expect(runtime.getSandbox(record.id)).toEqual(before);
+  expect(await engine.remains()).toEqual(paused);
+  expect((await runtime.connectSandbox(record.id, 1_000)).resumed).toBe(true);
+});
+
+test("capacity: a paused sandbox makes room, and may find none when it wants to come back", async () => {
+  await using engine = await FakeEngine.open({ sandboxes: 1 });
+  const { runtime } = engine;
+  const { id: first } = (await engine.create()).record;
+  await expect(engine.create()).rejects.toMatchObject({ code: "capacity_exhausted" });
+  await runtime.pauseSandbox(first, "stopped");
+  const { id: second } = (await engine.create()).record;
+  await expect(runtime.connectSandbox(first, 1_000)).rejects.toMatchObject({ code: "capacity_exhausted" });
+  expect(runtime.getSandbox(first).state).toBe("paused");
+  await runtime.pauseSandbox(second, "stopped");
+  expect((await runtime.connectSandbox(first, 1_000)).resumed).toBe(true);
+});
+
+test("disk pressure: neither pause nor resume begins, and running work goes on", async () => {
+  await using engine = await FakeEngine.open();
+  const { runtime } = engine;
+  const { id } = (await engine.create()).record;
+  engine.freeBytes = 1;
+  await expect(runtime.pauseSandbox(id, "stopped")).rejects.toMatchObject({ code: "disk_pressure" });
+  await runtime.findSession(id)?.agent.ping();
+  engine.freeBytes = 1e12;
+  await runtime.pauseSandbox(id, "stopped");
+  engine.freeBytes = 1;
+  await expect(runtime.resumeSandbox(id, 1_000)).rejects.toMatchObject({ code: "disk_pressure" });
+  expect(await engine.remains()).toEqual(paused);
+});
+
+test("a sandbox that wants it is paused when its time is up, and later when that fails", async () => {
+  await using engine = await FakeEngine.open();
+  const { runtime, clock } = engine;
+  const lifecycle = { onTimeout: "pause", autoResume: false } as const;
+  const { id } = (await engine.create({ lifecycle })).record;
+  const { id: mortal } = (await engine.create()).record;
+  engine.freeBytes = 1;
+  await clock.advance(60_000);
+  runtime.expireSandboxes();
+  await engine.settle();
+  expect(runtime.getSandbox(id)).toMatchObject({ state: "running", record: { endAtMs: clock.nowMs() + 10_000 } });
+  expect(() => runtime.getSandbox(mortal)).toThrow("doesn't exist");
+  engine.freeBytes = 1e12;
+  await clock.advance(10_000);
+  runtime.expireSandboxes();
+  runtime.expireSandboxes();
+  await engine.settle();
+  const { state, record } = runtime.getSandbox(id);
+  expect(state).toBe("paused");
+  expect(getSnapshot(engine.deps.ledger, record.snapshotId)?.reason).toBe("idle");
+  expect(await engine.remains()).toEqual(paused);
+});
+
+test("traffic resumes a sandbox that wants it, once, for at least five minutes", async () => {
+  await using engine = await FakeEngine.open();
+  const { runtime, clock, host } = engine;
+  const { id } = (await engine.create({ lifecycle: { onTimeout: "pause", autoResume: true } })).record;
+  await runtime.pauseSandbox(id, "stopped");
+  expect([...runtime.resumableByTraffic()].map(({ record }) => record.id)).toEqual([id]);
+  const sessions = await Promise.all([1, 2, 3].map(() => runtime.resumeForTraffic(id)));
+  expect(new Set(sessions).size).toBe(1);
+  expect(sessions[0]?.sandboxId).toBe(id);
+  expect(host.calls.filter((step) => step === "restore").length).toBe(2);
+  expect(runtime.getSandbox(id).record.endAtMs).toBe(clock.nowMs() + 300_000);
+  expect([...runtime.resumableByTraffic()]).toEqual([]);
+});
+
+test("50 clients pause, resume, connect and kill the same sandboxes: only documented answers, nothing left", async () => {
+  await using engine = await FakeEngine.open();
+  const { runtime, host } = engine;
+  const documented = new Set(["done", "not_found", "invalid_state"]);
+  const answers = new Map<string, number>();
+  const attempt = async (action: () => Promise<unknown>) => {
+    const answer = await action().then(
+      () => "done",
+      (error: unknown) => (error instanceof DomainError ? error.code : String(error)),
+    );
+    answers.set(answer, (answers.get(answer) ?? 0) + 1);
+  };
+  const ids = (await Promise.all([1, 2, 3, 4, 5].map(() => engine.create()))).map(({ record }) => record.id);
+  const slow = Array.from({ length: 200 }, (_, at) => ({ delayMs: at % 4 }));
+  for (const step of ["saveSnapshot", "terminate", "restore"] as const) host.arrange(step, ...slow);
+  const actions: ((id: string) => Promise<unknown>)[] = [
+    (id) => runtime.pauseSandbox(id, "stopped"),
+    (id) => runtime.resumeSandbox(id, 60_000),
+    (id) => runtime.connectSandbox(id, 60_000),
+    (id) => runtime.setSandboxTimeout(id, 90_000),
+    async (id) => void runtime.getSandbox(id),
+    async (id) =>
+      runtime
+        .findSession(id)
+        ?.agent.ping()
+        .catch(() => {}),
+  ];
+  await Promise.all(
+    Array.from({ length: 50 }, async (_, client) => {
+      for (let round = 0; round < 12; round++) {
+        const id = ids[(client + round) % ids.length] ?? "";
+        const action = actions[(client * 7 + round * 5) % actions.length];
+        if (action) await attempt(() => action(id));
+        if (client === 0 && round === 10) await attempt(() => runtime.killSandbox(ids[0] ?? ""));
+      }
+    }),
+  );
+  expect([...answers.keys()].filter((answer) => !documented.has(answer))).toEqual([]);
+  expect(answers.get("done")).toBeGreaterThan(100);
+  await Promise.all(ids.map((id) => attempt(() => runtime.killSandbox(id))));
+  await engine.settle();
+  expect(await engine.remains()).toEqual(nothing);
+  expect(host.openLinks).toBe(0);
+  expect(await readdir(join(engine.folder, "machines"))).toEqual([]);
+});

@@ -1,0 +1,127 @@
+/** What a daemon that starts makes of sandboxes that were paused, or on their way in or out of it. */
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { reserve } from "../../src/ledger/capacity.ts";
+import { getSandbox, moveSandbox } from "../../src/ledger/sandboxes.ts";
+import { getSnapshot } from "../../src/ledger/snapshots.ts";
+import { registerContinuation } from "../../src/runtime/continuation-snapshot.ts";
+import { FakeEngine, nothing, paused, running } from "../support/fake-engine.ts";
+
+/** The daemon dies while it pauses a sandbox: so much of it is done. */
+async function dieWhilePausing(engine: FakeEngine, id: string, done: { saved: boolean; ended: boolean }) {
+  const { deps, host } = engine;
+  await engine.restart(async () => {
+    const { machine } = moveSandbox(deps.ledger, id, "running", "pausing");
+    const snapshot = registerContinuation(deps, id, "stopped");
+    const vm = machine && (await deps.driver.adopt(machine));
+    if (!vm) throw new Error("no machine");
+    await vm.pause();
+    if (done.saved) await vm.saveSnapshot(snapshot.folder, { bootId: "boot", isLast: true });
+    else await mkdir(`${snapshot.folder}.staging`);
+    if (done.ended) host.crash(machine.sessionId);
+  });
+}
+
+test("paused sandboxes are there again and come back", async () => {
+  await using engine = await FakeEngine.open();
+  const { record } = await engine.create();
+  await engine.runtime.pauseSandbox(record.id, "stopped");
+  const before = engine.runtime.getSandbox(record.id);
+  await engine.restart();
+  expect(engine.runtime.getSandbox(record.id)).toEqual(before);
+  expect(await engine.remains()).toEqual(paused);
+  expect((await engine.runtime.connectSandbox(record.id, 1_000)).resumed).toBe(true);
+  await engine.settle();
+  expect(await engine.remains()).toEqual(running);
+});
+
+test.each([{ ended: false }, { ended: true }])(
+  "a pause whose snapshot is complete is finished, machine ended: %j",
+  async ({ ended }) => {
+    await using engine = await FakeEngine.open();
+    const { id } = (await engine.create()).record;
+    await dieWhilePausing(engine, id, { saved: true, ended });
+    expect(engine.runtime.getSandbox(id)).toMatchObject({ state: "paused", record: { machine: null } });
+    expect(await engine.remains()).toEqual(paused);
+    expect((await engine.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
+  },
+);
+
+test("a pause without a snapshot is undone: the machine goes on", async () => {
+  await using engine = await FakeEngine.open();
+  const { id } = (await engine.create()).record;
+  await dieWhilePausing(engine, id, { saved: false, ended: false });
+  expect(engine.runtime.getSandbox(id).state).toBe("running");
+  await engine.runtime.findSession(id)?.agent.ping();
+  expect(await engine.remains()).toEqual(running);
+  await engine.runtime.pauseSandbox(id, "stopped");
+  expect(await engine.remains()).toEqual(paused);
+});
+
+test("a sandbox with neither machine nor snapshot is lost, and says so", async () => {
+  await using engine = await FakeEngine.open();
+  const { id } = (await engine.create()).record;
+  await dieWhilePausing(engine, id, { saved: false, ended: true });
+  expect(() => engine.runtime.getSandbox(id)).toThrow("doesn't exist");
+  expect(getSandbox(engine.deps.ledger, id)).toMatchObject({ state: "terminated", endReason: "lost" });
+  expect(await engine.remains()).toEqual(nothing);
+});
+
+test("a resume under way is undone: the sandbox is paused, a half-started machine is removed", async () => {
+  await using engine = await FakeEngine.open();
+  const { id, shape } = (await engine.create()).record;
+  await engine.runtime.pauseSandbox(id, "stopped");
+  const { deps } = engine;
+  await engine.restart(async () => {
+    deps.ledger.write(() => {
+      const { id: reservationId } = reserve(deps.ledger, {
+        kind: "active",
+        shape,
+        budgets: deps.budgets,
+        sandboxId: id,
+      });
+      moveSandbox(deps.ledger, id, "paused", "resuming", { reservationId });
+    });
+    const request = { sessionId: "half", shape, kernel: "/k", initramfs: "/i", baseDisk: "/b" };
+    await deps.driver.boot(request);
+  });
+  expect(engine.runtime.getSandbox(id).state).toBe("paused");
+  expect(await engine.remains()).toEqual(paused);
+  expect((await engine.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
+});
+
+test("a kill of a paused sandbox that was interrupted is finished", async () => {
+  await using engine = await FakeEngine.open();
+  const { id } = (await engine.create()).record;
+  await engine.runtime.pauseSandbox(id, "stopped");
+  await engine.restart(() => moveSandbox(engine.deps.ledger, id, "paused", "terminating", { endReason: "killed" }));
+  expect(engine.stateOf(id)).toBe("terminated");
+  expect(await engine.remains()).toEqual(nothing);
+});
+
+test("snapshots that nothing needs and folders that nobody knows are removed; a template's stay", async () => {
+  await using engine = await FakeEngine.open();
+  const { deps } = engine;
+  await engine.restart(async () => {
+    const half = registerContinuation(deps, "ixx", "stopped");
+    await mkdir(`${half.folder}.staging`);
+    await mkdir(join(deps.snapshotsFolder, "unknown"));
+  });
+  expect(await engine.remains()).toEqual(nothing);
+  expect(getSnapshot(deps.ledger, "base-snapshot")?.state).toBe("ready");
+  await engine.create();
+});
+
+test("a paused sandbox whose files are gone is still listed, refuses to come back by name, and can be killed", async () => {
+  await using engine = await FakeEngine.open();
+  const { id } = (await engine.create()).record;
+  await engine.runtime.pauseSandbox(id, "stopped");
+  const { snapshotId } = engine.runtime.getSandbox(id).record;
+  await engine.restart(() => rm(join(engine.deps.snapshotsFolder, snapshotId), { recursive: true }));
+  await expect(engine.runtime.connectSandbox(id, 1_000)).rejects.toThrow(snapshotId);
+  expect(engine.runtime.getSandbox(id).state).toBe("paused");
+  await engine.runtime.killSandbox(id);
+  await engine.settle();
+  expect(await engine.remains()).toEqual(nothing);
+});
