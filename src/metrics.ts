@@ -26,6 +26,10 @@ export interface Metrics {
 export function createMetrics(): Metrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry, prefix: "firkin_" });
+  // Gauges that are named like counters, which promtool rightly refuses; the same by type stay.
+  for (const what of ["handles", "requests", "resources"]) {
+    registry.removeSingleMetric(`firkin_nodejs_active_${what}_total`);
+  }
   const registers = [registry];
   return {
     registry,

@@ -21,6 +21,8 @@ export interface RealDaemon extends AsyncDisposable {
   readonly pid: number;
   /** What it logged so far. */
   readonly log: () => string;
+  /** Its exit code, when it ends; null after a signal. */
+  readonly exited: Promise<number | null>;
   /** SIGTERM, and waits for its end. Machines go on. */
   readonly stop: () => Promise<number | null>;
   /** SIGKILL, and waits for its end. Machines go on. */
@@ -57,6 +59,7 @@ export async function startDaemon({ stateDir: given, args = [] }: RealDaemonOpti
     [main, "serve", "--port", "0", "--state-dir", stateDir, "--cache-dir", cacheDir(), ...quiet, ...args],
     { stdio: ["ignore", "pipe", "pipe"] },
   );
+  const exited = new Promise<number | null>((resolve) => child.once("exit", resolve));
   const log = collect(child);
   const url = await waitForUrl(child, log);
   const apiKey = (await readFile(join(stateDir, "api-key"), "utf8")).trim();
@@ -72,6 +75,7 @@ export async function startDaemon({ stateDir: given, args = [] }: RealDaemonOpti
     stateDir,
     pid: child.pid ?? 0,
     log,
+    exited,
     stop: () => end("SIGTERM"),
     kill: async () => void (await end("SIGKILL")),
     async [Symbol.asyncDispose]() {

@@ -1,0 +1,148 @@
+/** What an operator sees: metrics that a stock Prometheus scrapes, latencies with their counts, logs that name whom. */
+import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { call, createOn, logLines, reservations } from "../support/daemon-client.ts";
+import { type DaemonHome, makeDaemonHome } from "../support/daemon-home.ts";
+import { missingForRealMachines, type RealDaemon } from "../support/real-daemon.ts";
+
+const missing = missingForRealMachines();
+const hasPrometheus = spawnSync("prometheus", ["--version"]).status === 0;
+const scraped = hasPrometheus
+  ? "a stock Prometheus scrapes the daemon"
+  : "a stock Prometheus (skipped: there is no prometheus on PATH)";
+
+const sandboxes = 3;
+
+describe.skipIf(missing)("observability", () => {
+  let home: DaemonHome;
+  let daemon: RealDaemon;
+  const ids: string[] = [];
+
+  beforeAll(async () => {
+    home = await makeDaemonHome();
+    daemon = await home.start();
+    for (let n = 0; n < sandboxes; n++) {
+      const sandbox = await createOn(daemon);
+      ids.push(sandbox.sandboxId);
+      await sandbox.commands.run("echo hi");
+      await sandbox.commands.run("echo again");
+      await sandbox.kill();
+    }
+    await vi.waitFor(async () => expect(await reservations(daemon)).toBe(0), { timeout: 20_000 });
+  });
+  afterAll(async () => {
+    await daemon?.[Symbol.asyncDispose]();
+    await home?.[Symbol.asyncDispose]();
+  });
+
+  const expectedCounts = {
+    cold_template_build: 1,
+    snapshot_save: 1,
+    warm_snapshot_restore: sandboxes,
+    ready_probe: sandboxes,
+    command_start: 2 * sandboxes,
+    first_stdout_byte: 2 * sandboxes,
+    "start.resume_to_first_stdout_ms": sandboxes,
+    kill_delete: sandboxes,
+  };
+
+  test("every span of a sandbox's life is counted and has its percentiles", async () => {
+    const { benchmarks } = (await (await call(daemon, "/benchmarks")).json()) as { benchmarks: Benchmark[] };
+    expect(Object.fromEntries(benchmarks.map(({ span, n }) => [span, n]))).toEqual(expectedCounts);
+    for (const { engine, acceleration, p50Ms, p90Ms, p95Ms, p99Ms } of benchmarks) {
+      expect([engine, ["kvm", "tcg"].includes(acceleration)]).toEqual(["qemu", true]);
+      expect([p50Ms, p90Ms, p95Ms, p99Ms]).toEqual([p50Ms, p90Ms, p95Ms, p99Ms].sort((a, b) => a - b));
+      expect(p50Ms).toBeGreaterThan(0);
+    }
+  });
+
+  test("the same counts are in the histograms, which need no key on this machine", async () => {
+    const text = await (await fetch(`${daemon.url}/metrics`)).text();
+    for (const [span, n] of Object.entries(expectedCounts)) {
+      expect(text).toMatch(new RegExp(`firkin_lifecycle_seconds_count\\{span="${span}",.*\\} ${n}\n`));
+    }
+    expect(text).toContain('firkin_sandboxes_created_total{outcome="created"} 3');
+    expect(text).toContain('firkin_sandboxes_ended_total{reason="killed"} 3');
+    for (const id of ids) expect(text).not.toContain(id);
+  });
+
+  test("every line about a sandbox carries its id and its session's", () => {
+    for (const id of ids) {
+      const lines = logLines(daemon).filter(({ sandboxID }) => sandboxID === id);
+      expect(lines.map(({ msg }) => msg)).toEqual(["sandbox running", "sandbox ending"]);
+      expect(new Set(lines.map(({ sessionID }) => sessionID)).size).toBe(1);
+      expect(lines[0]?.sessionID).toMatch(/^[0-9a-f]{32}$/);
+    }
+  });
+
+  test.skipIf(!hasPrometheus)(scraped, async () => {
+    const folder = await mkdtemp(join(tmpdir(), "fk-prometheus-"));
+    const port = await freePort();
+    const target = new URL(daemon.url).host;
+    const config = {
+      scrape_configs: [{ job_name: "firkin", scrape_interval: "1s", static_configs: [{ targets: [target] }] }],
+    };
+    await writeFile(join(folder, "prometheus.yml"), JSON.stringify(config));
+    const prometheus = spawn(
+      "prometheus",
+      [
+        `--config.file=${join(folder, "prometheus.yml")}`,
+        `--storage.tsdb.path=${join(folder, "data")}`,
+        `--web.listen-address=127.0.0.1:${port}`,
+      ],
+      { stdio: "ignore" },
+    );
+    try {
+      const query = async (text: string) => {
+        const answer = await fetch(`http://127.0.0.1:${port}/api/v1/query?query=${encodeURIComponent(text)}`);
+        const { data } = (await answer.json()) as { data: { result: { value: [number, string] }[] } };
+        return data.result[0]?.value[1];
+      };
+      const ask = (text: string) => query(text).catch(() => undefined);
+      await expect.poll(() => ask('up{job="firkin"}'), { timeout: 60_000, interval: 500 }).toBe("1");
+      expect(await ask('firkin_lifecycle_seconds_count{span="kill_delete"}')).toBe(String(sandboxes));
+      const median = 'histogram_quantile(0.5, firkin_lifecycle_seconds_bucket{span="warm_snapshot_restore"})';
+      expect(Number(await ask(median))).toBeGreaterThan(0);
+    } finally {
+      await end(prometheus);
+      await rm(folder, { recursive: true, force: true });
+    }
+  });
+
+  test.skipIf(!hasPrometheus)("promtool has nothing to say against the metrics", async () => {
+    const input = await (await fetch(`${daemon.url}/metrics`)).text();
+    expect(execFileSync("promtool", ["check", "metrics"], { input, encoding: "utf8" })).toBe("");
+  });
+});
+
+interface Benchmark {
+  readonly span: string;
+  readonly engine: string;
+  readonly acceleration: string;
+  readonly n: number;
+  readonly p50Ms: number;
+  readonly p90Ms: number;
+  readonly p95Ms: number;
+  readonly p99Ms: number;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return address.port;
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  child.kill("SIGKILL");
+  await once(child, "exit");
+}

@@ -1,0 +1,107 @@
+/** What is left when a daemon stops, is interrupted, or dies while it makes its first template. */
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { readdir } from "node:fs/promises";
+import { type AddressInfo, createServer } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createOn, logLines, reservations, sandboxIds } from "../support/daemon-client.ts";
+import { type DaemonHome, makeDaemonHome } from "../support/daemon-home.ts";
+import { missingForRealMachines } from "../support/real-daemon.ts";
+import { spawnServe } from "../support/serve-process.ts";
+
+const missing = missingForRealMachines();
+
+describe.skipIf(missing)("tear-down", () => {
+  let shared: DaemonHome;
+  beforeAll(async () => {
+    shared = await makeDaemonHome();
+    await (await shared.start()).stop();
+  });
+  afterAll(() => shared?.[Symbol.asyncDispose]());
+
+  const nothingRuns = (home: DaemonHome) => expect.poll(() => home.processes(), { timeout: 10_000 }).toEqual([]);
+
+  test("after sandboxes were made and killed and the daemon stopped, nothing runs and only the template is kept", async () => {
+    const home = shared;
+    const daemon = await home.start();
+    const made = await Promise.all(Array.from({ length: 6 }, () => createOn(daemon)));
+    await Promise.all(made.map((sandbox) => sandbox.commands.run("sleep 600", { background: true })));
+    expect(home.engines()).toHaveLength(6);
+    await Promise.all(made.map((sandbox) => sandbox.kill()));
+    await expect.poll(() => reservations(daemon), { timeout: 20_000 }).toBe(0);
+    expect(home.engines()).toEqual([]);
+    expect(await readdir(home.machinesFolder)).toEqual([]);
+    expect(await daemon.stop()).toBe(0);
+    await nothingRuns(home);
+    expect(await readdir(`${home.stateDir}/snapshots`)).toHaveLength(1);
+    const sockets = (await readdir(home.stateDir, { recursive: true })).filter((name) => name.endsWith(".sock"));
+    expect(sockets).toEqual([]);
+  });
+
+  test("Ctrl-C on a busy daemon ends it in time and leaves nothing but sandboxes that run", async () => {
+    const home = shared;
+    const busy = await home.start();
+    const kept = await createOn(busy);
+    void kept.commands.run("yes", { timeoutMs: 0 }).catch(() => {});
+    const upload = kept.files.write("/tmp/big", new Blob([new Uint8Array(2 ** 26)])).catch((error: Error) => error);
+    const creating = Array.from({ length: 4 }, () => createOn(busy).catch((error: Error) => error));
+    await delay(50);
+    process.kill(busy.pid, "SIGINT");
+    await Promise.all([...creating, upload]);
+    expect(await busy.exited).toBe(0);
+    const engines = home.engines().length;
+    expect(await readdir(home.machinesFolder)).toHaveLength(engines);
+    // The standby network ends with the daemon; what is left belongs to engines.
+    await expect.poll(() => home.processes().length, { timeout: 10_000 }).toBe(3 * engines);
+    await using next = await home.start();
+    expect(await sandboxIds(next)).toHaveLength(engines);
+    expect(await sandboxIds(next)).toContain(kept.sandboxId);
+    expect(await reservations(next)).toBe(engines);
+  });
+
+  test("a first start that was killed is begun anew by the next, and nothing of it is left", async () => {
+    await using home = await makeDaemonHome();
+    for (const step of ["boot the base template", "warm the base template", "snapshot the base template"]) {
+      const first = spawnServe(home.args);
+      await first.says(step);
+      await delay(step.startsWith("boot") ? 700 : 100);
+      await first.end("SIGKILL");
+    }
+    expect(home.engines().length).toBeGreaterThan(0);
+    await using daemon = await home.start();
+    expect(home.engines()).toEqual([]);
+    expect(await readdir(home.machinesFolder)).toEqual([]);
+    expect(await readdir(`${home.stateDir}/snapshots`)).toHaveLength(1);
+    expect(logLines(daemon).map(({ msg }) => msg)).toContain("removing a snapshot that was never finished");
+    expect((await (await createOn(daemon)).commands.run("echo works")).stdout).toBe("works\n");
+  });
+
+  test("a first start that was interrupted by Ctrl-C cleans up after itself at once", async () => {
+    await using home = await makeDaemonHome();
+    for (const step of ["boot the base template", "warm the base template"]) {
+      const first = spawnServe(home.args);
+      await first.says(step);
+      await delay(300);
+      await first.end("SIGINT");
+      await nothingRuns(home);
+      expect(await readdir(home.machinesFolder)).toEqual([]);
+      expect(await readdir(`${home.stateDir}/snapshots`)).toEqual([]);
+      expect(existsSync(`${home.stateDir}/address.json`)).toBe(false);
+    }
+  });
+
+  test("a daemon that cannot start says why and leaves nothing", async () => {
+    const holder = createServer().listen(0, "127.0.0.1");
+    await once(holder, "listening");
+    const { port } = holder.address() as AddressInfo;
+    try {
+      const refused = spawnServe([...shared.args, "--port", String(port)]);
+      expect(await refused.exited).toBe(1);
+      expect(refused.output()).toContain(`Port ${port} is in use. Choose another with --port.`);
+      await nothingRuns(shared);
+    } finally {
+      holder.close();
+    }
+  });
+});
