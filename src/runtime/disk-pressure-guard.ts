@@ -2,7 +2,7 @@
  * The seed's RuntimeDiskPressureGuard: refuses new work while the disk that holds the state has less free space than
  * its floor, so that snapshots and disk layers never drive the host below it. Running work goes on.
  */
-import { statfs } from "node:fs/promises";
+import { statfsSync } from "node:fs";
 import { DomainError } from "../errors.ts";
 
 export interface DiskSpace {
@@ -13,8 +13,9 @@ export interface DiskSpace {
 /** Answers how much space the disk under `folder` has. Tests hand in their own. */
 export type DiskPressureProbe = (folder: string) => Promise<DiskSpace>;
 
+/** Synchronous, as the ledger on the same disk is: one quick call, where a thread of the pool would take milliseconds to wake. */
 export const hostDiskPressureProbe: DiskPressureProbe = async (folder) => {
-  const stats = await statfs(folder);
+  const stats = statfsSync(folder);
   return { freeBytes: stats.bavail * stats.bsize, totalBytes: stats.blocks * stats.bsize };
 };
 

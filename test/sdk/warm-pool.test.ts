@@ -1,0 +1,130 @@
+/** The warm pool on real machines, with a daemon of its own: hits, identity, and nothing left after a stop or a crash. */
+import { readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { Sandbox } from "e2b";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { runningEngines } from "../support/engines.ts";
+import { newStateDir, type RealDaemon, startDaemon } from "../support/real-daemon.ts";
+import { skipReason } from "../support/sdk.ts";
+
+const pool = ["--warm-pool-min", "2", "--warm-pool-max", "2"];
+
+describe.skipIf(skipReason)("warm pool", () => {
+  let stateDir: string;
+  let daemon: RealDaemon;
+
+  beforeAll(async () => {
+    stateDir = await newStateDir();
+    daemon = await startDaemon({ stateDir, args: pool });
+  });
+  afterAll(async () => {
+    await daemon?.[Symbol.asyncDispose]();
+    await rm(stateDir, { recursive: true, force: true });
+  });
+
+  const connection = () => ({ apiKey: daemon.apiKey, apiUrl: daemon.url, sandboxUrl: daemon.url });
+  const create = (envs: Record<string, string> = {}) =>
+    Sandbox.create("base", { ...connection(), timeoutMs: 300_000, envs });
+
+  async function metric(name: string): Promise<number> {
+    const text = await (await fetch(`${daemon.url}/metrics`, { headers: { "x-api-key": daemon.apiKey } })).text();
+    const line = text.split("\n").find((it) => it.startsWith(`${name} `));
+    return Number(line?.slice(name.length) ?? 0);
+  }
+  const hits = () => metric('firkin_warm_pool_checkouts_total{outcome="hit"}');
+  const ready = () => metric('firkin_warm_pool_depth{state="ready"}');
+  const isFull = () => expect.poll(ready, { timeout: 60_000, interval: 200 }).toBe(2);
+
+  test("a hit is a sandbox like any other, with an identity of its own", async () => {
+    await isFull();
+    const before = await hits();
+    const made = await Promise.all([create({ WHO: "one" }), create({ WHO: "two" })]);
+    expect((await hits()) - before).toBe(2);
+    const script = [
+      "hostname",
+      "cat /etc/hostname /run/e2b/.E2B_SANDBOX_ID",
+      "echo; grep -c $(hostname) /etc/hosts",
+      'echo "$WHO $E2B_SANDBOX_ID $E2B_SANDBOX"',
+      "cat /proc/sys/kernel/random/uuid",
+      "date +%s",
+      "whoami; pwd; pgrep -x bash | wc -l",
+    ].join("; ");
+    const seen = await Promise.all(made.map(async (it) => (await it.commands.run(script)).stdout.split("\n")));
+    for (const [n, sandbox] of made.entries()) {
+      const [name, fileName, marker, hosts, envs, , seconds, user, cwd, shells] = seen[n] ?? [];
+      const id = sandbox.sandboxId;
+      expect([name, fileName, marker, hosts]).toEqual([id, id, id, "1"]);
+      expect(envs).toBe(`${n === 0 ? "one" : "two"} ${id} true`);
+      expect(Math.abs(Number(seconds) - Date.now() / 1000)).toBeLessThan(30);
+      // The command that warmed it is over.
+      expect([user, cwd, shells]).toEqual(["user", "/home/user", "1"]);
+    }
+    expect(seen[0]?.[5]).not.toBe(seen[1]?.[5]);
+    const [one, two] = made;
+    const stolen = await fetch(`${daemon.url}/files?path=/etc/hostname`, {
+      headers: {
+        "e2b-sandbox-id": one?.sandboxId ?? "",
+        "e2b-sandbox-port": "49983",
+        "x-access-token": (two as unknown as { envdAccessToken: string }).envdAccessToken,
+      },
+    });
+    expect(stolen.ok).toBe(false);
+    await one?.files.write("/tmp/mine", "1");
+    expect(await two?.files.exists("/tmp/mine")).toBe(false);
+    await Promise.all(made.map((it) => it.kill()));
+  });
+
+  test("a daemon that is killed finds its warm machines again, and the sandboxes made from others", async () => {
+    await isFull();
+    const sandbox = await create();
+    await isFull();
+    const folders = (await readdir(join(stateDir, "machines"))).sort();
+    await daemon.kill();
+    daemon = await startDaemon({ stateDir, args: pool });
+    expect((await readdir(join(stateDir, "machines"))).sort()).toEqual(folders);
+    expect(await ready()).toBe(2);
+    expect(await metric('firkin_reconciled_total{outcome="warmAdopted"}')).toBe(2);
+    const again = await Sandbox.connect(sandbox.sandboxId, connection());
+    expect((await again.commands.run("hostname")).stdout).toBe(`${sandbox.sandboxId}\n`);
+    const hit = await create();
+    expect(await hits()).toBe(1);
+    expect((await hit.commands.run("hostname")).stdout).toBe(`${hit.sandboxId}\n`);
+    await Promise.all([again.kill(), hit.kill()]);
+  });
+
+  test("a daemon that is killed in the middle of refilling leaves nothing that nobody knows", async () => {
+    for (const afterMs of [40, 120, 250]) {
+      await isFull();
+      const sandbox = await create();
+      await expect.poll(() => metric('firkin_warm_pool_depth{state="warming"}'), { interval: 5 }).toBe(1);
+      await new Promise((resolve) => setTimeout(resolve, afterMs));
+      await daemon.kill();
+      daemon = await startDaemon({ stateDir, args: pool });
+      await (await Sandbox.connect(sandbox.sandboxId, connection())).kill();
+      await isFull();
+      const known = () => readdir(join(stateDir, "machines"));
+      await expect.poll(async () => (await known()).length, { timeout: 10_000 }).toBe(2);
+      expect(runningEngines(stateDir)).toHaveLength(2);
+      expect(await metric('firkin_capacity{budget="sandboxes",kind="warm"}')).toBe(2);
+    }
+  });
+
+  test("a warm machine whose process is killed is replaced", async () => {
+    await isFull();
+    const [pid] = runningEngines(stateDir);
+    if (pid === undefined) throw new Error("there is no machine");
+    process.kill(pid, "SIGKILL");
+    await expect.poll(() => metric('firkin_warm_pool_discards_total{reason="died"}'), { timeout: 10_000 }).toBe(1);
+    await isFull();
+    expect(runningEngines(stateDir)).toHaveLength(2);
+  });
+
+  test("after kill and stop there is no process and no folder", async () => {
+    await isFull();
+    const sandbox = await create();
+    await sandbox.kill();
+    expect(await daemon.stop()).toBe(0);
+    expect(await readdir(join(stateDir, "machines"))).toEqual([]);
+    expect(runningEngines(stateDir)).toEqual([]);
+  });
+});
