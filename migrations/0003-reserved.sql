@@ -1,0 +1,1 @@
+-- Number taken by a change under way on another branch; replaced by its file when that is merged.
