@@ -29,9 +29,12 @@ import { LifecycleSamples } from "./runtime/lifecycle-samples.ts";
 import { reconcile } from "./runtime/restart-reconciliation.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "./runtime/sandbox-runtime.ts";
 import { SessionTerminator } from "./runtime/session-terminator.ts";
+import { TemplateService } from "./runtime/template-service.ts";
 import { Scope } from "./scope.ts";
 import { type GuestAssets, readGuestAssets } from "./template/assets.ts";
 import { ensureBaseTemplate } from "./template/base-template.ts";
+import { TemplateBuilds } from "./template/build.ts";
+import { UploadCache } from "./template/upload-cache.ts";
 
 export interface Daemon extends AsyncDisposable {
   readonly url: string;
@@ -69,10 +72,11 @@ async function open(config: Config, version: string, scope: Scope): Promise<Daem
   await ensureTemplate(config, deps, assets);
   const runtime = new SandboxRuntime(deps);
   scope.defer(() => runtime.close());
+  const templates = await openTemplates(config, deps, assets, scope);
   await reconcile(deps, runtime, machinesFolder);
   startLoops(scope, deps, runtime);
   const apiKey = await readOrCreateApiKey(config.stateDir);
-  const app = await listen(config, { apiKey, version, deps, runtime }, scope);
+  const app = await listen(config, { apiKey, version, deps, runtime, templates }, scope);
   const url = urlOf(app);
   await writeAddress(config.stateDir, url);
   log.info({ url, engine: driver.info }, "listening");
@@ -126,6 +130,26 @@ async function ensureTemplate(config: Config, deps: RuntimeDependencies, assets:
   );
 }
 
+/** Builds that an earlier daemon left half done are cleared up here, before reconciliation looks for what nobody owns. */
+async function openTemplates(
+  config: Config,
+  { ledger, driver, clock, log, samples, disk, budgets }: RuntimeDependencies,
+  assets: GuestAssets,
+  scope: Scope,
+): Promise<TemplateService> {
+  const secret = getOrMakeSetting(ledger, "upload_secret", () => crypto.randomUUID() + crypto.randomUUID());
+  const uploads = await UploadCache.open({ folder: join(config.cacheDir, "uploads"), secret, clock });
+  const admitDisk = (work: string) => disk.admit(work);
+  const builds = new TemplateBuilds({
+    ...{ ledger, driver, clock, log, assets, budgets, uploads, admitDisk },
+    snapshotsFolder: join(config.stateDir, "snapshots"),
+    recordSample: (span, ms) => samples.record(span, ms, null),
+  });
+  await builds.recover();
+  scope.defer(() => builds.close());
+  return new TemplateService({ ledger, builds, uploads, newTemplateId, admitDisk });
+}
+
 function startLoops(
   scope: Scope,
   { clock, log, metrics, samples }: RuntimeDependencies,
@@ -148,13 +172,15 @@ interface Served {
   readonly version: string;
   readonly deps: RuntimeDependencies;
   readonly runtime: SandboxRuntime;
+  readonly templates: TemplateService;
 }
 
 async function listen(config: Config, served: Served, scope: Scope): Promise<FastifyInstance> {
-  const { deps, runtime, apiKey, version } = served;
+  const { deps, runtime, templates, apiKey, version } = served;
   const { clock, log, metrics } = deps;
   const app = buildServer({
     runtime,
+    templates,
     log,
     version,
     config: {

@@ -193,7 +193,7 @@ export class SandboxRuntime implements Runtime {
   }
 
   /** Reserves capacity and writes the sandbox down, both or neither, before anything is started for it. */
-  #admit(request: CreateSandboxRequest, { template, snapshot }: ResolvedTemplate): SandboxRecord {
+  #admit(request: CreateSandboxRequest, { template, snapshot, defaults }: ResolvedTemplate): SandboxRecord {
     const { ledger, budgets, clock, newSandboxId } = this.#deps;
     const id = newSandboxId();
     const { shape } = template;
@@ -207,7 +207,7 @@ export class SandboxRuntime implements Runtime {
         templateAlias: template.aliases[0] ?? null,
         snapshotId: snapshot.id,
         metadata: request.metadata,
-        envs: request.envs,
+        envs: { ...defaults.envs, ...request.envs },
         shape,
         allowInternetAccess: request.allowInternetAccess,
         startedAtMs,
