@@ -2,6 +2,8 @@
  * The route that takes the archive of a COPY step. Clients send no key with it: the link's token is what allows it.
  * The body goes to the disk as it comes, of exactly the announced length or not at all.
  */
+import type { IncomingMessage } from "node:http";
+import { Readable } from "node:stream";
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
@@ -30,17 +32,26 @@ export async function templateUploadRoutes(
       const { params, query, raw } = request;
       const length = raw.headers["content-length"];
       if (length === undefined) return sendError(reply, 411, "an upload needs a Content-Length");
-      const onIdle = () => raw.destroy(new Error("nothing came for a minute"));
-      raw.socket.setTimeout(idleTimeoutMs, onIdle);
       try {
-        await templates.receiveUpload(params.hash, query.token, raw, Number(length));
+        await templates.receiveUpload(params.hash, query.token, Readable.from(bodyOf(raw)), Number(length));
         return await reply.code(201).send();
       } finally {
-        raw.socket.setTimeout(0);
-        raw.socket.off("timeout", onIdle);
         // What is left of a refused upload is read and dropped, so that the client gets to read the answer.
         raw.resume();
       }
     },
   );
+}
+
+/** The bytes of a body; gives up a client that sends nothing for long. */
+async function* bodyOf(raw: IncomingMessage): AsyncGenerator<Uint8Array> {
+  const idle = setTimeout(() => raw.destroy(new Error("nothing came for a minute")), idleTimeoutMs);
+  try {
+    for await (const chunk of raw.iterator({ destroyOnReturn: false })) {
+      idle.refresh();
+      yield chunk;
+    }
+  } finally {
+    clearTimeout(idle);
+  }
 }

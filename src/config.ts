@@ -42,6 +42,7 @@ const schema = z.object({
     .nonnegative()
     .optional()
     .describe("free disk below which no new work starts, MiB; default 10 GiB or 10 % of the disk, whichever is less"),
+  templateMaxAgeDays: positive.optional().describe("rebuild templates that are older, days; default never"),
   maxTimeoutHours: positive.default(24).describe("longest time to live a client may ask for, hours"),
 });
 

@@ -34,6 +34,7 @@ import { Scope } from "./scope.ts";
 import { type GuestAssets, readGuestAssets } from "./template/assets.ts";
 import { ensureBaseTemplate } from "./template/base-template.ts";
 import { TemplateBuilds } from "./template/build.ts";
+import { rebuildStale } from "./template/stale-rebuild.ts";
 import { UploadCache } from "./template/upload-cache.ts";
 
 export interface Daemon extends AsyncDisposable {
@@ -45,6 +46,7 @@ export interface Daemon extends AsyncDisposable {
 const deadlineTickMs = 100;
 const metricsTickMs = 5_000;
 const flushTickMs = 1_000;
+const freshnessTickMs = 3_600_000;
 
 /** Opens the daemon and listens. @throws DomainError saying what to do, with everything undone. */
 export async function openDaemon(config: Config, version: string): Promise<Daemon> {
@@ -72,9 +74,10 @@ async function open(config: Config, version: string, scope: Scope): Promise<Daem
   await ensureTemplate(config, deps, assets);
   const runtime = new SandboxRuntime(deps);
   scope.defer(() => runtime.close());
-  const templates = await openTemplates(config, deps, assets, scope);
+  const { templates, builds } = await openTemplates(config, deps, assets, scope);
   await reconcile(deps, runtime, machinesFolder);
   startLoops(scope, deps, runtime);
+  keepTemplatesFresh(config, deps, builds, scope);
   const apiKey = await readOrCreateApiKey(config.stateDir);
   const app = await listen(config, { apiKey, version, deps, runtime, templates }, scope);
   const url = urlOf(app);
@@ -136,18 +139,41 @@ async function openTemplates(
   { ledger, driver, clock, log, samples, disk, budgets }: RuntimeDependencies,
   assets: GuestAssets,
   scope: Scope,
-): Promise<TemplateService> {
+): Promise<{ templates: TemplateService; builds: TemplateBuilds }> {
   const secret = getOrMakeSetting(ledger, "upload_secret", () => crypto.randomUUID() + crypto.randomUUID());
   const uploads = await UploadCache.open({ folder: join(config.cacheDir, "uploads"), secret, clock });
   const admitDisk = (work: string) => disk.admit(work);
   const builds = new TemplateBuilds({
     ...{ ledger, driver, clock, log, assets, budgets, uploads, admitDisk },
     snapshotsFolder: join(config.stateDir, "snapshots"),
+    markerPath: "/.e2b",
     recordSample: (span, ms) => samples.record(span, ms, null),
   });
   await builds.recover();
   scope.defer(() => builds.close());
-  return new TemplateService({ ledger, builds, uploads, newTemplateId, admitDisk });
+  return { templates: new TemplateService({ ledger, builds, uploads, newTemplateId, admitDisk }), builds };
+}
+
+/** Looks for stale templates now and then; those that cannot be rebuilt are tried again by the next daemon only. */
+function keepTemplatesFresh(
+  config: Config,
+  { ledger, clock, log, metrics }: RuntimeDependencies,
+  builds: TemplateBuilds,
+  scope: Scope,
+): void {
+  const maxAgeMs = config.templateMaxAgeDays === undefined ? undefined : config.templateMaxAgeDays * 86_400_000;
+  const deps = { ledger, log, builds, maxAgeMs, tried: new Set<string>() };
+  scope.use(
+    runEvery(
+      clock,
+      freshnessTickMs,
+      (signal) => rebuildStale(deps, signal),
+      (error) => {
+        metrics.backgroundErrors.inc({ loop: "stale_templates" });
+        log.error({ err: error, loop: "stale_templates" }, "background loop failed");
+      },
+    ),
+  );
 }
 
 function startLoops(

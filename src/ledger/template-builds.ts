@@ -196,6 +196,34 @@ export function listBuildJobs(ledger: Ledger, templateId: string): BuildJob[] {
     .map(toJob);
 }
 
+/** A build that can be made again, and that a tag points to. */
+export interface SourcedBuild {
+  readonly id: string;
+  readonly templateId: string;
+  readonly tags: readonly string[];
+  readonly parentBuildId: string;
+  readonly revision: string;
+  /** JSON, as it was published. */
+  readonly spec: string;
+  readonly vcpuCount: number | null;
+  readonly memoryMiB: number | null;
+  readonly createdAtMs: number;
+}
+
+/** Oldest first. */
+export function listSourcedBuilds(ledger: Ledger): SourcedBuild[] {
+  return ledger
+    .statement<Omit<SourcedBuild, "tags"> & { tags: string }>(
+      `select b.id, b.template_id as templateId, json_group_array(t.tag) as tags, b.parent_build_id as parentBuildId,
+              b.source_revision as revision, b.spec, b.vcpu_count as vcpuCount, b.memory_mib as memoryMiB,
+              b.created_at_ms as createdAtMs
+       from template_builds b join template_tags t on t.build_id = b.id
+       where b.spec is not null group by b.id order by b.created_at_ms, b.id`,
+    )
+    .all({})
+    .map((row) => ({ ...row, tags: fromJson(tagList, row.tags, `tags of build ${row.id}`) }));
+}
+
 function toJob(row: JobRow): BuildJob {
   const column = (name: string) => `template_build_jobs.${name} of ${row.id}`;
   return {

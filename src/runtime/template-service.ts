@@ -6,7 +6,6 @@ import type { Ledger } from "../ledger/open.ts";
 import {
   type BuildJob,
   type BuildLogEntry,
-  failBuildJob,
   findBuildJob,
   insertBuildJob,
   listBuildJobs,
@@ -61,13 +60,14 @@ export class TemplateService implements Templates {
   }
 
   async startBuild(templateId: string, buildId: string, request: StartBuild): Promise<void> {
-    const { ledger, builds } = this.#deps;
+    const { builds } = this.#deps;
     const job = this.#job(templateId, buildId);
     if (job.state !== "waiting") throw new DomainError("failed_precondition", "build is not in waiting state");
     if (request.fromImage !== undefined) {
       const message = `fromImage ('${request.fromImage}') is not supported by this daemon yet: build from a template, e.g. fromTemplate('${baseAlias}').`;
-      failBuildJob(ledger, buildId, { message, step: "base", logEntries: [] }, []);
-      throw new DomainError("unsupported", message, { option: "fromImage" });
+      const refusal = new DomainError("unsupported", message, { option: "fromImage" });
+      builds.refuse(job, refusal);
+      throw refusal;
     }
     const { from, startCommand, readyCommand } = request;
     if (!from) throw new DomainError("invalid_argument", "fromTemplate is required");

@@ -46,6 +46,8 @@ export interface TemplateBuildDependencies extends BuildMachineDependencies {
   /** Folder of all snapshots, in the state folder. */
   readonly snapshotsFolder: string;
   readonly uploads: UploadCache;
+  /** Where a guest has the facts of its template. */
+  readonly markerPath: string;
   /** @throws DomainError `disk_pressure` while there is not enough free disk for `work`. */
   readonly admitDisk: (work: string) => Promise<void>;
   readonly recordSample: (span: SpanName, durationMs: number) => void;
@@ -101,6 +103,11 @@ export class TemplateBuilds {
       return { job: started, spec, parent, start, reservation };
     });
     this.#run(plan);
+  }
+
+  /** Says of a build that waits why it will never start. */
+  refuse(job: BuildJob, error: unknown): void {
+    failBuildJob(this.#deps.ledger, job.id, { message: messageOf(error), step: "base", logEntries: [] }, []);
   }
 
   /** The log so far. */
@@ -223,7 +230,7 @@ export class TemplateBuilds {
     await agent.setup({
       defaultUser: user,
       defaultCwd: workdir,
-      files: [{ path: "/.e2b", content: facts, mode: 0o644 }],
+      files: [{ path: this.#deps.markerPath, content: facts, mode: 0o644 }],
     });
     await agent.sync();
   }

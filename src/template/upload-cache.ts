@@ -32,11 +32,12 @@ export interface UploadCacheOptions {
 export class UploadCache {
   readonly #options: UploadCacheOptions;
 
-  private constructor(options: UploadCacheOptions) {
+  /** Over a folder that is there and has no halves in it. */
+  constructor(options: UploadCacheOptions) {
     this.#options = options;
   }
 
-  /** Opens the cache and removes halves that an earlier daemon left. */
+  /** Makes the folder, or removes the halves that an earlier daemon left in it. */
   static async open(options: UploadCacheOptions): Promise<UploadCache> {
     await mkdir(options.folder, { recursive: true, mode: 0o700 });
     const halves = (await readdir(options.folder)).filter((name) => partial.test(name));
@@ -105,6 +106,9 @@ export class UploadCache {
       await rename(part, path);
     } catch (error) {
       await rm(part, { force: true });
+      if (error instanceof Error && "code" in error && error.code === "ENOSPC") {
+        throw new DomainError("disk_pressure", "no space is left for the upload", {}, { cause: error });
+      }
       throw new DomainError("invalid_argument", `the upload is incomplete: ${messageOf(error)}`, {}, { cause: error });
     }
   }

@@ -2,14 +2,14 @@
 import { mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { BuildError, type LogEntry, Template } from "e2b";
+import { BuildError, type BuildOptions, type LogEntry, Template, type TemplateClass } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { api, connection, Sandbox, skipReason } from "../support/sdk.ts";
 
 /** Removed at the end: a template keeps its snapshot. */
 const built: string[] = [];
 
-async function build(...[template, name, options]: Parameters<typeof Template.build>) {
+async function build(template: TemplateClass, name: string, options: Omit<BuildOptions, "alias"> = {}) {
   const info = await Template.build(template, name, { ...connection(), ...options });
   built.push(info.templateId);
   return info;
