@@ -5,6 +5,7 @@
 import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } from "fastify";
 import { validatorCompiler } from "fastify-type-provider-zod";
 import type { Runtime } from "../src/runtime/runtime.ts";
+import type { Templates } from "../src/runtime/templates.ts";
 import { type ApiKeyCheck, authenticate } from "./authentication.ts";
 import { handleClientError, handleError, sendError } from "./errors.ts";
 import { isKnownHost } from "./host-check.ts";
@@ -13,6 +14,9 @@ import { describeRoutes } from "./openapi.ts";
 import { planeConstraint, planeOfRequest, routesBelongTo } from "./plane-constraint.ts";
 import { sandboxListings } from "./sandbox-listings.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
+import { templateBuildRoutes } from "./template-builds.ts";
+import { templateUploadRoutes } from "./template-uploads.ts";
+import { templateRoutes } from "./templates.ts";
 import { unsupportedRoutes } from "./unsupported.ts";
 
 interface ServerConfig {
@@ -27,6 +31,7 @@ interface ServerConfig {
 
 export interface ServerDeps {
   readonly runtime: Runtime;
+  readonly templates: Templates;
   readonly config: ServerConfig;
   readonly log: FastifyBaseLogger;
   readonly metricsText: () => Promise<string>;
@@ -60,6 +65,11 @@ export function buildServer(deps: ServerDeps): FastifyInstance {
   app.setSerializerCompiler(() => JSON.stringify);
   checkEveryRequest(app, new Set(deps.config.hostNames));
   app.register(async (scope) => controlPlane(scope, deps));
+  app.register(async (scope) => {
+    // Apart: its bodies are neither small nor JSON, and its token is in the URL.
+    routesBelongTo(scope, "control");
+    await templateUploadRoutes(scope, deps);
+  });
   const { registerDataPlane } = deps;
   if (registerDataPlane) app.register(async (scope) => registerDataPlane(scope));
   return app;
@@ -84,7 +94,7 @@ function checkEveryRequest(app: FastifyInstance, hostNames: ReadonlySet<string>)
 }
 
 async function controlPlane(scope: FastifyInstance, deps: ServerDeps): Promise<void> {
-  const { runtime, config, metricsText } = deps;
+  const { runtime, templates, config, metricsText } = deps;
   routesBelongTo(scope, "control");
   acceptEmptyJson(scope);
   scope.addHook("onRequest", (request, _reply, next) => next(authenticate(request, config.isApiKey)));
@@ -92,6 +102,8 @@ async function controlPlane(scope: FastifyInstance, deps: ServerDeps): Promise<v
   await describeRoutes(scope, deps.version);
   await scope.register(sandboxListings, { runtime });
   await scope.register(sandboxRoutes, { runtime, maxTimeoutMs: config.maxTimeoutMs });
+  await scope.register(templateRoutes, { templates });
+  await scope.register(templateBuildRoutes, { templates });
   await scope.register(unsupportedRoutes);
   await scope.register(observabilityRoutes, { runtime, metricsText });
 }

@@ -7,8 +7,7 @@ import { DomainError } from "../src/errors.ts";
 
 const snapshots = "Snapshots of sandboxes";
 const logs = "Sandbox logs";
-const templates = "Building and managing templates";
-const tags = "Template tags";
+const oldBuilds = "Building templates the way before POST /v3/templates";
 const volumes = "Volumes";
 const secrets = "Secrets";
 const teams = "Teams";
@@ -25,19 +24,10 @@ const routes: readonly (readonly [methods: HTTPMethods | readonly HTTPMethods[],
   ["GET", "/snapshots", snapshots],
   ["GET", "/sandboxes/:sandboxID/logs", logs],
   ["GET", "/v2/sandboxes/:sandboxID/logs", logs],
-  ["POST", "/v3/templates", templates],
-  [["GET", "POST"], "/v2/templates", templates],
-  [["GET", "POST"], "/templates", templates],
-  [["GET", "POST", "DELETE", "PATCH"], "/templates/:templateID", templates],
-  ["PATCH", "/v2/templates/:templateID", templates],
-  ["GET", "/templates/:templateID/files/:hash", templates],
-  ["POST", "/templates/:templateID/builds/:buildID", templates],
-  ["POST", "/v2/templates/:templateID/builds/:buildID", templates],
-  ["GET", "/templates/:templateID/builds/:buildID/status", templates],
-  ["GET", "/templates/:templateID/builds/:buildID/logs", templates],
-  ["GET", "/templates/aliases/:alias", templates],
-  [["POST", "DELETE"], "/templates/tags", tags],
-  ["GET", "/templates/:templateID/tags", tags],
+  ["POST", "/v2/templates", oldBuilds],
+  ["POST", "/templates", oldBuilds],
+  ["POST", "/templates/:templateID", oldBuilds],
+  ["POST", "/templates/:templateID/builds/:buildID", oldBuilds],
   [["GET", "POST"], "/volumes", volumes],
   [["GET", "DELETE"], "/volumes/:volumeID", volumes],
   [["GET", "PATCH", "DELETE"], "/volumecontent/:volumeID/path", volumes],

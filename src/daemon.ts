@@ -30,10 +30,14 @@ import { LifecycleSamples } from "./runtime/lifecycle-samples.ts";
 import { reconcile } from "./runtime/restart-reconciliation.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "./runtime/sandbox-runtime.ts";
 import { SessionTerminator } from "./runtime/session-terminator.ts";
+import { TemplateService } from "./runtime/template-service.ts";
 import { WarmPool } from "./runtime/warm-pool.ts";
 import { Scope } from "./scope.ts";
 import { type GuestAssets, readGuestAssets } from "./template/assets.ts";
 import { ensureBaseTemplate } from "./template/base-template.ts";
+import { TemplateBuilds } from "./template/build.ts";
+import { rebuildStale } from "./template/stale-rebuild.ts";
+import { UploadCache } from "./template/upload-cache.ts";
 
 export interface Daemon extends AsyncDisposable {
   readonly url: string;
@@ -46,6 +50,7 @@ const metricsTickMs = 5_000;
 const heartbeatTickMs = 5_000;
 const flushTickMs = 1_000;
 const refillTickMs = 100;
+const freshnessTickMs = 3_600_000;
 
 /**
  * Opens the daemon and listens.
@@ -76,13 +81,15 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   const deps = wireRuntime(config, ledger, driver, log);
   const runtime = new SandboxRuntime(deps);
   scope.defer(() => runtime.close());
-  // Before a template is made, so that what an earlier attempt left is gone and running sandboxes end in time.
+  // Both before a template is made, so that what an earlier attempt left is gone and running sandboxes end in time.
+  const { templates, builds } = await openTemplates(config, deps, assets, scope);
   await reconcile(deps, runtime, machinesFolder);
   await ensureTemplate(deps, assets, stop);
   stop.throwIfAborted();
   const apiKey = await readOrCreateApiKey(config.stateDir);
-  const app = await listen(config, { apiKey, version, deps, runtime }, scope);
+  const app = await listen(config, { apiKey, version, deps, runtime, templates }, scope);
   startLoops(scope, deps, runtime);
+  keepTemplatesFresh(config, deps, builds, scope);
   const url = urlOf(app);
   await writeAddress(config.stateDir, url);
   log.info({ url, engine: driver.info }, "listening");
@@ -147,6 +154,48 @@ async function ensureTemplate(deps: RuntimeDependencies, assets: GuestAssets, st
   );
 }
 
+/** Builds that an earlier daemon left half done are cleared up here, before reconciliation looks for what nobody owns. */
+async function openTemplates(
+  config: Config,
+  { ledger, driver, clock, log, samples, disk, budgets, snapshotsFolder }: RuntimeDependencies,
+  assets: GuestAssets,
+  scope: Scope,
+): Promise<{ templates: TemplateService; builds: TemplateBuilds }> {
+  const secret = getOrMakeSetting(ledger, "upload_secret", () => crypto.randomUUID() + crypto.randomUUID());
+  const uploads = await UploadCache.open({ folder: join(config.cacheDir, "uploads"), secret, clock });
+  const admitDisk = (work: string) => disk.admit(work);
+  const builds = new TemplateBuilds({
+    ...{ ledger, driver, clock, log, assets, budgets, uploads, admitDisk, snapshotsFolder },
+    markerPath: "/.e2b",
+    recordSample: (span, ms) => samples.record(span, ms, null),
+  });
+  await builds.recover();
+  scope.defer(() => builds.close());
+  return { templates: new TemplateService({ ledger, builds, uploads, newTemplateId, admitDisk }), builds };
+}
+
+/** Looks for stale templates now and then; those that cannot be rebuilt are tried again by the next daemon only. */
+function keepTemplatesFresh(
+  config: Config,
+  { ledger, clock, log, metrics }: RuntimeDependencies,
+  builds: TemplateBuilds,
+  scope: Scope,
+): void {
+  const maxAgeMs = config.templateMaxAgeDays === undefined ? undefined : config.templateMaxAgeDays * 86_400_000;
+  const deps = { ledger, log, builds, maxAgeMs, tried: new Set<string>() };
+  scope.use(
+    runEvery(
+      clock,
+      freshnessTickMs,
+      (signal) => rebuildStale(deps, signal),
+      (error) => {
+        metrics.backgroundErrors.inc({ loop: "stale_templates" });
+        log.error({ err: error, loop: "stale_templates" }, "background loop failed");
+      },
+    ),
+  );
+}
+
 function startLoops(
   scope: Scope,
   { clock, log, metrics, samples, warmPool }: RuntimeDependencies,
@@ -172,13 +221,15 @@ interface Served {
   readonly version: string;
   readonly deps: RuntimeDependencies;
   readonly runtime: SandboxRuntime;
+  readonly templates: TemplateService;
 }
 
 async function listen(config: Config, served: Served, scope: Scope): Promise<FastifyInstance> {
-  const { deps, runtime, apiKey, version } = served;
+  const { deps, runtime, templates, apiKey, version } = served;
   const { clock, log, metrics } = deps;
   const app = buildServer({
     runtime,
+    templates,
     log,
     version,
     config: {

@@ -8,7 +8,7 @@ export interface PagePosition {
   readonly id: string;
 }
 
-const form = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z)__([a-z0-9]{1,64})(__asc)?$/;
+const form = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z)__([a-z0-9-]{1,64})(__asc)?$/;
 
 /** base64url of `<RFC 3339 time>__<id>`, with `__asc` when the listing goes up. */
 export function encodePageToken({ startedAtMs, id }: PagePosition, order: "asc" | "desc"): string {

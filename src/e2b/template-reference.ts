@@ -29,6 +29,13 @@ export function parseTemplateReference(text: string): TemplateReference {
   return { name: (names[0] === localTeam ? names.slice(-1) : names).join("/"), tag };
 }
 
+/** @throws DomainError `invalid_argument` when `text` can be no tag */
+export function parseTag(text: string): string {
+  const tag = text.trim().toLowerCase();
+  if (tagForm.test(tag) && !uuid.test(tag)) return tag;
+  throw new DomainError("invalid_argument", `Invalid tag: '${text.slice(0, 256)}'`);
+}
+
 function refusal(text: string, why: string): DomainError {
   return new DomainError("invalid_argument", `Invalid template reference: '${text.slice(0, 256)}': ${why}`);
 }

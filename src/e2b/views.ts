@@ -4,7 +4,7 @@ import type { SandboxRecord } from "../types.ts";
 import type { ListedSandbox, Sandbox, SandboxDetail, SandboxMetric } from "./schemas.ts";
 
 /** The version whose abilities the guest agent has: clients switch features by it (reference 2.7). */
-const envdVersion = "0.6.13";
+export const envdVersion = "0.6.13";
 /** Means nothing any more, but clients require one. */
 const clientID = "6532622b";
 

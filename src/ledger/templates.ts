@@ -4,6 +4,7 @@
  */
 import { DomainError } from "../errors.ts";
 import type { MachineShape } from "../types.ts";
+import { fromJson, textMap } from "./json-columns.ts";
 import type { Ledger } from "./open.ts";
 import { type SnapshotRecord, type SnapshotRow, toSnapshot } from "./snapshots.ts";
 
@@ -32,9 +33,28 @@ export interface TemplateTag {
   readonly assignedAtMs: number;
 }
 
+/** What the processes of a template's sandboxes start with, unless they or the sandbox say otherwise. */
+export interface TemplateDefaults {
+  readonly envs: Readonly<Record<string, string>>;
+  readonly user: string;
+  /** Empty: the user's home. */
+  readonly workdir: string;
+}
+
+/** What a build was made from: tells a stale one, and how to make it again. */
+export interface BuildSource {
+  /** Equal revisions, equal builds: a digest of the steps, their files and the parent's build. */
+  readonly revision: string;
+  readonly parentBuildId: string;
+  /** JSON. */
+  readonly spec: string;
+}
+
 export interface ResolvedTemplate {
+  /** With the shape of this very build. */
   readonly template: TemplateRecord;
   readonly buildId: string;
+  readonly defaults: TemplateDefaults;
   /** In whatever state it is: one that is quarantined is for the restore to refuse by name. */
   readonly snapshot: SnapshotRecord;
 }
@@ -50,6 +70,19 @@ interface TemplateRow {
   readonly spawn_count: number;
   readonly last_spawned_at_ms: number | null;
 }
+
+/** The columns of `template_builds` that its sandboxes need. */
+interface BuildRow {
+  readonly build_id: string;
+  readonly envs: string;
+  readonly default_user: string;
+  readonly workdir: string;
+  readonly vcpu_count: number | null;
+  readonly memory_mib: number | null;
+  readonly disk_mib: number | null;
+}
+
+const plainDefaults: TemplateDefaults = { envs: {}, user: "user", workdir: "" };
 
 /**
  * Adds a template that has no build yet.
@@ -90,9 +123,12 @@ export function publishBuild(
     readonly snapshotId: string;
     readonly shape: MachineShape;
     readonly tags: readonly string[];
+    /** Absent: no environment, the user `user`, at home. */
+    readonly defaults?: TemplateDefaults;
+    readonly source?: BuildSource;
   },
 ): TemplateRecord {
-  const { id, templateId, snapshotId, shape, tags } = build;
+  const { id, templateId, snapshotId, shape, tags, source, defaults = plainDefaults } = build;
   return ledger.writeDurably(() => {
     const nowMs = ledger.nowMs();
     const updated = ledger
@@ -104,10 +140,17 @@ export function publishBuild(
     if (updated.changes !== 1) throw unknownTemplate(templateId);
     const added = ledger
       .statement(
-        `insert into template_builds (id, template_id, snapshot_id, created_at_ms)
-         select :id, :templateId, id, :nowMs from snapshots where id = :snapshotId and state = 'ready'`,
+        `insert into template_builds (id, template_id, snapshot_id, created_at_ms, envs, default_user, workdir,
+                vcpu_count, memory_mib, disk_mib, source_revision, parent_build_id, spec)
+         select :id, :templateId, id, :nowMs, :envs, :user, :workdir,
+                :vcpuCount, :memoryMiB, :diskMiB, :revision, :parentBuildId, :spec
+         from snapshots where id = :snapshotId and state = 'ready'`,
       )
-      .run({ id, templateId, snapshotId, nowMs });
+      .run({
+        ...{ id, templateId, snapshotId, nowMs, ...shape },
+        ...{ envs: JSON.stringify(defaults.envs), user: defaults.user, workdir: defaults.workdir },
+        ...(source ?? { revision: null, parentBuildId: null, spec: null }),
+      });
     if (added.changes !== 1) throw new DomainError("invalid_state", `Snapshot ${snapshotId} is not ready`);
     const assign = ledger.statement(
       `insert into template_tags (template_id, tag, build_id, assigned_at_ms) values (:templateId, :tag, :id, :nowMs)
@@ -126,14 +169,23 @@ export function resolveTemplate(ledger: Ledger, name: string, tag: string = defa
   const template = findTemplate(ledger, name);
   if (!template) throw unknownTemplate(name);
   const current = ledger
-    .statement<SnapshotRow & { build_id: string }>(
-      `select s.*, t.build_id from template_tags t
+    .statement<SnapshotRow & BuildRow>(
+      `select s.*, t.build_id, b.envs, b.default_user, b.workdir, b.vcpu_count, b.memory_mib, b.disk_mib
+       from template_tags t
        join template_builds b on b.id = t.build_id join snapshots s on s.id = b.snapshot_id
        where t.template_id = :id and t.tag = :tag`,
     )
     .get({ id: template.id, tag });
   if (!current) throw new DomainError("not_found", `tag '${tag}' does not exist for template '${name}'`, { name, tag });
-  return { template, buildId: current.build_id, snapshot: toSnapshot(current) };
+  const { build_id: buildId, default_user: user, workdir } = current;
+  const envs = fromJson(textMap, current.envs, `template_builds.envs of ${buildId}`);
+  const shape = {
+    vcpuCount: current.vcpu_count ?? template.shape.vcpuCount,
+    memoryMiB: current.memory_mib ?? template.shape.memoryMiB,
+    diskMiB: current.disk_mib ?? template.shape.diskMiB,
+  };
+  const defaults = { envs, user, workdir };
+  return { template: { ...template, shape }, buildId, defaults, snapshot: toSnapshot(current) };
 }
 
 /** The template with this id, or else this alias. */

@@ -82,8 +82,7 @@ function setupFor(identity: SandboxIdentity, clock: Clock): GuestSetup {
     entropy: randomBytes(64),
     hostname: identity.sandboxId,
     envs: sandboxEnvironment(identity),
-    defaultUser: "user",
-    defaultCwd: "",
+    // Default user and working directory are those that the template set before its snapshot.
     files: [
       marker(".E2B_SANDBOX", "true"),
       marker(".E2B_SANDBOX_ID", identity.sandboxId),

@@ -92,7 +92,7 @@ export class SandboxCreation {
   /** Takes a warm machine's capacity, or reserves some, and writes the sandbox down: both or neither. */
   #admit(request: CreateSandboxRequest, resolved: ResolvedTemplate): Admitted {
     const { ledger, budgets, clock, newSandboxId, warmPool, metrics } = this.#deps;
-    const { template, snapshot } = resolved;
+    const { template, snapshot, defaults } = resolved;
     const { shape } = template;
     const id = newSandboxId();
     const startedMs = clock.monotonicMs();
@@ -109,7 +109,7 @@ export class SandboxCreation {
         templateAlias: template.aliases[0] ?? null,
         snapshotId: snapshot.id,
         metadata: request.metadata,
-        envs: request.envs,
+        envs: { ...defaults.envs, ...request.envs },
         shape,
         allowInternetAccess: request.allowInternetAccess,
         lifecycle: { ...request.lifecycle, timeoutMs: request.timeoutMs },

@@ -17,6 +17,9 @@ const paths = [
   "/v2/sandboxes/iaa1/connect",
   "/sandboxes/iaa1/timeout",
   "/sandboxes/iaa1/refreshes",
+  "/v3/templates",
+  "/v2/templates/t/builds/b",
+  "/templates/tags",
 ];
 const options = [
   "templateID",
@@ -34,6 +37,12 @@ const options = [
   "volumeMounts",
   "memory",
   "duration",
+  "name",
+  "tags",
+  "target",
+  "cpuCount",
+  "memoryMB",
+  "public",
 ];
 const almostBody = fc.oneof(
   fc.dictionary(fc.oneof(fc.constantFrom(...options), fc.string()), fc.jsonValue({ maxDepth: 3 })),
@@ -61,7 +70,7 @@ test("any bytes under any content type", async () => {
   const types = ["application/json", "application/json; charset=latin1", "text/plain", "x", "multipart/form-data"];
   const property = fc.asyncProperty(
     fc.constantFrom("POST", "PUT", "PATCH", "DELETE"),
-    fc.constantFrom(...paths, "/sandboxes/iaa1", "/nowhere"),
+    fc.constantFrom(...paths, "/sandboxes/iaa1", "/v2/templates/base", "/templates/t/files/x?token=1.2", "/nowhere"),
     fc.constantFrom(...types),
     fc.uint8Array(),
     async (method, url, type, bytes) => {
@@ -98,11 +107,45 @@ test("any query", async () => {
     fc.stringMatching(/^[\x21-\x7e]*$/),
   );
   const property = fc.asyncProperty(
-    fc.constantFrom("/v2/sandboxes", "/sandboxes", "/sandboxes/metrics", "/sandboxes/iaa1/metrics"),
+    fc.constantFrom(
+      "/v2/sandboxes",
+      "/sandboxes",
+      "/sandboxes/metrics",
+      "/sandboxes/iaa1/metrics",
+      "/v2/templates",
+      "/templates/base",
+      "/templates/basetemplate/builds/x/status",
+    ),
     query,
     async (path, text) => expectDocumented(await plane.call("GET", `${path}?${text}`)),
   );
   await fc.assert(property, { numRuns: 300 });
+  expect(plane.errors).toEqual([]);
+});
+
+test("any start of a build", async () => {
+  await using plane = openControlPlane();
+  const step = fc.record({
+    type: fc.constantFrom("RUN", "ENV", "WORKDIR", "USER", "COPY", "X"),
+    args: fc.array(fc.string(), { maxLength: 4 }),
+    filesHash: fc.option(fc.constantFrom("0".repeat(64), "x")),
+  });
+  const body = fc.record({
+    fromTemplate: fc.oneof(fc.constantFrom("base", "base:default", "x"), fc.string()),
+    fromImage: fc.option(fc.string(), { freq: 9 }),
+    steps: fc.array(step, { maxLength: 3 }),
+    startCmd: fc.option(fc.string()),
+  });
+  await fc.assert(
+    fc.asyncProperty(body, async (start) => {
+      const asked = await plane.call("POST", "/v3/templates", { name: "app" });
+      const { templateID, buildID } = asked.body as { templateID: string; buildID: string };
+      expectDocumented(await plane.call("POST", `/v2/templates/${templateID}/builds/${buildID}`, start));
+      await plane.fake.builds.finished(buildID);
+      expectDocumented(await plane.call("GET", `/templates/${templateID}/builds/${buildID}/status`));
+    }),
+    { numRuns: 100 },
+  );
   expect(plane.errors).toEqual([]);
 });
 
@@ -111,7 +154,11 @@ test("any id", async () => {
   const property = fc.asyncProperty(
     fc.constantFrom("GET", "DELETE"),
     fc.oneof(fc.string().map(encodeURIComponent), fc.stringMatching(/^[\x21-\x7e]*$/)),
-    async (method, id) => expectDocumented(await plane.call(method, `/sandboxes/${id}`)),
+    async (method, id) => {
+      for (const path of ["/sandboxes/", "/templates/", "/templates/aliases/"]) {
+        expectDocumented(await plane.call(method, `${path}${id}`));
+      }
+    },
   );
   await fc.assert(property, { numRuns: 200 });
   expect(plane.errors).toEqual([]);

@@ -4,6 +4,7 @@ import { pino } from "pino";
 import { buildServer, type ServerDeps } from "../../routes/server.ts";
 import { secretsEqual } from "../../src/e2b/access-token.ts";
 import { FakeRuntime } from "./fake-runtime.ts";
+import { type FakeTemplates, openFakeTemplates } from "./fake-templates.ts";
 
 export const apiKey = `e2b_${"0".repeat(40)}`;
 
@@ -18,6 +19,8 @@ export interface Answer {
 export interface ControlPlane extends AsyncDisposable {
   readonly app: FastifyInstance;
   readonly runtime: FakeRuntime;
+  /** Behind the template routes, unless the test brought its own. */
+  readonly fake: FakeTemplates;
   /** Parsed log lines of level error and above. */
   readonly errors: Record<string, unknown>[];
   /** One request with the API key, unless the headers say otherwise. */
@@ -26,10 +29,12 @@ export interface ControlPlane extends AsyncDisposable {
 
 export function openControlPlane(options: Partial<ServerDeps> = {}): ControlPlane {
   const runtime = new FakeRuntime();
+  const fake = openFakeTemplates();
   const errors: Record<string, unknown>[] = [];
   const log = pino({ level: "error" }, { write: (line: string) => errors.push(JSON.parse(line)) });
   const app = buildServer({
     runtime,
+    templates: fake.templates,
     config: { isApiKey: (candidate) => secretsEqual(candidate, apiKey), maxTimeoutMs: 24 * 3_600_000 },
     log,
     metricsText: async () => "firkin_sandboxes 0\n",
@@ -39,6 +44,7 @@ export function openControlPlane(options: Partial<ServerDeps> = {}): ControlPlan
   return {
     app,
     runtime,
+    fake,
     errors,
     call: async (method, url, body, headers = {}) => {
       const all = { "x-api-key": apiKey, ...headers };
@@ -52,6 +58,9 @@ export function openControlPlane(options: Partial<ServerDeps> = {}): ControlPlan
       const isJson = String(answered["content-type"]).startsWith("application/json");
       return { status, headers: answered, text, body: isJson && text !== "" ? JSON.parse(text) : undefined };
     },
-    [Symbol.asyncDispose]: () => app.close(),
+    async [Symbol.asyncDispose]() {
+      await app.close();
+      await fake[Symbol.asyncDispose]();
+    },
   };
 }

@@ -1,0 +1,250 @@
+/**
+ * Builds that clients asked for: waiting until their files are uploaded, building, then ready or failed. A build that
+ * succeeded is published in `templates.ts` in the transaction that makes its job ready.
+ */
+import { z } from "zod";
+import { DomainError } from "../errors.ts";
+import type { MachineRecord } from "../types.ts";
+import { fromJson, machineFromJson } from "./json-columns.ts";
+import type { Ledger } from "./open.ts";
+
+export type BuildState = "waiting" | "building" | "ready" | "error";
+export type BuildLogLevel = "debug" | "info" | "warn" | "error";
+
+export interface BuildLogEntry {
+  readonly atMs: number;
+  readonly level: BuildLogLevel;
+  readonly message: string;
+  /** `base`, the 1-based number of a step, or `finalize`. */
+  readonly step?: string | undefined;
+}
+
+/** Why a build failed, as clients see it. */
+export interface BuildFailure {
+  readonly message: string;
+  readonly step?: string | undefined;
+  /** The end of what the step that failed said. */
+  readonly logEntries: readonly BuildLogEntry[];
+}
+
+export interface BuildJob {
+  readonly id: string;
+  readonly templateId: string;
+  readonly state: BuildState;
+  readonly tags: readonly string[];
+  /** Null: as the template it is built from. */
+  readonly vcpuCount: number | null;
+  readonly memoryMiB: number | null;
+  readonly machine: MachineRecord | null;
+  readonly snapshotId: string | null;
+  readonly reservationId: string | null;
+  /** Never null when it failed. */
+  readonly reason: BuildFailure | null;
+  readonly createdAtMs: number;
+  readonly updatedAtMs: number;
+  readonly finishedAtMs: number | null;
+}
+
+export type NewBuildJob = Pick<BuildJob, "id" | "templateId" | "tags" | "vcpuCount" | "memoryMiB">;
+/** What a build owns while it is under way, so that a later daemon finds it. */
+export type BuildPossession = Partial<Pick<BuildJob, "machine" | "snapshotId" | "reservationId">>;
+
+interface JobRow {
+  readonly id: string;
+  readonly template_id: string;
+  readonly state: BuildState;
+  readonly tags: string;
+  readonly vcpu_count: number | null;
+  readonly memory_mib: number | null;
+  readonly machine: string | null;
+  readonly snapshot_id: string | null;
+  readonly reservation_id: string | null;
+  readonly reason: string | null;
+  readonly created_at_ms: number;
+  readonly updated_at_ms: number;
+  readonly finished_at_ms: number | null;
+}
+
+const tagList = z.array(z.string());
+const logEntries: z.ZodType<BuildLogEntry[]> = z.array(
+  z.object({
+    atMs: z.number(),
+    level: z.enum(["debug", "info", "warn", "error"]),
+    message: z.string(),
+    step: z.string().optional(),
+  }),
+);
+const failure: z.ZodType<BuildFailure> = z.object({
+  message: z.string(),
+  step: z.string().optional(),
+  logEntries,
+});
+
+/** All but the log, which only its readers need. */
+const columns = `id, template_id, state, tags, vcpu_count, memory_mib, machine, snapshot_id, reservation_id, reason,
+  created_at_ms, updated_at_ms, finished_at_ms`;
+/** A client that does not start a build within a day has forgotten it. */
+const longestWaitMs = 24 * 3_600_000;
+
+/** Adds a build in state `waiting`, and forgets those of clients that never came back. */
+export function insertBuildJob(ledger: Ledger, job: NewBuildJob): BuildJob {
+  const { id, templateId, tags, vcpuCount, memoryMiB } = job;
+  return ledger.write(() => {
+    const nowMs = ledger.nowMs();
+    ledger
+      .statement("delete from template_build_jobs where state = 'waiting' and created_at_ms < :before")
+      .run({ before: nowMs - longestWaitMs });
+    ledger
+      .statement(
+        `insert into template_build_jobs
+           (id, template_id, state, tags, vcpu_count, memory_mib, created_at_ms, updated_at_ms)
+         values (:id, :templateId, 'waiting', :tags, :vcpuCount, :memoryMiB, :nowMs, :nowMs)`,
+      )
+      .run({ id, templateId, tags: JSON.stringify(tags), vcpuCount, memoryMiB, nowMs });
+    return mustFind(ledger, id);
+  });
+}
+
+/** @throws failed_precondition, in E2B's words, when it is not waiting any more. */
+export function startBuildJob(ledger: Ledger, id: string): BuildJob {
+  return ledger.write(() => {
+    const { changes } = ledger
+      .statement(
+        "update template_build_jobs set state = 'building', updated_at_ms = :nowMs where id = :id and state = 'waiting'",
+      )
+      .run({ id, nowMs: ledger.nowMs() });
+    if (changes !== 1) throw new DomainError("failed_precondition", "build is not in waiting state", { id });
+    return mustFind(ledger, id);
+  });
+}
+
+/** Writes down what a build that is under way owns now. What is not named stays. */
+export function noteBuildPossession(ledger: Ledger, id: string, owned: BuildPossession): void {
+  const { machine, snapshotId, reservationId } = owned;
+  ledger.write(() => {
+    ledger
+      .statement(
+        `update template_build_jobs set machine = coalesce(:machine, machine),
+                snapshot_id = coalesce(:snapshotId, snapshot_id),
+                reservation_id = coalesce(:reservationId, reservation_id), updated_at_ms = :nowMs
+         where id = :id and state = 'building'`,
+      )
+      .run({
+        id,
+        machine: machine ? JSON.stringify(machine) : null,
+        snapshotId: snapshotId ?? null,
+        reservationId: reservationId ?? null,
+        nowMs: ledger.nowMs(),
+      });
+  });
+}
+
+/** Ends a build well. In one transaction with `publishBuild`. @throws invalid_state when it is not building. */
+export function finishBuildJob(ledger: Ledger, id: string, log: readonly BuildLogEntry[]): void {
+  ledger.write(() => {
+    const { changes } = ledger
+      .statement(
+        `update template_build_jobs set state = 'ready', log = :log, updated_at_ms = :nowMs, finished_at_ms = :nowMs
+         where id = :id and state = 'building'`,
+      )
+      .run({ id, log: JSON.stringify(log), nowMs: ledger.nowMs() });
+    if (changes !== 1) throw new DomainError("invalid_state", `build ${id} is not under way`, { id });
+  });
+}
+
+/** Ends a build that waits or is under way; one that has ended already stays as it is. */
+export function failBuildJob(ledger: Ledger, id: string, reason: BuildFailure, log: readonly BuildLogEntry[]): void {
+  ledger.writeDurably(() => {
+    ledger
+      .statement(
+        `update template_build_jobs set state = 'error', reason = :reason, log = :log, updated_at_ms = :nowMs,
+                finished_at_ms = :nowMs
+         where id = :id and state in ('waiting', 'building')`,
+      )
+      .run({ id, reason: JSON.stringify(reason), log: JSON.stringify(log), nowMs: ledger.nowMs() });
+  });
+}
+
+export function findBuildJob(ledger: Ledger, id: string): BuildJob | undefined {
+  const row = ledger.statement<JobRow>(`select ${columns} from template_build_jobs where id = :id`).get({ id });
+  return row && toJob(row);
+}
+
+/** The log of a build that has ended; empty while it has not. */
+export function readBuildLog(ledger: Ledger, id: string): BuildLogEntry[] {
+  const row = ledger
+    .statement<{ log: string | null }>("select log from template_build_jobs where id = :id")
+    .get({ id });
+  return row?.log ? fromJson(logEntries, row.log, `template_build_jobs.log of ${id}`) : [];
+}
+
+/** Those that are under way, oldest first. */
+export function listBuildingJobs(ledger: Ledger): BuildJob[] {
+  return ledger
+    .statement<JobRow>(`select ${columns} from template_build_jobs where state = 'building' order by created_at_ms, id`)
+    .all({})
+    .map(toJob);
+}
+
+/** Those of one template, newest first. */
+export function listBuildJobs(ledger: Ledger, templateId: string): BuildJob[] {
+  return ledger
+    .statement<JobRow>(
+      `select ${columns} from template_build_jobs where template_id = :templateId order by created_at_ms desc, id desc`,
+    )
+    .all({ templateId })
+    .map(toJob);
+}
+
+/** A build that can be made again, and that a tag points to. */
+export interface SourcedBuild {
+  readonly id: string;
+  readonly templateId: string;
+  readonly tags: readonly string[];
+  readonly parentBuildId: string;
+  readonly revision: string;
+  /** JSON, as it was published. */
+  readonly spec: string;
+  readonly vcpuCount: number | null;
+  readonly memoryMiB: number | null;
+  readonly createdAtMs: number;
+}
+
+/** Oldest first. */
+export function listSourcedBuilds(ledger: Ledger): SourcedBuild[] {
+  return ledger
+    .statement<Omit<SourcedBuild, "tags"> & { tags: string }>(
+      `select b.id, b.template_id as templateId, json_group_array(t.tag) as tags, b.parent_build_id as parentBuildId,
+              b.source_revision as revision, b.spec, b.vcpu_count as vcpuCount, b.memory_mib as memoryMiB,
+              b.created_at_ms as createdAtMs
+       from template_builds b join template_tags t on t.build_id = b.id
+       where b.spec is not null group by b.id order by b.created_at_ms, b.id`,
+    )
+    .all({})
+    .map((row) => ({ ...row, tags: fromJson(tagList, row.tags, `tags of build ${row.id}`) }));
+}
+
+function toJob(row: JobRow): BuildJob {
+  const column = (name: string) => `template_build_jobs.${name} of ${row.id}`;
+  return {
+    id: row.id,
+    templateId: row.template_id,
+    state: row.state,
+    tags: fromJson(tagList, row.tags, column("tags")),
+    vcpuCount: row.vcpu_count,
+    memoryMiB: row.memory_mib,
+    machine: machineFromJson(row.machine, column("machine")),
+    snapshotId: row.snapshot_id,
+    reservationId: row.reservation_id,
+    reason: row.reason === null ? null : fromJson(failure, row.reason, column("reason")),
+    createdAtMs: row.created_at_ms,
+    updatedAtMs: row.updated_at_ms,
+    finishedAtMs: row.finished_at_ms,
+  };
+}
+
+function mustFind(ledger: Ledger, id: string): BuildJob {
+  const job = findBuildJob(ledger, id);
+  if (!job) throw new DomainError("not_found", `there is no build ${id}`, { id });
+  return job;
+}

@@ -1,0 +1,93 @@
+/**
+ * The log of one build: only ever appended to, because clients page through it by counting entries. Bounded: what a
+ * command says after it is full is left out, and the last entries are kept aside, for they say why a step failed.
+ */
+import type { Clock } from "../clock.ts";
+import type { BuildLogEntry, BuildLogLevel } from "../ledger/template-builds.ts";
+
+const maxEntries = 10_000;
+const maxBytes = 1024 * 1024;
+const maxLineBytes = 8 * 1024;
+const tailEntries = 50;
+
+export class BuildLog {
+  readonly #clock: Clock;
+  readonly #entries: BuildLogEntry[] = [];
+  /** The newest of the step under way, in or out of `#entries`. */
+  #tail: BuildLogEntry[] = [];
+  #bytes = 0;
+  #full = false;
+  #step: string | undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  get entries(): readonly BuildLogEntry[] {
+    return this.#entries;
+  }
+
+  /** The end of what the step under way said. */
+  get tail(): readonly BuildLogEntry[] {
+    return this.#tail;
+  }
+
+  /** `base`, the 1-based number of a step, or `finalize`. */
+  get step(): string | undefined {
+    return this.#step;
+  }
+
+  beginStep(step: string): void {
+    this.#step = step;
+    this.#tail = [];
+  }
+
+  add(level: BuildLogLevel, message: string): void {
+    const text = message.length > maxLineBytes ? `${message.slice(0, maxLineBytes)}…` : message;
+    const entry: BuildLogEntry = {
+      atMs: this.#clock.nowMs(),
+      level,
+      message: text,
+      ...(this.#step !== undefined && { step: this.#step }),
+    };
+    this.#tail.push(entry);
+    if (this.#tail.length > tailEntries) this.#tail.shift();
+    if (this.#full) return;
+    this.#bytes += text.length;
+    this.#full = this.#entries.length + 1 >= maxEntries || this.#bytes > maxBytes;
+    this.#entries.push(
+      this.#full ? { ...entry, level: "warn", message: "the log is full; the rest is left out" } : entry,
+    );
+  }
+}
+
+/** Cuts a stream of output into lines for a log. Control characters but tabs are dropped; a long line is cut. */
+export class LineSplitter {
+  readonly #onLine: (line: string) => void;
+  readonly #decoder = new TextDecoder();
+  #rest = "";
+
+  constructor(onLine: (line: string) => void) {
+    this.#onLine = onLine;
+  }
+
+  push(bytes: Uint8Array): void {
+    const lines = (this.#rest + this.#decoder.decode(bytes, { stream: true })).split(/\r?\n/);
+    this.#rest = lines.pop() ?? "";
+    for (const line of lines) this.#emit(line);
+    if (this.#rest.length > maxLineBytes) this.end();
+  }
+
+  /** What is left is a line too. */
+  end(): void {
+    if (this.#rest !== "") this.#emit(this.#rest);
+    this.#rest = "";
+  }
+
+  #emit(line: string): void {
+    // A progress bar draws over itself: only its last state counts.
+    const visible = line.slice(line.lastIndexOf("\r") + 1);
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: exactly those are to go
+    this.#onLine(visible.replaceAll(/\u001b\[[0-9;?]*[A-Za-z]|[\u0000-\u0008\u000b-\u001f\u007f]/g, ""));
+  }
+}

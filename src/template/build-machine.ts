@@ -1,0 +1,98 @@
+/**
+ * The machine a build works in: restored from the parent's snapshot, or, when it is to be of another shape, booted from
+ * the base disk. Only `base` can be booted anew: all there is to it is that disk.
+ */
+import { randomBytes, randomUUID } from "node:crypto";
+import type { Clock } from "../clock.ts";
+import { DomainError } from "../errors.ts";
+import type { GuestAgent } from "../guest/agent.ts";
+import { connectGuestAgent } from "../guest/link.ts";
+import type { ResolvedTemplate } from "../ledger/templates.ts";
+import type { Logger } from "../log.ts";
+import type { Vm, VmDriver } from "../machine/driver.ts";
+import { readSnapshot } from "../machine/snapshot-files.ts";
+import type { MachineShape } from "../types.ts";
+import type { GuestAssets } from "./assets.ts";
+import { warmUp } from "./warm-up.ts";
+
+const linkDeadlineMs = 15_000;
+/** Under TCG the agent answers some ten seconds after the kernel's first line. */
+const bootDeadlineMs = 120_000;
+export const baseAlias = "base";
+
+export interface BuildMachineDependencies {
+  readonly driver: VmDriver;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly assets: GuestAssets;
+}
+
+/** Where a build begins: `boot` when the parent's snapshot has another shape. */
+export type BuildStart =
+  | { readonly kind: "restore"; readonly snapshotFolder: string; readonly shape: MachineShape }
+  | { readonly kind: "boot"; readonly shape: MachineShape };
+
+/**
+ * Pure. What a build asks for, against what its parent is.
+ * @throws DomainError `unsupported` naming the option when only a boot could give it, and the parent cannot be booted
+ */
+export function decideStart(
+  { template, snapshot }: ResolvedTemplate,
+  asked: { readonly vcpuCount: number | null; readonly memoryMiB: number | null },
+): BuildStart {
+  const shape = {
+    vcpuCount: asked.vcpuCount ?? template.shape.vcpuCount,
+    memoryMiB: asked.memoryMiB ?? template.shape.memoryMiB,
+    diskMiB: template.shape.diskMiB,
+  };
+  const changed = [
+    shape.vcpuCount === template.shape.vcpuCount ? "" : `cpuCount ${shape.vcpuCount}`,
+    shape.memoryMiB === template.shape.memoryMiB ? "" : `memoryMB ${shape.memoryMiB}`,
+  ].filter((text) => text !== "");
+  if (changed.length === 0) return { kind: "restore", snapshotFolder: snapshot.folder, shape };
+  if (template.aliases.includes(baseAlias)) return { kind: "boot", shape };
+  const name = template.aliases[0] ?? template.id;
+  throw new DomainError(
+    "unsupported",
+    `${changed.join(" and ")} is not supported when building from '${name}': a template's memory snapshot keeps its ` +
+      `shape (cpuCount ${template.shape.vcpuCount}, memoryMB ${template.shape.memoryMiB}). Leave the option out, or build from '${baseAlias}'.`,
+  );
+}
+
+/** A machine for a build, not yet connected to. It is the caller's to terminate. */
+export async function startBuildMachine(
+  { driver, assets }: BuildMachineDependencies,
+  start: BuildStart,
+  signal: AbortSignal,
+): Promise<Vm> {
+  const sessionId = randomUUID().replaceAll("-", "");
+  if (start.kind === "boot") return driver.boot({ sessionId, shape: start.shape, ...assets }, signal);
+  const manifest = await readSnapshot(start.snapshotFolder);
+  return driver.restore({ sessionId, snapshotFolder: start.snapshotFolder, manifest }, signal);
+}
+
+/** Connects to the guest and gives it clock, entropy and the identity of a build. */
+export async function openBuildAgent(
+  { clock, log }: BuildMachineDependencies,
+  vm: Vm,
+  start: BuildStart,
+  templateId: string,
+  signal: AbortSignal,
+): Promise<GuestAgent> {
+  const deadlineMs = start.kind === "boot" ? bootDeadlineMs : linkDeadlineMs;
+  const agent = await connectGuestAgent(await vm.openGuestLink(signal), { deadlineMs, log, signal });
+  try {
+    await agent.setup({
+      timeNs: BigInt(clock.nowMs()) * 1_000_000n,
+      entropy: randomBytes(64),
+      hostname: "build",
+      envs: { E2B_SANDBOX: "false", E2B_TEMPLATE_ID: templateId },
+      defaultUser: "user",
+    });
+    if (start.kind === "boot") await warmUp(agent);
+    return agent;
+  } catch (error) {
+    agent.close();
+    throw error;
+  }
+}

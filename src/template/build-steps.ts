@@ -1,0 +1,104 @@
+/** The steps of a build, one after the other in one guest. Each gives the context of those after it. */
+import { posix } from "node:path";
+import { DomainError, messageOf } from "../errors.ts";
+import { type BuildStep, describeStep } from "./build-spec.ts";
+import { absoluteWorkdir, copyFiles } from "./copy-step.ts";
+import { type BuildContext, type GuestBuild, runClientCommand, runScript } from "./guest-command.ts";
+
+/** Where the archive of a COPY step is on this host. @throws DomainError when it was not uploaded */
+export type ArchiveOf = (filesHash: string) => string;
+
+/** Runs every step. @throws DomainError `failed_precondition` of the first that fails; `build.log.step` names it */
+export async function runSteps(
+  build: GuestBuild,
+  steps: readonly BuildStep[],
+  start: BuildContext,
+  archiveOf: ArchiveOf,
+): Promise<BuildContext> {
+  let context = start;
+  for (const [index, step] of steps.entries()) {
+    build.signal.throwIfAborted();
+    build.log.beginStep(String(index + 1));
+    build.log.add("info", `[${index + 1}/${steps.length}] ${describeStep(step)}`);
+    context = await runStep(build, step, context, archiveOf);
+  }
+  return context;
+}
+
+async function runStep(
+  build: GuestBuild,
+  step: BuildStep,
+  context: BuildContext,
+  archiveOf: ArchiveOf,
+): Promise<BuildContext> {
+  switch (step.type) {
+    case "RUN":
+      await runClientCommand(build, step.command, step.user === "" ? context : { ...context, user: step.user });
+      return context;
+    case "ENV":
+      return { ...context, envs: { ...context.envs, ...(await expandAll(build, step.pairs, context)) } };
+    case "WORKDIR":
+      return { ...context, workdir: await makeWorkdir(build, step.path, context) };
+    case "USER":
+      return { ...context, user: await makeUser(build, step.name) };
+    case "COPY":
+      await copyFiles(build, step, context, archiveOf(step.filesHash));
+      return context;
+    default:
+      return step satisfies never;
+  }
+}
+
+/** As Docker: every value sees the environment from before the step. */
+async function expandAll(
+  build: GuestBuild,
+  pairs: readonly (readonly [string, string])[],
+  context: BuildContext,
+): Promise<Record<string, string>> {
+  const expanded: Record<string, string> = {};
+  for (const [name, value] of pairs) {
+    expanded[name] = value.includes("$") ? await expand(build, name, value, context) : value;
+  }
+  return expanded;
+}
+
+/** The guest's shell expands variables; what would run a command stays text. */
+async function expand(build: GuestBuild, name: string, value: string, context: BuildContext): Promise<string> {
+  const quoted = value.replaceAll(/[\\"`]|\$(?=\()/g, "\\$&");
+  try {
+    return await runScript(build, `printf %s "${quoted}"`, [], context);
+  } catch (error) {
+    build.signal.throwIfAborted();
+    throw new DomainError("failed_precondition", `failed to expand ${name}: ${messageOf(error)}`, {}, { cause: error });
+  }
+}
+
+const makeDirectory = 'mkdir --parents -- "$1" && chown -- "$2": "$1"';
+
+async function makeWorkdir(build: GuestBuild, path: string, context: BuildContext): Promise<string> {
+  try {
+    const absolute = posix.resolve(await absoluteWorkdir(build, context), path);
+    await runScript(build, makeDirectory, [absolute, context.user]);
+    return absolute;
+  } catch (error) {
+    build.signal.throwIfAborted();
+    throw new DomainError("failed_precondition", `failed to make '${path}': ${messageOf(error)}`, {}, { cause: error });
+  }
+}
+
+const ensureUser = 'getent passwd -- "$1" >/dev/null || useradd --create-home --shell /bin/bash -- "$1"';
+
+async function makeUser(build: GuestBuild, name: string): Promise<string> {
+  try {
+    await runScript(build, ensureUser, [name]);
+    return name;
+  } catch (error) {
+    build.signal.throwIfAborted();
+    throw new DomainError(
+      "failed_precondition",
+      `failed to make user '${name}': ${messageOf(error)}`,
+      {},
+      { cause: error },
+    );
+  }
+}

@@ -1,0 +1,304 @@
+/**
+ * Template builds: from a restored base session run the client's steps, snapshot, publish. The old build serves until
+ * the new one is published; a build that fails, is cancelled or whose daemon dies leaves nothing but its reason.
+ */
+import { createHash, randomUUID } from "node:crypto";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { DomainError, isDomainError, messageOf } from "../errors.ts";
+import { type CapacityBudgets, type Reservation, release, reserve } from "../ledger/capacity.ts";
+import type { Ledger } from "../ledger/open.ts";
+import { deleteSnapshot, markSnapshotReady, refuseUnreadySnapshot, registerSnapshot } from "../ledger/snapshots.ts";
+import {
+  type BuildFailure,
+  type BuildJob,
+  type BuildLogEntry,
+  failBuildJob,
+  finishBuildJob,
+  listBuildingJobs,
+  noteBuildPossession,
+  readBuildLog,
+  startBuildJob,
+} from "../ledger/template-builds.ts";
+import { strikeUnneededSnapshots } from "../ledger/template-upkeep.ts";
+import { publishBuild, type ResolvedTemplate, resolveTemplate } from "../ledger/templates.ts";
+import type { SnapshotManifest, Vm } from "../machine/driver.ts";
+import { removeSnapshot } from "../machine/snapshot-files.ts";
+import { Scope } from "../scope.ts";
+import type { SpanName } from "../types.ts";
+import { BuildLog } from "./build-log.ts";
+import {
+  type BuildMachineDependencies,
+  type BuildStart,
+  decideStart,
+  openBuildAgent,
+  startBuildMachine,
+} from "./build-machine.ts";
+import { type BuildSpec, sourceRevision } from "./build-spec.ts";
+import { runSteps } from "./build-steps.ts";
+import type { BuildContext, GuestBuild } from "./guest-command.ts";
+import { startAndWait } from "./start-command.ts";
+import type { UploadCache } from "./upload-cache.ts";
+
+export interface TemplateBuildDependencies extends BuildMachineDependencies {
+  readonly ledger: Ledger;
+  readonly budgets: CapacityBudgets;
+  /** Folder of all snapshots, in the state folder. */
+  readonly snapshotsFolder: string;
+  readonly uploads: UploadCache;
+  /** Where a guest has the facts of its template. */
+  readonly markerPath: string;
+  /** @throws DomainError `disk_pressure` while there is not enough free disk for `work`. */
+  readonly admitDisk: (work: string) => Promise<void>;
+  readonly recordSample: (span: SpanName, durationMs: number) => void;
+}
+
+/** One build under way. */
+interface RunningBuild {
+  readonly parentSnapshotId: string;
+  readonly log: BuildLog;
+  readonly cancel: AbortController;
+  readonly done: Promise<void>;
+}
+
+interface BuildPlan {
+  readonly job: BuildJob;
+  readonly spec: BuildSpec;
+  readonly parent: ResolvedTemplate;
+  readonly start: BuildStart;
+  readonly reservation: Reservation;
+}
+
+const stopped = "the build was cancelled: the daemon stopped";
+const firstRetryMs = 250;
+const longestRetryMs = 30_000;
+
+export class TemplateBuilds {
+  readonly #deps: TemplateBuildDependencies;
+  readonly #running = new Map<string, RunningBuild>();
+  readonly #closing = new AbortController();
+
+  constructor(deps: TemplateBuildDependencies) {
+    this.#deps = deps;
+  }
+
+  /**
+   * Starts a build that waits, in the background. What the client can know at once is refused here.
+   * @throws failed_precondition (not waiting, files not uploaded), not_found (parent), unsupported (shape),
+   *   capacity_exhausted, disk_pressure, not_ready (the daemon stops)
+   */
+  async start(job: BuildJob, spec: BuildSpec): Promise<void> {
+    const { ledger, budgets, uploads, admitDisk } = this.#deps;
+    if (job.state !== "waiting") throw new DomainError("failed_precondition", "build is not in waiting state");
+    for (const step of spec.steps) if (step.type === "COPY") await uploads.mustHave(step.filesHash, step.source);
+    await admitDisk("build a template");
+    if (this.#closing.signal.aborted) throw new DomainError("not_ready", "The daemon is stopping");
+    const parent = resolveTemplate(ledger, spec.from.name, spec.from.tag);
+    refuseUnreadySnapshot(ledger, parent.snapshot.id);
+    const start = decideStart(parent, job);
+    const plan = ledger.write(() => {
+      const started = startBuildJob(ledger, job.id);
+      const reservation = reserve(ledger, { kind: "active", shape: start.shape, budgets });
+      noteBuildPossession(ledger, job.id, { reservationId: reservation.id });
+      return { job: started, spec, parent, start, reservation };
+    });
+    this.#run(plan);
+  }
+
+  /** Says of a build that waits why it will never start. */
+  refuse(job: BuildJob, error: unknown): void {
+    failBuildJob(this.#deps.ledger, job.id, { message: messageOf(error), step: "base", logEntries: [] }, []);
+  }
+
+  /** The log so far. */
+  log(buildId: string): readonly BuildLogEntry[] {
+    return this.#running.get(buildId)?.log.entries ?? readBuildLog(this.#deps.ledger, buildId);
+  }
+
+  /** Resolves when the build, if it is under way here, has come to its end. */
+  async finished(buildId: string): Promise<void> {
+    await this.#running.get(buildId)?.done;
+  }
+
+  /**
+   * Clears up after builds that were under way when an earlier daemon died: machine, snapshot, reservation. Call it
+   * before anything is served, and before folders without an owner are removed.
+   */
+  async recover(): Promise<void> {
+    const { ledger, driver, log } = this.#deps;
+    for (const job of listBuildingJobs(ledger)) {
+      log.warn({ templateID: job.templateId, buildID: job.id }, "a build was under way when the daemon died");
+      if (job.machine) await driver.discard(job.machine);
+      if (job.snapshotId) await this.#dropSnapshot(job.snapshotId);
+      const reason = "the build was interrupted: the daemon died. Start it again.";
+      ledger.writeDurably(() => {
+        failBuildJob(ledger, job.id, { message: reason, logEntries: [] }, []);
+        if (job.reservationId) release(ledger, job.reservationId);
+      });
+    }
+    await this.collect();
+  }
+
+  /** Removes the snapshots of templates that nothing needs any more. */
+  async collect(): Promise<void> {
+    const { ledger, log } = this.#deps;
+    const parents = new Set([...this.#running.values()].map(({ parentSnapshotId }) => parentSnapshotId));
+    for (const { id, folder, logicalId } of strikeUnneededSnapshots(ledger, parents)) {
+      log.info({ snapshotID: id, templateID: logicalId }, "removing a template's snapshot that nothing needs");
+      await removeSnapshot(folder);
+    }
+  }
+
+  /** Cancels every build and waits until nothing of them is left. */
+  async close(): Promise<void> {
+    this.#closing.abort();
+    for (const { cancel } of this.#running.values()) cancel.abort(new DomainError("cancelled", stopped));
+    await Promise.all([...this.#running.values()].map(({ done }) => done));
+  }
+
+  #run(plan: BuildPlan): void {
+    const { log: logger, clock } = this.#deps;
+    const { job } = plan;
+    const log = new BuildLog(clock);
+    const cancel = new AbortController();
+    const done = this.#build(plan, log, cancel.signal)
+      .catch((error) => logger.error({ err: error, buildID: job.id }, "a build could not be ended"))
+      .finally(() => this.#running.delete(job.id));
+    this.#running.set(job.id, { parentSnapshotId: plan.parent.snapshot.id, log, cancel, done });
+  }
+
+  async #build(plan: BuildPlan, log: BuildLog, signal: AbortSignal): Promise<void> {
+    const { ledger, clock, log: logger, recordSample } = this.#deps;
+    const { job } = plan;
+    const context = { templateID: job.templateId, buildID: job.id };
+    const startedMs = clock.monotonicMs();
+    const snapshotId = randomUUID();
+    logger.info(context, "build started");
+    try {
+      const { manifest, defaults } = await this.#makeSnapshot(plan, snapshotId, log, signal);
+      log.add("info", "build finished");
+      this.#publish(plan, snapshotId, manifest, defaults, log);
+      recordSample("cold_template_build", clock.monotonicMs() - startedMs);
+      logger.info({ ...context, ms: clock.monotonicMs() - startedMs }, "build ready");
+      await this.collect();
+    } catch (error) {
+      await this.#dropSnapshot(snapshotId);
+      const reason = describeFailure(signal.aborted ? signal.reason : error, log);
+      log.add("error", reason.message);
+      failBuildJob(ledger, job.id, reason, log.entries);
+      logger.warn({ ...context, err: error, step: reason.step }, "build failed");
+    }
+  }
+
+  /** Everything that needs the machine; when it returns or throws the machine is gone and its capacity given back. */
+  async #makeSnapshot(plan: BuildPlan, snapshotId: string, log: BuildLog, signal: AbortSignal) {
+    const { ledger, clock, recordSample, snapshotsFolder, uploads } = this.#deps;
+    const { job, spec, parent, start, reservation } = plan;
+    await using scope = new Scope();
+    const machine: { vm?: Vm } = {};
+    scope.defer(() => this.#endMachine(machine.vm, reservation.id));
+    log.beginStep("base");
+    log.add("info", `FROM ${[spec.from.name, spec.from.tag].filter((text) => text !== undefined).join(":")}`);
+    const vm = await startBuildMachine(this.#deps, start, signal);
+    machine.vm = vm;
+    noteBuildPossession(ledger, job.id, { machine: vm.record });
+    const agent = await openBuildAgent(this.#deps, vm, start, job.templateId, signal);
+    scope.defer(() => agent.close());
+    // A link that is closed ends every operation on it at once.
+    signal.addEventListener("abort", () => agent.close(), { once: true });
+    const build: GuestBuild = { agent, log, signal };
+    const context = await runSteps(build, spec.steps, parent.defaults, (hash) => uploads.pathOf(hash));
+    log.beginStep("finalize");
+    await startAndWait(build, spec, context, clock);
+    await this.#prepareSnapshot(build, job, context);
+    const folder = join(snapshotsFolder, snapshotId);
+    registerSnapshot(ledger, { id: snapshotId, kind: "template", logicalId: job.templateId, folder, reason: null });
+    noteBuildPossession(ledger, job.id, { snapshotId });
+    const savingMs = clock.monotonicMs();
+    const { bootId } = agent;
+    agent.close();
+    signal.throwIfAborted();
+    await vm.pause();
+    const manifest = await vm.saveSnapshot(folder, { bootId });
+    recordSample("snapshot_save", clock.monotonicMs() - savingMs);
+    return { manifest, defaults: context };
+  }
+
+  /** What of a template is in its guest's memory: the agent keeps user and folder over every restore. */
+  async #prepareSnapshot({ agent }: GuestBuild, job: BuildJob, { user, workdir }: BuildContext): Promise<void> {
+    const facts = `ENV_ID=${job.templateId}\nTEMPLATE_ID=${job.templateId}\nBUILD_ID=${job.id}\n`;
+    await agent.setup({
+      defaultUser: user,
+      defaultCwd: workdir,
+      files: [{ path: this.#deps.markerPath, content: facts, mode: 0o644 }],
+    });
+    await agent.sync();
+  }
+
+  #publish(
+    { job, spec, parent, start }: BuildPlan,
+    snapshotId: string,
+    manifest: SnapshotManifest,
+    defaults: BuildContext,
+    log: BuildLog,
+  ): void {
+    const { ledger } = this.#deps;
+    const { id, templateId, tags } = job;
+    const revision = sourceRevision(spec, parent.buildId);
+    const source = { revision, parentBuildId: parent.buildId, spec: JSON.stringify(spec) };
+    ledger.writeDurably(() => {
+      markSnapshotReady(ledger, snapshotId, factsOf(manifest));
+      publishBuild(ledger, { id, templateId, snapshotId, shape: start.shape, tags, defaults, source });
+      finishBuildJob(ledger, id, log.entries);
+    });
+  }
+
+  /** Ends the machine, however often that takes, and gives its capacity back only then. */
+  async #endMachine(vm: Vm | undefined, reservationId: string): Promise<void> {
+    const { ledger, clock, log } = this.#deps;
+    for (let retryMs = firstRetryMs; vm; retryMs = Math.min(retryMs * 2, longestRetryMs)) {
+      try {
+        await vm.terminate();
+        break;
+      } catch (error) {
+        log.error({ err: error, sessionID: vm.record.sessionId }, "a build's machine does not end; trying again");
+      }
+      // The next daemon finds it in the ledger.
+      if (this.#closing.signal.aborted) return;
+      await clock.sleep(retryMs, this.#closing.signal).catch(() => {});
+    }
+    release(ledger, reservationId);
+  }
+
+  /** Removes what there is of a snapshot that will not be. */
+  async #dropSnapshot(id: string): Promise<void> {
+    const { ledger, snapshotsFolder } = this.#deps;
+    const folder = join(snapshotsFolder, id);
+    await removeSnapshot(folder);
+    await rm(`${folder}.staging`, { recursive: true, force: true });
+    try {
+      deleteSnapshot(ledger, id);
+    } catch (error) {
+      if (!isDomainError(error, "not_found")) throw error;
+    }
+  }
+}
+
+function describeFailure(error: unknown, log: BuildLog): BuildFailure {
+  const message = messageOf(isDomainError(error) || !(error instanceof AggregateError) ? error : error.errors[0]);
+  return { message, step: log.step, logEntries: log.tail.slice(-20) };
+}
+
+function factsOf(manifest: SnapshotManifest) {
+  const { engine, engineVersion, acceleration, cpuModel, files } = manifest;
+  return {
+    engine,
+    engineVersion,
+    acceleration,
+    cpuModel,
+    memoryBytes: files.memory.sizeBytes,
+    devicesBytes: files.devices.sizeBytes,
+    diskBytes: files.disk.sizeBytes,
+    manifestSha256: createHash("sha256").update(JSON.stringify(manifest)).digest("hex"),
+  };
+}

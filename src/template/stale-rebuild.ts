@@ -1,0 +1,90 @@
+/** Builds stale templates again, one at a time, parents before what was built from them. */
+import { randomUUID } from "node:crypto";
+import { isDomainError } from "../errors.ts";
+import type { Ledger } from "../ledger/open.ts";
+import { insertBuildJob, listSourcedBuilds, type SourcedBuild } from "../ledger/template-builds.ts";
+import { resolveTemplate } from "../ledger/templates.ts";
+import type { Logger } from "../log.ts";
+import type { TemplateBuilds } from "./build.ts";
+import type { BuildSpec } from "./build-spec.ts";
+import { decideFreshness, parseStoredSpec } from "./freshness.ts";
+
+export interface StaleRebuildDependencies {
+  readonly ledger: Ledger;
+  readonly log: Logger;
+  readonly builds: TemplateBuilds;
+  /** Undefined: no build is ever too old. */
+  readonly maxAgeMs: number | undefined;
+  /** Builds that were tried to be made anew: each once. */
+  readonly tried: Set<string>;
+}
+
+/**
+ * Goes on until nothing is stale, or what is cannot be built: that is logged and told by the build's status. Does not
+ * wait for a build under way once the signal is aborted.
+ */
+export async function rebuildStale(deps: StaleRebuildDependencies, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    const stale = findStale(deps);
+    if (!stale) return;
+    deps.tried.add(stale.build.id);
+    await rebuild(deps, stale, signal);
+  }
+}
+
+interface Stale {
+  readonly build: SourcedBuild;
+  readonly spec: BuildSpec;
+  readonly why: string;
+}
+
+/** The oldest stale build: a parent is always older than what was built from it. */
+function findStale({ ledger, log, maxAgeMs, tried }: StaleRebuildDependencies): Stale | undefined {
+  for (const build of listSourcedBuilds(ledger)) {
+    if (tried.has(build.id)) continue;
+    try {
+      const spec = parseStoredSpec(build.spec);
+      const freshness = decideFreshness(build, currentBuildOf(ledger, spec), ledger.nowMs(), maxAgeMs);
+      if (freshness.state === "stale") return { build, spec, why: freshness.why };
+    } catch (error) {
+      log.warn({ err: error, buildID: build.id }, "it cannot be told whether a template is stale");
+    }
+  }
+  return undefined;
+}
+
+function currentBuildOf(ledger: Ledger, { from }: BuildSpec): string | undefined {
+  try {
+    return resolveTemplate(ledger, from.name, from.tag).buildId;
+  } catch (error) {
+    if (isDomainError(error, "not_found")) return undefined;
+    throw error;
+  }
+}
+
+async function rebuild(
+  { ledger, log, builds }: StaleRebuildDependencies,
+  stale: Stale,
+  signal: AbortSignal,
+): Promise<void> {
+  const { build, spec, why } = stale;
+  const { templateId, tags, vcpuCount, memoryMiB } = build;
+  const id = randomUUID();
+  log.info({ templateID: templateId, buildID: id, staleBuildID: build.id, why }, "rebuilding a stale template");
+  const job = insertBuildJob(ledger, { id, templateId, tags, vcpuCount, memoryMiB });
+  try {
+    await builds.start(job, spec);
+  } catch (error) {
+    builds.refuse(job, error);
+    log.warn({ err: error, templateID: templateId }, "a stale template cannot be rebuilt; the old build serves on");
+    return;
+  }
+  await new Promise<void>((resolve) => {
+    const stop = () => resolve();
+    signal.addEventListener("abort", stop, { once: true });
+    void builds.finished(id).then(() => {
+      signal.removeEventListener("abort", stop);
+      resolve();
+    });
+  });
+}

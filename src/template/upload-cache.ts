@@ -1,0 +1,138 @@
+/**
+ * Archives that clients upload for COPY steps, by the hash that the client gave them, in the cache folder. An archive
+ * is there whole or not at all: it is written beside its place and moved when every byte has come.
+ */
+import { createHmac, randomUUID, timingSafeEqual } from "node:crypto";
+import { createWriteStream } from "node:fs";
+import { mkdir, readdir, rename, rm, stat, utimes } from "node:fs/promises";
+import { join } from "node:path";
+import type { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import type { Clock } from "../clock.ts";
+import { DomainError, messageOf } from "../errors.ts";
+import { filesHashForm } from "./build-spec.ts";
+
+/** Larger than any template's disk could take twice. */
+export const maxUploadBytes = 4 * 2 ** 30;
+/** Of all archives together; the ones unused for longest go first. */
+const maxCacheBytes = 16 * 2 ** 30;
+/** One that a client was just told is there stays at least this long. */
+const minAgeMs = 3_600_000;
+/** Clients may take this long, as their own default says. */
+const linkLifeMs = 3_600_000;
+const partial = /\.part$/;
+
+export interface UploadCacheOptions {
+  readonly folder: string;
+  /** Signs upload links; whoever has it may upload. */
+  readonly secret: string;
+  readonly clock: Clock;
+}
+
+export class UploadCache {
+  readonly #options: UploadCacheOptions;
+
+  /** Over a folder that is there and has no halves in it. */
+  constructor(options: UploadCacheOptions) {
+    this.#options = options;
+  }
+
+  /** Makes the folder, or removes the halves that an earlier daemon left in it. */
+  static async open(options: UploadCacheOptions): Promise<UploadCache> {
+    await mkdir(options.folder, { recursive: true, mode: 0o700 });
+    const halves = (await readdir(options.folder)).filter((name) => partial.test(name));
+    await Promise.all(halves.map((name) => rm(join(options.folder, name), { force: true })));
+    return new UploadCache(options);
+  }
+
+  /** @throws DomainError `invalid_argument` in E2B's words when `hash` is no files hash */
+  pathOf(hash: string): string {
+    if (!filesHashForm.test(hash)) throw new DomainError("invalid_argument", "Invalid files hash");
+    return join(this.#options.folder, hash);
+  }
+
+  /** Whether it is there; then it stays for a while. */
+  async has(hash: string): Promise<boolean> {
+    const now = new Date(this.#options.clock.nowMs());
+    try {
+      await utimes(this.pathOf(hash), now, now);
+      return true;
+    } catch (error) {
+      if (error instanceof Error && "code" in error && error.code === "ENOENT") return false;
+      throw error;
+    }
+  }
+
+  /** @throws DomainError `failed_precondition` when the files of a COPY were never uploaded */
+  async mustHave(hash: string, source: string): Promise<void> {
+    if (await this.has(hash)) return;
+    throw new DomainError("failed_precondition", `the files of COPY '${source}' were not uploaded (hash ${hash})`);
+  }
+
+  /** What makes an upload link good for this hash, for an hour. */
+  token(hash: string): string {
+    const expiresAtMs = this.#options.clock.nowMs() + linkLifeMs;
+    return `${expiresAtMs}.${this.#sign(hash, expiresAtMs)}`;
+  }
+
+  /** @throws DomainError `permission_denied` when the token is not ours, for another hash, or too old */
+  checkToken(hash: string, token: string): void {
+    const [expiry = "", signature = ""] = token.split(".");
+    const expiresAtMs = /^\d{1,15}$/.test(expiry) ? Number(expiry) : 0;
+    const expected = Buffer.from(this.#sign(hash, expiresAtMs));
+    const given = Buffer.from(signature);
+    const isOurs = given.length === expected.length && timingSafeEqual(given, expected);
+    if (!isOurs || expiresAtMs < this.#options.clock.nowMs()) {
+      throw new DomainError("permission_denied", "the upload link is not valid or has expired");
+    }
+  }
+
+  /**
+   * Takes an archive of exactly `lengthBytes`.
+   * @throws DomainError `invalid_argument` when it is longer than allowed or does not come whole; nothing is left then
+   */
+  async receive(hash: string, body: Readable, lengthBytes: number): Promise<void> {
+    const path = this.pathOf(hash);
+    if (lengthBytes > maxUploadBytes) {
+      const limit = maxUploadBytes / 2 ** 20;
+      throw new DomainError("invalid_argument", `the upload is too large: at most ${limit} MiB`);
+    }
+    await this.#makeRoom(lengthBytes);
+    const part = `${path}.${randomUUID()}.part`;
+    const file = createWriteStream(part, { flags: "wx", mode: 0o600, highWaterMark: 1024 * 1024 });
+    try {
+      await pipeline(body, file);
+      if (file.bytesWritten !== lengthBytes) throw new Error(`${file.bytesWritten} of ${lengthBytes} bytes came`);
+      await rename(part, path);
+    } catch (error) {
+      await rm(part, { force: true });
+      if (error instanceof Error && "code" in error && error.code === "ENOSPC") {
+        throw new DomainError("disk_pressure", "no space is left for the upload", {}, { cause: error });
+      }
+      throw new DomainError("invalid_argument", `the upload is incomplete: ${messageOf(error)}`, {}, { cause: error });
+    }
+  }
+
+  /** Removes archives, the ones unused for longest first, until there is room for `bytes` more. */
+  async #makeRoom(bytes: number): Promise<void> {
+    const { folder, clock } = this.#options;
+    const names = (await readdir(folder)).filter((name) => filesHashForm.test(name));
+    const archives = await Promise.all(
+      names.map(async (name) => {
+        const { size, mtimeMs } = await stat(join(folder, name));
+        return { name, size, mtimeMs };
+      }),
+    );
+    archives.sort((one, other) => one.mtimeMs - other.mtimeMs);
+    let total = archives.reduce((sum, { size }) => sum + size, bytes);
+    for (const { name, size, mtimeMs } of archives) {
+      if (total <= maxCacheBytes || mtimeMs > clock.nowMs() - minAgeMs) return;
+      await rm(join(folder, name), { force: true });
+      total -= size;
+    }
+  }
+
+  #sign(hash: string, expiresAtMs: number): string {
+    return createHmac("sha256", this.#options.secret).update(`upload:${hash}:${expiresAtMs}`).digest("base64url");
+  }
+}

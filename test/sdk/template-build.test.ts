@@ -1,0 +1,148 @@
+/** Template.build() of the unmodified SDK, on real machines: what was built is in every sandbox made from it. */
+import { mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { BuildError, type BuildOptions, type LogEntry, Template, type TemplateClass } from "e2b";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { api, connection, Sandbox, skipReason } from "../support/sdk.ts";
+
+/** Removed at the end: a template keeps its snapshot. */
+const built: string[] = [];
+
+async function build(template: TemplateClass, name: string, options: Omit<BuildOptions, "alias"> = {}) {
+  const info = await Template.build(template, name, { ...connection(), ...options });
+  built.push(info.templateId);
+  return info;
+}
+
+/** What a build failed with. */
+async function failureOf(building: Promise<unknown>): Promise<BuildError> {
+  const error = await building.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  if (error instanceof BuildError) return error;
+  throw new Error(`not a BuildError: ${String(error)}`);
+}
+
+async function runIn(name: string, ...commands: string[]): Promise<string[]> {
+  const sandbox = await Sandbox.create(name, { ...connection(), timeoutMs: 120_000, envs: { FROM_CREATE: "yes" } });
+  try {
+    const outputs: string[] = [];
+    for (const command of commands) outputs.push((await sandbox.commands.run(command)).stdout.trimEnd());
+    return outputs;
+  } finally {
+    await sandbox.kill();
+  }
+}
+
+describe.skipIf(skipReason)("template builds", { timeout: 300_000 }, () => {
+  let context: string;
+
+  beforeAll(async () => {
+    context = await mkdtemp(join(tmpdir(), "firkin-context-"));
+    await writeFile(join(context, "greeting.txt"), "hello\n");
+    await writeFile(join(context, "run.sh"), "#!/bin/sh\necho ran\n", { mode: 0o755 });
+    await symlink("greeting.txt", join(context, "link"));
+  });
+
+  afterAll(async () => {
+    await rm(context, { recursive: true, force: true });
+    for (const id of built) await api(`/templates/${id}`, { method: "DELETE" });
+  });
+
+  test("every kind of step, the start command, and the logs", async () => {
+    const template = Template({ fileContextPath: context })
+      .fromTemplate("base")
+      .setEnvs({ GREETING: "hi", LONGER: "$HOME/x:$USER", QUOTED: 'a "b" `c` $(d)' })
+      .runCmd('echo "$GREETING from $(id -un)" | tee /home/user/made.txt; echo oops >&2')
+      .setUser("builder")
+      .setWorkdir("/srv/app")
+      .copy("greeting.txt", "greetings/")
+      .copy("*", "all/")
+      .copy("run.sh", "/usr/local/bin/run-it", { user: "root", mode: 0o700 })
+      .runCmd("pwd; whoami")
+      .setStartCmd("python3 -m http.server 8123", "curl -sf http://localhost:8123/greetings/greeting.txt");
+    const logs: LogEntry[] = [];
+    const info = await build(template, "all-steps:v1", { tags: ["stable"], onBuildLogs: (entry) => logs.push(entry) });
+    expect(info).toMatchObject({ name: "all-steps:v1", tags: ["v1", "stable"] });
+
+    const messages = logs.map(({ message }) => message);
+    expect(messages).toEqual(expect.arrayContaining(["hi from user", "oops", "/srv/app", "builder", "build finished"]));
+    expect(logs.find(({ message }) => message === "oops")?.level).toBe("warn");
+
+    const [made, envs, whereAndWho, files, modes, linked, served, owner] = await runIn(
+      "all-steps:stable",
+      "cat /home/user/made.txt",
+      'printf "%s|%s|%s|%s" "$GREETING" "$LONGER" "$QUOTED" "$FROM_CREATE"',
+      "pwd; whoami",
+      "ls greetings all",
+      "stat -c '%U:%G %a' /usr/local/bin/run-it greetings/greeting.txt greetings",
+      "readlink all/link; cat all/link",
+      "curl -s http://localhost:8123/greetings/greeting.txt",
+      "ps -o user= -C python3",
+    );
+    expect(made).toBe("hi from user");
+    expect(envs).toBe('hi|/home/user/x:user|a "b" `c` $(d)|yes');
+    expect(whereAndWho).toBe("/srv/app\nbuilder");
+    expect(files).toBe("all:\ngreeting.txt\nlink\nrun.sh\n\ngreetings:\ngreeting.txt");
+    expect(modes).toBe("root:root 700\nbuilder:builder 644\nbuilder:builder 755");
+    expect(linked).toBe("greeting.txt\nhello");
+    expect(served).toBe("hello");
+    expect(owner).toBe("builder");
+  });
+
+  test("a step that fails is named, and leaves nothing but its reason", async () => {
+    const logs: string[] = [];
+    const template = Template().fromTemplate("base").runCmd("true").runCmd("echo why; exit 3");
+    const options = { ...connection(), onBuildLogs: ({ message }: LogEntry) => logs.push(message) };
+    const error = await failureOf(Template.build(template, "fails", options));
+    expect(error.message).toContain("failed to run command 'echo why; exit 3': exit status 3");
+    expect(error.stack).toContain("template-build.test.ts");
+    expect(logs).toContain("why");
+    const unknownUser = Template().fromTemplate("base").runCmd("whoami", { user: "root123" });
+    const worded = "failed to run command 'whoami': command failed: unauthenticated: invalid username: 'root123'";
+    expect((await failureOf(Template.build(unknownUser, "fails", connection()))).message).toContain(worded);
+    await expect(Sandbox.create("fails", connection())).rejects.toThrow("tag 'default' does not exist");
+    const metrics = await (await api("/metrics")).text();
+    expect(metrics).toMatch(/firkin_capacity\{budget="sandboxes",kind="active"\} 0/);
+    const { templateID } = (await (await api("/templates/aliases/fails")).json()) as { templateID: string };
+    expect((await api(`/templates/${templateID}`, { method: "DELETE" })).status).toBe(204);
+  });
+
+  test("images are refused by name", async () => {
+    const error = await failureOf(Template.build(Template().fromPythonImage("3"), "image", connection()));
+    expect(error.message).toContain("fromImage ('python:3') is not supported by this daemon yet");
+  });
+
+  test("a template of a template, tags, and what exists", async () => {
+    await build(Template().fromTemplate("base").setEnvs({ LAYER: "one" }).setWorkdir("/opt/one"), "parent");
+    await build(
+      Template().fromTemplate("parent").runCmd("echo $LAYER > two").setEnvs({ TWO: "$LAYER+two" }),
+      "child:v1",
+    );
+    expect(await runIn("child:v1", "cat two; pwd; echo $LAYER $TWO")).toEqual(["one\n/opt/one\none one+two"]);
+
+    expect(await Template.exists("child", connection())).toBe(true);
+    expect(await Template.exists("nobody", connection())).toBe(false);
+    await Template.assignTags("child:v1", ["default", "stable"], connection());
+    const tags = await Template.getTags("child", connection());
+    expect(tags.map(({ tag }) => tag).sort()).toEqual(["default", "stable", "v1"]);
+    expect(new Set(tags.map(({ buildId }) => buildId)).size).toBe(1);
+    await Template.removeTags("child", ["v1"], connection());
+    await expect(Sandbox.create("child:v1", connection())).rejects.toThrow("tag 'v1' does not exist");
+    expect(await runIn("child", "cat two")).toEqual(["one"]);
+  });
+
+  test("another shape is booted, and a sandbox has it", async () => {
+    const template = Template().fromTemplate("base").runCmd("nproc > /home/user/cpus");
+    await build(template, "larger", { cpuCount: 1, memoryMB: 640 });
+    const [cpus, memory] = await runIn(
+      "larger",
+      "cat cpus; nproc",
+      "awk '/MemTotal/ {print int($2 / 1024)}' /proc/meminfo",
+    );
+    expect(cpus).toBe("1\n1");
+    expect(Number(memory)).toBeGreaterThan(540);
+  });
+});

@@ -1,0 +1,204 @@
+/** Builds over the fake engine; their guest is the real agent as a process of this machine, so only `folder` is touched. */
+import { randomUUID } from "node:crypto";
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { usage } from "../../src/ledger/capacity.ts";
+import { listSnapshots } from "../../src/ledger/snapshots.ts";
+import { findBuildJob, insertBuildJob } from "../../src/ledger/template-builds.ts";
+import { findTemplate, insertTemplate, resolveTemplate } from "../../src/ledger/templates.ts";
+import type { BuildSpec, BuildStep } from "../../src/template/build-spec.ts";
+import {
+  type FakeTemplates,
+  type FakeTemplatesOptions,
+  openFakeTemplates,
+  shape,
+  writeBaseSnapshot,
+} from "../support/fake-templates.ts";
+import { builtProgram } from "../support/local-agent.ts";
+
+async function open(options: FakeTemplatesOptions = {}): Promise<FakeTemplates> {
+  const fake = openFakeTemplates({ guest: { kind: "agent", program: builtProgram("firkin-agent") }, ...options });
+  await writeBaseSnapshot(fake);
+  return fake;
+}
+
+const run = (command: string, user = ""): BuildStep => ({ type: "RUN", command, user });
+
+/** Asks for a build of template `made`, and starts it. */
+async function start({ ledger, builds }: FakeTemplates, steps: readonly BuildStep[], more: Partial<BuildSpec> = {}) {
+  const template =
+    findTemplate(ledger, "made") ?? insertTemplate(ledger, { id: "t", aliases: ["made"], shape, public: false });
+  const id = randomUUID();
+  const asked = { vcpuCount: null, memoryMiB: null, tags: ["default"] };
+  const job = insertBuildJob(ledger, { id, templateId: template.id, ...asked });
+  const from = { name: "base", tag: undefined };
+  await builds.start(job, { from, steps, startCommand: undefined, readyCommand: undefined, ...more });
+  return id;
+}
+
+async function build(fake: FakeTemplates, ...args: Parameters<typeof start> extends [unknown, ...infer R] ? R : never) {
+  const id = await start(fake, ...args);
+  await fake.builds.finished(id);
+  const job = findBuildJob(fake.ledger, id);
+  if (!job) throw new Error("the build is gone");
+  return { job, messages: fake.builds.log(id).map(({ message }) => message) };
+}
+
+/** What is open or held: nothing, once a build has come to its end. */
+async function held({ ledger, host, snapshotsFolder, folder }: FakeTemplates) {
+  return {
+    machines: host.machines.size,
+    links: host.openLinks,
+    reserved: usage(ledger).active.sandboxes,
+    machineFolders: (await readdir(join(folder, "machines")).catch(() => [])).length,
+    snapshots: (await readdir(snapshotsFolder)).length - 1,
+    making: listSnapshots(ledger, ["making"]).length,
+  };
+}
+const nothing = { machines: 0, links: 0, reserved: 0, machineFolders: 0, snapshots: 0, making: 0 };
+
+test("steps run in order, and what they set is the template's", async () => {
+  await using fake = await open();
+  const workdir = join(fake.folder, "work dir");
+  const { job, messages } = await build(fake, [
+    {
+      type: "ENV",
+      pairs: [
+        ["A", "one"],
+        ["NOT_RUN", "`id` $(id)"],
+      ],
+    },
+    {
+      type: "ENV",
+      pairs: [
+        ["B", "$A-$A"],
+        ["SAME", 'a "quoted" \\ text'],
+      ],
+    },
+    { type: "WORKDIR", path: workdir },
+    run('echo "$B in $(pwd)"; echo bad >&2; printf "$NOT_RUN" > out'),
+  ]);
+  expect(job).toMatchObject({ state: "ready", reason: null });
+  expect(messages).toEqual(
+    expect.arrayContaining(["FROM base", `[3/4] WORKDIR ${workdir}`, `one-one in ${workdir}`, "bad", "build finished"]),
+  );
+  expect(await readFile(join(workdir, "out"), "utf8")).toBe("`id` $(id)");
+  const made = resolveTemplate(fake.ledger, "made");
+  expect(made).toMatchObject({ buildId: job.id, template: { shape }, snapshot: { state: "ready", kind: "template" } });
+  expect(made.defaults).toEqual({
+    envs: { A: "one", NOT_RUN: "`id` $(id)", B: "one-one", SAME: 'a "quoted" \\ text' },
+    user: "root",
+    workdir,
+  });
+  expect(await readFile(join(fake.folder, "marker"), "utf8")).toContain(`BUILD_ID=${job.id}`);
+  expect(fake.spans).toEqual(["snapshot_save", "cold_template_build"]);
+  expect(await held(fake)).toEqual({ ...nothing, snapshots: 1 });
+});
+
+test("a failing command is named with its step and what it said last", async () => {
+  await using fake = await open();
+  const { job } = await build(fake, [run("true"), run("echo because; exit 7"), run("echo never")]);
+  expect(job.state).toBe("error");
+  expect(job.reason).toMatchObject({
+    message: "failed to run command 'echo because; exit 7': exit status 7",
+    step: "2",
+  });
+  expect(job.reason?.logEntries.map(({ message }) => message)).toEqual(["[2/3] RUN echo because; exit 7", "because"]);
+  expect(() => resolveTemplate(fake.ledger, "made")).toThrow("tag 'default' does not exist");
+  expect(await held(fake)).toEqual(nothing);
+});
+
+test("an unknown user is worded as clients expect", async () => {
+  await using fake = await open();
+  const { job } = await build(fake, [run("whoami", "root123")]);
+  expect(job.reason?.message).toBe(
+    "failed to run command 'whoami': command failed: unauthenticated: invalid username: 'root123'",
+  );
+});
+
+test.each([
+  ["restore", "base"],
+  ["openGuestLink", "base"],
+  ["pause", "finalize"],
+  ["saveSnapshot", "finalize"],
+] as const)("a machine that fails at %s leaves nothing", async (step, named) => {
+  await using fake = await open();
+  fake.host.arrange(step, { error: new Error("no luck") });
+  const { job } = await build(fake, [run("true")]);
+  expect(job).toMatchObject({ state: "error", reason: { message: "no luck", step: named } });
+  expect(await held(fake)).toEqual(nothing);
+});
+
+test("a machine that does not end at once keeps its capacity until it is gone", async () => {
+  await using fake = await open();
+  fake.host.arrange("terminate", { error: new Error("stuck") });
+  const { job } = await build(fake, [run("true")]);
+  expect(job.state).toBe("ready");
+  expect(fake.host.calls.filter((call) => call === "terminate")).toHaveLength(2);
+  expect(await held(fake)).toEqual({ ...nothing, snapshots: 1 });
+});
+
+test("a daemon that stops cancels its builds", async () => {
+  await using fake = await open();
+  const id = await start(fake, [run("echo on; sleep 600")]);
+  await expect.poll(() => fake.builds.log(id).map(({ message }) => message)).toContain("on");
+  await fake.builds.close();
+  expect(findBuildJob(fake.ledger, id)).toMatchObject({
+    state: "error",
+    reason: { message: "the build was cancelled: the daemon stopped", step: "1" },
+  });
+  expect(await held(fake)).toEqual(nothing);
+  await expect(start(fake, [])).rejects.toMatchObject({ code: "not_ready" });
+});
+
+test("a build whose daemon died is told as failed by the next one, with nothing left of it", async () => {
+  await using fake = await open();
+  const id = await start(fake, [run("echo on; sleep 600")]);
+  await expect.poll(() => fake.builds.log(id).map(({ message }) => message)).toContain("on");
+  expect(await held(fake)).toMatchObject({ machines: 1, reserved: 1 });
+  await fake.reopen().recover();
+  expect(findBuildJob(fake.ledger, id)).toMatchObject({ state: "error", reason: { message: /the daemon died/ } });
+  expect(await held(fake)).toMatchObject({ machines: 0, reserved: 0, machineFolders: 0, making: 0 });
+});
+
+test("the start command runs on while the ready command is tried", async () => {
+  await using fake = await open();
+  const flag = join(fake.folder, "flag");
+  const startCommand = `echo starting; sleep 0.5; touch ${flag}; sleep 600`;
+  const { job, messages } = await build(fake, [], { startCommand, readyCommand: `test -f ${flag}` });
+  expect(job.state).toBe("ready");
+  expect(messages).toEqual(expect.arrayContaining(["starting", `ready command: test -f ${flag}`]));
+});
+
+test("a start command that fails fails the build", async () => {
+  await using fake = await open();
+  const { job } = await build(fake, [], { startCommand: "echo no port; exit 1", readyCommand: "sleep 0.3; false" });
+  expect(job.reason).toMatchObject({
+    step: "finalize",
+    message: /^failed to run command 'echo no port.*exit status 1$/,
+  });
+  expect(await held(fake)).toEqual(nothing);
+});
+
+test("a newer build takes the tag, and the snapshot that nothing needs is removed", async () => {
+  await using fake = await open();
+  const first = await build(fake, [run("true")]);
+  const second = await build(fake, [run("true")]);
+  expect(resolveTemplate(fake.ledger, "made").buildId).toBe(second.job.id);
+  expect(first.job.state).toBe("ready");
+  expect(await held(fake)).toEqual({ ...nothing, snapshots: 1 });
+});
+
+test("what can be known at once is refused before anything starts", async () => {
+  await using fake = await open({ budgets: { vcpuCount: 1, memoryMiB: 1, diskMiB: 1, sandboxes: 0 } });
+  await expect(start(fake, [])).rejects.toMatchObject({ code: "capacity_exhausted" });
+  await expect(start(fake, [], { from: { name: "nobody", tag: undefined } })).rejects.toMatchObject({
+    code: "not_found",
+    message: "template 'nobody' not found",
+  });
+  const filesHash = "0".repeat(64);
+  const copy: BuildStep = { type: "COPY", source: "a", destination: "b", owner: "", mode: "", filesHash };
+  await expect(start(fake, [copy])).rejects.toMatchObject({ code: "failed_precondition", message: /not uploaded/ });
+  expect(fake.host.calls).toEqual([]);
+});

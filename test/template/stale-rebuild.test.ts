@@ -1,0 +1,96 @@
+import { randomUUID } from "node:crypto";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { pino } from "pino";
+import { expect, test } from "vitest";
+import { markSnapshotReady, registerSnapshot } from "../../src/ledger/snapshots.ts";
+import { insertBuildJob, listBuildJobs } from "../../src/ledger/template-builds.ts";
+import { insertTemplate, publishBuild, resolveTemplate } from "../../src/ledger/templates.ts";
+import { rebuildStale } from "../../src/template/stale-rebuild.ts";
+import { facts } from "../ledger/support.ts";
+import { type FakeTemplates, openFakeTemplates, shape, writeBaseSnapshot } from "../support/fake-templates.ts";
+import { builtProgram } from "../support/local-agent.ts";
+
+/** A template built from another, with one step. */
+async function build({ ledger, builds }: FakeTemplates, name: string, from: string, command = "true"): Promise<string> {
+  insertTemplate(ledger, { id: `id-${name}`, aliases: [name], shape, public: false });
+  const asked = { vcpuCount: null, memoryMiB: null, tags: ["default", "v1"] };
+  const job = insertBuildJob(ledger, { id: randomUUID(), templateId: `id-${name}`, ...asked });
+  const steps = [{ type: "RUN" as const, command, user: "" }];
+  const commands = { startCommand: undefined, readyCommand: undefined };
+  await builds.start(job, { from: { name: from, tag: undefined }, steps, ...commands });
+  await builds.finished(job.id);
+  return job.id;
+}
+
+/** As a daemon does that finds other ingredients: `base` has a new build. */
+function renewBase({ ledger, snapshotsFolder }: FakeTemplates): void {
+  const folder = join(snapshotsFolder, "base");
+  ledger.statement("update snapshots set folder = folder || '.old' where id = 'base-snapshot'").run({});
+  registerSnapshot(ledger, { id: "renewed", kind: "template", logicalId: "basetemplate", folder, reason: null });
+  markSnapshotReady(ledger, "renewed", facts);
+  const defaults = { envs: {}, user: "root", workdir: "" };
+  publishBuild(ledger, {
+    id: "base-2",
+    templateId: "basetemplate",
+    snapshotId: "renewed",
+    shape,
+    tags: ["default"],
+    defaults,
+  });
+}
+
+async function open(): Promise<FakeTemplates> {
+  const fake = openFakeTemplates({ guest: { kind: "agent", program: builtProgram("firkin-agent") } });
+  await writeBaseSnapshot(fake);
+  return fake;
+}
+
+function refresh({ ledger, builds }: FakeTemplates, signal = new AbortController().signal): Promise<void> {
+  const log = pino({ level: "silent" });
+  return rebuildStale({ ledger, builds, log, maxAgeMs: undefined, tried: new Set() }, signal);
+}
+
+test("a template whose parent was built again is built again, and so is what was built from it", async () => {
+  await using fake = await open();
+  const [parent, child] = [await build(fake, "parent", "base"), await build(fake, "child", "parent")];
+  await refresh(fake);
+  expect(resolveTemplate(fake.ledger, "child").buildId).toBe(child);
+  renewBase(fake);
+  await refresh(fake);
+  const [newParent, newChild] = ["parent", "child"].map((name) => resolveTemplate(fake.ledger, name, "v1").buildId);
+  expect(newParent).not.toBe(parent);
+  expect(newChild).not.toBe(child);
+  expect(resolveTemplate(fake.ledger, "parent").buildId).toBe(newParent);
+  const jobs = listBuildJobs(fake.ledger, "id-child");
+  expect(jobs.map(({ state }) => state)).toEqual(["ready", "ready"]);
+  // base, parent and child: the old ones are gone.
+  expect(await readdir(fake.snapshotsFolder)).toHaveLength(3);
+});
+
+test("the old build serves while the new one is made, and on when it fails", async () => {
+  await using fake = await open();
+  const gate = join(fake.folder, "gate");
+  const old = await build(fake, "gated", "base", `test ! -e ${gate} && touch ${gate}`);
+  renewBase(fake);
+  await refresh(fake);
+  expect(resolveTemplate(fake.ledger, "gated")).toMatchObject({ buildId: old, snapshot: { state: "ready" } });
+  expect(
+    listBuildJobs(fake.ledger, "id-gated")
+      .map(({ state }) => state)
+      .sort(),
+  ).toEqual(["error", "ready"]);
+});
+
+test("it is not waited for when the daemon stops", async () => {
+  await using fake = await open();
+  const gate = join(fake.folder, "gate");
+  await build(fake, "slow", "base", `test ! -e ${gate} || sleep 600; touch ${gate}`);
+  renewBase(fake);
+  const stop = new AbortController();
+  const refreshing = refresh(fake, stop.signal);
+  await expect.poll(() => fake.host.machines.size).toBe(1);
+  stop.abort();
+  await refreshing;
+  expect(fake.host.machines.size).toBe(1);
+});
