@@ -225,7 +225,11 @@ describe.skipIf(skipReason)("bad input", () => {
   test.each([
     ["no HTTP at all", "\u0016\u0003\u0001 hello\r\n\r\n", /^HTTP\/1\.1 400 /],
     ["a header of 100 KB", `GET /health HTTP/1.1\r\nX: ${"x".repeat(100_000)}\r\n\r\n`, /^HTTP\/1\.1 431 /],
-    ["another machine's name", "GET /health HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n", /^HTTP\/1\.1 421 /],
+    [
+      "another machine's name",
+      "GET /health HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+      /^HTTP\/1\.1 421 /,
+    ],
     [
       "two lengths",
       "POST /sandboxes HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
