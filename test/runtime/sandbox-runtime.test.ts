@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import { getSandbox } from "../../src/ledger/sandboxes.ts";
@@ -14,8 +15,10 @@ const one = { reservations: 1, machines: 1, folders: 1, links: 1 };
 /** Moves time on, again and again, until `condition` holds. */
 async function advanceUntil(test: TestRuntime, stepMs: number, condition: () => boolean): Promise<void> {
   for (let step = 0; !condition(); step++) {
-    if (step > 1000) throw new Error("it never came to that");
+    if (step > 5000) throw new Error("it never came to that");
     await test.deps.clock.advance(stepMs);
+    // Files are read and made in real time.
+    await delay(1);
   }
 }
 
@@ -124,6 +127,7 @@ test("a link that breaks is made anew; one that breaks again and again ends its 
   for (let before = broken; !session.ended.aborted; ) {
     if (latest() === before) {
       await made.deps.clock.advance(250);
+      await delay(1);
       continue;
     }
     before = latest();
