@@ -45,7 +45,8 @@ export async function probeReadiness(
 ): Promise<GuestAgent> {
   const agent = await openGuestAgent(vm, clock, log, signal);
   try {
-    await giveIdentity(agent, identity, clock, setupDeadlineMs);
+    const [own, common] = [ownFacts(identity, clock), templateFacts(identity)];
+    await setUp(agent, { ...own, ...common, files: [...own.files, ...common.files] }, clock, setupDeadlineMs);
     return agent;
   } catch (error) {
     agent.close();
@@ -54,39 +55,47 @@ export async function probeReadiness(
 }
 
 /**
- * Makes a machine one particular sandbox: one round trip, and it replaces an earlier identity.
+ * Makes a machine that was somebody else before one particular sandbox: one round trip, with no more than differs.
  * @throws DomainError `machine_failed` when the link breaks; it is closed when the deadline passes
  */
-export async function giveIdentity(
+export function giveIdentity(
   agent: GuestAgent,
   identity: SandboxIdentity,
   clock: Clock,
   deadlineMs: number,
 ): Promise<void> {
+  return setUp(agent, ownFacts(identity, clock), clock, deadlineMs);
+}
+
+async function setUp(agent: GuestAgent, setup: GuestSetup, clock: Clock, deadlineMs: number): Promise<void> {
   const answered = new AbortController();
   clock.sleep(deadlineMs, answered.signal).then(
     () => agent.close(),
     () => {},
   );
   try {
-    await agent.setup(setupFor(identity, clock));
+    await agent.setup(setup);
   } finally {
     answered.abort();
   }
 }
 
-function setupFor(identity: SandboxIdentity, clock: Clock): GuestSetup {
-  const marker = (name: string, content: string) => ({ path: `/run/e2b/${name}`, content, mode: 0o644 });
+const marker = (name: string, content: string) => ({ path: `/run/e2b/${name}`, content, mode: 0o644 });
+
+/** What no two sandboxes have in common. */
+function ownFacts(identity: SandboxIdentity, clock: Clock): GuestSetup & Pick<Required<GuestSetup>, "files"> {
   return {
     timeNs: BigInt(clock.nowMs()) * 1_000_000n,
     entropy: randomBytes(64),
     hostname: identity.sandboxId,
     envs: sandboxEnvironment(identity),
-    // Default user and working directory are those that the template set before its snapshot.
-    files: [
-      marker(".E2B_SANDBOX", "true"),
-      marker(".E2B_SANDBOX_ID", identity.sandboxId),
-      marker(".E2B_TEMPLATE_ID", identity.templateId),
-    ],
+    files: [marker(".E2B_SANDBOX_ID", identity.sandboxId)],
+  };
+}
+
+/** What all sandboxes of a template have in common, besides the default user and folder that it set before its snapshot. */
+function templateFacts(identity: SandboxIdentity): GuestSetup & Pick<Required<GuestSetup>, "files"> {
+  return {
+    files: [marker(".E2B_SANDBOX", "true"), marker(".E2B_TEMPLATE_ID", identity.templateId)],
   };
 }
