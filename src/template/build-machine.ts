@@ -86,7 +86,7 @@ export async function openBuildAgent(
       timeNs: BigInt(clock.nowMs()) * 1_000_000n,
       entropy: randomBytes(64),
       hostname: "build",
-      envs: { E2B_SANDBOX: "false", E2B_TEMPLATE_ID: templateId },
+      envs: { E2B_SANDBOX: "true", E2B_TEMPLATE_ID: templateId },
       defaultUser: "user",
     });
     if (start.kind === "boot") await warmUp(agent);

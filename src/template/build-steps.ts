@@ -59,8 +59,12 @@ async function expandAll(
   for (const [name, value] of pairs) {
     expanded[name] = value.includes("$") ? await expand(build, name, value, context) : value;
   }
+  if (expanded.PATH !== undefined) await runScript(build, keepPath, [expanded.PATH]);
   return expanded;
 }
+
+/** Login shells, which all commands of clients are, forget the PATH they were given: /etc/profile sets its own. */
+const keepPath = 'printf "export PATH=%q\\n" "$1" > /etc/profile.d/template-path.sh';
 
 /** The guest's shell expands variables; what would run a command stays text. */
 async function expand(build: GuestBuild, name: string, value: string, context: BuildContext): Promise<string> {

@@ -70,6 +70,8 @@ interface BuildPlan {
 }
 
 const stopped = "the build was cancelled: the daemon stopped";
+/** No client can cancel a build: a command that never ends must not hold its capacity for ever. */
+const maxBuildMs = 2 * 3_600_000;
 const firstRetryMs = 250;
 const longestRetryMs = 30_000;
 
@@ -161,9 +163,17 @@ export class TemplateBuilds {
     const { job } = plan;
     const log = new BuildLog(clock);
     const cancel = new AbortController();
+    const ended = new AbortController();
+    clock.sleep(maxBuildMs, ended.signal).then(
+      () => cancel.abort(new DomainError("deadline_exceeded", "the build took longer than 2 hours")),
+      () => {},
+    );
     const done = this.#build(plan, log, cancel.signal)
       .catch((error) => logger.error({ err: error, buildID: job.id }, "a build could not be ended"))
-      .finally(() => this.#running.delete(job.id));
+      .finally(() => {
+        ended.abort();
+        this.#running.delete(job.id);
+      });
     this.#running.set(job.id, { parentSnapshotId: plan.parent.snapshot.id, log, cancel, done });
   }
 
@@ -192,7 +202,7 @@ export class TemplateBuilds {
 
   /** Everything that needs the machine; when it returns or throws the machine is gone and its capacity given back. */
   async #makeSnapshot(plan: BuildPlan, snapshotId: string, log: BuildLog, signal: AbortSignal) {
-    const { ledger, clock, recordSample, snapshotsFolder, uploads } = this.#deps;
+    const { ledger, clock, recordSample, snapshotsFolder, uploads, admitDisk } = this.#deps;
     const { job, spec, parent, start, reservation } = plan;
     await using scope = new Scope();
     const machine: { vm?: Vm } = {};
@@ -211,6 +221,7 @@ export class TemplateBuilds {
     log.beginStep("finalize");
     await startAndWait(build, spec, context, clock);
     await this.#prepareSnapshot(build, job, context);
+    await admitDisk("save a template's snapshot");
     const folder = join(snapshotsFolder, snapshotId);
     registerSnapshot(ledger, { id: snapshotId, kind: "template", logicalId: job.templateId, folder, reason: null });
     noteBuildPossession(ledger, job.id, { snapshotId });

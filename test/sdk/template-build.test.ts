@@ -56,6 +56,9 @@ describe.skipIf(skipReason)("template builds", { timeout: 300_000 }, () => {
       .fromTemplate("base")
       .setEnvs({ GREETING: "hi", LONGER: "$HOME/x:$USER", QUOTED: 'a "b" `c` $(d)' })
       .runCmd('echo "$GREETING from $(id -un)" | tee /home/user/made.txt; echo oops >&2')
+      .runCmd("mkdir -p /opt/tools && ln -s /bin/true /opt/tools/my-tool", { user: "root" })
+      .setEnvs({ PATH: "/opt/tools:$PATH" })
+      .runCmd("my-tool")
       .setUser("builder")
       .setWorkdir("/srv/app")
       .copy("greeting.txt", "greetings/")
@@ -71,7 +74,7 @@ describe.skipIf(skipReason)("template builds", { timeout: 300_000 }, () => {
     expect(messages).toEqual(expect.arrayContaining(["hi from user", "oops", "/srv/app", "builder", "build finished"]));
     expect(logs.find(({ message }) => message === "oops")?.level).toBe("warn");
 
-    const [made, envs, whereAndWho, files, modes, linked, served, owner] = await runIn(
+    const [made, envs, whereAndWho, files, modes, linked, served, owner, tool] = await runIn(
       "all-steps:stable",
       "cat /home/user/made.txt",
       'printf "%s|%s|%s|%s" "$GREETING" "$LONGER" "$QUOTED" "$FROM_CREATE"',
@@ -81,6 +84,7 @@ describe.skipIf(skipReason)("template builds", { timeout: 300_000 }, () => {
       "readlink all/link; cat all/link",
       "curl -s http://localhost:8123/greetings/greeting.txt",
       "ps -o user= -C python3",
+      "which my-tool",
     );
     expect(made).toBe("hi from user");
     expect(envs).toBe('hi|/home/user/x:user|a "b" `c` $(d)|yes');
@@ -90,6 +94,7 @@ describe.skipIf(skipReason)("template builds", { timeout: 300_000 }, () => {
     expect(linked).toBe("greeting.txt\nhello");
     expect(served).toBe("hello");
     expect(owner).toBe("builder");
+    expect(tool).toBe("/opt/tools/my-tool");
   });
 
   test("a step that fails is named, and leaves nothing but its reason", async () => {
