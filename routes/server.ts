@@ -12,6 +12,7 @@ import { observabilityRoutes } from "./observability.ts";
 import { describeRoutes } from "./openapi.ts";
 import { planeConstraint, planeOfRequest, routesBelongTo } from "./plane-constraint.ts";
 import { sandboxListings } from "./sandbox-listings.ts";
+import { sandboxSnapshotRoutes } from "./sandbox-snapshots.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
 import { unsupportedRoutes } from "./unsupported.ts";
 
@@ -92,6 +93,7 @@ async function controlPlane(scope: FastifyInstance, deps: ServerDeps): Promise<v
   await describeRoutes(scope, deps.version);
   await scope.register(sandboxListings, { runtime });
   await scope.register(sandboxRoutes, { runtime, maxTimeoutMs: config.maxTimeoutMs });
+  await scope.register(sandboxSnapshotRoutes, { runtime, maxTimeoutMs: config.maxTimeoutMs });
   await scope.register(unsupportedRoutes);
   await scope.register(observabilityRoutes, { runtime, metricsText });
 }

@@ -5,7 +5,6 @@
 import type { FastifyInstance, HTTPMethods } from "fastify";
 import { DomainError } from "../src/errors.ts";
 
-const snapshots = "Snapshots of sandboxes";
 const logs = "Sandbox logs";
 const templates = "Building and managing templates";
 const tags = "Template tags";
@@ -19,16 +18,13 @@ const tokens = "Access tokens";
 const events = "Events and webhooks";
 
 const routes: readonly (readonly [methods: HTTPMethods | readonly HTTPMethods[], path: string, feature: string])[] = [
-  ["POST", "/sandboxes/:sandboxID/fork", "Forking sandboxes"],
   ["PUT", "/sandboxes/:sandboxID/network", "Network rules"],
-  ["POST", "/sandboxes/:sandboxID/snapshots", snapshots],
-  ["GET", "/snapshots", snapshots],
   ["GET", "/sandboxes/:sandboxID/logs", logs],
   ["GET", "/v2/sandboxes/:sandboxID/logs", logs],
   ["POST", "/v3/templates", templates],
   [["GET", "POST"], "/v2/templates", templates],
   [["GET", "POST"], "/templates", templates],
-  [["GET", "POST", "DELETE", "PATCH"], "/templates/:templateID", templates],
+  [["GET", "POST", "PATCH"], "/templates/:templateID", templates],
   ["PATCH", "/v2/templates/:templateID", templates],
   ["GET", "/templates/:templateID/files/:hash", templates],
   ["POST", "/templates/:templateID/builds/:buildID", templates],

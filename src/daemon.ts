@@ -111,6 +111,7 @@ function wireRuntime(config: Config, ledger: Ledger, driver: VmDriver, log: Logg
     },
     snapshotsFolder: join(config.stateDir, "snapshots"),
     newSandboxId: () => newSandboxId(config.nodeTag),
+    newTemplateId,
     accessTokenFor: (sandboxId) => deriveAccessToken(machineSecret, sandboxId),
   };
 }

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { pino } from "pino";
-import { newSandboxId } from "../../src/e2b/ids.ts";
+import { newSandboxId, newTemplateId } from "../../src/e2b/ids.ts";
 import { FrameType } from "../../src/guest/protocol.ts";
 import { type CapacityBudgets, usage } from "../../src/ledger/capacity.ts";
 import { openLedger } from "../../src/ledger/open.ts";
@@ -66,6 +66,7 @@ export class FakeEngine implements AsyncDisposable {
       terminator: new SessionTerminator({ ledger, clock, log, metrics }),
       snapshotsFolder: join(folder, "snapshots"),
       newSandboxId: () => newSandboxId(),
+      newTemplateId,
       accessTokenFor: (id) => `token-of-${id}`,
     };
     this.runtime = new SandboxRuntime(this.deps);
