@@ -31,7 +31,7 @@ export type Decision =
   /** It was being paused: its snapshot may be complete, and then its machine was ending; else that may go on. */
   | { readonly action: "finish_or_undo_pause"; readonly machine: MachineRecord }
   /** It was being resumed: its snapshot is whole, whatever became of the machine. */
-  | { readonly action: "undo_resume" }
+  | { readonly action: "undo_resume"; readonly machine: MachineRecord | null }
   | { readonly action: "clean_up"; readonly machine: MachineRecord | null };
 
 export interface ReconciliationSummary {
@@ -50,7 +50,7 @@ export function decide({ state, machine }: SandboxRecord): Decision {
   if (state === "running" && machine) return { action: "adopt", machine };
   if (state === "pausing" && machine) return { action: "finish_or_undo_pause", machine };
   if (state === "paused") return { action: "list" };
-  if (state === "resuming") return { action: "undo_resume" };
+  if (state === "resuming") return { action: "undo_resume", machine };
   return { action: "clean_up", machine };
 }
 
@@ -97,8 +97,10 @@ async function reconcileSandbox(
       runtime.adoptPaused(record);
       return "paused";
     case "undo_resume":
-      // Nobody wrote its machine down: the folder is removed as one that no sandbox owns.
-      runtime.adoptPaused(moveSandbox(ledger, record.id, "resuming", "paused", { machine: null }));
+      await terminator.untilDone(record.id, async () => {
+        if (decision.machine) await driver.discard(decision.machine);
+        runtime.adoptPaused(moveSandbox(ledger, record.id, "resuming", "paused", { machine: null }));
+      });
       return "paused";
     case "clean_up":
       terminator.terminate(record, async () => {
