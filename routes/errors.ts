@@ -52,6 +52,16 @@ export function sendError(reply: FastifyReply, status: number, message: string, 
   return reply.code(status).type("application/json; charset=utf-8").send(JSON.stringify(body));
 }
 
+/** A failure as a part of an answer that is not one. */
+export function describeError(error: unknown, request: FastifyRequest): ErrorBody {
+  if (isDomainError(error)) return { code: statusOf(error), message: error.message };
+  request.log.error(
+    { err: error, method: request.method, url: request.url },
+    "a part of a request failed unexpectedly",
+  );
+  return { code: 500, message: internalMessage };
+}
+
 /** Fastify's error handler. Also its `frameworkErrors`: a URL that cannot be decoded never gets to a route. */
 export function handleError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   if (isDomainError(error)) return sendDomainError(error, request, reply);

@@ -30,7 +30,7 @@ export interface SandboxRoutesDeps {
 }
 
 /** What E2B's two generations of routes take when the client says nothing. */
-const defaultTimeoutSeconds = { v1: 15, v2: 300 } as const;
+export const defaultTimeoutSeconds = { v1: 15, v2: 300 } as const;
 /** A refresh is good for at least this long. */
 const minRefreshSeconds = 15;
 const noContent = z.null().describe("done");

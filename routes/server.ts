@@ -13,6 +13,7 @@ import { observabilityRoutes } from "./observability.ts";
 import { describeRoutes } from "./openapi.ts";
 import { planeConstraint, planeOfRequest, routesBelongTo } from "./plane-constraint.ts";
 import { sandboxListings } from "./sandbox-listings.ts";
+import { sandboxSnapshotRoutes } from "./sandbox-snapshots.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
 import { templateBuildRoutes } from "./template-builds.ts";
 import { templateUploadRoutes } from "./template-uploads.ts";
@@ -102,8 +103,9 @@ async function controlPlane(scope: FastifyInstance, deps: ServerDeps): Promise<v
   await describeRoutes(scope, deps.version);
   await scope.register(sandboxListings, { runtime });
   await scope.register(sandboxRoutes, { runtime, maxTimeoutMs: config.maxTimeoutMs });
-  await scope.register(templateRoutes, { templates });
+  await scope.register(templateRoutes, { templates, runtime });
   await scope.register(templateBuildRoutes, { templates });
+  await scope.register(sandboxSnapshotRoutes, { runtime, maxTimeoutMs: config.maxTimeoutMs });
   await scope.register(unsupportedRoutes);
   await scope.register(observabilityRoutes, { runtime, metricsText });
 }

@@ -20,6 +20,7 @@ import {
   TemplateWithBuilds,
 } from "../src/e2b/template-schemas.ts";
 import { toTemplate, toTemplateWithBuilds, toTime } from "../src/e2b/template-views.ts";
+import type { Runtime } from "../src/runtime/runtime.ts";
 import type { Templates } from "../src/runtime/templates.ts";
 
 const noContent = z.null().describe("done");
@@ -27,7 +28,10 @@ const failures = { "4xx": ApiError, "5xx": ApiError };
 
 export async function templateRoutes(
   scope: FastifyInstance,
-  { templates }: { readonly templates: Templates },
+  {
+    templates,
+    runtime,
+  }: { readonly templates: Templates; readonly runtime: Pick<Runtime, "isSandboxSnapshot" | "deleteSnapshot"> },
 ): Promise<void> {
   const app = scope.withTypeProvider<ZodTypeProvider>();
   const params = TemplateParams;
@@ -62,7 +66,9 @@ export async function templateRoutes(
     "/templates/:templateID",
     { schema: { params, response: { 204: noContent, ...failures } } },
     async ({ params: { templateID } }, reply) => {
-      await templates.remove(nameOf(templateID));
+      const { name, tag } = parseTemplateReference(templateID);
+      if (runtime.isSandboxSnapshot(name)) await runtime.deleteSnapshot(name, tag);
+      else await templates.remove(name);
       return reply.code(204).send(null);
     },
   );

@@ -5,7 +5,6 @@
 import type { FastifyInstance, HTTPMethods } from "fastify";
 import { DomainError } from "../src/errors.ts";
 
-const snapshots = "Snapshots of sandboxes";
 const logs = "Sandbox logs";
 const oldBuilds = "Building templates the way before POST /v3/templates";
 const volumes = "Volumes";
@@ -18,10 +17,7 @@ const tokens = "Access tokens";
 const events = "Events and webhooks";
 
 const routes: readonly (readonly [methods: HTTPMethods | readonly HTTPMethods[], path: string, feature: string])[] = [
-  ["POST", "/sandboxes/:sandboxID/fork", "Forking sandboxes"],
   ["PUT", "/sandboxes/:sandboxID/network", "Network rules"],
-  ["POST", "/sandboxes/:sandboxID/snapshots", snapshots],
-  ["GET", "/snapshots", snapshots],
   ["GET", "/sandboxes/:sandboxID/logs", logs],
   ["GET", "/v2/sandboxes/:sandboxID/logs", logs],
   ["POST", "/v2/templates", oldBuilds],

@@ -136,6 +136,7 @@ function wireRuntime(config: Config, ledger: Ledger, driver: VmDriver, log: Logg
     warmPool,
     admission: new Admission({ ...basis, bounds, pool: warmPool }),
     newSandboxId: () => newSandboxId(config.nodeTag),
+    newTemplateId,
     accessTokenFor: (sandboxId) => deriveAccessToken(machineSecret, sandboxId),
   };
 }

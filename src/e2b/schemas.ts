@@ -81,6 +81,27 @@ export const SandboxRefreshRequest = z
   .nullish()
   .meta({ id: "SandboxRefreshRequest" });
 
+export const SandboxForkRequest = z
+  .object({
+    timeout: sandboxTime.nullish().describe("seconds; default 15"),
+    count: z.int32().min(1).max(100).nullish().describe("default 1"),
+  })
+  .nullish()
+  .meta({ id: "SandboxForkRequest" });
+export const SandboxSnapshotRequest = z
+  .object({ name: text.nullish() })
+  .nullish()
+  .meta({ id: "SandboxSnapshotRequest" });
+/** Not E2B's. */
+export const SandboxFollowupRequest = z
+  .object({
+    sandboxID: text.describe("a paused sandbox"),
+    timeout: sandboxTime.nullish().describe("seconds; default 15"),
+    metadata: SandboxMetadata.nullish().describe("default: those of the paused sandbox"),
+    envVars: EnvVars.nullish().describe("default: those of the paused sandbox"),
+  })
+  .meta({ id: "SandboxFollowupRequest" });
+
 export const SandboxParams = z.object({ sandboxID: text });
 
 /** Arrays in queries come joined with commas, or as one parameter many times. */
@@ -97,6 +118,13 @@ export const ListSandboxesQueryV2 = z.object({
   order: z.enum(["asc", "desc"]).default("desc"),
   startedAfter: z.iso.datetime({ offset: true }).optional(),
   template: text.optional(),
+  nextToken: text.optional(),
+  limit: z.coerce.number().int().min(1).default(maxPageSize),
+});
+
+export const ListSnapshotsQuery = z.object({
+  sandboxID: text.optional(),
+  name: text.optional(),
   nextToken: text.optional(),
   limit: z.coerce.number().int().min(1).default(maxPageSize),
 });
@@ -186,3 +214,10 @@ export const Benchmarks = z
 
 /** `Error`, in E2B's specification. */
 export const ApiError = z.object({ code: z.int32(), message: text, error_code: text.optional() }).meta({ id: "Error" });
+
+export const SandboxForkResult = z.array(z.union([z.object({ sandbox: Sandbox }), z.object({ error: ApiError })]));
+export const SandboxFollowup = Sandbox.extend({ continuationOf: text, continuationReason: text }).meta({
+  id: "SandboxFollowup",
+});
+export const SnapshotInfo = z.object({ snapshotID: text, names: z.array(text) }).meta({ id: "SnapshotInfo" });
+export type SnapshotInfo = z.infer<typeof SnapshotInfo>;

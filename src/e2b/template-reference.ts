@@ -2,7 +2,7 @@
 import { DomainError } from "../errors.ts";
 
 /** The one team of a machine. Its name in front of an alias changes nothing. */
-const localTeam = "local";
+export const localTeam = "local";
 
 export interface TemplateReference {
   /** Id or alias; of another team's template `team/alias`, which nobody here has. */

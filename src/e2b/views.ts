@@ -1,7 +1,8 @@
 /** A sandbox as E2B's clients know it: field by field from the runtime's view. Pure. */
-import type { SandboxMetricSample, SandboxView } from "../runtime/runtime.ts";
+import type { SandboxMetricSample, SandboxView, SnapshotView } from "../runtime/runtime.ts";
 import type { SandboxRecord } from "../types.ts";
-import type { ListedSandbox, Sandbox, SandboxDetail, SandboxMetric } from "./schemas.ts";
+import type { ListedSandbox, Sandbox, SandboxDetail, SandboxMetric, SnapshotInfo } from "./schemas.ts";
+import { localTeam } from "./template-reference.ts";
 
 /** The version whose abilities the guest agent has: clients switch features by it (reference 2.7). */
 export const envdVersion = "0.6.13";
@@ -49,6 +50,12 @@ export function toSandboxDetail(view: SandboxView): SandboxDetail {
     domain: null,
     lifecycle: { autoResume: view.record.lifecycle.autoResume, onTimeout: view.record.lifecycle.onTimeout },
   };
+}
+
+/** A snapshot's id is a reference that create understands: its name if it has one, else its template's id. */
+export function toSnapshotInfo({ templateId, alias, tag }: SnapshotView): SnapshotInfo {
+  const name = alias === null ? undefined : `${localTeam}/${alias}:${tag}`;
+  return { snapshotID: name ?? `${templateId}:${tag}`, names: name === undefined ? [] : [name] };
 }
 
 export function toSandboxMetric(sample: SandboxMetricSample): SandboxMetric {

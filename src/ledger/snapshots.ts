@@ -138,16 +138,16 @@ export function deleteSnapshot(ledger: Ledger, id: string): void {
 }
 
 /**
- * Strikes a continuation off that nothing is, or will be, restored from any more, so that its folder may be removed. A
- * machine that runs needs nothing of the snapshot it came from. Idempotent.
- * @throws failed_precondition when a paused sandbox, or one that is just being made from it, needs it; not_found.
+ * Strikes a continuation off that nothing is being restored from, so that its folder may be removed. A machine that runs
+ * needs nothing of the snapshot it came from. Idempotent.
+ * @throws failed_precondition when a paused sandbox needs it; not_found.
  */
 export function deleteContinuation(ledger: Ledger, id: string): void {
   ledger.write(() => {
     const { changes } = ledger
       .statement(
         `update snapshots set state = 'deleted' where id = :id and kind = 'continuation' and not exists (
-           select 1 from sandboxes where snapshot_id = :id and state in ('creating', 'paused', 'resuming'))`,
+           select 1 from sandboxes where snapshot_id = :id and state in ('paused', 'resuming'))`,
       )
       .run({ id });
     if (changes === 1) return;

@@ -39,6 +39,8 @@ export interface SnapshotManifest {
   /** Snapshots and images this one needs, by absolute path: backing disks, kernel. */
   readonly dependsOn: readonly string[];
   readonly files: Readonly<Record<"memory" | "devices" | "disk", SnapshotFile>>;
+  /** The pages in which the memory differs from `files.memory`, which other snapshots have too; absent: in none. */
+  readonly memoryChanges?: SnapshotFile;
   /** Disk layers below `files.disk`, top first: links to files other snapshots have too, so that each stands alone. */
   readonly lowerLayers: readonly SnapshotFile[];
   /** What the engine needs to rebuild the same machine; opaque to everybody else. */

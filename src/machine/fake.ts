@@ -199,7 +199,7 @@ class FakeVm implements Vm {
     this.#machine.enter("running");
   }
 
-  async saveSnapshot(folder: string, facts: { bootId: string }): Promise<SnapshotManifest> {
+  async saveSnapshot(folder: string, options: { bootId: string; isLast?: boolean }): Promise<SnapshotManifest> {
     await this.#host.play("saveSnapshot");
     if (this.#machine.at !== "paused") throw new DomainError("invalid_state", "only a paused machine can be saved");
     const staging = stagingOf(folder);
@@ -212,7 +212,7 @@ class FakeVm implements Vm {
       acceleration: "none",
       cpuModel: "none",
       shape: this.#machine.shape,
-      bootId: facts.bootId,
+      bootId: options.bootId,
       createdAtMs: Date.now(),
       dependsOn: [],
       files: {

@@ -12,7 +12,7 @@ import type { SnapshotFile, SnapshotManifest } from "./driver.ts";
 export const manifestName = "manifest.json";
 
 /** Digest block: small enough for bounded memory, large enough that hashing runs in the thread pool without overhead. */
-const blockBytes = 1 << 20;
+export const blockBytes = 1 << 20;
 const maxManifestBytes = 1 << 20;
 
 const positive = z.number().int().positive();
@@ -32,6 +32,7 @@ const manifestSchema = z.object({
   createdAtMs: z.number().int().nonnegative(),
   dependsOn: z.array(z.string().startsWith("/")),
   files: z.object({ memory: file, devices: file, disk: file }),
+  memoryChanges: file.optional(),
   lowerLayers: z.array(file),
   machine: z.record(z.string(), z.unknown()),
 });
@@ -54,7 +55,8 @@ export async function readManifest(folder: string): Promise<SnapshotManifest> {
   }
   const parsed = manifestSchema.safeParse(json);
   if (!parsed.success) throw damaged(folder, z.prettifyError(parsed.error));
-  return parsed.data;
+  const { memoryChanges, ...manifest } = parsed.data;
+  return memoryChanges ? { ...manifest, memoryChanges } : manifest;
 }
 
 /** Reads the manifest and checks, without reading the files, that they are all there: what a restore needs to know. */
@@ -153,6 +155,38 @@ export async function describeFile(folder: string, name: string, signal?: AbortS
   }
 }
 
+/** Blocks that may be on their way to the disk and the digest at once. */
+const blocksUnderWay = 4;
+
+/**
+ * Writes a new file and describes it on the way, so that nothing is read again.
+ * @param blocks its content in blocks of {@link blockBytes}, only the last of which may be shorter; each a buffer of its own
+ */
+export async function writeDescribed(
+  { folder, name }: { readonly folder: string; readonly name: string },
+  blocks: AsyncIterable<Buffer>,
+): Promise<SnapshotFile> {
+  const handle = await open(join(folder, name), "wx", 0o600);
+  const digests: Promise<Buffer>[] = [];
+  const underWay: Promise<unknown>[] = [];
+  let sizeBytes = 0;
+  try {
+    for await (const block of blocks) {
+      const digest = digestBlock(block);
+      digests.push(digest);
+      underWay.push(Promise.all([digest, handle.write(block, 0, block.length, sizeBytes)]));
+      sizeBytes += block.length;
+      if (underWay.length >= blocksUnderWay) await underWay.shift();
+    }
+    await Promise.all(underWay);
+    const sha = await sha256(Buffer.concat(await Promise.all(digests)));
+    return { name, sizeBytes, sha256: sha.toString("hex") };
+  } finally {
+    await Promise.allSettled(underWay);
+    await handle.close();
+  }
+}
+
 const zeroBlock = Buffer.alloc(blockBytes);
 const zeroBlockDigest = sha256(zeroBlock);
 
@@ -185,6 +219,7 @@ async function syncPath(path: string): Promise<void> {
 
 const allFiles = (manifest: SnapshotManifest): SnapshotFile[] => [
   ...Object.values(manifest.files),
+  ...(manifest.memoryChanges ? [manifest.memoryChanges] : []),
   ...manifest.lowerLayers,
 ];
 

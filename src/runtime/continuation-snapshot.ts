@@ -5,7 +5,6 @@
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import type { Clock } from "../clock.ts";
-import { isDomainError } from "../errors.ts";
 import type { Ledger } from "../ledger/open.ts";
 import { deleteContinuation, registerSnapshot, type SnapshotFacts, type SnapshotRecord } from "../ledger/snapshots.ts";
 import { removeSnapshot } from "../machine/snapshot-files.ts";
@@ -21,15 +20,20 @@ export interface CaptureDependencies {
   readonly snapshotsFolder: string;
 }
 
+/** A name, and the folder of that name, for a snapshot to be made. */
+export function newSnapshotPlace(snapshotsFolder: string): { id: string; folder: string } {
+  const id = randomUUID();
+  return { id, folder: join(snapshotsFolder, id) };
+}
+
 /** Names a continuation of a sandbox before anything of it exists. Call it in the write that says what it is for. */
 export function registerContinuation(
   { ledger, snapshotsFolder }: CaptureDependencies,
   sandboxId: string,
   reason: string,
 ): SnapshotRecord {
-  const id = randomUUID();
-  const folder = join(snapshotsFolder, id);
-  return registerSnapshot(ledger, { id, kind: "continuation", logicalId: sandboxId, folder, reason });
+  const place = newSnapshotPlace(snapshotsFolder);
+  return registerSnapshot(ledger, { ...place, kind: "continuation", logicalId: sandboxId, reason });
 }
 
 /**
@@ -55,13 +59,8 @@ export async function captureSession(
   }
 }
 
-/** Removes a continuation unless something is still to be restored from it: the ledger first, then its files. */
+/** Removes a continuation that nothing is restored from any more: the ledger first, then its files. */
 export async function discardContinuation(ledger: Ledger, { id, folder }: SnapshotRecord): Promise<void> {
-  try {
-    deleteContinuation(ledger, id);
-  } catch (error) {
-    if (isDomainError(error, "failed_precondition")) return;
-    throw error;
-  }
+  deleteContinuation(ledger, id);
   await removeSnapshot(folder);
 }

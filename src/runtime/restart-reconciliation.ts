@@ -106,8 +106,10 @@ async function reconcileSandbox(
       runtime.adoptPaused(record);
       return "paused";
     case "undo_resume":
-      if (decision.machine) await driver.discard(decision.machine);
-      runtime.adoptPaused(moveSandbox(ledger, record.id, "resuming", "paused", { machine: null }));
+      await terminator.untilDone({ sandboxID: record.id }, async () => {
+        if (decision.machine) await driver.discard(decision.machine);
+        runtime.adoptPaused(moveSandbox(ledger, record.id, "resuming", "paused", { machine: null }));
+      });
       return "paused";
     case "clean_up":
       terminator.terminate(record, async () => {

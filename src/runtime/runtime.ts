@@ -13,6 +13,36 @@ export interface CreateSandboxRequest {
   readonly lifecycle: Omit<SandboxLifecycle, "timeoutMs">;
 }
 
+export interface FollowupRequest {
+  readonly timeoutMs: number;
+  /** Default: those of the paused sandbox. */
+  readonly metadata?: Readonly<Record<string, string>>;
+  readonly envs?: Readonly<Record<string, string>>;
+}
+
+/** What became of one child of a fork. */
+export type ForkOutcome = { readonly view: SandboxView } | { readonly error: unknown };
+
+/** A snapshot that a client took of a sandbox; a template like any other. */
+export interface SnapshotView {
+  readonly templateId: string;
+  /** Its name, if it has one. */
+  readonly alias: string | null;
+  readonly tag: string;
+}
+
+export interface ListSnapshotsQuery {
+  readonly sandboxId?: string;
+  readonly name?: string;
+  readonly limit: number;
+  readonly after?: { readonly createdAtMs: number; readonly position: string };
+}
+
+export interface ListSnapshotsPage {
+  readonly snapshots: readonly SnapshotView[];
+  readonly next: { readonly createdAtMs: number; readonly position: string } | undefined;
+}
+
 /** A sandbox as clients may see it. `state` never shows a transition: what is ending is not found, what pauses is paused. */
 export interface SandboxView {
   readonly record: SandboxRecord;
@@ -92,6 +122,28 @@ export interface Runtime {
   resumeForTraffic(id: string): Promise<Session | undefined>;
   /** Paused sandboxes that a request resumes. Whoever asks has yet to prove that it may. */
   resumableByTraffic(): Iterable<SandboxView>;
+  /**
+   * Makes `count` sandboxes that go on from the same moment as this one, which stops for it and goes on too.
+   * @throws not_found, invalid_state (paused), invalid_argument (more than may exist), disk_pressure, machine_failed.
+   */
+  forkSandbox(id: string, options: { count: number; timeoutMs: number }): Promise<ForkOutcome[]>;
+  /**
+   * Makes a template of a running sandbox, which stops for a moment.
+   * @throws not_found (paused too), invalid_argument (the name is taken), disk_pressure, machine_failed.
+   */
+  snapshotSandbox(id: string, name?: { name: string; tag: string | undefined }): Promise<SnapshotView>;
+  /** Newest first. */
+  listSnapshots(query: ListSnapshotsQuery): ListSnapshotsPage;
+  /** Whether a name or id stands for a snapshot of a sandbox, and not for a template that was built. */
+  isSandboxSnapshot(name: string): boolean;
+  /** @throws not_found, unsupported (a template that was built), failed_precondition (in use). */
+  deleteSnapshot(name: string, tag: string | undefined): Promise<void>;
+  /**
+   * Makes a new sandbox that goes on where a paused one stopped; that one stays paused.
+   * @returns also why the paused one was paused
+   * @throws not_found, invalid_state (not paused); as {@link createSandbox}.
+   */
+  followUpSandbox(id: string, request: FollowupRequest): Promise<{ view: SandboxView; reason: string }>;
   /** @throws not_found. */
   getSandbox(id: string): SandboxView;
   listSandboxes(query: ListSandboxesQuery): ListSandboxesPage;

@@ -6,6 +6,7 @@ import { messageOf } from "../errors.ts";
 import { type CapacityBudgets, reserve } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";
 import { insertSandbox, moveSandbox, setSandboxMachine } from "../ledger/sandboxes.ts";
+import type { SnapshotRecord } from "../ledger/snapshots.ts";
 import { type ResolvedTemplate, recordSpawn, resolveTemplate } from "../ledger/templates.ts";
 import type { Vm } from "../machine/driver.ts";
 import type { Metrics } from "../metrics.ts";
@@ -122,6 +123,12 @@ export class SandboxCreation {
     if (admitted.warm) warmPool.handOver(admitted.warm);
     if (asksPool) metrics.warmPoolCheckouts.inc({ outcome: admitted.warm ? "hit" : "miss" });
     return admitted;
+  }
+
+  /** Starts a sandbox that has its capacity, from a snapshot of another one. On failure it is ended. */
+  startFrom(record: SandboxRecord, { folder }: SnapshotRecord, timeoutMs: number): Promise<SandboxView> {
+    const admitted = { record, warm: undefined, startedMs: this.#deps.clock.monotonicMs() };
+    return this.#queue.run(record.id, () => this.#start(admitted, folder, timeoutMs));
   }
 
   async #start(admitted: Admitted, snapshotFolder: string, timeoutMs: number): Promise<SandboxView> {

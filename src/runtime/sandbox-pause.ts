@@ -1,6 +1,7 @@
 /**
  * Pause and resume: a running sandbox becomes a continuation snapshot that holds no capacity, and runs again under the
- * same id and token. Every call is made in the sandbox's serial queue. A step that fails leaves the sandbox where it was.
+ * same id and token. A step that fails leaves the sandbox where it was. What is called `…InQueue` is for callers that are
+ * in the sandbox's serial queue already.
  */
 import { DomainError, messageOf } from "../errors.ts";
 import type { GuestAgent } from "../guest/agent.ts";
@@ -30,6 +31,8 @@ import { openGuestAgent } from "./readiness-probe.ts";
 import type { SandboxView } from "./runtime.ts";
 import type { Attach } from "./sandbox-create.ts";
 import type { SandboxRegistry } from "./sandbox-registry.ts";
+import type { SerialQueue } from "./serial-queue.ts";
+import type { Session } from "./session.ts";
 import { newSessionId } from "./session-id.ts";
 import type { SessionTerminator } from "./session-terminator.ts";
 import { type RestoreDependencies, type RestoredMachine, restoreMachine } from "./snapshot-restore.ts";
@@ -41,29 +44,62 @@ export interface PauseDependencies extends CaptureDependencies, RestoreDependenc
   readonly admission: Admission;
 }
 
+/** A sandbox that traffic resumed lives at least this long (reference 1.6). */
+const minAutoResumeMs = 300_000;
+
 export class SandboxPause {
   readonly #deps: PauseDependencies;
   readonly #registry: SandboxRegistry;
+  readonly #queue: SerialQueue;
   readonly #attach: Attach;
   readonly #background: Background;
 
-  constructor(deps: PauseDependencies, registry: SandboxRegistry, attach: Attach) {
+  constructor(deps: PauseDependencies, registry: SandboxRegistry, queue: SerialQueue, attach: Attach) {
     this.#deps = deps;
     this.#registry = registry;
+    this.#queue = queue;
     this.#attach = attach;
     this.#background = new Background(deps.log);
+  }
+
+  /** See `Runtime.pauseSandbox`. */
+  pause(id: string, reason: ContinuationReason): Promise<void> {
+    return this.#queue.run(id, async () => {
+      if (this.#registry.get(id).state === "running") return this.pauseInQueue(id, reason);
+      throw new DomainError("invalid_state", `Error pausing sandbox - sandbox '${id}' is already paused`);
+    });
+  }
+
+  /** See `Runtime.resumeSandbox`. */
+  resume(id: string, timeoutMs: number): Promise<SandboxView> {
+    return this.#queue.run(id, async () => {
+      if (this.#registry.get(id).state === "paused") return this.resumeInQueue(id, timeoutMs);
+      throw new DomainError("invalid_state", `Sandbox ${id} is already running`);
+    });
+  }
+
+  /** See `Runtime.resumeForTraffic`. */
+  resumeForTraffic(id: string): Promise<Session | undefined> {
+    return this.#queue.run(id, async () => {
+      const view = this.#registry.view(id);
+      if (view?.state === "paused" && view.record.lifecycle.autoResume) {
+        await this.resumeInQueue(id, Math.max(view.record.lifecycle.timeoutMs, minAutoResumeMs));
+      }
+      return this.#registry.session(id);
+    });
   }
 
   /**
    * Pauses a running sandbox; durable when this returns, and its machine and its reservation are gone.
    * @throws disk_pressure, machine_failed: the sandbox goes on; not_ready when the daemon stops meanwhile.
    */
-  async pause(session: LiveSession, record: SandboxRecord, reason: ContinuationReason): Promise<void> {
+  async pauseInQueue(id: string, reason: ContinuationReason): Promise<void> {
     const { ledger, disk, terminator, clock } = this.#deps;
+    const { session } = this.#registry.getRunning(id);
     await disk.admit("pause a sandbox");
     const [pausing, snapshot] = ledger.write(() => [
-      moveSandbox(ledger, record.id, "running", "pausing"),
-      registerContinuation(this.#deps, record.id, reason),
+      moveSandbox(ledger, id, "running", "pausing"),
+      registerContinuation(this.#deps, id, reason),
     ]);
     this.#registry.change(pausing, undefined);
     session.end(new DomainError("not_found", "The sandbox was paused"));
@@ -76,9 +112,9 @@ export class SandboxPause {
       throw error;
     }
     // From here on there is no way back: the disk belongs to the snapshot.
-    const done = await terminator.untilDone({ sandboxID: record.id }, async () => {
+    const done = await terminator.untilDone({ sandboxID: id }, async () => {
       await session.vm.terminate();
-      this.#registry.change(finishPause(ledger, record.id, snapshot, facts, clock.nowMs()), undefined);
+      this.#registry.change(finishPause(ledger, id, snapshot, facts, clock.nowMs()), undefined);
     });
     if (!done) throw new DomainError("not_ready", "The daemon is stopping");
     session.log.info({ reason, snapshotID: snapshot.id }, "sandbox paused");
@@ -88,11 +124,11 @@ export class SandboxPause {
    * Brings a paused sandbox back: same id, same token, the processes where they were.
    * @throws capacity_exhausted, disk_pressure, machine_failed, failed_precondition (a damaged snapshot): it stays paused.
    */
-  async resume(record: SandboxRecord, timeoutMs: number): Promise<SandboxView> {
+  async resumeInQueue(id: string, timeoutMs: number): Promise<SandboxView> {
     const { ledger, disk, budgets, admission, clock, log } = this.#deps;
-    const { id, templateId, envs, shape } = record;
+    const { templateId, envs, shape, snapshotId, allowInternetAccess } = this.#registry.get(id).record;
     await disk.admit("resume a sandbox");
-    const snapshot = getSnapshot(ledger, record.snapshotId);
+    const snapshot = getSnapshot(ledger, snapshotId);
     if (!snapshot) throw new DomainError("internal", `the snapshot of sandbox ${id} is not in the ledger`);
     await admission.admit(shape, () =>
       ledger.write(() => {
@@ -104,7 +140,7 @@ export class SandboxPause {
       snapshotFolder: snapshot.folder,
       sessionId: newSessionId(),
       identity: { sandboxId: id, templateId, envs },
-      internetAccess: record.allowInternetAccess,
+      internetAccess: allowInternetAccess,
     };
     let vm: Vm | undefined;
     const onLaunched = (launched: Vm) => {
@@ -129,7 +165,7 @@ export class SandboxPause {
   }
 
   /** Ends a paused sandbox and removes what is left of it. */
-  kill(record: SandboxRecord): void {
+  killInQueue(record: SandboxRecord): void {
     const { ledger, terminator, clock, samples, log } = this.#deps;
     const startedMs = clock.monotonicMs();
     const snapshot = getSnapshot(ledger, record.snapshotId);

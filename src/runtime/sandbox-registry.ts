@@ -2,6 +2,7 @@
  * The sandboxes that clients can see, in memory: a read model of the ledger, so that listing and routing need no query.
  * *Listed* from running until ending; *routable* only while a session is attached.
  */
+import { DomainError } from "../errors.ts";
 import type { SandboxRecord } from "../types.ts";
 import type { LiveSession } from "./live-session.ts";
 import type { ListSandboxesPage, ListSandboxesQuery, SandboxView } from "./runtime.ts";
@@ -55,6 +56,22 @@ export class SandboxRegistry {
 
   view(id: string): SandboxView | undefined {
     return this.#byId.get(id)?.view;
+  }
+
+  /** @throws not_found in E2B's words. */
+  get(id: string): SandboxView {
+    const view = this.view(id);
+    if (view) return view;
+    throw new DomainError("not_found", `Sandbox "${id}" doesn't exist or you don't have access to it`);
+  }
+
+  /** @throws not_found, of a paused one too. */
+  getRunning(id: string): { readonly record: SandboxRecord; readonly session: LiveSession } {
+    const { record, state } = this.get(id);
+    if (state === "paused") throw new DomainError("not_found", `Sandbox "${id}" is paused`);
+    const session = this.session(id);
+    if (!session) throw new DomainError("internal", `running sandbox ${id} has no session`);
+    return { record, session };
   }
 
   session(id: string): LiveSession | undefined {

@@ -5,6 +5,7 @@
 import { DomainError } from "../errors.ts";
 import { usage } from "../ledger/capacity.ts";
 import { summarizeSamples } from "../ledger/samples.ts";
+import { isSandboxSnapshot, listSandboxSnapshots } from "../ledger/sandbox-snapshots.ts";
 import { moveSandbox, setSandboxEnd } from "../ledger/sandboxes.ts";
 import { findTemplate } from "../ledger/templates.ts";
 import type { EngineInfo } from "../machine/driver.ts";
@@ -14,27 +15,31 @@ import { MetricsSampler } from "./metrics-sampler.ts";
 import type {
   BenchmarkSummary,
   CreateSandboxRequest,
+  FollowupRequest,
+  ForkOutcome,
   ListSandboxesPage,
   ListSandboxesQuery,
+  ListSnapshotsPage,
+  ListSnapshotsQuery,
   Runtime,
   SandboxMetricSample,
   SandboxView,
+  SnapshotView,
 } from "./runtime.ts";
 import { type CreationDependencies, type ReadyMachine, SandboxCreation } from "./sandbox-create.ts";
-import { type PauseDependencies, SandboxPause } from "./sandbox-pause.ts";
+import { type ForkDependencies, SandboxForks } from "./sandbox-forks.ts";
+import { SandboxPause } from "./sandbox-pause.ts";
 import { SandboxRegistry } from "./sandbox-registry.ts";
 import { SerialQueue } from "./serial-queue.ts";
 import type { Session } from "./session.ts";
 import { StuckVmCleanup } from "./stuck-vm-cleanup.ts";
 
-export interface RuntimeDependencies extends CreationDependencies, PauseDependencies {
+export interface RuntimeDependencies extends CreationDependencies, ForkDependencies {
   /** How long a machine may leave heartbeats unanswered. */
   readonly stuckAfterMs: number;
   readonly accessTokenFor: (sandboxId: string) => string;
 }
 
-/** A sandbox that traffic resumed lives at least this long (reference 1.6). */
-const minAutoResumeMs = 300_000;
 /** When a sandbox that could not be paused at the end of its time is tried again. */
 const pauseRetryMs = 10_000;
 
@@ -55,6 +60,7 @@ export class SandboxRuntime implements Runtime {
   readonly #stuckVms: StuckVmCleanup;
   readonly #creation: SandboxCreation;
   readonly #pause: SandboxPause;
+  readonly #forks: SandboxForks;
   /** Sandboxes whose time is up and that are just being ended or paused. */
   readonly #expiring = new Set<string>();
   /** New work is refused once the daemon stops. */
@@ -68,7 +74,8 @@ export class SandboxRuntime implements Runtime {
     );
     const attach = (record: SandboxRecord, machine: ReadyMachine) => this.#attach(record, machine);
     this.#creation = new SandboxCreation(deps, this.#queue, attach);
-    this.#pause = new SandboxPause(deps, this.#registry, attach);
+    this.#pause = new SandboxPause(deps, this.#registry, this.#queue, attach);
+    this.#forks = new SandboxForks(deps, this.#registry, this.#queue, (...child) => this.#creation.startFrom(...child));
   }
 
   get engine(): EngineInfo {
@@ -80,48 +87,60 @@ export class SandboxRuntime implements Runtime {
     return this.#creation.create(request, signal);
   }
 
-  connectSandbox(id: string, timeoutMs: number): Promise<{ view: SandboxView; resumed: boolean }> {
+  async connectSandbox(id: string, timeoutMs: number): Promise<{ view: SandboxView; resumed: boolean }> {
     this.#refuseWhenClosing();
     return this.#queue.run(id, async () => {
-      const { record, state } = this.getSandbox(id);
-      if (state === "running") return { view: this.#extend(id, timeoutMs), resumed: false };
-      return { view: await this.#pause.resume(record, timeoutMs), resumed: true };
+      if (this.#registry.get(id).state === "running") return { view: this.#extend(id, timeoutMs), resumed: false };
+      return { view: await this.#pause.resumeInQueue(id, timeoutMs), resumed: true };
     });
   }
 
   async pauseSandbox(id: string, reason: ContinuationReason): Promise<void> {
     this.#refuseWhenClosing();
-    await this.#queue.run(id, async () => {
-      const { record, state } = this.getSandbox(id);
-      if (state === "running") return this.#pause.pause(this.#mustHaveSession(id), record, reason);
-      throw new DomainError("invalid_state", `Error pausing sandbox - sandbox '${id}' is already paused`);
-    });
+    await this.#pause.pause(id, reason);
   }
 
-  resumeSandbox(id: string, timeoutMs: number): Promise<SandboxView> {
+  async resumeSandbox(id: string, timeoutMs: number): Promise<SandboxView> {
     this.#refuseWhenClosing();
-    return this.#queue.run(id, async () => {
-      const { record, state } = this.getSandbox(id);
-      if (state === "paused") return this.#pause.resume(record, timeoutMs);
-      throw new DomainError("invalid_state", `Sandbox ${id} is already running`);
-    });
+    return this.#pause.resume(id, timeoutMs);
   }
 
   async resumeForTraffic(id: string): Promise<Session | undefined> {
     this.#refuseWhenClosing();
-    return this.#queue.run(id, async () => {
-      const view = this.#registry.view(id);
-      if (view?.state === "paused" && view.record.lifecycle.autoResume) {
-        await this.#pause.resume(view.record, Math.max(view.record.lifecycle.timeoutMs, minAutoResumeMs));
-      }
-      return this.#registry.session(id);
-    });
+    return this.#pause.resumeForTraffic(id);
+  }
+
+  async forkSandbox(id: string, options: { count: number; timeoutMs: number }): Promise<ForkOutcome[]> {
+    this.#refuseWhenClosing();
+    return this.#forks.fork(id, options);
+  }
+
+  async snapshotSandbox(id: string, name?: { name: string; tag: string | undefined }): Promise<SnapshotView> {
+    this.#refuseWhenClosing();
+    return this.#forks.snapshot(id, name);
+  }
+
+  listSnapshots(query: ListSnapshotsQuery): ListSnapshotsPage {
+    const rows = listSandboxSnapshots(this.#deps.ledger, { ...query, limit: query.limit + 1 });
+    const snapshots = rows.slice(0, query.limit);
+    return { snapshots, next: rows.length > snapshots.length ? snapshots.at(-1) : undefined };
+  }
+
+  isSandboxSnapshot(name: string): boolean {
+    return isSandboxSnapshot(this.#deps.ledger, name);
+  }
+
+  deleteSnapshot(name: string, tag: string | undefined): Promise<void> {
+    return this.#forks.deleteSnapshot(name, tag);
+  }
+
+  async followUpSandbox(id: string, request: FollowupRequest): Promise<{ view: SandboxView; reason: string }> {
+    this.#refuseWhenClosing();
+    return this.#forks.followUp(id, request);
   }
 
   getSandbox(id: string): SandboxView {
-    const view = this.#registry.view(id);
-    if (view) return view;
-    throw new DomainError("not_found", `Sandbox "${id}" doesn't exist or you don't have access to it`);
+    return this.#registry.get(id);
   }
 
   listSandboxes(query: ListSandboxesQuery): ListSandboxesPage {
@@ -132,14 +151,14 @@ export class SandboxRuntime implements Runtime {
     this.getSandbox(id);
     await this.#queue.run(id, async () => {
       const { record, state } = this.getSandbox(id);
-      if (state === "paused") this.#pause.kill(record);
+      if (state === "paused") this.#pause.killInQueue(record);
       else this.#end(record, "killed");
     });
   }
 
   async setSandboxTimeout(id: string, timeoutMs: number): Promise<void> {
     await this.#queue.run(id, async () => {
-      const { record } = this.#getRunning(id);
+      const { record } = this.#registry.getRunning(id);
       this.#registry.update(setSandboxEnd(this.#deps.ledger, record.id, this.#deps.clock.nowMs() + timeoutMs));
       if (timeoutMs === 0) await this.#expire(id);
     });
@@ -270,20 +289,9 @@ export class SandboxRuntime implements Runtime {
     return this.#registry.change(record, session) ?? this.#registry.add(record, accessToken, session);
   }
 
-  #getRunning(id: string): SandboxView {
-    const view = this.getSandbox(id);
-    if (view.state === "running") return view;
-    throw new DomainError("not_found", `Sandbox "${id}" is paused: it has no time that could be set`);
-  }
-
-  #mustHaveSession(id: string): LiveSession {
-    const session = this.#registry.session(id);
-    if (session) return session;
-    throw new DomainError("internal", `running sandbox ${id} has no session`);
-  }
-
   #extend(id: string, timeoutMs: number): SandboxView {
-    const view = this.#getRunning(id);
+    this.#registry.getRunning(id);
+    const view = this.#registry.get(id);
     const endAtMs = this.#deps.clock.nowMs() + timeoutMs;
     if (endAtMs <= view.record.endAtMs) return view;
     return this.#registry.update(setSandboxEnd(this.#deps.ledger, id, endAtMs)) ?? view;
@@ -295,7 +303,7 @@ export class SandboxRuntime implements Runtime {
     if (view?.state !== "running" || view.record.endAtMs > clock.nowMs()) return;
     if (view.record.lifecycle.onTimeout === "kill") return this.#end(view.record, "expired");
     try {
-      await this.#pause.pause(this.#mustHaveSession(id), view.record, "idle");
+      await this.#pause.pauseInQueue(id, "idle");
     } catch (error) {
       // Its owner wants to find it again: no reason to end it.
       log.error({ err: error, sandboxID: id }, "a sandbox could not be paused in time; trying again later");
@@ -324,7 +332,7 @@ export class SandboxRuntime implements Runtime {
   #end(record: SandboxRecord, reason: EndReason): void {
     const { ledger, clock, samples, terminator } = this.#deps;
     const startedMs = clock.monotonicMs();
-    const session = this.#mustHaveSession(record.id);
+    const { session } = this.#registry.getRunning(record.id);
     const ending = moveSandbox(ledger, record.id, "running", "terminating", { endReason: reason });
     this.#registry.remove(record.id);
     session.end(new DomainError("not_found", endMessages[reason]));

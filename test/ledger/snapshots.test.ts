@@ -3,9 +3,12 @@ import { reserve } from "../../src/ledger/capacity.ts";
 import type { Ledger } from "../../src/ledger/open.ts";
 import { endSandbox, moveSandbox } from "../../src/ledger/sandboxes.ts";
 import {
+  deleteContinuation,
   deleteSnapshot,
+  findContinuationInMaking,
   getSnapshot,
   listSnapshots,
+  listStrayContinuations,
   markSnapshotReady,
   quarantineSnapshot,
   registerSnapshot,
@@ -99,6 +102,35 @@ test("a snapshot that a warm VM runs from is not deleted before that is discarde
   discardWarmEntry(ledger, id);
   deleteSnapshot(ledger, "snap");
   expect(getSnapshot(ledger, "snap")?.state).toBe("deleted");
+});
+
+test("a continuation stays while its sandbox is paused or resuming, and is of no use once that runs", () => {
+  const ledger = memoryLedger();
+  addReadySnapshot(ledger);
+  const { shape: needs } = addSandbox(ledger, "i1");
+  moveSandbox(ledger, "i1", "creating", "running", { machine: machineOf("s1") });
+  moveSandbox(ledger, "i1", "running", "pausing");
+  registerSnapshot(ledger, continuation);
+  expect(findContinuationInMaking(ledger, "i1")?.id).toBe("c1");
+  expect(findContinuationInMaking(ledger, "i2")).toBeUndefined();
+  ledger.writeDurably(() => {
+    markSnapshotReady(ledger, "c1", facts);
+    moveSandbox(ledger, "i1", "pausing", "paused", { machine: null, snapshotId: "c1" });
+  });
+  expect(findContinuationInMaking(ledger, "i1")).toBeUndefined();
+  const refused = { code: "failed_precondition", message: "Continuation c1 is in use: it cannot be deleted" };
+  expect(failureOf(() => deleteContinuation(ledger, "c1"))).toEqual(refused);
+  const reservation = reserve(ledger, { kind: "active", shape: needs, budgets: roomy, sandboxId: "i1" });
+  moveSandbox(ledger, "i1", "paused", "resuming", { reservationId: reservation.id });
+  expect(failureOf(() => deleteContinuation(ledger, "c1"))).toEqual(refused);
+  expect(listStrayContinuations(ledger)).toEqual([]);
+  moveSandbox(ledger, "i1", "resuming", "running", { machine: machineOf("s2") });
+  expect(listStrayContinuations(ledger).map(({ id }) => id)).toEqual(["c1"]);
+  deleteContinuation(ledger, "c1");
+  deleteContinuation(ledger, "c1");
+  expect(listStrayContinuations(ledger)).toEqual([]);
+  expect(failureOf(() => deleteContinuation(ledger, "snap")).code).toBe("failed_precondition");
+  expect(failureOf(() => deleteContinuation(ledger, "c9")).code).toBe("not_found");
 });
 
 function deletion(ledger: Ledger) {

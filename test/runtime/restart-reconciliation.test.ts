@@ -3,7 +3,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { reserve } from "../../src/ledger/capacity.ts";
-import { getSandbox, moveSandbox } from "../../src/ledger/sandboxes.ts";
+import { getSandbox, moveSandbox, setSandboxMachine } from "../../src/ledger/sandboxes.ts";
 import { getSnapshot } from "../../src/ledger/snapshots.ts";
 import { registerContinuation } from "../../src/runtime/continuation-snapshot.ts";
 import { FakeEngine, nothing, paused, running } from "../support/fake-engine.ts";
@@ -68,28 +68,32 @@ test("a sandbox with neither machine nor snapshot is lost, and says so", async (
   expect(await engine.remains()).toEqual(nothing);
 });
 
-test("a resume under way is undone: the sandbox is paused, a half-started machine is removed", async () => {
-  await using engine = await FakeEngine.open();
-  const { id, shape } = (await engine.create()).record;
-  await engine.runtime.pauseSandbox(id, "stopped");
-  const { deps } = engine;
-  await engine.restart(async () => {
-    deps.ledger.write(() => {
-      const { id: reservationId } = reserve(deps.ledger, {
-        kind: "active",
-        shape,
-        budgets: deps.budgets,
-        sandboxId: id,
+test.each([{ known: false }, { known: true }])(
+  "a resume under way is undone, its machine too, %j",
+  async ({ known }) => {
+    await using engine = await FakeEngine.open();
+    const { id, shape } = (await engine.create()).record;
+    await engine.runtime.pauseSandbox(id, "stopped");
+    const { deps } = engine;
+    await engine.restart(async () => {
+      deps.ledger.write(() => {
+        const { id: reservationId } = reserve(deps.ledger, {
+          kind: "active",
+          shape,
+          budgets: deps.budgets,
+          sandboxId: id,
+        });
+        moveSandbox(deps.ledger, id, "paused", "resuming", { reservationId });
       });
-      moveSandbox(deps.ledger, id, "paused", "resuming", { reservationId });
+      const request = { sessionId: "half", shape, kernel: "/k", initramfs: "/i", baseDisk: "/b" };
+      const { record } = await deps.driver.boot(request);
+      if (known) setSandboxMachine(deps.ledger, id, record);
     });
-    const request = { sessionId: "half", shape, kernel: "/k", initramfs: "/i", baseDisk: "/b" };
-    await deps.driver.boot(request);
-  });
-  expect(engine.runtime.getSandbox(id).state).toBe("paused");
-  expect(await engine.remains()).toEqual(paused);
-  expect((await engine.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
-});
+    expect(engine.runtime.getSandbox(id).state).toBe("paused");
+    expect(await engine.remains()).toEqual(paused);
+    expect((await engine.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
+  },
+);
 
 test("a kill of a paused sandbox that was interrupted is finished", async () => {
   await using engine = await FakeEngine.open();

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { pino } from "pino";
-import { newSandboxId } from "../../src/e2b/ids.ts";
+import { newSandboxId, newTemplateId } from "../../src/e2b/ids.ts";
 import { FrameType } from "../../src/guest/protocol.ts";
 import { type CapacityBudgets, usage } from "../../src/ledger/capacity.ts";
 import { openLedger } from "../../src/ledger/open.ts";
@@ -73,6 +73,7 @@ export class FakeEngine implements AsyncDisposable {
       ...basis,
       ...withoutPool(basis),
       newSandboxId: () => newSandboxId(),
+      newTemplateId,
       accessTokenFor: (id) => `token-of-${id}`,
     };
     this.runtime = new SandboxRuntime(this.deps);

@@ -5,11 +5,16 @@ import type { EngineInfo } from "../../src/machine/driver.ts";
 import type {
   BenchmarkSummary,
   CreateSandboxRequest,
+  FollowupRequest,
+  ForkOutcome,
   ListSandboxesPage,
   ListSandboxesQuery,
+  ListSnapshotsPage,
+  ListSnapshotsQuery,
   Runtime,
   SandboxMetricSample,
   SandboxView,
+  SnapshotView,
 } from "../../src/runtime/runtime.ts";
 import type { ContinuationReason, SandboxRecord } from "../../src/types.ts";
 
@@ -28,6 +33,7 @@ export class FakeRuntime implements Runtime {
   nextError: unknown;
   /** What was asked for, newest last. */
   readonly created: CreateSandboxRequest[] = [];
+  readonly snapshots: (SnapshotView & { readonly sandboxId: string })[] = [];
   readonly pauseReasons: ContinuationReason[] = [];
   readonly samples = new Map<string, SandboxMetricSample[]>();
   readonly #views = new Map<string, SandboxView>();
@@ -81,6 +87,59 @@ export class FakeRuntime implements Runtime {
   }
 
   async resumeForTraffic(): Promise<undefined> {}
+
+  /** The last child has no room. */
+  async forkSandbox(id: string, { count, timeoutMs }: { count: number; timeoutMs: number }): Promise<ForkOutcome[]> {
+    const { record, state } = this.getSandbox(id);
+    if (state === "paused") throw new DomainError("invalid_state", `Sandbox ${id} is paused: resume it first`);
+    const { metadata, envs, allowInternetAccess, lifecycle } = record;
+    const template = { name: "base", tag: undefined };
+    const request = { template, timeoutMs, metadata, envs, allowInternetAccess, lifecycle };
+    const children = Array.from({ length: count - 1 }, async () => ({ view: await this.createSandbox(request) }));
+    return [...(await Promise.all(children)), { error: new DomainError("capacity_exhausted", "no room") }];
+  }
+
+  async snapshotSandbox(id: string, name?: { name: string; tag: string | undefined }): Promise<SnapshotView> {
+    this.getSandbox(id);
+    const made = {
+      templateId: `template${this.snapshots.length}`,
+      alias: name?.name ?? null,
+      tag: name?.tag ?? "default",
+    };
+    this.snapshots.push({ ...made, sandboxId: id });
+    return made;
+  }
+
+  listSnapshots({ sandboxId, name, limit, after }: ListSnapshotsQuery): ListSnapshotsPage {
+    const matching = this.snapshots.filter(
+      (each) => (sandboxId ?? each.sandboxId) === each.sandboxId && (name ?? each.alias) === each.alias,
+    );
+    const from = after ? Number(after.position) + 1 : 0;
+    const snapshots = matching.slice(from, from + limit);
+    const last = from + snapshots.length - 1;
+    const more = matching.length > last + 1;
+    return { snapshots, next: more ? { createdAtMs: this.nowMs, position: String(last) } : undefined };
+  }
+
+  isSandboxSnapshot(name: string): boolean {
+    return this.snapshots.some(({ templateId, alias }) => templateId === name || alias === name);
+  }
+
+  async deleteSnapshot(name: string, tag = "default"): Promise<void> {
+    const at = this.snapshots.findIndex((each) => [each.templateId, each.alias].includes(name) && each.tag === tag);
+    if (at < 0) throw new DomainError("not_found", `template '${name}:${tag}' not found`);
+    this.snapshots.splice(at, 1);
+  }
+
+  async followUpSandbox(id: string, request: FollowupRequest): Promise<{ view: SandboxView; reason: string }> {
+    const { record, state } = this.getSandbox(id);
+    if (state === "running") throw new DomainError("invalid_state", `Sandbox ${id} is running`);
+    const { metadata, envs, allowInternetAccess, lifecycle } = { ...record, ...request };
+    const template = { name: "base", tag: undefined };
+    const { timeoutMs } = request;
+    const options = { template, timeoutMs, metadata, envs, allowInternetAccess, lifecycle };
+    return { view: await this.createSandbox(options), reason: this.pauseReasons.at(-1) ?? "stopped" };
+  }
 
   resumableByTraffic(): [] {
     return [];

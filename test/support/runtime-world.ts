@@ -82,7 +82,14 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
   };
   const pool = new WarmPool(basis, options.pool ?? { min: 1, max: 4 });
   const admission = new Admission({ ...basis, pool, bounds: options.queue ?? { limit: 8, timeoutMs: 30_000 } });
-  const deps = { ...basis, warmPool: pool, admission, newSandboxId, accessTokenFor: (id: string) => `token-${id}` };
+  const deps = {
+    ...basis,
+    warmPool: pool,
+    admission,
+    newSandboxId,
+    newTemplateId: () => "template-new",
+    accessTokenFor: (id: string) => `token-${id}`,
+  };
   const runtime = new SandboxRuntime(deps);
 
   async function addTemplate(alias: string, templateShape: MachineShape = shape): Promise<void> {

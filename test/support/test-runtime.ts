@@ -78,6 +78,7 @@ export async function openTestRuntime(guest: FakeGuest): Promise<TestRuntime> {
     warmPool,
     admission: new Admission({ ...basis, bounds: { limit: 0, timeoutMs: 0 }, pool: warmPool }),
     newSandboxId: () => `iaa${++sequence}`,
+    newTemplateId: () => "template-new",
     accessTokenFor: (id: string) => `token-of-${id}`,
   };
   const runtime = new SandboxRuntime(deps);

@@ -73,7 +73,9 @@ describe.skipIf(missing)("tear-down", () => {
     expect(home.engines()).toEqual([]);
     expect(await readdir(home.machinesFolder)).toEqual([]);
     expect(await readdir(`${home.stateDir}/snapshots`)).toHaveLength(1);
-    expect(logLines(daemon).map(({ msg }) => msg)).toContain("removing a snapshot that nobody needs or that was never completed");
+    expect(logLines(daemon).map(({ msg }) => msg)).toContain(
+      "removing a snapshot that nobody needs or that was never completed",
+    );
     expect((await (await createOn(daemon)).commands.run("echo works")).stdout).toBe("works\n");
   });
 

@@ -22,8 +22,8 @@ export type NetworkPeer = { readonly kind: "descriptor"; readonly fd: number } |
 
 export type Start =
   | { readonly kind: "boot"; readonly kernel: string; readonly initramfs: string; readonly commandLine: string }
-  /** `fd`: the snapshot's device state, inherited by QEMU. */
-  | { readonly kind: "restore"; readonly fd: number };
+  /** `fd`: the snapshot's device state, inherited by QEMU. Deferred: loaded when QMP says so. */
+  | { readonly kind: "restore"; readonly fd: number; readonly deferred?: boolean };
 
 export interface Launch {
   readonly folder: string;
@@ -86,7 +86,7 @@ export function qemuArguments(launch: Launch): string[] {
     ["-mon", "chardev=qmp,mode=control"],
     start.kind === "boot"
       ? ["-kernel", start.kernel, "-initrd", start.initramfs, "-append", start.commandLine]
-      : ["-incoming", `fd:${start.fd}`],
+      : ["-incoming", start.deferred ? "defer" : `fd:${start.fd}`],
   ].flat();
 }
 

@@ -19,6 +19,7 @@ import {
   engineCommand,
   type LaunchPlan,
   launchEngine,
+  loadDeferred,
   queryStatus,
   readEngineVersion,
   waitUntilRunning,
@@ -130,9 +131,12 @@ export class QemuDriver implements VmDriver {
         prepareLayers({ folder: snapshotFolder, manifest }, folder, this.#options.cacheFolder),
         linkFile(join(snapshotFolder, manifest.files.memory.name), memoryPath),
       ]);
-      const running = this.#describe(machine, false, lowerLayers);
+      const memory = { name: memoryName, shared: false, sha256: manifest.files.memory.sha256 };
+      const running = this.#describe(machine, memory, lowerLayers);
       const devices = join(snapshotFolder, manifest.files.devices.name);
-      return this.#launch(scope, folder, running, network, { kind: "restore", devices }, signal);
+      const changes = manifest.memoryChanges && join(snapshotFolder, manifest.memoryChanges.name);
+      const start = { kind: "restore", devices, ...(changes ? { memoryChanges: changes } : {}) } as const;
+      return this.#launch(scope, folder, running, network, start, signal);
     });
   }
 
@@ -182,7 +186,14 @@ export class QemuDriver implements VmDriver {
       const [network] = await allSettledOrThrow([this.#takeNetwork(scope), layer]);
       const commandLine = `${kernelCommandLine}${await this.#clockOptions()}`;
       const start = { kind: "boot", kernel, initramfs, commandLine } as const;
-      return this.#launch(scope, folder, this.#describe(machine, true, []), network, start, signal);
+      return this.#launch(
+        scope,
+        folder,
+        this.#describe(machine, { name: memoryName, shared: true }, []),
+        network,
+        start,
+        signal,
+      );
     });
   }
 
@@ -242,7 +253,10 @@ export class QemuDriver implements VmDriver {
     const vm = new QemuVm({ record, running, qmp, childExited: engine.exited, log });
     scope.defer(() => vm.terminate());
     if (start.kind === "boot") await waitForInit(qmp, bootLimits, signal);
-    else await waitUntilRunning(launched, restoreDeadlineMs);
+    else {
+      if (start.memoryChanges) await loadDeferred(launched, plan.memory.path, start.memoryChanges);
+      await waitUntilRunning(launched, restoreDeadlineMs);
+    }
     return vm;
   }
 
@@ -252,10 +266,14 @@ export class QemuDriver implements VmDriver {
     return network;
   }
 
-  #describe(machine: QemuMachine, shared: boolean, lowerLayers: RunningMachine["lowerLayers"]): RunningMachine {
+  #describe(
+    machine: QemuMachine,
+    memory: RunningMachine["memory"],
+    lowerLayers: RunningMachine["lowerLayers"],
+  ): RunningMachine {
     const { version, acceleration } = this.info;
     if (acceleration !== "kvm" && acceleration !== "tcg") throw new DomainError("internal", "an unknown acceleration");
-    return { machine, engineVersion: version, acceleration, memory: { name: memoryName, shared }, lowerLayers };
+    return { machine, engineVersion: version, acceleration, memory, lowerLayers };
   }
 
   async #describeMachine(shape: MachineShape, baseDisk: string): Promise<QemuMachine> {

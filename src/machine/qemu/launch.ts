@@ -10,6 +10,7 @@ import { DomainError, messageOf } from "../../errors.ts";
 import { Scope } from "../../scope.ts";
 import { endProcess } from "../processes.ts";
 import { type Launch, qemuArguments, qmpSocketName } from "./arguments.ts";
+import { loadMemoryChanges } from "./memory-changes.ts";
 import type { Network } from "./network.ts";
 import { type DetachedProcess, readLogTail, startDetached } from "./process.ts";
 import { QmpClient } from "./qmp.ts";
@@ -32,7 +33,8 @@ export type LaunchPlan = Omit<Launch, "network" | "start"> & {
   readonly network: Network | undefined;
   readonly start:
     | Exclude<Launch["start"], { kind: "restore" }>
-    | { readonly kind: "restore"; readonly devices: string };
+    /** `memoryChanges` are to be loaded, with the devices after them, once QEMU answers: see {@link loadDeferred}. */
+    | { readonly kind: "restore"; readonly devices: string; readonly memoryChanges?: string };
 };
 
 /**
@@ -67,7 +69,10 @@ async function spawnEngine(plan: LaunchPlan, logPath: string): Promise<DetachedP
       args: qemuArguments({
         ...rest,
         network: network ? { kind: "descriptor", fd: firstDescriptor + descriptors.length - 1 } : { kind: "none" },
-        start: start.kind === "restore" ? { kind: "restore", fd: firstDescriptor } : start,
+        start:
+          start.kind === "restore"
+            ? { kind: "restore", fd: firstDescriptor, deferred: start.memoryChanges !== undefined }
+            : start,
       }),
       logPath,
       descriptors,
@@ -94,6 +99,16 @@ async function connectUnlessExited(
   const qmp = await QmpClient.connect(join(folder, qmpSocketName), { deadlineMs, signal: stop });
   connected = true;
   return qmp;
+}
+
+/**
+ * Loads what a VM's memory differs in from the image that it maps, and then its devices, which look into the memory.
+ * @param memoryPath the image
+ * @throws DomainError `machine_failed`
+ */
+export async function loadDeferred({ engine, qmp }: Launched, memoryPath: string, changesPath: string): Promise<void> {
+  await loadMemoryChanges(engine.identity.pid, memoryPath, changesPath);
+  await qmp.execute("migrate-incoming", { uri: `fd:${firstDescriptor}` });
 }
 
 /**

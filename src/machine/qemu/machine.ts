@@ -27,7 +27,12 @@ const runningSchema = z.object({
   engineVersion: z.string(),
   acceleration: z.enum(["kvm", "tcg"]),
   /** Names in the VM's folder. */
-  memory: z.object({ name: z.string(), shared: z.boolean() }),
+  memory: z.object({
+    name: z.string(),
+    shared: z.boolean(),
+    /** Of the image that is mapped, unless it is shared and changes. */
+    sha256: z.string().optional(),
+  }),
   /** Disk layers in the VM's folder below the writable one, top first. They never change. */
   lowerLayers: z.array(z.object({ name: z.string(), sizeBytes: z.number(), sha256: z.string() })),
 });

@@ -127,7 +127,8 @@ async function copyChangedPages({ pagemap, memory, image }: ImageFiles, mapping:
   return changed;
 }
 
-async function readExactly(handle: FileHandle, buffer: Buffer, length: number, position: number): Promise<void> {
+/** Reads so many bytes or fails. */
+export async function readExactly(handle: FileHandle, buffer: Buffer, length: number, position: number): Promise<void> {
   for (let done = 0; done < length; ) {
     const { bytesRead } = await handle.read(buffer, done, length - done, position + done);
     if (bytesRead === 0) throw new DomainError("machine_failed", "the VM's memory ended early");

@@ -1,24 +1,28 @@
 /**
- * Saving a paused VM. Memory, devices and disk belong to one pause window; the VM may go on afterwards, so everything
- * is copied (reflinked where the file system can) and nothing is taken away from it. The disk layer needs no overlay
- * for that: `stop` drained and flushed it, so on the host it is complete, and only this VM's own layer is copied.
+ * Saving a paused VM. Memory, devices and disk belong to one pause window. Of a restored VM only what it changed of its
+ * memory is written; the image below never changes and is linked. The VM may go on afterwards, and then its disk layer is
+ * copied (reflinked where the file system can); that needs no overlay, for `stop` drained and flushed it.
  */
-import { chmod, mkdir, rm } from "node:fs/promises";
+import { chmod, mkdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import type { SnapshotManifest } from "../driver.ts";
+import type { SnapshotFile, SnapshotManifest } from "../driver.ts";
 import { describeFile, publishSnapshot, stagingOf } from "../snapshot-files.ts";
 import { copyLayer, diskName, linkFile } from "./disk.ts";
 import type { RunningMachine } from "./machine.ts";
 import { copySparse, writeMemoryImage } from "./memory.ts";
+import { saveMemoryChanges } from "./memory-changes.ts";
 import type { QmpClient } from "./qmp.ts";
 
 const memoryName = "memory.img";
+const changesName = "memory-changes.bin";
 const devicesName = "devices.bin";
 
 export interface SaveInput {
   /** The snapshot's folder, which must not exist. */
   readonly folder: string;
   readonly bootId: string;
+  /** The VM never runs again unless this fails: its disk layer is linked instead of copied. */
+  readonly isLast: boolean;
   /** The VM's folder. */
   readonly source: string;
   readonly pid: number;
@@ -34,8 +38,14 @@ export async function saveSnapshot(input: SaveInput): Promise<SnapshotManifest> 
   try {
     // Devices first: that makes QEMU give up its images, which writes the last of the disk layer.
     await saveDevices(input, staging);
-    await Promise.all([saveMemory(input, staging), saveDisk(input, staging)]);
-    const manifest = await describeSnapshot(input, staging);
+    const [memory, disk, devices] = await Promise.all([
+      saveMemory(input, staging),
+      saveDisk(input, staging),
+      describeFile(staging, devicesName),
+    ]);
+    const { image, changes } = memory;
+    const files = { memory: image, devices, disk };
+    const manifest = { ...describeSnapshot(input), files, ...(changes ? { memoryChanges: changes } : {}) };
     await publishSnapshot(staging, input.folder, manifest);
     return manifest;
   } catch (error) {
@@ -51,26 +61,37 @@ async function saveDevices({ qmp }: SaveInput, staging: string): Promise<void> {
   await chmod(filename, 0o600);
 }
 
-async function saveMemory({ source, pid, running }: SaveInput, staging: string): Promise<void> {
-  const [path, target] = [join(source, running.memory.name), join(staging, memoryName)];
+interface SavedMemory {
+  readonly image: SnapshotFile;
+  readonly changes?: SnapshotFile;
+}
+
+async function saveMemory({ source, pid, running }: SaveInput, staging: string): Promise<SavedMemory> {
+  const { name, shared, sha256 } = running.memory;
+  const [path, target] = [join(source, name), join(staging, memoryName)];
+  if (!shared && sha256 !== undefined) {
+    await linkFile(path, target);
+    const changes = await saveMemoryChanges(pid, path, { folder: staging, name: changesName });
+    const { size: sizeBytes } = await stat(target);
+    return { image: { name: memoryName, sizeBytes, sha256 }, changes };
+  }
   // A VM that was booted shares its file with us: complete since it was paused.
-  if (running.memory.shared) await copySparse(path, target, true);
+  if (shared) await copySparse(path, target, true);
   else await writeMemoryImage(pid, path, target);
   await chmod(target, 0o600);
+  return { image: await describeFile(staging, memoryName) };
 }
 
-async function saveDisk({ source, running }: SaveInput, staging: string): Promise<void> {
+async function saveDisk({ source, running, isLast }: SaveInput, staging: string): Promise<SnapshotFile> {
+  const [path, target] = [join(source, diskName), join(staging, diskName)];
   await Promise.all([
-    copyLayer(join(source, diskName), join(staging, diskName)),
+    isLast ? linkFile(path, target) : copyLayer(path, target),
     ...running.lowerLayers.map(({ name }) => linkFile(join(source, name), join(staging, name))),
   ]);
+  return describeFile(staging, diskName);
 }
 
-async function describeSnapshot({ bootId, running }: SaveInput, staging: string): Promise<SnapshotManifest> {
-  const [memory, devices, disk] = await Promise.all(
-    [memoryName, devicesName, diskName].map((name) => describeFile(staging, name)),
-  );
-  if (!memory || !devices || !disk) throw new Error("three files were described");
+function describeSnapshot({ bootId, running }: SaveInput): Omit<SnapshotManifest, "files" | "memoryChanges"> {
   const { machine, engineVersion, acceleration } = running;
   return {
     formatVersion: 1,
@@ -82,7 +103,6 @@ async function describeSnapshot({ bootId, running }: SaveInput, staging: string)
     bootId,
     createdAtMs: Date.now(),
     dependsOn: [machine.baseDisk],
-    files: { memory, devices, disk },
     lowerLayers: running.lowerLayers,
     machine,
   };

@@ -100,14 +100,15 @@ export class QemuVm implements Vm {
     await this.#qmp.execute("cont");
   }
 
-  async saveSnapshot(folder: string, facts: { bootId: string }): Promise<SnapshotManifest> {
+  async saveSnapshot(folder: string, options: { bootId: string; isLast?: boolean }): Promise<SnapshotManifest> {
     const status = await queryStatus(this.#qmp);
     if (status !== "paused") {
       throw new DomainError("invalid_state", `only a paused VM can be saved; this one is ${status}`);
     }
     return saveSnapshot({
       folder,
-      bootId: facts.bootId,
+      bootId: options.bootId,
+      isLast: options.isLast ?? false,
       source: this.record.folder,
       pid: this.#engine.pid,
       running: this.#running,

@@ -42,6 +42,8 @@ test("a restore maps memory privately and loads devices from the descriptor, wit
     "memory-backend-file,id=ram,size=512M,mem-path=/state/m/s1/memory.img,share=off",
   ]);
   expect(values(args, "-incoming")).toEqual(["fd:3"]);
+  const deferred = qemuArguments({ ...restore, start: { kind: "restore", fd: 3, deferred: true } });
+  expect(values(deferred, "-incoming")).toEqual(["defer"]);
   expect(args).not.toContain("-kernel");
   expect(values(args, "-netdev")).toEqual(["stream,id=net,server=off,addr.type=fd,addr.str=4"]);
 });

@@ -1,0 +1,100 @@
+/** The routes that make more of a sandbox: forks, snapshots that are templates, follow-ups (reference 1.6). */
+import type { FastifyInstance } from "fastify";
+import type { ZodTypeProvider } from "fastify-type-provider-zod";
+import { z } from "zod";
+import { parseSandboxId } from "../src/e2b/ids.ts";
+import { decodePageToken, encodePageToken } from "../src/e2b/page-token.ts";
+import { checkTimeout } from "../src/e2b/sandbox-options.ts";
+import {
+  ApiError,
+  ListSnapshotsQuery,
+  maxPageSize,
+  SandboxFollowup,
+  SandboxFollowupRequest,
+  SandboxForkRequest,
+  SandboxForkResult,
+  SandboxParams,
+  SandboxSnapshotRequest,
+  SnapshotInfo,
+} from "../src/e2b/schemas.ts";
+import { parseTemplateReference } from "../src/e2b/template-reference.ts";
+import { toSandbox, toSnapshotInfo } from "../src/e2b/views.ts";
+import { DomainError } from "../src/errors.ts";
+import { describeError } from "./errors.ts";
+import { defaultTimeoutSeconds, type SandboxRoutesDeps } from "./sandboxes.ts";
+
+export async function sandboxSnapshotRoutes(
+  scope: FastifyInstance,
+  { runtime, maxTimeoutMs }: SandboxRoutesDeps,
+): Promise<void> {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
+  const failures = { "4xx": ApiError, "5xx": ApiError };
+  const timeoutOf = (seconds: number | null | undefined) => {
+    if (seconds === 0) throw new DomainError("invalid_argument", "Timeout must be greater than 0");
+    return checkTimeout(seconds ?? defaultTimeoutSeconds.v1, maxTimeoutMs);
+  };
+
+  app.post(
+    "/sandboxes/:sandboxID/fork",
+    { schema: { params: SandboxParams, body: SandboxForkRequest, response: { 201: SandboxForkResult, ...failures } } },
+    async (request, reply) => {
+      const id = parseSandboxId(request.params.sandboxID);
+      const options = { count: request.body?.count ?? 1, timeoutMs: timeoutOf(request.body?.timeout) };
+      const outcomes = await runtime.forkSandbox(id, options);
+      return reply
+        .code(201)
+        .send(
+          outcomes.map((outcome) =>
+            "view" in outcome ? { sandbox: toSandbox(outcome.view) } : { error: describeError(outcome.error, request) },
+          ),
+        );
+    },
+  );
+
+  app.post(
+    "/sandboxes/:sandboxID/snapshots",
+    { schema: { params: SandboxParams, body: SandboxSnapshotRequest, response: { 201: SnapshotInfo, ...failures } } },
+    async ({ params, body }, reply) => {
+      const name = body?.name ? parseTemplateReference(body.name) : undefined;
+      if (name?.name.includes("/")) {
+        throw new DomainError("invalid_argument", `Invalid snapshot name: '${body?.name}': there is no such team here`);
+      }
+      return reply
+        .code(201)
+        .send(toSnapshotInfo(await runtime.snapshotSandbox(parseSandboxId(params.sandboxID), name)));
+    },
+  );
+
+  app.get(
+    "/snapshots",
+    { schema: { querystring: ListSnapshotsQuery, response: { 200: z.array(SnapshotInfo), ...failures } } },
+    async ({ query }, reply) => {
+      const after = query.nextToken ? decodePageToken(query.nextToken, "desc") : undefined;
+      const page = runtime.listSnapshots({
+        limit: Math.min(query.limit, maxPageSize),
+        ...(query.sandboxID === undefined ? {} : { sandboxId: parseSandboxId(query.sandboxID) }),
+        ...(query.name === undefined ? {} : { name: parseTemplateReference(query.name).name }),
+        ...(after === undefined ? {} : { after: { createdAtMs: after.startedAtMs, position: after.id } }),
+      });
+      if (page.next) {
+        const { createdAtMs, position } = page.next;
+        reply.header("x-next-token", encodePageToken({ startedAtMs: createdAtMs, id: position }, "desc"));
+      }
+      return reply.send(page.snapshots.map(toSnapshotInfo));
+    },
+  );
+
+  app.post(
+    "/sandboxes/followups",
+    { schema: { body: SandboxFollowupRequest, response: { 201: SandboxFollowup, ...failures } } },
+    async ({ body }, reply) => {
+      const sandboxId = parseSandboxId(body.sandboxID);
+      const { view, reason } = await runtime.followUpSandbox(sandboxId, {
+        timeoutMs: timeoutOf(body.timeout),
+        ...(body.metadata ? { metadata: body.metadata } : {}),
+        ...(body.envVars ? { envs: body.envVars } : {}),
+      });
+      return reply.code(201).send({ ...toSandbox(view), continuationOf: sandboxId, continuationReason: reason });
+    },
+  );
+}

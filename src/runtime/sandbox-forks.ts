@@ -1,0 +1,190 @@
+/**
+ * What is made of a sandbox while it goes on: forks, and snapshots that are templates; and follow-ups of one that is
+ * paused. The source stops for a moment, in its serial queue; children are restored beside it.
+ */
+import { DomainError } from "../errors.ts";
+import { reserve } from "../ledger/capacity.ts";
+import { deleteSandboxSnapshot, findSnapshotTemplate, publishSandboxSnapshot } from "../ledger/sandbox-snapshots.ts";
+import { insertSandbox } from "../ledger/sandboxes.ts";
+import {
+  deleteSnapshot,
+  getSnapshot,
+  markSnapshotReady,
+  refuseUnreadySnapshot,
+  registerSnapshot,
+  type SnapshotFacts,
+  type SnapshotRecord,
+} from "../ledger/snapshots.ts";
+import { defaultTag, recordSpawn } from "../ledger/templates.ts";
+import { removeSnapshot } from "../machine/snapshot-files.ts";
+import type { SandboxRecord } from "../types.ts";
+import {
+  captureSession,
+  discardContinuation,
+  newSnapshotPlace,
+  registerContinuation,
+} from "./continuation-snapshot.ts";
+import type { LiveSession } from "./live-session.ts";
+import type { FollowupRequest, ForkOutcome, SandboxView, SnapshotView } from "./runtime.ts";
+import type { PauseDependencies } from "./sandbox-pause.ts";
+import type { SandboxRegistry } from "./sandbox-registry.ts";
+import type { SerialQueue } from "./serial-queue.ts";
+
+export interface ForkDependencies extends PauseDependencies {
+  readonly newSandboxId: () => string;
+  readonly newTemplateId: () => string;
+}
+
+/** Restores a sandbox that was admitted; on failure it is ended. */
+export type Start = (record: SandboxRecord, snapshot: SnapshotRecord, timeoutMs: number) => Promise<SandboxView>;
+
+/** So many children are restored at a time: more would only wait for each other's processor. */
+const restoresAtOnce = 4;
+
+export class SandboxForks {
+  readonly #deps: ForkDependencies;
+  readonly #registry: SandboxRegistry;
+  readonly #queue: SerialQueue;
+  readonly #start: Start;
+
+  constructor(deps: ForkDependencies, registry: SandboxRegistry, queue: SerialQueue, start: Start) {
+    this.#deps = deps;
+    this.#registry = registry;
+    this.#queue = queue;
+    this.#start = start;
+  }
+
+  /** See `Runtime.forkSandbox`. */
+  async fork(id: string, options: { readonly count: number; readonly timeoutMs: number }): Promise<ForkOutcome[]> {
+    const { ledger, disk, budgets } = this.#deps;
+    if (options.count >= budgets.sandboxes) {
+      const message = `count must be less than the ${budgets.sandboxes} sandboxes that may exist`;
+      throw new DomainError("invalid_argument", message);
+    }
+    const [source, snapshot] = await this.#queue.run(id, async () => {
+      if (this.#registry.get(id).state === "paused") {
+        throw new DomainError("invalid_state", `Sandbox ${id} is paused: resume it first`);
+      }
+      const { record, session } = this.#registry.getRunning(id);
+      await disk.admit("fork a sandbox");
+      const moment = registerContinuation(this.#deps, id, "fork");
+      await this.#captureInPlace(session, moment, (facts) => markSnapshotReady(ledger, moment.id, facts));
+      return [record, moment] as const;
+    });
+    return this.#queue.run(snapshot.id, () => this.#restoreForks(source, snapshot, options));
+  }
+
+  /** See `Runtime.snapshotSandbox`. */
+  snapshot(id: string, name?: { readonly name: string; readonly tag: string | undefined }): Promise<SnapshotView> {
+    const { ledger, disk, newTemplateId, snapshotsFolder } = this.#deps;
+    const alias = name?.name ?? null;
+    const tag = name?.tag ?? defaultTag;
+    return this.#queue.run(id, async () => {
+      const { record, session } = this.#registry.getRunning(id);
+      const known = alias === null ? undefined : findSnapshotTemplate(ledger, alias);
+      await disk.admit("snapshot a sandbox");
+      const templateId = known?.id ?? newTemplateId();
+      const snapshot = registerSnapshot(ledger, {
+        ...newSnapshotPlace(snapshotsFolder),
+        kind: "template",
+        logicalId: templateId,
+        sandboxId: id,
+        reason: null,
+      });
+      await this.#captureInPlace(session, snapshot, (facts) =>
+        publishSandboxSnapshot(ledger, snapshot, facts, { alias, tag, shape: record.shape }),
+      );
+      return { templateId, alias, tag };
+    });
+  }
+
+  /** See `Runtime.deleteSnapshot`. */
+  async deleteSnapshot(name: string, tag: string | undefined): Promise<void> {
+    const { folder } = deleteSandboxSnapshot(this.#deps.ledger, name, tag);
+    await removeSnapshot(folder);
+  }
+
+  /** See `Runtime.followUpSandbox`. In the paused one's queue, so that its snapshot stays while it is restored. */
+  followUp(id: string, request: FollowupRequest): Promise<{ view: SandboxView; reason: string }> {
+    const { ledger, disk } = this.#deps;
+    return this.#queue.run(id, async () => {
+      const { record: source, state } = this.#registry.get(id);
+      if (state === "running") {
+        throw new DomainError("invalid_state", `Sandbox ${id} is running: only a paused one can be followed up`);
+      }
+      await disk.admit("follow up a sandbox");
+      refuseUnreadySnapshot(ledger, source.snapshotId);
+      const snapshot = getSnapshot(ledger, source.snapshotId);
+      if (!snapshot?.reason) throw new DomainError("internal", `paused sandbox ${id} has no continuation`);
+      const { timeoutMs, metadata = source.metadata, envs = source.envs } = request;
+      return { view: await this.#spawn({ ...source, metadata, envs }, snapshot, timeoutMs), reason: snapshot.reason };
+    });
+  }
+
+  /** Restores children of `source` from their common moment, which is removed afterwards. */
+  async #restoreForks(
+    source: SandboxRecord,
+    snapshot: SnapshotRecord,
+    { count, timeoutMs }: { readonly count: number; readonly timeoutMs: number },
+  ): Promise<ForkOutcome[]> {
+    const { ledger, log } = this.#deps;
+    const outcomes: ForkOutcome[] = [];
+    let next = 0;
+    const worker = async () => {
+      for (let child = next++; child < count; child = next++) {
+        outcomes[child] = await this.#spawn(source, snapshot, timeoutMs).then(
+          (view) => ({ view }),
+          (error: unknown) => ({ error }),
+        );
+      }
+    };
+    await Promise.all(Array.from({ length: restoresAtOnce }, worker));
+    // A failure costs disk space until the next start, which removes what nobody needs.
+    await discardContinuation(ledger, snapshot).catch((error) => log.error({ err: error }, "a fork left its snapshot"));
+    return outcomes;
+  }
+
+  /** Admits and starts one sandbox that is like `source`. */
+  async #spawn(source: SandboxRecord, snapshot: SnapshotRecord, timeoutMs: number): Promise<SandboxView> {
+    const { ledger, budgets, admission, clock, newSandboxId } = this.#deps;
+    const { templateId, templateAlias, metadata, envs, shape, allowInternetAccess, lifecycle } = source;
+    const id = newSandboxId();
+    const startedAtMs = clock.nowMs();
+    const admit = (): SandboxRecord => {
+      const { id: reservationId } = reserve(ledger, { kind: "active", shape, budgets, sandboxId: id });
+      recordSpawn(ledger, templateId);
+      return insertSandbox(ledger, {
+        id,
+        templateId,
+        templateAlias,
+        snapshotId: snapshot.id,
+        metadata,
+        envs,
+        shape,
+        allowInternetAccess,
+        lifecycle: { ...lifecycle, timeoutMs },
+        startedAtMs,
+        endAtMs: startedAtMs + timeoutMs,
+        reservationId,
+      });
+    };
+    const record = await admission.admit(shape, () => ledger.write(admit));
+    return this.#start(record, snapshot, timeoutMs);
+  }
+
+  /** Saves a session's machine, which goes on whatever comes of it, and publishes what was saved. */
+  async #captureInPlace(
+    session: LiveSession,
+    snapshot: SnapshotRecord,
+    publish: (facts: SnapshotFacts) => void,
+  ): Promise<void> {
+    try {
+      const capturing = captureSession(this.#deps, session, snapshot, { isLast: false });
+      publish(await capturing.finally(() => session.vm.resume()));
+    } catch (error) {
+      deleteSnapshot(this.#deps.ledger, snapshot.id);
+      await removeSnapshot(snapshot.folder);
+      throw error;
+    }
+  }
+}
