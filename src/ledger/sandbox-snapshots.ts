@@ -118,10 +118,10 @@ export function deleteSandboxSnapshot(ledger: Ledger, name: string, tag: string 
 }
 
 /** Whether every build of a template is a snapshot of a sandbox. */
-/** Whether a name stands for what was made of sandboxes, and not for a template that was built. */
+/** Whether a name stands for what was made of sandboxes, and not for a template that was built or is to be. */
 export function isSandboxSnapshot(ledger: Ledger, name: string): boolean {
   const template = findTemplate(ledger, name);
-  return template !== undefined && isMadeOfSandboxes(ledger, template.id);
+  return template !== undefined && template.buildIds.length > 0 && isMadeOfSandboxes(ledger, template.id);
 }
 
 function isMadeOfSandboxes(ledger: Ledger, templateId: string): boolean {
