@@ -13,6 +13,8 @@ import { processesNaming } from "./processes.ts";
 const main = fileURLToPath(new URL("../../src/main.js", import.meta.url));
 /** The first start boots, warms and snapshots the base template, under TCG perhaps on a busy host. */
 const startDeadlineMs = 240_000;
+/** No machine ahead of demand, but in the row that measures them. */
+const noPool = ["--warm-pool-max", "0"];
 /** More than any row uses: what is measured is not admission. */
 const budgets = ["--max-sandboxes", "200", "--vcpu-budget", "1000", "--memory-budget-mib", "200000"];
 
@@ -47,14 +49,18 @@ export class BenchDaemon implements AsyncDisposable {
     return this.#serving().child.pid ?? 0;
   }
 
-  /** Resolves when it listens. @throws Error with the end of its log when it does not. */
-  async start(): Promise<void> {
+  /**
+   * Resolves when it listens.
+   * @param pool flags of the warm pool
+   * @throws Error with the end of its log when it does not
+   */
+  async start(pool: readonly string[] = noPool): Promise<void> {
     const logPath = join(this.stateDir, "daemon.log");
     const log = openSync(logPath, "a");
     const folders = ["--state-dir", this.stateDir, "--cache-dir", this.#cacheDir];
     const child = spawn(
       process.execPath,
-      [main, "serve", "--host", "127.0.0.1", "--port", "0", ...folders, ...budgets],
+      [main, "serve", "--host", "127.0.0.1", "--port", "0", ...folders, ...budgets, ...pool],
       // A process group of its own: a terminal's Ctrl-C is for the bench, which then stops it in order.
       { stdio: ["ignore", "pipe", log], detached: true },
     );

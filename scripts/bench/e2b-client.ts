@@ -28,6 +28,22 @@ export class E2bClient {
     await this.#api("DELETE", `/sandboxes/${sandboxID}`, undefined, 204);
   }
 
+  async pause({ sandboxID }: BenchSandbox): Promise<void> {
+    await this.#api("POST", `/sandboxes/${sandboxID}/pause`, {}, 204);
+  }
+
+  /** Of a paused sandbox. */
+  async resume({ sandboxID }: BenchSandbox): Promise<void> {
+    await this.#api("POST", `/v2/sandboxes/${sandboxID}/connect`, { timeout: 3600 }, 201);
+  }
+
+  /** @param series a metric's name with its labels, as Prometheus writes it; 0 when it is not there */
+  async metric(series: string): Promise<number> {
+    const { body } = await request(`${this.url}/metrics`, { dispatcher: this.#agent });
+    const line = (await body.text()).split("\n").find((each) => each.startsWith(`${series} `));
+    return line === undefined ? 0 : Number(line.slice(series.length));
+  }
+
   async list(): Promise<BenchSandbox[]> {
     return (await this.#api("GET", "/v2/sandboxes", undefined, 200)) as BenchSandbox[];
   }
