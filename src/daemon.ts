@@ -15,6 +15,7 @@ import type { Config } from "./config.ts";
 import { deriveAccessToken, secretsEqual } from "./e2b/access-token.ts";
 import { newSandboxId, newTemplateId } from "./e2b/ids.ts";
 import { DomainError } from "./errors.ts";
+import { purgeEnded } from "./ledger/history.ts";
 import { type Ledger, openLedger } from "./ledger/open.ts";
 import { recordSamples } from "./ledger/samples.ts";
 import { getOrMakeSetting } from "./ledger/settings.ts";
@@ -49,6 +50,10 @@ const deadlineTickMs = 100;
 const metricsTickMs = 5_000;
 const heartbeatTickMs = 5_000;
 const flushTickMs = 1_000;
+const historyTickMs = 3_600_000;
+/** Sandboxes that ended stay in the ledger for a week, the newest of them only. */
+const keptHistoryMs = 7 * 86_400_000;
+const keptSandboxes = 10_000;
 const refillTickMs = 100;
 const freshnessTickMs = 3_600_000;
 
@@ -199,7 +204,7 @@ function keepTemplatesFresh(
 
 function startLoops(
   scope: Scope,
-  { clock, log, metrics, samples, warmPool }: RuntimeDependencies,
+  { ledger, clock, log, metrics, samples, warmPool }: RuntimeDependencies,
   runtime: SandboxRuntime,
 ): void {
   const every = (loop: string, intervalMs: number, tick: (signal: AbortSignal) => void | Promise<void>) =>
@@ -213,6 +218,9 @@ function startLoops(
   every("heartbeats", heartbeatTickMs, () => runtime.checkHeartbeats());
   every("sandbox_metrics", metricsTickMs, () => runtime.sampleMetrics());
   every("samples", flushTickMs, () => samples.flush());
+  every("history", historyTickMs, () => {
+    purgeEnded(ledger, { endedBeforeMs: clock.nowMs() - keptHistoryMs, keep: keptSandboxes });
+  });
   // The last one, so that it is the first to stop: no machine is made ahead for a daemon that goes.
   every("warm_pool", refillTickMs, (signal) => warmPool.maintain(signal));
 }
