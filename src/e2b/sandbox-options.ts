@@ -20,11 +20,6 @@ const unsupportedOptions: readonly UnsupportedOption[] = [
     why: "a sandbox is only ever paused with its memory",
   },
   {
-    option: "allow_internet_access: false",
-    isAskedFor: (body) => body.allow_internet_access === false,
-    why: noNetworkRules,
-  },
-  {
     option: "network.allowPublicTraffic: false",
     isAskedFor: ({ network }) => network?.allowPublicTraffic === false,
     why: "there are no traffic access tokens yet",

@@ -65,7 +65,6 @@ test.each([
 
 test.each([
   ["autoPauseMemory: false", { autoPause: true, autoPauseMemory: false }],
-  ["allow_internet_access: false", { allow_internet_access: false }],
   ["network.allowPublicTraffic: false", { secure: true, network: { allowPublicTraffic: false } }],
   ["network.allowOut", { network: { allowOut: ["example.com"] } }],
   ["network.denyOut", { network: { denyOut: ["0.0.0.0/0"] } }],

@@ -2,7 +2,7 @@
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { createSandbox, skipReason } from "../support/sdk.ts";
+import { createSandbox, Sandbox, skipReason } from "../support/sdk.ts";
 
 // Documentation addresses (RFC 5737) should be nobody's, but machines in the wild have them: take those this one lacks.
 const routes = spawnSync("ip", ["-4", "route"], { encoding: "utf8" }).stdout ?? "";
@@ -51,6 +51,24 @@ describe.skipIf(refusal)(title, () => {
   });
 
   const url = `http://${farSide}:8080`;
+
+  test("a sandbox that may not reach the internet reaches nothing, after a pause and in its forks too", async () => {
+    await using made = await createSandbox({ allowInternetAccess: false });
+    const { sandbox } = made;
+    const reaches = async (one: typeof sandbox) => {
+      const { exitCode } = await one.commands.run(`curl -s -m 3 ${url}/`).catch((error) => error);
+      return exitCode === 0;
+    };
+    expect(await reaches(sandbox)).toBe(false);
+    const [fork] = await sandbox.fork({ count: 1 });
+    if (!(fork instanceof Sandbox)) throw new Error(`no fork: ${JSON.stringify(fork)}`);
+    expect(await reaches(fork)).toBe(false);
+    await fork.kill();
+    await sandbox.pause();
+    await sandbox.connect();
+    expect(await reaches(sandbox)).toBe(false);
+    expect((await sandbox.commands.run("echo works")).stdout).toBe("works\n");
+  });
 
   test("a sandbox fetches from another host, sends to it, and moves megabytes", async () => {
     await using made = await createSandbox();
