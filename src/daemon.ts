@@ -93,8 +93,9 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   stop.throwIfAborted();
   const apiKey = await readOrCreateApiKey(config.stateDir);
   const app = await listen(config, { apiKey, version, deps, runtime, templates }, scope);
-  startLoops(scope, deps, runtime);
-  keepTemplatesFresh(config, deps, builds, scope);
+  const every = loopsIn(scope, deps);
+  keepTemplatesFresh(every, config, deps, builds);
+  startLoops(every, deps, runtime);
   const url = urlOf(app);
   await writeAddress(config.stateDir, url);
   log.info({ url, engine: driver.info }, "listening");
@@ -180,40 +181,36 @@ async function openTemplates(
   return { templates: new TemplateService({ ledger, builds, uploads, newTemplateId, admitDisk }), builds };
 }
 
+/** Runs a background loop for as long as the daemon runs; its failures are counted and logged. */
+type Every = (loop: string, intervalMs: number, tick: (signal: AbortSignal) => void | Promise<void>) => void;
+
+function loopsIn(scope: Scope, { clock, log, metrics }: RuntimeDependencies): Every {
+  return (loop, intervalMs, tick) => {
+    const onError = (error: unknown) => {
+      metrics.backgroundErrors.inc({ loop });
+      log.error({ err: error, loop }, "background loop failed");
+    };
+    scope.use(runEvery(clock, intervalMs, tick, onError));
+  };
+}
+
 /** Looks for stale templates now and then; those that cannot be rebuilt are tried again by the next daemon only. */
 function keepTemplatesFresh(
+  every: Every,
   config: Config,
-  { ledger, clock, log, metrics }: RuntimeDependencies,
+  { ledger, log }: RuntimeDependencies,
   builds: TemplateBuilds,
-  scope: Scope,
 ): void {
   const maxAgeMs = config.templateMaxAgeDays === undefined ? undefined : config.templateMaxAgeDays * 86_400_000;
   const deps = { ledger, log, builds, maxAgeMs, tried: new Set<string>() };
-  scope.use(
-    runEvery(
-      clock,
-      freshnessTickMs,
-      (signal) => rebuildStale(deps, signal),
-      (error) => {
-        metrics.backgroundErrors.inc({ loop: "stale_templates" });
-        log.error({ err: error, loop: "stale_templates" }, "background loop failed");
-      },
-    ),
-  );
+  every("stale_templates", freshnessTickMs, (signal) => rebuildStale(deps, signal));
 }
 
 function startLoops(
-  scope: Scope,
-  { ledger, clock, log, metrics, samples, warmPool }: RuntimeDependencies,
+  every: Every,
+  { ledger, clock, samples, warmPool }: RuntimeDependencies,
   runtime: SandboxRuntime,
 ): void {
-  const every = (loop: string, intervalMs: number, tick: (signal: AbortSignal) => void | Promise<void>) =>
-    scope.use(
-      runEvery(clock, intervalMs, tick, (error) => {
-        metrics.backgroundErrors.inc({ loop });
-        log.error({ err: error, loop }, "background loop failed");
-      }),
-    );
   every("deadlines", deadlineTickMs, () => runtime.expireSandboxes());
   every("heartbeats", heartbeatTickMs, () => runtime.checkHeartbeats());
   every("sandbox_metrics", metricsTickMs, () => runtime.sampleMetrics());

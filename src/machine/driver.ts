@@ -3,6 +3,7 @@
  * processes, sockets and snapshot files, and nothing of sandboxes, SQL or HTTP. An ability an engine lacks throws
  * `unsupported` with the engine's name and the reason.
  */
+import { randomUUID } from "node:crypto";
 import type { Duplex } from "node:stream";
 import type { Acceleration, EngineName, MachineRecord, MachineShape } from "../types.ts";
 
@@ -99,4 +100,9 @@ export interface VmDriver extends AsyncDisposable {
   adopt(record: MachineRecord): Promise<Vm | undefined>;
   /** Removes whatever a recorded VM left: processes that match their identity, sockets, folder. Idempotent. */
   discard(record: MachineRecord): Promise<void>;
+}
+
+/** The name of one machine: new for every machine, never reused; short, because it is part of socket paths. */
+export function newSessionId(): string {
+  return randomUUID().replaceAll("-", "");
 }

@@ -14,7 +14,7 @@ import {
   type SnapshotFacts,
   type SnapshotRecord,
 } from "../ledger/snapshots.ts";
-import type { Vm } from "../machine/driver.ts";
+import { newSessionId, type Vm } from "../machine/driver.ts";
 import { removeSnapshot } from "../machine/snapshot-files.ts";
 import type { ContinuationReason, SandboxRecord } from "../types.ts";
 import type { Admission } from "./admission.ts";
@@ -33,7 +33,6 @@ import type { Attach } from "./sandbox-create.ts";
 import type { SandboxRegistry } from "./sandbox-registry.ts";
 import type { SerialQueue } from "./serial-queue.ts";
 import type { Session } from "./session.ts";
-import { newSessionId } from "./session-id.ts";
 import type { SessionTerminator } from "./session-terminator.ts";
 import { type RestoreDependencies, type RestoredMachine, restoreMachine } from "./snapshot-restore.ts";
 

@@ -17,7 +17,7 @@ import {
   type WarmEntry,
   type WarmEntryKey,
 } from "../ledger/warm-entries.ts";
-import type { Vm } from "../machine/driver.ts";
+import { newSessionId, type Vm } from "../machine/driver.ts";
 import type { Metrics } from "../metrics.ts";
 import { runCommand } from "../template/warm-up.ts";
 import type { MachineShape } from "../types.ts";
@@ -26,7 +26,6 @@ import type { Evictable } from "./admission-plan.ts";
 import { Demand } from "./demand.ts";
 import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
 import { giveIdentity } from "./readiness-probe.ts";
-import { newSessionId } from "./session-id.ts";
 import type { SessionTerminator } from "./session-terminator.ts";
 import { type RestoreDependencies, restoreMachine } from "./snapshot-restore.ts";
 import { type DiscardReason, type PoolTarget, planPool, targetSize } from "./warm-pool-plan.ts";

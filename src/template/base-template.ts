@@ -11,7 +11,7 @@ import type { Ledger } from "../ledger/open.ts";
 import { markSnapshotReady, quarantineSnapshot, registerSnapshot } from "../ledger/snapshots.ts";
 import { defaultTag, findTemplate, insertTemplate, publishBuild, resolveTemplate } from "../ledger/templates.ts";
 import type { Logger } from "../log.ts";
-import type { SnapshotManifest, VmDriver } from "../machine/driver.ts";
+import { newSessionId, type SnapshotManifest, type VmDriver } from "../machine/driver.ts";
 import { readSnapshot } from "../machine/snapshot-files.ts";
 import { Scope } from "../scope.ts";
 import type { MachineShape, SpanName } from "../types.ts";
@@ -102,7 +102,7 @@ async function bootAndSnapshot(
 ): Promise<SnapshotManifest> {
   await using scope = new Scope();
   progress("boot the base template");
-  const vm = await driver.boot({ sessionId: randomUUID().replaceAll("-", ""), shape, ...assets }, signal);
+  const vm = await driver.boot({ sessionId: newSessionId(), shape, ...assets }, signal);
   scope.defer(() => vm.terminate());
   const agent = await connectGuestAgent(await vm.openGuestLink(signal), { deadlineMs: bootDeadlineMs, log, signal });
   scope.defer(() => agent.close());

@@ -2,14 +2,14 @@
  * The machine a build works in: restored from the parent's snapshot, or, when it is to be of another shape, booted from
  * the base disk. Only `base` can be booted anew: all there is to it is that disk.
  */
-import { randomBytes, randomUUID } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import type { Clock } from "../clock.ts";
 import { DomainError } from "../errors.ts";
 import type { GuestAgent } from "../guest/agent.ts";
 import { connectGuestAgent } from "../guest/link.ts";
 import type { ResolvedTemplate } from "../ledger/templates.ts";
 import type { Logger } from "../log.ts";
-import type { Vm, VmDriver } from "../machine/driver.ts";
+import { newSessionId, type Vm, type VmDriver } from "../machine/driver.ts";
 import { readSnapshot } from "../machine/snapshot-files.ts";
 import type { MachineShape } from "../types.ts";
 import type { GuestAssets } from "./assets.ts";
@@ -65,7 +65,7 @@ export async function startBuildMachine(
   start: BuildStart,
   signal: AbortSignal,
 ): Promise<Vm> {
-  const sessionId = randomUUID().replaceAll("-", "");
+  const sessionId = newSessionId();
   if (start.kind === "boot") return driver.boot({ sessionId, shape: start.shape, ...assets }, signal);
   const manifest = await readSnapshot(start.snapshotFolder);
   return driver.restore({ sessionId, snapshotFolder: start.snapshotFolder, manifest }, signal);

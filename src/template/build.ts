@@ -2,7 +2,7 @@
  * Template builds: from a restored base session run the client's steps, snapshot, publish. The old build serves until
  * the new one is published; a build that fails, is cancelled or whose daemon dies leaves nothing but its reason.
  */
-import { createHash, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { DomainError, isDomainError, messageOf } from "../errors.ts";
@@ -37,6 +37,7 @@ import {
 import { type BuildSpec, sourceRevision } from "./build-spec.ts";
 import { runSteps } from "./build-steps.ts";
 import type { BuildContext, GuestBuild } from "./guest-command.ts";
+import { factsOf } from "./snapshot-facts.ts";
 import { startAndWait } from "./start-command.ts";
 import type { UploadCache } from "./upload-cache.ts";
 
@@ -298,18 +299,4 @@ export class TemplateBuilds {
 function describeFailure(error: unknown, log: BuildLog): BuildFailure {
   const message = messageOf(isDomainError(error) || !(error instanceof AggregateError) ? error : error.errors[0]);
   return { message, step: log.step, logEntries: log.tail.slice(-20) };
-}
-
-function factsOf(manifest: SnapshotManifest) {
-  const { engine, engineVersion, acceleration, cpuModel, files } = manifest;
-  return {
-    engine,
-    engineVersion,
-    acceleration,
-    cpuModel,
-    memoryBytes: files.memory.sizeBytes,
-    devicesBytes: files.devices.sizeBytes,
-    diskBytes: files.disk.sizeBytes,
-    manifestSha256: createHash("sha256").update(JSON.stringify(manifest)).digest("hex"),
-  };
 }
