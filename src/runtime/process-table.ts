@@ -16,6 +16,8 @@ const KEEP_END_MS = 30_000;
 /** At most so many ends are kept, the latest ones. */
 const MAX_KEPT_ENDS = 1_024;
 const SIGKILL = 9;
+/** How long a kill waits to see the process end: a descendant may hold its output open for much longer. */
+const AWAIT_KILLED_MS = 500;
 
 export type ProcessSelector = { readonly pid: number } | { readonly tag: string };
 
@@ -105,7 +107,7 @@ export class ProcessTable {
     return process;
   }
 
-  /** Sends a signal to that one process. @throws not_found. */
+  /** Sends a signal to that one process. A client that killed one may count on its being gone. @throws not_found. */
   async signal(selector: ProcessSelector, signal: number): Promise<void> {
     const process = await this.findLive(selector);
     try {
@@ -113,6 +115,14 @@ export class ProcessTable {
     } catch (error) {
       throw isDomainError(error, "not_found") ? notFound(selector) : error;
     }
+    if (signal === SIGKILL) await this.#awaitEnd(process, AWAIT_KILLED_MS);
+  }
+
+  async #awaitEnd(process: RunningProcess, atMostMs: number): Promise<void> {
+    const settled = new AbortController();
+    const slept = this.#clock.sleep(atMostMs, settled.signal).catch(() => {});
+    await Promise.race([process.settled, slept]);
+    settled.abort();
   }
 
   #lookUp(selector: ProcessSelector): RunningProcess | undefined {

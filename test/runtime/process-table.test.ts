@@ -208,6 +208,28 @@ test("a process is killed when its time is up, and its timer ends with it", asyn
   expect(clock.sleeperCount).toBe(0);
 });
 
+test("a kill is answered when the process has ended, or after a while when something holds its output open", async () => {
+  const { table, clock, last } = setUp();
+  const { process } = await table.start(spec);
+  let answered = false;
+  const killed = table.signal({ pid: process.pid }, 9).then(() => {
+    answered = true;
+  });
+  await turns();
+  expect(answered).toBe(false);
+  last().exit({ exitCode: -1, exited: false, signal: 9 });
+  await killed;
+  await expect(table.signal({ pid: process.pid }, 9)).rejects.toMatchObject({ code: "not_found" });
+  expect(clock.sleeperCount).toBe(0);
+
+  const held = await table.start(spec);
+  const sent = table.signal({ pid: held.process.pid }, 9);
+  await turns();
+  await clock.advance(500);
+  await sent;
+  expect(held.process.state.at).toBe("running");
+});
+
 test("samples: start, first output, and the first command after a restore alone", async () => {
   const { table, last, samples } = setUp();
   await table.start({ ...spec, terminal: { columns: 80, rows: 24 } });
