@@ -61,6 +61,11 @@ static int64_t tick(struct agent *agent, int64_t now) {
   return next < due ? next : due;
 }
 
+void agent_send(struct agent *agent) {
+  streams_serve(agent);
+  link_send(&agent->link);
+}
+
 void agent_turn(struct agent *agent, int max_wait_ms) {
   int64_t now = now_ms();
   int64_t due = tick(agent, now);
@@ -70,8 +75,7 @@ void agent_turn(struct agent *agent, int max_wait_ms) {
   link_receive(&agent->link);
   bool discarding = processes_discard(agent);
   streams_release(agent);
-  streams_serve(agent);
-  link_send(&agent->link);
+  agent_send(agent);
   agent->has_more = discarding || streams_could_go_on(agent);
 }
 

@@ -53,6 +53,9 @@ bool agent_start(struct agent *agent, struct options options);
 /* One round: waits for something to happen (at most that long, -1: without end), and does it. */
 void agent_turn(struct agent *agent, int max_wait_ms);
 
+/* Sends what can be sent now. Within an operation: its stream is gone afterwards if it has finished. */
+void agent_send(struct agent *agent);
+
 /* Ends what an ordinary process leaves behind: its children, its memory. */
 void agent_stop(struct agent *agent);
 

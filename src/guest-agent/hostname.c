@@ -1,9 +1,8 @@
-/* Host name: kernel, /etc/hostname, and one line of /etc/hosts that keeps its place. */
+/* Host name: /etc/hostname, and one line of /etc/hosts that keeps its place. */
 #include "hostname.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "put_file.h"
 
@@ -42,9 +41,8 @@ static bool rewrite_hosts(const char *name) {
   return put_file("/etc/hosts", after, length, 0644);
 }
 
-bool hostname_apply(const char *name) {
+bool hostname_write_files(const char *name) {
   char line[HOSTNAME_BYTES + 1];
   int length = snprintf(line, sizeof line, "%s\n", name);
-  return sethostname(name, strlen(name)) == 0 && put_file("/etc/hostname", line, (size_t)length, 0644) &&
-         rewrite_hosts(name);
+  return put_file("/etc/hostname", line, (size_t)length, 0644) && rewrite_hosts(name);
 }

@@ -1,4 +1,6 @@
-/* SETUP: makes a restored machine one particular sandbox. Everything is checked before anything is applied. */
+/* SETUP: makes a restored machine one particular sandbox. Everything is checked before anything is applied. Files come
+ * last, after the answer: writing the first ones takes a just restored machine longer than all the rest together, and no
+ * request sees them missing, because the agent reads none before they are there. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/random.h>
@@ -11,6 +13,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "boot.h"
 #include "bytes.h"
 #include "files.h"
 #include "hostname.h"
@@ -126,7 +129,7 @@ static bool apply_to_machine(const struct plan *plan, const char **action) {
   *action = "cannot add entropy";
   if (plan->entropy.length > 0 && !add_entropy(plan->entropy)) return false;
   *action = "cannot set the host name";
-  return !plan->has_hostname || hostname_apply(plan->hostname);
+  return !plan->has_hostname || sethostname(plan->hostname, strlen(plan->hostname)) == 0;
 }
 
 static void apply_to_settings(struct settings *settings, struct plan *plan) {
@@ -138,30 +141,39 @@ static void apply_to_settings(struct settings *settings, struct plan *plan) {
   plan->env = (struct string_list){0};
 }
 
-static bool put_files(struct stream *stream, struct slice fields) {
+static void put_files(struct slice fields) {
   char path[PATH_BYTES];
   struct slice content;
   mode_t mode;
   while (next_file(&fields, path, &content, &mode) > 0) {
     if (make_parents(path, &root) && put_file(path, content.bytes, content.length, mode)) continue;
-    stream_fail_errno(stream, errno, path, "cannot put in place");
-    return false;
+    say("cannot put %s in place: %s", path, strerror(errno));
   }
-  return true;
+}
+
+/* The answer has gone by then: a full disk is no reason to refuse a machine, and the console says what is missing. */
+static void put_in_place(const struct agent *agent, const struct plan *plan, struct slice fields) {
+  if (agent->options.privileged_setup && plan->has_hostname && !hostname_write_files(plan->hostname)) {
+    say("cannot write the host name: %s", strerror(errno));
+  }
+  put_files(fields);
 }
 
 void open_setup(struct request *request) {
   struct stream *stream = request->stream;
+  struct agent *agent = stream->agent;
   struct plan plan = {0};
   const char *action = NULL;
   const char *problem = take_plan(request, &plan);
   if (problem != NULL) {
     stream_fail(stream, STATUS_INVALID_ARGUMENT, "%s", problem);
-  } else if (stream->agent->options.privileged_setup && !apply_to_machine(&plan, &action)) {
+  } else if (agent->options.privileged_setup && !apply_to_machine(&plan, &action)) {
     stream_fail_errno(stream, errno, NULL, action);
   } else {
-    apply_to_settings(&stream->agent->settings, &plan);
-    if (put_files(stream, request->fields)) stream_finish(stream, STATUS_OK);
+    apply_to_settings(&agent->settings, &plan);
+    stream_finish(stream, STATUS_OK);
+    agent_send(agent);
+    put_in_place(agent, &plan, request->fields);
   }
   list_clear(&plan.env);
 }

@@ -29,7 +29,12 @@ const fileField = (path: string, value: string, mode?: number): FieldPair => [
   tag.file,
   [[tag.path, path], [tag.value, value], ...(mode === undefined ? [] : [[tag.mode, mode] as const])],
 ];
-const setup = async (link: RawLink, ...fields: FieldPair[]) => (await link.call(op.setup, fields)).status;
+/** Its files are promised to the next request, not to its answer. */
+async function setup(link: RawLink, ...fields: FieldPair[]): Promise<string> {
+  const { status } = await link.call(op.setup, fields);
+  await link.call(op.ping);
+  return status;
+}
 
 test("small files are put in place with parents and mode, whole or not at all", async () => {
   await using link = await startAgent();
@@ -41,7 +46,8 @@ test("small files are put in place with parents and mode, whole or not at all", 
   expect(await setup(link, fileField(path, "two"))).toBe("ok");
   expect(readFileSync(path, "utf8")).toBe("two");
   expect(statSync(path).mode & 0o7777).toBe(0o644);
-  expect(await setup(link, fileField(`${path}/below`, "x"))).toBe("not_a_directory");
+  expect(await setup(link, fileField(`${path}/below`, "x"), fileField(join(folder, "third"), "x"))).toBe("ok");
+  expect(existsSync(join(folder, "third"))).toBe(true);
 });
 
 test("a file of the same length is written over, and whatever else was there is replaced", async () => {
