@@ -98,6 +98,7 @@ export class WarmPool implements EvictionSource {
   beginCreate(templateId: string): () => void {
     const { clock } = this.#deps;
     if (this.enabled) this.#demand.note(templateId, clock.monotonicMs());
+    this.#rouse(templateId);
     this.#creating += 1;
     return () => {
       this.#creating -= 1;
@@ -171,6 +172,16 @@ export class WarmPool implements EvictionSource {
       warmPoolDepth.set({ state }, states.filter((at) => at === state).length);
     }
     warmPoolDepth.set({ state: "leaving" }, this.#leaving.size);
+  }
+
+  /** An idle guest takes a millisecond to wake: it does while the create is written down. */
+  #rouse(templateId: string): void {
+    for (const member of this.#members.values()) {
+      if (member.at !== "ready" || member.entry.templateId !== templateId) continue;
+      // What it answers is of no matter: the checkout that follows asks in earnest.
+      member.machine.agent.ping().catch(() => {});
+      return;
+    }
   }
 
   #targets(): PoolTarget[] {
