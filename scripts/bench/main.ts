@@ -35,9 +35,6 @@ const families: readonly RowFamily[] = [
   poolRows,
 ];
 
-/** Rows of the design whose features do not exist yet. */
-const notYet = ["kill -9 of the daemon with 4 paused besides the running ones"] as const;
-
 const help = `usage: npm run bench -- [OPTION…]
 
   --rows a,b    only these: ${families.map(({ name }) => name).join(", ")}
@@ -80,8 +77,8 @@ async function runBench({ selected, quick, json }: Options, scope: Scope): Promi
   const rows: Row[] = [];
   for (const family of selected) rows.push(...(await family.measure(bench)));
   const warning = quick ? "\n`--quick`: too few samples to show.\n" : "";
-  process.stdout.write(`\n${hostLine(host)}\n${warning}\n${tableOf(rows)}\n\nNot yet: ${notYet.join("; ")}.\n`);
-  if (json !== undefined) await writeFile(json, `${JSON.stringify({ host, quick, rows, notYet }, undefined, 2)}\n`);
+  process.stdout.write(`\n${hostLine(host)}\n${warning}\n${tableOf(rows)}\n`);
+  if (json !== undefined) await writeFile(json, `${JSON.stringify({ host, quick, rows }, undefined, 2)}\n`);
 }
 
 /** Resolves with the exit status of whoever is interrupted. */

@@ -18,7 +18,7 @@ export const poolRows: RowFamily = {
     await daemon.end("SIGTERM");
     await daemon.start(["--warm-pool-min", String(poolSize), "--warm-pool-max", String(poolSize)]);
     const samples: number[] = [];
-    for (let n = 0; n < (bench.quick ? 10 : 100); n++) samples.push(await createWarm(bench));
+    for (let n = 0; n < (bench.quick ? 10 : 500); n++) samples.push(await createWarm(bench));
     const measured = distributionOf(samples);
     return [
       {
