@@ -16,6 +16,7 @@ import {
   SandboxParams,
   SandboxPauseRequest,
   SandboxRefreshRequest,
+  SandboxStopRequest,
   SandboxTimeoutRequest,
 } from "../src/e2b/schemas.ts";
 import { parseTemplateReference } from "../src/e2b/template-reference.ts";
@@ -33,6 +34,7 @@ export interface SandboxRoutesDeps {
 export const defaultTimeoutSeconds = { v1: 15, v2: 300 } as const;
 /** A refresh is good for at least this long. */
 const minRefreshSeconds = 15;
+const defaultStopDeadlineMs = 10_000;
 const noContent = z.null().describe("done");
 
 export async function sandboxRoutes(
@@ -56,7 +58,11 @@ export async function sandboxRoutes(
       metadata: body.metadata ?? {},
       envs: body.envVars ?? {},
       allowInternetAccess: body.allow_internet_access ?? true,
-      lifecycle: { onTimeout: body.autoPause ? "pause" : "kill", autoResume: body.autoResume?.enabled ?? false },
+      lifecycle: {
+        onTimeout: body.autoPause ? "pause" : "kill",
+        keepMemory: body.autoPauseMemory ?? true,
+        autoResume: body.autoResume?.enabled ?? false,
+      },
     };
     const view = await whileClientStays(reply, (gone) => runtime.createSandbox(sandbox, gone));
     return toSandbox(view);
@@ -130,6 +136,15 @@ export async function sandboxRoutes(
     { schema: { params: SandboxParams, response: done } },
     async ({ params }, reply) => {
       await runtime.killSandbox(parseSandboxId(params.sandboxID));
+      return reply.code(204).send(null);
+    },
+  );
+
+  app.post(
+    "/sandboxes/:sandboxID/stop",
+    { schema: { params: SandboxParams, body: SandboxStopRequest, response: done } },
+    async ({ params, body }, reply) => {
+      await runtime.stopSandbox(parseSandboxId(params.sandboxID), body?.deadlineMs ?? defaultStopDeadlineMs);
       return reply.code(204).send(null);
     },
   );

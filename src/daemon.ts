@@ -151,10 +151,9 @@ async function ensureTemplate(deps: RuntimeDependencies, assets: GuestAssets, st
   const { ledger, driver, clock, log, samples, snapshotsFolder } = deps;
   await makePrivate(snapshotsFolder);
   await deps.disk.admit("make the base template");
-  const recordSample = samples.record.bind(samples);
   const template = { ledger, driver, clock, log, snapshotsFolder, newTemplateId };
   await ensureBaseTemplate(
-    { ...template, recordSample: (span, ms) => recordSample(span, ms, null) },
+    { ...template, recordSample: (span, ms) => samples.record(span, "base_template", ms, null) },
     assets,
     (step) => process.stderr.write(`  ${step} …\n`),
     stop,
@@ -174,7 +173,7 @@ async function openTemplates(
   const builds = new TemplateBuilds({
     ...{ ledger, driver, clock, log, assets, budgets, uploads, admitDisk, snapshotsFolder },
     markerPath: "/.e2b",
-    recordSample: (span, ms) => samples.record(span, ms, null),
+    recordSample: (span, ms) => samples.record(span, "build", ms, null),
   });
   await builds.recover();
   scope.defer(() => builds.close());

@@ -117,11 +117,20 @@ export interface ProcessIdentity {
 export type SandboxState = "creating" | "running" | "pausing" | "paused" | "resuming" | "terminating" | "terminated";
 
 /** Why a sandbox is no more. */
-export type EndReason = "killed" | "expired" | "create_failed" | "machine_died" | "lost";
+export type EndReason = "killed" | "stopped" | "expired" | "create_failed" | "machine_died" | "lost";
+
+/** As whom and where a guest's processes start that do not say. */
+export interface GuestDefaults {
+  readonly user: string;
+  /** Empty: the user's home. */
+  readonly workdir: string;
+}
 
 /** What a client wants to become of its sandbox when its time is up, and of requests to it while it is paused. */
 export interface SandboxLifecycle {
   readonly onTimeout: "kill" | "pause";
+  /** Whether it is paused with its memory then; without, it boots when it comes back. */
+  readonly keepMemory: boolean;
   /** A request to the paused sandbox resumes it. */
   readonly autoResume: boolean;
   /** The time to live it was created with. */
@@ -141,6 +150,8 @@ export interface SandboxRecord {
   readonly state: SandboxState;
   readonly metadata: Readonly<Record<string, string>>;
   readonly envs: Readonly<Record<string, string>>;
+  /** Of its template: the agent has them in its memory, and must be given them after a boot. */
+  readonly defaults: GuestDefaults;
   readonly shape: MachineShape;
   readonly allowInternetAccess: boolean;
   readonly lifecycle: SandboxLifecycle;
@@ -166,8 +177,15 @@ export type SpanName =
   | "kill_delete"
   | "cold_template_build";
 
+/** How a session came to be. `adopted`: an earlier daemon made it, or it went on after a pause that failed. */
+export type SessionOrigin = "create" | "pool" | "resume" | "fork" | "followup" | "adopted";
+
+/** What a span was a part of. Ends are told apart by their reasons. */
+export type Scenario = SessionOrigin | "refill" | "pause" | "snapshot" | "build" | "base_template" | EndReason;
+
 export interface LatencySample {
   readonly span: SpanName;
+  readonly scenario: Scenario;
   readonly durationMs: number;
   readonly engine: EngineName;
   readonly acceleration: Acceleration;

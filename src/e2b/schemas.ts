@@ -81,6 +81,14 @@ export const SandboxRefreshRequest = z
   .nullish()
   .meta({ id: "SandboxRefreshRequest" });
 
+/** Not E2B's. */
+export const SandboxStopRequest = z
+  .object({
+    deadlineMs: z.int32().min(0).max(600_000).nullish().describe("after which processes are killed; default 10000"),
+  })
+  .nullish()
+  .meta({ id: "SandboxStopRequest" });
+
 export const SandboxForkRequest = z
   .object({
     timeout: sandboxTime.nullish().describe("seconds; default 15"),
@@ -200,6 +208,7 @@ export const Benchmarks = z
     benchmarks: z.array(
       z.object({
         span: text,
+        scenario: text,
         engine: text,
         acceleration: text,
         n: z.int(),

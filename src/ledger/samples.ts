@@ -1,18 +1,19 @@
 /**
- * Latency samples: the newest of each span, engine and acceleration, and percentiles over them.
+ * Latency samples: the newest of each span, scenario, engine and acceleration, and percentiles over them.
  *
  * Percentiles are nearest-rank: the pth of n samples is the ⌈p·n/100⌉th smallest, so it is always a duration that was
  * measured, and of few samples the high ones are the maximum. Hence n stands beside them.
  */
 import { DomainError } from "../errors.ts";
-import type { Acceleration, EngineName, LatencySample, SpanName } from "../types.ts";
+import type { Acceleration, EngineName, LatencySample, Scenario, SpanName } from "../types.ts";
 import type { Ledger } from "./open.ts";
 
-/** Of each (span, engine, acceleration); older ones make room. */
+/** Of each (span, scenario, engine, acceleration); older ones make room. */
 export const samplesKept = 10_000;
 
 export interface SampleSummary {
   readonly span: SpanName;
+  readonly scenario: Scenario;
   readonly engine: EngineName;
   readonly acceleration: Acceleration;
   readonly n: number;
@@ -22,24 +23,24 @@ export interface SampleSummary {
   readonly p99Ms: number;
 }
 
-type SampleKey = Pick<LatencySample, "span" | "engine" | "acceleration">;
+type SampleKey = Pick<LatencySample, "span" | "scenario" | "engine" | "acceleration">;
 
 /** Adds samples, in one transaction, and drops the oldest of their keys beyond `kept`. */
 export function recordSamples(ledger: Ledger, samples: readonly LatencySample[], kept: number = samplesKept): void {
   if (samples.length === 0) return;
   ledger.write(() => {
-    for (const { span, engine, acceleration, durationMs, sandboxId, atMs } of samples) {
-      const key = { span, engine, acceleration };
+    for (const { span, scenario, engine, acceleration, durationMs, sandboxId, atMs } of samples) {
+      const key = { span, scenario, engine, acceleration };
       const number = newestNumber(ledger, key) + 1;
       ledger
         .statement(
-          `insert into latency_samples (span, engine, acceleration, number, duration_ms, sandbox_id, at_ms)
-           values (:span, :engine, :acceleration, :number, :durationMs, :sandboxId, :atMs)`,
+          `insert into latency_samples (span, scenario, engine, acceleration, number, duration_ms, sandbox_id, at_ms)
+           values (:span, :scenario, :engine, :acceleration, :number, :durationMs, :sandboxId, :atMs)`,
         )
         .run({ ...key, number, durationMs, sandboxId, atMs });
       ledger
         .statement(
-          `delete from latency_samples where span = :span and engine = :engine and acceleration = :acceleration
+          `delete from latency_samples where span = :span and scenario = :scenario and engine = :engine and acceleration = :acceleration
            and number <= :tooOld`,
         )
         .run({ ...key, tooOld: number - kept });
@@ -47,12 +48,12 @@ export function recordSamples(ledger: Ledger, samples: readonly LatencySample[],
   });
 }
 
-/** One line for each span, engine and acceleration that has samples, in that order. */
+/** One line for each span, scenario, engine and acceleration that has samples, in that order. */
 export function summarizeSamples(ledger: Ledger): SampleSummary[] {
   const keys = ledger
     .statement<SampleKey & { n: number }>(
-      `select span, engine, acceleration, count(*) as n from latency_samples
-       group by span, engine, acceleration order by span, engine, acceleration`,
+      `select span, scenario, engine, acceleration, count(*) as n from latency_samples
+       group by span, scenario, engine, acceleration order by span, scenario, engine, acceleration`,
     )
     .all({});
   return keys.map(({ n, ...key }) => {
@@ -66,24 +67,24 @@ export function nearestRank(p: number, n: number): number {
   return Math.max(1, Math.ceil((p * n) / 100));
 }
 
-function durationAtRank(ledger: Ledger, { span, engine, acceleration }: SampleKey, rank: number): number {
+function durationAtRank(ledger: Ledger, { span, scenario, engine, acceleration }: SampleKey, rank: number): number {
   const sample = ledger
     .statement<{ durationMs: number }>(
       `select duration_ms as durationMs from latency_samples
-       where span = :span and engine = :engine and acceleration = :acceleration
+       where span = :span and scenario = :scenario and engine = :engine and acceleration = :acceleration
        order by duration_ms limit 1 offset :skip`,
     )
-    .get({ span, engine, acceleration, skip: rank - 1 });
+    .get({ span, scenario, engine, acceleration, skip: rank - 1 });
   if (!sample) throw new DomainError("internal", `There is no sample of ${span} at rank ${rank}`);
   return sample.durationMs;
 }
 
-function newestNumber(ledger: Ledger, { span, engine, acceleration }: SampleKey): number {
+function newestNumber(ledger: Ledger, { span, scenario, engine, acceleration }: SampleKey): number {
   const newest = ledger
     .statement<{ number: number | null }>(
       `select max(number) as number from latency_samples
        where span = :span and engine = :engine and acceleration = :acceleration`,
     )
-    .get({ span, engine, acceleration });
+    .get({ span, scenario, engine, acceleration });
   return newest?.number ?? 0;
 }

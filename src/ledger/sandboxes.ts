@@ -59,11 +59,14 @@ interface SandboxRow {
   readonly state: SandboxState;
   readonly metadata: string;
   readonly envs: string;
+  readonly default_user: string;
+  readonly workdir: string;
   readonly vcpu_count: number;
   readonly memory_mib: number;
   readonly disk_mib: number;
   readonly allow_internet_access: number;
   readonly on_timeout: "kill" | "pause";
+  readonly keep_memory: number;
   readonly auto_resume: number;
   readonly timeout_ms: number;
   readonly started_at_ms: number;
@@ -79,25 +82,28 @@ interface SandboxRow {
  * is not held for it.
  */
 export function insertSandbox(ledger: Ledger, sandbox: NewSandbox): SandboxRecord {
-  const { metadata, envs, shape, allowInternetAccess, lifecycle, ...columns } = sandbox;
+  const { metadata, envs, defaults, shape, allowInternetAccess, lifecycle, ...columns } = sandbox;
   ledger.write(() => {
     const { changes } = ledger
       .statement(
-        `insert into sandboxes (id, template_id, template_alias, snapshot_id, state, metadata, envs, vcpu_count,
-           memory_mib, disk_mib, allow_internet_access, on_timeout, auto_resume, timeout_ms, started_at_ms, end_at_ms,
-           reservation_id)
-         select :id, :templateId, :templateAlias, :snapshotId, 'creating', :metadata, :envs, :vcpuCount,
-           :memoryMiB, :diskMiB, :allowInternetAccess, :onTimeout, :autoResume, :timeoutMs, :startedAtMs, :endAtMs, id
+        `insert into sandboxes (id, template_id, template_alias, snapshot_id, state, metadata, envs,
+           default_user, workdir, vcpu_count, memory_mib, disk_mib, allow_internet_access, on_timeout, keep_memory,
+           auto_resume, timeout_ms, started_at_ms, end_at_ms, reservation_id)
+         select :id, :templateId, :templateAlias, :snapshotId, 'creating', :metadata, :envs,
+           :user, :workdir, :vcpuCount, :memoryMiB, :diskMiB, :allowInternetAccess, :onTimeout, :keepMemory,
+           :autoResume, :timeoutMs, :startedAtMs, :endAtMs, id
          from reservations where id = :reservationId and sandbox_id = :id and state = 'held'
          and exists (select 1 from snapshots where id = :snapshotId and state = 'ready')`,
       )
       .run({
         ...columns,
+        ...defaults,
         ...shape,
         metadata: JSON.stringify(metadata),
         envs: JSON.stringify(envs),
         allowInternetAccess: allowInternetAccess ? 1 : 0,
         onTimeout: lifecycle.onTimeout,
+        keepMemory: lifecycle.keepMemory ? 1 : 0,
         autoResume: lifecycle.autoResume ? 1 : 0,
         timeoutMs: lifecycle.timeoutMs,
       });
@@ -220,9 +226,15 @@ function toSandbox(row: SandboxRow): SandboxRecord {
     state: row.state,
     metadata: fromJson(textMap, row.metadata, `sandboxes.metadata of ${row.id}`),
     envs: fromJson(textMap, row.envs, `sandboxes.envs of ${row.id}`),
+    defaults: { user: row.default_user, workdir: row.workdir },
     shape: { vcpuCount: row.vcpu_count, memoryMiB: row.memory_mib, diskMiB: row.disk_mib },
     allowInternetAccess: row.allow_internet_access === 1,
-    lifecycle: { onTimeout: row.on_timeout, autoResume: row.auto_resume === 1, timeoutMs: row.timeout_ms },
+    lifecycle: {
+      onTimeout: row.on_timeout,
+      keepMemory: row.keep_memory === 1,
+      autoResume: row.auto_resume === 1,
+      timeoutMs: row.timeout_ms,
+    },
     startedAtMs: row.started_at_ms,
     endAtMs: row.end_at_ms,
     machine: machineFromJson(row.machine, `sandboxes.machine of ${row.id}`),

@@ -9,6 +9,7 @@ import type { Ledger } from "../ledger/open.ts";
 import { deleteContinuation, registerSnapshot, type SnapshotFacts, type SnapshotRecord } from "../ledger/snapshots.ts";
 import { removeSnapshot } from "../machine/snapshot-files.ts";
 import { factsOf } from "../template/snapshot-facts.ts";
+import type { Scenario } from "../types.ts";
 import type { LifecycleSamples } from "./lifecycle-samples.ts";
 import type { LiveSession } from "./live-session.ts";
 
@@ -44,13 +45,14 @@ export async function captureSession(
   { clock, samples }: CaptureDependencies,
   { vm, bootId, sandboxId }: LiveSession,
   { folder }: SnapshotRecord,
-  options: { isLast: boolean },
+  options: { isLast: boolean; scenario: Scenario },
 ): Promise<SnapshotFacts> {
   const startedMs = clock.monotonicMs();
   try {
     await vm.pause();
-    const manifest = await vm.saveSnapshot(folder, { bootId, ...options });
-    samples.record("snapshot_save", clock.monotonicMs() - startedMs, sandboxId);
+    const { isLast, scenario } = options;
+    const manifest = await vm.saveSnapshot(folder, { bootId, isLast });
+    samples.record("snapshot_save", scenario, clock.monotonicMs() - startedMs, sandboxId);
     return factsOf(manifest);
   } catch (error) {
     // The save may have failed after the folder got its name: whoever finds it must not take it for a snapshot.

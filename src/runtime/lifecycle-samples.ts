@@ -2,7 +2,7 @@
 import type { Clock } from "../clock.ts";
 import type { EngineInfo } from "../machine/driver.ts";
 import type { Metrics } from "../metrics.ts";
-import type { LatencySample, SpanName } from "../types.ts";
+import type { LatencySample, Scenario, SpanName } from "../types.ts";
 
 export class LifecycleSamples {
   readonly #clock: Clock;
@@ -19,10 +19,11 @@ export class LifecycleSamples {
     this.#write = write;
   }
 
-  record(span: SpanName, durationMs: number, sandboxId: string | null): void {
+  /** @param scenario what the span was a part of; the histogram, which must stay small, does not tell them apart */
+  record(span: SpanName, scenario: Scenario, durationMs: number, sandboxId: string | null): void {
     const { engine, acceleration } = this.#engine;
     this.#metrics.lifecycleSeconds.observe({ span, engine, acceleration }, durationMs / 1000);
-    this.#pending.push({ span, durationMs, engine, acceleration, sandboxId, atMs: this.#clock.nowMs() });
+    this.#pending.push({ span, scenario, durationMs, engine, acceleration, sandboxId, atMs: this.#clock.nowMs() });
   }
 
   /** Hands what is pending to the ledger. */

@@ -7,7 +7,7 @@ import { DomainError, messageOf } from "../errors.ts";
 import type { GuestAgent } from "../guest/agent.ts";
 import type { Logger } from "../log.ts";
 import type { Vm } from "../machine/driver.ts";
-import type { EndReason, SandboxRecord, SpanName } from "../types.ts";
+import type { EndReason, SandboxRecord, SessionOrigin, SpanName } from "../types.ts";
 import type { LifecycleSamples } from "./lifecycle-samples.ts";
 import { ProcessTable } from "./process-table.ts";
 import { openGuestAgent, sandboxEnvironment } from "./readiness-probe.ts";
@@ -30,6 +30,7 @@ export interface LiveSessionOptions {
   readonly accessToken: string;
   readonly vm: Vm;
   readonly agent: GuestAgent;
+  readonly origin: SessionOrigin;
   /** Monotonic time at which the restore began; undefined for a session that was adopted. */
   readonly restoreStartedMs: number | undefined;
   readonly clock: Clock;
@@ -52,6 +53,7 @@ export class LiveSession implements Session {
   /** The guest kernel's, which stays the same however often the guest is restored. */
   readonly bootId: string;
   readonly #samples: LifecycleSamples;
+  readonly #origin: SessionOrigin;
   readonly #onLost: LiveSessionOptions["onLost"];
   readonly #ended = new AbortController();
   #link: Link;
@@ -71,6 +73,7 @@ export class LiveSession implements Session {
     this.#clock = options.clock;
     this.bootId = options.agent.bootId;
     this.#samples = options.samples;
+    this.#origin = options.origin;
     this.#onLost = options.onLost;
     this.#restoreStartedMs = options.restoreStartedMs;
     this.#link = { at: "up", agent: options.agent };
@@ -92,7 +95,7 @@ export class LiveSession implements Session {
   }
 
   recordSample(span: SpanName, durationMs: number): void {
-    this.#samples.record(span, durationMs, this.sandboxId);
+    this.#samples.record(span, this.#origin, durationMs, this.sandboxId);
   }
 
   takeRestoreStart(): number | undefined {

@@ -84,6 +84,8 @@ export interface SandboxMetricSample {
 
 export interface BenchmarkSummary {
   readonly span: string;
+  /** What the span was a part of. */
+  readonly scenario: string;
   readonly engine: string;
   readonly acceleration: string;
   readonly n: number;
@@ -149,6 +151,13 @@ export interface Runtime {
   listSandboxes(query: ListSandboxesQuery): ListSandboxesPage;
   /** Ends it for good; resolves when the client may be told. @throws not_found. */
   killSandbox(id: string): Promise<void>;
+  /**
+   * The seed's RuntimeSessionStop: asks the guest to end its processes and to write everything to its disk, ends them by
+   * force after `deadlineMs`, and then ends the sandbox. Resolves when its processes are gone; again, and of one that has
+   * ended, it does nothing.
+   * @throws not_found: there never was such a sandbox, or it is forgotten.
+   */
+  stopSandbox(id: string, deadlineMs: number): Promise<void>;
   /** Sets the end to now + `timeoutMs`; may shorten. 0 ends or pauses it now. @throws not_found, of a paused one too. */
   setSandboxTimeout(id: string, timeoutMs: number): Promise<void>;
   /** Extend-only. @throws not_found. */

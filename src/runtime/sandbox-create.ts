@@ -10,7 +10,7 @@ import type { SnapshotRecord } from "../ledger/snapshots.ts";
 import { type ResolvedTemplate, recordSpawn, resolveTemplate } from "../ledger/templates.ts";
 import { newSessionId, type Vm } from "../machine/driver.ts";
 import type { Metrics } from "../metrics.ts";
-import type { SandboxRecord } from "../types.ts";
+import type { SandboxRecord, SessionOrigin } from "../types.ts";
 import type { Admission } from "./admission.ts";
 import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
 import { giveIdentity, type SandboxIdentity } from "./readiness-probe.ts";
@@ -33,6 +33,7 @@ export interface CreationDependencies extends RestoreDependencies {
 
 /** A machine that is ready for its first command. */
 export type ReadyMachine = Pick<RestoredMachine, "vm" | "agent"> & {
+  readonly origin: SessionOrigin;
   /** Monotonic; undefined when it was restored long before. */
   readonly restoreStartedMs: number | undefined;
 };
@@ -44,6 +45,8 @@ export type Attach = (record: SandboxRecord, machine: ReadyMachine) => SandboxVi
 interface Admitted {
   readonly record: SandboxRecord;
   readonly warm: WarmMachine | undefined;
+  /** Where it comes from if not out of the pool. */
+  readonly origin: SessionOrigin;
   /** Monotonic. */
   readonly startedMs: number;
 }
@@ -110,6 +113,7 @@ export class SandboxCreation {
         snapshotId: snapshot.id,
         metadata: request.metadata,
         envs: { ...defaults.envs, ...request.envs },
+        defaults: { user: defaults.user, workdir: defaults.workdir },
         shape,
         allowInternetAccess: request.allowInternetAccess,
         lifecycle: { ...request.lifecycle, timeoutMs: request.timeoutMs },
@@ -117,7 +121,12 @@ export class SandboxCreation {
         endAtMs: startedAtMs + request.timeoutMs,
         reservationId,
       });
-      return { record: warm ? setSandboxMachine(ledger, id, warm.vm.record) : record, warm, startedMs };
+      return {
+        record: warm ? setSandboxMachine(ledger, id, warm.vm.record) : record,
+        warm,
+        origin: "create",
+        startedMs,
+      } as const;
     });
     if (admitted.warm) warmPool.handOver(admitted.warm);
     if (asksPool) metrics.warmPoolCheckouts.inc({ outcome: admitted.warm ? "hit" : "miss" });
@@ -125,15 +134,19 @@ export class SandboxCreation {
   }
 
   /** Starts a sandbox that has its capacity, from a snapshot of another one. On failure it is ended. */
-  startFrom(record: SandboxRecord, { folder }: SnapshotRecord, timeoutMs: number): Promise<SandboxView> {
-    const admitted = { record, warm: undefined, startedMs: this.#deps.clock.monotonicMs() };
+  startFrom(
+    record: SandboxRecord,
+    { folder }: SnapshotRecord,
+    { origin, timeoutMs }: { readonly origin: SessionOrigin; readonly timeoutMs: number },
+  ): Promise<SandboxView> {
+    const admitted = { record, warm: undefined, origin, startedMs: this.#deps.clock.monotonicMs() };
     return this.#queue.run(record.id, () => this.#start(admitted, folder, timeoutMs));
   }
 
   async #start(admitted: Admitted, snapshotFolder: string, timeoutMs: number): Promise<SandboxView> {
     const { ledger, clock, terminator } = this.#deps;
     const { id } = admitted.record;
-    const machine = (await this.#personalize(admitted)) ?? (await this.#restore(admitted.record, snapshotFolder));
+    const machine = (await this.#personalize(admitted)) ?? (await this.#restore(admitted, snapshotFolder));
     try {
       const endAtMs = clock.nowMs() + timeoutMs;
       const running = moveSandbox(ledger, id, "creating", "running", { machine: machine.vm.record, endAtMs });
@@ -152,8 +165,8 @@ export class SandboxCreation {
     const { vm, agent } = warm;
     try {
       await giveIdentity(agent, identityOf(record), clock, checkoutDeadlineMs);
-      samples.record("warm_pool_checkout", clock.monotonicMs() - startedMs, record.id);
-      return { vm, agent, restoreStartedMs: undefined };
+      samples.record("warm_pool_checkout", "pool", clock.monotonicMs() - startedMs, record.id);
+      return { vm, agent, origin: "pool", restoreStartedMs: undefined };
     } catch (error) {
       metrics.warmPoolCheckouts.inc({ outcome: "failed" });
       log.warn(
@@ -172,7 +185,7 @@ export class SandboxCreation {
     }
   }
 
-  async #restore(record: SandboxRecord, snapshotFolder: string): Promise<ReadyMachine> {
+  async #restore({ record, origin }: Admitted, snapshotFolder: string): Promise<ReadyMachine> {
     const { ledger, terminator } = this.#deps;
     const order = {
       snapshotFolder,
@@ -187,7 +200,8 @@ export class SandboxCreation {
       setSandboxMachine(ledger, record.id, launched.record);
     };
     try {
-      return await restoreMachine(this.#deps, order, { sandboxId: record.id, onLaunched });
+      const options = { sandboxId: record.id, scenario: origin, onLaunched };
+      return { ...(await restoreMachine(this.#deps, order, options)), origin };
     } catch (error) {
       // In the background, so that a machine that does not go keeps its reservation and the client its answer.
       terminator.terminate(record, async () => vm?.terminate());

@@ -17,7 +17,7 @@ import {
 } from "../ledger/snapshots.ts";
 import { defaultTag, recordSpawn } from "../ledger/templates.ts";
 import { removeSnapshot } from "../machine/snapshot-files.ts";
-import type { SandboxRecord } from "../types.ts";
+import type { SandboxRecord, Scenario, SessionOrigin } from "../types.ts";
 import {
   captureSession,
   discardContinuation,
@@ -36,7 +36,11 @@ export interface ForkDependencies extends PauseDependencies {
 }
 
 /** Restores a sandbox that was admitted; on failure it is ended. */
-export type Start = (record: SandboxRecord, snapshot: SnapshotRecord, timeoutMs: number) => Promise<SandboxView>;
+export type Start = (
+  record: SandboxRecord,
+  snapshot: SnapshotRecord,
+  options: { readonly origin: SessionOrigin; readonly timeoutMs: number },
+) => Promise<SandboxView>;
 
 /** So many children are restored at a time: more would only wait for each other's processor. */
 const restoresAtOnce = 4;
@@ -68,7 +72,7 @@ export class SandboxForks {
       const { record, session } = this.#registry.getRunning(id);
       await disk.admit("fork a sandbox");
       const moment = registerContinuation(this.#deps, id, "fork");
-      await this.#captureInPlace(session, moment, (facts) => markSnapshotReady(ledger, moment.id, facts));
+      await this.#captureInPlace(session, moment, "fork", (facts) => markSnapshotReady(ledger, moment.id, facts));
       return [record, moment] as const;
     });
     return this.#queue.run(snapshot.id, () => this.#restoreForks(source, snapshot, options));
@@ -91,7 +95,7 @@ export class SandboxForks {
         sandboxId: id,
         reason: null,
       });
-      await this.#captureInPlace(session, snapshot, (facts) =>
+      await this.#captureInPlace(session, snapshot, "snapshot", (facts) =>
         publishSandboxSnapshot(ledger, snapshot, facts, { alias, tag, shape: record.shape }),
       );
       return { templateId, alias, tag };
@@ -117,7 +121,10 @@ export class SandboxForks {
       const snapshot = getSnapshot(ledger, source.snapshotId);
       if (!snapshot?.reason) throw new DomainError("internal", `paused sandbox ${id} has no continuation`);
       const { timeoutMs, metadata = source.metadata, envs = source.envs } = request;
-      return { view: await this.#spawn({ ...source, metadata, envs }, snapshot, timeoutMs), reason: snapshot.reason };
+      return {
+        view: await this.#spawn({ ...source, metadata, envs }, snapshot, { origin: "followup", timeoutMs }),
+        reason: snapshot.reason,
+      };
     });
   }
 
@@ -132,7 +139,7 @@ export class SandboxForks {
     let next = 0;
     const worker = async () => {
       for (let child = next++; child < count; child = next++) {
-        outcomes[child] = await this.#spawn(source, snapshot, timeoutMs).then(
+        outcomes[child] = await this.#spawn(source, snapshot, { origin: "fork", timeoutMs }).then(
           (view) => ({ view }),
           (error: unknown) => ({ error }),
         );
@@ -145,9 +152,13 @@ export class SandboxForks {
   }
 
   /** Admits and starts one sandbox that is like `source`. */
-  async #spawn(source: SandboxRecord, snapshot: SnapshotRecord, timeoutMs: number): Promise<SandboxView> {
+  async #spawn(
+    source: SandboxRecord,
+    snapshot: SnapshotRecord,
+    { origin, timeoutMs }: { readonly origin: SessionOrigin; readonly timeoutMs: number },
+  ): Promise<SandboxView> {
     const { ledger, budgets, admission, clock, newSandboxId } = this.#deps;
-    const { templateId, templateAlias, metadata, envs, shape, allowInternetAccess, lifecycle } = source;
+    const { templateId, templateAlias, metadata, envs, defaults, shape, allowInternetAccess, lifecycle } = source;
     const id = newSandboxId();
     const startedAtMs = clock.nowMs();
     const admit = (): SandboxRecord => {
@@ -160,6 +171,7 @@ export class SandboxForks {
         snapshotId: snapshot.id,
         metadata,
         envs,
+        defaults,
         shape,
         allowInternetAccess,
         lifecycle: { ...lifecycle, timeoutMs },
@@ -169,17 +181,18 @@ export class SandboxForks {
       });
     };
     const record = await admission.admit(shape, () => ledger.write(admit));
-    return this.#start(record, snapshot, timeoutMs);
+    return this.#start(record, snapshot, { origin, timeoutMs });
   }
 
   /** Saves a session's machine, which goes on whatever comes of it, and publishes what was saved. */
   async #captureInPlace(
     session: LiveSession,
     snapshot: SnapshotRecord,
+    scenario: Scenario,
     publish: (facts: SnapshotFacts) => void,
   ): Promise<void> {
     try {
-      const capturing = captureSession(this.#deps, session, snapshot, { isLast: false });
+      const capturing = captureSession(this.#deps, session, snapshot, { isLast: false, scenario });
       publish(await capturing.finally(() => session.vm.resume()));
     } catch (error) {
       deleteSnapshot(this.#deps.ledger, snapshot.id);

@@ -104,7 +104,7 @@ export class SandboxPause {
     session.end(new DomainError("not_found", "The sandbox was paused"));
     let facts: SnapshotFacts;
     try {
-      facts = await captureSession(this.#deps, session, snapshot, { isLast: true });
+      facts = await captureSession(this.#deps, session, snapshot, { isLast: true, scenario: "pause" });
     } catch (error) {
       session.log.error({ err: error }, "pausing failed; the sandbox goes on");
       await this.#goOn(session, pausing, snapshot);
@@ -150,7 +150,7 @@ export class SandboxPause {
     let machine: RestoredMachine;
     let running: SandboxRecord;
     try {
-      machine = await restoreMachine(this.#deps, order, { sandboxId: id, onLaunched });
+      machine = await restoreMachine(this.#deps, order, { sandboxId: id, scenario: "resume", onLaunched });
       const change = { machine: machine.vm.record, endAtMs: clock.nowMs() + timeoutMs };
       running = moveSandbox(ledger, id, "resuming", "running", change);
     } catch (error) {
@@ -158,18 +158,18 @@ export class SandboxPause {
       await this.#backToPaused(id, vm);
       throw error;
     }
-    const view = this.#attach(running, machine);
+    const view = this.#attach(running, { ...machine, origin: "resume" });
     this.#background.start("discard continuation", () => discardContinuation(ledger, snapshot));
     return view;
   }
 
   /** Ends a paused sandbox and removes what is left of it. */
-  killInQueue(record: SandboxRecord): void {
+  killInQueue(record: SandboxRecord, endReason: "killed" | "stopped"): void {
     const { ledger, terminator, clock, samples, log } = this.#deps;
     const startedMs = clock.monotonicMs();
     const snapshot = getSnapshot(ledger, record.snapshotId);
     const ending = ledger.write(() => {
-      const moved = moveSandbox(ledger, record.id, "paused", "terminating", { endReason: "killed" });
+      const moved = moveSandbox(ledger, record.id, "paused", "terminating", { endReason });
       if (snapshot) deleteContinuation(ledger, snapshot.id);
       return moved;
     });
@@ -180,7 +180,7 @@ export class SandboxPause {
       async () => {
         if (snapshot) await removeSnapshot(snapshot.folder);
       },
-      () => samples.record("kill_delete", clock.monotonicMs() - startedMs, record.id),
+      () => samples.record("kill_delete", endReason, clock.monotonicMs() - startedMs, record.id),
     );
   }
 
@@ -207,7 +207,7 @@ export class SandboxPause {
     });
     // The daemon stops: the next one finds the machine and decides.
     if (!after) return agent?.close();
-    if (agent) this.#attach(after, { vm, agent, restoreStartedMs: undefined });
+    if (agent) this.#attach(after, { vm, agent, origin: "adopted", restoreStartedMs: undefined });
     else {
       this.#registry.remove(id);
       terminator.terminate(after, () => vm.terminate());

@@ -6,7 +6,7 @@ import { DomainError } from "../errors.ts";
 import { usage } from "../ledger/capacity.ts";
 import { summarizeSamples } from "../ledger/samples.ts";
 import { isSandboxSnapshot, listSandboxSnapshots } from "../ledger/sandbox-snapshots.ts";
-import { moveSandbox, setSandboxEnd } from "../ledger/sandboxes.ts";
+import { getSandbox, moveSandbox, setSandboxEnd } from "../ledger/sandboxes.ts";
 import { findTemplate } from "../ledger/templates.ts";
 import type { EngineInfo } from "../machine/driver.ts";
 import type { ContinuationReason, EndReason, SandboxRecord } from "../types.ts";
@@ -32,6 +32,7 @@ import { SandboxPause } from "./sandbox-pause.ts";
 import { SandboxRegistry } from "./sandbox-registry.ts";
 import { SerialQueue } from "./serial-queue.ts";
 import type { Session } from "./session.ts";
+import { SessionStop } from "./session-stop.ts";
 import { StuckVmCleanup } from "./stuck-vm-cleanup.ts";
 
 export interface RuntimeDependencies extends CreationDependencies, ForkDependencies {
@@ -46,6 +47,7 @@ const pauseRetryMs = 10_000;
 /** Why clients of an ending sandbox see their streams end. */
 const endMessages: Record<EndReason, string> = {
   killed: "The sandbox was killed",
+  stopped: "The sandbox was stopped",
   expired: "The sandbox reached its end of life",
   create_failed: "The sandbox could not be created",
   machine_died: "The sandbox's machine died",
@@ -61,6 +63,7 @@ export class SandboxRuntime implements Runtime {
   readonly #creation: SandboxCreation;
   readonly #pause: SandboxPause;
   readonly #forks: SandboxForks;
+  readonly #stop: SessionStop;
   /** Sandboxes whose time is up and that are just being ended or paused. */
   readonly #expiring = new Set<string>();
   /** New work is refused once the daemon stops. */
@@ -72,6 +75,7 @@ export class SandboxRuntime implements Runtime {
     this.#stuckVms = new StuckVmCleanup(deps.clock, deps.stuckAfterMs, (session, silentMs) =>
       this.#lose(session.sandboxId, session.sessionId, "lost", `no heartbeat for ${Math.round(silentMs)} ms`),
     );
+    this.#stop = new SessionStop(deps.clock);
     const attach = (record: SandboxRecord, machine: ReadyMachine) => this.#attach(record, machine);
     this.#creation = new SandboxCreation(deps, this.#queue, attach);
     this.#pause = new SandboxPause(deps, this.#registry, this.#queue, attach);
@@ -149,10 +153,23 @@ export class SandboxRuntime implements Runtime {
 
   async killSandbox(id: string): Promise<void> {
     this.getSandbox(id);
+    this.#stop.cutShort(id);
     await this.#queue.run(id, async () => {
       const { record, state } = this.getSandbox(id);
-      if (state === "paused") this.#pause.killInQueue(record);
+      if (state === "paused") this.#pause.killInQueue(record, "killed");
       else this.#end(record, "killed");
+    });
+  }
+
+  async stopSandbox(id: string, deadlineMs: number): Promise<void> {
+    await this.#queue.run(id, async () => {
+      const view = this.#registry.view(id);
+      // Stopped before, or ended by whatever: what the client wants is so.
+      if (!view && getSandbox(this.#deps.ledger, id)) return;
+      const { record, state } = this.getSandbox(id);
+      if (state === "paused") return this.#pause.killInQueue(record, "stopped");
+      await this.#stop.stop(this.#registry.getRunning(id).session, deadlineMs);
+      this.#end(this.getSandbox(id).record, "stopped");
     });
   }
 
@@ -240,7 +257,7 @@ export class SandboxRuntime implements Runtime {
 
   /** Shows a sandbox that an earlier daemon started and whose machine still runs. */
   adopt(record: SandboxRecord, machine: Pick<ReadyMachine, "vm" | "agent">): void {
-    this.#attach(record, { ...machine, restoreStartedMs: undefined });
+    this.#attach(record, { ...machine, origin: "adopted", restoreStartedMs: undefined });
   }
 
   /** Shows a sandbox that an earlier daemon paused. */
@@ -258,6 +275,7 @@ export class SandboxRuntime implements Runtime {
   async close(): Promise<void> {
     this.#phase = "closing";
     this.#deps.admission.close();
+    this.#stop.close();
     await this.idle();
     this.#deps.warmPool.close();
     await this.#deps.terminator.close();
@@ -271,7 +289,7 @@ export class SandboxRuntime implements Runtime {
     if (this.#phase === "closing") throw new DomainError("not_ready", "The daemon is stopping");
   }
 
-  #attach(record: SandboxRecord, { vm, agent, restoreStartedMs }: ReadyMachine): SandboxView {
+  #attach(record: SandboxRecord, { vm, agent, origin, restoreStartedMs }: ReadyMachine): SandboxView {
     const { clock, samples, log, accessTokenFor } = this.#deps;
     const accessToken = accessTokenFor(record.id);
     const session = new LiveSession({
@@ -279,6 +297,7 @@ export class SandboxRuntime implements Runtime {
       accessToken,
       vm,
       agent,
+      origin,
       restoreStartedMs,
       clock,
       samples,
@@ -340,7 +359,7 @@ export class SandboxRuntime implements Runtime {
     terminator.terminate(
       ending,
       () => session.vm.terminate(),
-      () => samples.record("kill_delete", clock.monotonicMs() - startedMs, record.id),
+      () => samples.record("kill_delete", reason, clock.monotonicMs() - startedMs, record.id),
     );
   }
 }

@@ -7,6 +7,7 @@ import type { GuestAgent } from "../guest/agent.ts";
 import type { Logger } from "../log.ts";
 import type { Vm, VmDriver } from "../machine/driver.ts";
 import { readSnapshot } from "../machine/snapshot-files.ts";
+import type { Scenario } from "../types.ts";
 import type { LifecycleSamples } from "./lifecycle-samples.ts";
 import { probeReadiness, type SandboxIdentity } from "./readiness-probe.ts";
 
@@ -34,6 +35,7 @@ export interface RestoredMachine {
 export interface RestoreOptions {
   /** Whom the samples are of; null: nobody's yet. */
   readonly sandboxId: string | null;
+  readonly scenario: Scenario;
   /** Told of the VM as soon as there is one: from then on its end is the caller's, failure or not. */
   readonly onLaunched: (vm: Vm) => void;
   /** Gives up. */
@@ -47,15 +49,15 @@ export interface RestoreOptions {
 export async function restoreMachine(
   { driver, clock, log, samples }: RestoreDependencies,
   { snapshotFolder, sessionId, identity, internetAccess }: RestoreOrder,
-  { sandboxId, onLaunched, signal }: RestoreOptions,
+  { sandboxId, scenario, onLaunched, signal }: RestoreOptions,
 ): Promise<RestoredMachine> {
   const restoreStartedMs = clock.monotonicMs();
   const manifest = await readSnapshot(snapshotFolder);
   const vm = await driver.restore({ sessionId, snapshotFolder, manifest, internetAccess }, signal);
   onLaunched(vm);
   const restoredMs = clock.monotonicMs();
-  samples.record("warm_snapshot_restore", restoredMs - restoreStartedMs, sandboxId);
+  samples.record("warm_snapshot_restore", scenario, restoredMs - restoreStartedMs, sandboxId);
   const agent = await probeReadiness(vm, identity, clock, log, signal);
-  samples.record("ready_probe", clock.monotonicMs() - restoredMs, sandboxId);
+  samples.record("ready_probe", scenario, clock.monotonicMs() - restoredMs, sandboxId);
   return { vm, agent, restoreStartedMs };
 }

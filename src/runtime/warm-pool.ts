@@ -260,7 +260,12 @@ export class WarmPool implements EvictionSource {
   ): Promise<{ vm: Vm; agent: GuestAgent }> {
     const identity = { sandboxId: nobody, templateId: key.templateId, envs: {} };
     const order = { snapshotFolder, sessionId: newSessionId(), identity, internetAccess: true };
-    const machine = await restoreMachine(this.#deps, order, { sandboxId: null, onLaunched, signal });
+    const machine = await restoreMachine(this.#deps, order, {
+      sandboxId: null,
+      scenario: "refill",
+      onLaunched,
+      signal,
+    });
     const { agent } = machine;
     const close = () => agent.close();
     signal.addEventListener("abort", close, { once: true });

@@ -129,7 +129,14 @@ test("a full disk is reported as such, and nothing of the change stays", () => {
 
 test("a failed change is undone as a whole, and a failed part of one alone", () => {
   const ledger = memoryLedger();
-  const sample = { engine: "fake", acceleration: "none", sandboxId: null, atMs: 1, durationMs: 1 } as const;
+  const sample = {
+    scenario: "create",
+    engine: "fake",
+    acceleration: "none",
+    sandboxId: null,
+    atMs: 1,
+    durationMs: 1,
+  } as const;
   const count = () => ledger.statement<{ n: number }>("select count(*) as n from latency_samples").get({})?.n;
   expect(() =>
     ledger.write(() => {

@@ -6,7 +6,16 @@ import { memoryLedger } from "./support.ts";
 
 function sample(durationMs: number, changes: Partial<LatencySample> = {}): LatencySample {
   const span = "ready_probe";
-  return { span, durationMs, engine: "fake", acceleration: "none", sandboxId: "i1", atMs: 1, ...changes };
+  return {
+    span,
+    scenario: "create",
+    durationMs,
+    engine: "fake",
+    acceleration: "none",
+    sandboxId: "i1",
+    atMs: 1,
+    ...changes,
+  };
 }
 
 test("percentiles are durations that were measured, with n beside them", () => {
@@ -14,7 +23,17 @@ test("percentiles are durations that were measured, with n beside them", () => {
   const hundred = Array.from({ length: 100 }, (_, index) => sample(((index * 37) % 100) + 1));
   recordSamples(ledger, hundred);
   expect(summarizeSamples(ledger)).toEqual([
-    { span: "ready_probe", engine: "fake", acceleration: "none", n: 100, p50Ms: 50, p90Ms: 90, p95Ms: 95, p99Ms: 99 },
+    {
+      span: "ready_probe",
+      scenario: "create",
+      engine: "fake",
+      acceleration: "none",
+      n: 100,
+      p50Ms: 50,
+      p90Ms: 90,
+      p95Ms: 95,
+      p99Ms: 99,
+    },
   ]);
 });
 
@@ -29,6 +48,16 @@ test("each span, engine and acceleration has its own line, and one sample is all
     ["ready_probe", "fake", "none", 1, 2.5, 2.5],
     ["ready_probe", "qemu", "kvm", 1, 4, 4],
     ["ready_probe", "qemu", "tcg", 1, 3, 3],
+  ]);
+});
+
+test("what a span was a part of has a line of its own", () => {
+  const ledger = memoryLedger();
+  recordSamples(ledger, [sample(1), sample(2, { scenario: "pool" }), sample(3, { scenario: "resume" }), sample(4)]);
+  expect(summarizeSamples(ledger).map(({ scenario, n, p99Ms }) => [scenario, n, p99Ms])).toEqual([
+    ["create", 2, 4],
+    ["pool", 1, 2],
+    ["resume", 1, 3],
   ]);
 });
 

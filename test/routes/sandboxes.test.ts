@@ -39,7 +39,7 @@ test("create passes on everything it was asked for", async () => {
       metadata: { job: "a" },
       envs: { A: "1" },
       allowInternetAccess: true,
-      lifecycle: { onTimeout: "kill", autoResume: false },
+      lifecycle: { onTimeout: "kill", keepMemory: true, autoResume: false },
     },
   ]);
 });
@@ -176,6 +176,21 @@ test("get shows everything, kill takes it away", async () => {
   expect(await plane.call("DELETE", `/sandboxes/${id}`)).toMatchObject({ status: 204, text: "" });
   expect(await plane.call("DELETE", `/sandboxes/${id}`)).toMatchObject({ status: 404, body: unknown(id) });
   expect(await plane.call("GET", `/sandboxes/${id}`)).toMatchObject({ status: 404, body: unknown(id) });
+});
+
+test("a sandbox is stopped with a deadline, which has bounds", async () => {
+  await using plane = openControlPlane();
+  const { body } = await plane.call("POST", "/v2/sandboxes", { templateID: "base" });
+  const { sandboxID: id } = body as { sandboxID: string };
+  for (const deadlineMs of [-1, 600_001, "soon"]) {
+    expect(await plane.call("POST", `/sandboxes/${id}/stop`, { deadlineMs })).toMatchObject({ status: 400 });
+  }
+  expect(await plane.call("POST", `/sandboxes/${id}/stop`, { deadlineMs: 50 })).toMatchObject({
+    status: 204,
+    text: "",
+  });
+  expect(await plane.call("POST", `/sandboxes/${id}/stop`)).toMatchObject({ status: 404, body: unknown(id) });
+  expect(plane.runtime.stops).toEqual([50]);
 });
 
 test("ids of the older form work, others are refused", async () => {

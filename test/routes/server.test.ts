@@ -222,6 +222,7 @@ test("the daemon describes itself", async () => {
     benchmarks: [
       {
         span: "kill_delete",
+        scenario: "killed",
         engine: "fake",
         acceleration: "none",
         n: 7,
@@ -248,6 +249,7 @@ test("the daemon describes itself", async () => {
     "/sandboxes/{sandboxID}/refreshes",
     "/sandboxes/{sandboxID}/resume",
     "/sandboxes/{sandboxID}/snapshots",
+    "/sandboxes/{sandboxID}/stop",
     "/sandboxes/{sandboxID}/timeout",
     "/snapshots",
     "/templates",

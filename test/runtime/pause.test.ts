@@ -156,7 +156,7 @@ test("disk pressure: neither pause nor resume begins, and running work goes on",
 test("a sandbox that wants it is paused when its time is up, and later when that fails", async () => {
   await using engine = await FakeEngine.open();
   const { runtime, clock } = engine;
-  const lifecycle = { onTimeout: "pause", autoResume: false } as const;
+  const lifecycle = { onTimeout: "pause", keepMemory: true, autoResume: false } as const;
   const { id } = (await engine.create({ lifecycle })).record;
   const { id: mortal } = (await engine.create()).record;
   engine.freeBytes = 1;
@@ -179,7 +179,8 @@ test("a sandbox that wants it is paused when its time is up, and later when that
 test("traffic resumes a sandbox that wants it, once, for at least five minutes", async () => {
   await using engine = await FakeEngine.open();
   const { runtime, clock, host } = engine;
-  const { id } = (await engine.create({ lifecycle: { onTimeout: "pause", autoResume: true } })).record;
+  const { id } = (await engine.create({ lifecycle: { onTimeout: "pause", keepMemory: true, autoResume: true } }))
+    .record;
   await runtime.pauseSandbox(id, "stopped");
   expect([...runtime.resumableByTraffic()].map(({ record }) => record.id)).toEqual([id]);
   const sessions = await Promise.all([1, 2, 3].map(() => runtime.resumeForTraffic(id)));

@@ -102,7 +102,7 @@ export class FakeEngine implements AsyncDisposable {
       metadata: {},
       envs: {},
       allowInternetAccess: true,
-      lifecycle: { onTimeout: "kill", autoResume: false },
+      lifecycle: { onTimeout: "kill", keepMemory: true, autoResume: false },
       ...options,
     });
   }

@@ -35,6 +35,8 @@ export class FakeRuntime implements Runtime {
   readonly created: CreateSandboxRequest[] = [];
   readonly snapshots: (SnapshotView & { readonly sandboxId: string })[] = [];
   readonly pauseReasons: ContinuationReason[] = [];
+  /** Deadlines of stops, in order. */
+  readonly stops: number[] = [];
   readonly samples = new Map<string, SandboxMetricSample[]>();
   readonly #views = new Map<string, SandboxView>();
 
@@ -52,6 +54,7 @@ export class FakeRuntime implements Runtime {
       state: "running",
       metadata: request.metadata,
       envs: request.envs,
+      defaults: { user: "user", workdir: "" },
       shape: { vcpuCount: 2, memoryMiB: 512, diskMiB: 4096 },
       allowInternetAccess: request.allowInternetAccess,
       lifecycle: { ...request.lifecycle, timeoutMs: request.timeoutMs },
@@ -78,6 +81,12 @@ export class FakeRuntime implements Runtime {
     }
     this.pauseReasons.push(reason);
     this.pause(id);
+  }
+
+  async stopSandbox(id: string, deadlineMs: number): Promise<void> {
+    this.getSandbox(id);
+    this.stops.push(deadlineMs);
+    this.#views.delete(id);
   }
 
   async resumeSandbox(id: string, timeoutMs: number): Promise<SandboxView> {
@@ -202,7 +211,7 @@ export class FakeRuntime implements Runtime {
   benchmarks(): BenchmarkSummary[] {
     this.#mayFail();
     const times = { p50Ms: 1, p90Ms: 2, p95Ms: 3, p99Ms: 4 };
-    return [{ span: "kill_delete", engine: "fake", acceleration: "none", n: 7, ...times }];
+    return [{ span: "kill_delete", scenario: "killed", engine: "fake", acceleration: "none", n: 7, ...times }];
   }
 
   findSession(): undefined {}

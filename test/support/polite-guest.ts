@@ -14,6 +14,9 @@ export class PoliteGuests {
   /** The next set-ups that come with this many left are refused. */
   refusedSetups = 0;
 
+  /** Takes a shutdown and never answers it. */
+  ignoresShutdown = false;
+
   /** The host's end of a new link. */
   connect(): Duplex {
     const [hostEnd, guestEnd] = duplexPair();
@@ -38,6 +41,7 @@ export class PoliteGuests {
       fake.send(FrameType.result, stream, payloadOf(0, end));
       return;
     }
+    if (operation === Operation.shutdown && this.ignoresShutdown) return;
     if (operation === Operation.setup) {
       if (this.refusedSetups > 0) {
         this.refusedSetups -= 1;

@@ -161,6 +161,6 @@ function requestFor(template: string): CreateSandboxRequest {
     metadata: {},
     envs: {},
     allowInternetAccess: true,
-    lifecycle: { onTimeout: "kill", autoResume: false },
+    lifecycle: { onTimeout: "kill", keepMemory: true, autoResume: false },
   };
 }

@@ -102,7 +102,7 @@ export async function openTestRuntime(guest: FakeGuest): Promise<TestRuntime> {
         metadata: {},
         envs: {},
         allowInternetAccess: true,
-        lifecycle: { onTimeout: "kill", autoResume: false },
+        lifecycle: { onTimeout: "kill", keepMemory: true, autoResume: false },
       }),
     restart: async () => {
       const next = new SandboxRuntime(deps);

@@ -54,6 +54,13 @@ describe.skipIf(missing)("observability", () => {
   test("every span of a sandbox's life is counted and has its percentiles", async () => {
     const { benchmarks } = (await (await call(daemon, "/benchmarks")).json()) as { benchmarks: Benchmark[] };
     expect(Object.fromEntries(benchmarks.map(({ span, n }) => [span, n]))).toEqual(expectedCounts);
+    const scenarios = Object.fromEntries(benchmarks.map(({ span, scenario }) => [span, scenario]));
+    expect(scenarios).toMatchObject({
+      cold_template_build: "base_template",
+      ready_probe: "create",
+      command_start: "create",
+      kill_delete: "killed",
+    });
     for (const { engine, acceleration, p50Ms, p90Ms, p95Ms, p99Ms } of benchmarks) {
       expect([engine, ["kvm", "tcg"].includes(acceleration)]).toEqual(["qemu", true]);
       expect([p50Ms, p90Ms, p95Ms, p99Ms]).toEqual([p50Ms, p90Ms, p95Ms, p99Ms].sort((a, b) => a - b));
@@ -122,6 +129,7 @@ describe.skipIf(missing)("observability", () => {
 
 interface Benchmark {
   readonly span: string;
+  readonly scenario: string;
   readonly engine: string;
   readonly acceleration: string;
   readonly n: number;
