@@ -1,7 +1,6 @@
 /** The unmodified Python SDK, synchronous and not, in a real VM. */
 import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import { describe, expect, test } from "vitest";
 import { installPythonSdk } from "../support/python-sdk.ts";
 import { sharedDaemon, skipReason } from "../support/sdk.ts";
@@ -10,13 +9,19 @@ const sdk = skipReason ? { missing: skipReason } : await installPythonSdk();
 const title = "missing" in sdk ? `the Python SDK (skipped: ${sdk.missing})` : "the Python SDK";
 
 /** Runs a script with the environment a user exports and nothing else of the SDK's. */
-async function runScript(path: string): Promise<string> {
+function runScript(path: string): Promise<string> {
   if ("missing" in sdk) throw new Error(sdk.missing);
   const { url, apiKey } = sharedDaemon();
   const e2b = { E2B_API_KEY: apiKey, E2B_API_URL: url, E2B_SANDBOX_URL: url };
   const env = { PATH: process.env.PATH, HOME: process.env.HOME, PYTHONDONTWRITEBYTECODE: "1", ...e2b };
   const script = fileURLToPath(new URL(path, import.meta.url));
-  return (await promisify(execFile)(sdk.python, [script], { env, timeout: 150_000 })).stdout;
+  const options = { env, timeout: 150_000 };
+  return new Promise((resolve, reject) => {
+    execFile(sdk.python, [script], options, (error, stdout, stderr) => {
+      if (!error) resolve(stdout);
+      else reject(new Error(`the script ended with ${error.signal ?? error.code}\n${stdout}\n${stderr}`));
+    });
+  });
 }
 
 describe.skipIf("missing" in sdk)(title, () => {
