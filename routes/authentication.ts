@@ -8,10 +8,13 @@ import { DomainError } from "../src/errors.ts";
 /** Tells in constant time whether a text is the API key. */
 export type ApiKeyCheck = (candidate: string) => boolean;
 
-/** Routes that need no key declare it: `config: { access: "open" }`, or `"loopback"` for peers on this machine. */
+/**
+ * Routes that need no key declare it: `config: { access: "open" }`, `"loopback"` for peers on this machine, or `"ticket"`
+ * when they ask for a key or a ticket themselves.
+ */
 declare module "fastify" {
   interface FastifyContextConfig {
-    readonly access?: "open" | "loopback";
+    readonly access?: "open" | "loopback" | "ticket";
   }
 }
 
@@ -22,7 +25,13 @@ declare module "fastify" {
  */
 export function authenticate(request: FastifyRequest, isApiKey: ApiKeyCheck): DomainError | undefined {
   const { access } = request.routeOptions.config;
-  if (access === "open" || (access === "loopback" && isLoopback(request.socket.remoteAddress))) return undefined;
+  if (access === "open" || access === "ticket") return undefined;
+  if (access === "loopback" && isLoopback(request.socket.remoteAddress)) return undefined;
+  return checkKey(request, isApiKey);
+}
+
+/** @returns `unauthenticated` of a request without the key. */
+export function checkKey(request: FastifyRequest, isApiKey: ApiKeyCheck): DomainError | undefined {
   const key = keyOf(request);
   if (key === undefined) return refusal("There is no X-API-Key header.");
   return isApiKey(key) ? undefined : refusal("It is not this daemon's key: `npx firkin env` prints that.");

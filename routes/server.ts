@@ -4,6 +4,7 @@
  */
 import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } from "fastify";
 import { validatorCompiler } from "fastify-type-provider-zod";
+import { type Clock, systemClock } from "../src/clock.ts";
 import type { Runtime } from "../src/runtime/runtime.ts";
 import type { Templates } from "../src/runtime/templates.ts";
 import { type ApiKeyCheck, authenticate } from "./authentication.ts";
@@ -19,6 +20,7 @@ import { templateBuildRoutes } from "./template-builds.ts";
 import { templateUploadRoutes } from "./template-uploads.ts";
 import { templateRoutes } from "./templates.ts";
 import { unsupportedRoutes } from "./unsupported.ts";
+import { webSocketRoutes } from "./web-sockets.ts";
 
 interface ServerConfig {
   readonly isApiKey: ApiKeyCheck;
@@ -38,6 +40,8 @@ export interface ServerDeps {
   readonly metricsText: () => Promise<string>;
   /** Of this daemon, for `/openapi.json`. */
   readonly version: string;
+  /** Default: the system's. */
+  readonly clock?: Clock;
   /** Adds the routes that go into sandboxes; they belong to the plane `data`. */
   readonly registerDataPlane?: (app: FastifyInstance) => Promise<void>;
 }
@@ -106,6 +110,7 @@ async function controlPlane(scope: FastifyInstance, deps: ServerDeps): Promise<v
   await scope.register(templateRoutes, { templates, runtime });
   await scope.register(templateBuildRoutes, { templates });
   await scope.register(sandboxSnapshotRoutes, { runtime, maxTimeoutMs: config.maxTimeoutMs });
+  await scope.register(webSocketRoutes, { runtime, isApiKey: config.isApiKey, clock: deps.clock ?? systemClock });
   await scope.register(unsupportedRoutes);
   await scope.register(observabilityRoutes, { runtime, metricsText });
 }

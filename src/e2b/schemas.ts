@@ -202,6 +202,11 @@ export const SandboxesWithMetrics = z
   .object({ sandboxes: z.record(text, SandboxMetric) })
   .meta({ id: "SandboxesWithMetrics" });
 
+/** Not E2B's: opens one WebSocket to the sandbox it was asked for. */
+export const SocketTicket = z
+  .object({ ticket: text, expiresAt: text.describe("30 seconds from now") })
+  .meta({ id: "SocketTicket" });
+
 /** Not E2B's: the latency samples of this daemon, by span. */
 export const Benchmarks = z
   .object({

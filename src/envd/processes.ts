@@ -226,8 +226,8 @@ function selectorOf(selector: ProcessSelector | undefined): TableSelector {
   }
 }
 
-/** A command that cannot start is the client's mistake. */
-function rewordStart(error: unknown, spec: ProcessSpec): unknown {
+/** The error of a start, in words for the client: a command that cannot start is its mistake. */
+export function rewordStart(error: unknown, spec: ProcessSpec): unknown {
   const status = guestStatus(error);
   if (status === undefined || !(error instanceof DomainError)) return error;
   if (status === "unauthenticated") return rewordUser(error, spec.user);

@@ -54,10 +54,11 @@ export class ProcessTable {
   }
 
   /**
-   * Starts a process; resolves once it runs. With `timeoutMs` it is killed that long after, whoever still listens.
+   * Starts a process; resolves once it runs. With `timeoutMs` it is killed that long after, whoever still listens; with
+   * `keepOutput` its output is kept from the first byte on.
    * @throws what the guest agent says of a command that cannot start.
    */
-  async start(spec: ProcessSpec, options: { timeoutMs?: number } = {}): Promise<StartedProcess> {
+  async start(spec: ProcessSpec, options: { timeoutMs?: number; keepOutput?: boolean } = {}): Promise<StartedProcess> {
     const requestedMs = this.#clock.monotonicMs();
     const restoredMs = spec.terminal ? undefined : this.#session.takeRestoreStart();
     const starting = this.#session.agent.exec(spec);
@@ -79,6 +80,7 @@ export class ProcessTable {
       this.#session.recordSample("first_stdout_byte", nowMs - startedMs);
       if (restoredMs !== undefined) this.#session.recordSample("start.resume_to_first_stdout_ms", nowMs - restoredMs);
     });
+    if (options.keepOutput) process.keepOutput();
     const events = process.subscribe();
     if (options.timeoutMs !== undefined) this.#killAfter(process, options.timeoutMs);
     return { process, events };

@@ -7,8 +7,9 @@
  */
 import type { Clock } from "../clock.ts";
 import { DomainError, messageOf } from "../errors.ts";
-import type { AttachedProcess } from "../guest/agent.ts";
+import type { AttachedProcess, OutputChunk } from "../guest/agent.ts";
 import type { ProcessEnd, ProcessSpec, TerminalSize } from "../types.ts";
+import { OutputTape } from "./output-tape.ts";
 import { ProcessSubscription } from "./process-subscription.ts";
 
 /** Input that waits for a process that does not read; more is refused. */
@@ -34,6 +35,7 @@ export class RunningProcess {
   #resolveSettled: () => void = () => {};
   readonly #subscriptions = new Set<ProcessSubscription>();
   #state: ProcessState = { at: "running" };
+  #tape: OutputTape | undefined;
   /** Wakes the pump when it waits for room. */
   #wakePump: (() => void) | undefined;
   /** The last input under way: inputs go in one after another. */
@@ -72,21 +74,26 @@ export class RunningProcess {
     return this.#subscriptions.size;
   }
 
+  /** From the first call on the newest output is kept; most processes have no reader who would come back for it. */
+  keepOutput(): OutputTape {
+    this.#tape ??= new OutputTape();
+    return this.#tape;
+  }
+
   /** Output from now on, then the end. Of a process that has ended: the end alone. @throws the error it was lost by. */
   subscribe(): ProcessSubscription {
-    const state = this.#state;
-    if (state.at === "lost") throw state.error;
-    const subscription = new ProcessSubscription((progressed) => {
-      if (!progressed.live) this.#subscriptions.delete(progressed);
-      this.#wakePump?.();
-    });
-    if (state.at === "ended") {
-      subscription.push({ type: "end", end: state.end });
-      subscription.finish();
-    } else {
-      this.#subscriptions.add(subscription);
-    }
-    return subscription;
+    return this.#subscribe([]);
+  }
+
+  /**
+   * {@link subscribe} with the kept output from `offset` on before it.
+   * @returns also where that begins: later than asked for when so much is not kept
+   * @throws invalid_argument of an offset that the process has not got to; the error it was lost by.
+   */
+  replay(offset: number): { readonly events: ProcessSubscription; readonly fromOffset: number } {
+    const tape = this.keepOutput();
+    const fromOffset = Math.max(offset, tape.startOffset);
+    return { events: this.#subscribe(tape.from(fromOffset)), fromOffset };
   }
 
   /**
@@ -141,6 +148,23 @@ export class RunningProcess {
     this.#settle({ at: "lost", error });
   }
 
+  #subscribe(before: readonly OutputChunk[]): ProcessSubscription {
+    const state = this.#state;
+    if (state.at === "lost") throw state.error;
+    const subscription = new ProcessSubscription((progressed) => {
+      if (!progressed.live) this.#subscriptions.delete(progressed);
+      this.#wakePump?.();
+    });
+    for (const chunk of before) subscription.push({ type: "output", ...chunk });
+    if (state.at === "ended") {
+      subscription.push({ type: "end", end: state.end });
+      subscription.finish();
+    } else {
+      this.#subscriptions.add(subscription);
+    }
+    return subscription;
+  }
+
   #checkInput(kind: "stdin" | "terminal"): void {
     const { terminal } = this.description;
     if (kind === "terminal" && !terminal) {
@@ -162,6 +186,7 @@ export class RunningProcess {
       for await (const chunk of this.#attached.output) {
         if (first) onFirstOutput();
         first = false;
+        this.#tape?.append(chunk);
         for (const subscription of this.#subscriptions) {
           subscription.push({ type: "output", channel: chunk.channel, bytes: chunk.bytes });
           if (!subscription.live) this.#subscriptions.delete(subscription);

@@ -250,6 +250,7 @@ test("the daemon describes itself", async () => {
     "/sandboxes/{sandboxID}/resume",
     "/sandboxes/{sandboxID}/snapshots",
     "/sandboxes/{sandboxID}/stop",
+    "/sandboxes/{sandboxID}/ticket",
     "/sandboxes/{sandboxID}/timeout",
     "/snapshots",
     "/templates",
