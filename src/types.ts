@@ -192,3 +192,13 @@ export interface LatencySample {
   readonly sandboxId: string | null;
   readonly atMs: number;
 }
+
+/** A line of a sandbox's log: what became of it, what a command of it was or wrote. */
+export interface SandboxLogEntry {
+  readonly sandboxId: string;
+  /** Wall clock, ms since the epoch. */
+  readonly atMs: number;
+  readonly level: "debug" | "info" | "warn" | "error";
+  readonly message: string;
+  readonly fields: Readonly<Record<string, string>>;
+}
