@@ -3,7 +3,7 @@ import type { FastifyInstance, FastifyReply } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { parseSandboxId } from "../src/e2b/ids.ts";
-import { checkMemoryOption, checkSandboxOptions, checkTimeout } from "../src/e2b/sandbox-options.ts";
+import { checkSandboxOptions, checkTimeout } from "../src/e2b/sandbox-options.ts";
 import {
   ApiError,
   ConnectSandbox,
@@ -22,7 +22,7 @@ import {
 import { parseTemplateReference } from "../src/e2b/template-reference.ts";
 import { toSandbox, toSandboxDetail } from "../src/e2b/views.ts";
 import { DomainError } from "../src/errors.ts";
-import type { CreateSandboxRequest, Runtime } from "../src/runtime/runtime.ts";
+import type { CreateSandboxRequest, MemoryOption, Runtime } from "../src/runtime/runtime.ts";
 
 export interface SandboxRoutesDeps {
   readonly runtime: Runtime;
@@ -71,8 +71,7 @@ export async function sandboxRoutes(
   async function connect(sandboxID: string, seconds: number, options: { memory?: boolean | null | undefined }) {
     const id = parseSandboxId(sandboxID);
     const timeoutMs = checkTimeout(seconds, maxTimeoutMs);
-    checkMemoryOption(options);
-    const { view, resumed } = await runtime.connectSandbox(id, timeoutMs);
+    const { view, resumed } = await runtime.connectSandbox(id, timeoutMs, memoryOption(options));
     return { status: resumed ? 201 : 200, sandbox: toSandbox(view) } as const;
   }
 
@@ -109,8 +108,7 @@ export async function sandboxRoutes(
     async ({ params, body }, reply) => {
       const id = parseSandboxId(params.sandboxID);
       const timeoutMs = checkTimeout(body?.timeout ?? defaultTimeoutSeconds.v1, maxTimeoutMs);
-      checkMemoryOption(body ?? {});
-      return reply.code(201).send(toSandbox(await runtime.resumeSandbox(id, timeoutMs)));
+      return reply.code(201).send(toSandbox(await runtime.resumeSandbox(id, timeoutMs, memoryOption(body))));
     },
   );
 
@@ -119,8 +117,7 @@ export async function sandboxRoutes(
     { schema: { params: SandboxParams, body: SandboxPauseRequest, response: done } },
     async ({ params, body }, reply) => {
       const id = parseSandboxId(params.sandboxID);
-      checkMemoryOption(body ?? {});
-      await runtime.pauseSandbox(id, body?.reason ?? "stopped");
+      await runtime.pauseSandbox(id, body?.reason ?? "stopped", memoryOption(body));
       return reply.code(204).send(null);
     },
   );
@@ -168,6 +165,10 @@ export async function sandboxRoutes(
       return reply.code(204).send(null);
     },
   );
+}
+
+function memoryOption(body: { readonly memory?: boolean | null | undefined } | null | undefined): MemoryOption {
+  return { memory: body?.memory ?? true };
 }
 
 /** Runs `work` with a signal that is aborted when the client leaves before its answer: nobody waits in a queue for it. */

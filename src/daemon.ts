@@ -16,7 +16,7 @@ import { deriveAccessToken, secretsEqual } from "./e2b/access-token.ts";
 import { newSandboxId, newTemplateId } from "./e2b/ids.ts";
 import { DomainError } from "./errors.ts";
 import { purgeEnded } from "./ledger/history.ts";
-import { type Ledger, openLedger } from "./ledger/open.ts";
+import { openLedger } from "./ledger/open.ts";
 import { recordSamples } from "./ledger/samples.ts";
 import { getOrMakeSetting } from "./ledger/settings.ts";
 import { lockState } from "./ledger/state-lock.ts";
@@ -83,7 +83,7 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   const machinesFolder = join(config.stateDir, "machines");
   const driver = await openDriver(config, assets, machinesFolder, log);
   scope.use(driver);
-  const deps = wireRuntime(config, ledger, driver, log);
+  const deps = wireRuntime(config, { ledger, driver, assets, log });
   const runtime = new SandboxRuntime(deps);
   scope.defer(() => runtime.close());
   // Both before a template is made, so that what an earlier attempt left is gone and running sandboxes end in time.
@@ -113,15 +113,17 @@ function openDriver(config: Config, assets: GuestAssets, machinesFolder: string,
   });
 }
 
-function wireRuntime(config: Config, ledger: Ledger, driver: VmDriver, log: Logger): RuntimeDependencies {
+function wireRuntime(
+  config: Config,
+  opened: Pick<RuntimeDependencies, "ledger" | "driver" | "assets" | "log">,
+): RuntimeDependencies {
+  const { ledger, driver, log } = opened;
   const clock = systemClock;
   const metrics: Metrics = createMetrics();
   const machineSecret = getOrMakeSetting(ledger, "machine_secret", () => crypto.randomUUID() + crypto.randomUUID());
   const basis = {
-    ledger,
-    driver,
+    ...opened,
     clock,
-    log,
     metrics,
     samples: new LifecycleSamples(clock, driver.info, metrics, (samples) => recordSamples(ledger, samples)),
     disk: new DiskPressureGuard(config.stateDir, config.diskFloorMiB),

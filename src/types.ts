@@ -165,9 +165,10 @@ export interface SandboxRecord {
   readonly endReason: EndReason | null;
 }
 
-/** The spans of a sandbox's life that leave a latency sample: the seed's names. */
+/** The spans of a sandbox's life that leave a latency sample: the seed's names, and `cold_boot` of a paused one without memory. */
 export type SpanName =
   | "warm_snapshot_restore"
+  | "cold_boot"
   | "ready_probe"
   | "command_start"
   | "first_stdout_byte"

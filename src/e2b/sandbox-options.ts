@@ -15,11 +15,6 @@ const noNetworkRules = "there are no network rules yet";
 
 const unsupportedOptions: readonly UnsupportedOption[] = [
   {
-    option: "autoPauseMemory: false",
-    isAskedFor: (body) => body.autoPauseMemory === false,
-    why: "a sandbox is only ever paused with its memory",
-  },
-  {
     option: "network.allowPublicTraffic: false",
     isAskedFor: ({ network }) => network?.allowPublicTraffic === false,
     why: "there are no traffic access tokens yet",
@@ -59,14 +54,6 @@ export function checkSandboxOptions(body: NewSandbox, route: "v1" | "v2"): void 
   for (const { option, isAskedFor, why } of unsupportedOptions) {
     if (isAskedFor(body)) throw unsupportedOption(option, why);
   }
-}
-
-/**
- * Refuses to pause or resume without the memory, which would be a reboot.
- * @throws DomainError `unsupported`
- */
-export function checkMemoryOption(body: { readonly memory?: boolean | null | undefined }): void {
-  if (body.memory === false) throw unsupportedOption("memory: false", "sandboxes are only ever restored, never booted");
 }
 
 /**

@@ -18,6 +18,7 @@ export interface SnapshotFacts {
   readonly engineVersion: string;
   readonly acceleration: Acceleration;
   readonly cpuModel: string;
+  /** 0: there is only a disk, to boot from. */
   readonly memoryBytes: number;
   readonly devicesBytes: number;
   readonly diskBytes: number;

@@ -26,6 +26,19 @@ export interface SnapshotFile {
   readonly sha256: string;
 }
 
+/** Of a machine that goes on where it was. */
+export interface MachineFiles {
+  readonly memory: SnapshotFile;
+  readonly devices: SnapshotFile;
+  readonly disk: SnapshotFile;
+}
+
+/** Of a machine that boots when it comes back. */
+export interface DiskFiles {
+  readonly memory?: undefined;
+  readonly disk: SnapshotFile;
+}
+
 /** The files of one durable snapshot: a folder with `manifest.json`, memory, device state and disk layer. */
 export interface SnapshotManifest {
   readonly formatVersion: 1;
@@ -39,7 +52,7 @@ export interface SnapshotManifest {
   readonly createdAtMs: number;
   /** Snapshots and images this one needs, by absolute path: backing disks, kernel. */
   readonly dependsOn: readonly string[];
-  readonly files: Readonly<Record<"memory" | "devices" | "disk", SnapshotFile>>;
+  readonly files: MachineFiles | DiskFiles;
   /** The pages in which the memory differs from `files.memory`, which other snapshots have too; absent: in none. */
   readonly memoryChanges?: SnapshotFile;
   /** Disk layers below `files.disk`, top first: links to files other snapshots have too, so that each stands alone. */
@@ -53,8 +66,12 @@ export interface BootRequest {
   readonly shape: MachineShape;
   readonly kernel: string;
   readonly initramfs: string;
-  /** Read-only base image, shared by all. */
+  /** Read-only base image, shared by all; that of the snapshot, if there is one. */
   readonly baseDisk: string;
+  /** Boots from the disk of this snapshot, and with its shape. Default: an empty layer over the base image. */
+  readonly snapshot?: { readonly folder: string; readonly manifest: SnapshotManifest };
+  /** As in {@link RestoreRequest}. */
+  readonly internetAccess?: boolean;
 }
 
 export interface RestoreRequest {
@@ -68,6 +85,14 @@ export interface RestoreRequest {
 
 export type VmExit = { readonly reason: "terminated" } | { readonly reason: "died"; readonly detail: string };
 
+export interface SaveOptions {
+  readonly bootId: string;
+  /** The VM is terminated next, unless this fails: what it has may be handed over, not copied. Default false. */
+  readonly isLast?: boolean;
+  /** False: the disk only. Default true. */
+  readonly memory?: boolean;
+}
+
 export interface Vm {
   readonly record: MachineRecord;
   /** Resolves when the VM's process is gone, whoever ended it. `detail` quotes the tail of the engine's own log. */
@@ -79,9 +104,8 @@ export interface Vm {
   /**
    * Saves memory, devices and disk of one pause window into `folder` (new, on the state disk) and returns its manifest,
    * already written and synced. The VM is paused before and stays paused: `resume` or `terminate` it.
-   * @param options.isLast the VM is terminated next, unless this fails: what it has may be handed over, not copied
    */
-  saveSnapshot(folder: string, options: { bootId: string; isLast?: boolean }): Promise<SnapshotManifest>;
+  saveSnapshot(folder: string, options: SaveOptions): Promise<SnapshotManifest>;
   /** Host memory private to this VM (anonymous pages), bytes. */
   privateMemoryBytes(): Promise<number>;
   /** Ends the VM and removes its processes, sockets and folder. Idempotent; rejects if anything could not be removed. */

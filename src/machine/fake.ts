@@ -9,7 +9,16 @@ import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { DomainError } from "../errors.ts";
 import type { MachineRecord, MachineShape } from "../types.ts";
-import type { BootRequest, EngineInfo, RestoreRequest, SnapshotManifest, Vm, VmDriver, VmExit } from "./driver.ts";
+import type {
+  BootRequest,
+  EngineInfo,
+  RestoreRequest,
+  SaveOptions,
+  SnapshotManifest,
+  Vm,
+  VmDriver,
+  VmExit,
+} from "./driver.ts";
 import { type FakeGuest, type GuestPort, openGuestPort } from "./fake-guest.ts";
 import { describeFile, publishSnapshot, stagingOf } from "./snapshot-files.ts";
 
@@ -199,12 +208,14 @@ class FakeVm implements Vm {
     this.#machine.enter("running");
   }
 
-  async saveSnapshot(folder: string, options: { bootId: string; isLast?: boolean }): Promise<SnapshotManifest> {
+  async saveSnapshot(folder: string, options: SaveOptions): Promise<SnapshotManifest> {
     await this.#host.play("saveSnapshot");
     if (this.#machine.at !== "paused") throw new DomainError("invalid_state", "only a paused machine can be saved");
     const staging = stagingOf(folder);
     await mkdir(staging, { recursive: true, mode: 0o700 });
-    await Promise.all(["memory", "devices", "disk"].map((name) => writeFile(join(staging, name), `fake ${name}`)));
+    const names = options.memory === false ? ["disk"] : ["memory", "devices", "disk"];
+    await Promise.all(names.map((name) => writeFile(join(staging, name), `fake ${name}`)));
+    const disk = await describeFile(staging, "disk");
     const manifest: SnapshotManifest = {
       formatVersion: 1,
       engine: "fake",
@@ -215,11 +226,10 @@ class FakeVm implements Vm {
       bootId: options.bootId,
       createdAtMs: Date.now(),
       dependsOn: [],
-      files: {
-        memory: await describeFile(staging, "memory"),
-        devices: await describeFile(staging, "devices"),
-        disk: await describeFile(staging, "disk"),
-      },
+      files:
+        options.memory === false
+          ? { disk }
+          : { memory: await describeFile(staging, "memory"), devices: await describeFile(staging, "devices"), disk },
       lowerLayers: [],
       machine: {},
     };

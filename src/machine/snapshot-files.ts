@@ -31,7 +31,7 @@ const manifestSchema = z.object({
   bootId: z.string(),
   createdAtMs: z.number().int().nonnegative(),
   dependsOn: z.array(z.string().startsWith("/")),
-  files: z.object({ memory: file, devices: file, disk: file }),
+  files: z.union([z.strictObject({ memory: file, devices: file, disk: file }), z.strictObject({ disk: file })]),
   memoryChanges: file.optional(),
   lowerLayers: z.array(file),
   machine: z.record(z.string(), z.unknown()),
@@ -217,8 +217,9 @@ async function syncPath(path: string): Promise<void> {
   }
 }
 
-const allFiles = (manifest: SnapshotManifest): SnapshotFile[] => [
-  ...Object.values(manifest.files),
+const allFiles = ({ files, ...manifest }: SnapshotManifest): SnapshotFile[] => [
+  ...(files.memory ? [files.memory, files.devices] : []),
+  files.disk,
   ...(manifest.memoryChanges ? [manifest.memoryChanges] : []),
   ...manifest.lowerLayers,
 ];

@@ -45,13 +45,13 @@ export async function captureSession(
   { clock, samples }: CaptureDependencies,
   { vm, bootId, sandboxId }: LiveSession,
   { folder }: SnapshotRecord,
-  options: { isLast: boolean; scenario: Scenario },
+  options: { isLast: boolean; scenario: Scenario; memory?: boolean },
 ): Promise<SnapshotFacts> {
   const startedMs = clock.monotonicMs();
   try {
     await vm.pause();
-    const { isLast, scenario } = options;
-    const manifest = await vm.saveSnapshot(folder, { bootId, isLast });
+    const { scenario, ...what } = options;
+    const manifest = await vm.saveSnapshot(folder, { bootId, ...what });
     samples.record("snapshot_save", scenario, clock.monotonicMs() - startedMs, sandboxId);
     return factsOf(manifest);
   } catch (error) {

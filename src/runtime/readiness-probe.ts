@@ -8,8 +8,11 @@ import type { GuestAgent, GuestSetup } from "../guest/agent.ts";
 import { connectGuestAgent } from "../guest/link.ts";
 import type { Logger } from "../log.ts";
 import type { Vm } from "../machine/driver.ts";
+import type { GuestDefaults } from "../types.ts";
 
 const linkDeadlineMs = 15_000;
+/** Under TCG the agent answers some ten seconds after the kernel's first line. */
+const bootDeadlineMs = 120_000;
 const setupDeadlineMs = 15_000;
 
 /** What makes a restored VM one particular sandbox. */
@@ -17,16 +20,24 @@ export interface SandboxIdentity {
   readonly sandboxId: string;
   readonly templateId: string;
   readonly envs: Readonly<Record<string, string>>;
+  /** Given to an agent that was booted; one that was restored has its template's in its memory. */
+  readonly defaults: GuestDefaults;
 }
 
 /** Opens the guest link of a running VM. @throws DomainError `machine_failed` when the agent does not answer in time. */
-export async function openGuestAgent(vm: Vm, clock: Clock, log: Logger, signal?: AbortSignal): Promise<GuestAgent> {
+export async function openGuestAgent(
+  vm: Vm,
+  clock: Clock,
+  log: Logger,
+  signal?: AbortSignal,
+  deadlineMs: number = linkDeadlineMs,
+): Promise<GuestAgent> {
   const stream = await vm.openGuestLink(signal);
-  return connectGuestAgent(stream, { deadlineMs: linkDeadlineMs, clock, log, ...(signal && { signal }) });
+  return connectGuestAgent(stream, { deadlineMs, clock, log, ...(signal && { signal }) });
 }
 
 /** The environment every process of a sandbox sees (reference 2.5), before its own `envs`. */
-export function sandboxEnvironment(identity: SandboxIdentity): Record<string, string> {
+export function sandboxEnvironment(identity: Omit<SandboxIdentity, "defaults">): Record<string, string> {
   return {
     E2B_SANDBOX: "true",
     E2B_SANDBOX_ID: identity.sandboxId,
@@ -35,18 +46,27 @@ export function sandboxEnvironment(identity: SandboxIdentity): Record<string, st
   };
 }
 
+export interface ProbeOptions {
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** The guest was not restored but booted, and remembers nothing. */
+  readonly booted: boolean;
+  readonly signal?: AbortSignal;
+}
+
 /** Probes a restored VM and gives it its clock, entropy, host name, environment and markers. */
 export async function probeReadiness(
   vm: Vm,
   identity: SandboxIdentity,
-  clock: Clock,
-  log: Logger,
-  signal?: AbortSignal,
+  { clock, log, booted, signal }: ProbeOptions,
 ): Promise<GuestAgent> {
-  const agent = await openGuestAgent(vm, clock, log, signal);
+  const agent = await openGuestAgent(vm, clock, log, signal, booted ? bootDeadlineMs : linkDeadlineMs);
   try {
     const [own, common] = [ownFacts(identity, clock), templateFacts(identity)];
-    await setUp(agent, { ...own, ...common, files: [...own.files, ...common.files] }, clock, setupDeadlineMs);
+    const { user, workdir } = identity.defaults;
+    const forgotten = booted ? { defaultUser: user, defaultCwd: workdir } : {};
+    const setup = { ...own, ...common, ...forgotten, files: [...own.files, ...common.files] };
+    await setUp(agent, setup, clock, setupDeadlineMs);
     return agent;
   } catch (error) {
     agent.close();

@@ -13,6 +13,12 @@ export interface CreateSandboxRequest {
   readonly lifecycle: Omit<SandboxLifecycle, "timeoutMs">;
 }
 
+/** What of a paused sandbox is kept, or comes back. */
+export interface MemoryOption {
+  /** False: its disk only, and it boots. Default true; of a sandbox that has no memory any more it means nothing. */
+  readonly memory?: boolean;
+}
+
 export interface FollowupRequest {
   readonly timeoutMs: number;
   /** Default: those of the paused sandbox. */
@@ -106,17 +112,21 @@ export interface Runtime {
    * Extends the time of a running sandbox (never shortens); resumes a paused one, which then lives for `timeoutMs`.
    * @throws not_found; as {@link resumeSandbox}.
    */
-  connectSandbox(id: string, timeoutMs: number): Promise<{ view: SandboxView; resumed: boolean }>;
+  connectSandbox(
+    id: string,
+    timeoutMs: number,
+    option?: MemoryOption,
+  ): Promise<{ view: SandboxView; resumed: boolean }>;
   /**
    * Saves a running sandbox as a continuation snapshot and gives its capacity back. When it fails the sandbox goes on.
    * @throws not_found, invalid_state (paused already), disk_pressure, machine_failed, not_ready.
    */
-  pauseSandbox(id: string, reason: ContinuationReason): Promise<void>;
+  pauseSandbox(id: string, reason: ContinuationReason, option?: MemoryOption): Promise<void>;
   /**
    * Brings a paused sandbox back under the same id and token. When it fails the sandbox stays paused.
    * @throws not_found, invalid_state (running already), capacity_exhausted, disk_pressure, machine_failed, not_ready.
    */
-  resumeSandbox(id: string, timeoutMs: number): Promise<SandboxView>;
+  resumeSandbox(id: string, timeoutMs: number, option?: MemoryOption): Promise<SandboxView>;
   /**
    * For a request to a sandbox without a session: resumes it if it is paused and wants that.
    * @returns undefined when it does not, or is not there. @throws as {@link resumeSandbox}.

@@ -210,6 +210,6 @@ export class SandboxCreation {
   }
 }
 
-function identityOf({ id, templateId, envs }: SandboxRecord): SandboxIdentity {
-  return { sandboxId: id, templateId, envs };
+function identityOf({ id, templateId, envs, defaults }: SandboxRecord): SandboxIdentity {
+  return { sandboxId: id, templateId, envs, defaults };
 }

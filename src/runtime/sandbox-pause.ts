@@ -45,6 +45,7 @@ export interface PauseDependencies extends CaptureDependencies, RestoreDependenc
 
 /** A sandbox that traffic resumed lives at least this long (reference 1.6). */
 const minAutoResumeMs = 300_000;
+const syncDeadlineMs = 30_000;
 
 export class SandboxPause {
   readonly #deps: PauseDependencies;
@@ -62,17 +63,17 @@ export class SandboxPause {
   }
 
   /** See `Runtime.pauseSandbox`. */
-  pause(id: string, reason: ContinuationReason): Promise<void> {
+  pause(id: string, reason: ContinuationReason, memory: boolean): Promise<void> {
     return this.#queue.run(id, async () => {
-      if (this.#registry.get(id).state === "running") return this.pauseInQueue(id, reason);
+      if (this.#registry.get(id).state === "running") return this.pauseInQueue(id, reason, memory);
       throw new DomainError("invalid_state", `Error pausing sandbox - sandbox '${id}' is already paused`);
     });
   }
 
   /** See `Runtime.resumeSandbox`. */
-  resume(id: string, timeoutMs: number): Promise<SandboxView> {
+  resume(id: string, timeoutMs: number, memory: boolean): Promise<SandboxView> {
     return this.#queue.run(id, async () => {
-      if (this.#registry.get(id).state === "paused") return this.resumeInQueue(id, timeoutMs);
+      if (this.#registry.get(id).state === "paused") return this.resumeInQueue(id, timeoutMs, memory);
       throw new DomainError("invalid_state", `Sandbox ${id} is already running`);
     });
   }
@@ -81,21 +82,30 @@ export class SandboxPause {
   resumeForTraffic(id: string): Promise<Session | undefined> {
     return this.#queue.run(id, async () => {
       const view = this.#registry.view(id);
-      if (view?.state === "paused" && view.record.lifecycle.autoResume) {
-        await this.resumeInQueue(id, Math.max(view.record.lifecycle.timeoutMs, minAutoResumeMs));
+      if (view && this.isResumedByTraffic(view)) {
+        await this.resumeInQueue(id, Math.max(view.record.lifecycle.timeoutMs, minAutoResumeMs), true);
       }
       return this.#registry.session(id);
     });
   }
 
+  /** A request does not wait for a boot: a sandbox without its memory comes back only when it is asked for. */
+  isResumedByTraffic({ record, state }: SandboxView): boolean {
+    if (state !== "paused" || !record.lifecycle.autoResume) return false;
+    const facts = getSnapshot(this.#deps.ledger, record.snapshotId)?.facts;
+    return facts !== null && facts !== undefined && facts.memoryBytes > 0;
+  }
+
   /**
    * Pauses a running sandbox; durable when this returns, and its machine and its reservation are gone.
+   * @param memory false: only its disk is kept, with all that its guest has written
    * @throws disk_pressure, machine_failed: the sandbox goes on; not_ready when the daemon stops meanwhile.
    */
-  async pauseInQueue(id: string, reason: ContinuationReason): Promise<void> {
+  async pauseInQueue(id: string, reason: ContinuationReason, memory: boolean): Promise<void> {
     const { ledger, disk, terminator, clock } = this.#deps;
     const { session } = this.#registry.getRunning(id);
     await disk.admit("pause a sandbox");
+    if (!memory) await this.#syncGuest(session);
     const [pausing, snapshot] = ledger.write(() => [
       moveSandbox(ledger, id, "running", "pausing"),
       registerContinuation(this.#deps, id, reason),
@@ -104,7 +114,7 @@ export class SandboxPause {
     session.end(new DomainError("not_found", "The sandbox was paused"));
     let facts: SnapshotFacts;
     try {
-      facts = await captureSession(this.#deps, session, snapshot, { isLast: true, scenario: "pause" });
+      facts = await captureSession(this.#deps, session, snapshot, { isLast: true, scenario: "pause", memory });
     } catch (error) {
       session.log.error({ err: error }, "pausing failed; the sandbox goes on");
       await this.#goOn(session, pausing, snapshot);
@@ -120,12 +130,13 @@ export class SandboxPause {
   }
 
   /**
-   * Brings a paused sandbox back: same id, same token, the processes where they were.
+   * Brings a paused sandbox back: same id, same token, the processes where they were, or, without memory, after a boot.
+   * @param memory false: boots even if there is a memory, which is lost; like a computer whose power was cut
    * @throws capacity_exhausted, disk_pressure, machine_failed, failed_precondition (a damaged snapshot): it stays paused.
    */
-  async resumeInQueue(id: string, timeoutMs: number): Promise<SandboxView> {
+  async resumeInQueue(id: string, timeoutMs: number, memory: boolean): Promise<SandboxView> {
     const { ledger, disk, budgets, admission, clock, log } = this.#deps;
-    const { templateId, envs, shape, snapshotId, allowInternetAccess } = this.#registry.get(id).record;
+    const { templateId, envs, defaults, shape, snapshotId, allowInternetAccess } = this.#registry.get(id).record;
     await disk.admit("resume a sandbox");
     const snapshot = getSnapshot(ledger, snapshotId);
     if (!snapshot) throw new DomainError("internal", `the snapshot of sandbox ${id} is not in the ledger`);
@@ -138,8 +149,9 @@ export class SandboxPause {
     const order = {
       snapshotFolder: snapshot.folder,
       sessionId: newSessionId(),
-      identity: { sandboxId: id, templateId, envs },
+      identity: { sandboxId: id, templateId, envs, defaults },
       internetAccess: allowInternetAccess,
+      withoutMemory: !memory,
     };
     let vm: Vm | undefined;
     const onLaunched = (launched: Vm) => {
@@ -187,6 +199,18 @@ export class SandboxPause {
   /** Resolves when nothing is left to remove. */
   idle(): Promise<void> {
     return this.#background.idle();
+  }
+
+  /** @throws machine_failed when the guest does not say in time that its files are on its disk. */
+  async #syncGuest({ agent }: LiveSession): Promise<void> {
+    const answered = new AbortController();
+    const late = this.#deps.clock.sleep(syncDeadlineMs, answered.signal).then(() => {
+      throw new DomainError("machine_failed", `the guest did not write its files to its disk in ${syncDeadlineMs} ms`);
+    });
+    await Promise.race([agent.sync(), late]).finally(() => {
+      late.catch(() => {});
+      answered.abort();
+    });
   }
 
   /** Lets the machine of a sandbox that could not be paused run on, under a new session. */

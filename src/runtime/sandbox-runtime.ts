@@ -21,6 +21,7 @@ import type {
   ListSandboxesQuery,
   ListSnapshotsPage,
   ListSnapshotsQuery,
+  MemoryOption,
   Runtime,
   SandboxMetricSample,
   SandboxView,
@@ -91,22 +92,26 @@ export class SandboxRuntime implements Runtime {
     return this.#creation.create(request, signal);
   }
 
-  async connectSandbox(id: string, timeoutMs: number): Promise<{ view: SandboxView; resumed: boolean }> {
+  async connectSandbox(
+    id: string,
+    timeoutMs: number,
+    { memory = true }: MemoryOption = {},
+  ): Promise<{ view: SandboxView; resumed: boolean }> {
     this.#refuseWhenClosing();
     return this.#queue.run(id, async () => {
       if (this.#registry.get(id).state === "running") return { view: this.#extend(id, timeoutMs), resumed: false };
-      return { view: await this.#pause.resumeInQueue(id, timeoutMs), resumed: true };
+      return { view: await this.#pause.resumeInQueue(id, timeoutMs, memory), resumed: true };
     });
   }
 
-  async pauseSandbox(id: string, reason: ContinuationReason): Promise<void> {
+  async pauseSandbox(id: string, reason: ContinuationReason, { memory = true }: MemoryOption = {}): Promise<void> {
     this.#refuseWhenClosing();
-    await this.#pause.pause(id, reason);
+    await this.#pause.pause(id, reason, memory);
   }
 
-  async resumeSandbox(id: string, timeoutMs: number): Promise<SandboxView> {
+  async resumeSandbox(id: string, timeoutMs: number, { memory = true }: MemoryOption = {}): Promise<SandboxView> {
     this.#refuseWhenClosing();
-    return this.#pause.resume(id, timeoutMs);
+    return this.#pause.resume(id, timeoutMs, memory);
   }
 
   async resumeForTraffic(id: string): Promise<Session | undefined> {
@@ -210,7 +215,7 @@ export class SandboxRuntime implements Runtime {
 
   *resumableByTraffic(): Iterable<SandboxView> {
     for (const view of this.#registry.views()) {
-      if (view.state === "paused" && view.record.lifecycle.autoResume) yield view;
+      if (this.#pause.isResumedByTraffic(view)) yield view;
     }
   }
 
@@ -322,7 +327,7 @@ export class SandboxRuntime implements Runtime {
     if (view?.state !== "running" || view.record.endAtMs > clock.nowMs()) return;
     if (view.record.lifecycle.onTimeout === "kill") return this.#end(view.record, "expired");
     try {
-      await this.#pause.pauseInQueue(id, "idle");
+      await this.#pause.pauseInQueue(id, "idle", view.record.lifecycle.keepMemory);
     } catch (error) {
       // Its owner wants to find it again: no reason to end it.
       log.error({ err: error, sandboxID: id }, "a sandbox could not be paused in time; trying again later");

@@ -1,12 +1,14 @@
 /**
  * The seed's RuntimeSnapshotRestore: integrity → launch → readiness probe, with a sample of each. (Disk guard and
- * capacity come before it, in the create path, and so does giving everything back when a step fails.)
+ * capacity come before it, in the create path, and so does giving everything back when a step fails.) A snapshot without
+ * memory is booted from.
  */
 import type { Clock } from "../clock.ts";
 import type { GuestAgent } from "../guest/agent.ts";
 import type { Logger } from "../log.ts";
 import type { Vm, VmDriver } from "../machine/driver.ts";
 import { readSnapshot } from "../machine/snapshot-files.ts";
+import type { GuestAssets } from "../template/assets.ts";
 import type { Scenario } from "../types.ts";
 import type { LifecycleSamples } from "./lifecycle-samples.ts";
 import { probeReadiness, type SandboxIdentity } from "./readiness-probe.ts";
@@ -16,6 +18,8 @@ export interface RestoreDependencies {
   readonly clock: Clock;
   readonly log: Logger;
   readonly samples: LifecycleSamples;
+  /** What is booted when there is no memory to restore. */
+  readonly assets: GuestAssets;
 }
 
 export interface RestoreOrder {
@@ -23,6 +27,8 @@ export interface RestoreOrder {
   readonly sessionId: string;
   readonly identity: SandboxIdentity;
   readonly internetAccess: boolean;
+  /** Boots from the disk even if there is a memory. */
+  readonly withoutMemory?: boolean;
 }
 
 export interface RestoredMachine {
@@ -47,17 +53,22 @@ export interface RestoreOptions {
  * @throws DomainError `machine_failed` when a file is damaged or missing, the engine fails or the agent does not answer
  */
 export async function restoreMachine(
-  { driver, clock, log, samples }: RestoreDependencies,
-  { snapshotFolder, sessionId, identity, internetAccess }: RestoreOrder,
+  { driver, clock, log, samples, assets }: RestoreDependencies,
+  { snapshotFolder, sessionId, identity, internetAccess, withoutMemory }: RestoreOrder,
   { sandboxId, scenario, onLaunched, signal }: RestoreOptions,
 ): Promise<RestoredMachine> {
   const restoreStartedMs = clock.monotonicMs();
   const manifest = await readSnapshot(snapshotFolder);
-  const vm = await driver.restore({ sessionId, snapshotFolder, manifest, internetAccess }, signal);
+  const boots = withoutMemory || !manifest.files.memory;
+  const { shape } = manifest;
+  const snapshot = { folder: snapshotFolder, manifest };
+  const vm = boots
+    ? await driver.boot({ sessionId, shape, ...assets, snapshot, internetAccess }, signal)
+    : await driver.restore({ sessionId, snapshotFolder, manifest, internetAccess }, signal);
   onLaunched(vm);
   const restoredMs = clock.monotonicMs();
-  samples.record("warm_snapshot_restore", scenario, restoredMs - restoreStartedMs, sandboxId);
-  const agent = await probeReadiness(vm, identity, clock, log, signal);
+  samples.record(boots ? "cold_boot" : "warm_snapshot_restore", scenario, restoredMs - restoreStartedMs, sandboxId);
+  const agent = await probeReadiness(vm, identity, { clock, log, booted: boots, ...(signal && { signal }) });
   samples.record("ready_probe", scenario, clock.monotonicMs() - restoredMs, sandboxId);
   return { vm, agent, restoreStartedMs };
 }

@@ -258,7 +258,7 @@ export class WarmPool implements EvictionSource {
     signal: AbortSignal,
     onLaunched: (vm: Vm) => void,
   ): Promise<{ vm: Vm; agent: GuestAgent }> {
-    const identity = { sandboxId: nobody, templateId: key.templateId, envs: {} };
+    const identity = { sandboxId: nobody, templateId: key.templateId, envs: {}, defaults: { user: "", workdir: "" } };
     const order = { snapshotFolder, sessionId: newSessionId(), identity, internetAccess: true };
     const machine = await restoreMachine(this.#deps, order, {
       sandboxId: null,

@@ -10,8 +10,8 @@ export function factsOf(manifest: SnapshotManifest): SnapshotFacts {
     engineVersion,
     acceleration,
     cpuModel,
-    memoryBytes: files.memory.sizeBytes,
-    devicesBytes: files.devices.sizeBytes,
+    memoryBytes: files.memory?.sizeBytes ?? 0,
+    devicesBytes: files.memory ? files.devices.sizeBytes : 0,
     diskBytes: files.disk.sizeBytes,
     manifestSha256: createHash("sha256").update(JSON.stringify(manifest)).digest("hex"),
   };

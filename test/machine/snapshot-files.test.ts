@@ -70,7 +70,7 @@ test("a published snapshot reads back as written and passes both checks", async 
   const { folder, manifest } = await makeSnapshot();
   expect(await readSnapshot(folder)).toEqual(manifest);
   await verifySnapshot(folder, manifest, "full");
-  expect(manifest.files.memory.sizeBytes).toBe(memoryBytes);
+  expect(manifest.files.memory?.sizeBytes).toBe(memoryBytes);
   expect(await readdir(root)).toEqual(["base.raw", "s"]);
 });
 

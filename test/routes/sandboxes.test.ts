@@ -64,7 +64,6 @@ test.each([
 });
 
 test.each([
-  ["autoPauseMemory: false", { autoPause: true, autoPauseMemory: false }],
   ["network.allowPublicTraffic: false", { secure: true, network: { allowPublicTraffic: false } }],
   ["network.allowOut", { network: { allowOut: ["example.com"] } }],
   ["network.denyOut", { network: { denyOut: ["0.0.0.0/0"] } }],
@@ -178,6 +177,21 @@ test("get shows everything, kill takes it away", async () => {
   expect(await plane.call("GET", `/sandboxes/${id}`)).toMatchObject({ status: 404, body: unknown(id) });
 });
 
+test("clients may do without the memory, of a pause, a resume, a connect and at the end of a sandbox's time", async () => {
+  await using plane = openControlPlane();
+  const id = await create(plane, { autoPause: true, autoPauseMemory: false });
+  expect(plane.runtime.created[0]?.lifecycle).toEqual({ onTimeout: "pause", keepMemory: false, autoResume: false });
+  const post = async (what: string, body: object) =>
+    (await plane.call("POST", `/sandboxes/${id}/${what}`, body)).status;
+  expect(await post("pause", { memory: false })).toBe(204);
+  expect(await post("resume", { memory: false })).toBe(201);
+  expect(await post("connect", { timeout: 1, memory: false })).toBe(200);
+  expect(await post("pause", { memory: true })).toBe(204);
+  expect(await post("resume", {})).toBe(201);
+  const [without, complete] = [{ memory: false }, { memory: true }];
+  expect(plane.runtime.memoryOptions).toEqual([without, without, without, complete, complete]);
+});
+
 test("a sandbox is stopped with a deadline, which has bounds", async () => {
   await using plane = openControlPlane();
   const { body } = await plane.call("POST", "/v2/sandboxes", { templateID: "base" });
@@ -256,19 +270,16 @@ test("what becomes of a sandbox at the end of its time is kept and shown", async
 
 test.each([
   ["/sandboxes/iaa1/pause", undefined, 404],
-  ["/sandboxes/iaa1/pause", { memory: false }, 501],
   ["/sandboxes/iaa1/pause", { reason: "bored" }, 400],
   ["/sandboxes/iaa1/resume", { timeout: 1 }, 404],
   ["/sandboxes/iaa1/resume", { timeout: -1 }, 400],
   ["/sandboxes/iaa1/resume", { timeout: 1e9 }, 400],
-  ["/sandboxes/iaa1/resume", { memory: false }, 501],
   ["/sandboxes/iaa1/connect", { timeout: 1 }, 404],
   ["/v2/sandboxes/iaa1/connect", undefined, 404],
   ["/sandboxes/iaa1/connect", undefined, 400],
   ["/sandboxes/iaa1/connect", {}, 400],
   ["/v2/sandboxes/iaa1/connect", { timeout: -1 }, 400],
   ["/v2/sandboxes/iaa1/connect", { timeout: 86_401 }, 400],
-  ["/v2/sandboxes/iaa1/connect", { memory: false }, 501],
   ["/v2/sandboxes/a-b-c/connect", {}, 400],
 ])("connect refused: %s %j is %i", async (url, body, status) => {
   await using plane = openControlPlane();

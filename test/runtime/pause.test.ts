@@ -236,3 +236,50 @@ test("50 clients pause, resume, connect and kill the same sandboxes: only docume
   expect(host.openLinks).toBe(0);
   expect(await readdir(join(engine.folder, "machines"))).toEqual([]);
 });
+
+test("without its memory a sandbox keeps its disk, boots when it comes back, and never because of traffic", async () => {
+  await using engine = await FakeEngine.open();
+  const { runtime } = engine;
+  const lifecycle = { onTimeout: "kill", keepMemory: true, autoResume: true } as const;
+  const { id } = (await engine.create({ lifecycle })).record;
+  await runtime.pauseSandbox(id, "stopped", { memory: false });
+  const { folder, facts } = getSnapshot(engine.deps.ledger, runtime.getSandbox(id).record.snapshotId) ?? {};
+  expect((await readdir(folder ?? "")).sort()).toEqual(["disk", "manifest.json"]);
+  expect(facts?.memoryBytes).toBe(0);
+  expect([...runtime.resumableByTraffic()]).toEqual([]);
+  expect(await runtime.resumeForTraffic(id)).toBeUndefined();
+  await engine.restart();
+  engine.host.arrange("restore", failure);
+  expect(await runtimeConnect(engine, id)).toBe("running");
+  await engine.settle();
+  expect(await engine.remains()).toEqual(running);
+});
+
+test("a sandbox that was paused with its memory boots when the client wants that", async () => {
+  await using engine = await FakeEngine.open();
+  const { id } = (await engine.create()).record;
+  await engine.runtime.pauseSandbox(id, "stopped");
+  engine.host.arrange("boot", failure);
+  await expect(engine.runtime.resumeSandbox(id, 1_000, { memory: false })).rejects.toThrow("arranged by the test");
+  expect(engine.runtime.getSandbox(id).state).toBe("paused");
+  expect(await engine.remains()).toEqual(paused);
+  engine.host.arrange("restore", failure);
+  expect((await engine.runtime.resumeSandbox(id, 1_000, { memory: false })).state).toBe("running");
+});
+
+test("when its time is up a sandbox is paused as its client wanted, and follow-ups boot too", async () => {
+  await using engine = await FakeEngine.open();
+  const lifecycle = { onTimeout: "pause", keepMemory: false, autoResume: false } as const;
+  const { id } = (await engine.create({ lifecycle, timeoutMs: 1_000 })).record;
+  await engine.clock.advance(2_000);
+  engine.runtime.expireSandboxes();
+  await engine.settle();
+  const { state, record } = engine.runtime.getSandbox(id);
+  expect([state, getSnapshot(engine.deps.ledger, record.snapshotId)?.facts?.memoryBytes]).toEqual(["paused", 0]);
+  engine.host.arrange("restore", failure);
+  expect((await engine.runtime.followUpSandbox(id, { timeoutMs: 1_000 })).reason).toBe("idle");
+});
+
+async function runtimeConnect({ runtime }: FakeEngine, id: string): Promise<string> {
+  return (await runtime.connectSandbox(id, 1_000)).view.state;
+}

@@ -65,6 +65,7 @@ export class FakeEngine implements AsyncDisposable {
       budgets,
       samples: new LifecycleSamples(clock, driver.info, metrics, () => {}),
       disk: new DiskPressureGuard(folder, 1, async () => ({ freeBytes: this.freeBytes, totalBytes: 1e13 })),
+      assets: { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" },
       terminator: new SessionTerminator({ ledger, clock, log, metrics }),
       snapshotsFolder: join(folder, "snapshots"),
       stuckAfterMs: 60_000,

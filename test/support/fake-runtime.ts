@@ -11,6 +11,7 @@ import type {
   ListSandboxesQuery,
   ListSnapshotsPage,
   ListSnapshotsQuery,
+  MemoryOption,
   Runtime,
   SandboxMetricSample,
   SandboxView,
@@ -35,6 +36,8 @@ export class FakeRuntime implements Runtime {
   readonly created: CreateSandboxRequest[] = [];
   readonly snapshots: (SnapshotView & { readonly sandboxId: string })[] = [];
   readonly pauseReasons: ContinuationReason[] = [];
+  /** Of every pause, resume and connect. */
+  readonly memoryOptions: (MemoryOption | undefined)[] = [];
   /** Deadlines of stops, in order. */
   readonly stops: number[] = [];
   readonly samples = new Map<string, SandboxMetricSample[]>();
@@ -67,7 +70,12 @@ export class FakeRuntime implements Runtime {
     return this.#put({ record, state: "running", accessToken: `token-of-${record.id}` });
   }
 
-  async connectSandbox(id: string, timeoutMs: number): Promise<{ view: SandboxView; resumed: boolean }> {
+  async connectSandbox(
+    id: string,
+    timeoutMs: number,
+    option?: MemoryOption,
+  ): Promise<{ view: SandboxView; resumed: boolean }> {
+    this.memoryOptions.push(option);
     this.#mayFail();
     const before = this.getSandbox(id);
     const endAtMs = Math.max(before.record.endAtMs, this.nowMs + timeoutMs);
@@ -75,7 +83,8 @@ export class FakeRuntime implements Runtime {
     return { view: this.#put({ ...before, record, state: "running" }), resumed: before.state === "paused" };
   }
 
-  async pauseSandbox(id: string, reason: ContinuationReason): Promise<void> {
+  async pauseSandbox(id: string, reason: ContinuationReason, option?: MemoryOption): Promise<void> {
+    this.memoryOptions.push(option);
     if (this.getSandbox(id).state === "paused") {
       throw new DomainError("invalid_state", `Error pausing sandbox - sandbox '${id}' is already paused`);
     }
@@ -89,8 +98,8 @@ export class FakeRuntime implements Runtime {
     this.#views.delete(id);
   }
 
-  async resumeSandbox(id: string, timeoutMs: number): Promise<SandboxView> {
-    const { view, resumed } = await this.connectSandbox(id, timeoutMs);
+  async resumeSandbox(id: string, timeoutMs: number, option?: MemoryOption): Promise<SandboxView> {
+    const { view, resumed } = await this.connectSandbox(id, timeoutMs, option);
     if (resumed) return view;
     throw new DomainError("invalid_state", `Sandbox ${id} is already running`);
   }

@@ -73,6 +73,7 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
     clock,
     log,
     metrics,
+    assets: { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" },
     terminator,
     samples: new LifecycleSamples(clock, driver.info, metrics, () => {}),
     disk: new DiskPressureGuard(folder, undefined, async () => disk),

@@ -66,6 +66,7 @@ export async function openTestRuntime(guest: FakeGuest): Promise<TestRuntime> {
     metrics,
     samples: new LifecycleSamples(clock, driver.info, metrics, () => {}),
     disk: new DiskPressureGuard(root, 1024, async () => ({ ...disk, totalBytes: 2 ** 40 })),
+    assets: { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" },
     terminator: new SessionTerminator({ ledger, clock, log, metrics }),
     stuckAfterMs: 60_000,
     snapshotsFolder: join(root, "snapshots"),

@@ -9,7 +9,7 @@ import { promisify } from "node:util";
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { Scope } from "../../scope.ts";
-import type { MachineRecord, MachineShape } from "../../types.ts";
+import type { MachineRecord } from "../../types.ts";
 import type { BootRequest, EngineInfo, RestoreRequest, SnapshotManifest, Vm, VmDriver } from "../driver.ts";
 import { findProcessesIn, isRunning } from "../processes.ts";
 import { type AccelerationChoice, decideAcceleration } from "./acceleration.ts";
@@ -122,6 +122,8 @@ export class QemuDriver implements VmDriver {
 
   async restore(request: RestoreRequest, signal?: AbortSignal): Promise<Vm> {
     const { sessionId, snapshotFolder, manifest } = request;
+    const { files } = manifest;
+    if (!files.memory) throw new DomainError("failed_precondition", `${snapshotFolder} has no memory: boot from it`);
     this.#checkFits(manifest);
     const machine = parseMachine(manifest.machine);
     return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
@@ -129,11 +131,11 @@ export class QemuDriver implements VmDriver {
       const [network, lowerLayers] = await allSettledOrThrow([
         request.internetAccess === false ? undefined : this.#takeNetwork(scope),
         prepareLayers({ folder: snapshotFolder, manifest }, folder, this.#options.cacheFolder),
-        linkFile(join(snapshotFolder, manifest.files.memory.name), memoryPath),
+        linkFile(join(snapshotFolder, files.memory.name), memoryPath),
       ]);
-      const memory = { name: memoryName, shared: false, sha256: manifest.files.memory.sha256 };
+      const memory = { name: memoryName, shared: false, sha256: files.memory.sha256 };
       const running = this.#describe(machine, memory, lowerLayers);
-      const devices = join(snapshotFolder, manifest.files.devices.name);
+      const devices = join(snapshotFolder, files.devices.name);
       const changes = manifest.memoryChanges && join(snapshotFolder, manifest.memoryChanges.name);
       const start = { kind: "restore", devices, ...(changes ? { memoryChanges: changes } : {}) } as const;
       return this.#launch(scope, folder, running, network, start, signal);
@@ -178,18 +180,20 @@ export class QemuDriver implements VmDriver {
   }
 
   async #bootOnce(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
-    const { sessionId, shape, kernel, initramfs, baseDisk } = request;
-    const machine = await this.#describeMachine(shape, baseDisk);
+    const { sessionId, kernel, initramfs, snapshot } = request;
+    const { cacheFolder } = this.#options;
+    const machine = await this.#describeMachine(request);
     return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
-      const empty = await emptyLayer(this.#options.cacheFolder, machine.diskMiB);
-      const layer = copyLayer(empty, join(folder, diskName));
-      const [network] = await allSettledOrThrow([this.#takeNetwork(scope), layer]);
+      const [network, lowerLayers] = await allSettledOrThrow([
+        request.internetAccess === false ? undefined : this.#takeNetwork(scope),
+        snapshot ? prepareLayers(snapshot, folder, cacheFolder) : prepareEmptyLayer(folder, machine, cacheFolder),
+      ]);
       const commandLine = `${kernelCommandLine}${await this.#clockOptions()}`;
       const start = { kind: "boot", kernel, initramfs, commandLine } as const;
       return this.#launch(
         scope,
         folder,
-        this.#describe(machine, { name: memoryName, shared: true }, []),
+        this.#describe(machine, { name: memoryName, shared: true }, lowerLayers),
         network,
         start,
         signal,
@@ -276,7 +280,9 @@ export class QemuDriver implements VmDriver {
     return { machine, engineVersion: version, acceleration, memory, lowerLayers };
   }
 
-  async #describeMachine(shape: MachineShape, baseDisk: string): Promise<QemuMachine> {
+  async #describeMachine({ snapshot, ...request }: BootRequest): Promise<QemuMachine> {
+    const saved = snapshot && parseMachine(snapshot.manifest.machine);
+    const { shape, baseDisk } = saved ? { shape: saved, baseDisk: saved.baseDisk } : request;
     const { size } = await stat(baseDisk).catch((error: unknown) => {
       throw new DomainError("not_found", `no base disk: ${messageOf(error)}`, {}, { cause: error });
     });
@@ -315,6 +321,11 @@ export class QemuDriver implements VmDriver {
     if (record.engine === "qemu" && dirname(resolve(record.folder)) === this.#options.machinesFolder) return;
     throw new DomainError("invalid_argument", `${record.folder} is no machine of this engine`);
   }
+}
+
+async function prepareEmptyLayer(folder: string, { diskMiB }: QemuMachine, cacheFolder: string): Promise<[]> {
+  await copyLayer(await emptyLayer(cacheFolder, diskMiB), join(folder, diskName));
+  return [];
 }
 
 /** Like `Promise.all`, but a failure waits for the others: what they make must not appear after it was cleaned up. */

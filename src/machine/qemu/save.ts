@@ -23,6 +23,8 @@ export interface SaveInput {
   readonly bootId: string;
   /** The VM never runs again unless this fails: its disk layer is linked instead of copied. */
   readonly isLast: boolean;
+  /** False: the disk alone, as after a power cut. */
+  readonly withMemory: boolean;
   /** The VM's folder. */
   readonly source: string;
   readonly pid: number;
@@ -38,14 +40,13 @@ export async function saveSnapshot(input: SaveInput): Promise<SnapshotManifest> 
   try {
     // Devices first: that makes QEMU give up its images, which writes the last of the disk layer.
     await saveDevices(input, staging);
-    const [memory, disk, devices] = await Promise.all([
-      saveMemory(input, staging),
+    const [machine, disk] = await Promise.all([
+      input.withMemory ? saveMachine(input, staging) : rm(join(staging, devicesName)),
       saveDisk(input, staging),
-      describeFile(staging, devicesName),
     ]);
-    const { image, changes } = memory;
-    const files = { memory: image, devices, disk };
-    const manifest = { ...describeSnapshot(input), files, ...(changes ? { memoryChanges: changes } : {}) };
+    const manifest = machine
+      ? { ...describeSnapshot(input), files: { ...machine.files, disk }, ...machine.changes }
+      : { ...describeSnapshot(input), files: { disk } };
     await publishSnapshot(staging, input.folder, manifest);
     return manifest;
   } catch (error) {
@@ -59,6 +60,12 @@ async function saveDevices({ qmp }: SaveInput, staging: string): Promise<void> {
   const filename = join(staging, devicesName);
   await qmp.execute("xen-save-devices-state", { filename, live: true });
   await chmod(filename, 0o600);
+}
+
+async function saveMachine(input: SaveInput, staging: string) {
+  const [memory, devices] = await Promise.all([saveMemory(input, staging), describeFile(staging, devicesName)]);
+  const { image, changes } = memory;
+  return { files: { memory: image, devices }, changes: changes ? { memoryChanges: changes } : {} };
 }
 
 interface SavedMemory {

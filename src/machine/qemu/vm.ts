@@ -6,7 +6,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { MachineRecord, ProcessIdentity } from "../../types.ts";
-import type { SnapshotManifest, Vm, VmExit } from "../driver.ts";
+import type { SaveOptions, SnapshotManifest, Vm, VmExit } from "../driver.ts";
 import { endProcess, isRunning, waitUntilGone } from "../processes.ts";
 import { agentSocketName } from "./arguments.ts";
 import { engineLogName, queryStatus } from "./launch.ts";
@@ -100,7 +100,7 @@ export class QemuVm implements Vm {
     await this.#qmp.execute("cont");
   }
 
-  async saveSnapshot(folder: string, options: { bootId: string; isLast?: boolean }): Promise<SnapshotManifest> {
+  async saveSnapshot(folder: string, options: SaveOptions): Promise<SnapshotManifest> {
     const status = await queryStatus(this.#qmp);
     if (status !== "paused") {
       throw new DomainError("invalid_state", `only a paused VM can be saved; this one is ${status}`);
@@ -109,6 +109,7 @@ export class QemuVm implements Vm {
       folder,
       bootId: options.bootId,
       isLast: options.isLast ?? false,
+      withMemory: options.memory ?? true,
       source: this.record.folder,
       pid: this.#engine.pid,
       running: this.#running,
