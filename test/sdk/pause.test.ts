@@ -5,8 +5,10 @@ import { describe, expect, test } from "vitest";
 import { startDaemon } from "../support/real-daemon.ts";
 import { api, connection, createSandbox, generations, Sandbox, skipReason } from "../support/sdk.ts";
 
-/** A process that counts in its own memory, ten times a second, and shows the count in a file system in memory. */
-/** Replaces the file at once: a reader never finds it empty. */
+/**
+ * A process that counts in its own memory, ten times a second, and shows the count in a file system in memory: in a file
+ * that it replaces at once, so that no reader finds it empty.
+ */
 const counter =
   "python3 -u -c \"import os, time\nn=0\nwhile True:\n n+=1\n open('/dev/shm/next','w').write(str(n))\n os.replace('/dev/shm/next','/dev/shm/count')\n time.sleep(0.1)\"";
 
