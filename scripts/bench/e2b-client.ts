@@ -82,7 +82,7 @@ export class E2bClient {
     const { statusCode, body } = await request(`${this.url}/files?path=${encodeURIComponent(path)}`, {
       method: "POST",
       dispatcher: this.#agent,
-      headers: { ...routing(sandbox), "content-type": "application/octet-stream" },
+      headers: { ...routingHeaders(sandbox), "content-type": "application/octet-stream" },
       body: bytes,
     });
     const answer = await body.text();
@@ -93,7 +93,7 @@ export class E2bClient {
   async download(sandbox: BenchSandbox, path: string): Promise<number> {
     const { statusCode, body } = await request(`${this.url}/files?path=${encodeURIComponent(path)}`, {
       dispatcher: this.#agent,
-      headers: routing(sandbox),
+      headers: routingHeaders(sandbox),
     });
     if (statusCode !== 200) throw new Error(`download answered ${statusCode}: ${await body.text()}`);
     let bytes = 0;
@@ -107,21 +107,9 @@ export class E2bClient {
   }
 
   async #start(sandbox: BenchSandbox, command: string): Promise<AsyncIterable<unknown>> {
-    const message = Buffer.from(
-      JSON.stringify({ process: { cmd: "/bin/bash", args: ["-l", "-c", command] }, stdin: false }),
-    );
-    const envelope = Buffer.alloc(5 + message.length);
-    envelope.writeUInt32BE(message.length, 1);
-    message.copy(envelope, 5);
     const { statusCode, body } = await request(`${this.url}/process.Process/Start`, {
-      method: "POST",
+      ...commandRequest(sandbox, command),
       dispatcher: this.#agent,
-      headers: {
-        ...routing(sandbox),
-        "content-type": "application/connect+json",
-        "connect-protocol-version": "1",
-      },
-      body: envelope,
     });
     if (statusCode !== 200) throw new Error(`Start answered ${statusCode}: ${await body.text()}`);
     return body;
@@ -140,8 +128,21 @@ export class E2bClient {
   }
 }
 
-const routing = ({ sandboxID, envdAccessToken }: BenchSandbox) => ({
+/** What brings a request to a sandbox. */
+export const routingHeaders = ({ sandboxID, envdAccessToken }: BenchSandbox) => ({
   "e2b-sandbox-id": sandboxID,
   "e2b-sandbox-port": "49983",
   "x-access-token": envdAccessToken,
 });
+
+/** Starts a command as the SDK does: a login shell, over Connect in JSON. */
+export function commandRequest(sandbox: BenchSandbox, command: string) {
+  const message = Buffer.from(
+    JSON.stringify({ process: { cmd: "/bin/bash", args: ["-l", "-c", command] }, stdin: false }),
+  );
+  const envelope = Buffer.alloc(5 + message.length);
+  envelope.writeUInt32BE(message.length, 1);
+  message.copy(envelope, 5);
+  const headers = { "content-type": "application/connect+json", "connect-protocol-version": "1" };
+  return { method: "POST", headers: { ...routingHeaders(sandbox), ...headers }, body: envelope } as const;
+}
