@@ -5,7 +5,7 @@
 import type { IncomingMessage } from "node:http";
 import type { Clock } from "../src/clock.ts";
 import { secretsEqual } from "../src/e2b/access-token.ts";
-import { matchesSignature, refuseExpired } from "../src/e2b/signatures.ts";
+import { fileOperationOf, matchesSignature, refuseExpired } from "../src/e2b/signatures.ts";
 import { DomainError } from "../src/errors.ts";
 import type { Runtime, SandboxView } from "../src/runtime/runtime.ts";
 import type { Session } from "../src/runtime/session.ts";
@@ -46,7 +46,7 @@ function mayUseEnvd(
   const given = headers["x-access-token"];
   if (typeof given === "string") return secretsEqual(given, accessToken);
   const signed = signedFileUrl(url);
-  if (!signed || !matchesSignature(signed, method === "GET" ? "read" : "write", accessToken)) return false;
+  if (!signed || !matchesSignature(signed, fileOperationOf(method), accessToken)) return false;
   refuseExpired(signed, clock.nowMs());
   return true;
 }

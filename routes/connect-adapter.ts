@@ -21,8 +21,15 @@ const MAX_TIMEOUT_MS = 2_147_483_647;
 export interface ConnectAdapterOptions extends ConnectRouterOptions {
   readonly routes: (router: ConnectRouter) => void;
   readonly contextValues: (request: FastifyRequest) => ContextValues;
+  /** Bounds what a request may make the daemon hold; released once its first message is dealt with. */
+  readonly meter: (request: FastifyRequest, body: AsyncIterable<Uint8Array>) => MeteredBody;
   /** A failure past the interceptors: the answer could not be made or written. */
   readonly onError: (request: FastifyRequest, error: unknown) => void;
+}
+
+export interface MeteredBody {
+  readonly body: AsyncIterable<Uint8Array>;
+  release(): void;
 }
 
 /** Registers every method of the router on `app`, whose body parsing it takes over: use an encapsulated instance. */
@@ -34,17 +41,20 @@ export function registerConnectRoutes(app: FastifyInstance, options: ConnectAdap
   for (const handle of router.handlers) {
     app.all(handle.requestPath, async (request, reply) => {
       dropUnusableTimeout(request);
+      const { raw } = request;
+      const asked = universalRequestFromNodeRequest(raw, reply.raw, undefined, options.contextValues(request));
+      const { body, release } = options.meter(request, asked.body as AsyncIterable<Uint8Array>);
       try {
-        const answer = await handle(
-          universalRequestFromNodeRequest(request.raw, reply.raw, undefined, options.contextValues(request)),
-        );
+        const answer = await handle({ ...asked, body });
         if (answer.status === 415 || answer.status === 405) return await refuse(reply, answer.status);
         reply.hijack();
-        await send(answer, reply);
+        await send(answer, reply, release);
       } catch (error) {
         options.onError(request, error);
         reply.hijack();
         reply.raw.destroy();
+      } finally {
+        release();
       }
       return reply;
     });
@@ -64,7 +74,7 @@ function dropUnusableTimeout(request: FastifyRequest): void {
 }
 
 /** Writes the answer with back-pressure, and gives its body back as soon as the client is gone. */
-async function send(answer: UniversalServerResponse, reply: FastifyReply): Promise<void> {
+async function send(answer: UniversalServerResponse, reply: FastifyReply, onFirstChunk: () => void): Promise<void> {
   const response = reply.raw;
   const body = answer.body?.[Symbol.asyncIterator]();
   try {
@@ -76,6 +86,7 @@ async function send(answer: UniversalServerResponse, reply: FastifyReply): Promi
     });
     response.writeHead(answer.status);
     for (let chunk = await body?.next(); chunk && !chunk.done; chunk = await body?.next()) {
+      onFirstChunk();
       if (response.destroyed) return;
       if (!response.write(chunk.value)) await writable(response);
     }

@@ -7,18 +7,21 @@ import type { Duplex } from "node:stream";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Clock } from "../src/clock.ts";
 import { secretsEqual } from "../src/e2b/access-token.ts";
-import { matchesSignature } from "../src/e2b/signatures.ts";
+import { fileOperationOf, matchesSignature } from "../src/e2b/signatures.ts";
 import { isDomainError } from "../src/errors.ts";
 import type { Logger } from "../src/log.ts";
 import type { Runtime } from "../src/runtime/runtime.ts";
 import type { Session } from "../src/runtime/session.ts";
 import { type AutoResumeDeps, resumeForRequest } from "./auto-resume.ts";
+import { envdCompose } from "./envd-compose.ts";
 import { envdFiles } from "./envd-files.ts";
 import { envdHttp } from "./envd-http.ts";
 import { envdRpc } from "./envd-rpc.ts";
 import { sendError, statusOf } from "./errors.ts";
+import { dropIdleBody } from "./idle-body.ts";
 import { type DataPlaneTarget, envdPort } from "./plane.ts";
 import { planeOfRequest, routesBelongTo, targetOf } from "./plane-constraint.ts";
+import { countRequest, tooManyRequests } from "./request-limit.ts";
 import { proxyRequest, proxyUpgrade, refuseUpgrade } from "./sandbox-proxy.ts";
 import { whenSessionEnds } from "./session-end.ts";
 
@@ -27,6 +30,8 @@ export interface DataPlaneDeps {
     AutoResumeDeps["runtime"];
   readonly clock: Clock;
   readonly log: Logger;
+  /** How long a client may send nothing of a body that it announced. Default a minute. */
+  readonly bodyIdleMs?: number;
 }
 
 const UNAUTHORIZED = "unauthorized access, please provide a valid access token or method signing if supported";
@@ -36,8 +41,9 @@ const CORS_HEADERS = {
   "access-control-expose-headers":
     "Connect-Content-Encoding, Connect-Accept-Encoding, Grpc-Status, Grpc-Message, Location, Cache-Control, X-Content-Type-Options",
 } as const;
-/** Reachable without the access token: health shows nothing, and files accept signatures and check for themselves. */
-const OPEN_PATHS = new Set(["GET /health", "GET /files", "POST /files"]);
+/** Input of a process as it is typed. */
+const ENDLESS_BODY = "/process.Process/StreamInput";
+const BODY_IDLE_MS = 60_000;
 
 const sessions = new WeakMap<FastifyRequest, Session>();
 
@@ -49,6 +55,7 @@ export async function registerDataPlane(app: FastifyInstance, deps: DataPlaneDep
     const envdDeps = { ...deps, sessionOf };
     await plane.register(envdHttp, envdDeps);
     await plane.register(envdFiles, envdDeps);
+    await plane.register(envdCompose, envdDeps);
     await plane.register(envdRpc, envdDeps);
   });
   // Upgrades never become requests for the router: Node hands over the bare connection, and forgets it.
@@ -68,6 +75,9 @@ async function admit(request: FastifyRequest, reply: FastifyReply, deps: DataPla
   const target = targetOf(request);
   if (target.by === "preflight") return answerPreflight(request, reply);
   const session = findSession(target, request, deps.runtime) ?? (await resumeForRequest(target, request.raw, deps));
+  if (session && !countRequest(session, reply.raw)) {
+    return reply.header("retry-after", "1").code(429).send(tooManyRequests(session.sandboxId));
+  }
   if (session && target.port !== envdPort) {
     dropWhenEnded(session, reply);
     return proxyRequest(request, reply, session, target.port);
@@ -78,11 +88,12 @@ async function admit(request: FastifyRequest, reply: FastifyReply, deps: DataPla
     if (target.by === "signature") return sendError(reply, 401, "invalid signature");
     return sandboxNotFound(reply, target.by === "id" ? target.sandboxId : "");
   }
-  if (!OPEN_PATHS.has(`${request.method} ${request.routeOptions.url}`) && !hasAccess(request, session)) {
+  if (request.routeOptions.config.access !== "open" && !hasAccess(request, session)) {
     return sendError(reply, 401, UNAUTHORIZED);
   }
   sessions.set(request, session);
   dropWhenEnded(session, reply);
+  if (request.routeOptions.url !== ENDLESS_BODY) dropIdleBody(request.raw, deps.bodyIdleMs ?? BODY_IDLE_MS);
   return undefined;
 }
 
@@ -119,7 +130,8 @@ async function upgradeInto(
 ): Promise<void> {
   const { sandboxId, port } = target;
   const session = deps.runtime.findSession(sandboxId) ?? (await resumeForRequest(target, request, deps));
-  if (session) await proxyUpgrade(request, socket, head, session, port);
+  if (session && !countRequest(session, socket)) refuseUpgrade(socket, 429, tooManyRequests(sandboxId));
+  else if (session) await proxyUpgrade(request, socket, head, session, port);
   else refuseUpgrade(socket, 502, notFoundBody(sandboxId));
 }
 
@@ -141,7 +153,7 @@ function findSession(
     case "accessToken":
       return runtime.findSessionByAccessToken(target.accessToken);
     case "signature": {
-      const operation = request.method === "GET" ? "read" : "write";
+      const operation = fileOperationOf(request.method);
       for (const session of runtime.liveSessions()) {
         if (matchesSignature(target.signed, operation, session.accessToken)) return session;
       }

@@ -14,6 +14,8 @@ import { sendError } from "./errors.ts";
 import { checkFileAccess } from "./file-access.ts";
 
 const STREAM_BUFFER_BYTES = 256 * 1024;
+/** The answer to an upload names every file of it. */
+const MAX_FILES_PER_UPLOAD = 10_000;
 /** A file's content may be a web page; it must not act as one of this daemon's. */
 const ISOLATION_HEADERS = { "content-security-policy": "sandbox", "x-content-type-options": "nosniff" } as const;
 
@@ -35,16 +37,30 @@ export async function envdFiles(app: FastifyInstance, { clock, sessionOf }: Envd
   await app.register(multipart, {
     throwFileSizeLimit: false,
     preservePath: true,
-    limits: { fileSize: Number.POSITIVE_INFINITY, fields: 64, fieldSize: 64 * 1024, headerPairs: 100 },
+    limits: {
+      fileSize: Number.POSITIVE_INFINITY,
+      files: MAX_FILES_PER_UPLOAD,
+      fields: 64,
+      fieldSize: 64 * 1024,
+      headerPairs: 100,
+    },
   });
   app.addHook("preHandler", async (request) => checkFileAccess(request, sessionOf(request).accessToken, clock.nowMs()));
 
-  app.get("/files", { exposeHeadRoute: false }, async (request, reply) => {
-    const { path, username } = queryOf(request);
-    return sendDownload(reply, await openDownload(sessionOf(request), path ?? "", username, request.headers));
+  // With their own answer to who may call: a signature does, too.
+  const config = { access: "open" } as const;
+  app.route({
+    method: ["GET", "HEAD"],
+    url: "/files",
+    config,
+    handler: async (request, reply) => {
+      const { path, username } = queryOf(request);
+      const wanted = { headers: request.headers, body: request.method === "GET" };
+      return sendDownload(reply, await openDownload(sessionOf(request), path ?? "", username, wanted));
+    },
   });
 
-  app.post("/files", async (request, reply) => {
+  app.post("/files", { config }, async (request, reply) => {
     const gone = new AbortController();
     const onClose = () => {
       if (!reply.raw.writableFinished) gone.abort(new DomainError("cancelled", "the client has left"));
@@ -68,6 +84,12 @@ async function receiveFiles(request: FastifyRequest, session: Session, signal: A
   const options = { user: username, attributes: metadataOf(request.headers), signal };
   switch (mediaType) {
     case "multipart/form-data":
+      if (encodingOf(request) !== "identity") {
+        throw new DomainError(
+          "invalid_argument",
+          "a multipart body must not be encoded: send application/octet-stream",
+        );
+      }
       return receiveParts(request, session, path, options);
     case "application/octet-stream":
       if (path === undefined) throw new DomainError("invalid_argument", "the query parameter 'path' is required");
@@ -129,7 +151,7 @@ async function receiveBody(
   path: string,
   options: UploadOptions,
 ): Promise<FileEntry> {
-  const encoding = (request.headers["content-encoding"] ?? "identity").trim().toLowerCase();
+  const encoding = encodingOf(request);
   if (encoding === "identity") return uploadFile(session, path, readableBytes(request.raw), options);
   if (encoding !== "gzip") throw new DomainError("invalid_argument", `unsupported content encoding '${encoding}'`);
   const unzipped = createGunzip({ chunkSize: 64 * 1024 });
@@ -141,6 +163,10 @@ async function receiveBody(
   } finally {
     unzipped.destroy();
   }
+}
+
+function encodingOf({ headers }: FastifyRequest): string {
+  return (headers["content-encoding"] ?? "identity").trim().toLowerCase();
 }
 
 /** The bytes of a client's stream, which stays usable when its reader leaves early. Its failures are the client's. */

@@ -20,7 +20,9 @@ export async function envdHttp(app: FastifyInstance, { clock, sessionOf }: EnvdH
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_request, _payload, done) => done(null));
 
-  app.get("/health", async (_request, reply) => reply.code(204).header("cache-control", "no-store").send());
+  app.get("/health", { config: { access: "open" } }, async (_request, reply) =>
+    reply.code(204).header("cache-control", "no-store").send(),
+  );
 
   app.get("/metrics", async (request) => {
     const session = sessionOf(request);
@@ -44,8 +46,9 @@ export async function envdHttp(app: FastifyInstance, { clock, sessionOf }: EnvdH
   app.get("/envs", async (request) => sessionOf(request).envs);
 
   for (const path of RESERVED_PATHS) {
-    app.all(path, async (_request, reply) =>
-      reply.code(404).send({ message: "This endpoint is reserved for the control plane.", path, code: 404 }),
+    const message = "This endpoint is reserved for the E2B control plane.";
+    app.all(path, { config: { access: "open" } }, async (_request, reply) =>
+      reply.code(404).send({ message, path, code: 404 }),
     );
   }
 

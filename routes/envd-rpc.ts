@@ -20,6 +20,7 @@ import type { RunningProcess } from "../src/runtime/running-process.ts";
 import type { Session } from "../src/runtime/session.ts";
 import { registerConnectRoutes } from "./connect-adapter.ts";
 import { connectErrors } from "./connect-errors.ts";
+import { meterBody } from "./message-budget.ts";
 
 /** The largest message a client may send; standard input in JSON is a third larger than its bytes. */
 const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
@@ -49,6 +50,7 @@ export async function envdRpc(app: FastifyInstance, deps: EnvdRpcDeps): Promise<
         session: deps.sessionOf(request),
         user: basicUser(request.headers.authorization),
       }),
+    meter: (request, body) => meterBody(body, deps.sessionOf(request), MAX_MESSAGE_BYTES),
     onError: (request, error) => deps.log.warn({ err: error, url: request.url }, "an RPC's answer could not be sent"),
     routes: (router) => {
       registerProcess(router, deps.clock);

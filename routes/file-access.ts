@@ -1,7 +1,7 @@
 /** Who may read or write a sandbox's files over HTTP: whoever has the access token, or a signature made with it. */
 import type { FastifyRequest } from "fastify";
 import { secretsEqual } from "../src/e2b/access-token.ts";
-import { matchesSignature, refuseExpired, type SignedUrl } from "../src/e2b/signatures.ts";
+import { fileOperationOf, matchesSignature, refuseExpired, type SignedUrl } from "../src/e2b/signatures.ts";
 import { DomainError } from "../src/errors.ts";
 
 /**
@@ -16,7 +16,7 @@ export function checkFileAccess(request: FastifyRequest, accessToken: string, no
   }
   const url = signedUrlOf(request.query as Readonly<Record<string, unknown>>);
   if (!url) throw new DomainError("unauthenticated", "missing signature query parameter");
-  if (!matchesSignature(url, request.method === "GET" ? "read" : "write", accessToken)) {
+  if (!matchesSignature(url, fileOperationOf(request.method), accessToken)) {
     throw new DomainError("unauthenticated", "invalid signature");
   }
   refuseExpired(url, nowMs);

@@ -1,6 +1,6 @@
 /**
- * Which `Host` a request may carry. A web page can give its own name the address of this machine (DNS rebinding) and
- * then read our answers as its own; its requests still carry its name. Pure.
+ * Which `Host` and `Origin` a request may carry. A web page can give its own name the address of this machine (DNS
+ * rebinding) and then read our answers as its own; its requests still carry its name. Pure.
  */
 import { isIP } from "node:net";
 
@@ -18,4 +18,13 @@ export function isKnownHost(host: string | undefined, names: ReadonlySet<string>
   if (name === "localhost" || name.endsWith(".localhost") || names.has(name)) return true;
   if (name.startsWith("[")) return name.endsWith("]") && isIP(name.slice(1, -1)) === 6;
   return isIP(name) === 4 || sandboxHost.test(name);
+}
+
+/**
+ * Whether a request comes from no page, or from one that this daemon served under the same name. Pages of sandboxes
+ * (`<port>-<id>.localhost`) have origins of their own, so they are strangers to the control plane.
+ */
+export function isOwnOrigin({ origin, host }: { origin?: string | undefined; host?: string | undefined }): boolean {
+  if (origin === undefined) return true;
+  return /^https?:\/\//.test(origin) && origin.replace(/^https?:\/\//, "").toLowerCase() === host?.toLowerCase();
 }

@@ -9,7 +9,7 @@ import type { Runtime } from "../src/runtime/runtime.ts";
 import type { Templates } from "../src/runtime/templates.ts";
 import { type ApiKeyCheck, authenticate } from "./authentication.ts";
 import { handleClientError, handleError, sendError } from "./errors.ts";
-import { isKnownHost } from "./host-check.ts";
+import { isKnownHost, isOwnOrigin } from "./host-check.ts";
 import { observabilityRoutes } from "./observability.ts";
 import { describeRoutes } from "./openapi.ts";
 import { planeConstraint, planeOfRequest, routesBelongTo } from "./plane-constraint.ts";
@@ -30,6 +30,8 @@ interface ServerConfig {
   readonly hostNames?: readonly string[];
   /** How long a client may take to send the body of a control-plane request. Default 30 s. */
   readonly bodyTimeoutMs?: number;
+  /** How long a client may take to send the head of any request. Default 20 s. */
+  readonly headTimeoutMs?: number;
 }
 
 export interface ServerDeps {
@@ -49,10 +51,15 @@ export interface ServerDeps {
 /** The control plane's bodies are small. The data plane streams its own. */
 const bodyLimitBytes = 1024 * 1024;
 const defaultBodyTimeoutMs = 30_000;
+const defaultHeadTimeoutMs = 20_000;
+/** Far below what the process may have open: machines, files and the ledger need descriptors too. */
+const maxConnections = 4_096;
 
 /** A server with every route, not yet listening. */
 export function buildServer(deps: ServerDeps): FastifyInstance {
+  const headersTimeout = deps.config.headTimeoutMs ?? defaultHeadTimeoutMs;
   const app = fastify({
+    http: { headersTimeout, connectionsCheckingInterval: Math.min(headersTimeout, 5_000) },
     loggerInstance: deps.log,
     // Clients poll; what happens to sandboxes is logged where it happens.
     logController: new LogController({ disableRequestLogging: true }),
@@ -64,6 +71,7 @@ export function buildServer(deps: ServerDeps): FastifyInstance {
     frameworkErrors: handleError,
     clientErrorHandler: handleClientError,
   });
+  app.server.maxConnections = maxConnections;
   app.setErrorHandler(handleError);
   app.setValidatorCompiler(validatorCompiler);
   // Answers are made by typed functions: describing them is the schemas' job, checking them again is nobody's.
@@ -88,6 +96,10 @@ function checkEveryRequest(app: FastifyInstance, hostNames: ReadonlySet<string>)
       return;
     }
     const plane = planeOfRequest(request.raw);
+    if (plane.plane === "control" && !isOwnOrigin(request.headers)) {
+      sendError(reply, 403, "A page of another origin must not use this API.");
+      return;
+    }
     if (plane.plane !== "bad") next();
     else if (plane.status === 401) sendError(reply, 401, plane.message);
     else reply.code(plane.status).type("text/plain; charset=utf-8").send(plane.message);

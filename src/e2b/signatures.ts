@@ -13,8 +13,13 @@ export interface SignedUrl {
   readonly expiration: string | undefined;
 }
 
-/** What a signature allows: `read` is GET, `write` is POST. */
+/** What a signature allows: `read` is GET and HEAD, `write` is POST. */
 export type FileOperation = "read" | "write";
+
+/** What a request to `/files` does with the file, by its method. */
+export function fileOperationOf(method: string | undefined): FileOperation {
+  return method === "GET" || method === "HEAD" ? "read" : "write";
+}
 
 /** The signature that makes `url` good for the sandbox with this access token. */
 export function signatureOf(url: Omit<SignedUrl, "signature">, operation: FileOperation, accessToken: string): string {

@@ -19,16 +19,18 @@ export interface Download {
   readonly bytes: AsyncIterable<Uint8Array> | undefined;
 }
 
-/** Opens a file for the request's headers. @throws not_found, invalid_argument (a directory), unauthenticated. */
+/**
+ * Opens a file for the request's headers, or only looks at it when no `body` is wanted. @throws not_found, invalid_argument (a directory), unauthenticated.
+ */
 export async function openDownload(
   session: Session,
   path: string,
   user: string | undefined,
-  headers: RequestHeaders,
+  { headers, body }: { readonly headers: RequestHeaders; readonly body: boolean },
 ): Promise<Download> {
   const asUser = user === undefined ? {} : { user };
   try {
-    if (!dependsOnEntry(headers)) {
+    if (body && !dependsOnEntry(headers)) {
       const { entry, bytes } = await session.agent.read(path, asUser);
       const plan = planWhole(headers);
       if (plan.kind === "whole") return { plan, entry, bytes: exactly(bytes, entry.sizeBytes) };
@@ -37,8 +39,8 @@ export async function openDownload(
     }
     const entry = await session.agent.stat(path, user);
     if (entry.kind === "directory") throw new DomainError("invalid_argument", `path '${entry.path}' is a directory`);
-    const plan = planConditional(headers, entry);
-    if (plan.kind !== "range" && plan.kind !== "whole") return { plan, entry, bytes: undefined };
+    const plan = dependsOnEntry(headers) ? planConditional(headers, entry) : planWhole(headers);
+    if (!body || (plan.kind !== "range" && plan.kind !== "whole")) return { plan, entry, bytes: undefined };
     const part = plan.kind === "range" ? { offset: plan.offset, length: plan.length } : { length: entry.sizeBytes };
     const { bytes }: ReadStream = await session.agent.read(path, { ...asUser, ...part });
     return { plan, entry, bytes: exactly(bytes, part.length) };
@@ -63,6 +65,24 @@ export async function uploadFile(
     return await session.agent.write(path, source, { attributes, ...(user !== undefined && { user }) }, signal);
   } catch (error) {
     throw rewordWrite(error, path, user);
+  }
+}
+
+/**
+ * Joins files, in order, into one that replaces the destination; the sources are gone afterwards.
+ * @throws not_found, invalid_argument (one is no file), disk_pressure, unauthenticated.
+ */
+export async function composeFile(
+  session: Session,
+  sources: readonly string[],
+  destination: string,
+  user: string | undefined,
+): Promise<FileEntry> {
+  try {
+    return await session.agent.compose(sources, destination, user);
+  } catch (error) {
+    if (guestStatus(error) === "not_found") throw rewordRead(error, destination, user);
+    throw rewordWrite(error, destination, user);
   }
 }
 

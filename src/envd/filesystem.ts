@@ -32,6 +32,7 @@ export interface WatchRequest {
   readonly path: string;
   readonly recursive: boolean;
   readonly includeEntry: boolean;
+  readonly allowNetworkMounts: boolean;
 }
 
 type User = string | undefined;
@@ -74,9 +75,9 @@ export function listDirectory(session: Session, path: string, depth: number, use
 
 /** Starts to watch a directory. @throws not_found; invalid_argument when it is no directory. */
 export function watchDirectory(session: Session, request: WatchRequest, user: User): Promise<Watch> {
-  const { path, recursive, includeEntry } = request;
+  const { path, recursive, includeEntry, allowNetworkMounts } = request;
   const words = { not_found: `path not found: ${path}`, not_a_directory: `path is not a directory: ${path}` };
-  const options = { recursive, includeEntry, ...(user !== undefined && { user }) };
+  const options = { recursive, includeEntry, allowNetworkMounts, ...(user !== undefined && { user }) };
   return worded(user, words, () => session.agent.watch(path, options));
 }
 

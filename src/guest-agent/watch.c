@@ -5,10 +5,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -241,16 +243,35 @@ static struct watch *watch_create(struct stream *stream, const char *root) {
   return watch;
 }
 
+/* File systems that others change without this kernel seeing it. */
+static bool is_on_network(const char *path) {
+  struct statfs info;
+  if (statfs(path, &info) != 0) return false;
+  switch ((uint32_t)info.f_type) {
+    case NFS_SUPER_MAGIC:
+    case SMB_SUPER_MAGIC:
+    case SMB2_SUPER_MAGIC:
+    case CIFS_SUPER_MAGIC:
+    case FUSE_SUPER_MAGIC: return true;
+    default: return false;
+  }
+}
+
 void open_watch(struct request *request) {
   struct place place;
   struct stat info;
   struct stream *stream = request->stream;
   bool recursive = request_bool(request, TAG_RECURSIVE);
   bool include_entry = request_bool(request, TAG_INCLUDE_ENTRY);
+  bool allow_network = request_bool(request, TAG_ALLOW_NETWORK_MOUNTS);
   if (!request_place(request, TAG_PATH, &place)) return;
   bool found = stat(place.path, &info) == 0;
   if (!found || !S_ISDIR(info.st_mode)) {
     stream_fail_errno(stream, found ? ENOTDIR : errno, place.path, "cannot watch");
+    return;
+  }
+  if (!allow_network && is_on_network(place.path)) {
+    stream_fail(stream, STATUS_INVALID_ARGUMENT, "cannot watch path on network filesystem: %s", place.path);
     return;
   }
   struct watch *watch = watch_create(stream, place.path);

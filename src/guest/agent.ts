@@ -55,6 +55,14 @@ export interface WriteOptions {
 /** A byte connection to a TCP port inside the guest. A Duplex so that HTTP clients can use it as a socket. */
 export type GuestConnection = import("node:stream").Duplex;
 
+export interface WatchOptions {
+  readonly user?: string;
+  readonly recursive: boolean;
+  readonly includeEntry: boolean;
+  /** Whether a folder on a network mount may be watched, where changes made elsewhere go unseen. Default: no. */
+  readonly allowNetworkMounts?: boolean;
+}
+
 export interface Watch {
   readonly events: AsyncIterable<FileEvent>;
   close(): void;
@@ -101,7 +109,7 @@ export interface GuestAgent {
   move(source: string, destination: string, user?: string): Promise<FileEntry>;
   remove(path: string, user?: string): Promise<void>;
   compose(sources: readonly string[], destination: string, user?: string): Promise<FileEntry>;
-  watch(path: string, options: { user?: string; recursive: boolean; includeEntry: boolean }): Promise<Watch>;
+  watch(path: string, options: WatchOptions): Promise<Watch>;
 
   dial(port: number, signal?: AbortSignal): Promise<GuestConnection>;
   setup(setup: GuestSetup): Promise<void>;

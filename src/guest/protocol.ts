@@ -112,6 +112,7 @@ export const Tag = {
   metric: 46,
   includeEntry: 47,
   count: 49,
+  allowNetworkMounts: 50,
 } as const;
 export type Tag = (typeof Tag)[keyof typeof Tag];
 

@@ -16,7 +16,8 @@ export function watchOperation(link: FrameLink): GuestAgent["watch"] {
       .string(Tag.path, path)
       .string(Tag.user, options.user)
       .boolean(Tag.recursive, options.recursive)
-      .boolean(Tag.includeEntry, options.includeEntry);
+      .boolean(Tag.includeEntry, options.includeEntry)
+      .boolean(Tag.allowNetworkMounts, options.allowNetworkMounts);
     const stream = link.open(Operation.watch, fields);
     await stream.event(EventKind.started, () => true);
     const events = new StreamIterator(stream, () => stream.takeEvent(EventKind.changed, decodeEvent));

@@ -2,6 +2,7 @@
  * The sandboxes that clients can see, in memory: a read model of the ledger, so that listing and routing need no query.
  * *Listed* from running until ending; *routable* only while a session is attached.
  */
+import { createHash } from "node:crypto";
 import { DomainError } from "../errors.ts";
 import type { SandboxRecord } from "../types.ts";
 import type { LiveSession } from "./live-session.ts";
@@ -14,7 +15,8 @@ interface Listed {
 
 export class SandboxRegistry {
   readonly #byId = new Map<string, Listed>();
-  readonly #byAccessToken = new Map<string, Listed>();
+  /** By digest: how long a look-up takes must say nothing about the token. */
+  readonly #byTokenDigest = new Map<string, Listed>();
   /** Ascending by start time, then id: the order of paging. */
   readonly #ordered: Listed[] = [];
 
@@ -25,7 +27,7 @@ export class SandboxRegistry {
   add(record: SandboxRecord, accessToken: string, session: LiveSession | undefined): SandboxView {
     const listed: Listed = { view: viewOf(record, accessToken), session };
     this.#byId.set(record.id, listed);
-    this.#byAccessToken.set(accessToken, listed);
+    this.#byTokenDigest.set(digestOf(accessToken), listed);
     let at = this.#ordered.length;
     while (at > 0 && comparePosition(this.#ordered[at - 1]?.view.record, record) > 0) at -= 1;
     this.#ordered.splice(at, 0, listed);
@@ -50,7 +52,7 @@ export class SandboxRegistry {
     const listed = this.#byId.get(id);
     if (!listed) return;
     this.#byId.delete(id);
-    this.#byAccessToken.delete(listed.view.accessToken);
+    this.#byTokenDigest.delete(digestOf(listed.view.accessToken));
     this.#ordered.splice(this.#ordered.indexOf(listed), 1);
   }
 
@@ -79,7 +81,7 @@ export class SandboxRegistry {
   }
 
   sessionByAccessToken(accessToken: string): LiveSession | undefined {
-    return this.#byAccessToken.get(accessToken)?.session;
+    return this.#byTokenDigest.get(digestOf(accessToken))?.session;
   }
 
   *sessions(): IterableIterator<LiveSession> {
@@ -141,4 +143,8 @@ function matches(
   if (query.templateId !== undefined && view.record.templateId !== query.templateId) return false;
   if (query.startedAfterMs !== undefined && view.record.startedAtMs < query.startedAfterMs) return false;
   return wanted.every(([key, value]) => view.record.metadata[key] === value);
+}
+
+function digestOf(accessToken: string): string {
+  return createHash("sha256").update(accessToken).digest("hex");
 }

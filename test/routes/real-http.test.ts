@@ -81,12 +81,32 @@ test("a client that stops in the middle of a body loses its connection", async (
   expect(plane.errors).toEqual([]);
 });
 
+test("a client that never ends its headers loses its connection", async () => {
+  const config = { isApiKey: (key: string) => key === apiKey, maxTimeoutMs: 60_000, headTimeoutMs: 50 };
+  await using plane = openControlPlane({ config });
+  const { url, port } = await listen(plane);
+  expect(await exchange(port, "GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: 1")).toMatch(/^HTTP\/1\.1 408 /);
+  expect((await fetch(`${url}/health`)).status).toBe(204);
+});
+
 test.each([
   ["garbage", "\0\x01\x02\r\n\r\n", 400],
   ["no HTTP at all", "hello\r\n\r\n", 400],
   ["headers without end", head(["GET /health HTTP/1.1", `X-Long: ${"a".repeat(20_000)}`]), 431],
   ["no host", "GET /health HTTP/1.1\r\n\r\n", 400],
   ["two lengths", head(["POST /sandboxes HTTP/1.1", "Content-Length: 1", "Content-Length: 2"]), 400],
+  ["a length with a sign", head(["POST /sandboxes HTTP/1.1", "Content-Length: +1"]), 400],
+  ["a space before a colon", head(["POST /sandboxes HTTP/1.1", "Content-Length : 1"]), 400],
+  ["an unknown last coding", head(["POST /sandboxes HTTP/1.1", "Transfer-Encoding: chunked, gzip"]), 400],
+  ["a carriage return within a header", head(["GET /health HTTP/1.1", "X-A: b\rX-API-Key: c"]), 400],
+  ["a NUL within a header", head(["GET /health HTTP/1.1", "X-A: b\0c"]), 400],
+  ["another version of HTTP", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400],
+  [
+    "a chunk without end",
+    `${head(["POST /sandboxes HTTP/1.1", "Content-Type: application/json", "Transfer-Encoding: chunked"])}${"f".repeat(17)}
+`,
+    400,
+  ],
   ["both kinds of length", head(["POST /sandboxes HTTP/1.1", "Content-Length: 1", "Transfer-Encoding: chunked"]), 400],
 ])("bytes that are %s are refused, and the daemon goes on", async (_name, bytes, status) => {
   await using plane = openControlPlane();

@@ -49,7 +49,7 @@ test("the key may come as a bearer token, in any spelling of the header", async 
   for (const headers of [
     { "x-api-key": undefined, authorization: `Bearer ${apiKey}` },
     { "x-api-key": undefined, "X-API-KEY": apiKey },
-    { "x-api-key": undefined, "X-Api-Key": apiKey, origin: "https://example.com" },
+    { "x-api-key": undefined, "X-Api-Key": apiKey, host: "localhost:3000", origin: "http://LOCALHOST:3000" },
   ]) {
     expect(await plane.call("GET", "/v2/sandboxes", undefined, headers)).toMatchObject({ status: 200 });
   }
@@ -59,14 +59,36 @@ test("a page of another origin learns nothing", async () => {
   await using plane = openControlPlane();
   const headers = { "x-api-key": undefined, origin: "https://evil.example", "content-type": "text/plain" };
   const answer = await plane.call("POST", "/v2/sandboxes", '{"templateID":"base"}', headers);
-  expect(answer).toMatchObject({ status: 401 });
+  expect(answer).toMatchObject({ status: 403, body: { code: 403 } });
   const preflight = await plane.call("OPTIONS", "/v2/sandboxes", undefined, {
     ...headers,
     "access-control-request-method": "POST",
     "access-control-request-headers": "x-api-key",
   });
-  expect(preflight.status).toBe(404);
+  expect(preflight.status).toBe(403);
   for (const seen of [answer, preflight]) expect(seen.headers).not.toHaveProperty("access-control-allow-origin");
+  expect(plane.runtime.created).toEqual([]);
+});
+
+test.each([
+  ["another site's", "https://evil.example"],
+  ["one without an origin", "null"],
+  ["a sandbox's own", "http://3000-iaa1.localhost:3000"],
+  ["this machine's, on another port", "http://localhost:8080"],
+  ["one that contains our name", "http://localhost:3000.evil.example"],
+  ["no web page's", "file://localhost:3000"],
+])("a page that is %s may not use the API, even with the key; nothing happens", async (_name, origin) => {
+  await using plane = openControlPlane();
+  const headers = { origin, host: "localhost:3000", "content-type": "application/json" };
+  for (const [method, url] of [
+    ["POST", "/v2/sandboxes"],
+    ["GET", "/health"],
+    ["GET", "/metrics"],
+  ] as const) {
+    const answer = await plane.call(method, url, method === "POST" ? { templateID: "base" } : undefined, headers);
+    expect(answer).toMatchObject({ status: 403, body: { code: 403 } });
+    expect(answer.headers).not.toHaveProperty("access-control-allow-origin");
+  }
   expect(plane.runtime.created).toEqual([]);
 });
 

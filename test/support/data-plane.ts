@@ -1,7 +1,7 @@
 /** A data plane on a real port for tests: sessions put in by hand, everything else as the daemon has it. */
 import type { AddressInfo } from "node:net";
 import Fastify, { type FastifyBaseLogger } from "fastify";
-import { registerDataPlane } from "../../routes/data-plane.ts";
+import { type DataPlaneDeps, registerDataPlane } from "../../routes/data-plane.ts";
 import { handleError } from "../../routes/errors.ts";
 import { planeConstraint } from "../../routes/plane-constraint.ts";
 import { type Clock, systemClock } from "../../src/clock.ts";
@@ -75,6 +75,7 @@ export async function serveDataPlane(
   sessions: readonly TestSession[],
   clock: Clock = systemClock,
   sleeping: readonly SleepingSandbox[] = [],
+  options: Pick<DataPlaneDeps, "bodyIdleMs"> = {},
 ): Promise<DataPlane> {
   const { log, logged } = recordingLog();
   const app = Fastify({
@@ -100,7 +101,7 @@ export async function serveDataPlane(
       return found?.session;
     },
   };
-  await registerDataPlane(app, { runtime, clock, log });
+  await registerDataPlane(app, { runtime, clock, log, ...options });
   await app.listen({ host: "127.0.0.1", port: 0 });
   const { port } = app.server.address() as AddressInfo;
   return {

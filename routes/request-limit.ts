@@ -1,0 +1,27 @@
+/** How many requests one sandbox serves at a time: each holds a connection and, mostly, a stream of the guest link. */
+import type { Session } from "../src/runtime/session.ts";
+
+/** Close to what one guest link carries. */
+export const maxRequestsPerSandbox = 1_000;
+
+const active = new WeakMap<Session, number>();
+
+/** A connection or answer that says when it is over. */
+interface Ending {
+  once(event: "close", listener: () => void): unknown;
+}
+
+/** Counts a request until its connection or answer closes. False when there are too many already. */
+export function countRequest(session: Session, ending: Ending): boolean {
+  const count = active.get(session) ?? 0;
+  if (count >= maxRequestsPerSandbox) return false;
+  active.set(session, count + 1);
+  ending.once("close", () => active.set(session, (active.get(session) ?? 1) - 1));
+  return true;
+}
+
+/** What the client is told then. */
+export function tooManyRequests(sandboxId: string) {
+  const message = `The sandbox serves ${maxRequestsPerSandbox} requests already. Try again in a moment.`;
+  return { sandboxId, message, connectionLimit: maxRequestsPerSandbox, code: 429 };
+}
