@@ -2,8 +2,10 @@
  * The composition root: opens everything in order inside one scope, so that a failed start undoes itself and a stop
  * takes it down in reverse. Machines are not part of the scope: they outlive the daemon.
  */
+
+import { once } from "node:events";
 import { chmod, mkdir } from "node:fs/promises";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import type { FastifyInstance } from "fastify";
 import { pino } from "pino";
@@ -77,6 +79,7 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   await makePrivate(config.stateDir);
   const lock = lockState(config.stateDir);
   scope.defer(() => lock[Symbol.dispose]());
+  await refusePortInUse(config);
   const ledger = openLedger(join(config.stateDir, "ledger.db"), { log });
   scope.defer(() => ledger.close());
   const assets = await readGuestAssets(config.cacheDir);
@@ -250,11 +253,23 @@ async function listen(config: Config, served: Served, scope: Scope): Promise<Fas
     registerDataPlane: (plane) => registerDataPlane(plane, { runtime, clock, log }),
   });
   scope.defer(() => app.close());
-  await app.listen({ host: config.host, port: config.port }).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== "EADDRINUSE") throw error;
-    throw new DomainError("invalid_state", `Port ${config.port} is in use. Choose another with --port.`);
-  });
+  await app.listen({ host: config.host, port: config.port }).catch((error) => throwListenError(error, config));
   return app;
+}
+
+/** Listening comes last, and a first start makes a template before it: nobody should wait for that in vain. */
+async function refusePortInUse({ host, port }: Config): Promise<void> {
+  const probe = createServer();
+  try {
+    await once(probe.listen(port, host), "listening").catch((error) => throwListenError(error, { port }));
+  } finally {
+    probe.close();
+  }
+}
+
+function throwListenError(error: NodeJS.ErrnoException, { port }: Pick<Config, "port">): never {
+  if (error.code !== "EADDRINUSE") throw error;
+  throw new DomainError("invalid_state", `Port ${port} is in use. Choose another with --port.`);
 }
 
 function urlOf(app: FastifyInstance): string {

@@ -98,6 +98,12 @@ describe.skipIf(missing)("tear-down", () => {
     await once(holder, "listening");
     const { port } = holder.address() as AddressInfo;
     try {
+      // Before it makes its template: there is none in this home yet.
+      await using home = await makeDaemonHome();
+      const early = spawnServe([...home.args, "--port", String(port)]);
+      expect(await early.exited).toBe(1);
+      expect(early.output()).toContain(`Port ${port} is in use.`);
+      expect(existsSync(`${home.stateDir}/snapshots`)).toBe(false);
       const refused = spawnServe([...shared.args, "--port", String(port)]);
       expect(await refused.exited).toBe(1);
       expect(refused.output()).toContain(`Port ${port} is in use. Choose another with --port.`);
