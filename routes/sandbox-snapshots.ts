@@ -21,7 +21,7 @@ import { parseTemplateReference } from "../src/e2b/template-reference.ts";
 import { toSandbox, toSnapshotInfo } from "../src/e2b/views.ts";
 import { DomainError } from "../src/errors.ts";
 import { describeError } from "./errors.ts";
-import { defaultTimeoutSeconds, type SandboxRoutesDeps } from "./sandboxes.ts";
+import { defaultTimeoutSeconds, domainOf, type SandboxRoutesDeps } from "./sandboxes.ts";
 
 export async function sandboxSnapshotRoutes(
   scope: FastifyInstance,
@@ -45,7 +45,9 @@ export async function sandboxSnapshotRoutes(
         .code(201)
         .send(
           outcomes.map((outcome) =>
-            "view" in outcome ? { sandbox: toSandbox(outcome.view) } : { error: describeError(outcome.error, request) },
+            "view" in outcome
+              ? { sandbox: toSandbox(outcome.view, domainOf(request)) }
+              : { error: describeError(outcome.error, request) },
           ),
         );
     },
@@ -87,14 +89,19 @@ export async function sandboxSnapshotRoutes(
   app.post(
     "/sandboxes/followups",
     { schema: { body: SandboxFollowupRequest, response: { 201: SandboxFollowup, ...failures } } },
-    async ({ body }, reply) => {
+    async (request, reply) => {
+      const { body } = request;
       const sandboxId = parseSandboxId(body.sandboxID);
       const { view, reason } = await runtime.followUpSandbox(sandboxId, {
         timeoutMs: timeoutOf(body.timeout),
         ...(body.metadata ? { metadata: body.metadata } : {}),
         ...(body.envVars ? { envs: body.envVars } : {}),
       });
-      return reply.code(201).send({ ...toSandbox(view), continuationOf: sandboxId, continuationReason: reason });
+      return reply.code(201).send({
+        ...toSandbox(view, domainOf(request)),
+        continuationOf: sandboxId,
+        continuationReason: reason,
+      });
     },
   );
 }

@@ -1,8 +1,10 @@
 /** The routes of a sandbox's life: parse, one call to the runtime, shape the answer (reference 1.6). */
-import type { FastifyInstance, FastifyReply } from "fastify";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { parseSandboxId } from "../src/e2b/ids.ts";
+import { readIngress, readInternetAccess } from "../src/e2b/network-options.ts";
+import { sandboxDomainFor } from "../src/e2b/sandbox-domain.ts";
 import { checkSandboxOptions, checkTimeout } from "../src/e2b/sandbox-options.ts";
 import {
   ApiError,
@@ -13,6 +15,7 @@ import {
   ResumedSandbox,
   Sandbox,
   SandboxDetail,
+  SandboxNetworkUpdateConfig,
   SandboxParams,
   SandboxPauseRequest,
   SandboxRefreshRequest,
@@ -57,7 +60,8 @@ export async function sandboxRoutes(
       timeoutMs,
       metadata: body.metadata ?? {},
       envs: body.envVars ?? {},
-      allowInternetAccess: body.allow_internet_access ?? true,
+      allowInternetAccess: readInternetAccess(body.allow_internet_access, body.network),
+      ingress: readIngress(body.network),
       lifecycle: {
         onTimeout: body.autoPause ? "pause" : "kill",
         keepMemory: body.autoPauseMemory ?? true,
@@ -65,14 +69,19 @@ export async function sandboxRoutes(
       },
     };
     const view = await whileClientStays(reply, (gone) => runtime.createSandbox(sandbox, gone));
-    return toSandbox(view);
+    return toSandbox(view, domainOf(reply.request));
   }
 
-  async function connect(sandboxID: string, seconds: number, options: { memory?: boolean | null | undefined }) {
+  async function connect(
+    request: FastifyRequest,
+    sandboxID: string,
+    seconds: number,
+    options: { memory?: boolean | null | undefined },
+  ) {
     const id = parseSandboxId(sandboxID);
     const timeoutMs = checkTimeout(seconds, maxTimeoutMs);
     const { view, resumed } = await runtime.connectSandbox(id, timeoutMs, memoryOption(options));
-    return { status: resumed ? 201 : 200, sandbox: toSandbox(view) } as const;
+    return { status: resumed ? 201 : 200, sandbox: toSandbox(view, domainOf(request)) } as const;
   }
 
   app.post("/sandboxes", { schema: { body: NewSandbox, response: created } }, async (request, reply) =>
@@ -86,8 +95,9 @@ export async function sandboxRoutes(
   app.post(
     "/sandboxes/:sandboxID/connect",
     { schema: { params: SandboxParams, body: ConnectSandbox, response: connected } },
-    async ({ params, body }, reply) => {
-      const { status, sandbox } = await connect(params.sandboxID, body.timeout, body);
+    async (request, reply) => {
+      const { params, body } = request;
+      const { status, sandbox } = await connect(request, params.sandboxID, body.timeout, body);
       return reply.code(status).send(sandbox);
     },
   );
@@ -95,9 +105,10 @@ export async function sandboxRoutes(
   app.post(
     "/v2/sandboxes/:sandboxID/connect",
     { schema: { params: SandboxParams, body: ConnectSandboxV2, response: connected } },
-    async ({ params, body }, reply) => {
+    async (request, reply) => {
+      const { params, body } = request;
       const seconds = body?.timeout ?? defaultTimeoutSeconds.v2;
-      const { status, sandbox } = await connect(params.sandboxID, seconds, body ?? {});
+      const { status, sandbox } = await connect(request, params.sandboxID, seconds, body ?? {});
       return reply.code(status).send(sandbox);
     },
   );
@@ -105,10 +116,12 @@ export async function sandboxRoutes(
   app.post(
     "/sandboxes/:sandboxID/resume",
     { schema: { params: SandboxParams, body: ResumedSandbox, response: created } },
-    async ({ params, body }, reply) => {
+    async (request, reply) => {
+      const { params, body } = request;
       const id = parseSandboxId(params.sandboxID);
       const timeoutMs = checkTimeout(body?.timeout ?? defaultTimeoutSeconds.v1, maxTimeoutMs);
-      return reply.code(201).send(toSandbox(await runtime.resumeSandbox(id, timeoutMs, memoryOption(body))));
+      const view = await runtime.resumeSandbox(id, timeoutMs, memoryOption(body));
+      return reply.code(201).send(toSandbox(view, domainOf(request)));
     },
   );
 
@@ -125,7 +138,10 @@ export async function sandboxRoutes(
   app.get(
     "/sandboxes/:sandboxID",
     { schema: { params: SandboxParams, response: { 200: SandboxDetail, "4xx": ApiError } } },
-    async ({ params }, reply) => reply.send(toSandboxDetail(runtime.getSandbox(parseSandboxId(params.sandboxID)))),
+    async (request, reply) => {
+      const view = runtime.getSandbox(parseSandboxId(request.params.sandboxID));
+      return reply.send(toSandboxDetail(view, domainOf(request)));
+    },
   );
 
   app.delete(
@@ -156,6 +172,16 @@ export async function sandboxRoutes(
     },
   );
 
+  app.put(
+    "/sandboxes/:sandboxID/network",
+    { schema: { params: SandboxParams, body: SandboxNetworkUpdateConfig, response: done } },
+    async ({ params, body }, reply) => {
+      const id = parseSandboxId(params.sandboxID);
+      await runtime.setSandboxInternetAccess(id, readInternetAccess(body?.allow_internet_access, body));
+      return reply.code(204).send(null);
+    },
+  );
+
   app.post(
     "/sandboxes/:sandboxID/refreshes",
     { schema: { params: SandboxParams, body: SandboxRefreshRequest, response: done } },
@@ -165,6 +191,11 @@ export async function sandboxRoutes(
       return reply.code(204).send(null);
     },
   );
+}
+
+/** Below which the client of a request finds ports of sandboxes. */
+export function domainOf({ headers }: FastifyRequest): string | null {
+  return sandboxDomainFor(headers.host);
 }
 
 function memoryOption(body: { readonly memory?: boolean | null | undefined } | null | undefined): MemoryOption {

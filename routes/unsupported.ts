@@ -17,7 +17,6 @@ const tokens = "Access tokens";
 const events = "Events and webhooks";
 
 const routes: readonly (readonly [methods: HTTPMethods | readonly HTTPMethods[], path: string, feature: string])[] = [
-  ["PUT", "/sandboxes/:sandboxID/network", "Network rules"],
   ["GET", "/sandboxes/:sandboxID/logs", logs],
   ["GET", "/v2/sandboxes/:sandboxID/logs", logs],
   ["POST", "/v2/templates", oldBuilds],

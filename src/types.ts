@@ -137,6 +137,14 @@ export interface SandboxLifecycle {
   readonly timeoutMs: number;
 }
 
+/** How requests get to the ports of a sandbox. */
+export interface SandboxIngress {
+  /** False: whoever asks must show the sandbox's traffic token. */
+  readonly allowPublicTraffic: boolean;
+  /** The Host that services in the sandbox see, with `${PORT}` for the port; null: the one that the client sent. */
+  readonly maskRequestHost: string | null;
+}
+
 /** Why a continuation snapshot was taken: a client paused the sandbox, its time was up, or its work had ended. */
 export type ContinuationReason = "stopped" | "idle" | "exited";
 
@@ -154,6 +162,7 @@ export interface SandboxRecord {
   readonly defaults: GuestDefaults;
   readonly shape: MachineShape;
   readonly allowInternetAccess: boolean;
+  readonly ingress: SandboxIngress;
   readonly lifecycle: SandboxLifecycle;
   /** Wall clock, ms since the epoch. */
   readonly startedAtMs: number;

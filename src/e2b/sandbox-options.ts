@@ -11,28 +11,7 @@ interface UnsupportedOption {
   readonly why: string;
 }
 
-const noNetworkRules = "there are no network rules yet";
-
 const unsupportedOptions: readonly UnsupportedOption[] = [
-  {
-    option: "network.allowPublicTraffic: false",
-    isAskedFor: ({ network }) => network?.allowPublicTraffic === false,
-    why: "there are no traffic access tokens yet",
-  },
-  { option: "network.allowOut", isAskedFor: ({ network }) => hasAny(network?.allowOut), why: noNetworkRules },
-  { option: "network.denyOut", isAskedFor: ({ network }) => hasAny(network?.denyOut), why: noNetworkRules },
-  { option: "network.rules", isAskedFor: ({ network }) => hasAny(network?.rules), why: noNetworkRules },
-  { option: "network.egressProxy", isAskedFor: ({ network }) => network?.egressProxy != null, why: noNetworkRules },
-  {
-    option: "network.maskRequestHost",
-    isAskedFor: ({ network }) => Boolean(network?.maskRequestHost),
-    why: "a request keeps its Host",
-  },
-  {
-    option: "network.httpsPorts",
-    isAskedFor: ({ network }) => hasAny(network?.httpsPorts),
-    why: "ports are reached by plain HTTP only",
-  },
   { option: "volumeMounts", isAskedFor: (body) => hasAny(body.volumeMounts), why: "there are no volumes yet" },
   { option: "mcp", isAskedFor: (body) => hasAny(body.mcp), why: "there is no MCP gateway yet" },
   { option: "iam", isAskedFor: (body) => hasAny(body.iam?.tokens), why: "there are no identity tokens yet" },
@@ -50,6 +29,11 @@ export function checkSandboxOptions(body: NewSandbox, route: "v1" | "v2"): void 
   }
   if (route === "v1" && body.network?.allowPublicTraffic === false && body.secure !== true) {
     throw contradiction("network.allowPublicTraffic: false needs secure: true");
+  }
+  if (hasAny(body.network?.httpsPorts)) {
+    const message =
+      "The option network.httpsPorts is not supported: services in a sandbox are spoken to in plain HTTP.";
+    throw new DomainError("invalid_argument", message, { option: "network.httpsPorts" });
   }
   for (const { option, isAskedFor, why } of unsupportedOptions) {
     if (isAskedFor(body)) throw unsupportedOption(option, why);

@@ -16,15 +16,24 @@ const SandboxMetadata = z.record(text, text);
 const EnvVars = z.record(variableName, variableValue);
 const SandboxState = z.enum(["running", "paused"]);
 
-const SandboxNetworkConfig = z.object({
-  allowPublicTraffic: z.boolean().nullish(),
+const egressOptions = {
   allowOut: z.array(text).nullish(),
   denyOut: z.array(text).nullish(),
   egressProxy: z.looseObject({}).nullish(),
-  maskRequestHost: text.nullish(),
   rules: z.record(text, z.unknown()).nullish(),
+};
+const SandboxNetworkConfig = z.object({
+  ...egressOptions,
+  allowPublicTraffic: z.boolean().nullish(),
+  maskRequestHost: text.nullish(),
   httpsPorts: z.array(z.int32()).nullish(),
 });
+/** `PUT /sandboxes/{id}/network`. What is left out is cleared. */
+export const SandboxNetworkUpdateConfig = z
+  .object({ ...egressOptions, allow_internet_access: z.boolean().nullish() })
+  .nullish()
+  .meta({ id: "SandboxNetworkUpdateConfig" });
+export type SandboxNetworkUpdateConfig = z.infer<typeof SandboxNetworkUpdateConfig>;
 
 /** `POST /v2/sandboxes`. */
 export const NewSandboxV2 = z
@@ -150,6 +159,7 @@ export const Sandbox = z
     clientID: text,
     envdVersion: text,
     envdAccessToken: text,
+    trafficAccessToken: text.optional(),
     domain: text.nullable(),
   })
   .meta({ id: "Sandbox" });
@@ -178,6 +188,11 @@ export const SandboxDetail = ListedSandbox.extend({
   envdAccessToken: text,
   allowInternetAccess: z.boolean(),
   domain: text.nullable(),
+  network: z.object({
+    allowPublicTraffic: z.boolean(),
+    maskRequestHost: text.optional(),
+    denyOut: z.array(text).optional(),
+  }),
   lifecycle: z.object({ autoResume: z.boolean(), onTimeout: z.enum(["kill", "pause"]) }),
 }).meta({ id: "SandboxDetail" });
 export type SandboxDetail = z.infer<typeof SandboxDetail>;

@@ -1,6 +1,8 @@
 /** A sandbox as E2B's clients know it: field by field from the runtime's view. Pure. */
 import type { SandboxMetricSample, SandboxView, SnapshotView } from "../runtime/runtime.ts";
 import type { SandboxRecord } from "../types.ts";
+import { deriveTrafficToken } from "./access-token.ts";
+import { allTraffic } from "./network-options.ts";
 import type { ListedSandbox, Sandbox, SandboxDetail, SandboxMetric, SnapshotInfo } from "./schemas.ts";
 import { localTeam } from "./template-reference.ts";
 
@@ -9,8 +11,11 @@ export const envdVersion = "0.6.13";
 /** Means nothing any more, but clients require one. */
 const clientID = "6532622b";
 
-/** The answer to create and connect. */
-export function toSandbox({ record, accessToken }: SandboxView): Sandbox {
+/**
+ * The answer to create and connect.
+ * @param domain below which the client finds the sandbox's ports
+ */
+export function toSandbox({ record, accessToken }: SandboxView, domain: string | null): Sandbox {
   return {
     templateID: record.templateId,
     sandboxID: record.id,
@@ -18,7 +23,8 @@ export function toSandbox({ record, accessToken }: SandboxView): Sandbox {
     clientID,
     envdVersion,
     envdAccessToken: accessToken,
-    domain: null,
+    ...(record.ingress.allowPublicTraffic ? {} : { trafficAccessToken: deriveTrafficToken(accessToken) }),
+    domain,
   };
 }
 
@@ -42,12 +48,18 @@ function toListedSandbox({ record, state }: SandboxView): ListedSandbox {
 }
 
 /** All there is to know. */
-export function toSandboxDetail(view: SandboxView): SandboxDetail {
+export function toSandboxDetail(view: SandboxView, domain: string | null): SandboxDetail {
+  const { allowPublicTraffic, maskRequestHost } = view.record.ingress;
   return {
     ...toListedSandbox(view),
     envdAccessToken: view.accessToken,
     allowInternetAccess: view.record.allowInternetAccess,
-    domain: null,
+    domain,
+    network: {
+      allowPublicTraffic,
+      ...(maskRequestHost === null ? {} : { maskRequestHost }),
+      ...(view.record.allowInternetAccess ? {} : { denyOut: [allTraffic] }),
+    },
     lifecycle: { autoResume: view.record.lifecycle.autoResume, onTimeout: view.record.lifecycle.onTimeout },
   };
 }

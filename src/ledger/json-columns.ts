@@ -1,7 +1,7 @@
 /** The JSON columns of the ledger: what is in them is parsed here, and only here, on its way out. */
 import { z } from "zod";
 import { DomainError } from "../errors.ts";
-import type { MachineRecord } from "../types.ts";
+import type { MachineRecord, SandboxIngress } from "../types.ts";
 
 export const textMap = z.record(z.string(), z.string());
 
@@ -17,6 +17,11 @@ export const machineRecord: z.ZodType<MachineRecord> = z.object({
       executable: z.string(),
     }),
   ),
+});
+
+export const sandboxIngress: z.ZodType<SandboxIngress> = z.object({
+  allowPublicTraffic: z.boolean(),
+  maskRequestHost: z.string().nullable(),
 });
 
 /**

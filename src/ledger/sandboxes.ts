@@ -9,7 +9,7 @@
 import { DomainError } from "../errors.ts";
 import type { EndReason, MachineRecord, SandboxRecord, SandboxState } from "../types.ts";
 import { release } from "./capacity.ts";
-import { fromJson, machineFromJson, machineToJson, textMap } from "./json-columns.ts";
+import { fromJson, machineFromJson, machineToJson, sandboxIngress, textMap } from "./json-columns.ts";
 import type { Ledger } from "./open.ts";
 import { refuseUnreadySnapshot } from "./snapshots.ts";
 
@@ -65,6 +65,7 @@ interface SandboxRow {
   readonly memory_mib: number;
   readonly disk_mib: number;
   readonly allow_internet_access: number;
+  readonly ingress: string;
   readonly on_timeout: "kill" | "pause";
   readonly keep_memory: number;
   readonly auto_resume: number;
@@ -82,16 +83,16 @@ interface SandboxRow {
  * is not held for it.
  */
 export function insertSandbox(ledger: Ledger, sandbox: NewSandbox): SandboxRecord {
-  const { metadata, envs, defaults, shape, allowInternetAccess, lifecycle, ...columns } = sandbox;
+  const { metadata, envs, defaults, shape, allowInternetAccess, ingress, lifecycle, ...columns } = sandbox;
   ledger.write(() => {
     const { changes } = ledger
       .statement(
         `insert into sandboxes (id, template_id, template_alias, snapshot_id, state, metadata, envs,
-           default_user, workdir, vcpu_count, memory_mib, disk_mib, allow_internet_access, on_timeout, keep_memory,
-           auto_resume, timeout_ms, started_at_ms, end_at_ms, reservation_id)
+           default_user, workdir, vcpu_count, memory_mib, disk_mib, allow_internet_access, ingress, on_timeout,
+           keep_memory, auto_resume, timeout_ms, started_at_ms, end_at_ms, reservation_id)
          select :id, :templateId, :templateAlias, :snapshotId, 'creating', :metadata, :envs,
-           :user, :workdir, :vcpuCount, :memoryMiB, :diskMiB, :allowInternetAccess, :onTimeout, :keepMemory,
-           :autoResume, :timeoutMs, :startedAtMs, :endAtMs, id
+           :user, :workdir, :vcpuCount, :memoryMiB, :diskMiB, :allowInternetAccess, :ingress, :onTimeout,
+           :keepMemory, :autoResume, :timeoutMs, :startedAtMs, :endAtMs, id
          from reservations where id = :reservationId and sandbox_id = :id and state = 'held'
          and exists (select 1 from snapshots where id = :snapshotId and state = 'ready')`,
       )
@@ -102,6 +103,7 @@ export function insertSandbox(ledger: Ledger, sandbox: NewSandbox): SandboxRecor
         metadata: JSON.stringify(metadata),
         envs: JSON.stringify(envs),
         allowInternetAccess: allowInternetAccess ? 1 : 0,
+        ingress: JSON.stringify(ingress),
         onTimeout: lifecycle.onTimeout,
         keepMemory: lifecycle.keepMemory ? 1 : 0,
         autoResume: lifecycle.autoResume ? 1 : 0,
@@ -177,6 +179,20 @@ export function setSandboxEnd(ledger: Ledger, id: string, endAtMs: number): Sand
   });
 }
 
+/**
+ * Says whether a running sandbox reaches the internet, now and after every later restore.
+ * @throws not_found; invalid_state when it is not running.
+ */
+export function setSandboxInternetAccess(ledger: Ledger, id: string, allowInternetAccess: boolean): SandboxRecord {
+  return ledger.write(() => {
+    const sandbox = mustGet(ledger, id);
+    if (sandbox.state !== "running") throw wrongState(sandbox, "running");
+    const after = { ...sandbox, allowInternetAccess };
+    updateSandbox(ledger, after, "running");
+    return after;
+  });
+}
+
 export function getSandbox(ledger: Ledger, id: string): SandboxRecord | undefined {
   const row = ledger.statement<SandboxRow>("select * from sandboxes where id = :id").get({ id });
   return row && toSandbox(row);
@@ -203,17 +219,21 @@ export function listSandboxes(ledger: Ledger, states: readonly SandboxState[] = 
 /** Writes what can change of a sandbox. The guard repeats what the caller read: the row, not the reading, decides. */
 function updateSandbox(ledger: Ledger, sandbox: SandboxRecord, from: SandboxState): void {
   const { id, state, endAtMs, endReason, snapshotId, reservationId, machine } = sandbox;
+  const allowInternetAccess = sandbox.allowInternetAccess ? 1 : 0;
   const { changes } = ledger
     .statement(
       `update sandboxes set state = :state, end_at_ms = :endAtMs, end_reason = :endReason, machine = :machine,
-              snapshot_id = :snapshotId, reservation_id = :reservationId
+              snapshot_id = :snapshotId, reservation_id = :reservationId, allow_internet_access = :allowInternetAccess
        where id = :id and state = :from
        and (:state = 'resuming' or reservation_id = :reservationId)
        and (
          :state in ('paused', 'terminating', 'terminated')
          or exists (select 1 from reservations where id = :reservationId and sandbox_id = :id and state = 'held'))`,
     )
-    .run({ id, state, endAtMs, endReason, snapshotId, reservationId, machine: machineToJson(machine), from });
+    .run({
+      ...{ id, state, endAtMs, endReason, snapshotId, reservationId, allowInternetAccess, from },
+      machine: machineToJson(machine),
+    });
   if (changes !== 1) throw reservationNotHeld(id, reservationId);
 }
 
@@ -229,6 +249,7 @@ function toSandbox(row: SandboxRow): SandboxRecord {
     defaults: { user: row.default_user, workdir: row.workdir },
     shape: { vcpuCount: row.vcpu_count, memoryMiB: row.memory_mib, diskMiB: row.disk_mib },
     allowInternetAccess: row.allow_internet_access === 1,
+    ingress: fromJson(sandboxIngress, row.ingress, `sandboxes.ingress of ${row.id}`),
     lifecycle: {
       onTimeout: row.on_timeout,
       keepMemory: row.keep_memory === 1,

@@ -79,7 +79,7 @@ export interface RestoreRequest {
   /** Folder of the snapshot. */
   readonly snapshotFolder: string;
   readonly manifest: SnapshotManifest;
-  /** False: the guest's network device leads nowhere. Default true. */
+  /** As {@link Vm.setInternetAccess}, from the beginning. Default true. */
   readonly internetAccess?: boolean;
 }
 
@@ -108,6 +108,12 @@ export interface Vm {
   saveSnapshot(folder: string, options: SaveOptions): Promise<SnapshotManifest>;
   /** Host memory private to this VM (anonymous pages), bytes. */
   privateMemoryBytes(): Promise<number>;
+  /**
+   * Whether packets of the guest get out. Without it they do not, and connections that were open are cut. What is never
+   * let out is the engine's to know: the host itself and private networks. Idempotent.
+   * @throws DomainError `machine_failed`, `unsupported`
+   */
+  setInternetAccess(allowed: boolean): Promise<void>;
   /** Ends the VM and removes its processes, sockets and folder. Idempotent; rejects if anything could not be removed. */
   terminate(): Promise<void>;
   /** Lets go of the VM without ending it: closes descriptors of this process. */

@@ -31,6 +31,7 @@ export type FakeStep =
   | "pause"
   | "resume"
   | "saveSnapshot"
+  | "setInternetAccess"
   | "terminate";
 
 /** How one call of a step goes: after `delayMs`, with `error` or well. */
@@ -75,6 +76,7 @@ class FakeMachine {
   readonly record: MachineRecord;
   readonly shape: MachineShape;
   readonly exited: Promise<VmExit>;
+  hasInternetAccess = true;
   readonly #host: FakeHost;
   readonly #port: GuestPort;
   #state: MachineState = { at: "running" };
@@ -143,12 +145,14 @@ export class FakeDriver implements VmDriver {
     this.#options = options;
   }
 
-  boot(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
-    return this.#start("boot", request.sessionId, request.shape, signal);
+  async boot(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
+    return new FakeVm(this.#options.host, await this.#start("boot", request.sessionId, request.shape, signal));
   }
 
-  restore(request: RestoreRequest, signal?: AbortSignal): Promise<Vm> {
-    return this.#start("restore", request.sessionId, request.manifest.shape, signal);
+  async restore(request: RestoreRequest, signal?: AbortSignal): Promise<Vm> {
+    const machine = await this.#start("restore", request.sessionId, request.manifest.shape, signal);
+    machine.hasInternetAccess = request.internetAccess ?? true;
+    return new FakeVm(this.#options.host, machine);
   }
 
   async adopt(record: MachineRecord): Promise<Vm | undefined> {
@@ -165,13 +169,18 @@ export class FakeDriver implements VmDriver {
 
   async [Symbol.asyncDispose](): Promise<void> {}
 
-  async #start(step: "boot" | "restore", sessionId: string, shape: MachineShape, signal?: AbortSignal): Promise<Vm> {
+  async #start(
+    step: "boot" | "restore",
+    sessionId: string,
+    shape: MachineShape,
+    signal?: AbortSignal,
+  ): Promise<FakeMachine> {
     const { host, machinesFolder, guest } = this.#options;
     await host.play(step, signal);
     const folder = join(machinesFolder, sessionId);
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const record: MachineRecord = { engine: "fake", sessionId, folder, processes: [] };
-    return new FakeVm(host, new FakeMachine(host, record, shape, openGuestPort(guest)));
+    return new FakeMachine(host, record, shape, openGuestPort(guest));
   }
 }
 
@@ -235,6 +244,11 @@ class FakeVm implements Vm {
     };
     await publishSnapshot(staging, folder, manifest);
     return manifest;
+  }
+
+  async setInternetAccess(allowed: boolean): Promise<void> {
+    await this.#host.play("setInternetAccess");
+    this.#machine.hasInternetAccess = allowed;
   }
 
   async privateMemoryBytes(): Promise<number> {

@@ -47,6 +47,11 @@ export function isRunning(identity: ProcessIdentity): boolean {
   return executable === undefined || executable === identity.executable;
 }
 
+/** What the process calls itself at the moment: 15 characters at most. Undefined once it is not running any more. */
+export function processName(identity: ProcessIdentity): string | undefined {
+  return isRunning(identity) ? readStat(identity.pid)?.command : undefined;
+}
+
 /**
  * Every running process of the program `command` whose arguments name something in `folder`: what a daemon started
  * there and died before it wrote it down.

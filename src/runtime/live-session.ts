@@ -7,7 +7,7 @@ import { DomainError, messageOf } from "../errors.ts";
 import type { GuestAgent } from "../guest/agent.ts";
 import type { Logger } from "../log.ts";
 import type { Vm } from "../machine/driver.ts";
-import type { EndReason, SandboxRecord, SessionOrigin, SpanName } from "../types.ts";
+import type { EndReason, SandboxIngress, SandboxRecord, SessionOrigin, SpanName } from "../types.ts";
 import type { LifecycleSamples } from "./lifecycle-samples.ts";
 import { ProcessTable } from "./process-table.ts";
 import { openGuestAgent, sandboxEnvironment } from "./readiness-probe.ts";
@@ -45,6 +45,7 @@ export class LiveSession implements Session {
   readonly templateId: string;
   readonly sessionId: string;
   readonly accessToken: string;
+  readonly ingress: SandboxIngress;
   readonly processes: ProcessTable;
   readonly envs: Readonly<Record<string, string>>;
   readonly log: Logger;
@@ -67,6 +68,7 @@ export class LiveSession implements Session {
     this.templateId = record.templateId;
     this.sessionId = vm.record.sessionId;
     this.accessToken = options.accessToken;
+    this.ingress = record.ingress;
     this.envs = sandboxEnvironment({ sandboxId: record.id, templateId: record.templateId, envs: record.envs });
     this.log = options.log.child({ sandboxID: this.sandboxId, sessionID: this.sessionId });
     this.vm = vm;

@@ -1,6 +1,6 @@
 /** The runtime's face towards the routes. */
 import type { EngineInfo } from "../machine/driver.ts";
-import type { ContinuationReason, SandboxLifecycle, SandboxRecord } from "../types.ts";
+import type { ContinuationReason, SandboxIngress, SandboxLifecycle, SandboxRecord } from "../types.ts";
 import type { Session } from "./session.ts";
 
 export interface CreateSandboxRequest {
@@ -10,6 +10,7 @@ export interface CreateSandboxRequest {
   readonly metadata: Readonly<Record<string, string>>;
   readonly envs: Readonly<Record<string, string>>;
   readonly allowInternetAccess: boolean;
+  readonly ingress: SandboxIngress;
   readonly lifecycle: Omit<SandboxLifecycle, "timeoutMs">;
 }
 
@@ -170,6 +171,11 @@ export interface Runtime {
   stopSandbox(id: string, deadlineMs: number): Promise<void>;
   /** Sets the end to now + `timeoutMs`; may shorten. 0 ends or pauses it now. @throws not_found, of a paused one too. */
   setSandboxTimeout(id: string, timeoutMs: number): Promise<void>;
+  /**
+   * Gives a running sandbox the internet, or cuts it off, with every connection that is open; it stays so.
+   * @throws not_found (paused too), machine_failed: it is as it was.
+   */
+  setSandboxInternetAccess(id: string, allowed: boolean): Promise<void>;
   /** Extend-only. @throws not_found. */
   refreshSandbox(id: string, durationMs: number): Promise<void>;
   /** Samples of the last hours, oldest first. @throws not_found. */

@@ -100,7 +100,7 @@ export class SandboxCreation {
     const id = newSandboxId();
     const startedMs = clock.monotonicMs();
     const startedAtMs = clock.nowMs();
-    const asksPool = warmPool.enabled && request.allowInternetAccess;
+    const asksPool = warmPool.enabled;
     const admitted = ledger.write(() => {
       const warm = asksPool ? warmPool.checkOut(resolved, id) : undefined;
       const reservationId =
@@ -116,6 +116,7 @@ export class SandboxCreation {
         defaults: { user: defaults.user, workdir: defaults.workdir },
         shape,
         allowInternetAccess: request.allowInternetAccess,
+        ingress: request.ingress,
         lifecycle: { ...request.lifecycle, timeoutMs: request.timeoutMs },
         startedAtMs,
         endAtMs: startedAtMs + request.timeoutMs,
@@ -164,6 +165,8 @@ export class SandboxCreation {
     const { clock, samples, metrics, log, terminator } = this.#deps;
     const { vm, agent } = warm;
     try {
+      // Warm machines wait with the network on.
+      if (!record.allowInternetAccess) await vm.setInternetAccess(false);
       await giveIdentity(agent, identityOf(record), clock, checkoutDeadlineMs);
       samples.record("warm_pool_checkout", "pool", clock.monotonicMs() - startedMs, record.id);
       return { vm, agent, origin: "pool", restoreStartedMs: undefined };

@@ -158,7 +158,8 @@ export class SandboxForks {
     { origin, timeoutMs }: { readonly origin: SessionOrigin; readonly timeoutMs: number },
   ): Promise<SandboxView> {
     const { ledger, budgets, admission, clock, newSandboxId } = this.#deps;
-    const { templateId, templateAlias, metadata, envs, defaults, shape, allowInternetAccess, lifecycle } = source;
+    const { templateId, templateAlias, metadata, envs, defaults, shape, allowInternetAccess, ingress, lifecycle } =
+      source;
     const id = newSandboxId();
     const startedAtMs = clock.nowMs();
     const admit = (): SandboxRecord => {
@@ -174,6 +175,7 @@ export class SandboxForks {
         defaults,
         shape,
         allowInternetAccess,
+        ingress,
         lifecycle: { ...lifecycle, timeoutMs },
         startedAtMs,
         endAtMs: startedAtMs + timeoutMs,

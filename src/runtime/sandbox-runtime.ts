@@ -6,7 +6,7 @@ import { DomainError } from "../errors.ts";
 import { usage } from "../ledger/capacity.ts";
 import { summarizeSamples } from "../ledger/samples.ts";
 import { isSandboxSnapshot, listSandboxSnapshots } from "../ledger/sandbox-snapshots.ts";
-import { getSandbox, moveSandbox, setSandboxEnd } from "../ledger/sandboxes.ts";
+import { getSandbox, moveSandbox, setSandboxEnd, setSandboxInternetAccess } from "../ledger/sandboxes.ts";
 import { findTemplate } from "../ledger/templates.ts";
 import type { EngineInfo } from "../machine/driver.ts";
 import type { ContinuationReason, EndReason, SandboxRecord } from "../types.ts";
@@ -183,6 +183,21 @@ export class SandboxRuntime implements Runtime {
       const { record } = this.#registry.getRunning(id);
       this.#registry.update(setSandboxEnd(this.#deps.ledger, record.id, this.#deps.clock.nowMs() + timeoutMs));
       if (timeoutMs === 0) await this.#expire(id);
+    });
+  }
+
+  async setSandboxInternetAccess(id: string, allowed: boolean): Promise<void> {
+    await this.#queue.run(id, async () => {
+      const { record, session } = this.#registry.getRunning(id);
+      const { ledger } = this.#deps;
+      this.#registry.update(setSandboxInternetAccess(ledger, id, allowed));
+      try {
+        await session.vm.setInternetAccess(allowed);
+      } catch (error) {
+        this.#registry.update(setSandboxInternetAccess(ledger, id, record.allowInternetAccess));
+        throw error;
+      }
+      session.log.info({ allowed }, "internet access switched");
     });
   }
 

@@ -4,7 +4,7 @@
  */
 import type { GuestAgent } from "../guest/agent.ts";
 import type { Logger } from "../log.ts";
-import type { SpanName } from "../types.ts";
+import type { SandboxIngress, SpanName } from "../types.ts";
 import type { ProcessTable } from "./process-table.ts";
 
 /** What a data-plane request sees of a session. */
@@ -15,6 +15,7 @@ export interface Session {
   readonly sessionId: string;
   /** Clients prove with it that they may use the sandbox's data plane. */
   readonly accessToken: string;
+  readonly ingress: SandboxIngress;
   /** The live link. Throws `not_ready` while it is being re-established. */
   readonly agent: GuestAgent;
   readonly processes: ProcessTable;

@@ -10,6 +10,7 @@ import { type Ledger, openLedger } from "../../src/ledger/open.ts";
 import { insertSandbox } from "../../src/ledger/sandboxes.ts";
 import { markSnapshotReady, registerSnapshot, type SnapshotFacts } from "../../src/ledger/snapshots.ts";
 import type { MachineRecord, MachineShape, SandboxRecord } from "../../src/types.ts";
+import { openIngress } from "../support/ingress.ts";
 
 export const shape: MachineShape = { vcpuCount: 2, memoryMiB: 512, diskMiB: 1024 };
 
@@ -76,6 +77,7 @@ export function addSandbox(ledger: Ledger, id: string, snapshotId = "snap"): San
       defaults: { user: "user", workdir: "" },
       shape,
       allowInternetAccess: true,
+      ingress: openIngress,
       lifecycle: { onTimeout: "kill", keepMemory: true, autoResume: false, timeoutMs: 60_000 },
       startedAtMs: ledger.nowMs(),
       endAtMs: ledger.nowMs() + 60_000,

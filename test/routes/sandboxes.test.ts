@@ -25,7 +25,7 @@ test("create answers with what a client needs to go on", async () => {
     clientID: "6532622b",
     envdVersion: "0.6.13",
     envdAccessToken: `token-of-${sandboxID}`,
-    domain: null,
+    domain: "localhost:80",
   });
 });
 
@@ -39,6 +39,7 @@ test("create passes on everything it was asked for", async () => {
       metadata: { job: "a" },
       envs: { A: "1" },
       allowInternetAccess: true,
+      ingress: { allowPublicTraffic: true, maskRequestHost: null },
       lifecycle: { onTimeout: "kill", keepMemory: true, autoResume: false },
     },
   ]);
@@ -64,13 +65,6 @@ test.each([
 });
 
 test.each([
-  ["network.allowPublicTraffic: false", { secure: true, network: { allowPublicTraffic: false } }],
-  ["network.allowOut", { network: { allowOut: ["example.com"] } }],
-  ["network.denyOut", { network: { denyOut: ["0.0.0.0/0"] } }],
-  ["network.rules", { network: { rules: { "example.com": [] } } }],
-  ["network.egressProxy", { network: { egressProxy: { address: "a:1" } } }],
-  ["network.maskRequestHost", { network: { maskRequestHost: "a" } }],
-  ["network.httpsPorts", { network: { httpsPorts: [8443] } }],
   ["volumeMounts", { volumeMounts: [{ name: "v", path: "/v" }] }],
   ["mcp", { mcp: { browserbase: {} } }],
   ["iam", { iam: { tokens: { a: { audience: "x", tokenType: "JWT-SVID" } } } }],
@@ -168,7 +162,8 @@ test("get shows everything, kill takes it away", async () => {
     envdVersion: "0.6.13",
     envdAccessToken: `token-of-${id}`,
     allowInternetAccess: true,
-    domain: null,
+    domain: "localhost:80",
+    network: { allowPublicTraffic: true },
     lifecycle: { autoResume: false, onTimeout: "kill" },
     volumeMounts: [],
   });

@@ -87,8 +87,8 @@ describe.each(generations)("e2b %s", (_version, { Sandbox, RateLimitError, Authe
     await expect(Sandbox.create({ ...connection, timeoutMs: 25 * 3_600_000 })).rejects.toThrow(
       "400: Timeout cannot be greater than 24 hours",
     );
-    await expect(Sandbox.create({ ...connection, network: { denyOut: ["0.0.0.0/0"] } })).rejects.toThrow(
-      "501: The option network.denyOut is not supported",
+    await expect(Sandbox.create({ ...connection, network: { denyOut: ["1.2.3.4"] } })).rejects.toThrow(
+      "400: The option network.denyOut is not supported",
     );
     const wrongKey = Sandbox.create({ ...connection, apiKey: `e2b_${"1".repeat(40)}` });
     await expect(wrongKey).rejects.toThrow(AuthenticationError);

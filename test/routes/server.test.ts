@@ -216,7 +216,6 @@ test("an unknown route and an undecodable path are told apart", async () => {
 });
 
 test.each([
-  ["PUT", "/sandboxes/iaa1/network"],
   ["GET", "/sandboxes/iaa1/logs"],
   ["GET", "/v2/sandboxes/iaa1/logs"],
   ["POST", "/v2/templates"],
@@ -267,6 +266,7 @@ test("the daemon describes itself", async () => {
     "/sandboxes/{sandboxID}/connect",
     "/sandboxes/{sandboxID}/fork",
     "/sandboxes/{sandboxID}/metrics",
+    "/sandboxes/{sandboxID}/network",
     "/sandboxes/{sandboxID}/pause",
     "/sandboxes/{sandboxID}/refreshes",
     "/sandboxes/{sandboxID}/resume",

@@ -10,11 +10,13 @@ import type { Logger } from "../../src/log.ts";
 import { ProcessTable } from "../../src/runtime/process-table.ts";
 import type { SandboxView } from "../../src/runtime/runtime.ts";
 import type { Session } from "../../src/runtime/session.ts";
-import type { SpanName } from "../../src/types.ts";
+import type { SandboxIngress, SpanName } from "../../src/types.ts";
+import { openIngress } from "./ingress.ts";
 
 export class TestSession implements Session {
   readonly sandboxId: string;
   readonly templateId = "base";
+  ingress: SandboxIngress = openIngress;
   readonly sessionId = "session";
   readonly accessToken: string;
   readonly agent: GuestAgent;
@@ -93,7 +95,10 @@ export async function serveDataPlane(
     resumableByTraffic: () =>
       sleeping
         .filter(({ session }) => !awake.has(session))
-        .map(({ session: { sandboxId, accessToken } }) => ({ record: { id: sandboxId }, accessToken }) as SandboxView),
+        .map(
+          ({ session: { sandboxId, accessToken, ingress } }) =>
+            ({ record: { id: sandboxId, ingress }, accessToken }) as SandboxView,
+        ),
     resumeForTraffic: async (id: string) => {
       const found = sleeping.find(({ session }) => session.sandboxId === id);
       if (found?.failure) throw found.failure;

@@ -24,6 +24,7 @@ import { WarmPool, type WarmPoolDependencies } from "../../src/runtime/warm-pool
 import { factsOf } from "../../src/template/snapshot-facts.ts";
 import { duplexPair } from "./duplex-pair.ts";
 import { FakeAgent, ok } from "./fake-agent.ts";
+import { openIngress } from "./ingress.ts";
 import { ManualClock } from "./manual-clock.ts";
 
 const shape = { vcpuCount: 2, memoryMiB: 512, diskMiB: 1024 };
@@ -103,6 +104,7 @@ export class FakeEngine implements AsyncDisposable {
       metadata: {},
       envs: {},
       allowInternetAccess: true,
+      ingress: openIngress,
       lifecycle: { onTimeout: "kill", keepMemory: true, autoResume: false },
       ...options,
     });

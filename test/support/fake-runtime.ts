@@ -60,6 +60,7 @@ export class FakeRuntime implements Runtime {
       defaults: { user: "user", workdir: "" },
       shape: { vcpuCount: 2, memoryMiB: 512, diskMiB: 4096 },
       allowInternetAccess: request.allowInternetAccess,
+      ingress: request.ingress,
       lifecycle: { ...request.lifecycle, timeoutMs: request.timeoutMs },
       startedAtMs: this.nowMs,
       endAtMs: this.nowMs + request.timeoutMs,
@@ -110,9 +111,9 @@ export class FakeRuntime implements Runtime {
   async forkSandbox(id: string, { count, timeoutMs }: { count: number; timeoutMs: number }): Promise<ForkOutcome[]> {
     const { record, state } = this.getSandbox(id);
     if (state === "paused") throw new DomainError("invalid_state", `Sandbox ${id} is paused: resume it first`);
-    const { metadata, envs, allowInternetAccess, lifecycle } = record;
+    const { metadata, envs, allowInternetAccess, ingress, lifecycle } = record;
     const template = { name: "base", tag: undefined };
-    const request = { template, timeoutMs, metadata, envs, allowInternetAccess, lifecycle };
+    const request = { template, timeoutMs, metadata, envs, allowInternetAccess, ingress, lifecycle };
     const children = Array.from({ length: count - 1 }, async () => ({ view: await this.createSandbox(request) }));
     return [...(await Promise.all(children)), { error: new DomainError("capacity_exhausted", "no room") }];
   }
@@ -152,10 +153,10 @@ export class FakeRuntime implements Runtime {
   async followUpSandbox(id: string, request: FollowupRequest): Promise<{ view: SandboxView; reason: string }> {
     const { record, state } = this.getSandbox(id);
     if (state === "running") throw new DomainError("invalid_state", `Sandbox ${id} is running`);
-    const { metadata, envs, allowInternetAccess, lifecycle } = { ...record, ...request };
+    const { metadata, envs, allowInternetAccess, ingress, lifecycle } = { ...record, ...request };
     const template = { name: "base", tag: undefined };
     const { timeoutMs } = request;
-    const options = { template, timeoutMs, metadata, envs, allowInternetAccess, lifecycle };
+    const options = { template, timeoutMs, metadata, envs, allowInternetAccess, ingress, lifecycle };
     return { view: await this.createSandbox(options), reason: this.pauseReasons.at(-1) ?? "stopped" };
   }
 
@@ -199,6 +200,12 @@ export class FakeRuntime implements Runtime {
     const view = this.getSandbox(id);
     this.#put({ ...view, record: { ...view.record, endAtMs: this.nowMs + timeoutMs } });
     if (timeoutMs === 0) this.#views.delete(id);
+  }
+
+  async setSandboxInternetAccess(id: string, allowInternetAccess: boolean): Promise<void> {
+    const view = this.getSandbox(id);
+    if (view.state === "paused") throw new DomainError("not_found", `Sandbox "${id}" is paused`);
+    this.#put({ ...view, record: { ...view.record, allowInternetAccess } });
   }
 
   async refreshSandbox(id: string, durationMs: number): Promise<void> {

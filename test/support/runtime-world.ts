@@ -21,6 +21,7 @@ import { SessionTerminator } from "../../src/runtime/session-terminator.ts";
 import { WarmPool, type WarmPoolSettings } from "../../src/runtime/warm-pool.ts";
 import type { MachineShape } from "../../src/types.ts";
 import { facts, roomy, shape } from "../ledger/support.ts";
+import { openIngress } from "./ingress.ts";
 import { ManualClock } from "./manual-clock.ts";
 import { PoliteGuests } from "./polite-guest.ts";
 
@@ -162,6 +163,7 @@ function requestFor(template: string): CreateSandboxRequest {
     metadata: {},
     envs: {},
     allowInternetAccess: true,
+    ingress: openIngress,
     lifecycle: { onTimeout: "kill", keepMemory: true, autoResume: false },
   };
 }

@@ -21,6 +21,7 @@ import { SessionTerminator } from "../../src/runtime/session-terminator.ts";
 import { WarmPool } from "../../src/runtime/warm-pool.ts";
 import { duplexPair } from "./duplex-pair.ts";
 import { FakeAgent, ok } from "./fake-agent.ts";
+import { openIngress } from "./ingress.ts";
 import { ManualClock } from "./manual-clock.ts";
 
 const shape = { vcpuCount: 1, memoryMiB: 64, diskMiB: 64 };
@@ -103,6 +104,7 @@ export async function openTestRuntime(guest: FakeGuest): Promise<TestRuntime> {
         metadata: {},
         envs: {},
         allowInternetAccess: true,
+        ingress: openIngress,
         lifecycle: { onTimeout: "kill", keepMemory: true, autoResume: false },
       }),
     restart: async () => {

@@ -1,8 +1,13 @@
 /** Sandboxes' outgoing network, to a host of this test's own: no other network is needed. */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { networkInterfaces } from "node:os";
+import { ALL_TRAFFIC } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { createSandbox, Sandbox, skipReason } from "../support/sdk.ts";
+import { api, createSandbox, Sandbox, sharedDaemon, skipReason } from "../support/sdk.ts";
 
 // Documentation addresses (RFC 5737) should be nobody's, but machines in the wild have them: take those this one lacks.
 const routes = spawnSync("ip", ["-4", "route"], { encoding: "utf8" }).stdout ?? "";
@@ -34,7 +39,10 @@ describe.skipIf(refusal)(title, () => {
       require("http").createServer((request, reply) => {
         let bytes = 0;
         request.on("data", (chunk) => { bytes += chunk.length; });
-        request.on("end", () => reply.end(request.url === "/big" ? Buffer.alloc(4e6, 1) : "far away " + bytes));
+        request.on("end", () => {
+          if (request.url === "/slow") setInterval(() => reply.write("tick\\n"), 100);
+          else reply.end(request.url === "/big" ? Buffer.alloc(4e6, 1) : "far away " + bytes);
+        });
       }).listen(8080, "${farSide}", () => console.log("listens"));`;
     server = spawn("ip", ["netns", "exec", namespace, process.execPath, "-e", script], {
       stdio: ["ignore", "pipe", "inherit"],
@@ -97,25 +105,89 @@ describe.skipIf(refusal)(title, () => {
     expect(stdout).toContain("nameserver 10.0.2.3");
   });
 
-  test("raw frames to the host's loopback get nowhere", async () => {
-    const heard = { loopback: 0, outside: 0 };
-    const loopback = createSocket("udp4", () => heard.loopback++);
-    const outside = createSocket("udp4", () => heard.outside++);
-    await new Promise<void>((resolve) => loopback.bind(0, "127.0.0.1", resolve));
-    const { port } = loopback.address();
-    await new Promise<void>((resolve) => outside.bind(port, hostSide, resolve));
+  test("nothing of the host answers, under whatever address; nor does a private network", async () => {
+    const listener = createServer((_, response) => response.end("the host")).listen(0, "0.0.0.0");
+    await once(listener, "listening");
+    const { port } = listener.address() as AddressInfo;
+    const daemonPort = new URL(sharedDaemon().url).port;
+    const own = Object.values(networkInterfaces()).flatMap((found) =>
+      (found ?? []).filter(({ family }) => family === "IPv4").map(({ address }) => address),
+    );
+    expect(own).toContain(hostSide);
+    try {
+      // From here it answers there, so it is the sandbox that cannot get to it.
+      expect(await (await fetch(`http://${hostSide}:${port}/`)).text()).toBe("the host");
+      await using made = await createSandbox();
+      await using other = await createSandbox();
+      await other.sandbox.commands.run("python3 -m http.server 8000", { background: true });
+      const targets = [
+        ...own.flatMap((address) => [`${address}:${port}`, `${address}:${daemonPort}`]),
+        ...["10.0.2.2", "10.0.2.3"].flatMap((address) => [`${address}:${port}`, `${address}:${daemonPort}`]),
+        ...["10.1.2.3:80", "100.64.0.1:80", "169.254.169.254:80", "172.17.0.1:80", "192.168.1.1:80", "0.0.0.0:80"],
+        // Every sandbox has this address, and sees only itself there.
+        "10.0.2.15:8000",
+      ];
+      const tries = targets.map((target) => `curl -s -m 8 http://${target}/ >/dev/null; echo ${target} $?`);
+      const { stdout } = await made.sandbox.commands.run(tries.join("; "), { timeoutMs: 120_000 });
+      // 7: refused, at once. Nothing else tells a sandbox whether there is anything.
+      expect(stdout.trim().split("\n")).toEqual(targets.map((target) => `${target} 7`));
+      expect((await made.sandbox.commands.run(`curl -sf -m 20 ${url}/`)).stdout).toBe("far away 0");
+    } finally {
+      listener.close();
+    }
+  });
+
+  test("raw frames to the host get nowhere", async () => {
+    let heard = 0;
+    const socket = createSocket("udp4", () => heard++);
+    await new Promise<void>((resolve) => socket.bind(0, "0.0.0.0", resolve));
     try {
       await using made = await createSandbox();
-      // Past every route and check of the guest's kernel: Ethernet frames with such destinations. The last may pass.
-      const script = rawDatagrams(["127.0.0.1", "127.1.2.3", "0.0.0.0", hostSide], port);
+      // Past every route and check of the guest's kernel: Ethernet frames with such destinations.
+      const script = rawDatagrams(["127.0.0.1", "127.1.2.3", "0.0.0.0", hostSide], socket.address().port);
       const sent = await made.sandbox.commands.run(`python3 -c '${script}'`, { user: "root" });
       expect(sent.stdout).toBe("sent 4\n");
-      await expect.poll(() => heard.outside, { timeout: 20_000 }).toBe(1);
-      expect(heard.loopback).toBe(0);
+      // Frames keep their order: once another host has answered, those before were judged.
+      expect((await made.sandbox.commands.run(`curl -sf -m 20 ${url}/`)).stdout).toBe("far away 0");
+      expect(heard).toBe(0);
     } finally {
-      loopback.close();
-      outside.close();
+      socket.close();
     }
+  });
+
+  test("the network is switched while the sandbox runs: what is open is cut, and it stays so until switched back", async () => {
+    await using made = await createSandbox({ lifecycle: { onTimeout: "pause" } });
+    const { sandbox } = made;
+    const reaches = async () => {
+      const { exitCode } = await sandbox.commands.run(`curl -sf -m 10 ${url}/`).catch((error) => error);
+      return exitCode === 0;
+    };
+    let open = "";
+    const download = await sandbox.commands.run(`curl -sfN -m 60 ${url}/slow`, {
+      background: true,
+      onStdout: (text) => {
+        open += text;
+      },
+    });
+    await expect.poll(() => open, { timeout: 20_000 }).toContain("tick");
+
+    await sandbox.updateNetwork({ denyOut: [ALL_TRAFFIC] });
+    expect((await download.wait().catch((error) => error)).exitCode).not.toBe(0);
+    expect(await reaches()).toBe(false);
+    expect(await (await api(`/sandboxes/${sandbox.sandboxId}`)).json()).toMatchObject({ allowInternetAccess: false });
+    await sandbox.pause();
+    await sandbox.connect();
+    expect(await reaches()).toBe(false);
+    const cut = await sandbox.commands.run("curl -s -m 5 http://10.0.2.3:53/; echo $?");
+    expect(cut.stdout).toBe("7\n");
+
+    await sandbox.updateNetwork({});
+    expect(await reaches()).toBe(true);
+    await sandbox.pause();
+    await sandbox.connect();
+    expect(await reaches()).toBe(true);
+    await expect(sandbox.updateNetwork({ allowOut: ["1.1.1.1"] })).rejects.toThrow("network.allowOut");
+    expect(await reaches()).toBe(true);
   });
 });
 

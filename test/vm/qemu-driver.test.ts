@@ -12,7 +12,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { GuestAgent } from "../../src/guest/agent.ts";
 import { connectGuestAgent } from "../../src/guest/link.ts";
 import type { SnapshotManifest, Vm } from "../../src/machine/driver.ts";
-import { isRunning, signalProcess } from "../../src/machine/processes.ts";
+import { isRunning, processName, signalProcess } from "../../src/machine/processes.ts";
 import { QemuDriver, type QemuDriverOptions } from "../../src/machine/qemu/driver.ts";
 import { readSnapshot, verifySnapshot } from "../../src/machine/snapshot-files.ts";
 import { type GuestAssets, readGuestAssets } from "../../src/template/assets.ts";
@@ -222,9 +222,12 @@ describe.skipIf(!assets)(title, () => {
     await expectNothingLeft(vm);
   });
 
-  test("a machine without internet access has a device that leads nowhere", async () => {
+  test("a machine without internet access has a network that is switched off", async () => {
     const vm = await driver.restore({ sessionId: "offline", snapshotFolder, manifest, internetAccess: false });
-    expect(vm.record.processes.map(({ role }) => role)).toEqual(["vm"]);
+    const names = () => vm.record.processes.map(processName);
+    expect(names()).toEqual([expect.stringMatching(/^qemu-system/), "network-off"]);
+    await vm.setInternetAccess(true);
+    expect(names()).toEqual([expect.stringMatching(/^qemu-system/), "network-on"]);
     expect(await shell(await connectTo(vm), "cat /dev/shm/nonce")).toBe(nonce);
     await vm.terminate();
   });

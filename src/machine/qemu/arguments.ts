@@ -17,9 +17,6 @@ const translationCacheMiB = 32;
 /** `sun_path` holds 108 bytes, the last a NUL. */
 const maxSocketPathBytes = 107;
 
-/** How the guest's network device is connected: a descriptor inherited by QEMU, or nowhere. */
-export type NetworkPeer = { readonly kind: "descriptor"; readonly fd: number } | { readonly kind: "none" };
-
 export type Start =
   | { readonly kind: "boot"; readonly kernel: string; readonly initramfs: string; readonly commandLine: string }
   /** `fd`: the snapshot's device state, inherited by QEMU. Deferred: loaded when QMP says so. */
@@ -33,7 +30,8 @@ export interface Launch {
   readonly memory: { readonly path: string; readonly shared: boolean };
   /** Absolute paths, top first; all but the first are only read. */
   readonly layers: readonly string[];
-  readonly network: NetworkPeer;
+  /** Where the guest's network device is connected: a descriptor inherited by QEMU. */
+  readonly networkFd: number;
   readonly start: Start;
 }
 
@@ -52,7 +50,7 @@ export function checkSocketPaths(folder: string): void {
 
 /** The arguments after `qemu-system-x86_64`. */
 export function qemuArguments(launch: Launch): string[] {
-  const { folder, machine, acceleration, memory, network, start } = launch;
+  const { folder, machine, acceleration, memory, networkFd, start } = launch;
   const size = `${machine.memoryMiB}M`;
   return [
     ["-nodefaults", "-no-user-config", "-display", "none"],
@@ -75,12 +73,7 @@ export function qemuArguments(launch: Launch): string[] {
     ["-chardev", option("socket", { id: "agent", path: join(folder, agentSocketName), server: "on", wait: "off" })],
     ["-device", "virtserialport,chardev=agent,name=firkin.agent"],
     ...diskArguments(launch),
-    [
-      "-netdev",
-      network.kind === "descriptor"
-        ? `stream,id=net,server=off,addr.type=fd,addr.str=${network.fd}`
-        : "hubport,id=net,hubid=0",
-    ],
+    ["-netdev", `stream,id=net,server=off,addr.type=fd,addr.str=${networkFd}`],
     ["-device", "virtio-net-device,netdev=net,mac=52:54:00:00:00:02"],
     ["-chardev", option("socket", { id: "qmp", path: join(folder, qmpSocketName), server: "on", wait: "off" })],
     ["-mon", "chardev=qmp,mode=control"],

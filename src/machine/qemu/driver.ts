@@ -31,7 +31,7 @@ import {
   readRunningMachine,
   writeRunningMachine,
 } from "./machine.ts";
-import { findNetworkTools, type Network, networkCommandLine } from "./network.ts";
+import { findNetworkTools, type Network, networkCommandLine, switchNetwork } from "./network.ts";
 import { NetworkStandby } from "./network-standby.ts";
 import { QmpClient } from "./qmp.ts";
 import { buildTool } from "./tools.ts";
@@ -129,7 +129,7 @@ export class QemuDriver implements VmDriver {
     return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
       const memoryPath = join(folder, memoryName);
       const [network, lowerLayers] = await allSettledOrThrow([
-        request.internetAccess === false ? undefined : this.#takeNetwork(scope),
+        this.#takeNetwork(scope, request.internetAccess),
         prepareLayers({ folder: snapshotFolder, manifest }, folder, this.#options.cacheFolder),
         linkFile(join(snapshotFolder, files.memory.name), memoryPath),
       ]);
@@ -185,7 +185,7 @@ export class QemuDriver implements VmDriver {
     const machine = await this.#describeMachine(request);
     return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
       const [network, lowerLayers] = await allSettledOrThrow([
-        request.internetAccess === false ? undefined : this.#takeNetwork(scope),
+        this.#takeNetwork(scope, request.internetAccess),
         snapshot ? prepareLayers(snapshot, folder, cacheFolder) : prepareEmptyLayer(folder, machine, cacheFolder),
       ]);
       const commandLine = `${kernelCommandLine}${await this.#clockOptions()}`;
@@ -233,7 +233,7 @@ export class QemuDriver implements VmDriver {
     scope: Scope,
     folder: string,
     running: RunningMachine,
-    network: Network | undefined,
+    network: Network,
     start: LaunchPlan["start"],
     signal?: AbortSignal,
   ): Promise<Vm> {
@@ -251,7 +251,7 @@ export class QemuDriver implements VmDriver {
     const launched = await launchEngine(plan, restoreDeadlineMs, signal);
     const { engine, qmp } = launched;
     const sessionId = folder.slice(folder.lastIndexOf("/") + 1);
-    const processes = [engine.identity, ...(network?.processes ?? [])];
+    const processes = [engine.identity, network.guard];
     const record = { engine: "qemu", sessionId, folder, processes } as const;
     const log = this.#options.log.child({ sessionId });
     const vm = new QemuVm({ record, running, qmp, childExited: engine.exited, log });
@@ -264,9 +264,10 @@ export class QemuDriver implements VmDriver {
     return vm;
   }
 
-  async #takeNetwork(scope: Scope): Promise<Network> {
+  async #takeNetwork(scope: Scope, internetAccess = true): Promise<Network> {
     const network = await this.#networks.take();
     scope.defer(() => network.close());
+    await switchNetwork(network.guard, internetAccess);
     return network;
   }
 

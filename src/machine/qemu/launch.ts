@@ -29,8 +29,8 @@ export interface Launched {
 }
 
 /** What `launchEngine` fills in itself: descriptor numbers. */
-export type LaunchPlan = Omit<Launch, "network" | "start"> & {
-  readonly network: Network | undefined;
+export type LaunchPlan = Omit<Launch, "networkFd" | "start"> & {
+  readonly network: Network;
   readonly start:
     | Exclude<Launch["start"], { kind: "restore" }>
     /** `memoryChanges` are to be loaded, with the devices after them, once QEMU answers: see {@link loadDeferred}. */
@@ -62,13 +62,13 @@ async function spawnEngine(plan: LaunchPlan, logPath: string): Promise<DetachedP
   const { network, start, ...rest } = plan;
   const devices = start.kind === "restore" ? await open(start.devices, "r") : undefined;
   try {
-    const descriptors = [...(devices ? [devices.fd] : []), ...(network ? [network.socket] : [])];
+    const descriptors = [...(devices ? [devices.fd] : []), network.socket];
     return await startDetached({
       role: "vm",
       command: engineCommand,
       args: qemuArguments({
         ...rest,
-        network: network ? { kind: "descriptor", fd: firstDescriptor + descriptors.length - 1 } : { kind: "none" },
+        networkFd: firstDescriptor + descriptors.length - 1,
         start:
           start.kind === "restore"
             ? { kind: "restore", fd: firstDescriptor, deferred: start.memoryChanges !== undefined }
@@ -79,7 +79,7 @@ async function spawnEngine(plan: LaunchPlan, logPath: string): Promise<DetachedP
     });
   } finally {
     await devices?.close();
-    network?.socket.destroy();
+    network.socket.destroy();
   }
 }
 

@@ -35,7 +35,7 @@ export class NetworkStandby {
     const ready = this.#ready;
     this.#ready = undefined;
     this.#refill ??= this.#refillLater();
-    if (ready?.processes.every(isRunning)) return ready;
+    if (ready && isRunning(ready.guard)) return ready;
     await ready?.close();
     return this.#start();
   }

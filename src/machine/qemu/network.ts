@@ -1,7 +1,7 @@
 /**
  * The outgoing network of one VM: `passt` carries the guest's connections as the host's own, a packet guard before it
- * keeps them off the host's loopback. The three processes are joined by socket pairs, so there is no socket file to
- * wait for, to protect or to remove, and when one of them ends the others do too.
+ * lets through only what goes to the internet, and switches it on and off. Guard and VM are joined by a socket pair, so
+ * there is no socket file to wait for, to protect or to remove; the guard starts and ends passt, and ends with the VM.
  */
 import { readFile } from "node:fs/promises";
 import type { Socket } from "node:net";
@@ -9,8 +9,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import { DomainError } from "../../errors.ts";
 import { Scope } from "../../scope.ts";
 import type { ProcessIdentity } from "../../types.ts";
-import { endProcess, identifyProcess } from "../processes.ts";
-import { type DetachedProcess, startDetached } from "./process.ts";
+import { endProcess, processName, signalProcess } from "../processes.ts";
+import { readLogTail, startDetached } from "./process.ts";
 import { buildTool, exists } from "./tools.ts";
 
 /** Part of every snapshot's memory, so the same on every host. The DNS address is answered by passt. */
@@ -19,7 +19,7 @@ export const guestNetwork = { address: "10.0.2.15", prefix: 24, gateway: "10.0.2
 /** What the agent reads from the kernel's command line. */
 export const networkCommandLine = `firkin.net=${guestNetwork.address}/${guestNetwork.prefix},${guestNetwork.gateway},${guestNetwork.dns}`;
 
-const becomeDeadlineMs = 2000;
+const switchDeadlineMs = 2000;
 
 /** Programs and settings, found once per daemon. */
 export interface NetworkTools {
@@ -28,7 +28,7 @@ export interface NetworkTools {
 }
 
 export interface Network {
-  readonly processes: readonly ProcessIdentity[];
+  readonly guard: ProcessIdentity;
   /** The end that QEMU inherits. */
   readonly socket: Socket;
   /** Ends what was started; for when no VM took it. */
@@ -41,42 +41,61 @@ export async function findNetworkTools(cacheFolder: string): Promise<NetworkTool
   return { passt, guard };
 }
 
-/** Starts passt and guard, both at once. What they have to say is appended to the file `logPath`, which all share. */
+/**
+ * Starts a network that is switched on. What its processes have to say is appended to the file `logPath`, which all
+ * networks share.
+ */
 export async function startNetwork(tools: NetworkTools, logPath: string): Promise<Network> {
-  const common = { role: "network", command: tools.guard, logPath } as const;
+  const args = ["on", guestNetwork.address, guestNetwork.dns, tools.passt, ...passtArguments()];
+  const started = await startDetached({ role: "network", command: tools.guard, args, logPath, descriptors: ["pipe"] });
   await using scope = new Scope();
-  // passt gets the end that was made for a child: our end does not block, and passt loses half frames on such a socket.
-  const passt = await startDetached({ ...common, args: [tools.passt, ...passtArguments()], descriptors: ["pipe"] });
-  const [passtSide] = passt.pipes;
-  if (!passtSide) throw new DomainError("internal", "a pipe was asked for");
-  try {
-    const guard = await startDetached({ ...common, args: [], descriptors: ["pipe", passtSide] });
-    const [socket] = guard.pipes;
-    if (!socket) throw new DomainError("internal", "a pipe was asked for");
-    // Without its VM's side the guard ends, and without the guard passt does.
-    scope.defer(() => void socket.destroy());
-    const processes = [guard.identity, await identifyPasst(passt, tools)];
-    const close = async () => {
-      socket.destroy();
-      await Promise.all(processes.map((process) => endProcess(process, 200)));
-    };
-    scope.release();
-    return { processes, socket, close };
-  } finally {
-    passtSide.destroy();
-  }
+  const [socket] = started.pipes;
+  if (!socket) throw new DomainError("internal", "a pipe was asked for");
+  // Without its VM's side the guard ends, and takes passt along.
+  scope.defer(() => void socket.destroy());
+  const guard = started.identity;
+  await untilSwitched(guard, true).catch(async (error: Error) => {
+    throw new DomainError("machine_failed", `${error.message}; its log ends: ${await readLogTail(logPath)}`);
+  });
+  scope.release();
+  const close = async () => {
+    socket.destroy();
+    await endProcess(guard, 200);
+  };
+  return { guard, socket, close };
 }
 
-/** The guard's program turns into passt within a millisecond or two: that is what must be found again later. */
-async function identifyPasst(passt: DetachedProcess, tools: NetworkTools): Promise<ProcessIdentity> {
-  const end = performance.now() + becomeDeadlineMs;
+/**
+ * Switches a VM's network on, or off: then every connection that was open is cut. Idempotent; done when this returns.
+ * @param guard the first network process of the VM's record; undefined for a VM that was started without a network
+ * @throws DomainError `machine_failed` when there is no network to switch on any more, `unsupported` when there never was
+ */
+export async function switchNetwork(guard: ProcessIdentity | undefined, on: boolean): Promise<void> {
+  if (!guard) {
+    if (!on) return;
+    throw new DomainError("unsupported", "this machine was started by an earlier version, without a network");
+  }
+  const name = processName(guard);
+  // The guard of an earlier version has another name. It is always on, and the signal ends it: that cuts too.
+  const isOn = name !== networkNames.off;
+  if (name !== undefined && isOn === on) return;
+  signalProcess(guard, on ? "SIGUSR1" : "SIGUSR2");
+  await untilSwitched(guard, on);
+}
+
+/** The guard's process has one of these names, by what holds. */
+const networkNames = { on: "network-on", off: "network-off" } as const;
+
+/** A guard that is gone is off for good. */
+async function untilSwitched(guard: ProcessIdentity, on: boolean): Promise<void> {
+  const end = performance.now() + switchDeadlineMs;
   while (performance.now() < end) {
-    const identity = identifyProcess("network", passt.identity.pid);
-    if (!identity) throw new DomainError("machine_failed", `passt did not start: ${await passt.exited}`);
-    if (identity.executable !== tools.guard) return identity;
+    const name = processName(guard);
+    if (name === networkNames[on ? "on" : "off"] || (name === undefined && !on)) return;
+    if (name === undefined) throw new DomainError("machine_failed", "the network's process ended");
     await delay(1);
   }
-  throw new DomainError("machine_failed", `${tools.passt} did not start within ${becomeDeadlineMs} ms`);
+  throw new DomainError("machine_failed", `the network is not ${on ? "on" : "off"} after ${switchDeadlineMs} ms`);
 }
 
 /**

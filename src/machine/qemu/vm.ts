@@ -12,6 +12,7 @@ import { agentSocketName } from "./arguments.ts";
 import { engineLogName, queryStatus } from "./launch.ts";
 import type { RunningMachine } from "./machine.ts";
 import { readAnonymousBytes } from "./memory.ts";
+import { switchNetwork } from "./network.ts";
 import { printable, readLogTail } from "./process.ts";
 import { type QmpClient, tryConnect } from "./qmp.ts";
 import { saveSnapshot } from "./save.ts";
@@ -19,7 +20,7 @@ import { readConsole } from "./watchdog.ts";
 
 /** How long QEMU may take over `quit` before it is killed: its disk is thrown away, so there is nothing to wait for. */
 const quitGraceMs = 300;
-/** guard and passt end with QEMU; they are helped along after this. */
+/** The network ends with QEMU; it is helped along after this. */
 const networkGraceMs = 200;
 /** How often a VM that is not our child is looked at, and every VM's log. */
 const watchMs = 250;
@@ -119,6 +120,11 @@ export class QemuVm implements Vm {
 
   async privateMemoryBytes(): Promise<number> {
     return readAnonymousBytes(this.#engine.pid);
+  }
+
+  setInternetAccess(allowed: boolean): Promise<void> {
+    const guard = this.record.processes.find(({ role }) => role === "network");
+    return switchNetwork(guard, allowed);
   }
 
   terminate(): Promise<void> {

@@ -14,14 +14,14 @@ const boot: Launch = {
   acceleration: "tcg",
   memory: { path: "/state/m/s1/memory.img", shared: true },
   layers: ["/state/m/s1/disk.qcow2"],
-  network: { kind: "descriptor", fd: 3 },
+  networkFd: 3,
   start: { kind: "boot", kernel: "/k", initramfs: "/i", commandLine: "console=ttyS0 a=b,c" },
 };
 const restore: Launch = {
   ...boot,
   memory: { ...boot.memory, shared: false },
   start: { kind: "restore", fd: 3 },
-  network: { kind: "descriptor", fd: 4 },
+  networkFd: 4,
 };
 
 /** Values of one option, in order. */
@@ -80,11 +80,6 @@ test.each([
   ["kvm", "kvm"],
 ] as const)("under %s QEMU accelerates with %s", (acceleration, expected) => {
   expect(values(qemuArguments({ ...boot, acceleration }), "-accel")).toEqual([expected]);
-});
-
-test("without a network the device stays and leads nowhere", () => {
-  const args = qemuArguments({ ...restore, network: { kind: "none" } });
-  expect(values(args, "-netdev")).toEqual(["hubport,id=net,hubid=0"]);
 });
 
 test("a comma in a path cannot add an option", () => {
