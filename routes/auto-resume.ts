@@ -10,6 +10,7 @@ import { DomainError } from "../src/errors.ts";
 import type { Runtime, SandboxView } from "../src/runtime/runtime.ts";
 import type { Session } from "../src/runtime/session.ts";
 import { type DataPlaneTarget, envdPort, signedFileUrl } from "./plane.ts";
+import { checkTrafficToken } from "./traffic-token.ts";
 
 export interface AutoResumeDeps {
   readonly runtime: Pick<Runtime, "resumeForTraffic" | "resumableByTraffic">;
@@ -32,6 +33,7 @@ export async function resumeForRequest(
     if (target.by === "id") {
       if (target.sandboxId !== view.record.id) continue;
       if (target.port === envdPort && !mayUseEnvd(request, view, clock)) throw refusal();
+      checkTrafficToken(request.headers, target.port, { ...view, ingress: view.record.ingress });
     } else if (!mayUseEnvd(request, view, clock)) continue;
     return runtime.resumeForTraffic(view.record.id);
   }

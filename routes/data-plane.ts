@@ -21,9 +21,11 @@ import { sendError, statusOf } from "./errors.ts";
 import { dropIdleBody } from "./idle-body.ts";
 import { type DataPlaneTarget, envdPort } from "./plane.ts";
 import { planeOfRequest, routesBelongTo, targetOf } from "./plane-constraint.ts";
+import { sandboxNotFound } from "./port-pages.ts";
 import { countRequest, tooManyRequests } from "./request-limit.ts";
-import { proxyRequest, proxyUpgrade, refuseUpgrade } from "./sandbox-proxy.ts";
+import { proxyRequest, proxyUpgrade, refuseUpgrade, sendRefusal } from "./sandbox-proxy.ts";
 import { whenSessionEnds } from "./session-end.ts";
+import { checkTrafficToken } from "./traffic-token.ts";
 
 export interface DataPlaneDeps {
   readonly runtime: Pick<Runtime, "findSession" | "findSessionByAccessToken" | "liveSessions"> &
@@ -46,6 +48,7 @@ const ENDLESS_BODY = "/process.Process/StreamInput";
 const BODY_IDLE_MS = 60_000;
 
 const sessions = new WeakMap<FastifyRequest, Session>();
+type NamedTarget = DataPlaneTarget & { readonly by: "id" };
 
 /** Registers everything that goes into a sandbox. The app's router must know the constraint `plane`. */
 export async function registerDataPlane(app: FastifyInstance, deps: DataPlaneDeps): Promise<void> {
@@ -74,19 +77,16 @@ export async function registerDataPlane(app: FastifyInstance, deps: DataPlaneDep
 async function admit(request: FastifyRequest, reply: FastifyReply, deps: DataPlaneDeps) {
   const target = targetOf(request);
   if (target.by === "preflight") return answerPreflight(request, reply);
+  if (target.by === "id" && target.port !== envdPort) return admitToPort(target, request, reply, deps);
   const session = findSession(target, request, deps.runtime) ?? (await resumeForRequest(target, request.raw, deps));
   if (session && !countRequest(session, reply.raw)) {
     return reply.header("retry-after", "1").code(429).send(tooManyRequests(session.sandboxId));
-  }
-  if (session && target.port !== envdPort) {
-    dropWhenEnded(session, reply);
-    return proxyRequest(request, reply, session, target.port);
   }
   reply.headers(CORS_HEADERS);
   if (request.method === "OPTIONS") return answerPreflight(request, reply);
   if (!session) {
     if (target.by === "signature") return sendError(reply, 401, "invalid signature");
-    return sandboxNotFound(reply, target.by === "id" ? target.sandboxId : "");
+    return sendRefusal(reply, sandboxNotFound(target.by === "id" ? target.sandboxId : ""));
   }
   if (request.routeOptions.config.access !== "open" && !hasAccess(request, session)) {
     return sendError(reply, 401, UNAUTHORIZED);
@@ -95,6 +95,38 @@ async function admit(request: FastifyRequest, reply: FastifyReply, deps: DataPla
   dropWhenEnded(session, reply);
   if (request.routeOptions.url !== ENDLESS_BODY) dropIdleBody(request.raw, deps.bodyIdleMs ?? BODY_IDLE_MS);
   return undefined;
+}
+
+/** Passes a request on to a port that a service of the sandbox's own listens on. */
+async function admitToPort(
+  target: NamedTarget,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  deps: DataPlaneDeps,
+): Promise<FastifyReply> {
+  const { sandboxId, port } = target;
+  try {
+    const session = await sessionForPort(target, request.raw, deps);
+    if (!session) return sendRefusal(reply, sandboxNotFound(sandboxId));
+    if (!countRequest(session, reply.raw)) return sendRefusal(reply, tooManyRequests(sandboxId));
+    dropWhenEnded(session, reply);
+    return await proxyRequest(request, reply, session, port);
+  } catch (error) {
+    if (!isDomainError(error)) throw error;
+    return sendRefusal(reply, { sandboxId, message: error.message, code: statusOf(error) });
+  }
+}
+
+/** The session of a sandbox that the request may use the ports of, resumed if that is wanted; undefined: there is none. */
+async function sessionForPort(
+  target: NamedTarget,
+  request: IncomingMessage,
+  deps: DataPlaneDeps,
+): Promise<Session | undefined> {
+  const session = deps.runtime.findSession(target.sandboxId);
+  if (!session) return resumeForRequest(target, request, deps);
+  checkTrafficToken(request.headers, target.port, session);
+  return session;
 }
 
 /** WebSockets to ports of sandboxes. Upgrades of the control plane belong to whoever else listens, if anybody does. */
@@ -108,31 +140,32 @@ function upgrade(
   const plane = planeOfRequest(request);
   if (plane.plane !== "data" || plane.target.by !== "id" || plane.target.port === envdPort) {
     if (plane.plane === "control" && listenerCount > 1) return;
-    refuseUpgrade(socket, 400, { code: 400, message: "nothing to upgrade to here" });
+    refuseUpgrade(socket, request, { code: 400, message: "nothing to upgrade to here" });
     return;
   }
   const { sandboxId, port } = plane.target;
   socket.on("error", () => socket.destroy());
   upgradeInto(plane.target, request, socket, head, deps).catch((error: unknown) => {
-    if (isDomainError(error))
-      return refuseUpgrade(socket, statusOf(error), { code: statusOf(error), message: error.message });
+    if (isDomainError(error)) {
+      return refuseUpgrade(socket, request, { sandboxId, message: error.message, code: statusOf(error) });
+    }
     deps.log.warn({ err: error, sandboxID: sandboxId, port }, "an upgrade could not be passed on");
     socket.destroy();
   });
 }
 
 async function upgradeInto(
-  target: DataPlaneTarget & { readonly by: "id" },
+  target: NamedTarget,
   request: IncomingMessage,
   socket: Duplex,
   head: Buffer,
   deps: DataPlaneDeps,
 ): Promise<void> {
   const { sandboxId, port } = target;
-  const session = deps.runtime.findSession(sandboxId) ?? (await resumeForRequest(target, request, deps));
-  if (session && !countRequest(session, socket)) refuseUpgrade(socket, 429, tooManyRequests(sandboxId));
-  else if (session) await proxyUpgrade(request, socket, head, session, port);
-  else refuseUpgrade(socket, 502, notFoundBody(sandboxId));
+  const session = await sessionForPort(target, request, deps);
+  if (!session) refuseUpgrade(socket, request, sandboxNotFound(sandboxId));
+  else if (countRequest(session, socket)) await proxyUpgrade(request, socket, head, session, port);
+  else refuseUpgrade(socket, request, tooManyRequests(sandboxId));
 }
 
 /** The session that the hook found for a request of this plane. */
@@ -175,15 +208,6 @@ function hasAccess(request: FastifyRequest, session: Session): boolean {
 function dropWhenEnded(session: Session, reply: FastifyReply): void {
   const forget = whenSessionEnds(session, () => reply.raw.destroy());
   reply.raw.once("close", forget);
-}
-
-/** What clients of an unknown, killed or paused sandbox are told. */
-function sandboxNotFound(reply: FastifyReply, sandboxId: string): FastifyReply {
-  return reply.code(502).send(notFoundBody(sandboxId));
-}
-
-function notFoundBody(sandboxId: string) {
-  return { sandboxId, message: "The sandbox was not found", code: 502 };
 }
 
 function answerPreflight(request: FastifyRequest, reply: FastifyReply): FastifyReply {

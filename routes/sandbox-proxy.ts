@@ -1,6 +1,6 @@
 /**
- * HTTP and WebSocket requests to ports inside a sandbox, through the guest link. One guest connection per request:
- * dialling is one message on a link that is there already.
+ * HTTP requests and upgrades (WebSockets) to ports inside a sandbox, through the guest link. One guest connection per
+ * request: dialling is one message on a link that is there already, and no connection outlives what it was for.
  */
 import {
   type ClientRequest,
@@ -11,9 +11,12 @@ import {
 } from "node:http";
 import { type Duplex, pipeline } from "node:stream";
 import type { FastifyReply, FastifyRequest } from "fastify";
-import { isDomainError } from "../src/errors.ts";
+import { maskedHost } from "../src/e2b/network-options.ts";
 import type { Session } from "../src/runtime/session.ts";
+import { dialPort } from "./port-dial.ts";
+import { type PortRefusal, portClosed, renderRefusal } from "./port-pages.ts";
 import { whenSessionEnds } from "./session-end.ts";
+import { trafficTokenHeader } from "./traffic-token.ts";
 
 /** Concern one connection, not the message (RFC 9110, 7.6.1). */
 const HOP_BY_HOP = ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
@@ -25,16 +28,20 @@ export async function proxyRequest(
   session: Session,
   port: number,
 ): Promise<FastifyReply> {
-  const connection = await dialPort(session, port);
-  if (!connection) return reply.code(502).send(portClosed(session.sandboxId, port));
-  reply.raw.once("close", () => connection.destroy());
-  const upstream = httpRequest(optionsFor(request.raw, connection, requestHeadersOf(request.raw)));
+  const dialled = await dialPort(session, port, whenClosed(reply.raw));
+  if ("refusal" in dialled) return sendRefusal(reply, dialled.refusal);
+  const { connection } = dialled;
+  // Both ways round: the client may have left while the port was dialled.
+  if (reply.raw.destroyed) connection.destroy();
+  else reply.raw.once("close", () => connection.destroy());
+  const headers = requestHeadersOf(request.raw, session, port);
+  const upstream = httpRequest(optionsFor(request.raw, connection, headers));
   const answer = await answerOf(upstream, request.raw).catch((error: unknown) => {
     request.log.debug({ err: error, port }, "a port inside a sandbox did not answer in HTTP");
     connection.destroy();
     return undefined;
   });
-  if (!answer) return reply.code(502).send(portClosed(session.sandboxId, port));
+  if (!answer) return sendRefusal(reply, portClosed(session.sandboxId, port));
   reply.hijack();
   reply.raw.writeHead(answer.statusCode ?? 502, answer.statusMessage, withoutHopByHop(answer));
   reply.raw.flushHeaders();
@@ -50,11 +57,10 @@ export async function proxyUpgrade(
   session: Session,
   port: number,
 ): Promise<void> {
-  const connection = await dialPort(session, port).catch(() => undefined);
-  if (!connection) {
-    refuseUpgrade(socket, 502, portClosed(session.sandboxId, port));
-    return;
-  }
+  const dialled = await dialPort(session, port, whenClosed(socket));
+  if ("refusal" in dialled) return refuseUpgrade(socket, request, dialled.refusal);
+  const { connection } = dialled;
+  if (socket.destroyed) return void connection.destroy();
   const drop = () => {
     socket.destroy();
     connection.destroy();
@@ -64,14 +70,21 @@ export async function proxyUpgrade(
     forget();
     connection.destroy();
   });
-  const upstream = httpRequest(optionsFor(request, connection, request.headers));
+  const { connection: asked, upgrade } = request.headers;
+  // What follows the head is for the other protocol: no body.
+  const { "content-length": _, "transfer-encoding": __, ...ours } = requestHeadersOf(request, session, port);
+  const headers = { ...ours, connection: asked, upgrade };
+  const upstream = httpRequest(optionsFor(request, connection, headers));
   upstream.on("error", drop);
   upstream.on("response", (answer) => {
-    socket.write(headOf(answer));
+    // It goes on as it was framed for us to read: until the connection ends.
+    const { "content-length": _, ...rest } = withoutHopByHop(answer);
+    socket.write(headOf(answer, { ...rest, connection: "close" }));
     pipeline(answer, socket, drop);
   });
   upstream.on("upgrade", (answer, guestSocket, guestHead) => {
-    socket.write(headOf(answer));
+    const { connection: kind, upgrade: protocol } = answer.headers;
+    socket.write(headOf(answer, { ...withoutHopByHop(answer), connection: kind, upgrade: protocol }));
     socket.write(guestHead);
     guestSocket.write(head);
     guestSocket.on("error", drop).on("close", drop);
@@ -80,29 +93,34 @@ export async function proxyUpgrade(
   upstream.end();
 }
 
-/** Answers an upgrade request with a plain HTTP error and closes. */
-export function refuseUpgrade(socket: Duplex, status: number, body: object): void {
-  const text = JSON.stringify(body);
+/** Answers a request for a port that does not get there. */
+export function sendRefusal(reply: FastifyReply, refusal: PortRefusal): FastifyReply {
+  const { contentType, body } = renderRefusal(refusal, reply.request.headers);
+  return reply.code(refusal.code).headers({ "content-type": contentType, "cache-control": "no-store" }).send(body);
+}
+
+/** Answers an upgrade that does not get there with a plain HTTP error, and closes. */
+export function refuseUpgrade(
+  socket: Duplex,
+  { headers }: Pick<IncomingMessage, "headers">,
+  refusal: PortRefusal | { readonly code: number; readonly message: string },
+): void {
+  const { contentType, body } =
+    "sandboxId" in refusal
+      ? renderRefusal(refusal, headers)
+      : { contentType: "application/json; charset=utf-8", body: JSON.stringify(refusal) };
   socket.end(
-    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}\r\ncontent-type: application/json; charset=utf-8\r\n` +
-      `content-length: ${Buffer.byteLength(text)}\r\nconnection: close\r\n\r\n${text}`,
+    `HTTP/1.1 ${refusal.code} ${STATUS_CODES[refusal.code] ?? ""}\r\ncontent-type: ${contentType}\r\n` +
+      `content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
   );
 }
 
-/** Undefined when nothing listens on the port. */
-async function dialPort(session: Session, port: number): Promise<Duplex | undefined> {
-  try {
-    const connection = await session.agent.dial(port);
-    connection.on("error", () => connection.destroy());
-    return connection;
-  } catch (error) {
-    if (isDomainError(error, "not_found")) return undefined;
-    throw error;
-  }
-}
-
-function portClosed(sandboxId: string, port: number) {
-  return { sandboxId, message: "The sandbox is running but port is not open", port, code: 502 };
+/** Aborted when the client's side is closed. */
+function whenClosed(side: Duplex | FastifyReply["raw"]): AbortSignal {
+  const gone = new AbortController();
+  if (side.destroyed) gone.abort();
+  else side.once("close", () => gone.abort());
+  return gone.signal;
 }
 
 function optionsFor(
@@ -122,11 +140,18 @@ function answerOf(upstream: ClientRequest, body: IncomingMessage): Promise<Incom
   });
 }
 
-/** A body that came in chunks goes on in chunks, whatever the method: unframed it would read as another request. */
-function requestHeadersOf(request: IncomingMessage): IncomingMessage["headers"] {
-  const { expect: _, ...headers } = withoutHopByHop(request);
-  const isChunked = request.headers["transfer-encoding"] !== undefined;
-  return isChunked ? { ...headers, "transfer-encoding": "chunked" } : headers;
+/**
+ * What the service in the sandbox sees. A body that came in chunks goes on in chunks, whatever the method: unframed it
+ * would read as another request.
+ */
+function requestHeadersOf(request: IncomingMessage, { ingress }: Session, port: number): IncomingMessage["headers"] {
+  const { expect: _, [trafficTokenHeader]: __, ...headers } = withoutHopByHop(request);
+  if (request.headers["transfer-encoding"] !== undefined) headers["transfer-encoding"] = "chunked";
+  if (ingress.maskRequestHost !== null) {
+    if (headers.host !== undefined) headers["x-forwarded-host"] = headers.host;
+    headers.host = maskedHost(ingress.maskRequestHost, port);
+  }
+  return headers;
 }
 
 function withoutHopByHop({ headers }: IncomingMessage): IncomingMessage["headers"] {
@@ -138,10 +163,10 @@ function withoutHopByHop({ headers }: IncomingMessage): IncomingMessage["headers
   return Object.fromEntries(Object.entries(headers).filter(([name]) => !dropped.has(name)));
 }
 
-/** The head of an answer as it came, for a connection that is no longer HTTP's. */
-function headOf(answer: IncomingMessage): string {
-  const lines = [`HTTP/1.1 ${answer.statusCode} ${answer.statusMessage}`];
-  for (let i = 0; i + 1 < answer.rawHeaders.length; i += 2)
-    lines.push(`${answer.rawHeaders[i]}: ${answer.rawHeaders[i + 1]}`);
-  return `${lines.join("\r\n")}\r\n\r\n`;
+/** The head of an answer, for a connection that is no longer HTTP's. */
+function headOf({ statusCode, statusMessage }: IncomingMessage, headers: IncomingMessage["headers"]): string {
+  const lines = Object.entries(headers).flatMap(([name, value]) =>
+    value === undefined ? [] : [value].flat().map((one) => `${name}: ${one}`),
+  );
+  return `HTTP/1.1 ${statusCode} ${statusMessage}\r\n${lines.map((line) => `${line}\r\n`).join("")}\r\n`;
 }
