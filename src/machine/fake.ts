@@ -146,7 +146,9 @@ export class FakeDriver implements VmDriver {
   }
 
   async boot(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
-    return new FakeVm(this.#options.host, await this.#start("boot", request.sessionId, request.shape, signal));
+    const machine = await this.#start("boot", request.sessionId, request.shape, signal);
+    machine.hasInternetAccess = request.internetAccess ?? true;
+    return new FakeVm(this.#options.host, machine);
   }
 
   async restore(request: RestoreRequest, signal?: AbortSignal): Promise<Vm> {

@@ -50,6 +50,7 @@ test("sandboxes of an older ledger are kept with everything they had, and may be
     defaults: { user: "user", workdir: "" },
     shape: { vcpuCount: 2, memoryMiB: 512, diskMiB: 8192 },
     allowInternetAccess: false,
+    ingress: { allowPublicTraffic: true, maskRequestHost: null },
     lifecycle: { onTimeout: "pause", keepMemory: true, autoResume: true, timeoutMs: 9000 },
     startedAtMs: 3,
     endAtMs: 4,

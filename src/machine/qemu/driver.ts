@@ -264,10 +264,10 @@ export class QemuDriver implements VmDriver {
     return vm;
   }
 
-  async #takeNetwork(scope: Scope, internetAccess = true): Promise<Network> {
+  async #takeNetwork(scope: Scope, internetAccess: boolean | undefined): Promise<Network> {
     const network = await this.#networks.take();
     scope.defer(() => network.close());
-    await switchNetwork(network.guard, internetAccess);
+    await switchNetwork(network.guard, internetAccess ?? true);
     return network;
   }
 
