@@ -115,7 +115,7 @@ function controlUpgrades(app: FastifyInstance): EventEmitter {
   app.server.on("upgrade", (request, socket: Duplex, head: Buffer) => {
     if (planeOfRequest(request).plane !== "control") return;
     if (ourPath.test(request.url ?? "")) ours.emit("upgrade", request, socket, head);
-    else refuseUpgrade(socket, 400, { code: 400, message: "nothing to upgrade to here" });
+    else refuseUpgrade(socket, request, { code: 400, message: "nothing to upgrade to here" });
   });
   return ours;
 }

@@ -10,9 +10,6 @@ import { DomainError } from "../errors.ts";
 /** Right for src/ledger/ and, as the build copies the files, for dist/src/ledger/. */
 const shippedMigrations = new URL("../../migrations/", import.meta.url);
 
-/** Handed out to work that is not here yet: they may be missing, and come later. Any other gap is a broken install. */
-const reservedNumbers: ReadonlySet<number> = new Set([5]);
-
 interface Applied {
   readonly name: string;
   readonly sha256: string;
@@ -28,45 +25,37 @@ export function migrate(db: Database, path: string, nowMs: number, folder: URL =
     "create table if not exists migrations " +
       "(number integer primary key, name text not null, sha256 text not null, applied_at_ms integer not null) strict",
   );
-  refuseNewer(db, path, numberOf(names.at(-1) ?? ""));
+  refuseNewer(db, path, names.length);
   const find = db.prepare<[number], Applied>("select name, sha256 from migrations where number = ?");
   const note = db.prepare("insert into migrations (number, name, sha256, applied_at_ms) values (?, ?, ?, ?)");
-  return names.filter((name) => {
-    const number = numberOf(name);
+  return names.filter((name, index) => {
     const sql = readFileSync(new URL(name, folder), "utf8");
     const sha256 = createHash("sha256").update(sql).digest("hex");
     // The look-up is inside: another process may have come first.
     const applyOnce = db.transaction(() => {
-      const applied = find.get(number);
+      const applied = find.get(index + 1);
       if (applied && applied.sha256 !== sha256) throw changed(path, name, applied.name);
       if (applied) return false;
       db.exec(sql);
-      note.run(number, name, sha256, nowMs);
+      note.run(index + 1, name, sha256, nowMs);
       return true;
     });
     return applyOnce.immediate();
   });
 }
 
-/** Names in order of their numbers, of which none is missing but reserved ones. */
+/** Names in order; the nth begins with n. */
 function migrationNames(folder: URL): string[] {
   const names = readdirSync(folder)
     .filter((name) => /^\d{4}-.+\.sql$/.test(name))
     .sort();
-  let expected = 1;
-  const wrong = names.find((name) => {
-    const number = numberOf(name);
-    while (expected < number && reservedNumbers.has(expected)) expected += 1;
-    return number !== expected++;
-  });
+  const wrong = names.find((name, index) => Number.parseInt(name, 10) !== index + 1);
   if (names.length === 0 || wrong) {
     const problem = wrong ? `${wrong} is out of sequence` : "there are none";
     throw new DomainError("failed_precondition", `The migrations in ${folder.pathname} are incomplete: ${problem}.`);
   }
   return names;
 }
-
-const numberOf = (name: string) => Number.parseInt(name, 10);
 
 function refuseNewer(db: Database, path: string, known: number): void {
   const newest = db

@@ -13,8 +13,7 @@ const shipped = new URL("../../migrations/", import.meta.url);
 function migrationsCopy() {
   const path = temporaryFolder();
   for (const name of readdirSync(shipped)) copyFileSync(new URL(name, shipped), join(path, name));
-  const last = readdirSync(shipped).sort().at(-1) ?? "";
-  const next = String(Number.parseInt(last, 10) + 1).padStart(4, "0");
+  const next = String(readdirSync(shipped).length + 1).padStart(4, "0");
   return {
     folder: pathToFileURL(`${path}/`),
     next: `${next}-more.sql`,
