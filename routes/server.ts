@@ -13,6 +13,7 @@ import { isKnownHost, isOwnOrigin } from "./host-check.ts";
 import { observabilityRoutes } from "./observability.ts";
 import { describeRoutes } from "./openapi.ts";
 import { planeConstraint, planeOfRequest, routesBelongTo } from "./plane-constraint.ts";
+import { type QuarantineDeps, quarantineRoutes } from "./quarantine.ts";
 import { sandboxListings } from "./sandbox-listings.ts";
 import { sandboxSnapshotRoutes } from "./sandbox-snapshots.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
@@ -37,6 +38,7 @@ interface ServerConfig {
 export interface ServerDeps {
   readonly runtime: Runtime;
   readonly templates: Templates;
+  readonly quarantine: QuarantineDeps["quarantine"];
   readonly config: ServerConfig;
   readonly log: FastifyBaseLogger;
   readonly metricsText: () => Promise<string>;
@@ -123,6 +125,7 @@ async function controlPlane(scope: FastifyInstance, deps: ServerDeps): Promise<v
   await scope.register(templateBuildRoutes, { templates });
   await scope.register(sandboxSnapshotRoutes, { runtime, maxTimeoutMs: config.maxTimeoutMs });
   await scope.register(webSocketRoutes, { runtime, isApiKey: config.isApiKey, clock: deps.clock ?? systemClock });
+  await scope.register(quarantineRoutes, { quarantine: deps.quarantine });
   await scope.register(unsupportedRoutes);
   await scope.register(observabilityRoutes, { runtime, metricsText });
 }

@@ -30,9 +30,11 @@ import { runEvery } from "./run-every.ts";
 import { Admission } from "./runtime/admission.ts";
 import { DiskPressureGuard } from "./runtime/disk-pressure-guard.ts";
 import { LifecycleSamples } from "./runtime/lifecycle-samples.ts";
+import { Quarantine } from "./runtime/quarantine.ts";
 import { reconcile } from "./runtime/restart-reconciliation.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "./runtime/sandbox-runtime.ts";
 import { SessionTerminator } from "./runtime/session-terminator.ts";
+import { checkSnapshots } from "./runtime/snapshot-integrity.ts";
 import { TemplateService } from "./runtime/template-service.ts";
 import { WarmPool } from "./runtime/warm-pool.ts";
 import { Scope } from "./scope.ts";
@@ -57,6 +59,10 @@ const historyTickMs = 3_600_000;
 const keptHistoryMs = 7 * 86_400_000;
 const keptSandboxes = 10_000;
 const refillTickMs = 100;
+/** The first creates after a start come first. */
+const snapshotCheckDelayMs = 5_000;
+const snapshotCheckMs = 24 * 3_600_000;
+const baseTemplateTickMs = 60_000;
 const freshnessTickMs = 3_600_000;
 
 /**
@@ -98,6 +104,7 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   const app = await listen(config, { apiKey, version, deps, runtime, templates }, scope);
   const every = loopsIn(scope, deps);
   keepTemplatesFresh(every, config, deps, builds);
+  keepSnapshotsWhole(every, deps, assets);
   startLoops(every, deps, runtime);
   const url = urlOf(app);
   await writeAddress(config.stateDir, url);
@@ -139,6 +146,7 @@ function wireRuntime(
       sandboxes: config.maxSandboxes,
     },
     snapshotsFolder: join(config.stateDir, "snapshots"),
+    quarantine: new Quarantine({ ...opened, metrics, folder: join(config.stateDir, "quarantine") }),
   };
   const warmPool = new WarmPool(basis, { min: config.warmPoolMin, max: config.warmPoolMax });
   const bounds = { limit: config.queueLimit, timeoutMs: config.queueTimeoutMs };
@@ -155,10 +163,13 @@ function wireRuntime(
 async function ensureTemplate(deps: RuntimeDependencies, assets: GuestAssets, stop: AbortSignal): Promise<void> {
   const { ledger, driver, clock, log, samples, snapshotsFolder } = deps;
   await makePrivate(snapshotsFolder);
-  await deps.disk.admit("make the base template");
   const template = { ledger, driver, clock, log, snapshotsFolder, newTemplateId };
   await ensureBaseTemplate(
-    { ...template, recordSample: (span, ms) => samples.record(span, "base_template", ms, null) },
+    {
+      ...template,
+      admitDisk: (work) => deps.disk.admit(work),
+      recordSample: (span, ms) => samples.record(span, "base_template", ms, null),
+    },
     assets,
     (step) => process.stderr.write(`  ${step} …\n`),
     stop,
@@ -210,6 +221,16 @@ function keepTemplatesFresh(
   every("stale_templates", freshnessTickMs, (signal) => rebuildStale(deps, signal));
 }
 
+/** Reads all snapshots soon after the start and once a day, and makes the base template again when its own is damaged. */
+function keepSnapshotsWhole(every: Every, deps: RuntimeDependencies, assets: GuestAssets): void {
+  every("snapshot_check", snapshotCheckMs, async (signal) => {
+    await deps.clock.sleep(snapshotCheckDelayMs, signal);
+    await checkSnapshots(deps, signal);
+    deps.quarantine.updateGauge();
+  });
+  every("base_template", baseTemplateTickMs, (signal) => ensureTemplate(deps, assets, signal));
+}
+
 function startLoops(
   every: Every,
   { ledger, clock, samples, warmPool }: RuntimeDependencies,
@@ -240,6 +261,7 @@ async function listen(config: Config, served: Served, scope: Scope): Promise<Fas
   const app = buildServer({
     runtime,
     templates,
+    quarantine: deps.quarantine,
     log,
     version,
     config: {

@@ -21,6 +21,9 @@ export interface Metrics {
   readonly warmPoolRefillSeconds: Histogram;
   readonly backgroundErrors: Counter<"loop">;
   readonly reconciled: Counter<"outcome">;
+  readonly quarantined: Gauge<"kind">;
+  readonly snapshotChecks: Counter<"outcome">;
+  readonly snapshotsToCheck: Gauge;
 }
 
 export function createMetrics(): Metrics {
@@ -104,6 +107,23 @@ export function createMetrics(): Metrics {
       name: "firkin_reconciled_total",
       help: "Outcomes of restart reconciliation",
       labelNames: ["outcome"],
+      registers,
+    }),
+    quarantined: new Gauge({
+      name: "firkin_quarantine_entries",
+      help: "What waits in quarantine, by kind",
+      labelNames: ["kind"],
+      registers,
+    }),
+    snapshotChecks: new Counter({
+      name: "firkin_snapshot_checks_total",
+      help: "Snapshots whose files were checked, by outcome",
+      labelNames: ["outcome"],
+      registers,
+    }),
+    snapshotsToCheck: new Gauge({
+      name: "firkin_snapshots_to_check",
+      help: "Snapshots that the check in the background has not read yet",
       registers,
     }),
   };

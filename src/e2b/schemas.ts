@@ -241,6 +241,21 @@ export const Benchmarks = z
   })
   .meta({ id: "Benchmarks" });
 
+/** Not E2B's. */
+export const QuarantineList = z
+  .object({
+    entries: z.array(
+      z.object({
+        id: text,
+        kind: z.enum(["file", "folder", "machine", "snapshot"]),
+        name: text.describe("as it was found; of a snapshot, whose it is"),
+        reason: text,
+        at: text,
+      }),
+    ),
+  })
+  .meta({ id: "QuarantineList" });
+
 /** `Error`, in E2B's specification. */
 export const ApiError = z.object({ code: z.int32(), message: text, error_code: text.optional() }).meta({ id: "Error" });
 

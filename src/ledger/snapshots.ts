@@ -40,6 +40,7 @@ export interface SnapshotRecord {
   /** Why a continuation was taken: stopped, idle, exited. */
   readonly reason: string | null;
   readonly quarantineReason: string | null;
+  readonly quarantinedAtMs: number | null;
   readonly createdAtMs: number;
 }
 
@@ -58,6 +59,7 @@ export interface SnapshotRow {
   readonly facts: string | null;
   readonly reason: string | null;
   readonly quarantine_reason: string | null;
+  readonly quarantined_at_ms: number | null;
   readonly created_at_ms: number;
 }
 
@@ -84,7 +86,15 @@ export function registerSnapshot(ledger: Ledger, snapshot: NewSnapshot): Snapsho
       )
       .run({ id, kind, logicalId, sandboxId, folder, reason, createdAtMs });
   });
-  return { ...snapshot, sandboxId, state: "making", facts: null, quarantineReason: null, createdAtMs };
+  return {
+    ...snapshot,
+    sandboxId,
+    state: "making",
+    facts: null,
+    quarantineReason: null,
+    quarantinedAtMs: null,
+    createdAtMs,
+  };
 }
 
 /**
@@ -108,11 +118,27 @@ export function quarantineSnapshot(ledger: Ledger, id: string, reason: string): 
   ledger.write(() => {
     const { changes } = ledger
       .statement(
-        `update snapshots set state = 'quarantined', quarantine_reason = :reason
+        `update snapshots set state = 'quarantined', quarantine_reason = :reason, quarantined_at_ms = :nowMs
          where id = :id and state in ('making', 'ready')`,
       )
-      .run({ id, reason });
+      .run({ id, reason, nowMs: ledger.nowMs() });
     if (changes !== 1) throw wrongState(ledger, id, "being made or ready");
+  });
+}
+
+/**
+ * Makes a snapshot that was set aside one to restore from again: it was found whole.
+ * @throws invalid_state when it is not quarantined, or was never complete.
+ */
+export function releaseSnapshot(ledger: Ledger, id: string): void {
+  ledger.writeDurably(() => {
+    const { changes } = ledger
+      .statement(
+        `update snapshots set state = 'ready', quarantine_reason = null, quarantined_at_ms = null
+         where id = :id and state = 'quarantined' and facts is not null`,
+      )
+      .run({ id });
+    if (changes !== 1) throw wrongState(ledger, id, "complete and quarantined");
   });
 }
 
@@ -179,6 +205,14 @@ export function findContinuationInMaking(ledger: Ledger, sandboxId: string): Sna
   return row && toSnapshot(row);
 }
 
+/** The one that is not deleted. */
+export function findSnapshotByFolder(ledger: Ledger, folder: string): SnapshotRecord | undefined {
+  const row = ledger
+    .statement<SnapshotRow>("select * from snapshots where folder = :folder and state <> 'deleted'")
+    .get({ folder });
+  return row && toSnapshot(row);
+}
+
 export function getSnapshot(ledger: Ledger, id: string): SnapshotRecord | undefined {
   const row = ledger.statement<SnapshotRow>("select * from snapshots where id = :id").get({ id });
   return row && toSnapshot(row);
@@ -215,6 +249,7 @@ export function toSnapshot(row: SnapshotRow): SnapshotRecord {
     facts: row.facts === null ? null : fromJson(snapshotFacts, row.facts, `snapshots.facts of ${row.id}`),
     reason: row.reason,
     quarantineReason: row.quarantine_reason,
+    quarantinedAtMs: row.quarantined_at_ms,
     createdAtMs: row.created_at_ms,
   };
 }

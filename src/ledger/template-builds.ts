@@ -203,6 +203,8 @@ export interface SourcedBuild {
   readonly tags: readonly string[];
   readonly parentBuildId: string;
   readonly revision: string;
+  /** Its snapshot is damaged: it cannot serve meanwhile. */
+  readonly damaged: boolean;
   /** JSON, as it was published. */
   readonly spec: string;
   readonly vcpuCount: number | null;
@@ -213,15 +215,19 @@ export interface SourcedBuild {
 /** Oldest first. */
 export function listSourcedBuilds(ledger: Ledger): SourcedBuild[] {
   return ledger
-    .statement<Omit<SourcedBuild, "tags"> & { tags: string }>(
+    .statement<Omit<SourcedBuild, "tags" | "damaged"> & { tags: string; damaged: number }>(
       `select b.id, b.template_id as templateId, json_group_array(t.tag) as tags, b.parent_build_id as parentBuildId,
               b.source_revision as revision, b.spec, b.vcpu_count as vcpuCount, b.memory_mib as memoryMiB,
-              b.created_at_ms as createdAtMs
-       from template_builds b join template_tags t on t.build_id = b.id
+              b.created_at_ms as createdAtMs, s.state = 'quarantined' as damaged
+       from template_builds b join template_tags t on t.build_id = b.id join snapshots s on s.id = b.snapshot_id
        where b.spec is not null group by b.id order by b.created_at_ms, b.id`,
     )
     .all({})
-    .map((row) => ({ ...row, tags: fromJson(tagList, row.tags, `tags of build ${row.id}`) }));
+    .map((row) => ({
+      ...row,
+      damaged: row.damaged === 1,
+      tags: fromJson(tagList, row.tags, `tags of build ${row.id}`),
+    }));
 }
 
 function toJob(row: JobRow): BuildJob {

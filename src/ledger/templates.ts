@@ -207,6 +207,18 @@ export function listTemplates(ledger: Ledger): TemplateRecord[] {
     .map((row) => toTemplate(ledger, row));
 }
 
+/** Why builds of a template cannot be used: their snapshots are damaged. By build. */
+export function listDamagedBuilds(ledger: Ledger, templateId: string): Map<string, string> {
+  const rows = ledger
+    .statement<{ id: string; snapshotId: string; reason: string }>(
+      `select b.id, s.id as snapshotId, s.quarantine_reason as reason
+       from template_builds b join snapshots s on s.id = b.snapshot_id
+       where b.template_id = :templateId and s.state = 'quarantined'`,
+    )
+    .all({ templateId });
+  return new Map(rows.map(({ id, snapshotId, reason }) => [id, `snapshot ${snapshotId}: ${reason}`]));
+}
+
 /** Counts a sandbox that was made from the template. One that is gone meanwhile is nobody's concern. */
 export function recordSpawn(ledger: Ledger, templateId: string): void {
   ledger.write(() => {

@@ -130,9 +130,14 @@ export interface VmDriver extends AsyncDisposable {
   adopt(record: MachineRecord): Promise<Vm | undefined>;
   /** Removes whatever a recorded VM left: processes that match their identity, sockets, folder. Idempotent. */
   discard(record: MachineRecord): Promise<void>;
+  /** Machines that run here, of which nothing but their processes tells. @param known sessions that are accounted for */
+  findStrays(known: ReadonlySet<string>): MachineRecord[];
 }
 
 /** The name of one machine: new for every machine, never reused; short, because it is part of socket paths. */
 export function newSessionId(): string {
   return randomUUID().replaceAll("-", "");
 }
+
+/** Whether a name may be one of {@link newSessionId}. */
+export const isSessionId = (name: string) => /^[0-9a-f]{32}$/.test(name);

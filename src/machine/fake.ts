@@ -169,6 +169,11 @@ export class FakeDriver implements VmDriver {
     await rm(record.folder, { recursive: true, force: true });
   }
 
+  findStrays(known: ReadonlySet<string>): MachineRecord[] {
+    const machines = [...this.#options.host.machines.values()];
+    return machines.map(({ record }) => record).filter(({ sessionId }) => !known.has(sessionId));
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {}
 
   async #start(

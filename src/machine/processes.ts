@@ -60,11 +60,20 @@ export function findProcessesIn(folder: string, role: ProcessIdentity["role"], c
   const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
   return pids.flatMap((name) => {
     const pid = Number(name);
-    // QEMU's option parser wants commas in values doubled.
-    if (!readArguments(pid).some((text) => text.replaceAll(",,", ",").includes(`${folder}/`))) return [];
+    if (nameIn(folder, pid) === undefined) return [];
     const identity = identifyProcess(role, pid);
     return identity && basename(identity.executable) === command ? [identity] : [];
   });
+}
+
+/** What in `folder` the arguments of a process name first: a file, or a folder of it. */
+export function nameIn(folder: string, pid: number): string | undefined {
+  for (const argument of readArguments(pid)) {
+    // QEMU's option parser wants commas in values doubled.
+    const [, rest] = argument.replaceAll(",,", ",").split(`${folder}/`, 2);
+    if (rest !== undefined) return /^[^/,]*/.exec(rest)?.[0];
+  }
+  return undefined;
 }
 
 /** Sends a signal if {@link isRunning}; true when it was sent. The check and the signal are in one turn of the loop. */

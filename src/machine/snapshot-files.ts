@@ -6,7 +6,7 @@ import { webcrypto } from "node:crypto";
 import { constants, type FileHandle, open, readFile, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { z } from "zod";
-import { DomainError, messageOf } from "../errors.ts";
+import { DomainError, isDomainError, messageOf } from "../errors.ts";
 import type { SnapshotFile, SnapshotManifest } from "./driver.ts";
 
 export const manifestName = "manifest.json";
@@ -44,13 +44,15 @@ const manifestSchema = z.object({
 export async function readManifest(folder: string): Promise<SnapshotManifest> {
   const path = join(folder, manifestName);
   const { size } = await stat(path).catch((error: unknown) => {
-    throw new DomainError("not_found", `no snapshot in ${folder}: ${messageOf(error)}`, { folder }, { cause: error });
+    const details = { folder, damaged: isMissing(error) };
+    throw new DomainError("not_found", `no snapshot in ${folder}: ${messageOf(error)}`, details, { cause: error });
   });
   if (size > maxManifestBytes) throw damaged(folder, `${manifestName} is ${size} bytes long`);
   let json: unknown;
   try {
     json = JSON.parse(await readFile(path, "utf8"));
   } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
     throw damaged(folder, `${manifestName} cannot be read: ${messageOf(error)}`);
   }
   const parsed = manifestSchema.safeParse(json);
@@ -84,18 +86,32 @@ export async function publishSnapshot(staging: string, folder: string, manifest:
   await syncPath(dirname(folder));
 }
 
+/** How a file is read that nobody waits for. */
+export interface ReadOptions {
+  readonly signal?: AbortSignal;
+  /** Awaited before each block; then one block is read at a time. */
+  readonly pace?: () => Promise<void>;
+}
+
+/** Whether an error of this module says that a snapshot is damaged, and not that it could not be looked at. */
+export function isDamage(error: unknown): boolean {
+  return isDomainError(error) && error.details.damaged === true;
+}
+
 /**
  * Compares the folder with its manifest. `cheap` looks at sizes and dependencies only, for before every restore;
  * `full` reads and digests every byte, for start-up after a crash and for `doctor`.
+ * @param options.read digests of files that were read already, by device and inode: snapshots share files
  * @throws DomainError `failed_precondition` naming the first file that is missing, short or changed
  */
 export async function verifySnapshot(
   folder: string,
   manifest: SnapshotManifest,
   depth: "cheap" | "full",
-  signal?: AbortSignal,
+  options: ReadOptions & { readonly read?: Map<string, string> } = {},
 ): Promise<void> {
   const missing = (path: string) => (error: unknown) => {
+    if (!isMissing(error)) throw error;
     throw damaged(folder, `${path} is missing: ${messageOf(error)}`);
   };
   await Promise.all(manifest.dependsOn.map((path) => stat(path).catch(missing(path))));
@@ -106,9 +122,12 @@ export async function verifySnapshot(
     }),
   );
   if (depth === "cheap") return;
+  const { read = new Map<string, string>() } = options;
   for (const { name, sha256 } of allFiles(manifest)) {
-    const actual = await describeFile(folder, name, signal);
-    if (actual.sha256 !== sha256) throw damaged(folder, `the content of ${name} has changed`);
+    const { dev, ino } = await stat(join(folder, name)).catch(missing(name));
+    const known = read.get(`${dev}:${ino}`) ?? (await describeFile(folder, name, options)).sha256;
+    read.set(`${dev}:${ino}`, known);
+    if (known !== sha256) throw damaged(folder, `the content of ${name} has changed`);
   }
 }
 
@@ -129,7 +148,11 @@ export async function removeSnapshot(folder: string): Promise<void> {
  * SHA-256 of the file: so the blocks are hashed in the thread pool, several at a time and never on the event loop,
  * and the zero blocks of a sparse memory image cost next to nothing.
  */
-export async function describeFile(folder: string, name: string, signal?: AbortSignal): Promise<SnapshotFile> {
+export async function describeFile(
+  folder: string,
+  name: string,
+  { signal, pace }: ReadOptions = {},
+): Promise<SnapshotFile> {
   const handle = await open(join(folder, name), "r");
   try {
     const { size } = await handle.stat();
@@ -139,6 +162,7 @@ export async function describeFile(folder: string, name: string, signal?: AbortS
       const buffer = Buffer.alloc(blockBytes);
       for (let block = next++; block * blockBytes < size; block = next++) {
         signal?.throwIfAborted();
+        await pace?.();
         const length = await readFully(
           handle,
           buffer,
@@ -148,7 +172,7 @@ export async function describeFile(folder: string, name: string, signal?: AbortS
         (await digestBlock(buffer.subarray(0, length))).copy(digests, block * 32);
       }
     };
-    await Promise.all([worker(), worker()]);
+    await Promise.all(pace ? [worker()] : [worker(), worker()]);
     return { name, sizeBytes: size, sha256: (await sha256(digests)).toString("hex") };
   } finally {
     await handle.close();
@@ -225,5 +249,7 @@ const allFiles = ({ files, ...manifest }: SnapshotManifest): SnapshotFile[] => [
 ];
 
 function damaged(folder: string, problem: string): DomainError {
-  return new DomainError("failed_precondition", `snapshot ${folder} is damaged: ${problem}`, { folder });
+  return new DomainError("failed_precondition", `snapshot ${folder} is damaged: ${problem}`, { folder, damaged: true });
 }
+
+const isMissing = (error: unknown) => ["ENOENT", "ENOTDIR"].includes((error as NodeJS.ErrnoException).code ?? "");

@@ -27,6 +27,9 @@ export function newSnapshotPlace(snapshotsFolder: string): { id: string; folder:
   return { id, folder: join(snapshotsFolder, id) };
 }
 
+/** Whether a name may be one of {@link newSnapshotPlace}. */
+export const isSnapshotId = (name: string) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(name);
+
 /** Names a continuation of a sandbox before anything of it exists. Call it in the write that says what it is for. */
 export function registerContinuation(
   { ledger, snapshotsFolder }: CaptureDependencies,

@@ -1,25 +1,30 @@
 /**
  * The seed's RestartReconciliation: what a daemon that starts makes of what an earlier one left, in order: adopt the
  * sandboxes and warm machines that still answer, list the sandboxes that are paused, clean up what was half-made or is no
- * more, and remove folders of machines and snapshots that nobody owns. The daemon listens only after that.
+ * more, remove what is left of machines and snapshots that nobody owns, and set aside what cannot be named. The daemon
+ * listens only after that.
  */
-import { mkdir, readdir } from "node:fs/promises";
+import type { Dirent } from "node:fs";
+import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf } from "../errors.ts";
 import { listUnownedReservations, release } from "../ledger/capacity.ts";
+import type { Ledger } from "../ledger/open.ts";
 import { listSandboxes, moveSandbox } from "../ledger/sandboxes.ts";
 import {
   deleteSnapshot,
   findContinuationInMaking,
+  getSnapshot,
   listSnapshots,
   listStrayContinuations,
 } from "../ledger/snapshots.ts";
-import { listHeldWarmEntries, type WarmEntry } from "../ledger/warm-entries.ts";
-import type { VmDriver } from "../machine/driver.ts";
-import { readSnapshot, removeSnapshot } from "../machine/snapshot-files.ts";
+import { listHeldWarmEntries } from "../ledger/warm-entries.ts";
+import { isSessionId } from "../machine/driver.ts";
+import { readSnapshot, removeSnapshot, stagingOf } from "../machine/snapshot-files.ts";
 import { factsOf } from "../template/snapshot-facts.ts";
 import type { MachineRecord, SandboxRecord } from "../types.ts";
-import { discardContinuation } from "./continuation-snapshot.ts";
+import { discardContinuation, isSnapshotId } from "./continuation-snapshot.ts";
+import type { Quarantine } from "./quarantine.ts";
 import { openGuestAgent } from "./readiness-probe.ts";
 import { finishPause } from "./sandbox-pause.ts";
 import type { RuntimeDependencies, SandboxRuntime } from "./sandbox-runtime.ts";
@@ -47,6 +52,7 @@ export interface ReconciliationSummary {
   readonly warmDiscarded: number;
   readonly snapshots: number;
   readonly reservations: number;
+  readonly quarantined: number;
 }
 
 /** Pure: what a client was told it has is kept, what was on its way in or out is ended. */
@@ -64,22 +70,27 @@ export async function reconcile(
   machinesFolder: string,
 ): Promise<ReconciliationSummary> {
   for (const folder of [machinesFolder, deps.snapshotsFolder]) await mkdir(folder, { recursive: true, mode: 0o700 });
+  await deps.quarantine.open();
   const records = listSandboxes(deps.ledger);
   const outcomes = await Promise.all(records.map((record) => reconcileSandbox(deps, runtime, record)));
   const warm = listHeldWarmEntries(deps.ledger);
-  const orphanFolders = await discardOrphans(deps, [...records, ...warm], machinesFolder);
+  const owned = new Set([...records, ...warm].flatMap(({ machine }) => (machine ? [machine.sessionId] : [])));
+  const orphans = await discardOrphans(deps, owned, machinesFolder);
+  const strays = deps.quarantine.noteMachines(deps.driver.findStrays(owned));
   const warmAdopted = await reconcileWarmPool(deps, warm);
   const count = (wanted: Outcome) => outcomes.filter((outcome) => outcome === wanted).length;
+  const halfMade = await discardHalfMade(deps);
   const summary = {
     adopted: count("adopted"),
     paused: count("paused"),
     cleanedUp: count("cleaned_up"),
     lost: count("lost"),
-    orphanFolders,
+    orphanFolders: orphans.removed,
     warmAdopted,
     warmDiscarded: warm.length - warmAdopted,
-    snapshots: await discardHalfMade(deps),
+    snapshots: halfMade.removed,
     reservations: listUnownedReservations(deps.ledger).filter(({ id }) => release(deps.ledger, id)).length,
+    quarantined: orphans.setAside + strays + halfMade.setAside,
   };
   for (const [outcome, n] of Object.entries(summary)) deps.metrics.reconciled.inc({ outcome }, n);
   deps.log.info(summary, "reconciled with what an earlier daemon left");
@@ -177,16 +188,29 @@ async function tryFinishPause(
   }
 }
 
+interface Cleared {
+  readonly removed: number;
+  readonly setAside: number;
+}
+
 /** Folders of machines that nobody in the ledger owns: the daemon died between making one and writing it down. */
 async function discardOrphans(
-  { driver, log }: { driver: VmDriver; log: RuntimeDependencies["log"] },
-  owners: readonly Pick<SandboxRecord | WarmEntry, "machine">[],
+  { driver, log, quarantine }: RuntimeDependencies,
+  owned: ReadonlySet<string>,
   machinesFolder: string,
-): Promise<number> {
-  const owned = new Set(owners.map(({ machine }) => machine?.sessionId));
-  const orphans = (await readdir(machinesFolder)).filter((sessionId) => !owned.has(sessionId));
-  for (const sessionId of orphans) {
+): Promise<Cleared> {
+  const cleared = { removed: 0, setAside: 0 };
+  for (const entry of await readdir(machinesFolder, { withFileTypes: true })) {
+    const { name: sessionId } = entry;
+    if (owned.has(sessionId)) continue;
     const folder = join(machinesFolder, sessionId);
+    if (!entry.isDirectory() || !isSessionId(sessionId)) {
+      const kind = entry.isDirectory() ? "folder" : "file";
+      if (await setAside(quarantine, log, folder, kind, "it was among the machines, and is none"))
+        cleared.setAside += 1;
+      continue;
+    }
+    cleared.removed += 1;
     log.warn({ folder }, "removing a machine that nobody owns");
     try {
       await driver.discard({ engine: driver.info.engine, sessionId, folder, processes: [] });
@@ -194,22 +218,61 @@ async function discardOrphans(
       log.error({ err: error, folder }, "it cannot be removed; the next start tries again");
     }
   }
-  return orphans.length;
+  return cleared;
+}
+
+/** What cannot be moved, or does not fit, stays where it is and is nobody's: the daemon starts all the same. */
+async function setAside(
+  quarantine: Quarantine,
+  log: RuntimeDependencies["log"],
+  ...[path, kind, reason]: Parameters<Quarantine["setAside"]>
+): Promise<boolean> {
+  try {
+    return await quarantine.setAside(path, kind, reason);
+  } catch (error) {
+    log.error({ err: error, path }, "what cannot be named cannot be set aside either");
+    return false;
+  }
 }
 
 /** What was being made when the daemon died, continuations of no use any more, and folders that no snapshot owns. */
-async function discardHalfMade({ ledger, log, snapshotsFolder }: RuntimeDependencies): Promise<number> {
+async function discardHalfMade({ ledger, log, snapshotsFolder, quarantine }: RuntimeDependencies): Promise<Cleared> {
   const strays = listStrayContinuations(ledger);
   for (const snapshot of strays) await discardContinuation(ledger, snapshot);
   const halfMade = listSnapshots(ledger, ["making"]);
   for (const { id } of halfMade) deleteSnapshot(ledger, id);
   const owned = new Set(listSnapshots(ledger, ["ready", "quarantined"]).map(({ folder }) => folder));
-  const orphans = (await readdir(snapshotsFolder))
-    .map((name) => join(snapshotsFolder, name))
-    .filter((folder) => !owned.has(folder));
-  for (const folder of orphans) {
+  const cleared = { removed: strays.length + halfMade.length, setAside: 0 };
+  for (const entry of await readdir(snapshotsFolder, { withFileTypes: true })) {
+    const folder = join(snapshotsFolder, entry.name);
+    if (owned.has(folder)) continue;
+    const unknown = await whyUnknown(ledger, folder, entry);
+    if (unknown) {
+      const kind = entry.isDirectory() ? "folder" : "file";
+      if (await setAside(quarantine, log, folder, kind, unknown)) cleared.setAside += 1;
+      continue;
+    }
+    cleared.removed += 1;
     log.warn({ folder }, "removing a snapshot that nobody needs or that was never completed");
-    await removeSnapshot(folder);
+    if (!folder.endsWith(stagingOf(""))) await removeSnapshot(folder);
+    else await rm(folder, { recursive: true, force: true });
   }
-  return strays.length + halfMade.length + orphans.length;
+  return cleared;
+}
+
+/**
+ * Why something among the snapshots is not ours to remove; undefined when it is what a save or a removal left that was
+ * cut short.
+ */
+async function whyUnknown(ledger: Ledger, folder: string, entry: Dirent): Promise<string | undefined> {
+  const id = entry.name.replace(/\.staging$/, "");
+  if (getSnapshot(ledger, id)) return undefined;
+  if (!entry.isDirectory() || !isSnapshotId(id)) return "it was among the snapshots, and is none";
+  if (id !== entry.name) return undefined;
+  try {
+    await readSnapshot(folder);
+    return "it is a whole snapshot, and the ledger has never heard of it";
+  } catch {
+    return undefined;
+  }
 }

@@ -11,6 +11,7 @@ import {
   deleteContinuation,
   getSnapshot,
   markSnapshotReady,
+  refuseUnreadySnapshot,
   type SnapshotFacts,
   type SnapshotRecord,
 } from "../ledger/snapshots.ts";
@@ -137,6 +138,7 @@ export class SandboxPause {
   async resumeInQueue(id: string, timeoutMs: number, memory: boolean): Promise<SandboxView> {
     const { ledger, disk, budgets, admission, clock, log } = this.#deps;
     const { templateId, envs, defaults, shape, snapshotId, allowInternetAccess } = this.#registry.get(id).record;
+    refuseUnreadySnapshot(ledger, snapshotId);
     await disk.admit("resume a sandbox");
     const snapshot = getSnapshot(ledger, snapshotId);
     if (!snapshot) throw new DomainError("internal", `the snapshot of sandbox ${id} is not in the ledger`);

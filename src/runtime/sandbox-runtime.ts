@@ -12,6 +12,7 @@ import type { EngineInfo } from "../machine/driver.ts";
 import type { ContinuationReason, EndReason, SandboxRecord } from "../types.ts";
 import { LiveSession } from "./live-session.ts";
 import { MetricsSampler } from "./metrics-sampler.ts";
+import type { Quarantine } from "./quarantine.ts";
 import type {
   BenchmarkSummary,
   CreateSandboxRequest,
@@ -39,6 +40,7 @@ import { StuckVmCleanup } from "./stuck-vm-cleanup.ts";
 export interface RuntimeDependencies extends CreationDependencies, ForkDependencies {
   /** How long a machine may leave heartbeats unanswered. */
   readonly stuckAfterMs: number;
+  readonly quarantine: Quarantine;
   readonly accessTokenFor: (sandboxId: string) => string;
 }
 

@@ -3,20 +3,16 @@
  * capacity come before it, in the create path, and so does giving everything back when a step fails.) A snapshot without
  * memory is booted from.
  */
-import type { Clock } from "../clock.ts";
 import type { GuestAgent } from "../guest/agent.ts";
-import type { Logger } from "../log.ts";
 import type { Vm, VmDriver } from "../machine/driver.ts";
-import { readSnapshot } from "../machine/snapshot-files.ts";
 import type { GuestAssets } from "../template/assets.ts";
 import type { Scenario } from "../types.ts";
 import type { LifecycleSamples } from "./lifecycle-samples.ts";
 import { probeReadiness, type SandboxIdentity } from "./readiness-probe.ts";
+import { type IntegrityDependencies, openSnapshot } from "./snapshot-integrity.ts";
 
-export interface RestoreDependencies {
+export interface RestoreDependencies extends IntegrityDependencies {
   readonly driver: VmDriver;
-  readonly clock: Clock;
-  readonly log: Logger;
   readonly samples: LifecycleSamples;
   /** What is booted when there is no memory to restore. */
   readonly assets: GuestAssets;
@@ -50,15 +46,17 @@ export interface RestoreOptions {
 
 /**
  * Restores a snapshot into a machine that is ready for its first command.
- * @throws DomainError `machine_failed` when a file is damaged or missing, the engine fails or the agent does not answer
+ * @throws DomainError `failed_precondition` naming a snapshot that is damaged, and is set aside; `machine_failed` when the
+ *   engine fails or the agent does not answer
  */
 export async function restoreMachine(
-  { driver, clock, log, samples, assets }: RestoreDependencies,
+  deps: RestoreDependencies,
   { snapshotFolder, sessionId, identity, internetAccess, withoutMemory }: RestoreOrder,
   { sandboxId, scenario, onLaunched, signal }: RestoreOptions,
 ): Promise<RestoredMachine> {
+  const { driver, clock, log, samples, assets } = deps;
   const restoreStartedMs = clock.monotonicMs();
-  const manifest = await readSnapshot(snapshotFolder);
+  const manifest = await openSnapshot(deps, snapshotFolder);
   const boots = withoutMemory || !manifest.files.memory;
   const { shape } = manifest;
   const snapshot = { folder: snapshotFolder, manifest };

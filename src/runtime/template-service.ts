@@ -15,6 +15,7 @@ import {
   defaultTag,
   findTemplate,
   insertTemplate,
+  listDamagedBuilds,
   listTemplates,
   type TemplateRecord,
   type TemplateTag,
@@ -154,7 +155,9 @@ export class TemplateService implements Templates {
     const asked = new Set(jobs.map(({ id }) => id));
     // The daemon's own builds, of `base`, were nobody's job.
     const own = template.buildIds.filter((id) => !asked.has(id)).map((id) => ownBuild(id, template));
-    return { template, builds: [...jobs, ...own].sort((one, other) => other.createdAtMs - one.createdAtMs) };
+    const damaged = listDamagedBuilds(this.#deps.ledger, template.id);
+    const builds = [...jobs, ...own].sort((one, other) => other.createdAtMs - one.createdAtMs);
+    return { template, builds: builds.map((build) => damagedView(build, damaged.get(build.id))) };
   }
 }
 
@@ -172,6 +175,11 @@ function viewOf(job: BuildJob, template: TemplateRecord): BuildView {
     diskMiB: template.shape.diskMiB,
   };
   return { id, templateId, state, reason, shape, createdAtMs, updatedAtMs, finishedAtMs };
+}
+
+/** A build that was ready and whose snapshot is damaged now shows as one that failed. */
+function damagedView(build: BuildView, why: string | undefined): BuildView {
+  return why === undefined ? build : { ...build, state: "error", reason: { message: why, logEntries: [] } };
 }
 
 function ownBuild(id: string, { id: templateId, shape, updatedAtMs }: TemplateRecord): BuildView {

@@ -35,6 +35,8 @@ export interface TemplateDependencies {
   readonly snapshotsFolder: string;
   readonly newTemplateId: () => string;
   readonly recordSample: (span: SpanName, durationMs: number) => void;
+  /** @throws DomainError `disk_pressure` while there is not enough free disk for `work`. */
+  readonly admitDisk: (work: string) => Promise<void>;
 }
 
 /**
@@ -50,6 +52,7 @@ export async function ensureBaseTemplate(
 ): Promise<void> {
   const recipeTag = tagOfRecipe(deps.driver, assets);
   if (await isCurrent(deps, recipeTag)) return;
+  await deps.admitDisk("make the base template");
   const startedMs = deps.clock.monotonicMs();
   const snapshotId = randomUUID();
   const folder = join(deps.snapshotsFolder, snapshotId);

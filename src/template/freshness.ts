@@ -1,5 +1,5 @@
 /**
- * Which templates are stale: made from a parent that has a newer build since, or older than they may be. They are built
+ * Which templates are stale: made from a parent that has a newer build since, older than they may be, or damaged. They are built
  * again from what is kept with the build, beside the old one, which serves until the new one is published.
  */
 import { z } from "zod";
@@ -8,7 +8,7 @@ import type { BuildSpec } from "./build-spec.ts";
 
 export type Freshness =
   | { readonly state: "fresh" }
-  | { readonly state: "stale"; readonly why: "parent_changed" | "too_old" };
+  | { readonly state: "stale"; readonly why: "damaged" | "parent_changed" | "too_old" };
 
 /**
  * Pure.
@@ -17,12 +17,13 @@ export type Freshness =
  * @param maxAgeMs undefined: no build is ever too old
  */
 export function decideFreshness(
-  build: Pick<SourcedBuild, "parentBuildId" | "createdAtMs">,
+  build: Pick<SourcedBuild, "damaged" | "parentBuildId" | "createdAtMs">,
   currentParentBuildId: string | undefined,
   nowMs: number,
   maxAgeMs: number | undefined,
 ): Freshness {
   if (currentParentBuildId === undefined) return { state: "fresh" };
+  if (build.damaged) return { state: "stale", why: "damaged" };
   if (currentParentBuildId !== build.parentBuildId) return { state: "stale", why: "parent_changed" };
   if (maxAgeMs !== undefined && nowMs - build.createdAtMs > maxAgeMs) return { state: "stale", why: "too_old" };
   return { state: "fresh" };

@@ -259,6 +259,8 @@ test("the daemon describes itself", async () => {
   expect(paths).toEqual([
     "/benchmarks",
     "/health",
+    "/quarantine",
+    "/quarantine/{entryID}",
     "/sandboxes",
     "/sandboxes/followups",
     "/sandboxes/metrics",

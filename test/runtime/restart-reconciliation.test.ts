@@ -1,4 +1,5 @@
 /** What a daemon that starts makes of sandboxes that were paused, or on their way in or out of it. */
+import { randomUUID } from "node:crypto";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
@@ -85,7 +86,7 @@ test.each([{ known: false }, { known: true }])(
         });
         moveSandbox(deps.ledger, id, "paused", "resuming", { reservationId });
       });
-      const request = { sessionId: "half", shape, kernel: "/k", initramfs: "/i", baseDisk: "/b" };
+      const request = { sessionId: "0".repeat(32), shape, kernel: "/k", initramfs: "/i", baseDisk: "/b" };
       const { record } = await deps.driver.boot(request);
       if (known) setSandboxMachine(deps.ledger, id, record);
     });
@@ -104,13 +105,14 @@ test("a kill of a paused sandbox that was interrupted is finished", async () => 
   expect(await engine.remains()).toEqual(nothing);
 });
 
-test("snapshots that nothing needs and folders that nobody knows are removed; a template's stay", async () => {
+test("what a save left half done is removed; a template's snapshot stays", async () => {
   await using engine = await FakeEngine.open();
   const { deps } = engine;
   await engine.restart(async () => {
     const half = registerContinuation(deps, "ixx", "stopped");
     await mkdir(`${half.folder}.staging`);
-    await mkdir(join(deps.snapshotsFolder, "unknown"));
+    await mkdir(join(deps.snapshotsFolder, `${randomUUID()}.staging`));
+    await mkdir(join(deps.snapshotsFolder, randomUUID()));
   });
   expect(await engine.remains()).toEqual(nothing);
   expect(getSnapshot(deps.ledger, "base-snapshot")?.state).toBe("ready");

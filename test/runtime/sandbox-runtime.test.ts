@@ -7,6 +7,7 @@ import { expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import { getSandbox } from "../../src/ledger/sandboxes.ts";
 import { listSnapshots, registerSnapshot } from "../../src/ledger/snapshots.ts";
+import { newSessionId } from "../../src/machine/driver.ts";
 import { agreeableGuest, nothing, openTestRuntime, type TestRuntime } from "../support/test-runtime.ts";
 
 const failure = new DomainError("machine_failed", "out of luck");
@@ -176,7 +177,7 @@ test("machine folders, reservations and snapshots that nobody owns are gone afte
   await creating;
   const { ledger, driver } = made.deps;
   await driver.boot({
-    sessionId: "orphan",
+    sessionId: newSessionId(),
     shape: { vcpuCount: 1, memoryMiB: 1, diskMiB: 1 },
     kernel: "",
     initramfs: "",

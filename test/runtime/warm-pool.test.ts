@@ -204,7 +204,7 @@ test("after a crash, what waited is adopted, what was half-made is ended, and al
   host.crash("gone");
   setWarmEntryMachine(ledger, addEntry(), await start("warming"));
   addEntry();
-  await start("unknown");
+  await start("0".repeat(32));
   const summary = await reconcile(deps, world.runtime, world.machinesFolder);
   await world.settle();
   expect(summary).toMatchObject({ warmAdopted: 1, warmDiscarded: 3, orphanFolders: 1 });

@@ -35,6 +35,7 @@ export function openControlPlane(options: Partial<ServerDeps> = {}): ControlPlan
   const app = buildServer({
     runtime,
     templates: fake.templates,
+    quarantine: { list: () => [], remove: async () => {} },
     config: { isApiKey: (candidate) => secretsEqual(candidate, apiKey), maxTimeoutMs: 24 * 3_600_000 },
     log,
     metricsText: async () => "firkin_sandboxes 0\n",

@@ -16,6 +16,7 @@ import { createMetrics } from "../../src/metrics.ts";
 import { Admission } from "../../src/runtime/admission.ts";
 import { DiskPressureGuard } from "../../src/runtime/disk-pressure-guard.ts";
 import { LifecycleSamples } from "../../src/runtime/lifecycle-samples.ts";
+import { Quarantine } from "../../src/runtime/quarantine.ts";
 import { reconcile } from "../../src/runtime/restart-reconciliation.ts";
 import type { CreateSandboxRequest, SandboxView } from "../../src/runtime/runtime.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "../../src/runtime/sandbox-runtime.ts";
@@ -66,6 +67,7 @@ export class FakeEngine implements AsyncDisposable {
       budgets,
       samples: new LifecycleSamples(clock, driver.info, metrics, () => {}),
       disk: new DiskPressureGuard(folder, 1, async () => ({ freeBytes: this.freeBytes, totalBytes: 1e13 })),
+      quarantine: new Quarantine({ ledger, driver, log, metrics, folder: join(folder, "quarantine") }),
       assets: { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" },
       terminator: new SessionTerminator({ ledger, clock, log, metrics }),
       snapshotsFolder: join(folder, "snapshots"),

@@ -15,6 +15,7 @@ import { Admission } from "../../src/runtime/admission.ts";
 import type { QueueBounds } from "../../src/runtime/admission-plan.ts";
 import { DiskPressureGuard, type DiskSpace } from "../../src/runtime/disk-pressure-guard.ts";
 import { LifecycleSamples } from "../../src/runtime/lifecycle-samples.ts";
+import { Quarantine } from "../../src/runtime/quarantine.ts";
 import type { CreateSandboxRequest, SandboxView } from "../../src/runtime/runtime.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "../../src/runtime/sandbox-runtime.ts";
 import { SessionTerminator } from "../../src/runtime/session-terminator.ts";
@@ -74,6 +75,7 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
     clock,
     log,
     metrics,
+    quarantine: new Quarantine({ ledger, driver, log, metrics, folder: join(folder, "quarantine") }),
     assets: { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" },
     terminator,
     samples: new LifecycleSamples(clock, driver.info, metrics, () => {}),

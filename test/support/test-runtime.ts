@@ -15,6 +15,7 @@ import { createMetrics } from "../../src/metrics.ts";
 import { Admission } from "../../src/runtime/admission.ts";
 import { DiskPressureGuard } from "../../src/runtime/disk-pressure-guard.ts";
 import { LifecycleSamples } from "../../src/runtime/lifecycle-samples.ts";
+import { Quarantine } from "../../src/runtime/quarantine.ts";
 import { reconcile } from "../../src/runtime/restart-reconciliation.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "../../src/runtime/sandbox-runtime.ts";
 import { SessionTerminator } from "../../src/runtime/session-terminator.ts";
@@ -67,6 +68,7 @@ export async function openTestRuntime(guest: FakeGuest): Promise<TestRuntime> {
     metrics,
     samples: new LifecycleSamples(clock, driver.info, metrics, () => {}),
     disk: new DiskPressureGuard(root, 1024, async () => ({ ...disk, totalBytes: 2 ** 40 })),
+    quarantine: new Quarantine({ ledger, driver, log, metrics, folder: join(root, "quarantine") }),
     assets: { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" },
     terminator: new SessionTerminator({ ledger, clock, log, metrics }),
     stuckAfterMs: 60_000,

@@ -89,7 +89,7 @@ const parent = (aliases: string[]): ResolvedTemplate => ({
   defaults: { envs: {}, user: "user", workdir: "" },
   snapshot: {
     ...{ id: "s", kind: "template", logicalId: "p", folder: "/s", state: "ready", facts: null, reason: null },
-    ...{ quarantineReason: null, sandboxId: null, createdAtMs: 0 },
+    ...{ quarantineReason: null, quarantinedAtMs: null, sandboxId: null, createdAtMs: 0 },
   },
 });
 
@@ -105,11 +105,14 @@ test("a build is restored from its parent, unless base is to have another shape"
 });
 
 test("a template is stale when its parent was built again, or when it is too old", () => {
-  const build = { parentBuildId: "p1", createdAtMs: 1_000 };
+  const build = { parentBuildId: "p1", createdAtMs: 1_000, damaged: false };
   expect(decideFreshness(build, "p1", 9_000, undefined)).toEqual({ state: "fresh" });
   expect(decideFreshness(build, "p2", 1_000, undefined)).toEqual({ state: "stale", why: "parent_changed" });
   expect(decideFreshness(build, "p1", 9_000, 7_999)).toEqual({ state: "stale", why: "too_old" });
   expect(decideFreshness(build, "p1", 9_000, 8_000)).toEqual({ state: "fresh" });
+  const broken = { ...build, damaged: true };
+  expect(decideFreshness(broken, "p1", 1_000, undefined)).toEqual({ state: "stale", why: "damaged" });
+  expect(decideFreshness(broken, undefined, 1_000, undefined)).toEqual({ state: "fresh" });
   expect(decideFreshness(build, undefined, 9_000, 1)).toEqual({ state: "fresh" });
 });
 

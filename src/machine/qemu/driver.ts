@@ -11,7 +11,7 @@ import type { Logger } from "../../log.ts";
 import { Scope } from "../../scope.ts";
 import type { MachineRecord } from "../../types.ts";
 import type { BootRequest, EngineInfo, RestoreRequest, SnapshotManifest, Vm, VmDriver } from "../driver.ts";
-import { findProcessesIn, isRunning } from "../processes.ts";
+import { findProcessesIn, isRunning, nameIn } from "../processes.ts";
 import { type AccelerationChoice, decideAcceleration } from "./acceleration.ts";
 import { checkSocketPaths, qmpSocketName } from "./arguments.ts";
 import { copyLayer, diskName, emptyLayer, linkFile, prepareLayers } from "./disk.ts";
@@ -173,6 +173,15 @@ export class QemuDriver implements VmDriver {
     );
     const engineFirst = [...record.processes, ...unrecorded].sort((one, other) => other.role.localeCompare(one.role));
     await removeRemains({ ...record, processes: engineFirst }, networkGraceMs);
+  }
+
+  findStrays(known: ReadonlySet<string>): MachineRecord[] {
+    const { machinesFolder } = this.#options;
+    return findProcessesIn(machinesFolder, "vm", engineCommand).flatMap((process) => {
+      const sessionId = nameIn(machinesFolder, process.pid);
+      if (!sessionId || known.has(sessionId)) return [];
+      return [{ engine: "qemu", sessionId, folder: join(machinesFolder, sessionId), processes: [process] } as const];
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,0 +1,115 @@
+/** What a daemon that starts cannot name is set aside, listed with its reason, and given up only when somebody says so. */
+import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { getSnapshot } from "../../src/ledger/snapshots.ts";
+import { checkSnapshots } from "../../src/runtime/snapshot-integrity.ts";
+import { FakeEngine, nothing } from "../support/fake-engine.ts";
+
+const never = new AbortController().signal;
+const kindsOf = ({ deps }: FakeEngine) => deps.quarantine.list().map(({ kind, name }) => [kind, name]);
+
+test("strange files and folders are moved away, listed, and stay through restarts until they are removed", async () => {
+  await using engine = await FakeEngine.open();
+  const { snapshotsFolder, quarantine } = engine.deps;
+  const machines = join(engine.folder, "machines");
+  await engine.restart(async () => {
+    await writeFile(join(machines, "core"), "dumped");
+    await mkdir(join(machines, "backup"));
+    await mkdir(join(machines, "0".repeat(32)));
+    await writeFile(join(snapshotsFolder, "not\nes"), "mine");
+    await cp(join(snapshotsFolder, "base"), join(snapshotsFolder, "ffffffff-0000-4000-8000-000000000000"), {
+      recursive: true,
+    });
+  });
+  expect(await engine.remains()).toEqual(nothing);
+  const found = quarantine.list();
+  expect(found.map(({ kind, name, reason }) => [kind, name.slice(0, 6), reason.slice(0, 28)]).sort()).toEqual([
+    ["file", "core", "it was among the machines, a"],
+    ["file", "not?es", "it was among the snapshots, "],
+    ["folder", "backup", "it was among the machines, a"],
+    ["folder", "ffffff", "it is a whole snapshot, and "],
+  ]);
+  await engine.restart();
+  expect(quarantine.list()).toEqual(found);
+  const [core] = found.filter(({ name }) => name === "core");
+  expect(await readFile(join(engine.folder, "quarantine", core?.id ?? ""), "utf8")).toBe("dumped");
+  for (const { id } of found) await quarantine.remove(id);
+  expect([quarantine.list(), await readdir(join(engine.folder, "quarantine"))]).toEqual([[], []]);
+  await expect(quarantine.remove(core?.id ?? "")).rejects.toMatchObject({ code: "not_found" });
+});
+
+test("the list and the folder agree, whoever touched either", async () => {
+  await using engine = await FakeEngine.open();
+  const folder = join(engine.folder, "quarantine");
+  await engine.restart(() => writeFile(join(engine.folder, "machines", "one"), ""));
+  await engine.restart(async () => {
+    await rm(folder, { recursive: true });
+    await mkdir(join(folder, "by-hand"), { recursive: true });
+  });
+  expect(kindsOf(engine)).toEqual([["folder", "by-hand"]]);
+});
+
+test("a machine that nobody owns is listed and left alone; removing its entry ends it", async () => {
+  await using engine = await FakeEngine.open();
+  const { deps, host } = engine;
+  await engine.restart(async () => {
+    const request = { sessionId: "stray", kernel: "/k", initramfs: "/i", baseDisk: "/b" };
+    const { record } = await deps.driver.boot({ ...request, shape: { vcpuCount: 1, memoryMiB: 1, diskMiB: 1 } });
+    await rm(record.folder, { recursive: true });
+  });
+  await engine.restart();
+  expect([kindsOf(engine), host.machines.size]).toEqual([[["machine", "stray"]], 1]);
+  await deps.quarantine.remove(deps.quarantine.list()[0]?.id ?? "");
+  expect([kindsOf(engine), host.machines.size]).toEqual([[], 0]);
+});
+
+test("a damaged snapshot is refused by name from then on; whoever stands on it must go before it can", async () => {
+  await using engine = await FakeEngine.open();
+  const { deps, runtime } = engine;
+  const { id } = (await engine.create()).record;
+  await runtime.pauseSandbox(id, "stopped");
+  const { snapshotId } = runtime.getSandbox(id).record;
+  await writeFile(join(deps.snapshotsFolder, snapshotId, "memory"), "short");
+  await expect(runtime.connectSandbox(id, 1_000)).rejects.toMatchObject({
+    code: "failed_precondition",
+    message: expect.stringMatching(new RegExp(`${snapshotId} of sandbox ${id}.*memory has 5 bytes`)),
+  });
+  expect(runtime.getSandbox(id).state).toBe("paused");
+  expect(await engine.remains()).toMatchObject({ machines: 0, reservations: 0 });
+  await expect(runtime.connectSandbox(id, 1_000)).rejects.toThrow(/quarantined: .*memory has 5 bytes/);
+  await engine.restart();
+  expect(kindsOf(engine)).toEqual([["snapshot", `sandbox ${id}`]]);
+  await expect(deps.quarantine.remove(snapshotId)).rejects.toMatchObject({ code: "invalid_state" });
+  await engine.runtime.killSandbox(id);
+  await engine.settle();
+  expect([kindsOf(engine), await engine.remains()]).toEqual([[], nothing]);
+});
+
+test("a full check finds what a cheap one cannot, and lets go of what is whole again", async () => {
+  await using engine = await FakeEngine.open();
+  const { deps } = engine;
+  const file = join(deps.snapshotsFolder, "base", "memory");
+  const whole = await readFile(file);
+  await checkSnapshots(deps, never);
+  expect(kindsOf(engine)).toEqual([]);
+  await writeFile(file, Buffer.from(whole).fill(0x21, 0, 1));
+  await checkSnapshots(deps, never);
+  expect(getSnapshot(deps.ledger, "base-snapshot")).toMatchObject({
+    state: "quarantined",
+    quarantineReason: expect.stringContaining("the content of memory has changed"),
+  });
+  await expect(engine.create()).rejects.toThrow(/base-snapshot cannot be restored, it is quarantined/);
+  await expect(deps.quarantine.remove("base-snapshot")).rejects.toThrow("template t still stands on");
+  expect(await engine.remains()).toMatchObject({ reservations: 0, machines: 0 });
+  await writeFile(file, whole);
+  await checkSnapshots(deps, never);
+  expect(kindsOf(engine)).toEqual([]);
+  await engine.create();
+});
+
+test("a check stops when the daemon does, and gives nothing up for that", async () => {
+  await using engine = await FakeEngine.open();
+  await expect(checkSnapshots(engine.deps, AbortSignal.abort(new Error("stopping")))).rejects.toThrow("stopping");
+  expect(kindsOf(engine)).toEqual([]);
+});
