@@ -1,12 +1,14 @@
-/** How the daemon itself is doing: is it there, its metrics for Prometheus, its latency samples. */
+/** How the daemon itself is doing: is it there, its metrics for Prometheus, its capacity and latency samples. */
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
-import { ApiError, Benchmarks } from "../src/e2b/schemas.ts";
+import { parseSandboxId } from "../src/e2b/ids.ts";
+import { ApiError, Benchmarks, Capacity, SandboxLatency, SandboxParams } from "../src/e2b/schemas.ts";
+import { toCapacity, toSandboxLatency } from "../src/e2b/views.ts";
 import type { Runtime } from "../src/runtime/runtime.ts";
 
 export interface ObservabilityDeps {
-  readonly runtime: Pick<Runtime, "benchmarks">;
+  readonly runtime: Pick<Runtime, "benchmarks" | "capacity" | "engine" | "sandboxLatency">;
   /** Everything that Prometheus may know, in its text format. */
   readonly metricsText: () => Promise<string>;
 }
@@ -26,5 +28,16 @@ export async function observabilityRoutes(scope: FastifyInstance, deps: Observab
 
   app.get("/benchmarks", { schema: { response: { 200: Benchmarks, "4xx": ApiError } } }, async (_request, reply) =>
     reply.send({ benchmarks: deps.runtime.benchmarks() }),
+  );
+
+  app.get("/capacity", { schema: { response: { 200: Capacity, "4xx": ApiError } } }, async (_request, reply) =>
+    reply.send(toCapacity(deps.runtime.engine, deps.runtime.capacity())),
+  );
+
+  app.get(
+    "/sandboxes/:sandboxID/latency",
+    { schema: { params: SandboxParams, response: { 200: SandboxLatency, "4xx": ApiError } } },
+    async ({ params }, reply) =>
+      reply.send(toSandboxLatency(deps.runtime.sandboxLatency(parseSandboxId(params.sandboxID)))),
   );
 }

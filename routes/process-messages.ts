@@ -61,6 +61,9 @@ const later = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("signal"), signal: z.enum(Object.keys(signalNumbers) as SignalName[]) }),
   z.strictObject({ type: z.literal("closeStdin") }),
   z.strictObject({ type: z.literal("resize"), ...size }),
+  // Browsers read whatever comes: a page that cannot keep up says so.
+  z.strictObject({ type: z.literal("pause") }),
+  z.strictObject({ type: z.literal("resume") }),
 ]);
 
 export type ProcessSocketKind = keyof typeof first;

@@ -63,6 +63,9 @@ export class ProcessSocket {
   readonly #forgetSession: () => void;
   #state: State = { at: "waiting", beats: 0 };
   #pendingBytes = 0;
+  /** Pending while the client wants no output; `#goOn` resolves it. */
+  #wanted: Promise<void> = Promise.resolve();
+  #goOn: (() => void) | undefined;
   /** Whether the client gave a sign of life since the last heartbeat. */
   #isAlive = true;
 
@@ -182,6 +185,14 @@ export class ProcessSocket {
         return process.closeStdin();
       case "resize":
         return process.resize({ columns: message.columns, rows: message.rows });
+      case "pause":
+        this.#goOn?.();
+        this.#wanted = new Promise((resolve) => {
+          this.#goOn = resolve;
+        });
+        return;
+      case "resume":
+        return this.#goOn?.();
       default:
         message satisfies never;
     }
@@ -191,6 +202,7 @@ export class ProcessSocket {
     try {
       for await (const event of events) {
         if (event.type === "output") {
+          await this.#wanted;
           await this.#send(encodeOutput(event.channel, event.bytes));
         } else {
           await this.#say({ type: "end", ...event.end });
@@ -247,6 +259,7 @@ export class ProcessSocket {
   #leave(): void {
     if (this.#state.at === "attached") this.#state.events.close();
     this.#state = { at: "closed" };
+    this.#goOn?.();
     this.#forgetSession();
   }
 

@@ -8,6 +8,7 @@ import { type Clock, systemClock } from "../src/clock.ts";
 import type { Runtime } from "../src/runtime/runtime.ts";
 import type { Templates } from "../src/runtime/templates.ts";
 import { type ApiKeyCheck, authenticate } from "./authentication.ts";
+import { consoleRoutes } from "./console.ts";
 import { handleClientError, handleError, sendError } from "./errors.ts";
 import { isKnownHost, isOwnOrigin } from "./host-check.ts";
 import { observabilityRoutes } from "./observability.ts";
@@ -124,6 +125,7 @@ async function controlPlane(scope: FastifyInstance, deps: ServerDeps): Promise<v
   await scope.register(templateRoutes, { templates, runtime });
   await scope.register(templateBuildRoutes, { templates });
   await scope.register(sandboxSnapshotRoutes, { runtime, maxTimeoutMs: config.maxTimeoutMs });
+  await scope.register(consoleRoutes);
   await scope.register(webSocketRoutes, { runtime, isApiKey: config.isApiKey, clock: deps.clock ?? systemClock });
   await scope.register(quarantineRoutes, { quarantine: deps.quarantine });
   await scope.register(unsupportedRoutes);

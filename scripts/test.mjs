@@ -22,6 +22,7 @@ const program = (/** @type {string} */ name) => join(roots.repository, "node_mod
 const checks = [
   { title: "format and lint", command: program("biome"), args: ["ci", "."] },
   { title: "types", command: program("tsc"), args: ["--noEmit"] },
+  { title: "types of the console's page", command: program("tsc"), args: ["-p", "scripts/tsconfig.console.json"] },
   // Compiled with and without sanitizers, and fuzzed; its other tests are vitest's.
   { title: "guest agent", command: "make", args: ["-C", "src/guest-agent", "-j2", "all", "asan", "fuzz"] },
 ];

@@ -38,7 +38,8 @@ async function serve(config: Config): Promise<void> {
   try {
     const daemon = await opening;
     process.stdout.write(
-      `\nfirkin ${version} listens on ${daemon.url}\n\n${clientEnvironment(daemon.apiKey, daemon.url)}\n`,
+      `\nfirkin ${version} listens on ${daemon.url}\n\n${clientEnvironment(daemon.apiKey, daemon.url)}\n` +
+        `console: ${daemon.url}/#key=${daemon.apiKey}\n\n`,
     );
   } catch (error) {
     if (stop.signal.aborted) throw stop.signal.reason;

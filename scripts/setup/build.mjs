@@ -7,7 +7,7 @@ import { filesBelow, hashOf, placeAtomically, readJson } from "./files.mjs";
 /** What decides dist/'s content, relative to the repository. */
 const SOURCES = ["src", "routes", "migrations", "scripts", "tsconfig.json", "package-lock.json"];
 /** Files that the compiled programs read as they are. */
-const COPIED = /\.(sql|html|css|svg)$/;
+const COPIED = /\.(sql|html|css|svg|js)$/;
 const COMPILED = /\.ts$|tsconfig[^/]*\.json$/;
 
 /** @param {import("./roots.mjs").Roots} roots */

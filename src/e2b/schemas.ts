@@ -217,6 +217,29 @@ export const SandboxesWithMetrics = z
   .object({ sandboxes: z.record(text, SandboxMetric) })
   .meta({ id: "SandboxesWithMetrics" });
 
+/** Not E2B's: what one sandbox took, oldest first. */
+export const SandboxLatency = z
+  .object({ samples: z.array(z.object({ span: text, scenario: text, durationMs: z.number(), at: text })) })
+  .meta({ id: "SandboxLatency" });
+export type SandboxLatency = z.infer<typeof SandboxLatency>;
+
+const BudgetUse = z.object({ active: z.int(), warm: z.int(), limit: z.int() });
+/** Not E2B's: what is in use, and of what. */
+export const Capacity = z
+  .object({
+    engine: text,
+    engineVersion: text,
+    acceleration: text,
+    sandboxes: BudgetUse,
+    cpuCount: BudgetUse,
+    memoryMB: BudgetUse,
+    diskSizeMB: BudgetUse,
+    warmPool: z.object({ ready: z.int(), warming: z.int(), leaving: z.int() }),
+    waiting: z.int().describe("creates that wait for capacity"),
+  })
+  .meta({ id: "Capacity" });
+export type Capacity = z.infer<typeof Capacity>;
+
 /** Not E2B's: opens one WebSocket to the sandbox it was asked for. */
 export const SocketTicket = z
   .object({ ticket: text, expiresAt: text.describe("30 seconds from now") })

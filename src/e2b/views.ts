@@ -1,9 +1,17 @@
 /** A sandbox as E2B's clients know it: field by field from the runtime's view. Pure. */
-import type { SandboxMetricSample, SandboxView, SnapshotView } from "../runtime/runtime.ts";
-import type { SandboxRecord } from "../types.ts";
+import type { CapacityView, Runtime, SandboxMetricSample, SandboxView, SnapshotView } from "../runtime/runtime.ts";
+import type { LatencySample, SandboxRecord } from "../types.ts";
 import { deriveTrafficToken } from "./access-token.ts";
 import { allTraffic } from "./network-options.ts";
-import type { ListedSandbox, Sandbox, SandboxDetail, SandboxMetric, SnapshotInfo } from "./schemas.ts";
+import type {
+  Capacity,
+  ListedSandbox,
+  Sandbox,
+  SandboxDetail,
+  SandboxLatency,
+  SandboxMetric,
+  SnapshotInfo,
+} from "./schemas.ts";
 import { localTeam } from "./template-reference.ts";
 
 /** The version whose abilities the guest agent has: clients switch features by it (reference 2.7). */
@@ -81,6 +89,29 @@ export function toSandboxMetric(sample: SandboxMetricSample): SandboxMetric {
     memCache: sample.memCacheBytes,
     diskUsed: sample.diskUsedBytes,
     diskTotal: sample.diskTotalBytes,
+  };
+}
+
+export function toSandboxLatency(samples: readonly LatencySample[]): SandboxLatency {
+  return {
+    samples: samples.map(({ span, scenario, durationMs, atMs }) => ({ span, scenario, durationMs, at: toTime(atMs) })),
+  };
+}
+
+export function toCapacity(
+  { engine, version, acceleration }: Runtime["engine"],
+  { budgets, warmPool, waiting }: CapacityView,
+): Capacity {
+  return {
+    engine,
+    engineVersion: version,
+    acceleration,
+    sandboxes: budgets.sandboxes,
+    cpuCount: budgets.vcpuCount,
+    memoryMB: budgets.memoryMiB,
+    diskSizeMB: budgets.diskMiB,
+    warmPool,
+    waiting,
   };
 }
 

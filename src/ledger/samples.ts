@@ -62,6 +62,17 @@ export function summarizeSamples(ledger: Ledger): SampleSummary[] {
   });
 }
 
+/** The newest samples of one sandbox, oldest first. Looks at every sample that is kept: a few milliseconds. */
+export function samplesOfSandbox(ledger: Ledger, sandboxId: string, limit: number): LatencySample[] {
+  return ledger
+    .statement<LatencySample>(
+      `select span, scenario, engine, acceleration, duration_ms as durationMs, sandbox_id as sandboxId, at_ms as atMs
+       from latency_samples where sandbox_id = :sandboxId order by at_ms desc, number desc limit :limit`,
+    )
+    .all({ sandboxId, limit })
+    .reverse();
+}
+
 /** Which of n samples in ascending order, counted from 1, is the pth percentile. In whole numbers, so that it is exact. */
 export function nearestRank(p: number, n: number): number {
   return Math.max(1, Math.ceil((p * n) / 100));

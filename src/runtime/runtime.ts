@@ -1,6 +1,6 @@
 /** The runtime's face towards the routes. */
 import type { EngineInfo } from "../machine/driver.ts";
-import type { ContinuationReason, SandboxIngress, SandboxLifecycle, SandboxRecord } from "../types.ts";
+import type { ContinuationReason, LatencySample, SandboxIngress, SandboxLifecycle, SandboxRecord } from "../types.ts";
 import type { Session } from "./session.ts";
 
 export interface CreateSandboxRequest {
@@ -102,6 +102,21 @@ export interface BenchmarkSummary {
   readonly p99Ms: number;
 }
 
+/** What of a budget is in use, by whom, and how much there is. */
+export interface BudgetUse {
+  readonly active: number;
+  readonly warm: number;
+  readonly limit: number;
+}
+
+export interface CapacityView {
+  readonly budgets: Readonly<Record<"sandboxes" | "vcpuCount" | "memoryMiB" | "diskMiB", BudgetUse>>;
+  /** Warm machines by state. */
+  readonly warmPool: { readonly ready: number; readonly warming: number; readonly leaving: number };
+  /** Creates that wait for capacity. */
+  readonly waiting: number;
+}
+
 export interface Runtime {
   readonly engine: EngineInfo;
   /**
@@ -183,6 +198,9 @@ export interface Runtime {
   /** The template a name or id stands for; undefined when there is none. */
   findTemplate(name: string): { id: string; aliases: readonly string[] } | undefined;
   benchmarks(): BenchmarkSummary[];
+  /** The newest 200 samples of one sandbox, oldest first. @throws not_found. */
+  sandboxLatency(id: string): LatencySample[];
+  capacity(): CapacityView;
   /** The live session of a sandbox, or undefined when it is unknown, paused or ending. */
   findSession(sandboxId: string): Session | undefined;
   findSessionByAccessToken(accessToken: string): Session | undefined;

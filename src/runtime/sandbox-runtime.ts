@@ -3,18 +3,19 @@
  * here. Every change of a sandbox goes through its serial queue, ledger first, then the machine.
  */
 import { DomainError } from "../errors.ts";
-import { usage } from "../ledger/capacity.ts";
-import { summarizeSamples } from "../ledger/samples.ts";
+import { samplesOfSandbox, summarizeSamples } from "../ledger/samples.ts";
 import { isSandboxSnapshot, listSandboxSnapshots } from "../ledger/sandbox-snapshots.ts";
 import { getSandbox, moveSandbox, setSandboxEnd, setSandboxInternetAccess } from "../ledger/sandboxes.ts";
 import { findTemplate } from "../ledger/templates.ts";
 import type { EngineInfo } from "../machine/driver.ts";
-import type { ContinuationReason, EndReason, SandboxRecord } from "../types.ts";
+import type { ContinuationReason, EndReason, LatencySample, SandboxRecord } from "../types.ts";
+import { viewCapacity } from "./capacity-view.ts";
 import { LiveSession } from "./live-session.ts";
 import { MetricsSampler } from "./metrics-sampler.ts";
 import type { Quarantine } from "./quarantine.ts";
 import type {
   BenchmarkSummary,
+  CapacityView,
   CreateSandboxRequest,
   FollowupRequest,
   ForkOutcome,
@@ -46,6 +47,9 @@ export interface RuntimeDependencies extends CreationDependencies, ForkDependenc
 
 /** When a sandbox that could not be paused at the end of its time is tried again. */
 const pauseRetryMs = 10_000;
+
+/** How many of a sandbox's samples a client gets. */
+const latencyLimit = 200;
 
 /** Why clients of an ending sandbox see their streams end. */
 const endMessages: Record<EndReason, string> = {
@@ -222,6 +226,12 @@ export class SandboxRuntime implements Runtime {
     return summarizeSamples(this.#deps.ledger);
   }
 
+  sandboxLatency(id: string): LatencySample[] {
+    this.getSandbox(id);
+    this.#deps.samples.flush();
+    return samplesOfSandbox(this.#deps.ledger, id, latencyLimit);
+  }
+
   findSession(sandboxId: string): Session | undefined {
     return this.#registry.session(sandboxId);
   }
@@ -264,16 +274,18 @@ export class SandboxRuntime implements Runtime {
     return this.#sampler.sampleAll(this.#registry.sessions());
   }
 
+  capacity(): CapacityView {
+    return viewCapacity(this.#deps);
+  }
+
   /** Brings the gauges up to date. */
   updateGauges(): void {
-    const { metrics, ledger, budgets, warmPool } = this.#deps;
-    warmPool.updateGauges();
+    const { metrics } = this.#deps;
+    const { budgets, warmPool } = this.capacity();
     for (const state of ["running", "paused"] as const) metrics.sandboxes.set({ state }, this.#registry.count(state));
-    const { active, warm } = usage(ledger);
-    for (const budget of ["vcpuCount", "memoryMiB", "diskMiB", "sandboxes"] as const) {
-      metrics.capacity.set({ budget, kind: "active" }, active[budget]);
-      metrics.capacity.set({ budget, kind: "warm" }, warm[budget]);
-      metrics.capacity.set({ budget, kind: "limit" }, budgets[budget]);
+    for (const [state, machines] of Object.entries(warmPool)) metrics.warmPoolDepth.set({ state }, machines);
+    for (const [budget, use] of Object.entries(budgets)) {
+      for (const [kind, amount] of Object.entries(use)) metrics.capacity.set({ budget, kind }, amount);
     }
   }
 

@@ -165,13 +165,11 @@ export class WarmPool implements EvictionSource {
     for (const id of [...this.#members.keys()]) this.#discard(id, "stopping");
   }
 
-  updateGauges(): void {
-    const { warmPoolDepth } = this.#deps.metrics;
+  /** How many machines are in each state. */
+  depth(): { readonly ready: number; readonly warming: number; readonly leaving: number } {
     const states = [...this.#members.values()].map(({ at }) => at);
-    for (const state of ["warming", "ready"] as const) {
-      warmPoolDepth.set({ state }, states.filter((at) => at === state).length);
-    }
-    warmPoolDepth.set({ state: "leaving" }, this.#leaving.size);
+    const count = (state: Member["at"]) => states.filter((at) => at === state).length;
+    return { ready: count("ready"), warming: count("warming"), leaving: this.#leaving.size };
   }
 
   /** An idle guest takes a millisecond to wake: it does while the create is written down. */

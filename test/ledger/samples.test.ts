@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { nearestRank, recordSamples, summarizeSamples } from "../../src/ledger/samples.ts";
+import { nearestRank, recordSamples, samplesOfSandbox, summarizeSamples } from "../../src/ledger/samples.ts";
 import type { LatencySample } from "../../src/types.ts";
 import { memoryLedger } from "./support.ts";
 
@@ -94,4 +94,21 @@ test("nearest rank: at least p percent are at or below it, and fewer are at or b
       expect((rank - 1) * 100).toBeLessThan(p * n);
     }),
   );
+});
+
+test("a sandbox's own samples are its newest, oldest first", () => {
+  const ledger = memoryLedger();
+  const spans = ["ready_probe", "command_start", "first_stdout_byte", "command_start"] as const;
+  recordSamples(ledger, [
+    ...spans.map((span, atMs) => sample(atMs, { span, atMs })),
+    sample(9, { sandboxId: "i2" }),
+    sample(9, { sandboxId: null }),
+  ]);
+  const seen = samplesOfSandbox(ledger, "i1", 3).map(({ span, durationMs, atMs }) => [span, durationMs, atMs]);
+  expect(seen).toEqual([
+    ["command_start", 1, 1],
+    ["first_stdout_byte", 2, 2],
+    ["command_start", 3, 3],
+  ]);
+  expect(samplesOfSandbox(ledger, "i3", 3)).toEqual([]);
 });

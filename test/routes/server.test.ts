@@ -258,6 +258,7 @@ test("the daemon describes itself", async () => {
   const paths = Object.keys((body as { paths: object }).paths).sort();
   expect(paths).toEqual([
     "/benchmarks",
+    "/capacity",
     "/health",
     "/quarantine",
     "/quarantine/{entryID}",
@@ -267,6 +268,7 @@ test("the daemon describes itself", async () => {
     "/sandboxes/{sandboxID}",
     "/sandboxes/{sandboxID}/connect",
     "/sandboxes/{sandboxID}/fork",
+    "/sandboxes/{sandboxID}/latency",
     "/sandboxes/{sandboxID}/metrics",
     "/sandboxes/{sandboxID}/network",
     "/sandboxes/{sandboxID}/pause",
@@ -301,4 +303,28 @@ test("the daemon describes itself", async () => {
   const used = [...JSON.stringify(body).matchAll(/"#\/components\/schemas\/(\w+)"/g)].map((match) => match[1]);
   expect(Object.keys(schemas).sort()).toEqual([...new Set(used)].sort());
   expect(Object.keys(schemas)).toContain("NewSandboxV2");
+});
+
+test("what is in use is told in E2B's units, and what one sandbox took by its id", async () => {
+  await using plane = openControlPlane();
+  const use = { active: 3, warm: 1, limit: 100 };
+  expect((await plane.call("GET", "/capacity")).body).toEqual({
+    engine: "fake",
+    engineVersion: "1",
+    acceleration: "none",
+    sandboxes: use,
+    cpuCount: use,
+    memoryMB: use,
+    diskSizeMB: use,
+    warmPool: { ready: 1, warming: 0, leaving: 0 },
+    waiting: 0,
+  });
+  const { body } = await plane.call("POST", "/v2/sandboxes", { templateID: "base" });
+  const { sandboxID } = body as { sandboxID: string };
+  const facts = { span: "ready_probe", scenario: "create", durationMs: 1.5 } as const;
+  plane.runtime.latency.push({ ...facts, engine: "fake", acceleration: "none", sandboxId: sandboxID, atMs: 0 });
+  expect((await plane.call("GET", `/sandboxes/${sandboxID}/latency`)).body).toEqual({
+    samples: [{ ...facts, at: "1970-01-01T00:00:00.000Z" }],
+  });
+  expect((await plane.call("GET", "/sandboxes/iaanobody/latency")).status).toBe(404);
 });

@@ -303,6 +303,20 @@ describe("a slow one", () => {
     expect(slow.outputBytes).toBe(chunks * chunk.byteLength);
   });
 
+  test("that cannot stop reading says so, and goes on later", async () => {
+    const { client, process } = await started();
+    client.say({ type: "pause" });
+    client.input("after the pause");
+    await vi.waitFor(() => expect(process.written).toHaveLength(1));
+    for (let n = 0; n < chunks; n++) process.emit(chunk);
+    await settled(() => process.taken);
+    expect([process.taken < 100, client.outputBytes]).toEqual([true, 0]);
+    client.say({ type: "resume" });
+    process.exit();
+    expect((await client.next()).type).toBe("end");
+    expect(client.outputBytes).toBe(chunks * chunk.byteLength);
+  });
+
   test("that leaves lets its process go on", async () => {
     const { client, process } = await started();
     client.socket.pause();

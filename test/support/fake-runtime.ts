@@ -4,6 +4,7 @@ import { DomainError } from "../../src/errors.ts";
 import type { EngineInfo } from "../../src/machine/driver.ts";
 import type {
   BenchmarkSummary,
+  CapacityView,
   CreateSandboxRequest,
   FollowupRequest,
   ForkOutcome,
@@ -17,7 +18,7 @@ import type {
   SandboxView,
   SnapshotView,
 } from "../../src/runtime/runtime.ts";
-import type { ContinuationReason, SandboxRecord } from "../../src/types.ts";
+import type { ContinuationReason, LatencySample, SandboxRecord } from "../../src/types.ts";
 
 const supported = { supported: true } as const;
 const templateId = "rki5dems9wqfm4r03t7g";
@@ -32,6 +33,8 @@ export class FakeRuntime implements Runtime {
   nowMs = Date.parse("2026-01-01T00:00:00.000Z");
   /** Thrown by the next call, once. */
   nextError: unknown;
+  /** Of every sandbox. */
+  readonly latency: LatencySample[] = [];
   /** What was asked for, newest last. */
   readonly created: CreateSandboxRequest[] = [];
   readonly snapshots: (SnapshotView & { readonly sandboxId: string })[] = [];
@@ -228,6 +231,20 @@ export class FakeRuntime implements Runtime {
     this.#mayFail();
     const times = { p50Ms: 1, p90Ms: 2, p95Ms: 3, p99Ms: 4 };
     return [{ span: "kill_delete", scenario: "killed", engine: "fake", acceleration: "none", n: 7, ...times }];
+  }
+
+  sandboxLatency(id: string): LatencySample[] {
+    this.getSandbox(id);
+    return this.latency;
+  }
+
+  capacity(): CapacityView {
+    const use = { active: 3, warm: 1, limit: 100 };
+    return {
+      budgets: { sandboxes: use, vcpuCount: use, memoryMiB: use, diskMiB: use },
+      warmPool: { ready: 1, warming: 0, leaving: 0 },
+      waiting: 0,
+    };
   }
 
   findSession(): undefined {}

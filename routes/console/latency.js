@@ -1,0 +1,61 @@
+/** What a sandbox's latency samples say of its last start and of its commands since. Pure. */
+
+/** @typedef {import("./types.js").Sample} Sample */
+
+/** How a session begins: with one of these. */
+const starts = ["warm_snapshot_restore", "warm_pool_checkout"];
+
+const stageNames = /** @type {const} */ ({
+  warm_snapshot_restore: "Restore",
+  warm_pool_checkout: "Warm checkout",
+  ready_probe: "Ready probe",
+  command_start: "Command start",
+  first_stdout_byte: "First byte",
+});
+
+/**
+ * @typedef {object} Stage
+ * @property {string} name
+ * @property {number} fromMs Since the beginning of the first stage; what a client waited in between is left out.
+ * @property {number} durationMs
+ */
+
+/**
+ * The stages from the last restore to the first byte of the first command after it, one after the other.
+ * @param {readonly Sample[]} samples oldest first
+ * @returns {{ stages: Stage[], totalMs: number, scenario: string, at: string } | undefined} undefined before any start
+ */
+export function lastStart(samples) {
+  const start = samples.findLast(({ span }) => starts.includes(span));
+  if (!start) return undefined;
+  const since = samples.filter(({ at }) => at >= start.at);
+  const first = (/** @type {string} */ span) => since.find((sample) => sample.span === span);
+  const command = first("command_start");
+  const byte = command && since.find(({ span, at }) => span === "first_stdout_byte" && at >= command.at);
+  /** @type {Stage[]} */
+  const stages = [];
+  let fromMs = 0;
+  for (const sample of [start, first("ready_probe"), command, byte]) {
+    if (!sample) continue;
+    const { span, durationMs } = sample;
+    stages.push({ name: stageNames[/** @type {keyof typeof stageNames} */ (span)], fromMs, durationMs });
+    fromMs += durationMs;
+  }
+  return { stages, totalMs: fromMs, scenario: start.scenario, at: start.at };
+}
+
+/**
+ * How many commands there were, and the median of what one took to its first byte.
+ * @param {readonly Sample[]} samples
+ */
+export function commandsOf(samples) {
+  const started = samples.filter(({ span }) => span === "command_start");
+  const bytes = samples.filter(({ span }) => span === "first_stdout_byte");
+  return { count: started.length, startMs: median(started), firstByteMs: median(bytes) };
+}
+
+/** @param {readonly Sample[]} samples */
+function median(samples) {
+  const sorted = samples.map(({ durationMs }) => durationMs).sort((a, b) => a - b);
+  return sorted[Math.ceil(sorted.length / 2) - 1];
+}

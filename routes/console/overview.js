@@ -1,0 +1,71 @@
+/** The daemon as a whole: engine, capacity, warm pool, what is set aside. */
+import { byId, element, printable, setText, within } from "./dom.js";
+import { clockTime, memory } from "./words.js";
+
+/** @typedef {import("./types.js").Budget} Budget */
+
+const engine = byId("engine", HTMLElement);
+const meters = byId("capacity", HTMLUListElement);
+const quarantine = byId("quarantine", HTMLElement);
+
+/** @param {import("./types.js").Capacity} capacity */
+export function showCapacity(capacity) {
+  const { warmPool, waiting } = capacity;
+  const [version = ""] = capacity.engineVersion.split(/[ (]/);
+  setText(engine, `${capacity.engine} ${version} · ${capacity.acceleration.toUpperCase()}`);
+  const pool = [`${warmPool.ready} ready`];
+  if (warmPool.warming > 0) pool.push(`${warmPool.warming} warming`);
+  if (warmPool.leaving > 0) pool.push(`${warmPool.leaving} leaving`);
+  meters.replaceChildren(
+    meter("Sandboxes", capacity.sandboxes, String),
+    meter("vCPUs", capacity.cpuCount, String),
+    meter("Memory", capacity.memoryMB, memory),
+    meter("Disk", capacity.diskSizeMB, memory),
+    plain("Warm pool", pool.join(", ")),
+    ...(waiting > 0 ? [plain("Waiting", `${waiting} creates`)] : []),
+  );
+}
+
+/**
+ * @param {string} name
+ * @param {Budget} budget
+ * @param {(amount: number) => string} words
+ */
+function meter(name, { active, warm, limit }, words) {
+  const track = element("span", "track");
+  for (const [kind, amount] of /** @type {const} */ ([
+    ["active", active],
+    ["warm", warm],
+  ])) {
+    const part = element("span", kind);
+    part.style.width = `${(100 * amount) / Math.max(limit, 1)}%`;
+    track.append(part);
+  }
+  const made = plain(name, `${words(active + warm)} / ${words(limit)}`);
+  made.title = `${words(active)} in sandboxes, ${words(warm)} in the warm pool, of ${words(limit)}`;
+  made.append(track);
+  return made;
+}
+
+/**
+ * @param {string} name
+ * @param {string} amount
+ */
+function plain(name, amount) {
+  return element("li", "", element("span", "name", name), element("span", "amount", amount));
+}
+
+/** @param {readonly import("./types.js").QuarantineEntry[]} entries */
+export function showQuarantine(entries) {
+  quarantine.hidden = entries.length === 0;
+  const rows = entries.map(({ kind, name, reason, at }) =>
+    element(
+      "tr",
+      "",
+      element("td", "", `${printable(kind)} `, element("bdi", "mono", printable(name))),
+      element("td", "", element("bdi", "", printable(reason))),
+      element("td", "number", clockTime(at)),
+    ),
+  );
+  within(quarantine, "tbody", HTMLTableSectionElement).replaceChildren(...rows);
+}
