@@ -39,7 +39,13 @@ const schema = z.object({
   diskBudgetMiB: positive.default(2 ** 21).describe("virtual disk of all sandboxes together, MiB (thin)"),
   diskFloorMiB: nonnegative
     .optional()
-    .describe("free disk below which no new work starts, MiB; default 10 GiB or 10 % of the disk, whichever is less"),
+    .describe("free disk below which no sandbox starts, MiB; default 10 GiB or 10 % of the disk, whichever is less"),
+  saveDiskFloorMiB: nonnegative
+    .optional()
+    .describe("free disk below which nothing is paused or snapshotted, MiB; default as --disk-floor-mib"),
+  refillDiskFloorMiB: nonnegative
+    .optional()
+    .describe("free disk below which no warm VM is made, MiB; default twice --disk-floor-mib"),
   stuckAfterSeconds: positive.default(60).describe("silence after which a machine is given up, seconds"),
   warmPoolMin: nonnegative.default(1).describe("warm VMs kept ready for the template base, whatever the demand"),
   warmPoolMax: nonnegative.default(4).describe("warm VMs a template has at most, by recent demand; 0: no warm pool"),

@@ -28,6 +28,7 @@ import { QemuDriver } from "./machine/qemu/driver.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { runEvery } from "./run-every.ts";
 import { Admission } from "./runtime/admission.ts";
+import { ArtifactCollector } from "./runtime/artifact-collector.ts";
 import { DiskPressureGuard } from "./runtime/disk-pressure-guard.ts";
 import { LifecycleSamples } from "./runtime/lifecycle-samples.ts";
 import { Quarantine } from "./runtime/quarantine.ts";
@@ -41,6 +42,7 @@ import { Scope } from "./scope.ts";
 import { type GuestAssets, readGuestAssets } from "./template/assets.ts";
 import { ensureBaseTemplate } from "./template/base-template.ts";
 import { TemplateBuilds } from "./template/build.ts";
+import { registerCacheUser } from "./template/cached-assets.ts";
 import { rebuildStale } from "./template/stale-rebuild.ts";
 import { UploadCache } from "./template/upload-cache.ts";
 
@@ -96,7 +98,7 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   const runtime = new SandboxRuntime(deps);
   scope.defer(() => runtime.close());
   // Both before a template is made, so that what an earlier attempt left is gone and running sandboxes end in time.
-  const { templates, builds } = await openTemplates(config, deps, assets, scope);
+  const { templates, builds } = await openTemplates(config, deps, scope);
   await reconcile(deps, runtime, machinesFolder);
   await ensureTemplate(deps, assets, stop);
   stop.throwIfAborted();
@@ -136,7 +138,11 @@ function wireRuntime(
     clock,
     metrics,
     samples: new LifecycleSamples(clock, driver.info, metrics, (samples) => recordSamples(ledger, samples)),
-    disk: new DiskPressureGuard(config.stateDir, config.diskFloorMiB),
+    disk: new DiskPressureGuard(config.stateDir, {
+      restoreMiB: config.diskFloorMiB,
+      saveMiB: config.saveDiskFloorMiB,
+      refillMiB: config.refillDiskFloorMiB,
+    }),
     terminator: new SessionTerminator({ ledger, clock, log, metrics }),
     stuckAfterMs: config.stuckAfterSeconds * 1000,
     budgets: {
@@ -179,13 +185,13 @@ async function ensureTemplate(deps: RuntimeDependencies, assets: GuestAssets, st
 /** Builds that an earlier daemon left half done are cleared up here, before reconciliation looks for what nobody owns. */
 async function openTemplates(
   config: Config,
-  { ledger, driver, clock, log, samples, disk, budgets, snapshotsFolder }: RuntimeDependencies,
-  assets: GuestAssets,
+  deps: RuntimeDependencies,
   scope: Scope,
 ): Promise<{ templates: TemplateService; builds: TemplateBuilds }> {
+  const { ledger, driver, clock, log, assets, samples, disk, budgets, snapshotsFolder } = deps;
   const secret = getOrMakeSetting(ledger, "upload_secret", () => crypto.randomUUID() + crypto.randomUUID());
   const uploads = await UploadCache.open({ folder: join(config.cacheDir, "uploads"), secret, clock });
-  const admitDisk = (work: string) => disk.admit(work);
+  const admitDisk = (what: string, work?: "save") => disk.admit(what, work);
   const builds = new TemplateBuilds({
     ...{ ledger, driver, clock, log, assets, budgets, uploads, admitDisk, snapshotsFolder },
     markerPath: "/.e2b",
@@ -193,6 +199,11 @@ async function openTemplates(
   });
   await builds.recover();
   scope.defer(() => builds.close());
+  await registerCacheUser(config.cacheDir, config.stateDir);
+  const { cacheDir, stateDir } = config;
+  const collectTemplates = () => builds.collect();
+  const collector = new ArtifactCollector({ ...deps, uploads, collectTemplates, cacheDir, stateDir });
+  disk.collectWith((isEnough) => collector.collect(isEnough));
   return { templates: new TemplateService({ ledger, builds, uploads, newTemplateId, admitDisk }), builds };
 }
 

@@ -24,6 +24,7 @@ export interface Metrics {
   readonly quarantined: Gauge<"kind">;
   readonly snapshotChecks: Counter<"outcome">;
   readonly snapshotsToCheck: Gauge;
+  readonly artifactsCollected: Counter<"kind">;
 }
 
 export function createMetrics(): Metrics {
@@ -119,6 +120,12 @@ export function createMetrics(): Metrics {
       name: "firkin_snapshot_checks_total",
       help: "Snapshots whose files were checked, by outcome",
       labelNames: ["outcome"],
+      registers,
+    }),
+    artifactsCollected: new Counter({
+      name: "firkin_artifacts_collected_total",
+      help: "Unneeded files that were removed because the disk was nearly full, by kind",
+      labelNames: ["kind"],
       registers,
     }),
     snapshotsToCheck: new Gauge({

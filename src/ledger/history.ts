@@ -10,8 +10,8 @@ export interface Purged {
 
 /**
  * Forgets sandboxes that ended before `endedBeforeMs`, of the others all but the newest `keep`, and whatever only they
- * still referred to: their logs, used warm entries, released reservations, deleted snapshots and their builds. Nothing
- * that is live, held, ready or quarantined is touched.
+ * still referred to: their logs, used warm entries, released reservations, deleted snapshots and their builds. Of builds it
+ * forgets the logs. Nothing that is live, held, ready or quarantined is touched.
  */
 export function purgeEnded(ledger: Ledger, { endedBeforeMs, keep }: { endedBeforeMs: number; keep: number }): Purged {
   const run = (sql: string) => ledger.statement(sql).run({ endedBeforeMs, keep }).changes;
@@ -33,6 +33,7 @@ export function purgeEnded(ledger: Ledger, { endedBeforeMs, keep }: { endedBefor
       `delete from template_builds where snapshot_id in (select id from snapshots where state = 'deleted')
        and id not in (select build_id from template_tags)`,
     );
+    run("update template_build_jobs set log = null where log is not null and finished_at_ms < :endedBeforeMs");
     const snapshots = run(
       `delete from snapshots where state = 'deleted' and id not in (select snapshot_id from sandboxes)
        and id not in (select snapshot_id from warm_entries) and id not in (select snapshot_id from template_builds)`,

@@ -130,6 +130,8 @@ export interface VmDriver extends AsyncDisposable {
   adopt(record: MachineRecord): Promise<Vm | undefined>;
   /** Removes whatever a recorded VM left: processes that match their identity, sockets, folder. Idempotent. */
   discard(record: MachineRecord): Promise<void>;
+  /** Images outside of their folders that machines here stand on. @throws when one of them does not say */
+  imagesInUse(): Promise<string[]>;
   /** Machines that run here, of which nothing but their processes tells. @param known sessions that are accounted for */
   findStrays(known: ReadonlySet<string>): MachineRecord[];
 }

@@ -169,6 +169,10 @@ export class FakeDriver implements VmDriver {
     await rm(record.folder, { recursive: true, force: true });
   }
 
+  async imagesInUse(): Promise<string[]> {
+    return [];
+  }
+
   findStrays(known: ReadonlySet<string>): MachineRecord[] {
     const machines = [...this.#options.host.machines.values()];
     return machines.map(({ record }) => record).filter(({ sessionId }) => !known.has(sessionId));

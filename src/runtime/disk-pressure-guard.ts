@@ -26,31 +26,71 @@ export function defaultDiskFloorBytes(totalBytes: number): number {
   return Math.min(tenGiB, totalBytes / 10);
 }
 
+/** New work, by how far it must stay away from a full disk. */
+export type DiskWork = "restore" | "save" | "refill";
+
+/** Floors in MiB, as somebody set them. */
+export interface DiskFloors {
+  /** Default: {@link defaultDiskFloorBytes}. */
+  readonly restoreMiB?: number | undefined;
+  /** Default: as for restores. */
+  readonly saveMiB?: number | undefined;
+  /** Default: twice that for restores, because it is work that can wait. */
+  readonly refillMiB?: number | undefined;
+}
+
+const settings = { restore: "--disk-floor-mib", save: "--save-disk-floor-mib", refill: "--refill-disk-floor-mib" };
+
+/** Gives disk space back until there is enough, or nothing is left that it may take. */
+export type Collect = (isEnough: () => Promise<boolean>) => Promise<void>;
+
 export class DiskPressureGuard {
   readonly #folder: string;
-  readonly #floorBytes: number | undefined;
+  readonly #floors: DiskFloors;
   readonly #probe: DiskPressureProbe;
+  #collect: Collect | undefined;
 
-  constructor(folder: string, floorMiB: number | undefined, probe: DiskPressureProbe = hostDiskPressureProbe) {
+  constructor(folder: string, floors: DiskFloors, probe: DiskPressureProbe = hostDiskPressureProbe) {
     this.#folder = folder;
-    this.#floorBytes = floorMiB === undefined ? undefined : floorMiB * 2 ** 20;
+    this.#floors = floors;
     this.#probe = probe;
   }
 
+  /** What is tried before anything is refused. */
+  collectWith(collect: Collect): void {
+    this.#collect = collect;
+  }
+
   /**
-   * @param floors how many times the floor must be free: work that can wait keeps further away from it
-   * @throws DomainError `disk_pressure` with the figures, while free space is under that
+   * @param what the work, for the error: `create a sandbox`
+   * @throws DomainError `disk_pressure` with the figures, while free space is under the floor of such work
    */
-  async admit(work: string, floors = 1): Promise<void> {
-    const { freeBytes, totalBytes } = await this.#probe(this.#folder);
-    const floorBytes = floors * (this.#floorBytes ?? defaultDiskFloorBytes(totalBytes));
+  async admit(what: string, work: DiskWork = "restore"): Promise<void> {
+    const look = async () => {
+      const { freeBytes, totalBytes } = await this.#probe(this.#folder);
+      return { freeBytes, floorBytes: this.#floorBytes(work, totalBytes) };
+    };
+    const isEnough = async () => {
+      const { freeBytes, floorBytes } = await look();
+      return freeBytes >= floorBytes;
+    };
+    if (await isEnough()) return;
+    await this.#collect?.(isEnough);
+    const { freeBytes, floorBytes } = await look();
     if (freeBytes >= floorBytes) return;
     throw new DomainError(
       "disk_pressure",
-      `not enough free disk to ${work}: ${gib(freeBytes)} free at ${this.#folder}, the floor is ${gib(floorBytes)}. ` +
-        "Free some space, or lower --disk-floor-mib.",
+      `not enough free disk to ${what}: ${gib(freeBytes)} free at ${this.#folder}, the floor is ${gib(floorBytes)}. ` +
+        `Free some space, or lower ${settings[work]}.`,
       { freeBytes, floorBytes, folder: this.#folder },
     );
+  }
+
+  #floorBytes(work: DiskWork, totalBytes: number): number {
+    const { restoreMiB, saveMiB, refillMiB } = this.#floors;
+    const restoreBytes = restoreMiB === undefined ? defaultDiskFloorBytes(totalBytes) : restoreMiB * 2 ** 20;
+    const set = { restore: restoreMiB, save: saveMiB, refill: refillMiB }[work];
+    return set === undefined ? restoreBytes * (work === "refill" ? 2 : 1) : set * 2 ** 20;
   }
 }
 

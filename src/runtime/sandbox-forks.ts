@@ -70,7 +70,7 @@ export class SandboxForks {
         throw new DomainError("invalid_state", `Sandbox ${id} is paused: resume it first`);
       }
       const { record, session } = this.#registry.getRunning(id);
-      await disk.admit("fork a sandbox");
+      await disk.admit("fork a sandbox", "save");
       const moment = registerContinuation(this.#deps, id, "fork");
       await this.#captureInPlace(session, moment, "fork", (facts) => markSnapshotReady(ledger, moment.id, facts));
       return [record, moment] as const;
@@ -86,7 +86,7 @@ export class SandboxForks {
     return this.#queue.run(id, async () => {
       const { record, session } = this.#registry.getRunning(id);
       const known = alias === null ? undefined : findSnapshotTemplate(ledger, alias);
-      await disk.admit("snapshot a sandbox");
+      await disk.admit("snapshot a sandbox", "save");
       const templateId = known?.id ?? newTemplateId();
       const snapshot = registerSnapshot(ledger, {
         ...newSnapshotPlace(snapshotsFolder),

@@ -105,7 +105,7 @@ export class SandboxPause {
   async pauseInQueue(id: string, reason: ContinuationReason, memory: boolean): Promise<void> {
     const { ledger, disk, terminator, clock } = this.#deps;
     const { session } = this.#registry.getRunning(id);
-    await disk.admit("pause a sandbox");
+    await disk.admit("pause a sandbox", "save");
     if (!memory) await this.#syncGuest(session);
     const [pausing, snapshot] = ledger.write(() => [
       moveSandbox(ledger, id, "running", "pausing"),

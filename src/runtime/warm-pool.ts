@@ -64,8 +64,6 @@ const demandWindowMs = 5 * 60_000;
 const maxAgeMs = 60 * 60_000;
 /** After a create the processors belong to its first command for a moment. */
 const quietMs = 100;
-/** The restore floor, twice: refilling stops long before creating has to. */
-const diskFloors = 2;
 const refillDeadlineMs = 60_000;
 const firstRetryMs = 1_000;
 const longestRetryMs = 60_000;
@@ -148,7 +146,7 @@ export class WarmPool implements EvictionSource {
     for (const { id, reason } of discard) this.#discard(id, reason);
     if (!refill || !this.#mayRefill(refill)) return;
     try {
-      await disk.admit("keep a sandbox warm", diskFloors);
+      await disk.admit("keep a sandbox warm", "refill");
       // Somebody may have come meanwhile.
       if (this.#mayRefill(refill)) await this.#refill(refill, signal);
       this.#retryMs = firstRetryMs;

@@ -50,7 +50,7 @@ export interface TemplateBuildDependencies extends BuildMachineDependencies {
   /** Where a guest has the facts of its template. */
   readonly markerPath: string;
   /** @throws DomainError `disk_pressure` while there is not enough free disk for `work`. */
-  readonly admitDisk: (work: string) => Promise<void>;
+  readonly admitDisk: (what: string, work?: "save") => Promise<void>;
   readonly recordSample: (span: SpanName, durationMs: number) => void;
 }
 
@@ -222,7 +222,7 @@ export class TemplateBuilds {
     log.beginStep("finalize");
     await startAndWait(build, spec, context, clock);
     await this.#prepareSnapshot(build, job, context);
-    await admitDisk("save a template's snapshot");
+    await admitDisk("save a template's snapshot", "save");
     const folder = join(snapshotsFolder, snapshotId);
     registerSnapshot(ledger, { id: snapshotId, kind: "template", logicalId: job.templateId, folder, reason: null });
     noteBuildPossession(ledger, job.id, { snapshotId });

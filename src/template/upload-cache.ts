@@ -113,6 +113,15 @@ export class UploadCache {
     }
   }
 
+  /** Every archive, with when it was last asked for. */
+  async list(): Promise<{ readonly name: string; readonly atMs: number }[]> {
+    const { folder } = this.#options;
+    const names = (await readdir(folder)).filter((name) => filesHashForm.test(name));
+    return Promise.all(
+      names.map(async (name) => ({ name: join(folder, name), atMs: (await stat(join(folder, name))).mtimeMs })),
+    );
+  }
+
   /** Removes archives, the ones unused for longest first, until there is room for `bytes` more. */
   async #makeRoom(bytes: number): Promise<void> {
     const { folder, clock } = this.#options;

@@ -66,7 +66,10 @@ export class FakeEngine implements AsyncDisposable {
       metrics,
       budgets,
       samples: new LifecycleSamples(clock, driver.info, metrics, () => {}),
-      disk: new DiskPressureGuard(folder, 1, async () => ({ freeBytes: this.freeBytes, totalBytes: 1e13 })),
+      disk: new DiskPressureGuard(folder, { restoreMiB: 1 }, async () => ({
+        freeBytes: this.freeBytes,
+        totalBytes: 1e13,
+      })),
       quarantine: new Quarantine({ ledger, driver, log, metrics, folder: join(folder, "quarantine") }),
       assets: { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" },
       terminator: new SessionTerminator({ ledger, clock, log, metrics }),

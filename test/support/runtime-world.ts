@@ -79,7 +79,7 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
     assets: { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" },
     terminator,
     samples: new LifecycleSamples(clock, driver.info, metrics, () => {}),
-    disk: new DiskPressureGuard(folder, undefined, async () => disk),
+    disk: new DiskPressureGuard(folder, {}, async () => disk),
     budgets: { ...roomy, ...options.budgets },
     stuckAfterMs: 60_000,
     snapshotsFolder: join(folder, "snapshots"),

@@ -67,7 +67,7 @@ export async function openTestRuntime(guest: FakeGuest): Promise<TestRuntime> {
     log,
     metrics,
     samples: new LifecycleSamples(clock, driver.info, metrics, () => {}),
-    disk: new DiskPressureGuard(root, 1024, async () => ({ ...disk, totalBytes: 2 ** 40 })),
+    disk: new DiskPressureGuard(root, { restoreMiB: 1024 }, async () => ({ ...disk, totalBytes: 2 ** 40 })),
     quarantine: new Quarantine({ ledger, driver, log, metrics, folder: join(root, "quarantine") }),
     assets: { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" },
     terminator: new SessionTerminator({ ledger, clock, log, metrics }),

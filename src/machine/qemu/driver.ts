@@ -3,14 +3,22 @@
  * templates; every sandbox is restored by mapping a snapshot's memory privately and loading its device state.
  */
 import { execFile } from "node:child_process";
-import { mkdir, stat } from "node:fs/promises";
+import { mkdir, readdir, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { Scope } from "../../scope.ts";
 import type { MachineRecord } from "../../types.ts";
-import type { BootRequest, EngineInfo, RestoreRequest, SnapshotManifest, Vm, VmDriver } from "../driver.ts";
+import {
+  type BootRequest,
+  type EngineInfo,
+  isSessionId,
+  type RestoreRequest,
+  type SnapshotManifest,
+  type Vm,
+  type VmDriver,
+} from "../driver.ts";
 import { findProcessesIn, isRunning, nameIn } from "../processes.ts";
 import { type AccelerationChoice, decideAcceleration } from "./acceleration.ts";
 import { checkSocketPaths, qmpSocketName } from "./arguments.ts";
@@ -173,6 +181,13 @@ export class QemuDriver implements VmDriver {
     );
     const engineFirst = [...record.processes, ...unrecorded].sort((one, other) => other.role.localeCompare(one.role));
     await removeRemains({ ...record, processes: engineFirst }, networkGraceMs);
+  }
+
+  async imagesInUse(): Promise<string[]> {
+    const { machinesFolder } = this.#options;
+    const folders = (await readdir(machinesFolder)).filter(isSessionId).map((name) => join(machinesFolder, name));
+    const running = await Promise.all(folders.map(readRunningMachine));
+    return running.map(({ machine }) => machine.baseDisk);
   }
 
   findStrays(known: ReadonlySet<string>): MachineRecord[] {
