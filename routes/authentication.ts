@@ -37,7 +37,8 @@ export function checkKey(request: FastifyRequest, isApiKey: ApiKeyCheck): Domain
   return isApiKey(key) ? undefined : refusal("It is not this daemon's key: `npx firkin env` prints that.");
 }
 
-function keyOf({ headers }: FastifyRequest): string | undefined {
+/** The key that a request came with, whatever it is worth. */
+export function keyOf({ headers }: FastifyRequest): string | undefined {
   const key = headers["x-api-key"];
   if (typeof key === "string") return key;
   return /^Bearer +(\S+)$/i.exec(headers.authorization ?? "")?.[1];

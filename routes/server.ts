@@ -6,6 +6,7 @@ import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } 
 import { validatorCompiler } from "fastify-type-provider-zod";
 import { type Clock, systemClock } from "../src/clock.ts";
 import type { Runtime } from "../src/runtime/runtime.ts";
+import type { ApiKeys } from "../src/runtime/team.ts";
 import type { Templates } from "../src/runtime/templates.ts";
 import { type ApiKeyCheck, authenticate } from "./authentication.ts";
 import { consoleRoutes } from "./console.ts";
@@ -16,8 +17,10 @@ import { describeRoutes } from "./openapi.ts";
 import { planeConstraint, planeOfRequest, routesBelongTo } from "./plane-constraint.ts";
 import { type QuarantineDeps, quarantineRoutes } from "./quarantine.ts";
 import { sandboxListings } from "./sandbox-listings.ts";
+import { sandboxLogRoutes } from "./sandbox-logs.ts";
 import { sandboxSnapshotRoutes } from "./sandbox-snapshots.ts";
 import { sandboxRoutes } from "./sandboxes.ts";
+import { teamRoutes } from "./teams.ts";
 import { templateBuildRoutes } from "./template-builds.ts";
 import { templateUploadRoutes } from "./template-uploads.ts";
 import { templateRoutes } from "./templates.ts";
@@ -40,6 +43,8 @@ export interface ServerDeps {
   readonly runtime: Runtime;
   readonly templates: Templates;
   readonly quarantine: QuarantineDeps["quarantine"];
+  /** Who may use the daemon: one team, a UUID names it, and its keys besides the machine's own. */
+  readonly team: { readonly id: string; readonly apiKeys: ApiKeys };
   readonly config: ServerConfig;
   readonly log: FastifyBaseLogger;
   readonly metricsText: () => Promise<string>;
@@ -114,18 +119,20 @@ function checkEveryRequest(app: FastifyInstance, hostNames: ReadonlySet<string>)
 }
 
 async function controlPlane(scope: FastifyInstance, deps: ServerDeps): Promise<void> {
-  const { runtime, templates, config, metricsText } = deps;
+  const { runtime, templates, team, config, metricsText } = deps;
   routesBelongTo(scope, "control");
   acceptEmptyJson(scope);
   scope.addHook("onRequest", (request, _reply, next) => next(authenticate(request, config.isApiKey)));
   boundBodyTime(scope, config.bodyTimeoutMs ?? defaultBodyTimeoutMs);
   await describeRoutes(scope, deps.version);
   await scope.register(sandboxListings, { runtime });
+  await scope.register(sandboxLogRoutes, { runtime });
   await scope.register(sandboxRoutes, { runtime, maxTimeoutMs: config.maxTimeoutMs });
   await scope.register(templateRoutes, { templates, runtime });
   await scope.register(templateBuildRoutes, { templates });
   await scope.register(sandboxSnapshotRoutes, { runtime, maxTimeoutMs: config.maxTimeoutMs });
   await scope.register(consoleRoutes);
+  await scope.register(teamRoutes, { runtime, team });
   await scope.register(webSocketRoutes, { runtime, isApiKey: config.isApiKey, clock: deps.clock ?? systemClock });
   await scope.register(quarantineRoutes, { quarantine: deps.quarantine });
   await scope.register(unsupportedRoutes);

@@ -5,20 +5,14 @@
 import type { FastifyInstance, HTTPMethods } from "fastify";
 import { DomainError } from "../src/errors.ts";
 
-const logs = "Sandbox logs";
 const oldBuilds = "Building templates the way before POST /v3/templates";
 const volumes = "Volumes";
 const secrets = "Secrets";
-const teams = "Teams";
 const nodes = "Nodes";
 const administration = "Administration";
-const keys = "Managing API keys";
-const tokens = "Access tokens";
 const events = "Events and webhooks";
 
 const routes: readonly (readonly [methods: HTTPMethods | readonly HTTPMethods[], path: string, feature: string])[] = [
-  ["GET", "/sandboxes/:sandboxID/logs", logs],
-  ["GET", "/v2/sandboxes/:sandboxID/logs", logs],
   ["POST", "/v2/templates", oldBuilds],
   ["POST", "/templates", oldBuilds],
   ["POST", "/templates/:templateID", oldBuilds],
@@ -30,9 +24,6 @@ const routes: readonly (readonly [methods: HTTPMethods | readonly HTTPMethods[],
   [["GET", "PUT"], "/volumecontent/:volumeID/file", volumes],
   [["GET", "POST"], "/secrets", secrets],
   [["GET", "POST", "DELETE"], "/secrets/:secretID", secrets],
-  ["GET", "/teams", teams],
-  ["GET", "/teams/:teamID/metrics", teams],
-  ["GET", "/teams/:teamID/metrics/max", teams],
   ["GET", "/nodes", nodes],
   [["GET", "POST"], "/nodes/:nodeID", nodes],
   ["POST", "/admin/teams/:teamID/sandboxes/kill", administration],
@@ -40,10 +31,6 @@ const routes: readonly (readonly [methods: HTTPMethods | readonly HTTPMethods[],
   ["POST", "/admin/teams/:teamID/builds/cancel", administration],
   ["POST", "/admin/teams/:teamID/api-keys", administration],
   ["DELETE", "/admin/teams/:teamID/api-keys/:apiKeyID", administration],
-  [["GET", "POST"], "/api-keys", keys],
-  [["PATCH", "DELETE"], "/api-keys/:apiKeyID", keys],
-  ["POST", "/access-tokens", tokens],
-  ["DELETE", "/access-tokens/:accessTokenID", tokens],
   ["GET", "/events/sandboxes", events],
   ["GET", "/events/sandboxes/:sandboxID", events],
   [["GET", "POST"], "/events/webhooks", events],

@@ -7,10 +7,15 @@ import { DomainError } from "./errors.ts";
 const keyFile = "api-key";
 const addressFile = "address.json";
 
-/** Reads the machine's API key, or makes one: `e2b_` and 40 hex digits, a form that every client accepts. */
+/** A new API key: `e2b_` and 40 hex digits, a form that every client accepts. */
+export function newApiKey(): string {
+  return `e2b_${randomBytes(20).toString("hex")}`;
+}
+
+/** Reads the machine's own API key, or makes one. */
 export async function readOrCreateApiKey(stateDir: string): Promise<string> {
   const path = join(stateDir, keyFile);
-  const key = `e2b_${randomBytes(20).toString("hex")}`;
+  const key = newApiKey();
   try {
     await writeFile(path, `${key}\n`, { mode: 0o600, flag: "wx" });
     return key;

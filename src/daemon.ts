@@ -11,10 +11,10 @@ import type { FastifyInstance } from "fastify";
 import { pino } from "pino";
 import { registerDataPlane } from "../routes/data-plane.ts";
 import { buildServer } from "../routes/server.ts";
-import { readOrCreateApiKey, writeAddress } from "./client-environment.ts";
+import { newApiKey, readOrCreateApiKey, writeAddress } from "./client-environment.ts";
 import { systemClock } from "./clock.ts";
 import type { Config } from "./config.ts";
-import { deriveAccessToken, secretsEqual } from "./e2b/access-token.ts";
+import { deriveAccessToken } from "./e2b/access-token.ts";
 import { newSandboxId, newTemplateId } from "./e2b/ids.ts";
 import { DomainError } from "./errors.ts";
 import { purgeEnded } from "./ledger/history.ts";
@@ -30,9 +30,11 @@ import { runEvery } from "./run-every.ts";
 import { Admission } from "./runtime/admission.ts";
 import { ArtifactCollector } from "./runtime/artifact-collector.ts";
 import { DiskPressureGuard } from "./runtime/disk-pressure-guard.ts";
+import { Keyring } from "./runtime/keyring.ts";
 import { LifecycleSamples } from "./runtime/lifecycle-samples.ts";
 import { Quarantine } from "./runtime/quarantine.ts";
 import { reconcile } from "./runtime/restart-reconciliation.ts";
+import { SandboxLogs } from "./runtime/sandbox-logs.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "./runtime/sandbox-runtime.ts";
 import { SessionTerminator } from "./runtime/session-terminator.ts";
 import { checkSnapshots } from "./runtime/snapshot-integrity.ts";
@@ -56,6 +58,8 @@ const deadlineTickMs = 100;
 const metricsTickMs = 5_000;
 const heartbeatTickMs = 5_000;
 const flushTickMs = 1_000;
+/** How old what is known of the last use of a key may be after a crash. */
+const keyUseTickMs = 60_000;
 const historyTickMs = 3_600_000;
 /** Sandboxes that ended stay in the ledger for a week, the newest of them only. */
 const keptHistoryMs = 7 * 86_400_000;
@@ -103,8 +107,11 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   await ensureTemplate(deps, assets, stop);
   stop.throwIfAborted();
   const apiKey = await readOrCreateApiKey(config.stateDir);
-  const app = await listen(config, { apiKey, version, deps, runtime, templates }, scope);
+  const keyring = new Keyring({ ledger, clock: deps.clock, machineKey: apiKey, newKey: newApiKey });
+  scope.defer(() => keyring.flush());
+  const app = await listen(config, { keyring, version, deps, runtime, templates }, scope);
   const every = loopsIn(scope, deps);
+  every("api_keys", keyUseTickMs, () => keyring.flush());
   keepTemplatesFresh(every, config, deps, builds);
   keepSnapshotsWhole(every, deps, assets);
   startLoops(every, deps, runtime);
@@ -143,6 +150,7 @@ function wireRuntime(
       saveMiB: config.saveDiskFloorMiB,
       refillMiB: config.refillDiskFloorMiB,
     }),
+    logs: new SandboxLogs(ledger, clock),
     terminator: new SessionTerminator({ ledger, clock, log, metrics }),
     stuckAfterMs: config.stuckAfterSeconds * 1000,
     budgets: {
@@ -244,13 +252,14 @@ function keepSnapshotsWhole(every: Every, deps: RuntimeDependencies, assets: Gue
 
 function startLoops(
   every: Every,
-  { ledger, clock, samples, warmPool }: RuntimeDependencies,
+  { ledger, clock, samples, logs, warmPool }: RuntimeDependencies,
   runtime: SandboxRuntime,
 ): void {
   every("deadlines", deadlineTickMs, () => runtime.expireSandboxes());
   every("heartbeats", heartbeatTickMs, () => runtime.checkHeartbeats());
   every("sandbox_metrics", metricsTickMs, () => runtime.sampleMetrics());
   every("samples", flushTickMs, () => samples.flush());
+  every("sandbox_logs", flushTickMs, () => logs.flush());
   every("history", historyTickMs, () => {
     purgeEnded(ledger, { endedBeforeMs: clock.nowMs() - keptHistoryMs, keep: keptSandboxes });
   });
@@ -259,7 +268,7 @@ function startLoops(
 }
 
 interface Served {
-  readonly apiKey: string;
+  readonly keyring: Keyring;
   readonly version: string;
   readonly deps: RuntimeDependencies;
   readonly runtime: SandboxRuntime;
@@ -267,16 +276,17 @@ interface Served {
 }
 
 async function listen(config: Config, served: Served, scope: Scope): Promise<FastifyInstance> {
-  const { deps, runtime, templates, apiKey, version } = served;
-  const { clock, log, metrics } = deps;
+  const { deps, runtime, templates, keyring, version } = served;
+  const { ledger, clock, log, metrics } = deps;
   const app = buildServer({
     runtime,
     templates,
     quarantine: deps.quarantine,
+    team: { id: getOrMakeSetting(ledger, "team_id", () => crypto.randomUUID()), apiKeys: keyring },
     log,
     version,
     config: {
-      isApiKey: (candidate) => secretsEqual(candidate, apiKey),
+      isApiKey: (candidate) => keyring.accepts(candidate),
       maxTimeoutMs: config.maxTimeoutHours * 3_600_000,
     },
     metricsText: () => {

@@ -23,7 +23,7 @@ const rules: Record<string, readonly string[]> = {
   ledger: common,
   machine: common,
   guest: common,
-  e2b: [...common, "runtime/runtime.ts", "runtime/templates.ts"],
+  e2b: [...common, "runtime/runtime.ts", "runtime/templates.ts", "runtime/team.ts"],
   envd: [
     ...common,
     "e2b",

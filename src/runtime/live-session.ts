@@ -12,6 +12,7 @@ import type { LifecycleSamples } from "./lifecycle-samples.ts";
 import { ProcessTable } from "./process-table.ts";
 import { openGuestAgent, sandboxEnvironment } from "./readiness-probe.ts";
 import type { Session } from "./session.ts";
+import type { SessionLog } from "./session-log.ts";
 
 /** A link that lived less than this was no good. */
 const shortLinkMs = 10_000;
@@ -36,6 +37,8 @@ export interface LiveSessionOptions {
   readonly clock: Clock;
   readonly samples: LifecycleSamples;
   readonly log: Logger;
+  /** Takes down what the commands of the sandbox do. */
+  readonly commands: SessionLog;
   /** Called once when the VM died or its agent cannot be reached any more. */
   readonly onLost: (reason: Extract<EndReason, "machine_died" | "lost">, detail: string) => void;
 }
@@ -79,7 +82,7 @@ export class LiveSession implements Session {
     this.#onLost = options.onLost;
     this.#restoreStartedMs = options.restoreStartedMs;
     this.#link = { at: "up", agent: options.agent };
-    this.processes = new ProcessTable(this, options.clock);
+    this.processes = new ProcessTable(this, options.clock, options.commands);
     this.#watchLink(options.agent);
     void vm.exited.then((exit) => {
       if (exit.reason === "died") this.#lose("machine_died", exit.detail);

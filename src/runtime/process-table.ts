@@ -10,6 +10,7 @@ import type { Logger } from "../log.ts";
 import type { ProcessInfo, ProcessSpec, SpanName } from "../types.ts";
 import type { ProcessSubscription } from "./process-subscription.ts";
 import { type ProcessDescription, RunningProcess } from "./running-process.ts";
+import type { SessionLog } from "./session-log.ts";
 
 /** How long the end of a process is kept for a late Connect. */
 const KEEP_END_MS = 30_000;
@@ -39,6 +40,7 @@ export interface StartedProcess {
 export class ProcessTable {
   readonly #session: ProcessTableSession;
   readonly #clock: Clock;
+  readonly #log: SessionLog | undefined;
   /** Live processes, and ended ones for {@link KEEP_END_MS}; a reused pid replaces the ended one. */
   readonly #byPid = new Map<number, RunningProcess>();
   /** The ended ones of them, in the order of their ends. */
@@ -47,9 +49,11 @@ export class ProcessTable {
   readonly #starting = new Set<Promise<unknown>>();
   #adopting: Promise<void> | undefined;
 
-  constructor(session: ProcessTableSession, clock: Clock) {
+  /** @param log takes down what the processes do */
+  constructor(session: ProcessTableSession, clock: Clock, log?: SessionLog) {
     this.#session = session;
     this.#clock = clock;
+    this.#log = log;
     session.ended.addEventListener("abort", () => this.#endAll(), { once: true });
   }
 
@@ -75,11 +79,12 @@ export class ProcessTable {
     }
     const startedMs = this.#clock.monotonicMs();
     this.#session.recordSample("command_start", startedMs - requestedMs);
-    const process = this.#add(attached, describe(spec), () => {
+    const onFirstOutput = () => {
       const nowMs = this.#clock.monotonicMs();
       this.#session.recordSample("first_stdout_byte", nowMs - startedMs);
       if (restoredMs !== undefined) this.#session.recordSample("start.resume_to_first_stdout_ms", nowMs - restoredMs);
-    });
+    };
+    const process = this.#add(attached, describe(spec), { spec, onFirstOutput });
     if (options.keepOutput) process.keepOutput();
     const events = process.subscribe();
     if (options.timeoutMs !== undefined) this.#killAfter(process, options.timeoutMs);
@@ -177,10 +182,22 @@ export class ProcessTable {
     }
   }
 
-  #add(attached: AttachedProcess, description: ProcessDescription, onFirstOutput?: () => void): RunningProcess {
+  /** @param started of a process that this table started */
+  #add(
+    attached: AttachedProcess,
+    description: ProcessDescription,
+    started?: { readonly spec: ProcessSpec; readonly onFirstOutput: () => void },
+  ): RunningProcess {
     this.#forgetOldEnds();
-    const process = new RunningProcess(attached, description, this.#clock, onFirstOutput);
+    const log = this.#log?.follow(attached.pid, started?.spec);
+    let first = true;
+    const process = new RunningProcess(attached, description, this.#clock, (chunk) => {
+      if (first) started?.onFirstOutput();
+      first = false;
+      log?.output(chunk);
+    });
     void process.settled.then(() => {
+      log?.settled(process.state);
       // A lost process may well run on: forgotten here, it is adopted again once the link is back.
       if (process.state.at === "lost") this.#forget(process);
       else this.#ended.add(process);

@@ -48,7 +48,7 @@ export class RunningProcess {
     attached: AttachedProcess,
     description: ProcessDescription,
     clock: Clock,
-    onFirstOutput: () => void = () => {},
+    onOutput: (chunk: OutputChunk) => void = () => {},
   ) {
     this.pid = attached.pid;
     this.#description = description;
@@ -58,7 +58,7 @@ export class RunningProcess {
     this.settled = new Promise((resolve) => {
       this.#resolveSettled = resolve;
     });
-    void this.#pump(onFirstOutput);
+    void this.#pump(onOutput);
   }
 
   /** Of a process that has ended, arguments and environment are forgotten: they may be large. */
@@ -178,14 +178,12 @@ export class RunningProcess {
     }
   }
 
-  async #pump(onFirstOutput: () => void): Promise<void> {
+  async #pump(onOutput: (chunk: OutputChunk) => void): Promise<void> {
     // An early break of the link rejects `end` before the loop below is done with the output.
     this.#attached.end.catch(() => {});
     try {
-      let first = true;
       for await (const chunk of this.#attached.output) {
-        if (first) onFirstOutput();
-        first = false;
+        onOutput(chunk);
         this.#tape?.append(chunk);
         for (const subscription of this.#subscriptions) {
           subscription.push({ type: "output", channel: chunk.channel, bytes: chunk.bytes });

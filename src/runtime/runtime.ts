@@ -1,7 +1,15 @@
 /** The runtime's face towards the routes. */
 import type { EngineInfo } from "../machine/driver.ts";
-import type { ContinuationReason, LatencySample, SandboxIngress, SandboxLifecycle, SandboxRecord } from "../types.ts";
+import type {
+  ContinuationReason,
+  LatencySample,
+  SandboxIngress,
+  SandboxLifecycle,
+  SandboxLogEntry,
+  SandboxRecord,
+} from "../types.ts";
 import type { Session } from "./session.ts";
+import type { TeamMetricSample } from "./team.ts";
 
 export interface CreateSandboxRequest {
   /** As the client wrote it: id, alias or alias:tag, already parsed. */
@@ -75,6 +83,18 @@ export interface ListSandboxesPage {
   readonly next: { readonly startedAtMs: number; readonly id: string } | undefined;
   /** All running sandboxes that match, whatever the page. */
   readonly totalRunning: number;
+}
+
+/** Which lines of a sandbox's log. */
+export interface SandboxLogsQuery {
+  readonly fromMs?: number | undefined;
+  readonly toMs?: number | undefined;
+  /** This one and those above it. Default: all. */
+  readonly level?: SandboxLogEntry["level"] | undefined;
+  /** What the message contains, to the letter. Empty: anything. */
+  readonly search: string;
+  readonly order: "asc" | "desc";
+  readonly limit: number;
 }
 
 /** One 5-second sample of what a sandbox uses. */
@@ -195,6 +215,13 @@ export interface Runtime {
   refreshSandbox(id: string, durationMs: number): Promise<void>;
   /** Samples of the last hours, oldest first. @throws not_found. */
   sandboxMetrics(id: string, range: { fromMs?: number; toMs?: number }): SandboxMetricSample[];
+  /**
+   * What became of a sandbox and of its commands, of one that has ended too as long as it is remembered.
+   * @throws not_found.
+   */
+  sandboxLogs(id: string, query: SandboxLogsQuery): SandboxLogEntry[];
+  /** Since the daemon started, of the last hours, oldest first. */
+  teamMetrics(range: { fromMs?: number; toMs?: number }): TeamMetricSample[];
   /** The template a name or id stands for; undefined when there is none. */
   findTemplate(name: string): { id: string; aliases: readonly string[] } | undefined;
   benchmarks(): BenchmarkSummary[];

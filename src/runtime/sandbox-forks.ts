@@ -73,6 +73,7 @@ export class SandboxForks {
       await disk.admit("fork a sandbox", "save");
       const moment = registerContinuation(this.#deps, id, "fork");
       await this.#captureInPlace(session, moment, "fork", (facts) => markSnapshotReady(ledger, moment.id, facts));
+      this.#deps.logs.record(id, `The sandbox was forked ${options.count} times`, { event: "forked" });
       return [record, moment] as const;
     });
     return this.#queue.run(snapshot.id, () => this.#restoreForks(source, snapshot, options));
@@ -98,6 +99,8 @@ export class SandboxForks {
       await this.#captureInPlace(session, snapshot, "snapshot", (facts) =>
         publishSandboxSnapshot(ledger, snapshot, facts, { alias, tag, shape: record.shape }),
       );
+      const names = { event: "snapshot", templateID: templateId, ...(alias !== null && { name: `${alias}:${tag}` }) };
+      this.#deps.logs.record(id, "A snapshot was taken of the sandbox", names);
       return { templateId, alias, tag };
     });
   }

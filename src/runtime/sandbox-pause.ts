@@ -27,10 +27,12 @@ import {
   registerContinuation,
 } from "./continuation-snapshot.ts";
 import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
+import { endMessages } from "./end-messages.ts";
 import type { LiveSession } from "./live-session.ts";
 import { openGuestAgent } from "./readiness-probe.ts";
 import type { SandboxView } from "./runtime.ts";
 import type { Attach } from "./sandbox-create.ts";
+import type { SandboxLogs } from "./sandbox-logs.ts";
 import type { SandboxRegistry } from "./sandbox-registry.ts";
 import type { SerialQueue } from "./serial-queue.ts";
 import type { Session } from "./session.ts";
@@ -42,6 +44,7 @@ export interface PauseDependencies extends CaptureDependencies, RestoreDependenc
   readonly terminator: SessionTerminator;
   readonly budgets: CapacityBudgets;
   readonly admission: Admission;
+  readonly logs: SandboxLogs;
 }
 
 /** A sandbox that traffic resumed lives at least this long (reference 1.6). */
@@ -127,6 +130,7 @@ export class SandboxPause {
       this.#registry.change(finishPause(ledger, id, snapshot, facts, clock.nowMs()), undefined);
     });
     if (!done) throw new DomainError("not_ready", "The daemon is stopping");
+    this.#deps.logs.record(id, "The sandbox was paused", { event: "paused", reason });
     session.log.info({ reason, snapshotID: snapshot.id }, "sandbox paused");
   }
 
@@ -188,6 +192,7 @@ export class SandboxPause {
       return moved;
     });
     this.#registry.remove(record.id);
+    this.#deps.logs.record(record.id, endMessages[endReason], { event: "ended", reason: endReason });
     log.info({ sandboxID: record.id }, "paused sandbox ending");
     terminator.terminate(
       ending,

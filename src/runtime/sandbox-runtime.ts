@@ -8,8 +8,16 @@ import { isSandboxSnapshot, listSandboxSnapshots } from "../ledger/sandbox-snaps
 import { getSandbox, moveSandbox, setSandboxEnd, setSandboxInternetAccess } from "../ledger/sandboxes.ts";
 import { findTemplate } from "../ledger/templates.ts";
 import type { EngineInfo } from "../machine/driver.ts";
-import type { ContinuationReason, EndReason, LatencySample, SandboxRecord } from "../types.ts";
+import type {
+  ContinuationReason,
+  EndReason,
+  LatencySample,
+  SandboxLogEntry,
+  SandboxRecord,
+  SessionOrigin,
+} from "../types.ts";
 import { viewCapacity } from "./capacity-view.ts";
+import { endMessages } from "./end-messages.ts";
 import { LiveSession } from "./live-session.ts";
 import { MetricsSampler } from "./metrics-sampler.ts";
 import type { Quarantine } from "./quarantine.ts";
@@ -25,6 +33,7 @@ import type {
   ListSnapshotsQuery,
   MemoryOption,
   Runtime,
+  SandboxLogsQuery,
   SandboxMetricSample,
   SandboxView,
   SnapshotView,
@@ -37,6 +46,8 @@ import { SerialQueue } from "./serial-queue.ts";
 import type { Session } from "./session.ts";
 import { SessionStop } from "./session-stop.ts";
 import { StuckVmCleanup } from "./stuck-vm-cleanup.ts";
+import type { TeamMetricSample } from "./team.ts";
+import { TeamMetrics } from "./team-metrics.ts";
 
 export interface RuntimeDependencies extends CreationDependencies, ForkDependencies {
   /** How long a machine may leave heartbeats unanswered. */
@@ -51,14 +62,14 @@ const pauseRetryMs = 10_000;
 /** How many of a sandbox's samples a client gets. */
 const latencyLimit = 200;
 
-/** Why clients of an ending sandbox see their streams end. */
-const endMessages: Record<EndReason, string> = {
-  killed: "The sandbox was killed",
-  stopped: "The sandbox was stopped",
-  expired: "The sandbox reached its end of life",
-  create_failed: "The sandbox could not be created",
-  machine_died: "The sandbox's machine died",
-  lost: "The sandbox was lost",
+/** The first line of what follows in a sandbox's log. */
+const originMessages: Record<SessionOrigin, string> = {
+  create: "The sandbox was created",
+  pool: "The sandbox was created",
+  fork: "The sandbox was created as a fork",
+  followup: "The sandbox was created as a follow-up",
+  resume: "The sandbox was resumed",
+  adopted: "The daemon took up the running sandbox",
 };
 
 export class SandboxRuntime implements Runtime {
@@ -66,6 +77,7 @@ export class SandboxRuntime implements Runtime {
   readonly #registry = new SandboxRegistry();
   readonly #queue = new SerialQueue();
   readonly #sampler: MetricsSampler;
+  readonly #team: TeamMetrics;
   readonly #stuckVms: StuckVmCleanup;
   readonly #creation: SandboxCreation;
   readonly #pause: SandboxPause;
@@ -79,6 +91,7 @@ export class SandboxRuntime implements Runtime {
   constructor(deps: RuntimeDependencies) {
     this.#deps = deps;
     this.#sampler = new MetricsSampler(deps.clock);
+    this.#team = new TeamMetrics(deps.clock);
     this.#stuckVms = new StuckVmCleanup(deps.clock, deps.stuckAfterMs, (session, silentMs) =>
       this.#lose(session.sandboxId, session.sessionId, "lost", `no heartbeat for ${Math.round(silentMs)} ms`),
     );
@@ -187,7 +200,9 @@ export class SandboxRuntime implements Runtime {
   async setSandboxTimeout(id: string, timeoutMs: number): Promise<void> {
     await this.#queue.run(id, async () => {
       const { record } = this.#registry.getRunning(id);
-      this.#registry.update(setSandboxEnd(this.#deps.ledger, record.id, this.#deps.clock.nowMs() + timeoutMs));
+      const endAtMs = this.#deps.clock.nowMs() + timeoutMs;
+      this.#registry.update(setSandboxEnd(this.#deps.ledger, record.id, endAtMs));
+      this.#logEnd(id, endAtMs);
       if (timeoutMs === 0) await this.#expire(id);
     });
   }
@@ -215,6 +230,16 @@ export class SandboxRuntime implements Runtime {
     this.getSandbox(id);
     const session = this.#registry.session(id);
     return session ? this.#sampler.samples(session, range) : [];
+  }
+
+  sandboxLogs(id: string, query: SandboxLogsQuery): SandboxLogEntry[] {
+    // In the ledger only when it has ended.
+    if (!this.#registry.view(id) && getSandbox(this.#deps.ledger, id)?.endReason == null) this.getSandbox(id);
+    return this.#deps.logs.read(id, query);
+  }
+
+  teamMetrics(range: { fromMs?: number; toMs?: number }): TeamMetricSample[] {
+    return this.#team.samples(range);
   }
 
   findTemplate(name: string): { id: string; aliases: readonly string[] } | undefined {
@@ -269,8 +294,9 @@ export class SandboxRuntime implements Runtime {
     this.#stuckVms.check(this.#registry.sessions());
   }
 
-  /** Takes one metrics sample of every live session. */
+  /** Takes one metrics sample of all together and of every live session. */
   sampleMetrics(): Promise<void> {
+    this.#team.sample(this.#registry.count("running"));
     return this.#sampler.sampleAll(this.#registry.sessions());
   }
 
@@ -317,6 +343,12 @@ export class SandboxRuntime implements Runtime {
     for (const session of sessions) session.end(new DomainError("not_ready", "The daemon stops; connect again later"));
     await Promise.all(sessions.map((session) => session.vm.release()));
     this.#deps.samples.flush();
+    this.#deps.logs.flush();
+  }
+
+  #logEnd(id: string, endAtMs: number): void {
+    const message = `The sandbox's time is up at ${new Date(endAtMs).toISOString()}`;
+    this.#deps.logs.record(id, message, { level: "debug", event: "timeout" });
   }
 
   #refuseWhenClosing(): void {
@@ -324,7 +356,7 @@ export class SandboxRuntime implements Runtime {
   }
 
   #attach(record: SandboxRecord, { vm, agent, origin, restoreStartedMs }: ReadyMachine): SandboxView {
-    const { clock, samples, log, accessTokenFor } = this.#deps;
+    const { clock, samples, log, logs, accessTokenFor } = this.#deps;
     const accessToken = accessTokenFor(record.id);
     const session = new LiveSession({
       record,
@@ -336,8 +368,11 @@ export class SandboxRuntime implements Runtime {
       clock,
       samples,
       log,
+      commands: logs.ofSession(record.id),
       onLost: (reason, detail) => this.#lose(record.id, vm.record.sessionId, reason, detail),
     });
+    if (origin !== "adopted") this.#team.countStart();
+    logs.record(record.id, originMessages[origin], { event: "running", origin, templateID: record.templateId });
     session.log.info({ template: record.templateId }, "sandbox running");
     return this.#registry.change(record, session) ?? this.#registry.add(record, accessToken, session);
   }
@@ -347,6 +382,7 @@ export class SandboxRuntime implements Runtime {
     const view = this.#registry.get(id);
     const endAtMs = this.#deps.clock.nowMs() + timeoutMs;
     if (endAtMs <= view.record.endAtMs) return view;
+    this.#logEnd(id, endAtMs);
     return this.#registry.update(setSandboxEnd(this.#deps.ledger, id, endAtMs)) ?? view;
   }
 
@@ -373,6 +409,7 @@ export class SandboxRuntime implements Runtime {
       // A session that was ended meanwhile, or succeeded by another, has nothing to lose any more.
       if (!record || session?.sessionId !== sessionId) return;
       session.log.error({ detail }, "sandbox lost");
+      this.#deps.logs.record(id, detail, { level: "error", event: "lost" });
       this.#end(record, reason);
     });
     ending.catch((error) => log.error({ err: error, sandboxID: id }, "a lost sandbox could not be ended"));
@@ -389,6 +426,7 @@ export class SandboxRuntime implements Runtime {
     const ending = moveSandbox(ledger, record.id, "running", "terminating", { endReason: reason });
     this.#registry.remove(record.id);
     session.end(new DomainError("not_found", endMessages[reason]));
+    this.#deps.logs.record(record.id, endMessages[reason], { event: "ended", reason, level: levelOf(reason) });
     session.log.info({ reason }, "sandbox ending");
     terminator.terminate(
       ending,
@@ -396,4 +434,9 @@ export class SandboxRuntime implements Runtime {
       () => samples.record("kill_delete", reason, clock.monotonicMs() - startedMs, record.id),
     );
   }
+}
+
+/** Clients want these; whatever else ends a sandbox is a fault. */
+function levelOf(reason: EndReason): SandboxLogEntry["level"] {
+  return reason === "killed" || reason === "stopped" || reason === "expired" ? "info" : "error";
 }

@@ -2,10 +2,14 @@
 import type { FastifyInstance, InjectOptions } from "fastify";
 import { pino } from "pino";
 import { buildServer, type ServerDeps } from "../../routes/server.ts";
-import { secretsEqual } from "../../src/e2b/access-token.ts";
+import { newApiKey } from "../../src/client-environment.ts";
+import { systemClock } from "../../src/clock.ts";
+import { openLedger } from "../../src/ledger/open.ts";
+import { Keyring } from "../../src/runtime/keyring.ts";
 import { FakeRuntime } from "./fake-runtime.ts";
 import { type FakeTemplates, openFakeTemplates } from "./fake-templates.ts";
 
+export const teamId = "00000000-0000-4000-8000-000000000001";
 export const apiKey = `e2b_${"0".repeat(40)}`;
 
 export interface Answer {
@@ -32,11 +36,14 @@ export function openControlPlane(options: Partial<ServerDeps> = {}): ControlPlan
   const fake = openFakeTemplates();
   const errors: Record<string, unknown>[] = [];
   const log = pino({ level: "error" }, { write: (line: string) => errors.push(JSON.parse(line)) });
+  const ledger = openLedger(":memory:");
+  const keyring = new Keyring({ ledger, clock: systemClock, machineKey: apiKey, newKey: newApiKey });
   const app = buildServer({
     runtime,
     templates: fake.templates,
     quarantine: { list: () => [], remove: async () => {} },
-    config: { isApiKey: (candidate) => secretsEqual(candidate, apiKey), maxTimeoutMs: 24 * 3_600_000 },
+    team: { id: teamId, apiKeys: keyring },
+    config: { isApiKey: (candidate) => keyring.accepts(candidate), maxTimeoutMs: 24 * 3_600_000 },
     log,
     metricsText: async () => "firkin_sandboxes 0\n",
     version: "0.0.0",
@@ -62,6 +69,7 @@ export function openControlPlane(options: Partial<ServerDeps> = {}): ControlPlan
     async [Symbol.asyncDispose]() {
       await app.close();
       await fake[Symbol.asyncDispose]();
+      ledger.close();
     },
   };
 }

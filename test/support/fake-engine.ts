@@ -19,6 +19,7 @@ import { LifecycleSamples } from "../../src/runtime/lifecycle-samples.ts";
 import { Quarantine } from "../../src/runtime/quarantine.ts";
 import { reconcile } from "../../src/runtime/restart-reconciliation.ts";
 import type { CreateSandboxRequest, SandboxView } from "../../src/runtime/runtime.ts";
+import { SandboxLogs } from "../../src/runtime/sandbox-logs.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "../../src/runtime/sandbox-runtime.ts";
 import { SessionTerminator } from "../../src/runtime/session-terminator.ts";
 import { WarmPool, type WarmPoolDependencies } from "../../src/runtime/warm-pool.ts";
@@ -71,6 +72,7 @@ export class FakeEngine implements AsyncDisposable {
         totalBytes: 1e13,
       })),
       quarantine: new Quarantine({ ledger, driver, log, metrics, folder: join(folder, "quarantine") }),
+      logs: new SandboxLogs(ledger, clock),
       assets: { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" },
       terminator: new SessionTerminator({ ledger, clock, log, metrics }),
       snapshotsFolder: join(folder, "snapshots"),

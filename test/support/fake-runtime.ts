@@ -14,11 +14,13 @@ import type {
   ListSnapshotsQuery,
   MemoryOption,
   Runtime,
+  SandboxLogsQuery,
   SandboxMetricSample,
   SandboxView,
   SnapshotView,
 } from "../../src/runtime/runtime.ts";
-import type { ContinuationReason, LatencySample, SandboxRecord } from "../../src/types.ts";
+import type { TeamMetricSample } from "../../src/runtime/team.ts";
+import type { ContinuationReason, LatencySample, SandboxLogEntry, SandboxRecord } from "../../src/types.ts";
 
 const supported = { supported: true } as const;
 const templateId = "rki5dems9wqfm4r03t7g";
@@ -43,6 +45,8 @@ export class FakeRuntime implements Runtime {
   readonly memoryOptions: (MemoryOption | undefined)[] = [];
   /** Deadlines of stops, in order. */
   readonly stops: number[] = [];
+  readonly logLines: SandboxLogEntry[] = [];
+  readonly teamSamples: TeamMetricSample[] = [];
   readonly samples = new Map<string, SandboxMetricSample[]>();
   readonly #views = new Map<string, SandboxView>();
 
@@ -221,6 +225,25 @@ export class FakeRuntime implements Runtime {
     this.getSandbox(id);
     const { fromMs = 0, toMs = Number.MAX_SAFE_INTEGER } = range;
     return (this.samples.get(id) ?? []).filter(({ atMs }) => atMs >= fromMs && atMs <= toMs);
+  }
+
+  sandboxLogs(id: string, query: SandboxLogsQuery): SandboxLogEntry[] {
+    if (!this.logLines.some(({ sandboxId }) => sandboxId === id)) this.getSandbox(id);
+    const { fromMs = 0, toMs = Number.MAX_SAFE_INTEGER, level = "debug", search, order, limit } = query;
+    const ranks = ["debug", "info", "warn", "error"];
+    const lines = this.logLines.filter(
+      (line) =>
+        line.sandboxId === id &&
+        line.atMs >= fromMs &&
+        line.atMs <= toMs &&
+        ranks.indexOf(line.level) >= ranks.indexOf(level) &&
+        line.message.includes(search),
+    );
+    return (order === "asc" ? lines : lines.toReversed()).slice(0, limit);
+  }
+
+  teamMetrics({ fromMs = 0, toMs = Number.MAX_SAFE_INTEGER }: { fromMs?: number; toMs?: number }): TeamMetricSample[] {
+    return this.teamSamples.filter(({ atMs }) => atMs >= fromMs && atMs <= toMs);
   }
 
   findTemplate(name: string): { id: string; aliases: readonly string[] } | undefined {

@@ -17,6 +17,7 @@ import { DiskPressureGuard, type DiskSpace } from "../../src/runtime/disk-pressu
 import { LifecycleSamples } from "../../src/runtime/lifecycle-samples.ts";
 import { Quarantine } from "../../src/runtime/quarantine.ts";
 import type { CreateSandboxRequest, SandboxView } from "../../src/runtime/runtime.ts";
+import { SandboxLogs } from "../../src/runtime/sandbox-logs.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "../../src/runtime/sandbox-runtime.ts";
 import { SessionTerminator } from "../../src/runtime/session-terminator.ts";
 import { WarmPool, type WarmPoolSettings } from "../../src/runtime/warm-pool.ts";
@@ -80,6 +81,7 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
     terminator,
     samples: new LifecycleSamples(clock, driver.info, metrics, () => {}),
     disk: new DiskPressureGuard(folder, {}, async () => disk),
+    logs: new SandboxLogs(ledger, clock),
     budgets: { ...roomy, ...options.budgets },
     stuckAfterMs: 60_000,
     snapshotsFolder: join(folder, "snapshots"),

@@ -17,6 +17,7 @@ import { DiskPressureGuard } from "../../src/runtime/disk-pressure-guard.ts";
 import { LifecycleSamples } from "../../src/runtime/lifecycle-samples.ts";
 import { Quarantine } from "../../src/runtime/quarantine.ts";
 import { reconcile } from "../../src/runtime/restart-reconciliation.ts";
+import { SandboxLogs } from "../../src/runtime/sandbox-logs.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "../../src/runtime/sandbox-runtime.ts";
 import { SessionTerminator } from "../../src/runtime/session-terminator.ts";
 import { WarmPool } from "../../src/runtime/warm-pool.ts";
@@ -69,6 +70,7 @@ export async function openTestRuntime(guest: FakeGuest): Promise<TestRuntime> {
     samples: new LifecycleSamples(clock, driver.info, metrics, () => {}),
     disk: new DiskPressureGuard(root, { restoreMiB: 1024 }, async () => ({ ...disk, totalBytes: 2 ** 40 })),
     quarantine: new Quarantine({ ledger, driver, log, metrics, folder: join(root, "quarantine") }),
+    logs: new SandboxLogs(ledger, clock),
     assets: { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" },
     terminator: new SessionTerminator({ ledger, clock, log, metrics }),
     stuckAfterMs: 60_000,

@@ -1,0 +1,64 @@
+/** Queries and answers of sandbox logs (reference, appendix A and 1.6), in E2B's own spelling, and how they are made. */
+import { z } from "zod";
+import type { SandboxLogEntry } from "../types.ts";
+import { LogLevel } from "./template-schemas.ts";
+
+const text = z.string();
+const maxLines = 1_000;
+const instantMs = z.coerce.number().int().min(0).optional().describe("milliseconds since the epoch");
+
+/** `GET /sandboxes/{sandboxID}/logs`. Asking for more lines than there ever are at once is no mistake there. */
+export const SandboxLogsQueryV1 = z.object({
+  start: instantMs,
+  limit: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .default(maxLines)
+    .transform((limit) => Math.min(limit, maxLines)),
+});
+
+/** `GET /v2/sandboxes/{sandboxID}/logs`. */
+export const SandboxLogsQueryV2 = z.object({
+  cursor: instantMs,
+  limit: z.coerce.number().int().min(0).max(maxLines).default(maxLines),
+  direction: z.enum(["forward", "backward"]).default("backward"),
+  level: LogLevel.optional().describe("this one and those above it"),
+  search: text.max(256).default("").describe("what the message contains, to the letter"),
+});
+
+export const SandboxLogEntrySchema = z
+  .object({ timestamp: text, message: text, level: LogLevel, fields: z.record(text, text) })
+  .meta({ id: "SandboxLogEntry" });
+type SandboxLogRow = z.infer<typeof SandboxLogEntrySchema>;
+
+export const SandboxLogs = z
+  .object({
+    logs: z.array(z.object({ timestamp: text, line: text.describe("JSON") }).meta({ id: "SandboxLog" })),
+    logEntries: z.array(SandboxLogEntrySchema),
+  })
+  .meta({ id: "SandboxLogs" });
+type SandboxLogs = z.infer<typeof SandboxLogs>;
+
+export const SandboxLogsV2Response = z
+  .object({ logs: z.array(SandboxLogEntrySchema) })
+  .meta({ id: "SandboxLogsV2Response" });
+
+/** The older form: each line as JSON too, which the command line takes apart and prints key by key. */
+export function toSandboxLogs(entries: readonly SandboxLogEntry[]): SandboxLogs {
+  return {
+    logs: entries.map(({ atMs, level, message, fields }) => ({
+      timestamp: toTime(atMs),
+      line: JSON.stringify({ ...fields, level, message }),
+    })),
+    logEntries: entries.map(toSandboxLogRow),
+  };
+}
+
+export function toSandboxLogRow({ atMs, level, message, fields }: SandboxLogEntry): SandboxLogRow {
+  return { timestamp: toTime(atMs), message, level, fields: { ...fields } };
+}
+
+function toTime(atMs: number): string {
+  return new Date(atMs).toISOString();
+}
