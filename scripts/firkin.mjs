@@ -10,6 +10,7 @@ const HELP = `firkin: the E2B API on this machine, every sandbox a microVM resto
 
   npx firkin serve [settings]     set up what is missing, then serve (as npm start does)
   npx firkin env                  print what to export, for: eval "$(npx firkin env)"
+  npx firkin tls [settings]       make certificates for --domain, and say how to trust and resolve its names
   npx firkin doctor               check every requirement, and say what to do about each that is not met
   npx firkin setup [--upgrade]    set up what is missing; --upgrade: with today's kernel and packages in the guest
   npx firkin version
@@ -25,6 +26,7 @@ switch (command) {
     await runDist("src/main.js", [command, ...args]);
     break;
   case "env":
+  case "tls":
   case "version":
     await setUpOrExit({ scope: "programs" });
     await runDist("src/main.js", [command, ...args]);

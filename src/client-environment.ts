@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { DomainError } from "./errors.ts";
 
 const keyFile = "api-key";
@@ -32,25 +33,47 @@ export async function readOrCreateApiKey(stateDir: string): Promise<string> {
   return existing;
 }
 
+/** Where a daemon serves HTTPS, and the files with which clients trust it. */
+export interface HttpsAddress {
+  /** With the port, unless it is 443. */
+  readonly domain: string;
+  readonly authority: string;
+  readonly bundle: string;
+}
+
+export interface Address {
+  readonly url: string;
+  readonly https?: HttpsAddress | undefined;
+}
+
+const addressSchema = z.object({
+  url: z.string(),
+  https: z.object({ domain: z.string(), authority: z.string(), bundle: z.string() }).optional(),
+});
+
 /** Notes where the daemon listens, for `firkin env`. */
-export async function writeAddress(stateDir: string, url: string): Promise<void> {
-  await writeFile(join(stateDir, addressFile), JSON.stringify({ url, pid: process.pid }), { mode: 0o600 });
+export async function writeAddress(stateDir: string, address: Address): Promise<void> {
+  await writeFile(join(stateDir, addressFile), JSON.stringify({ ...address, pid: process.pid }), { mode: 0o600 });
 }
 
 /** Where the daemon of this state folder listens, or last listened; undefined before its first start. */
-export async function readAddress(stateDir: string): Promise<string | undefined> {
+export async function readAddress(stateDir: string): Promise<Address | undefined> {
   try {
-    const { url } = JSON.parse(await readFile(join(stateDir, addressFile), "utf8")) as { url?: unknown };
-    return typeof url === "string" ? url : undefined;
+    return addressSchema.parse(JSON.parse(await readFile(join(stateDir, addressFile), "utf8")));
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw error;
   }
 }
 
-/** The lines that point an unmodified E2B SDK at the daemon (reference 3.2), for `eval`. */
-export function clientEnvironment(apiKey: string, url: string): string {
-  return [`E2B_API_KEY=${apiKey}`, `E2B_API_URL=${url}`, `E2B_SANDBOX_URL=${url}`]
-    .map((assignment) => `export ${assignment}\n`)
-    .join("");
+/**
+ * The lines that point an unmodified E2B SDK at the daemon (reference 3.1, 3.2), for `eval`. With HTTPS the domain says
+ * it all, once its names resolve; without, every call goes to one URL.
+ */
+export function clientEnvironment(apiKey: string, { url, https }: Address): string {
+  const assignments = https
+    ? [`E2B_DOMAIN=${https.domain}`, `NODE_EXTRA_CA_CERTS=${https.authority}`, `SSL_CERT_FILE=${https.bundle}`]
+    : [`E2B_API_URL=${url}`, `E2B_SANDBOX_URL=${url}`];
+  const lines = [`E2B_API_KEY=${apiKey}`, ...assignments].map((assignment) => `export ${assignment}\n`);
+  return `${https ? "unset E2B_API_URL E2B_SANDBOX_URL\n" : ""}${lines.join("")}`;
 }

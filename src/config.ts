@@ -23,6 +23,26 @@ const schema = z.object({
     .describe("where rebuildable things live"),
   host: z.string().default("127.0.0.1").describe("address to listen on"),
   port: z.coerce.number().int().min(0).max(65535).default(3000).describe("port to listen on; 0 picks one"),
+  tlsPort: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(65535)
+    .optional()
+    .describe("port to serve HTTPS on as well, for names below the domain; default none: see firkin tls"),
+  domain: z
+    .string()
+    .max(200)
+    .regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$/, "a domain name in lower case")
+    .default("firkin.localhost")
+    .describe("domain of the HTTPS names: api.DOMAIN and <port>-<sandbox>.DOMAIN"),
+  dnsPort: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(65535)
+    .optional()
+    .describe("port of a name server for the domain, on loopback; default none"),
   engine: z.enum(["qemu"]).default("qemu").describe("VM engine"),
   accel: z.enum(["auto", "kvm", "tcg"]).default("auto").describe("auto probes whether KVM really works"),
   logLevel: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info").describe("log level"),

@@ -11,7 +11,7 @@ import type { FastifyInstance } from "fastify";
 import { pino } from "pino";
 import { registerDataPlane } from "../routes/data-plane.ts";
 import { buildServer } from "../routes/server.ts";
-import { newApiKey, readOrCreateApiKey, writeAddress } from "./client-environment.ts";
+import { type Address, newApiKey, readOrCreateApiKey, writeAddress } from "./client-environment.ts";
 import { systemClock } from "./clock.ts";
 import type { Config } from "./config.ts";
 import { deriveAccessToken } from "./e2b/access-token.ts";
@@ -47,9 +47,10 @@ import { TemplateBuilds } from "./template/build.ts";
 import { registerCacheUser } from "./template/cached-assets.ts";
 import { rebuildStale } from "./template/stale-rebuild.ts";
 import { UploadCache } from "./template/upload-cache.ts";
+import { domainWithPort } from "./tls/instructions.ts";
 
 export interface Daemon extends AsyncDisposable {
-  readonly url: string;
+  readonly address: Address;
   readonly apiKey: string;
   readonly log: Logger;
 }
@@ -70,6 +71,7 @@ const snapshotCheckDelayMs = 5_000;
 const snapshotCheckMs = 24 * 3_600_000;
 const baseTemplateTickMs = 60_000;
 const freshnessTickMs = 3_600_000;
+const certificateTickMs = 3_600_000;
 
 /**
  * Opens the daemon and listens.
@@ -115,10 +117,34 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   keepTemplatesFresh(every, config, deps, builds);
   keepSnapshotsWhole(every, deps, assets);
   startLoops(every, deps, runtime);
-  const url = urlOf(app);
-  await writeAddress(config.stateDir, url);
-  log.info({ url, engine: driver.info }, "listening");
-  return { url, apiKey, log, [Symbol.asyncDispose]: () => scope.close() };
+  const https = await listenForHttps(config, app, deps, scope, every);
+  const address = { url: urlOf(app), ...(https ? { https } : {}) };
+  await writeAddress(config.stateDir, address);
+  log.info({ ...address, engine: driver.info }, "listening");
+  return { address, apiKey, log, [Symbol.asyncDispose]: () => scope.close() };
+}
+
+/** Serves the domain's names as well, if that is wanted. */
+async function listenForHttps(
+  config: Config,
+  { server }: FastifyInstance,
+  { clock, log }: RuntimeDependencies,
+  scope: Scope,
+  every: Every,
+): Promise<Address["https"]> {
+  const { stateDir, host, domain, tlsPort, dnsPort } = config;
+  if (tlsPort === undefined) {
+    if (dnsPort === undefined) return undefined;
+    throw new DomainError("invalid_argument", "--dns-port answers for the names of HTTPS: give --tls-port too.");
+  }
+  const { openHttps } = await import("./tls/https.ts");
+  const { settings, files, renew } = await openHttps(
+    { stateDir, host, domain, tlsPort, dnsPort },
+    { server, clock, log },
+    scope,
+  );
+  every("certificates", certificateTickMs, renew);
+  return { domain: domainWithPort(settings), ...files };
 }
 
 function openDriver(config: Config, assets: GuestAssets, machinesFolder: string, log: Logger): Promise<VmDriver> {
@@ -288,6 +314,8 @@ async function listen(config: Config, served: Served, scope: Scope): Promise<Fas
     config: {
       isApiKey: (candidate) => keyring.accepts(candidate),
       maxTimeoutMs: config.maxTimeoutHours * 3_600_000,
+      // The last one is for clients that know the domain as one of E2B's own.
+      hostNames: ["", "api.", "sandbox."].map((label) => `${label}${config.domain}`),
     },
     metricsText: () => {
       runtime.updateGauges();

@@ -1,4 +1,4 @@
-/** The command line: `firkin serve | env | help | version`. Set-up and doctor run before this is built: `scripts/`. */
+/** The command line: `firkin serve | env | tls | help | version`. Set-up and doctor run before this is built: `scripts/`. */
 import { readFileSync } from "node:fs";
 import closeWithGrace from "close-with-grace";
 import { clientEnvironment, readAddress, readOrCreateApiKey } from "./client-environment.ts";
@@ -13,6 +13,7 @@ const help = `firkin ${version}: a local sandbox daemon that speaks the E2B API
 usage: firkin <command> [settings]
 
   serve     make the base template if there is none, then listen (the default)
+  tls       make certificates for the domain, and say how to trust and resolve its names
   env       print the lines that point an E2B SDK at this daemon, for eval
   setup     install and build everything that serve needs
   doctor    check every requirement of this machine
@@ -37,10 +38,11 @@ async function serve(config: Config): Promise<void> {
   });
   try {
     const daemon = await opening;
-    process.stdout.write(
-      `\nfirkin ${version} listens on ${daemon.url}\n\n${clientEnvironment(daemon.apiKey, daemon.url)}\n` +
-        `console: ${daemon.url}/#key=${daemon.apiKey}\n\n`,
-    );
+    const { url, https } = daemon.address;
+    const front = https ? ` and https://api.${https.domain} (npx firkin tls says how to trust and resolve that)` : "";
+    const environment = clientEnvironment(daemon.apiKey, daemon.address);
+    const console = `console: ${url}/#key=${daemon.apiKey}`;
+    process.stdout.write(`\nfirkin ${version} listens on ${url}${front}\n\n${environment}\n${console}\n\n`);
   } catch (error) {
     if (stop.signal.aborted) throw stop.signal.reason;
     uninstall();
@@ -49,8 +51,21 @@ async function serve(config: Config): Promise<void> {
 }
 
 async function printEnvironment(config: Config): Promise<void> {
-  const url = (await readAddress(config.stateDir)) ?? `http://${config.host}:${config.port}`;
-  process.stdout.write(clientEnvironment(await readOrCreateApiKey(config.stateDir), url));
+  const address = (await readAddress(config.stateDir)) ?? { url: `http://${config.host}:${config.port}` };
+  process.stdout.write(clientEnvironment(await readOrCreateApiKey(config.stateDir), address));
+}
+
+/** Ports that need no privilege. */
+const suggestedTlsPort = 8443;
+
+async function prepareTls(config: Config): Promise<void> {
+  const [{ tlsInstructions }, { openCertificates }] = await Promise.all([
+    import("./tls/instructions.ts"),
+    import("./tls/store.ts"),
+  ]);
+  const { stateDir, domain, tlsPort = suggestedTlsPort, dnsPort } = config;
+  const { files } = await openCertificates(stateDir, domain, Date.now());
+  process.stdout.write(tlsInstructions({ domain, port: tlsPort, dnsPort }, files));
 }
 
 async function main(args: readonly string[]): Promise<void> {
@@ -64,6 +79,8 @@ async function main(args: readonly string[]): Promise<void> {
       return serve(readConfig(rest, process.env));
     case "env":
       return printEnvironment(readConfig(rest, process.env));
+    case "tls":
+      return prepareTls(readConfig(rest, process.env));
     case "version":
       process.stdout.write(`${version}\n`);
       return;

@@ -20,6 +20,7 @@ const rules: Record<string, readonly string[]> = {
   config: ["errors"],
   "client-environment": ["errors"],
   metrics: [],
+  tls: common,
   ledger: common,
   machine: common,
   guest: common,

@@ -2,6 +2,7 @@
 
 import { checkHost } from "./doctor-host.mjs";
 import { checkSetUp } from "./doctor-setup.mjs";
+import { checkTls } from "./doctor-tls.mjs";
 import { storageRoots } from "./roots.mjs";
 
 /**
@@ -20,7 +21,7 @@ const MARKS = { ok: "✓", failed: "✗", advice: "!", info: "·" };
  */
 export async function doctor() {
   const roots = storageRoots();
-  const findings = [...checkHost(roots), ...(await checkSetUp(roots))];
+  const findings = [...checkHost(roots), ...(await checkSetUp(roots)), ...(await checkTls(roots))];
   const width = Math.max(...findings.map(({ what }) => what.length));
   for (const { level, what, detail, remedy } of findings) {
     process.stdout.write(`${MARKS[level]} ${what.padEnd(width)}  ${detail}\n`);

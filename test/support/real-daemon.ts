@@ -1,11 +1,12 @@
 /** Starts the built daemon as users do, as a process of its own, with its own state folder and the shared cache. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 
 const main = fileURLToPath(new URL("../../dist/src/main.js", import.meta.url));
 /** The first start boots, warms and snapshots the base template under TCG. */
@@ -33,6 +34,8 @@ export interface RealDaemonOptions {
   /** Default: a new one, removed on disposal. */
   readonly stateDir?: string;
   readonly args?: readonly string[];
+  /** Put before the command: runs it elsewhere, such as in a network of its own. */
+  readonly enter?: readonly string[];
 }
 
 export function cacheDir(): string {
@@ -52,13 +55,12 @@ export function newStateDir(): Promise<string> {
 }
 
 /** Starts a daemon on a free port and waits until it listens. Disposal kills every sandbox, then stops it. */
-export async function startDaemon({ stateDir: given, args = [] }: RealDaemonOptions = {}): Promise<RealDaemon> {
+export async function startDaemon(options: RealDaemonOptions = {}): Promise<RealDaemon> {
+  const { stateDir: given, args = [], enter = [] } = options;
   const stateDir = given ?? (await newStateDir());
-  const child = spawn(
-    process.execPath,
-    [main, "serve", "--port", "0", "--state-dir", stateDir, "--cache-dir", cacheDir(), ...quiet, ...args],
-    { stdio: ["ignore", "pipe", "pipe"] },
-  );
+  const serve = [main, "serve", "--port", "0", "--state-dir", stateDir, "--cache-dir", cacheDir(), ...quiet, ...args];
+  const [command = "", ...rest] = [...enter, process.execPath, ...serve];
+  const child = spawn(command, rest, { stdio: ["ignore", "pipe", "pipe"] });
   const exited = new Promise<number | null>((resolve) => child.once("exit", resolve));
   const log = collect(child);
   const url = await waitForUrl(child, log);
@@ -79,19 +81,28 @@ export async function startDaemon({ stateDir: given, args = [] }: RealDaemonOpti
     stop: () => end("SIGTERM"),
     kill: async () => void (await end("SIGKILL")),
     async [Symbol.asyncDispose]() {
-      if (child.exitCode === null && child.signalCode === null) await killAllSandboxes(url, apiKey);
+      if (child.exitCode === null && child.signalCode === null) await killAllSandboxes(url, apiKey, enter);
       await end("SIGTERM");
       if (!given) await rm(stateDir, { recursive: true, force: true });
     },
   };
 }
 
-export async function killAllSandboxes(url: string, apiKey: string): Promise<void> {
+export async function killAllSandboxes(url: string, apiKey: string, enter: readonly string[] = []): Promise<void> {
+  if (enter.length > 0) return killAllFrom(enter, url, apiKey);
   const headers = { "x-api-key": apiKey };
   const sandboxes = (await (await fetch(`${url}/v2/sandboxes`, { headers })).json()) as { sandboxID: string }[];
   await Promise.all(
     sandboxes.map(({ sandboxID }) => fetch(`${url}/sandboxes/${sandboxID}`, { method: "DELETE", headers })),
   );
+}
+
+/** The same from where the daemon can be reached. */
+async function killAllFrom([command = "", ...rest]: readonly string[], url: string, apiKey: string): Promise<void> {
+  const curl = `curl -sf -H 'x-api-key: ${apiKey}' ${url}`;
+  const ids = `${curl}/v2/sandboxes | grep -o '"sandboxID":"[a-z0-9]*"' | cut -d'"' -f4`;
+  const script = `${ids} | while read id; do ${curl}/sandboxes/$id -X DELETE; done`;
+  await promisify(execFile)(command, [...rest, "sh", "-c", script]);
 }
 
 function collect(child: ChildProcess): () => string {
