@@ -46,6 +46,10 @@ const schema = z.object({
   engine: z.enum(["qemu"]).default("qemu").describe("VM engine"),
   accel: z.enum(["auto", "kvm", "tcg"]).default("auto").describe("auto probes whether KVM really works"),
   logLevel: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info").describe("log level"),
+  logFile: z
+    .string()
+    .optional()
+    .describe("log to a file; a.log: to a.1.log, a.2.log … of 16 MiB, of which the last five are kept; default stderr"),
   nodeTag: z
     .string()
     .regex(/^[a-z0-9]{2}$/, "two characters of a-z and 0-9")

@@ -6,9 +6,8 @@
 import { once } from "node:events";
 import { chmod, mkdir } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import type { FastifyInstance } from "fastify";
-import { pino } from "pino";
 import { registerDataPlane } from "../routes/data-plane.ts";
 import { buildServer } from "../routes/server.ts";
 import { type Address, newApiKey, readOrCreateApiKey, writeAddress } from "./client-environment.ts";
@@ -22,7 +21,7 @@ import { openLedger } from "./ledger/open.ts";
 import { recordSamples } from "./ledger/samples.ts";
 import { getOrMakeSetting } from "./ledger/settings.ts";
 import { lockState } from "./ledger/state-lock.ts";
-import type { Logger } from "./log.ts";
+import { type Logger, openLog } from "./log.ts";
 import type { VmDriver } from "./machine/driver.ts";
 import { QemuDriver } from "./machine/qemu/driver.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
@@ -89,8 +88,9 @@ export async function openDaemon(config: Config, version: string, stop: AbortSig
 }
 
 async function open(config: Config, version: string, scope: Scope, stop: AbortSignal): Promise<Daemon> {
-  const log = pino({ level: config.logLevel }, pino.destination({ dest: 2, sync: false }));
   await makePrivate(config.stateDir);
+  const file = config.logFile === undefined ? undefined : resolve(config.logFile);
+  const { log } = scope.use(await openLog({ level: config.logLevel, file }));
   const lock = lockState(config.stateDir);
   scope.defer(() => lock[Symbol.dispose]());
   await refusePortInUse(config);

@@ -1,7 +1,53 @@
-/** The logger type every layer takes; `daemon.ts` makes the real one. */
-import type { Logger as PinoLogger } from "pino";
+/** The logger type every layer takes, and the one that `daemon.ts` makes. */
+import { mkdir } from "node:fs/promises";
+import { dirname } from "node:path";
+import { type DestinationStream, type Logger as PinoLogger, pino } from "pino";
+import roll from "pino-roll";
 
 export type Logger = Pick<
   PinoLogger,
   "level" | "trace" | "debug" | "info" | "warn" | "error" | "fatal" | "silent" | "child"
 >;
+
+export interface LogOptions {
+  readonly level: string;
+  /** Absolute path; undefined: stderr. Lines of `a.log` go to `a.1.log`, and to the next number when that is full. */
+  readonly file: string | undefined;
+  /** Default 16 MiB. */
+  readonly maxFileBytes?: number;
+}
+
+export interface OpenedLog extends AsyncDisposable {
+  readonly log: PinoLogger;
+}
+
+/** Besides the one that is written to. */
+const keptFiles = 4;
+const defaultFileBytes = 16 << 20;
+
+/** Disposal resolves when every line is written. @throws what keeps the file from being opened */
+export async function openLog({ level, file, maxFileBytes = defaultFileBytes }: LogOptions): Promise<OpenedLog> {
+  if (file === undefined) {
+    const log = pino({ level }, pino.destination({ dest: 2, sync: false }));
+    return { log, [Symbol.asyncDispose]: () => flushed(log) };
+  }
+  await mkdir(dirname(file), { recursive: true, mode: 0o700 });
+  const size = `${Math.ceil(maxFileBytes / 1024)}k`;
+  const stream = await roll({ file, size, mode: 0o600, limit: { count: keptFiles, removeOtherLogFiles: true } });
+  // A log that cannot be written, because the disk is full, must not end what it tells of.
+  stream.on("error", (error) => process.stderr.write(`firkin: the log ${file} cannot be written: ${error.message}\n`));
+  const log = pino({ level }, stream satisfies DestinationStream);
+  return {
+    log,
+    async [Symbol.asyncDispose]() {
+      await flushed(log);
+      const closed = new Promise((resolve) => stream.once("close", resolve));
+      stream.end();
+      await closed;
+    },
+  };
+}
+
+function flushed(log: PinoLogger): Promise<void> {
+  return new Promise((resolve) => log.flush(() => resolve()));
+}

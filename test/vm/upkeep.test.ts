@@ -1,5 +1,5 @@
 /** What a crash, a bad disk or a hand left in the state folder of a real daemon: found, listed, and used by nobody. */
-import { open, readdir, rm, writeFile } from "node:fs/promises";
+import { open, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { Sandbox } from "e2b";
@@ -18,7 +18,7 @@ interface Entry {
 const entriesOf = async (daemon: RealDaemon) =>
   ((await (await call(daemon, "/quarantine")).json()) as { entries: Entry[] }).entries;
 
-describe.skipIf(missingForRealMachines())("quarantine", () => {
+describe.skipIf(missingForRealMachines())("upkeep", () => {
   let home: DaemonHome;
   beforeAll(async () => {
     home = await makeDaemonHome();
@@ -59,6 +59,28 @@ describe.skipIf(missingForRealMachines())("quarantine", () => {
     expect(home.engines()).toHaveLength(1);
     expect(await reservations(next)).toBe(1);
     expect(await readdir(join(home.stateDir, "quarantine"))).toEqual([]);
+  });
+
+  test("under a floor new work is refused with the figures, and what runs goes on; the log is a file", async () => {
+    const file = join(home.stateDir, "logs", "firkin.log");
+    const daemon = await home.start(["--save-disk-floor-mib", "1000000000", "--log-file", file]);
+    const sandbox = await createOn(daemon);
+    const refusal = await call(daemon, `/sandboxes/${sandbox.sandboxId}/pause`, { method: "POST" });
+    expect([refusal.status, await refusal.json()]).toMatchObject([
+      507,
+      {
+        message: expect.stringMatching(
+          /pause a sandbox: [\d.]+ GiB free at .*, the floor is 976562.5 GiB.*--save-disk/,
+        ),
+      },
+    ]);
+    expect((await sandbox.commands.run("echo fine")).stdout).toBe("fine\n");
+    await daemon[Symbol.asyncDispose]();
+    expect(daemon.log()).not.toContain("sandbox running");
+    const lines = (await readFile(file.replace(".log", ".1.log"), "utf8")).trimEnd().split("\n");
+    const messages = lines.map((line) => (JSON.parse(line) as { msg: string }).msg);
+    expect(messages).toContain("sandbox running");
+    expect(messages.at(-1)).toMatch(/stopping|ending/);
   });
 });
 

@@ -1,0 +1,44 @@
+/** The daemon's log as a file: private, in pieces, and bounded. */
+import { mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { expect, test } from "vitest";
+import { openLog } from "../src/log.ts";
+
+test("a log file is continued by the next when it is full, and the oldest go", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "firkin-log-"));
+  const file = join(folder, "deep", "firkin.log");
+  const written: number[] = [];
+  {
+    await using opened = await openLog({ level: "info", file, maxFileBytes: 10_000 });
+    for (let number = 0; number < 2_000; number += 1) {
+      opened.log.info({ number }, "x".repeat(100));
+      written.push(number);
+      // The file is changed when there is nothing to write for a moment.
+      if (number % 50 === 0) await delay(5);
+    }
+  }
+  const names = await readdir(join(folder, "deep"));
+  expect(names.length).toBeGreaterThan(1);
+  expect(names.length).toBeLessThanOrEqual(5);
+  const numberOf = (name: string) => Number(/\d+/.exec(name)?.[0]);
+  names.sort((one, other) => numberOf(one) - numberOf(other));
+  const lines: string[] = [];
+  for (const name of names) {
+    const path = join(folder, "deep", name);
+    expect((await stat(path)).mode & 0o777).toBe(0o600);
+    lines.push(...(await readFile(path, "utf8")).trimEnd().split("\n"));
+  }
+  // What is left is the end, without a gap and with nothing lost at the close.
+  const numbers = lines.map((line) => (JSON.parse(line) as { number: number }).number);
+  expect(numbers).toEqual(written.slice(-numbers.length));
+  expect(numbers.length).toBeLessThan(written.length);
+  await rm(folder, { recursive: true });
+});
+
+test("a folder that cannot be made is said so", async () => {
+  const file = fileURLToPath(import.meta.url);
+  await expect(openLog({ level: "info", file: join(file, "firkin.log") })).rejects.toThrow(/ENOTDIR|EEXIST/);
+});
