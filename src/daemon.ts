@@ -21,6 +21,7 @@ import { openLedger } from "./ledger/open.ts";
 import { recordSamples } from "./ledger/samples.ts";
 import { getOrMakeSetting } from "./ledger/settings.ts";
 import { lockState } from "./ledger/state-lock.ts";
+import { watchSteps } from "./lifecycle-steps.ts";
 import { type Logger, openLog } from "./log.ts";
 import type { VmDriver } from "./machine/driver.ts";
 import { QemuDriver } from "./machine/qemu/driver.ts";
@@ -165,6 +166,8 @@ function wireRuntime(
   const { ledger, driver, log } = opened;
   const clock = systemClock;
   const metrics: Metrics = createMetrics();
+  // No setting: only test runs order faults.
+  const reach = watchSteps(process.env.FIRKIN_FAULT_ORDER);
   const machineSecret = getOrMakeSetting(ledger, "machine_secret", () => crypto.randomUUID() + crypto.randomUUID());
   const basis = {
     ...opened,
@@ -177,7 +180,8 @@ function wireRuntime(
       refillMiB: config.refillDiskFloorMiB,
     }),
     logs: new SandboxLogs(ledger, clock),
-    terminator: new SessionTerminator({ ledger, clock, log, metrics }),
+    terminator: new SessionTerminator({ ledger, clock, log, metrics, reach }),
+    reach,
     stuckAfterMs: config.stuckAfterSeconds * 1000,
     budgets: {
       vcpuCount: config.vcpuBudget,
@@ -222,12 +226,12 @@ async function openTemplates(
   deps: RuntimeDependencies,
   scope: Scope,
 ): Promise<{ templates: TemplateService; builds: TemplateBuilds }> {
-  const { ledger, driver, clock, log, assets, samples, disk, budgets, snapshotsFolder } = deps;
+  const { ledger, driver, clock, log, assets, samples, disk, budgets, snapshotsFolder, reach } = deps;
   const secret = getOrMakeSetting(ledger, "upload_secret", () => crypto.randomUUID() + crypto.randomUUID());
   const uploads = await UploadCache.open({ folder: join(config.cacheDir, "uploads"), secret, clock });
   const admitDisk = (what: string, work?: "save") => disk.admit(what, work);
   const builds = new TemplateBuilds({
-    ...{ ledger, driver, clock, log, assets, budgets, uploads, admitDisk, snapshotsFolder },
+    ...{ ledger, driver, clock, log, assets, budgets, uploads, admitDisk, snapshotsFolder, reach },
     markerPath: "/.e2b",
     recordSample: (span, ms) => samples.record(span, "build", ms, null),
   });

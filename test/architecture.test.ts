@@ -9,13 +9,14 @@ import { expect, test } from "vitest";
 const root = new URL("..", import.meta.url).pathname;
 
 /** Folder (or root file) → what it may import of ours, besides itself. Type-only imports of a contract are named. */
-const common = ["errors", "types", "clock", "scope", "log", "run-every"];
+const common = ["errors", "types", "clock", "scope", "log", "run-every", "lifecycle-steps"];
 const rules: Record<string, readonly string[]> = {
   errors: [],
   types: [],
   scope: [],
   clock: [],
   log: [],
+  "lifecycle-steps": [],
   "run-every": ["clock"],
   config: ["errors"],
   "client-environment": ["errors"],

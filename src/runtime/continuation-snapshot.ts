@@ -7,9 +7,9 @@ import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { Ledger } from "../ledger/open.ts";
 import { deleteContinuation, registerSnapshot, type SnapshotFacts, type SnapshotRecord } from "../ledger/snapshots.ts";
+import type { CaptureScenario, ReachStep } from "../lifecycle-steps.ts";
 import { removeSnapshot } from "../machine/snapshot-files.ts";
 import { factsOf } from "../template/snapshot-facts.ts";
-import type { Scenario } from "../types.ts";
 import type { LifecycleSamples } from "./lifecycle-samples.ts";
 import type { LiveSession } from "./live-session.ts";
 
@@ -17,6 +17,7 @@ export interface CaptureDependencies {
   readonly ledger: Ledger;
   readonly clock: Clock;
   readonly samples: LifecycleSamples;
+  readonly reach: ReachStep;
   /** Folder of all snapshots, in the state folder. */
   readonly snapshotsFolder: string;
 }
@@ -45,16 +46,19 @@ export function registerContinuation(
  * @throws what the engine says; the folder is not there then
  */
 export async function captureSession(
-  { clock, samples }: CaptureDependencies,
+  { clock, samples, reach }: CaptureDependencies,
   { vm, bootId, sandboxId }: LiveSession,
   { folder }: SnapshotRecord,
-  options: { isLast: boolean; scenario: Scenario; memory?: boolean },
+  options: { isLast: boolean; scenario: CaptureScenario; memory?: boolean },
 ): Promise<SnapshotFacts> {
   const startedMs = clock.monotonicMs();
   try {
-    await vm.pause();
     const { scenario, ...what } = options;
+    reach(`${scenario}.registered`);
+    await vm.pause();
+    reach(`${scenario}.stopped`);
     const manifest = await vm.saveSnapshot(folder, { bootId, ...what });
+    reach(`${scenario}.saved`);
     samples.record("snapshot_save", scenario, clock.monotonicMs() - startedMs, sandboxId);
     return factsOf(manifest);
   } catch (error) {

@@ -8,6 +8,7 @@ import type { Ledger } from "../ledger/open.ts";
 import { insertSandbox, moveSandbox, setSandboxMachine } from "../ledger/sandboxes.ts";
 import type { SnapshotRecord } from "../ledger/snapshots.ts";
 import { type ResolvedTemplate, recordSpawn, resolveTemplate } from "../ledger/templates.ts";
+import type { RestoreScenario } from "../lifecycle-steps.ts";
 import { newSessionId, type Vm } from "../machine/driver.ts";
 import type { Metrics } from "../metrics.ts";
 import type { SandboxRecord, SessionOrigin } from "../types.ts";
@@ -46,7 +47,7 @@ interface Admitted {
   readonly record: SandboxRecord;
   readonly warm: WarmMachine | undefined;
   /** Where it comes from if not out of the pool. */
-  readonly origin: SessionOrigin;
+  readonly origin: Exclude<RestoreScenario, "refill" | "resume">;
   /** Monotonic. */
   readonly startedMs: number;
 }
@@ -138,19 +139,20 @@ export class SandboxCreation {
   startFrom(
     record: SandboxRecord,
     { folder }: SnapshotRecord,
-    { origin, timeoutMs }: { readonly origin: SessionOrigin; readonly timeoutMs: number },
+    { origin, timeoutMs }: { readonly origin: "fork" | "followup"; readonly timeoutMs: number },
   ): Promise<SandboxView> {
     const admitted = { record, warm: undefined, origin, startedMs: this.#deps.clock.monotonicMs() };
     return this.#queue.run(record.id, () => this.#start(admitted, folder, timeoutMs));
   }
 
   async #start(admitted: Admitted, snapshotFolder: string, timeoutMs: number): Promise<SandboxView> {
-    const { ledger, clock, terminator } = this.#deps;
+    const { ledger, clock, terminator, reach } = this.#deps;
     const { id } = admitted.record;
     const machine = (await this.#personalize(admitted)) ?? (await this.#restore(admitted, snapshotFolder));
     try {
       const endAtMs = clock.nowMs() + timeoutMs;
       const running = moveSandbox(ledger, id, "creating", "running", { machine: machine.vm.record, endAtMs });
+      reach(machine.origin === "pool" ? "pool.running" : `${admitted.origin}.running`);
       return this.#attach(running, machine);
     } catch (error) {
       machine.agent.close();
@@ -162,12 +164,14 @@ export class SandboxCreation {
   /** Gives a warm machine its identity; undefined when there is none, or it failed and is gone. */
   async #personalize({ record, warm, startedMs }: Admitted): Promise<ReadyMachine | undefined> {
     if (!warm) return undefined;
-    const { clock, samples, metrics, log, terminator } = this.#deps;
+    const { clock, samples, metrics, log, terminator, reach } = this.#deps;
     const { vm, agent } = warm;
+    reach("pool.checked_out");
     try {
       // Warm machines wait with the network on.
       if (!record.allowInternetAccess) await vm.setInternetAccess(false);
       await giveIdentity(agent, identityOf(record), clock, checkoutDeadlineMs);
+      reach("pool.identified");
       samples.record("warm_pool_checkout", "pool", clock.monotonicMs() - startedMs, record.id);
       return { vm, agent, origin: "pool", restoreStartedMs: undefined };
     } catch (error) {
@@ -189,7 +193,8 @@ export class SandboxCreation {
   }
 
   async #restore({ record, origin }: Admitted, snapshotFolder: string): Promise<ReadyMachine> {
-    const { ledger, terminator } = this.#deps;
+    const { ledger, terminator, reach } = this.#deps;
+    reach(`${origin}.reserved`);
     const order = {
       snapshotFolder,
       sessionId: newSessionId(),

@@ -17,7 +17,7 @@ import {
 } from "../ledger/snapshots.ts";
 import { defaultTag, recordSpawn } from "../ledger/templates.ts";
 import { removeSnapshot } from "../machine/snapshot-files.ts";
-import type { SandboxRecord, Scenario, SessionOrigin } from "../types.ts";
+import type { SandboxRecord } from "../types.ts";
 import {
   captureSession,
   discardContinuation,
@@ -39,7 +39,7 @@ export interface ForkDependencies extends PauseDependencies {
 export type Start = (
   record: SandboxRecord,
   snapshot: SnapshotRecord,
-  options: { readonly origin: SessionOrigin; readonly timeoutMs: number },
+  options: { readonly origin: "fork" | "followup"; readonly timeoutMs: number },
 ) => Promise<SandboxView>;
 
 /** So many children are restored at a time: more would only wait for each other's processor. */
@@ -158,7 +158,7 @@ export class SandboxForks {
   async #spawn(
     source: SandboxRecord,
     snapshot: SnapshotRecord,
-    { origin, timeoutMs }: { readonly origin: SessionOrigin; readonly timeoutMs: number },
+    { origin, timeoutMs }: { readonly origin: "fork" | "followup"; readonly timeoutMs: number },
   ): Promise<SandboxView> {
     const { ledger, budgets, admission, clock, newSandboxId } = this.#deps;
     const { templateId, templateAlias, metadata, envs, defaults, shape, allowInternetAccess, ingress, lifecycle } =
@@ -193,12 +193,13 @@ export class SandboxForks {
   async #captureInPlace(
     session: LiveSession,
     snapshot: SnapshotRecord,
-    scenario: Scenario,
+    scenario: "fork" | "snapshot",
     publish: (facts: SnapshotFacts) => void,
   ): Promise<void> {
     try {
       const capturing = captureSession(this.#deps, session, snapshot, { isLast: false, scenario });
       publish(await capturing.finally(() => session.vm.resume()));
+      this.#deps.reach(`${scenario}.published`);
     } catch (error) {
       deleteSnapshot(this.#deps.ledger, snapshot.id);
       await removeSnapshot(snapshot.folder);

@@ -106,7 +106,7 @@ export class SandboxPause {
    * @throws disk_pressure, machine_failed: the sandbox goes on; not_ready when the daemon stops meanwhile.
    */
   async pauseInQueue(id: string, reason: ContinuationReason, memory: boolean): Promise<void> {
-    const { ledger, disk, terminator, clock } = this.#deps;
+    const { ledger, disk, terminator, clock, reach } = this.#deps;
     const { session } = this.#registry.getRunning(id);
     await disk.admit("pause a sandbox", "save");
     if (!memory) await this.#syncGuest(session);
@@ -127,9 +127,11 @@ export class SandboxPause {
     // From here on there is no way back: the disk belongs to the snapshot.
     const done = await terminator.untilDone({ sandboxID: id }, async () => {
       await session.vm.terminate();
+      reach("pause.ended");
       this.#registry.change(finishPause(ledger, id, snapshot, facts, clock.nowMs()), undefined);
     });
     if (!done) throw new DomainError("not_ready", "The daemon is stopping");
+    reach("pause.published");
     this.#deps.logs.record(id, "The sandbox was paused", { event: "paused", reason });
     session.log.info({ reason, snapshotID: snapshot.id }, "sandbox paused");
   }
@@ -140,7 +142,7 @@ export class SandboxPause {
    * @throws capacity_exhausted, disk_pressure, machine_failed, failed_precondition (a damaged snapshot): it stays paused.
    */
   async resumeInQueue(id: string, timeoutMs: number, memory: boolean): Promise<SandboxView> {
-    const { ledger, disk, budgets, admission, clock, log } = this.#deps;
+    const { ledger, disk, budgets, admission, clock, log, reach } = this.#deps;
     const { templateId, envs, defaults, shape, snapshotId, allowInternetAccess } = this.#registry.get(id).record;
     refuseUnreadySnapshot(ledger, snapshotId);
     await disk.admit("resume a sandbox");
@@ -152,6 +154,7 @@ export class SandboxPause {
         moveSandbox(ledger, id, "paused", "resuming", { reservationId });
       }),
     );
+    reach("resume.reserved");
     const order = {
       snapshotFolder: snapshot.folder,
       sessionId: newSessionId(),
@@ -176,6 +179,7 @@ export class SandboxPause {
       await this.#backToPaused(id, vm);
       throw error;
     }
+    reach("resume.running");
     const view = this.#attach(running, { ...machine, origin: "resume" });
     this.#background.start("discard continuation", () => discardContinuation(ledger, snapshot));
     return view;

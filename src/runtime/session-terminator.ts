@@ -5,6 +5,7 @@
 import type { Clock } from "../clock.ts";
 import type { Ledger } from "../ledger/open.ts";
 import { endSandbox, moveSandbox } from "../ledger/sandboxes.ts";
+import type { ReachStep } from "../lifecycle-steps.ts";
 import type { Logger } from "../log.ts";
 import type { Metrics } from "../metrics.ts";
 import type { SandboxRecord } from "../types.ts";
@@ -18,6 +19,7 @@ export interface TerminatorDependencies {
   readonly clock: Clock;
   readonly log: Logger;
   readonly metrics: Metrics;
+  readonly reach: ReachStep;
 }
 
 export class SessionTerminator {
@@ -36,10 +38,13 @@ export class SessionTerminator {
    */
   terminate(record: SandboxRecord, destroy: () => Promise<void>, onGone: () => void = () => {}): void {
     this.#background.start("terminate session", async () => {
+      this.#deps.reach("kill.decided");
       if (!(await this.untilDone({ sandboxID: record.id }, destroy))) return;
+      this.#deps.reach("kill.gone");
       const ended = endInLedger(this.#deps.ledger, record);
       this.#deps.metrics.sandboxesEnded.inc({ reason: ended.endReason ?? "lost" });
       onGone();
+      this.#deps.reach("kill.released");
     });
   }
 

@@ -4,9 +4,9 @@
  * memory is booted from.
  */
 import type { GuestAgent } from "../guest/agent.ts";
+import type { ReachStep, RestoreScenario } from "../lifecycle-steps.ts";
 import type { Vm, VmDriver } from "../machine/driver.ts";
 import type { GuestAssets } from "../template/assets.ts";
-import type { Scenario } from "../types.ts";
 import type { LifecycleSamples } from "./lifecycle-samples.ts";
 import { probeReadiness, type SandboxIdentity } from "./readiness-probe.ts";
 import { type IntegrityDependencies, openSnapshot } from "./snapshot-integrity.ts";
@@ -16,6 +16,7 @@ export interface RestoreDependencies extends IntegrityDependencies {
   readonly samples: LifecycleSamples;
   /** What is booted when there is no memory to restore. */
   readonly assets: GuestAssets;
+  readonly reach: ReachStep;
 }
 
 export interface RestoreOrder {
@@ -37,7 +38,7 @@ export interface RestoredMachine {
 export interface RestoreOptions {
   /** Whom the samples are of; null: nobody's yet. */
   readonly sandboxId: string | null;
-  readonly scenario: Scenario;
+  readonly scenario: RestoreScenario;
   /** Told of the VM as soon as there is one: from then on its end is the caller's, failure or not. */
   readonly onLaunched: (vm: Vm) => void;
   /** Gives up. */
@@ -54,7 +55,7 @@ export async function restoreMachine(
   { snapshotFolder, sessionId, identity, internetAccess, withoutMemory }: RestoreOrder,
   { sandboxId, scenario, onLaunched, signal }: RestoreOptions,
 ): Promise<RestoredMachine> {
-  const { driver, clock, log, samples, assets } = deps;
+  const { driver, clock, log, samples, reach, assets } = deps;
   const restoreStartedMs = clock.monotonicMs();
   const manifest = await openSnapshot(deps, snapshotFolder);
   const boots = withoutMemory || !manifest.files.memory;
@@ -63,10 +64,13 @@ export async function restoreMachine(
   const vm = boots
     ? await driver.boot({ sessionId, shape, ...assets, snapshot, internetAccess }, signal)
     : await driver.restore({ sessionId, snapshotFolder, manifest, internetAccess }, signal);
+  reach(`${scenario}.launched`);
   onLaunched(vm);
+  reach(`${scenario}.recorded`);
   const restoredMs = clock.monotonicMs();
   samples.record(boots ? "cold_boot" : "warm_snapshot_restore", scenario, restoredMs - restoreStartedMs, sandboxId);
   const agent = await probeReadiness(vm, identity, { clock, log, booted: boots, ...(signal && { signal }) });
   samples.record("ready_probe", scenario, clock.monotonicMs() - restoredMs, sandboxId);
+  reach(`${scenario}.probed`);
   return { vm, agent, restoreStartedMs };
 }

@@ -214,10 +214,11 @@ export class WarmPool implements EvictionSource {
 
   /** Reserves, restores, warms. @throws what the restore throws, with nothing left behind; not when it was evicted. */
   async #refill(target: PoolTarget, signal: AbortSignal): Promise<void> {
-    const { ledger, metrics, clock, log } = this.#deps;
+    const { ledger, metrics, clock, log, reach } = this.#deps;
     const startedMs = clock.monotonicMs();
     const { shape } = target;
     const entry = this.#reserve(target);
+    reach("refill.reserved");
     const giveUp = new AbortController();
     this.#members.set(entry.id, { at: "warming", entry, shape, giveUp });
     const stop = AbortSignal.any([signal, giveUp.signal, AbortSignal.timeout(refillDeadlineMs)]);
@@ -227,7 +228,9 @@ export class WarmPool implements EvictionSource {
         launched = started;
         setWarmEntryMachine(ledger, entry.id, started.record);
       });
+      reach("refill.warmed");
       markWarmEntryReady(ledger, entry.id, vm.record);
+      reach("refill.ready");
       this.#addReady({ entry, vm, agent }, shape);
       const seconds = (clock.monotonicMs() - startedMs) / 1000;
       metrics.warmPoolRefillSeconds.observe(seconds);

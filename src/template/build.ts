@@ -22,6 +22,7 @@ import {
 } from "../ledger/template-builds.ts";
 import { strikeUnneededSnapshots } from "../ledger/template-upkeep.ts";
 import { publishBuild, type ResolvedTemplate, resolveTemplate } from "../ledger/templates.ts";
+import type { ReachStep } from "../lifecycle-steps.ts";
 import type { SnapshotManifest, Vm } from "../machine/driver.ts";
 import { removeSnapshot } from "../machine/snapshot-files.ts";
 import { Scope } from "../scope.ts";
@@ -47,6 +48,7 @@ export interface TemplateBuildDependencies extends BuildMachineDependencies {
   /** Folder of all snapshots, in the state folder. */
   readonly snapshotsFolder: string;
   readonly uploads: UploadCache;
+  readonly reach: ReachStep;
   /** Where a guest has the facts of its template. */
   readonly markerPath: string;
   /** @throws DomainError `disk_pressure` while there is not enough free disk for `work`. */
@@ -179,7 +181,7 @@ export class TemplateBuilds {
   }
 
   async #build(plan: BuildPlan, log: BuildLog, signal: AbortSignal): Promise<void> {
-    const { ledger, clock, log: logger, recordSample } = this.#deps;
+    const { ledger, clock, log: logger, recordSample, reach } = this.#deps;
     const { job } = plan;
     const context = { templateID: job.templateId, buildID: job.id };
     const startedMs = clock.monotonicMs();
@@ -187,8 +189,10 @@ export class TemplateBuilds {
     logger.info(context, "build started");
     try {
       const { manifest, defaults } = await this.#makeSnapshot(plan, snapshotId, log, signal);
+      reach("build.ended");
       log.add("info", "build finished");
       this.#publish(plan, snapshotId, manifest, defaults, log);
+      reach("build.published");
       recordSample("cold_template_build", clock.monotonicMs() - startedMs);
       logger.info({ ...context, ms: clock.monotonicMs() - startedMs }, "build ready");
       await this.collect();
@@ -203,16 +207,19 @@ export class TemplateBuilds {
 
   /** Everything that needs the machine; when it returns or throws the machine is gone and its capacity given back. */
   async #makeSnapshot(plan: BuildPlan, snapshotId: string, log: BuildLog, signal: AbortSignal) {
-    const { ledger, clock, recordSample, snapshotsFolder, uploads, admitDisk } = this.#deps;
+    const { ledger, clock, recordSample, snapshotsFolder, uploads, admitDisk, reach } = this.#deps;
     const { job, spec, parent, start, reservation } = plan;
     await using scope = new Scope();
     const machine: { vm?: Vm } = {};
+    reach("build.reserved");
     scope.defer(() => this.#endMachine(machine.vm, reservation.id));
     log.beginStep("base");
     log.add("info", `FROM ${[spec.from.name, spec.from.tag].filter((text) => text !== undefined).join(":")}`);
     const vm = await startBuildMachine(this.#deps, start, signal);
     machine.vm = vm;
+    reach("build.launched");
     noteBuildPossession(ledger, job.id, { machine: vm.record });
+    reach("build.recorded");
     const agent = await openBuildAgent(this.#deps, vm, start, job.templateId, signal);
     scope.defer(() => agent.close());
     // A link that is closed ends every operation on it at once.
@@ -222,16 +229,20 @@ export class TemplateBuilds {
     log.beginStep("finalize");
     await startAndWait(build, spec, context, clock);
     await this.#prepareSnapshot(build, job, context);
+    reach("build.prepared");
     await admitDisk("save a template's snapshot", "save");
     const folder = join(snapshotsFolder, snapshotId);
     registerSnapshot(ledger, { id: snapshotId, kind: "template", logicalId: job.templateId, folder, reason: null });
     noteBuildPossession(ledger, job.id, { snapshotId });
+    reach("build.registered");
     const savingMs = clock.monotonicMs();
     const { bootId } = agent;
     agent.close();
     signal.throwIfAborted();
     await vm.pause();
+    reach("build.stopped");
     const manifest = await vm.saveSnapshot(folder, { bootId });
+    reach("build.saved");
     recordSample("snapshot_save", clock.monotonicMs() - savingMs);
     return { manifest, defaults: context };
   }

@@ -60,6 +60,7 @@ export class FakeEngine implements AsyncDisposable {
     });
     this.folder = folder;
     const basis = {
+      reach: () => {},
       ledger,
       driver,
       clock,
@@ -74,7 +75,7 @@ export class FakeEngine implements AsyncDisposable {
       quarantine: new Quarantine({ ledger, driver, log, metrics, folder: join(folder, "quarantine") }),
       logs: new SandboxLogs(ledger, clock),
       assets: { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" },
-      terminator: new SessionTerminator({ ledger, clock, log, metrics }),
+      terminator: new SessionTerminator({ ledger, clock, log, metrics, reach: () => {} }),
       snapshotsFolder: join(folder, "snapshots"),
       stuckAfterMs: 60_000,
     };
@@ -122,7 +123,7 @@ export class FakeEngine implements AsyncDisposable {
     await this.runtime.close();
     await meanwhile();
     const { ledger, clock, log, metrics } = this.deps;
-    const basis = { ...this.deps, terminator: new SessionTerminator({ ledger, clock, log, metrics }) };
+    const basis = { ...this.deps, terminator: new SessionTerminator({ ledger, clock, log, metrics, reach: () => {} }) };
     Object.assign(this.deps, { ...basis, ...withoutPool(basis) });
     this.runtime = new SandboxRuntime(this.deps);
     await reconcile(this.deps, this.runtime, join(this.folder, "machines"));

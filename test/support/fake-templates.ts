@@ -54,6 +54,7 @@ export function openFakeTemplates(options: FakeTemplatesOptions = {}): FakeTempl
   const admitDisk = async () => {};
   const newBuilds = () =>
     new TemplateBuilds({
+      reach: () => {},
       ...{ ledger, driver, budgets, snapshotsFolder, uploads, admitDisk },
       clock: systemClock,
       markerPath: join(folder, "marker"),

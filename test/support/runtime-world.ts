@@ -69,8 +69,9 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
   const log = pino({ level: "silent" });
   const metrics = createMetrics();
   const disk: DiskSpace & { freeBytes: number } = { freeBytes: 90 * 2 ** 30, totalBytes: 100 * 2 ** 30 };
-  const terminator = new SessionTerminator({ ledger, clock, log, metrics });
+  const terminator = new SessionTerminator({ ledger, clock, log, metrics, reach: () => {} });
   const basis = {
+    reach: () => {},
     ledger,
     driver,
     clock,

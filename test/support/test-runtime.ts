@@ -62,6 +62,7 @@ export async function openTestRuntime(guest: FakeGuest): Promise<TestRuntime> {
   const disk = { freeBytes: 2 ** 40 };
   let sequence = 0;
   const basis = {
+    reach: () => {},
     ledger,
     driver,
     clock,
@@ -72,7 +73,7 @@ export async function openTestRuntime(guest: FakeGuest): Promise<TestRuntime> {
     quarantine: new Quarantine({ ledger, driver, log, metrics, folder: join(root, "quarantine") }),
     logs: new SandboxLogs(ledger, clock),
     assets: { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" },
-    terminator: new SessionTerminator({ ledger, clock, log, metrics }),
+    terminator: new SessionTerminator({ ledger, clock, log, metrics, reach: () => {} }),
     stuckAfterMs: 60_000,
     snapshotsFolder: join(root, "snapshots"),
     budgets: { vcpuCount: 100, memoryMiB: 10_000, diskMiB: 10_000, sandboxes: 2 },
