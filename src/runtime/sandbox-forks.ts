@@ -137,7 +137,7 @@ export class SandboxForks {
     snapshot: SnapshotRecord,
     { count, timeoutMs }: { readonly count: number; readonly timeoutMs: number },
   ): Promise<ForkOutcome[]> {
-    const { ledger, log } = this.#deps;
+    const { ledger, terminator } = this.#deps;
     const outcomes: ForkOutcome[] = [];
     let next = 0;
     const worker = async () => {
@@ -149,8 +149,7 @@ export class SandboxForks {
       }
     };
     await Promise.all(Array.from({ length: restoresAtOnce }, worker));
-    // A failure costs disk space until the next start, which removes what nobody needs.
-    await discardContinuation(ledger, snapshot).catch((error) => log.error({ err: error }, "a fork left its snapshot"));
+    terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
     return outcomes;
   }
 
@@ -201,8 +200,11 @@ export class SandboxForks {
       publish(await capturing.finally(() => session.vm.resume()));
       this.#deps.reach(`${scenario}.published`);
     } catch (error) {
-      deleteSnapshot(this.#deps.ledger, snapshot.id);
-      await removeSnapshot(snapshot.folder);
+      const { ledger, terminator } = this.#deps;
+      terminator.finish({ snapshotID: snapshot.id }, async () => {
+        deleteSnapshot(ledger, snapshot.id);
+        await removeSnapshot(snapshot.folder);
+      });
       throw error;
     }
   }

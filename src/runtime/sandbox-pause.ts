@@ -19,7 +19,6 @@ import { newSessionId, type Vm } from "../machine/driver.ts";
 import { removeSnapshot } from "../machine/snapshot-files.ts";
 import type { ContinuationReason, SandboxRecord } from "../types.ts";
 import type { Admission } from "./admission.ts";
-import { Background } from "./background.ts";
 import {
   type CaptureDependencies,
   captureSession,
@@ -56,14 +55,12 @@ export class SandboxPause {
   readonly #registry: SandboxRegistry;
   readonly #queue: SerialQueue;
   readonly #attach: Attach;
-  readonly #background: Background;
 
   constructor(deps: PauseDependencies, registry: SandboxRegistry, queue: SerialQueue, attach: Attach) {
     this.#deps = deps;
     this.#registry = registry;
     this.#queue = queue;
     this.#attach = attach;
-    this.#background = new Background(deps.log);
   }
 
   /** See `Runtime.pauseSandbox`. */
@@ -142,7 +139,7 @@ export class SandboxPause {
    * @throws capacity_exhausted, disk_pressure, machine_failed, failed_precondition (a damaged snapshot): it stays paused.
    */
   async resumeInQueue(id: string, timeoutMs: number, memory: boolean): Promise<SandboxView> {
-    const { ledger, disk, budgets, admission, clock, log, reach } = this.#deps;
+    const { ledger, disk, budgets, admission, terminator, clock, log, reach } = this.#deps;
     const { templateId, envs, defaults, shape, snapshotId, allowInternetAccess } = this.#registry.get(id).record;
     refuseUnreadySnapshot(ledger, snapshotId);
     await disk.admit("resume a sandbox");
@@ -181,7 +178,7 @@ export class SandboxPause {
     }
     reach("resume.running");
     const view = this.#attach(running, { ...machine, origin: "resume" });
-    this.#background.start("discard continuation", () => discardContinuation(ledger, snapshot));
+    terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
     return view;
   }
 
@@ -205,11 +202,6 @@ export class SandboxPause {
       },
       () => samples.record("kill_delete", endReason, clock.monotonicMs() - startedMs, record.id),
     );
-  }
-
-  /** Resolves when nothing is left to remove. */
-  idle(): Promise<void> {
-    return this.#background.idle();
   }
 
   /** @throws machine_failed when the guest does not say in time that its files are on its disk. */
@@ -247,7 +239,7 @@ export class SandboxPause {
       this.#registry.remove(id);
       terminator.terminate(after, () => vm.terminate());
     }
-    this.#background.start("discard continuation", () => discardContinuation(ledger, snapshot));
+    terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
   }
 
   async #backToPaused(id: string, vm: Vm | undefined): Promise<void> {

@@ -326,9 +326,8 @@ export class SandboxRuntime implements Runtime {
   }
 
   /** Resolves when nothing is under way for any sandbox. */
-  async idle(): Promise<void> {
-    await this.#queue.idle();
-    await this.#pause.idle();
+  idle(): Promise<void> {
+    return this.#queue.idle();
   }
 
   /** Refuses new work, waits for what is under way and lets go of every machine without ending it. */

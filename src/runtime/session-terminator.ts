@@ -39,20 +39,22 @@ export class SessionTerminator {
   terminate(record: SandboxRecord, destroy: () => Promise<void>, onGone: () => void = () => {}): void {
     this.#background.start("terminate session", async () => {
       this.#deps.reach("kill.decided");
-      if (!(await this.untilDone({ sandboxID: record.id }, destroy))) return;
-      this.#deps.reach("kill.gone");
-      const ended = endInLedger(this.#deps.ledger, record);
+      let ended: SandboxRecord | undefined;
+      await this.untilDone({ sandboxID: record.id }, async () => {
+        await destroy();
+        this.#deps.reach("kill.gone");
+        ended = endInLedger(this.#deps.ledger, record);
+      });
+      if (!ended) return;
       this.#deps.metrics.sandboxesEnded.inc({ reason: ended.endReason ?? "lost" });
       onGone();
       this.#deps.reach("kill.released");
     });
   }
 
-  /** Ends a machine that no sandbox has, in the background. `onGone` is called once it is gone: release its capacity there. */
-  terminateMachine(owner: Readonly<Record<string, string>>, destroy: () => Promise<void>, onGone: () => void): void {
-    this.#background.start("terminate machine", async () => {
-      if (await this.untilDone(owner, destroy)) onGone();
-    });
+  /** Takes a step that must not be left half-done, in the background: see {@link untilDone}. */
+  finish(owner: Readonly<Record<string, string>>, step: () => Promise<void>): void {
+    this.#background.start("finish", async () => void (await this.untilDone(owner, step)));
   }
 
   /**

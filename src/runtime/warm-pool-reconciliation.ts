@@ -62,8 +62,8 @@ async function adopt({ driver, clock, log }: RuntimeDependencies, entry: WarmEnt
 
 function end({ ledger, driver, terminator }: RuntimeDependencies, { id, machine, reservationId }: WarmEntry): void {
   discardWarmEntry(ledger, id);
-  const destroy = async () => {
+  terminator.finish({ warmEntryID: id }, async () => {
     if (machine) await driver.discard(machine);
-  };
-  terminator.terminateMachine({ warmEntryID: id }, destroy, () => void release(ledger, reservationId));
+    release(ledger, reservationId);
+  });
 }

@@ -237,7 +237,6 @@ export class WarmPool implements EvictionSource {
       log.info({ warmEntryID: entry.id, templateID: entry.templateId, seconds }, "warm pool refilled");
     } catch (error) {
       this.#members.delete(entry.id);
-      discardWarmEntry(ledger, entry.id);
       this.#letGo(entry, shape, async () => launched?.terminate());
       if (!signal.aborted && !giveUp.signal.aborted) throw error;
     }
@@ -312,9 +311,12 @@ export class WarmPool implements EvictionSource {
 
   #letGo({ id, reservationId }: WarmEntry, shape: MachineShape, destroy: () => Promise<void>): void {
     this.#leaving.set(id, shape);
-    this.#deps.terminator.terminateMachine({ warmEntryID: id }, destroy, () => {
+    const { ledger, terminator } = this.#deps;
+    terminator.finish({ warmEntryID: id }, async () => {
+      discardWarmEntry(ledger, id);
+      await destroy();
+      release(ledger, reservationId);
       this.#leaving.delete(id);
-      release(this.#deps.ledger, reservationId);
     });
   }
 }

@@ -20,6 +20,7 @@ test("children of a fork run beside their source, each with an id of its own, an
   }
   expect(runtime.getSandbox(record.id).record).toEqual(record);
   await runtime.findSession(record.id)?.agent.ping();
+  await engine.settle();
   expect(await engine.remains()).toEqual({ ...nothing, machines: 6, machineFolders: 6, reservations: 6 });
 });
 

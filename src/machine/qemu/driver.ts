@@ -10,6 +10,7 @@ import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { Scope } from "../../scope.ts";
 import type { MachineRecord } from "../../types.ts";
+import { explainDiskFull } from "../disk-full.ts";
 import {
   type BootRequest,
   type EngineInfo,
@@ -236,7 +237,8 @@ export class QemuDriver implements VmDriver {
     const folder = join(this.#options.machinesFolder, sessionId);
     checkSocketPaths(folder);
     await mkdir(folder, { mode: 0o700 }).catch((error: unknown) => {
-      throw new DomainError("already_exists", `no new machine: ${messageOf(error)}`, {}, { cause: error });
+      const problem = new DomainError("already_exists", `no new machine: ${messageOf(error)}`, {}, { cause: error });
+      throw explainDiskFull(problem, "start a machine", this.#options.machinesFolder);
     });
     const scope = new Scope();
     scope.defer(() => removeRemains({ engine: "qemu", sessionId, folder, processes: [] }, 0));
@@ -249,7 +251,7 @@ export class QemuDriver implements VmDriver {
       await scope.close().catch((cleanUpError: unknown) => {
         this.#options.log.error({ sessionId, error: messageOf(cleanUpError) }, "a failed start left something behind");
       });
-      throw error;
+      throw explainDiskFull(error, "start a machine", this.#options.machinesFolder);
     }
   }
 

@@ -5,6 +5,7 @@
  */
 import { chmod, mkdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { explainDiskFull } from "../disk-full.ts";
 import type { SnapshotFile, SnapshotManifest } from "../driver.ts";
 import { describeFile, publishSnapshot, stagingOf } from "../snapshot-files.ts";
 import { copyLayer, diskName, linkFile } from "./disk.ts";
@@ -36,8 +37,8 @@ export interface SaveInput {
 export async function saveSnapshot(input: SaveInput): Promise<SnapshotManifest> {
   const staging = stagingOf(input.folder);
   await rm(staging, { recursive: true, force: true });
-  await mkdir(staging, { recursive: true, mode: 0o700 });
   try {
+    await mkdir(staging, { recursive: true, mode: 0o700 });
     // Devices first: that makes QEMU give up its images, which writes the last of the disk layer.
     await saveDevices(input, staging);
     const [machine, disk] = await Promise.all([
@@ -51,7 +52,7 @@ export async function saveSnapshot(input: SaveInput): Promise<SnapshotManifest> 
     return manifest;
   } catch (error) {
     await rm(staging, { recursive: true, force: true });
-    throw error;
+    throw explainDiskFull(error, "save a machine", input.folder);
   }
 }
 
