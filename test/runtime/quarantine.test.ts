@@ -100,7 +100,7 @@ test("a full check finds what a cheap one cannot, and lets go of what is whole a
     quarantineReason: expect.stringContaining("the content of memory has changed"),
   });
   await expect(engine.create()).rejects.toThrow(/base-snapshot cannot be restored, it is quarantined/);
-  await expect(deps.quarantine.remove("base-snapshot")).rejects.toThrow("template t still stands on");
+  await expect(deps.quarantine.remove("base-snapshot")).rejects.toThrow("template template-base still stands on");
   expect(await engine.remains()).toMatchObject({ reservations: 0, machines: 0 });
   await writeFile(file, whole);
   await checkSnapshots(deps, never);

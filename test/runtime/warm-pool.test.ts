@@ -196,7 +196,7 @@ test("after a crash, what waited is adopted, what was half-made is ended, and al
     ledger.write(() => {
       const { id: reservationId } = reserve(ledger, { kind: "warm", shape, budgets: deps.budgets });
       const key = { templateId: "template-base", buildId: "build-base", runtimeProfile: "fake 1.0.0 none 2/512/1024" };
-      return insertWarmEntry(ledger, { ...key, snapshotId: "snapshot-base", reservationId }).id;
+      return insertWarmEntry(ledger, { ...key, snapshotId: "base-snapshot", reservationId }).id;
     });
   const waited = addEntry();
   markWarmEntryReady(ledger, waited, await start("waited"));

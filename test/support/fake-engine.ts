@@ -1,36 +1,19 @@
-/** The whole runtime over the fake engine: real ledger, real snapshot folders, guests that agree to everything. */
+/** A daemon's runtime over the fake engine that can be restarted, and what is left of it by every way of counting. */
 import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Duplex } from "node:stream";
-import { pino } from "pino";
-import { newSandboxId, newTemplateId } from "../../src/e2b/ids.ts";
-import { FrameType } from "../../src/guest/protocol.ts";
 import { type CapacityBudgets, usage } from "../../src/ledger/capacity.ts";
 import { openLedger } from "../../src/ledger/open.ts";
 import { getSandbox } from "../../src/ledger/sandboxes.ts";
-import { listSnapshots, markSnapshotReady, registerSnapshot } from "../../src/ledger/snapshots.ts";
-import { insertTemplate, publishBuild } from "../../src/ledger/templates.ts";
-import { FakeDriver, FakeHost } from "../../src/machine/fake.ts";
-import { createMetrics } from "../../src/metrics.ts";
-import { Admission } from "../../src/runtime/admission.ts";
-import { DiskPressureGuard } from "../../src/runtime/disk-pressure-guard.ts";
-import { LifecycleSamples } from "../../src/runtime/lifecycle-samples.ts";
-import { Quarantine } from "../../src/runtime/quarantine.ts";
+import { listSnapshots } from "../../src/ledger/snapshots.ts";
+import type { FakeHost } from "../../src/machine/fake.ts";
 import { reconcile } from "../../src/runtime/restart-reconciliation.ts";
 import type { CreateSandboxRequest, SandboxView } from "../../src/runtime/runtime.ts";
-import { SandboxLogs } from "../../src/runtime/sandbox-logs.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "../../src/runtime/sandbox-runtime.ts";
-import { SessionTerminator } from "../../src/runtime/session-terminator.ts";
-import { WarmPool, type WarmPoolDependencies } from "../../src/runtime/warm-pool.ts";
-import { factsOf } from "../../src/template/snapshot-facts.ts";
-import { duplexPair } from "./duplex-pair.ts";
-import { FakeAgent, ok } from "./fake-agent.ts";
-import { openIngress } from "./ingress.ts";
+import { roomy, shape } from "../ledger/support.ts";
+import { addFakeTemplate, requestFor, wireFakeRuntime, withoutMemories } from "./fake-wiring.ts";
 import { ManualClock } from "./manual-clock.ts";
-
-const shape = { vcpuCount: 2, memoryMiB: 512, diskMiB: 1024 };
-const roomy: CapacityBudgets = { vcpuCount: 1e3, memoryMiB: 1e6, diskMiB: 1e7, sandboxes: 100 };
+import { PoliteGuests } from "./polite-guest.ts";
 
 /** Moves by hand what is dated, but lets the runtime's own retries pass quickly. */
 class QuickClock extends ManualClock {
@@ -41,7 +24,7 @@ class QuickClock extends ManualClock {
 
 export class FakeEngine implements AsyncDisposable {
   readonly deps: RuntimeDependencies;
-  readonly host = new FakeHost();
+  readonly host: FakeHost;
   readonly clock = new QuickClock();
   readonly folder: string;
   /** Free bytes of the pretended disk. */
@@ -49,82 +32,37 @@ export class FakeEngine implements AsyncDisposable {
   runtime: SandboxRuntime;
 
   private constructor(folder: string, budgets: CapacityBudgets) {
-    const { host, clock } = this;
-    const log = pino({ level: "silent" });
-    const ledger = openLedger(join(folder, "ledger.db"), { clock });
-    const metrics = createMetrics();
-    const driver = new FakeDriver({
-      host,
-      machinesFolder: join(folder, "machines"),
-      guest: { kind: "scripted", connect: agreeableGuest },
-    });
     this.folder = folder;
-    const basis = {
-      reach: () => {},
-      ledger,
-      driver,
-      clock,
-      log,
-      metrics,
+    const { deps, host } = wireFakeRuntime(this.clock, {
+      folder,
+      ledger: openLedger(join(folder, "ledger.db"), { clock: this.clock }),
+      guest: { kind: "scripted", connect: () => new PoliteGuests().connect() },
       budgets,
-      samples: new LifecycleSamples(clock, driver.info, metrics, () => {}),
-      disk: new DiskPressureGuard(folder, { restoreMiB: 1 }, async () => ({
-        freeBytes: this.freeBytes,
-        totalBytes: 1e13,
-      })),
-      quarantine: new Quarantine({ ledger, driver, log, metrics, folder: join(folder, "quarantine") }),
-      logs: new SandboxLogs(ledger, clock),
-      assets: { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" },
-      terminator: new SessionTerminator({ ledger, clock, log, metrics, reach: () => {} }),
-      snapshotsFolder: join(folder, "snapshots"),
-      stuckAfterMs: 60_000,
-    };
-    this.deps = {
-      ...basis,
-      ...withoutPool(basis),
-      newSandboxId: () => newSandboxId(),
-      newTemplateId,
-      accessTokenFor: (id) => `token-of-${id}`,
-    };
-    this.runtime = new SandboxRuntime(this.deps);
+      floors: { restoreMiB: 1 },
+      disk: () => ({ freeBytes: this.freeBytes, totalBytes: 1e13 }),
+    });
+    this.deps = deps;
+    this.host = host;
+    this.runtime = new SandboxRuntime(deps);
   }
 
   /** With a template `base`. */
   static async open(budgets: Partial<CapacityBudgets> = {}): Promise<FakeEngine> {
     const engine = new FakeEngine(await mkdtemp(join(tmpdir(), "firkin-runtime-")), { ...roomy, ...budgets });
-    const { ledger, driver, snapshotsFolder } = engine.deps;
-    await mkdir(snapshotsFolder);
-    const folder = join(snapshotsFolder, "base");
-    registerSnapshot(ledger, { id: "base-snapshot", kind: "template", logicalId: "t", folder, reason: null });
-    const vm = await driver.boot({ sessionId: "template", shape, kernel: "/k", initramfs: "/i", baseDisk: "/b" });
-    await vm.pause();
-    markSnapshotReady(ledger, "base-snapshot", factsOf(await vm.saveSnapshot(folder, { bootId: "boot" })));
-    await vm.terminate();
-    insertTemplate(ledger, { id: "t", aliases: ["base"], shape, public: true });
-    publishBuild(ledger, { id: "b", templateId: "t", snapshotId: "base-snapshot", shape, tags: ["default"] });
+    await mkdir(engine.deps.snapshotsFolder);
+    await addFakeTemplate(engine.deps, "base", shape);
     return engine;
   }
 
   create(options: Partial<CreateSandboxRequest> = {}): Promise<SandboxView> {
-    return this.runtime.createSandbox({
-      template: { name: "base", tag: undefined },
-      timeoutMs: 60_000,
-      metadata: {},
-      envs: {},
-      allowInternetAccess: true,
-      ingress: openIngress,
-      lifecycle: { onTimeout: "kill", keepMemory: true, autoResume: false },
-      ...options,
-    });
+    return this.runtime.createSandbox({ ...requestFor("base", 60_000), ...options });
   }
 
   /** The daemon stops, letting go of its machines; `meanwhile` something happens; another one starts. */
   async restart(meanwhile: () => unknown = () => {}): Promise<void> {
     await this.runtime.close();
     await meanwhile();
-    const { ledger, clock, log, metrics } = this.deps;
-    const basis = { ...this.deps, terminator: new SessionTerminator({ ledger, clock, log, metrics, reach: () => {} }) };
-    Object.assign(this.deps, { ...basis, ...withoutPool(basis) });
+    Object.assign(this.deps, withoutMemories(this.deps));
     this.runtime = new SandboxRuntime(this.deps);
     await reconcile(this.deps, this.runtime, join(this.folder, "machines"));
     await this.deps.terminator.idle();
@@ -167,20 +105,3 @@ export const nothing = { machines: 0, machineFolders: 0, reservations: 0, snapsh
 /** What a running sandbox keeps, and a paused one. */
 export const running = { ...nothing, machines: 1, machineFolders: 1, reservations: 1 };
 export const paused = { ...nothing, snapshots: 1, snapshotFolders: 1 };
-
-/** Says welcome, and ok to every request. */
-function agreeableGuest(): Duplex {
-  const [hostEnd, guestEnd] = duplexPair();
-  const agent = new FakeAgent(guestEnd);
-  void (async () => {
-    agent.sendWelcome(await agent.hello());
-    for (;;) agent.send(FrameType.result, (await agent.next(FrameType.open)).stream, ok);
-  })();
-  return hostEnd;
-}
-
-/** No pool and no queue: they have tests of their own. */
-function withoutPool(basis: WarmPoolDependencies): Pick<RuntimeDependencies, "warmPool" | "admission"> {
-  const warmPool = new WarmPool(basis, { min: 0, max: 0 });
-  return { warmPool, admission: new Admission({ ...basis, bounds: { limit: 0, timeoutMs: 0 }, pool: warmPool }) };
-}

@@ -1,31 +1,25 @@
-/** A whole runtime over a pretended host: real ledger, real snapshot files, a clock moved by hand. */
+/** A runtime with a warm pool and a queue over a pretended host, a clock moved by hand, and guests that are polite. */
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
-import { pino } from "pino";
-import { newSandboxId } from "../../src/e2b/ids.ts";
 import { type CapacityBudgets, usage } from "../../src/ledger/capacity.ts";
 import { type Ledger, openLedger } from "../../src/ledger/open.ts";
-import { markSnapshotReady, registerSnapshot } from "../../src/ledger/snapshots.ts";
-import { defaultTag, insertTemplate, publishBuild } from "../../src/ledger/templates.ts";
-import { FakeDriver, FakeHost } from "../../src/machine/fake.ts";
-import { createMetrics, type Metrics } from "../../src/metrics.ts";
-import { Admission } from "../../src/runtime/admission.ts";
+import type { FakeHost } from "../../src/machine/fake.ts";
+import type { Metrics } from "../../src/metrics.ts";
+import type { Admission } from "../../src/runtime/admission.ts";
 import type { QueueBounds } from "../../src/runtime/admission-plan.ts";
-import { DiskPressureGuard, type DiskSpace } from "../../src/runtime/disk-pressure-guard.ts";
-import { LifecycleSamples } from "../../src/runtime/lifecycle-samples.ts";
-import { Quarantine } from "../../src/runtime/quarantine.ts";
-import type { CreateSandboxRequest, SandboxView } from "../../src/runtime/runtime.ts";
-import { SandboxLogs } from "../../src/runtime/sandbox-logs.ts";
+import type { SandboxView } from "../../src/runtime/runtime.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "../../src/runtime/sandbox-runtime.ts";
-import { SessionTerminator } from "../../src/runtime/session-terminator.ts";
-import { WarmPool, type WarmPoolSettings } from "../../src/runtime/warm-pool.ts";
+import type { WarmPool, WarmPoolSettings } from "../../src/runtime/warm-pool.ts";
 import type { MachineShape } from "../../src/types.ts";
-import { facts, roomy, shape } from "../ledger/support.ts";
-import { openIngress } from "./ingress.ts";
+import { roomy, shape } from "../ledger/support.ts";
+import { addFakeTemplate, requestFor, wireFakeRuntime } from "./fake-wiring.ts";
 import { ManualClock } from "./manual-clock.ts";
 import { PoliteGuests } from "./polite-guest.ts";
+
+/** Longer than any test moves its clock. */
+const longMs = 3_600_000_000;
 
 export interface WorldOptions {
   readonly budgets?: Partial<CapacityBudgets>;
@@ -60,64 +54,23 @@ export interface World extends AsyncDisposable {
 
 export async function openWorld(options: WorldOptions = {}): Promise<World> {
   const folder = await mkdtemp(join(tmpdir(), "firkin-world-"));
-  const machinesFolder = join(folder, "machines");
-  await mkdir(machinesFolder);
   const clock = new ManualClock();
   const ledger = openLedger(":memory:", { clock });
-  const [host, guests] = [new FakeHost(), new PoliteGuests()];
-  const driver = new FakeDriver({ host, machinesFolder, guest: { kind: "scripted", connect: () => guests.connect() } });
-  const log = pino({ level: "silent" });
-  const metrics = createMetrics();
-  const disk: DiskSpace & { freeBytes: number } = { freeBytes: 90 * 2 ** 30, totalBytes: 100 * 2 ** 30 };
-  const terminator = new SessionTerminator({ ledger, clock, log, metrics, reach: () => {} });
-  const basis = {
-    reach: () => {},
+  const guests = new PoliteGuests();
+  const disk = { freeBytes: 90 * 2 ** 30, totalBytes: 100 * 2 ** 30 };
+  const { deps, host, machinesFolder } = wireFakeRuntime(clock, {
+    folder,
     ledger,
-    driver,
-    clock,
-    log,
-    metrics,
-    quarantine: new Quarantine({ ledger, driver, log, metrics, folder: join(folder, "quarantine") }),
-    assets: { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" },
-    terminator,
-    samples: new LifecycleSamples(clock, driver.info, metrics, () => {}),
-    disk: new DiskPressureGuard(folder, {}, async () => disk),
-    logs: new SandboxLogs(ledger, clock),
+    guest: { kind: "scripted", connect: () => guests.connect() },
     budgets: { ...roomy, ...options.budgets },
-    stuckAfterMs: 60_000,
-    snapshotsFolder: join(folder, "snapshots"),
-  };
-  const pool = new WarmPool(basis, options.pool ?? { min: 1, max: 4 });
-  const admission = new Admission({ ...basis, pool, bounds: options.queue ?? { limit: 8, timeoutMs: 30_000 } });
-  const deps = {
-    ...basis,
-    warmPool: pool,
-    admission,
-    newSandboxId,
-    newTemplateId: () => "template-new",
-    accessTokenFor: (id: string) => `token-${id}`,
-  };
+    disk: () => disk,
+    pool: options.pool ?? { min: 1, max: 4 },
+    queue: options.queue ?? { limit: 8, timeoutMs: 30_000 },
+  });
+  const { warmPool: pool, admission, terminator, metrics } = deps;
+  await mkdir(machinesFolder);
   const runtime = new SandboxRuntime(deps);
-
-  async function addTemplate(alias: string, templateShape: MachineShape = shape): Promise<void> {
-    const snapshotFolder = join(folder, `snapshot-${alias}`);
-    const vm = await driver.boot({
-      sessionId: `boot-${alias}`,
-      shape: templateShape,
-      kernel: "",
-      initramfs: "",
-      baseDisk: "",
-    });
-    await vm.pause();
-    await vm.saveSnapshot(snapshotFolder, { bootId: "boot" });
-    await vm.terminate();
-    const id = `snapshot-${alias}`;
-    registerSnapshot(ledger, { id, kind: "template", logicalId: alias, folder: snapshotFolder, reason: null });
-    markSnapshotReady(ledger, id, facts);
-    insertTemplate(ledger, { id: `template-${alias}`, aliases: [alias], shape: templateShape, public: true });
-    const build = { id: `build-${alias}`, templateId: `template-${alias}`, snapshotId: id };
-    publishBuild(ledger, { ...build, shape: templateShape, tags: [defaultTag] });
-  }
+  const addTemplate = (alias: string, templateShape = shape) => addFakeTemplate(deps, alias, templateShape);
   await addTemplate("base");
 
   return {
@@ -133,7 +86,7 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
     machinesFolder,
     disk,
     addTemplate,
-    create: (template = "base", signal) => runtime.createSandbox(requestFor(template), signal),
+    create: (template = "base", signal) => runtime.createSandbox(requestFor(template, longMs), signal),
     async refill() {
       await clock.advance(1_000);
       await pool.maintain(new AbortController().signal);
@@ -158,17 +111,5 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
       ledger.close();
       await rm(folder, { recursive: true, force: true });
     },
-  };
-}
-
-function requestFor(template: string): CreateSandboxRequest {
-  return {
-    template: { name: template, tag: undefined },
-    timeoutMs: 3_600_000_000,
-    metadata: {},
-    envs: {},
-    allowInternetAccess: true,
-    ingress: openIngress,
-    lifecycle: { onTimeout: "kill", keepMemory: true, autoResume: false },
   };
 }
