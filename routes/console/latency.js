@@ -15,6 +15,7 @@ const stageNames = /** @type {const} */ ({
 
 /**
  * @typedef {object} Stage
+ * @property {keyof typeof stageNames} span
  * @property {string} name
  * @property {number} fromMs Since the beginning of the first stage; what a client waited in between is left out.
  * @property {number} durationMs
@@ -37,8 +38,9 @@ export function lastStart(samples) {
   let fromMs = 0;
   for (const sample of [start, first("ready_probe"), command, byte]) {
     if (!sample) continue;
-    const { span, durationMs } = sample;
-    stages.push({ name: stageNames[/** @type {keyof typeof stageNames} */ (span)], fromMs, durationMs });
+    const { durationMs } = sample;
+    const span = /** @type {keyof typeof stageNames} */ (sample.span);
+    stages.push({ span, name: stageNames[span], fromMs, durationMs });
     fromMs += durationMs;
   }
   return { stages, totalMs: fromMs, scenario: start.scenario, at: start.at };

@@ -26,7 +26,7 @@ export function showLatency(samples) {
   } else {
     const how = scenarios[start.scenario] ?? start.scenario;
     setText(caption, `Last start: ${how} at ${clockTime(start.at)}, ${milliseconds(start.totalMs)} to here`);
-    rows.replaceChildren(...start.stages.map((stage, at) => rowOf(stage, at, start.totalMs)));
+    rows.replaceChildren(...start.stages.map((stage) => rowOf(stage, start.totalMs)));
   }
   const { count, startMs, firstByteMs } = commandsOf(samples);
   const first = firstByteMs === undefined ? "" : `, ${milliseconds(firstByteMs)} to the first byte`;
@@ -36,15 +36,14 @@ export function showLatency(samples) {
 
 /**
  * @param {import("./latency.js").Stage} stage
- * @param {number} at
  * @param {number} totalMs
  */
-function rowOf({ name, fromMs, durationMs }, at, totalMs) {
-  const span = element("div", `span stage-${at + 1}`);
-  span.style.left = `${(100 * fromMs) / totalMs}%`;
-  span.style.width = `${(100 * durationMs) / totalMs}%`;
+function rowOf({ span, name, fromMs, durationMs }, totalMs) {
+  const piece = element("div", `span ${span}`);
+  piece.style.left = `${(100 * fromMs) / totalMs}%`;
+  piece.style.width = `${(100 * durationMs) / totalMs}%`;
   const heading = element("th", "", name);
   heading.scope = "row";
-  const bar = element("td", "", element("div", "lane", span));
+  const bar = element("td", "", element("div", "lane", piece));
   return element("tr", "", heading, bar, element("td", "number", milliseconds(durationMs)));
 }

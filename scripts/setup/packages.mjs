@@ -32,6 +32,12 @@ export const TEST_PACKAGES = [
 ];
 
 /**
+ * Where apt does not have it, tests of the console are skipped by name.
+ * @type {readonly HostPackage[]}
+ */
+const BROWSER_PACKAGES = [{ name: "chromium-headless-shell", why: "shows the console to the tests" }];
+
+/**
  * Those of `packages` that are not installed.
  * @param {readonly HostPackage[]} packages
  * @returns {HostPackage[]}
@@ -96,6 +102,18 @@ export async function installPackages(packages, { signal, onLine }) {
     await run("apt-get", ["update", "-o", "DPkg::Lock::Timeout=300"], options);
     await run("apt-get", [...install, ...names], options);
   }
+}
+
+/** Whether there is a browser for tests, or no way to get one. */
+export function browserSettled() {
+  if (missingPackages(BROWSER_PACKAGES).length === 0 || process.getuid?.() !== 0) return true;
+  const names = BROWSER_PACKAGES.map(({ name }) => name);
+  return spawnSync("apt-cache", ["show", "--quiet=2", ...names]).status !== 0;
+}
+
+/** @param {import("./graph.mjs").StepContext} context */
+export async function installBrowser(context) {
+  await installPackages(BROWSER_PACKAGES, context);
 }
 
 /** @param {readonly HostPackage[]} packages */

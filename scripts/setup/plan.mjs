@@ -10,7 +10,14 @@ import { runGraph } from "./graph.mjs";
 import { currentKernel, makeKernel } from "./kernel.mjs";
 import { takeSetupLock } from "./lock.mjs";
 import { installNpmPackages, npmPackagesCurrent } from "./npm.mjs";
-import { installPackages, missingPackages, RUNTIME_PACKAGES, TEST_PACKAGES } from "./packages.mjs";
+import {
+  browserSettled,
+  installBrowser,
+  installPackages,
+  missingPackages,
+  RUNTIME_PACKAGES,
+  TEST_PACKAGES,
+} from "./packages.mjs";
 import { NODE_REMEDY, nodeSupported, SYSTEM_REMEDY, systemSupported } from "./platform.mjs";
 import { Progress } from "./progress.mjs";
 import { currentBaseDisk, makeBaseDisk } from "./rootfs.mjs";
@@ -89,16 +96,26 @@ export function planSteps(roots, scope) {
       run: () => writeAssetIndex(roots),
     },
   ];
-  /** @type {import("./graph.mjs").Step} */
-  const testTools = {
-    name: "test-tools",
-    title: "programs for tests",
-    needs: ["packages"],
-    isDone: () => currentTestTools(roots),
-    run: (context) => makeTestTools(roots, context),
-  };
+  /** @type {import("./graph.mjs").Step[]} */
+  const forTests = [
+    {
+      name: "test-tools",
+      title: "programs for tests",
+      needs: ["packages"],
+      isDone: () => currentTestTools(roots),
+      run: (context) => makeTestTools(roots, context),
+    },
+    {
+      // Beside the root disk, which takes longer.
+      name: "browser",
+      title: "browser for tests",
+      needs: ["packages", "test-tools"],
+      isDone: () => browserSettled(),
+      run: installBrowser,
+    },
+  ];
   if (scope === "programs" || scope === "development") return programs;
-  return tests ? [...programs, ...assets, testTools] : [...programs, ...assets];
+  return tests ? [...programs, ...assets, ...forTests] : [...programs, ...assets];
 }
 
 /**

@@ -18,10 +18,10 @@ test("the stages follow each other, from the restore to the first byte of the fi
   ];
   expect(lastStart(samples)).toEqual({
     stages: [
-      { name: "Restore", fromMs: 0, durationMs: 60 },
-      { name: "Ready probe", fromMs: 60, durationMs: 40 },
-      { name: "Command start", fromMs: 100, durationMs: 10 },
-      { name: "First byte", fromMs: 110, durationMs: 5 },
+      { span: "warm_snapshot_restore", name: "Restore", fromMs: 0, durationMs: 60 },
+      { span: "ready_probe", name: "Ready probe", fromMs: 60, durationMs: 40 },
+      { span: "command_start", name: "Command start", fromMs: 100, durationMs: 10 },
+      { span: "first_stdout_byte", name: "First byte", fromMs: 110, durationMs: 5 },
     ],
     totalMs: 115,
     scenario: "create",

@@ -1,0 +1,63 @@
+/** A real browser for tests of the console, where Debian's package of one is installed. */
+import { execFileSync } from "node:child_process";
+import { connect, createServer, type Socket } from "node:net";
+import { type Browser, launch } from "puppeteer-core";
+
+const names = ["chromium-headless-shell", "chromium"];
+
+/** Its path; undefined where there is none. */
+export function findBrowser(): string | undefined {
+  const found = names.flatMap((name) => {
+    try {
+      return [execFileSync("which", [name], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim()];
+    } catch {
+      return [];
+    }
+  });
+  return found[0];
+}
+
+/** Disposal, by `close`, ends every process of it. */
+export function openBrowser(executablePath: string): Promise<Browser> {
+  // Root has no sandbox to give it, and it sees only our own page.
+  return launch({ executablePath, headless: "shell", args: ["--no-sandbox", "--disable-gpu"] });
+}
+
+export interface BreakableLine extends AsyncDisposable {
+  readonly url: string;
+  /** Breaks every connection, without a word. */
+  drop(): void;
+}
+
+/** A way to the daemon that can be broken, as networks do. */
+export async function breakableLineTo(target: string): Promise<BreakableLine> {
+  const { hostname, port } = new URL(target);
+  const sockets = new Set<Socket>();
+  const drop = () => {
+    for (const socket of sockets) socket.destroy();
+  };
+  const server = createServer((near) => {
+    const far = connect(Number(port), hostname);
+    for (const socket of [near, far]) {
+      sockets.add(socket);
+      socket.on("error", () => {});
+      socket.once("close", () => {
+        sockets.delete(socket);
+        near.destroy();
+        far.destroy();
+      });
+    }
+    near.pipe(far).pipe(near);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return {
+    url: `http://127.0.0.1:${address.port}`,
+    drop,
+    async [Symbol.asyncDispose]() {
+      drop();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
