@@ -79,7 +79,7 @@ async function admit(request: FastifyRequest, reply: FastifyReply, deps: DataPla
   if (target.by === "preflight") return answerPreflight(request, reply);
   if (target.by === "id" && target.port !== envdPort) return admitToPort(target, request, reply, deps);
   const session = findSession(target, request, deps.runtime) ?? (await resumeForRequest(target, request.raw, deps));
-  if (session && !countRequest(session, reply.raw)) {
+  if (session && !enter(session, reply)) {
     return reply.header("retry-after", "1").code(429).send(tooManyRequests(session.sandboxId));
   }
   reply.headers(CORS_HEADERS);
@@ -92,7 +92,6 @@ async function admit(request: FastifyRequest, reply: FastifyReply, deps: DataPla
     return sendError(reply, 401, UNAUTHORIZED);
   }
   sessions.set(request, session);
-  dropWhenEnded(session, reply);
   if (request.routeOptions.url !== ENDLESS_BODY) dropIdleBody(request.raw, deps.bodyIdleMs ?? BODY_IDLE_MS);
   return undefined;
 }
@@ -108,8 +107,7 @@ async function admitToPort(
   try {
     const session = await sessionForPort(target, request.raw, deps);
     if (!session) return sendRefusal(reply, sandboxNotFound(sandboxId));
-    if (!countRequest(session, reply.raw)) return sendRefusal(reply, tooManyRequests(sandboxId));
-    dropWhenEnded(session, reply);
+    if (!enter(session, reply)) return sendRefusal(reply, tooManyRequests(sandboxId));
     return await proxyRequest(request, reply, session, port);
   } catch (error) {
     if (!isDomainError(error)) throw error;
@@ -163,9 +161,11 @@ async function upgradeInto(
 ): Promise<void> {
   const { sandboxId, port } = target;
   const session = await sessionForPort(target, request, deps);
-  if (!session) refuseUpgrade(socket, request, sandboxNotFound(sandboxId));
-  else if (countRequest(session, socket)) await proxyUpgrade(request, socket, head, session, port);
-  else refuseUpgrade(socket, request, tooManyRequests(sandboxId));
+  if (!session) return refuseUpgrade(socket, request, sandboxNotFound(sandboxId));
+  const leave = countRequest(session);
+  if (!leave) return refuseUpgrade(socket, request, tooManyRequests(sandboxId));
+  socket.once("close", leave);
+  await proxyUpgrade(request, socket, head, session, port);
 }
 
 /** The session that the hook found for a request of this plane. */
@@ -204,10 +204,19 @@ function hasAccess(request: FastifyRequest, session: Session): boolean {
   return typeof given === "string" && secretsEqual(given, session.accessToken);
 }
 
-/** A sandbox that is killed takes its connections along, without a clean end: clients ask `/health` then. */
-function dropWhenEnded(session: Session, reply: FastifyReply): void {
+/**
+ * Counts the request among the sandbox's; false when those are too many. A sandbox that is killed takes its connections
+ * along, without a clean end: clients ask `/health` then.
+ */
+function enter(session: Session, reply: FastifyReply): boolean {
+  const leave = countRequest(session);
+  if (!leave) return false;
   const forget = whenSessionEnds(session, () => reply.raw.destroy());
-  reply.raw.once("close", forget);
+  reply.raw.once("close", () => {
+    forget();
+    leave();
+  });
+  return true;
 }
 
 function answerPreflight(request: FastifyRequest, reply: FastifyReply): FastifyReply {

@@ -6,18 +6,12 @@ export const maxRequestsPerSandbox = 1_000;
 
 const active = new WeakMap<Session, number>();
 
-/** A connection or answer that says when it is over. */
-interface Ending {
-  once(event: "close", listener: () => void): unknown;
-}
-
-/** Counts a request until its connection or answer closes. False when there are too many already. */
-export function countRequest(session: Session, ending: Ending): boolean {
+/** Counts a request until the returned function is called, once. Undefined when there are too many already. */
+export function countRequest(session: Session): (() => void) | undefined {
   const count = active.get(session) ?? 0;
-  if (count >= maxRequestsPerSandbox) return false;
+  if (count >= maxRequestsPerSandbox) return undefined;
   active.set(session, count + 1);
-  ending.once("close", () => active.set(session, (active.get(session) ?? 1) - 1));
-  return true;
+  return () => active.set(session, (active.get(session) ?? 1) - 1);
 }
 
 /** What the client is told then. */

@@ -37,6 +37,8 @@ struct watch {
   /* Entries found in new folders, to be reported as created; `reported` of them are done. */
   struct string_list found;
   size_t reported;
+  /* The next one of them was reported as created; that it was written is still to be said. */
+  bool found_is_written;
   /* Events read but not yet looked at. */
   size_t head;
   size_t length;
@@ -137,9 +139,18 @@ static void send_change(struct watch *watch, const char *below, enum change_kind
   stream_send_event(watch->stream);
 }
 
+static bool has_content(const struct watch *watch, const char *below) {
+  char path[PATH_BYTES];
+  struct stat info;
+  return absolute(watch, below, path) && lstat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0;
+}
+
+/* What was found was created, and a file with something in it was written, too, before anybody could see that. */
 static void report_found(struct watch *watch) {
-  send_change(watch, watch->found.items[watch->reported++], CHANGE_CREATE);
-  if (watch->reported < watch->found.count) return;
+  const char *below = watch->found.items[watch->reported];
+  send_change(watch, below, watch->found_is_written ? CHANGE_WRITE : CHANGE_CREATE);
+  watch->found_is_written = !watch->found_is_written && has_content(watch, below);
+  if (watch->found_is_written || ++watch->reported < watch->found.count) return;
   list_clear(&watch->found);
   watch->reported = 0;
 }

@@ -127,6 +127,17 @@ test("recursive: a moved folder is watched under its new name, one moved away no
   expect(await changes(stream, "last3")).toEqual(["rename two", "remove last"]);
 });
 
+test("recursive: what a folder brings along was created and, with content, written", async () => {
+  const elsewhere = mkdtempSync(join(top, "elsewhere-"));
+  writeFileSync(join(elsewhere, "full"), "1");
+  writeFileSync(join(elsewhere, "empty"), "");
+  const stream = await watch([tag.recursive, true]);
+  renameSync(elsewhere, at("brought"));
+  const [first, ...rest] = await changes(stream);
+  expect(first).toBe("create brought");
+  expect(rest.sort()).toEqual(["create brought/empty", "create brought/full", "write brought/full"]);
+});
+
 test("recursive: links to folders are not followed", async () => {
   const elsewhere = mkdtempSync(join(top, "elsewhere-"));
   symlinkSync(elsewhere, at("link"));

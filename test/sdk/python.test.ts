@@ -9,7 +9,7 @@ const sdk = skipReason ? { missing: skipReason } : await installPythonSdk();
 const title = "missing" in sdk ? `the Python SDK (skipped: ${sdk.missing})` : "the Python SDK";
 
 /** Runs a script with the environment a user exports and nothing else of the SDK's. */
-function runScript(path: string): Promise<string> {
+function runScript(path: string, ...args: string[]): Promise<string> {
   if ("missing" in sdk) throw new Error(sdk.missing);
   const { url, apiKey } = sharedDaemon();
   const e2b = { E2B_API_KEY: apiKey, E2B_API_URL: url, E2B_SANDBOX_URL: url };
@@ -17,7 +17,7 @@ function runScript(path: string): Promise<string> {
   const script = fileURLToPath(new URL(path, import.meta.url));
   const options = { env, timeout: 150_000 };
   return new Promise((resolve, reject) => {
-    execFile(sdk.python, [script], options, (error, stdout, stderr) => {
+    execFile(sdk.python, [script, ...args], options, (error, stdout, stderr) => {
       if (!error) resolve(stdout);
       else reject(new Error(`the script ended with ${error.signal ?? error.code}\n${stdout}\n${stderr}`));
     });
@@ -67,6 +67,64 @@ describe.skipIf("missing" in sdk)(title, () => {
       "async watch": "watched",
       "async pty": true,
       "async killed": true,
+    });
+  });
+
+  test.each(["Sandbox", "AsyncSandbox"])("every feature of %s", async (face) => {
+    const lines = (await runScript("fixtures/features.py", face)).trim().split("\n");
+    const steps = Object.fromEntries(
+      lines.map((line) => JSON.parse(line)).map(({ step, value }) => [step, value] as const),
+    );
+    expect(steps).toEqual({
+      run: [0, "/tmp g l root\n", "e\n", ["/tmp g l root\n", "e\n"]],
+      list: [true],
+      input: "one\ntwo\nthree\nfour\nover\n",
+      "late connect": 0,
+      kill: [true, false],
+      disconnect: 1,
+      errors: [
+        "CommandExitException",
+        "TimeoutException",
+        "InvalidArgumentException",
+        "AuthenticationException",
+        "NotFoundException",
+        "NotFoundException",
+        "NotFoundException",
+      ],
+      large: [3_000_001, "x\ufffd"],
+      "pty exit": 3,
+      pty: [true, true],
+      "pty kill": [true, true, false],
+      forms: [true, true, true, true],
+      "read plain": [true, true],
+      "read gzip": [true, true],
+      many: true,
+      info: ["root", 0o644, "-rw-r--r--", 1, { kind: "report" }],
+      link: "/home/user/many/1",
+      dirs: [true, false],
+      tree: ["/home/user/tree/b", "/home/user/tree/b/z"],
+      rename: "/home/user/moved/z",
+      exists: [false, true],
+      "file errors": [
+        ...Array<string>(4).fill("FileNotFoundException"),
+        "InvalidArgumentException",
+        "AuthenticationException",
+      ],
+      watch: [true, true],
+      "watch nothing": "FileNotFoundException",
+      signed: ["x", "signature is already expired", "invalid signature", "invalid signature"],
+      git: [["main", "side"], "side", "1"],
+      "sandbox info": ["running", "0.6.13", { job: "features" }, 2],
+      metrics: [true, 2],
+      network: ["0.0.0.0/0"],
+      options: [false, { on_timeout: "pause", auto_resume: true }, true],
+      host: true,
+      snapshot: [true, "1", [true, false]],
+      fork: ["1", true],
+      pause: [true, false, false],
+      resumed: [true, "1"],
+      refused: ["SandboxException", "SandboxException", "SandboxNotFoundException"],
+      killed: [true, false],
     });
   });
 
