@@ -1,8 +1,9 @@
 /** A state and a cache folder of a test's own, so that everything a daemon starts can be told from all others'. */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { cp, mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { LifecycleStep } from "../../src/lifecycle-steps.ts";
 import { cacheDir, type RealDaemon, startDaemon } from "./real-daemon.ts";
 
 export interface Process {
@@ -15,6 +16,8 @@ export interface DaemonHome extends AsyncDisposable {
   readonly machinesFolder: string;
   /** Starts a daemon here. Its disposal kills every sandbox and stops it. */
   start(args?: readonly string[]): Promise<RealDaemon>;
+  /** The daemon that runs here, or the next one, sends itself this signal when it is at this step. */
+  orderFault(step: LifecycleStep, signal: "SIGKILL" | "SIGSTOP"): Promise<void>;
   /** Arguments of `firkin serve` for this home. */
   readonly args: readonly string[];
   /** Every process that has to do with this home: names it, runs a program of it, or writes to a file in it. */
@@ -36,11 +39,17 @@ export async function makeDaemonHome(): Promise<DaemonHome> {
     },
   );
   const processes = () => processesOf(root);
+  const order = join(root, "fault");
   return {
     stateDir,
     machinesFolder: join(stateDir, "machines"),
     args: ["--port", "0", "--state-dir", stateDir, "--cache-dir", cache],
-    start: (args = []) => startDaemon({ stateDir, args: ["--cache-dir", cache, ...args] }),
+    start: (args = []) =>
+      startDaemon({ stateDir, args: ["--cache-dir", cache, ...args], env: { FIRKIN_FAULT_ORDER: order } }),
+    async orderFault(step, signal) {
+      await writeFile(`${order}.new`, `${step} ${signal}`);
+      await rename(`${order}.new`, order);
+    },
     processes,
     engines: () => processes().filter(({ command }) => command.startsWith("qemu-system")),
     async [Symbol.asyncDispose]() {

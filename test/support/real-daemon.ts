@@ -36,6 +36,8 @@ export interface RealDaemonOptions {
   readonly args?: readonly string[];
   /** Put before the command: runs it elsewhere, such as in a network of its own. */
   readonly enter?: readonly string[];
+  /** Beside the environment of the tests. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 export function cacheDir(): string {
@@ -56,11 +58,11 @@ export function newStateDir(): Promise<string> {
 
 /** Starts a daemon on a free port and waits until it listens. Disposal kills every sandbox, then stops it. */
 export async function startDaemon(options: RealDaemonOptions = {}): Promise<RealDaemon> {
-  const { stateDir: given, args = [], enter = [] } = options;
+  const { stateDir: given, args = [], enter = [], env } = options;
   const stateDir = given ?? (await newStateDir());
   const serve = [main, "serve", "--port", "0", "--state-dir", stateDir, "--cache-dir", cacheDir(), ...quiet, ...args];
   const [command = "", ...rest] = [...enter, process.execPath, ...serve];
-  const child = spawn(command, rest, { stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(command, rest, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
   const exited = new Promise<number | null>((resolve) => child.once("exit", resolve));
   const log = collect(child);
   const url = await waitForUrl(child, log);

@@ -1,0 +1,64 @@
+/**
+ * The daemon, and then a machine, killed at every step that has a name. Afterwards the ledger and the host agree, nothing
+ * is left over, and every sandbox works, with what was in its memory, or says why not. Leaves a table for the README.
+ */
+import { mkdir, writeFile } from "node:fs/promises";
+import { dirname } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type LifecycleStep, lifecycleSteps } from "../../src/lifecycle-steps.ts";
+import { cleanUp, familyOf, operations } from "../support/fault-operations.ts";
+import { afterDaemonDeath, afterMachineDeath } from "../support/fault-outcomes.ts";
+import { faultTable, faultTablePath } from "../support/fault-table.ts";
+import { FaultWorld } from "../support/fault-world.ts";
+import { missingForRealMachines } from "../support/real-daemon.ts";
+
+describe.skipIf(missingForRealMachines())("faults", () => {
+  const seen = { daemon: new Map<LifecycleStep, string>(), machine: new Map<LifecycleStep, string>() };
+  let world: FaultWorld;
+
+  beforeAll(async () => {
+    world = await FaultWorld.open();
+  });
+  afterAll(async () => {
+    await world?.[Symbol.asyncDispose]();
+    await mkdir(dirname(faultTablePath), { recursive: true });
+    await writeFile(faultTablePath, faultTable(seen.daemon, seen.machine));
+  });
+
+  test.each(lifecycleSteps)("the daemon dies at %s", async (step) => {
+    const { pool, prepare, act, outcome } = operations[familyOf(step)];
+    await world.needs(pool);
+    await prepare(world);
+    await world.home.orderFault(step, "SIGKILL");
+    await act(world);
+    await world.restartAfterDeath(pool);
+    expect(await world.leftovers()).toEqual([]);
+    seen.daemon.set(step, await outcome(world));
+    expect(seen.daemon.get(step)).toBe(afterDaemonDeath[step]);
+    await world.bystanderCounts();
+    await cleanUp(world);
+    expect(await world.leftovers()).toEqual([]);
+  });
+
+  const withMachine = lifecycleSteps.filter((step) => afterMachineDeath[step] !== null);
+
+  test.each(withMachine)("a machine dies at %s", async (step) => {
+    const { pool, prepare, act, outcome } = operations[familyOf(step)];
+    await world.needs(pool);
+    await prepare(world);
+    await world.home.orderFault(step, "SIGSTOP");
+    const acting = act(world);
+    await world.isStopped();
+    await world.killNewestEngine();
+    process.kill(world.daemon.pid, "SIGCONT");
+    const answer = await acting;
+    expect(await world.leftovers()).toEqual([]);
+    seen.machine.set(step, `${answer?.status}; ${await outcome(world)}`);
+    expect(seen.machine.get(step)).toBe(afterMachineDeath[step]);
+    await world.bystanderCounts();
+    await cleanUp(world);
+    expect(await world.leftovers()).toEqual([]);
+  });
+
+  test("what was paused all the time still has its memory", () => world.sleeperCounts());
+});
