@@ -8,6 +8,13 @@ import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
 import { hasZodFastifySchemaValidationErrors } from "fastify-type-provider-zod";
 import { type DomainError, type ErrorCode, isDomainError } from "../src/errors.ts";
 
+declare module "fastify" {
+  interface FastifyContextConfig {
+    /** What fails there is the start of a sandbox. */
+    readonly startsSandboxes?: true;
+  }
+}
+
 /** E2B's error body. SDKs read `code`, not the status, to tell what is not there (reference 1.3). */
 interface ErrorBody {
   readonly code: number;
@@ -34,7 +41,7 @@ const table = {
   not_ready: { status: 503 },
   deadline_exceeded: { status: 504 },
   unsupported: { status: 501 },
-  machine_failed: { status: 500 },
+  machine_failed: { status: 500, errorCode: "internal_server_error" },
   // Nginx's number for it; the client is gone and reads nothing.
   cancelled: { status: 499 },
   internal: { status: 500, errorCode: "internal_server_error" },
@@ -54,12 +61,15 @@ export function sendError(reply: FastifyReply, status: number, message: string, 
 
 /** A failure as a part of an answer that is not one. */
 export function describeError(error: unknown, request: FastifyRequest): ErrorBody {
-  if (isDomainError(error)) return { code: statusOf(error), message: error.message };
+  if (isDomainError(error)) {
+    const errorCode = errorCodeOf(error, request);
+    return { code: statusOf(error), message: error.message, ...(errorCode ? { error_code: errorCode } : {}) };
+  }
   request.log.error(
     { err: error, method: request.method, url: request.url },
     "a part of a request failed unexpectedly",
   );
-  return { code: 500, message: internalMessage };
+  return { code: 500, message: internalMessage, error_code: "internal_server_error" };
 }
 
 /** Fastify's error handler. Also its `frameworkErrors`: a URL that cannot be decoded never gets to a route. */
@@ -83,9 +93,16 @@ export function statusOf(error: DomainError): number {
 }
 
 function sendDomainError(error: DomainError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  const { status, errorCode }: HttpError = table[error.code];
+  const status = statusOf(error);
   if (status === 500) request.log.error({ err: error, details: error.details }, "request failed");
-  return sendError(reply, status, error.message, errorCode);
+  return sendError(reply, status, error.message, errorCodeOf(error, request));
+}
+
+function errorCodeOf({ code }: DomainError, request: FastifyRequest): string | undefined {
+  const { errorCode }: HttpError = table[code];
+  // E2B's word for a sandbox that was placed and did not come up.
+  const didNotStart = code === "machine_failed" || code === "deadline_exceeded";
+  return didNotStart && request.routeOptions.config.startsSandboxes ? "sandbox_create_failed" : errorCode;
 }
 
 /** Fastify's own refusals of a request, in words that say what to do. */

@@ -21,7 +21,7 @@ import { parseTemplateReference } from "../src/e2b/template-reference.ts";
 import { toSandbox, toSnapshotInfo } from "../src/e2b/views.ts";
 import { DomainError } from "../src/errors.ts";
 import { describeError } from "./errors.ts";
-import { defaultTimeoutSeconds, domainOf, type SandboxRoutesDeps } from "./sandboxes.ts";
+import { defaultTimeoutSeconds, domainOf, type SandboxRoutesDeps, startsSandboxes } from "./sandboxes.ts";
 
 export async function sandboxSnapshotRoutes(
   scope: FastifyInstance,
@@ -36,7 +36,10 @@ export async function sandboxSnapshotRoutes(
 
   app.post(
     "/sandboxes/:sandboxID/fork",
-    { schema: { params: SandboxParams, body: SandboxForkRequest, response: { 201: SandboxForkResult, ...failures } } },
+    {
+      config: startsSandboxes,
+      schema: { params: SandboxParams, body: SandboxForkRequest, response: { 201: SandboxForkResult, ...failures } },
+    },
     async (request, reply) => {
       const id = parseSandboxId(request.params.sandboxID);
       const options = { count: request.body?.count ?? 1, timeoutMs: timeoutOf(request.body?.timeout) };
@@ -57,7 +60,7 @@ export async function sandboxSnapshotRoutes(
     "/sandboxes/:sandboxID/snapshots",
     { schema: { params: SandboxParams, body: SandboxSnapshotRequest, response: { 201: SnapshotInfo, ...failures } } },
     async ({ params, body }, reply) => {
-      const name = body?.name ? parseTemplateReference(body.name) : undefined;
+      const name = body?.name ? parseTemplateReference(body.name, "snapshot name") : undefined;
       if (name?.name.includes("/")) {
         throw new DomainError("invalid_argument", `Invalid snapshot name: '${body?.name}': there is no such team here`);
       }
@@ -88,7 +91,10 @@ export async function sandboxSnapshotRoutes(
 
   app.post(
     "/sandboxes/followups",
-    { schema: { body: SandboxFollowupRequest, response: { 201: SandboxFollowup, ...failures } } },
+    {
+      config: startsSandboxes,
+      schema: { body: SandboxFollowupRequest, response: { 201: SandboxFollowup, ...failures } },
+    },
     async (request, reply) => {
       const { body } = request;
       const sandboxId = parseSandboxId(body.sandboxID);

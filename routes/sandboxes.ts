@@ -38,6 +38,7 @@ export const defaultTimeoutSeconds = { v1: 15, v2: 300 } as const;
 /** A refresh is good for at least this long. */
 const minRefreshSeconds = 15;
 const defaultStopDeadlineMs = 10_000;
+export const startsSandboxes = { startsSandboxes: true } as const;
 const noContent = z.null().describe("done");
 
 export async function sandboxRoutes(
@@ -84,12 +85,16 @@ export async function sandboxRoutes(
     return { status: resumed ? 201 : 200, sandbox: toSandbox(view, domainOf(request)) } as const;
   }
 
-  app.post("/sandboxes", { schema: { body: NewSandbox, response: created } }, async (request, reply) =>
-    reply.code(201).send(await create(request.body, "v1", reply)),
+  app.post(
+    "/sandboxes",
+    { config: startsSandboxes, schema: { body: NewSandbox, response: created } },
+    async (request, reply) => reply.code(201).send(await create(request.body, "v1", reply)),
   );
 
-  app.post("/v2/sandboxes", { schema: { body: NewSandboxV2, response: created } }, async (request, reply) =>
-    reply.code(201).send(await create(request.body, "v2", reply)),
+  app.post(
+    "/v2/sandboxes",
+    { config: startsSandboxes, schema: { body: NewSandboxV2, response: created } },
+    async (request, reply) => reply.code(201).send(await create(request.body, "v2", reply)),
   );
 
   app.post(

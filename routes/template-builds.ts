@@ -116,5 +116,5 @@ export async function templateBuildRoutes(
 /** @throws DomainError `invalid_argument` in E2B's words */
 function parseName(text: string): { name: string; tag: string | undefined } {
   if (text.trim() === "") throw new DomainError("invalid_argument", "Name is required");
-  return parseTemplateReference(text);
+  return parseTemplateReference(text, "name");
 }

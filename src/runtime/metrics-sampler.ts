@@ -1,4 +1,7 @@
-/** Takes the 5-second samples behind `GET /sandboxes/{id}/metrics`: a bounded series per live session, in memory. */
+/**
+ * Takes the 5-second samples behind `GET /sandboxes/{id}/metrics`: a bounded series per sandbox, in memory, that goes on
+ * over pauses.
+ */
 import type { Clock } from "../clock.ts";
 import type { GuestMetrics } from "../types.ts";
 import type { SandboxMetricSample } from "./runtime.ts";
@@ -9,26 +12,31 @@ const keptSamples = 1440;
 
 interface Series {
   readonly samples: SandboxMetricSample[];
-  previous: GuestMetrics | undefined;
+  /** The latest; of another session it says nothing of how busy this one is. */
+  previous: { readonly session: Session; readonly metrics: GuestMetrics } | undefined;
 }
 
 export class MetricsSampler {
   readonly #clock: Clock;
-  readonly #series = new WeakMap<Session, Series>();
+  readonly #series = new Map<string, Series>();
 
   constructor(clock: Clock) {
     this.#clock = clock;
   }
 
-  /** Takes one sample of every session at once; a session whose agent does not answer is left out this time. */
-  async sampleAll(sessions: Iterable<Session>): Promise<void> {
+  /**
+   * Takes one sample of every session at once; a session whose agent does not answer is left out this time. The samples of
+   * sandboxes that are not `there` any more are forgotten.
+   */
+  async sampleAll(sessions: Iterable<Session>, there: (sandboxId: string) => boolean): Promise<void> {
     await Promise.all([...sessions].map((session) => this.#sample(session)));
+    for (const id of this.#series.keys()) if (!there(id)) this.#series.delete(id);
   }
 
   /** Oldest first. */
-  samples(session: Session, range: { fromMs?: number; toMs?: number }): SandboxMetricSample[] {
+  samples(sandboxId: string, range: { fromMs?: number; toMs?: number }): SandboxMetricSample[] {
     const { fromMs = 0, toMs = Number.POSITIVE_INFINITY } = range;
-    return (this.#series.get(session)?.samples ?? []).filter(({ atMs }) => atMs >= fromMs && atMs <= toMs);
+    return (this.#series.get(sandboxId)?.samples ?? []).filter(({ atMs }) => atMs >= fromMs && atMs <= toMs);
   }
 
   async #sample(session: Session): Promise<void> {
@@ -39,12 +47,13 @@ export class MetricsSampler {
       if (!session.ended.aborted) session.log.debug({ err: error }, "no metrics sample");
       return;
     }
-    const series = this.#series.get(session) ?? { samples: [], previous: undefined };
-    this.#series.set(session, series);
+    const series = this.#series.get(session.sandboxId) ?? { samples: [], previous: undefined };
+    this.#series.set(session.sandboxId, series);
+    const { previous } = series;
     series.samples.push({
       atMs: this.#clock.nowMs(),
       cpuCount: metrics.cpuCount,
-      cpuUsedPercent: cpuUsedPercent(series.previous, metrics),
+      cpuUsedPercent: cpuUsedPercent(previous?.session === session ? previous.metrics : undefined, metrics),
       memUsedBytes: metrics.memUsedBytes,
       memTotalBytes: metrics.memTotalBytes,
       memCacheBytes: metrics.memCacheBytes,
@@ -52,7 +61,7 @@ export class MetricsSampler {
       diskTotalBytes: metrics.diskTotalBytes,
     });
     if (series.samples.length > keptSamples) series.samples.shift();
-    series.previous = metrics;
+    series.previous = { session, metrics };
   }
 }
 

@@ -228,8 +228,7 @@ export class SandboxRuntime implements Runtime {
 
   sandboxMetrics(id: string, range: { fromMs?: number; toMs?: number }): SandboxMetricSample[] {
     this.getSandbox(id);
-    const session = this.#registry.session(id);
-    return session ? this.#sampler.samples(session, range) : [];
+    return this.#sampler.samples(id, range);
   }
 
   sandboxLogs(id: string, query: SandboxLogsQuery): SandboxLogEntry[] {
@@ -297,7 +296,7 @@ export class SandboxRuntime implements Runtime {
   /** Takes one metrics sample of all together and of every live session. */
   sampleMetrics(): Promise<void> {
     this.#team.sample(this.#registry.count("running"));
-    return this.#sampler.sampleAll(this.#registry.sessions());
+    return this.#sampler.sampleAll(this.#registry.sessions(), (id) => this.#registry.view(id) !== undefined);
   }
 
   capacity(): CapacityView {

@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import type { Readable } from "node:stream";
 import { DomainError } from "../errors.ts";
 import type { Ledger } from "../ledger/open.ts";
+import { isSandboxSnapshot } from "../ledger/sandbox-snapshots.ts";
 import {
   type BuildJob,
   type BuildLogEntry,
@@ -85,7 +86,10 @@ export class TemplateService implements Templates {
   }
 
   list(): TemplateView[] {
-    return listTemplates(this.#deps.ledger).map((template) => this.#view(template));
+    const { ledger } = this.#deps;
+    return listTemplates(ledger)
+      .filter(({ id }) => !isSandboxSnapshot(ledger, id))
+      .map((template) => this.#view(template));
   }
 
   get(name: string): TemplateView {

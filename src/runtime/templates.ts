@@ -53,7 +53,7 @@ export interface Templates {
   getBuild(templateId: string, buildId: string): BuildView;
   /** What it said so far. */
   buildLog(buildId: string): readonly BuildLogLine[];
-  /** Oldest first. */
+  /** Oldest first. Snapshots of sandboxes, which are templates too, have a list of their own. */
   list(): TemplateView[];
   /** @throws not_found. */
   get(name: string): TemplateView;

@@ -143,6 +143,17 @@ test("no room is 429, a stopping daemon 503, and both say when to come again", a
   });
 });
 
+test("a sandbox that does not come up is told apart from other failures", async () => {
+  await using plane = openControlPlane();
+  const failure = new DomainError("machine_failed", "the machine died");
+  plane.runtime.nextError = failure;
+  const created = await plane.call("POST", "/v2/sandboxes", { templateID: "base" });
+  expect(created).toMatchObject({ status: 500, body: { code: 500, error_code: "sandbox_create_failed" } });
+  plane.runtime.nextError = failure;
+  const listed = await plane.call("GET", "/v2/sandboxes");
+  expect(listed).toMatchObject({ status: 500, body: { code: 500, error_code: "internal_server_error" } });
+});
+
 test("get shows everything, kill takes it away", async () => {
   await using plane = openControlPlane();
   const id = await create(plane, { metadata: { job: "a" }, timeout: 60 });

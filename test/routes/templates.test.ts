@@ -39,7 +39,7 @@ test("a build is asked for by name and tags", async () => {
 
 test.each([
   [{}, 400, "Name is required"],
-  [{ name: "a b" }, 400, /^Invalid template reference: 'a b'/],
+  [{ name: "a b" }, 400, /^Invalid name: 'a b'/],
   [{ name: "a", tags: ["no good"] }, 400, "Invalid tag: 'no good'"],
   [{ name: "a", cpuCount: 3 }, 400, /^validation error: body\/cpuCount: must be 1 or even/],
   [{ name: "a", memoryMB: 127 }, 400, /^validation error: body\/memoryMB/],
