@@ -79,7 +79,6 @@ export async function webSocketRoutes(scope: FastifyInstance, deps: WebSocketDep
       schema: { hide: true },
       async onRequest(request) {
         if (!request.ws) return;
-        checkOrigin(request);
         const { ticket } = request.query;
         if (typeof ticket === "string" && tickets.redeem(ticket, request.params.sandboxID)) return;
         const refusal = checkKey(request, isApiKey);
@@ -118,15 +117,6 @@ function controlUpgrades(app: FastifyInstance): EventEmitter {
     else refuseUpgrade(socket, request, { code: 400, message: "nothing to upgrade to here" });
   });
   return ours;
-}
-
-/**
- * Browsers let any page open a WebSocket to anywhere, and say which page it is. Only a page that this daemon served, at
- * the very name that it is asked by, may; other programs send no `Origin`.
- */
-function checkOrigin({ headers: { origin, host } }: FastifyRequest): void {
-  if (origin === undefined || /^https?:\/\/(.+)$/.exec(origin)?.[1] === host?.toLowerCase()) return;
-  throw new DomainError("permission_denied", "Pages of another origin may not open this WebSocket");
 }
 
 /** @throws not_found, invalid_state (paused, and not to be resumed by requests); as a resume. */

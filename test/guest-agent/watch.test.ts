@@ -1,5 +1,6 @@
 /** WATCH. */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import {
   chmodSync,
   mkdirSync,
@@ -13,6 +14,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { buildSanitized, startAgent } from "../support/built-agent.ts";
 import { type FieldPair, op, type RawLink, type RawStream, tag } from "../support/raw-link.ts";
@@ -157,6 +159,24 @@ test("it ends when the folder goes, is moved, or was never there", async () => {
   expect((await moved.collect()).status).toBe("not_found");
   expect((await link.call(op.watch, [[tag.path, folder]])).status).toBe("not_found");
   expect((await link.call(op.watch, [[tag.path, "/etc/passwd"]])).status).toBe("not_a_directory");
+});
+
+test("a network mount is watched only where that is allowed", async (context) => {
+  const script = fileURLToPath(new URL("fixtures/empty_fuse.py", import.meta.url));
+  const server = spawn("python3", [script, folder], { stdio: ["ignore", "pipe", "ignore"] });
+  try {
+    const [said] = await Promise.race([once(server.stdout, "data"), once(server, "exit")]);
+    if (!String(said).includes("mounted")) return context.skip("this machine does not let us mount FUSE");
+    const refused = await link.call(op.watch, [[tag.path, folder]]);
+    expect([refused.status, refused.fields.text(tag.message)]).toEqual([
+      "invalid_argument",
+      `cannot watch path on network filesystem: ${folder}`,
+    ]);
+    await watch([tag.allowNetworkMounts, true]);
+  } finally {
+    spawnSync("umount", ["--lazy", folder]);
+    server.kill("SIGKILL");
+  }
 });
 
 test("too many changes end the stream, and only that", async () => {

@@ -109,6 +109,7 @@ export const tag = {
   metric: 46,
   includeEntry: 47,
   count: 49,
+  allowNetworkMounts: 50,
 } as const;
 
 export const statuses = [
