@@ -275,7 +275,6 @@ function keepSnapshotsWhole(every: Every, deps: RuntimeDependencies, assets: Gue
   every("snapshot_check", snapshotCheckMs, async (signal) => {
     await deps.clock.sleep(snapshotCheckDelayMs, signal);
     await checkSnapshots(deps, signal);
-    deps.quarantine.updateGauge();
   });
   every("base_template", baseTemplateTickMs, (signal) => ensureTemplate(deps, assets, signal));
 }

@@ -13,7 +13,14 @@ import {
   type SnapshotFacts,
   type SnapshotRecord,
 } from "./snapshots.ts";
-import { defaultTag, findTemplate, insertTemplate, publishBuild, type TemplateRecord } from "./templates.ts";
+import {
+  defaultTag,
+  findTemplate,
+  insertTemplate,
+  publishBuild,
+  type TemplateDefaults,
+  type TemplateRecord,
+} from "./templates.ts";
 
 export interface SandboxSnapshot {
   readonly templateId: string;
@@ -54,15 +61,29 @@ export function publishSandboxSnapshot(
   ledger: Ledger,
   snapshot: SnapshotRecord,
   facts: SnapshotFacts,
-  { alias, tag, shape }: { readonly alias: string | null; readonly tag: string; readonly shape: MachineShape },
+  build: {
+    readonly alias: string | null;
+    readonly tag: string;
+    readonly shape: MachineShape;
+    /** Those of the sandbox. */
+    readonly defaults: TemplateDefaults;
+  },
 ): void {
   const { id: snapshotId, logicalId: templateId } = snapshot;
+  const { alias, tag, shape, defaults } = build;
   ledger.writeDurably(() => {
     markSnapshotReady(ledger, snapshotId, facts);
     const known = alias === null ? undefined : findSnapshotTemplate(ledger, alias);
     if (!known)
       insertTemplate(ledger, { id: templateId, aliases: alias === null ? [] : [alias], shape, public: false });
-    publishBuild(ledger, { id: randomUUID(), templateId: known?.id ?? templateId, snapshotId, shape, tags: [tag] });
+    publishBuild(ledger, {
+      id: randomUUID(),
+      templateId: known?.id ?? templateId,
+      snapshotId,
+      shape,
+      defaults,
+      tags: [tag],
+    });
   });
 }
 

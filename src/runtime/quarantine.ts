@@ -68,7 +68,6 @@ export class Quarantine {
     if (entry.machine) await driver.discard(entry.machine);
     else await rm(join(folder, entry.id), { recursive: true, force: true });
     deleteQuarantineEntry(ledger, id);
-    this.updateGauge();
     log.info({ quarantineID: id, kind: entry.kind, name: entry.name }, "removed from quarantine");
   }
 
@@ -84,7 +83,6 @@ export class Quarantine {
       const reason = "an earlier daemon set it aside and died before it wrote down why";
       insertQuarantineEntry(ledger, { id, kind: "folder", name: printableName(id), reason, machine: null });
     }
-    this.updateGauge();
   }
 
   /**
@@ -98,7 +96,6 @@ export class Quarantine {
     await rename(path, join(folder, id));
     insertQuarantineEntry(ledger, { id, kind, name: printableName(basename(path)), reason, machine: null });
     log.warn({ quarantineID: id, path, reason }, "set aside what cannot be named");
-    this.updateGauge();
     return true;
   }
 
@@ -119,12 +116,12 @@ export class Quarantine {
       insertQuarantineEntry(ledger, { id: randomUUID(), kind: "machine", name, reason, machine });
       log.warn({ sessionID: sessionId, reason }, "a machine cannot be named; it is left alone");
     }
-    this.updateGauge();
     return fresh.length;
   }
 
   updateGauge(): void {
-    const count = (kind: string) => this.list().filter((entry) => entry.kind === kind).length;
+    const entries = this.list();
+    const count = (kind: string) => entries.filter((entry) => entry.kind === kind).length;
     for (const kind of ["file", "folder", "machine", "snapshot"])
       this.#deps.metrics.quarantined.set({ kind }, count(kind));
   }
@@ -148,7 +145,6 @@ export class Quarantine {
       throw new DomainError("invalid_state", message, { id }, { cause: error });
     }
     await removeSnapshot(snapshot.folder);
-    this.updateGauge();
     log.info({ snapshotID: id }, "removed a damaged snapshot");
   }
 }

@@ -6,7 +6,7 @@ import { messageOf } from "../errors.ts";
 import { type CapacityBudgets, reserve } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";
 import { insertSandbox, moveSandbox, setSandboxMachine } from "../ledger/sandboxes.ts";
-import type { SnapshotRecord } from "../ledger/snapshots.ts";
+import { refuseUnreadySnapshot, type SnapshotRecord } from "../ledger/snapshots.ts";
 import { type ResolvedTemplate, recordSpawn, resolveTemplate } from "../ledger/templates.ts";
 import type { RestoreScenario } from "../lifecycle-steps.ts";
 import { newSessionId, type Vm } from "../machine/driver.ts";
@@ -78,6 +78,7 @@ export class SandboxCreation {
       const { id, shape } = resolved.template;
       const end = warmPool.beginCreate(id);
       try {
+        if (resolved.snapshot.state !== "ready") refuseUnreadySnapshot(ledger, resolved.snapshot.id);
         await disk.admit("create a sandbox");
         const admitted = await admission.admit(shape, () => this.#admit(request, resolved), signal);
         const start = () => this.#start(admitted, resolved.snapshot.folder, request.timeoutMs);

@@ -99,7 +99,12 @@ export class SandboxForks {
         reason: null,
       });
       await this.#captureInPlace(session, snapshot, "snapshot", (facts) =>
-        publishSandboxSnapshot(ledger, snapshot, facts, { alias, tag, shape: record.shape }),
+        publishSandboxSnapshot(ledger, snapshot, facts, {
+          alias,
+          tag,
+          shape: record.shape,
+          defaults: { envs: {}, ...record.defaults },
+        }),
       );
       const names = { event: "snapshot", templateID: templateId, ...(alias !== null && { name: `${alias}:${tag}` }) };
       this.#deps.logs.record(id, "A snapshot was taken of the sandbox", names);
@@ -128,8 +133,8 @@ export class SandboxForks {
       if (state === "running") {
         throw new DomainError("invalid_state", `Sandbox ${id} is running: only a paused one can be followed up`);
       }
-      await disk.admit("follow up a sandbox");
       refuseUnreadySnapshot(ledger, source.snapshotId);
+      await disk.admit("follow up a sandbox");
       const snapshot = getSnapshot(ledger, source.snapshotId);
       if (!snapshot?.reason) throw new DomainError("internal", `paused sandbox ${id} has no continuation`);
       const { timeoutMs, metadata = source.metadata, envs = source.envs } = request;

@@ -305,8 +305,9 @@ export class SandboxRuntime implements Runtime {
 
   /** Brings the gauges up to date. */
   updateGauges(): void {
-    const { metrics } = this.#deps;
+    const { metrics, quarantine } = this.#deps;
     const { budgets, warmPool } = this.capacity();
+    quarantine.updateGauge();
     for (const state of ["running", "paused"] as const) metrics.sandboxes.set({ state }, this.#registry.count(state));
     for (const [state, machines] of Object.entries(warmPool)) metrics.warmPoolDepth.set({ state }, machines);
     for (const [budget, use] of Object.entries(budgets)) {

@@ -1,7 +1,7 @@
 /**
- * The seed's RuntimeSnapshotRestore: integrity → launch → readiness probe, with a sample of each. (Disk guard and
- * capacity come before it, in the create path, and so does giving everything back when a step fails.) A snapshot without
- * memory is booted from.
+ * The seed's RuntimeSnapshotRestore: files → launch → readiness probe, with a sample of each. Before it, whoever wants a
+ * session asks, in this order, whether the catalogue has the snapshot as whole, the disk guard, and admission; and gives
+ * everything back when a step fails. A snapshot without memory is booted from.
  */
 import type { GuestAgent } from "../guest/agent.ts";
 import type { ReachStep, RestoreScenario } from "../lifecycle-steps.ts";
