@@ -321,3 +321,63 @@ test("a refresh extends by at least 15 seconds and at most an hour", async () =>
   }
   expect(await plane.call("POST", "/sandboxes/iaa1/refreshes", {})).toMatchObject({ status: 404 });
 });
+
+test("the network is switched, replaced as a whole, and finer rules are refused by name", async () => {
+  await using plane = openControlPlane();
+  const id = await create(plane, { network: { denyOut: ["0.0.0.0/0"] } });
+  const put = (body?: object) => plane.call("PUT", `/sandboxes/${id}/network`, body);
+  const shown = async () => (await plane.call("GET", `/sandboxes/${id}`)).body;
+  const cut = { allowInternetAccess: false, network: { allowPublicTraffic: true, denyOut: ["0.0.0.0/0"] } };
+  const open = { allowInternetAccess: true, network: { allowPublicTraffic: true } };
+  expect(await shown()).toMatchObject(cut);
+  expect(await put({})).toMatchObject({ status: 204, text: "" });
+  expect(await shown()).toMatchObject(open);
+  for (const [body, after] of [
+    [{ allow_internet_access: false }, cut],
+    [undefined, open],
+    [{ denyOut: ["0.0.0.0/0"], allow_internet_access: true }, cut],
+  ] as const) {
+    expect((await put(body)).status).toBe(204);
+    expect(await shown()).toMatchObject(after);
+  }
+  expect(await put({ allowOut: ["1.1.1.1"] })).toMatchObject({
+    status: 400,
+    body: { code: 400, message: expect.stringContaining("network.allowOut") },
+  });
+  expect(await put({ denyOut: "0.0.0.0/0" })).toMatchObject({ status: 400 });
+  expect(await shown()).toMatchObject(cut);
+  plane.runtime.pause(id);
+  expect(await put({})).toMatchObject({ status: 404 });
+  expect(await plane.call("PUT", "/sandboxes/iaa1/network", {})).toMatchObject({ status: 404 });
+});
+
+test.each([
+  ["allowOut", { allowOut: ["1.1.1.1"] }],
+  ["denyOut", { denyOut: ["1.1.1.1"] }],
+  ["rules", { rules: { "example.com": [] } }],
+  ["egressProxy", { egressProxy: { address: "a:1" } }],
+  ["httpsPorts", { httpsPorts: [8443] }],
+  ["maskRequestHost", { maskRequestHost: "a b" }],
+])("a create with network.%s that cannot be honoured is refused by name", async (option, network) => {
+  await using plane = openControlPlane();
+  const answer = await plane.call("POST", "/v2/sandboxes", { templateID: "base", network });
+  expect(answer).toMatchObject({
+    status: 400,
+    body: { code: 400, message: expect.stringContaining(`network.${option}`) },
+  });
+  expect(plane.runtime.created).toEqual([]);
+});
+
+test("a private sandbox has a traffic token, which connect gives again; its ports are below the name it was asked by", async () => {
+  await using plane = openControlPlane();
+  const body = { templateID: "base", network: { allowPublicTraffic: false, maskRequestHost: "localhost" } };
+  const created = await plane.call("POST", "/v2/sandboxes", body, { host: "127.0.0.1:3000" });
+  const sandbox = created.body as { sandboxID: string; trafficAccessToken: string };
+  expect(created).toMatchObject({ status: 201, body: { domain: "localhost:3000" } });
+  expect(sandbox.trafficAccessToken).toMatch(/^[0-9a-f]{64}$/);
+  const connected = await plane.call("POST", `/v2/sandboxes/${sandbox.sandboxID}/connect`, {});
+  expect(connected.body).toMatchObject({ trafficAccessToken: sandbox.trafficAccessToken });
+  expect((await plane.call("GET", `/sandboxes/${sandbox.sandboxID}`)).body).toMatchObject({ network: body.network });
+  const open = await plane.call("POST", "/v2/sandboxes", { templateID: "base" });
+  expect(open.body).not.toHaveProperty("trafficAccessToken");
+});

@@ -1,7 +1,10 @@
 /** Daemons come and go, however they end; sandboxes stay, and nothing that belongs to nobody does. */
+import { readFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
+import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { Sandbox } from "e2b";
+import Database from "better-sqlite3";
+import { ALL_TRAFFIC, Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { call, connectionTo, createOn, logLines, reservations, sandboxIds } from "../support/daemon-client.ts";
 import { type DaemonHome, makeDaemonHome } from "../support/daemon-home.ts";
@@ -51,6 +54,48 @@ describe.skipIf(missing)("a daemon that starts again", () => {
     expect(failure).toMatchObject({ exitCode: 5, stdout: expect.stringMatching(/bye\n$/) });
     expect((await Sandbox.connect(quiet.sandboxId, connectionTo(next))).sandboxId).toBe(quiet.sandboxId);
   });
+
+  test("keeps a sandbox cut off that was cut off, finishes a cut that was only written down, and can give back", async () => {
+    const first = await home.start();
+    const sandbox = await createOn(first);
+    const half = await createOn(first);
+    await sandbox.updateNetwork({ denyOut: [ALL_TRAFFIC] });
+    expect([networkOf(sandbox), networkOf(half)]).toEqual(["network-off", "network-on"]);
+    await first.kill();
+    // As if it had been killed between the ledger and the machine.
+    withLedger(({ run }) => run("update sandboxes set allow_internet_access = 0 where id = ?", half.sandboxId));
+
+    await using next = await home.start();
+    expect([networkOf(sandbox), networkOf(half)]).toEqual(["network-off", "network-off"]);
+    const again = await Sandbox.connect(sandbox.sandboxId, connectionTo(next));
+    expect((await Sandbox.getFullInfo(sandbox.sandboxId, connectionTo(next))).allowInternetAccess).toBe(false);
+    await again.updateNetwork({});
+    expect([networkOf(sandbox), networkOf(half)]).toEqual(["network-on", "network-off"]);
+  });
+
+  interface LedgerAccess {
+    readonly get: (sql: string, id: string) => unknown;
+    readonly run: (sql: string, id: string) => void;
+  }
+  function withLedger<T>(use: (ledger: LedgerAccess) => T): T {
+    const db = new Database(join(home.stateDir, "ledger.db"));
+    try {
+      return use({
+        get: (sql, id) => db.prepare<[string]>(sql).pluck().get(id),
+        run: (sql, id) => void db.prepare<[string]>(sql).run(id),
+      });
+    } finally {
+      db.close();
+    }
+  }
+
+  /** What the sandbox's guard calls itself. */
+  function networkOf({ sandboxId }: Sandbox): string {
+    const machine = withLedger(({ get }) => get("select machine from sandboxes where id = ?", sandboxId));
+    const { processes } = JSON.parse(String(machine)) as { processes: { role: string; pid: number }[] };
+    const pid = processes.find(({ role }) => role === "network")?.pid;
+    return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
+  }
 
   test("learns the exit code of a command that ended while there was no daemon", async () => {
     const first = await home.start();
