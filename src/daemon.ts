@@ -281,11 +281,12 @@ function keepSnapshotsWhole(every: Every, deps: RuntimeDependencies, assets: Gue
 
 function startLoops(
   every: Every,
-  { ledger, clock, samples, logs, warmPool }: RuntimeDependencies,
+  { ledger, clock, samples, logs, warmPool, stuckAfterMs }: RuntimeDependencies,
   runtime: SandboxRuntime,
 ): void {
   every("deadlines", deadlineTickMs, () => runtime.expireSandboxes());
-  every("heartbeats", heartbeatTickMs, () => runtime.checkHeartbeats());
+  // A machine is heard several times before it may be given up.
+  every("heartbeats", Math.min(heartbeatTickMs, stuckAfterMs / 3), () => runtime.checkHeartbeats());
   every("sandbox_metrics", metricsTickMs, () => runtime.sampleMetrics());
   every("samples", flushTickMs, () => samples.flush());
   every("sandbox_logs", flushTickMs, () => logs.flush());
