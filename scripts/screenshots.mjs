@@ -76,7 +76,8 @@ try {
     await page.goto(link);
     await page.waitForSelector("#sandboxes tbody tr");
     await page.keyboard.press("t");
-    await page.waitForFunction("/pid \\d/.test(document.querySelector('.terminal header')?.textContent)");
+    await page.waitForFunction("/pid \\d/.test(document.querySelector('.shell header')?.textContent)");
+    await page.waitForFunction("document.querySelector('.xterm')?.textContent.includes('$ ')");
     await page.keyboard.type(`${command}\r`);
     await page.waitForFunction("document.querySelector('.xterm')?.textContent.includes('lost+found')");
     // Usage is sampled every five seconds, and the page looks every two.

@@ -150,7 +150,7 @@ document.addEventListener(
   "keydown",
   (event) => {
     const target = /** @type {Element} */ (event.target);
-    if (target.closest(".terminal .screen")) {
+    if (target.closest(".shell .screen")) {
       if (event.key !== "Escape" || !event.shiftKey) return;
       event.stopPropagation();
       event.preventDefault();

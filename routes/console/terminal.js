@@ -62,7 +62,7 @@ export class TerminalPanel {
       onClose();
     });
     const right = element("span", "actions", this.#note, close);
-    this.root = element("div", "terminal", element("header", "", this.#title, right), this.#screen);
+    this.root = element("div", "shell", element("header", "", this.#title, right), this.#screen);
     this.#terminal.loadAddon(this.#fit);
     this.#terminal.onData((data) => {
       this.#send(this.#encoder.encode(data));

@@ -77,7 +77,7 @@ describe.skipIf("missing" in daemon || !browserPath)(name, () => {
 
   test("its terminal takes keys and shows the answer, and the waterfall has every stage", async () => {
     await page.keyboard.press("t");
-    await sees(".terminal header", /pid \d+/);
+    await sees(".shell header", /pid \d+/);
     await page.keyboard.type("echo $((6 * 7))-answer\r");
     await sees(".xterm", "42-answer");
     await expect
@@ -94,8 +94,8 @@ describe.skipIf("missing" in daemon || !browserPath)(name, () => {
     await page.keyboard.type("kept=still-here\r");
     await sees(".xterm", "kept=still-here");
     line.drop();
-    await sees(".terminal header", "reconnecting");
-    await sees(".terminal header", "leaves it");
+    await sees(".shell header", "reconnecting");
+    await sees(".shell header", "leaves it");
     await page.keyboard.type("echo $kept-$((40 + 2))\r");
     await sees(".xterm", "still-here-42");
   });
