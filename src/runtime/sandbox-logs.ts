@@ -5,6 +5,7 @@
  */
 import { StringDecoder } from "node:string_decoder";
 import type { Clock } from "../clock.ts";
+import { isDomainError } from "../errors.ts";
 import type { Ledger } from "../ledger/open.ts";
 import { appendSandboxLogs, readSandboxLogs } from "../ledger/sandbox-logs.ts";
 import type { ProcessSpec, SandboxLogEntry } from "../types.ts";
@@ -14,6 +15,10 @@ import type { ProcessLog, SessionLog } from "./session-log.ts";
 /** Of the commands of one sandbox between two flushes. */
 const maxPendingLines = 200;
 const maxPendingBytes = 32 * 1024;
+/** Of all sandboxes, when the ledger cannot be written. */
+const maxUnwrittenLines = 10_000;
+/** More arguments of a command are not shown. */
+const maxArguments = 64;
 /** A longer line becomes several. */
 const maxLineCharacters = 2_048;
 
@@ -52,11 +57,16 @@ export class SandboxLogs {
 
   /** Lines that are there by now, those that are not written yet included. */
   read(sandboxId: string, { level = "debug", ...query }: SandboxLogsQuery): SandboxLogEntry[] {
-    this.flush();
+    try {
+      this.flush();
+    } catch (error) {
+      // What is written already can be read on a full disk too.
+      if (!isDomainError(error, "disk_pressure")) throw error;
+    }
     return readSandboxLogs(this.#ledger, { ...query, sandboxId, levels: levels.slice(levels.indexOf(level)) });
   }
 
-  /** Writes what is pending. */
+  /** Writes what is pending. What cannot be written waits for the next time, the newest of it. */
   flush(): void {
     for (const [sandboxId, { leftOutBytes }] of this.#budgets) {
       if (leftOutBytes === 0) continue;
@@ -66,7 +76,12 @@ export class SandboxLogs {
     this.#budgets.clear();
     const entries = this.#pending;
     this.#pending = [];
-    appendSandboxLogs(this.#ledger, entries);
+    try {
+      appendSandboxLogs(this.#ledger, entries);
+    } catch (error) {
+      this.#pending = entries.slice(-maxUnwrittenLines);
+      throw error;
+    }
   }
 
   #follow(sandboxId: string, pid: number, spec: ProcessSpec | undefined): ProcessLog {
@@ -167,7 +182,7 @@ function cut(line: string): string[] {
 
 function commandLine({ command, args }: ProcessSpec): string {
   const quote = (word: string) => (/^[\w./:=@%+,-]+$/.test(word) ? word : JSON.stringify(word));
-  return [command, ...args].map((word) => quote(word.slice(0, maxLineCharacters))).join(" ");
+  return [command, ...args.slice(0, maxArguments)].map((word) => quote(word.slice(0, maxLineCharacters))).join(" ");
 }
 
 function startFields({ user, cwd, tag, terminal }: ProcessSpec): Fields {

@@ -78,6 +78,21 @@ test("a line that never ends becomes several", () => {
   ).toEqual([2_048, 2_048, 904]);
 });
 
+test("on a full disk lines wait, and what is written can be read", () => {
+  const ledger = memoryLedger();
+  const logs = new SandboxLogs(ledger, manualClock());
+  const setPages = (count: number) => void ledger.statement(`pragma max_page_count = ${count}`).all({});
+  const count = () => logs.read("i1", everything).length;
+  logs.record("i1", "before");
+  expect(count()).toBe(1);
+  setPages(1);
+  for (let n = 0; n < 500; n += 1) logs.record("i1", "x".repeat(1_000));
+  expect(() => logs.flush()).toThrow(/No space is left/);
+  expect(count()).toBe(1);
+  setPages(1_000_000);
+  expect(count()).toBe(501);
+});
+
 test("the life of a sandbox, also while it is paused and after its end", async () => {
   const engine = await FakeEngine.open();
   try {
