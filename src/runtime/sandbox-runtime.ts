@@ -5,19 +5,11 @@
 import { DomainError } from "../errors.ts";
 import { samplesOfSandbox, summarizeSamples } from "../ledger/samples.ts";
 import { isSandboxSnapshot, listSandboxSnapshots } from "../ledger/sandbox-snapshots.ts";
-import { getSandbox, moveSandbox, setSandboxEnd, setSandboxInternetAccess } from "../ledger/sandboxes.ts";
+import { getSandbox, setSandboxInternetAccess } from "../ledger/sandboxes.ts";
 import { findTemplate } from "../ledger/templates.ts";
 import type { EngineInfo } from "../machine/driver.ts";
-import type {
-  ContinuationReason,
-  EndReason,
-  LatencySample,
-  SandboxLogEntry,
-  SandboxRecord,
-  SessionOrigin,
-} from "../types.ts";
+import type { ContinuationReason, LatencySample, SandboxLogEntry, SandboxRecord, SessionOrigin } from "../types.ts";
 import { viewCapacity } from "./capacity-view.ts";
-import { endMessages } from "./end-messages.ts";
 import { LiveSession } from "./live-session.ts";
 import { MetricsSampler } from "./metrics-sampler.ts";
 import type { Quarantine } from "./quarantine.ts";
@@ -39,12 +31,13 @@ import type {
   SnapshotView,
 } from "./runtime.ts";
 import { type CreationDependencies, type ReadyMachine, SandboxCreation } from "./sandbox-create.ts";
+import { SandboxDeadlines } from "./sandbox-deadlines.ts";
+import { SandboxEnds } from "./sandbox-ends.ts";
 import { type ForkDependencies, SandboxForks } from "./sandbox-forks.ts";
 import { SandboxPause } from "./sandbox-pause.ts";
 import { SandboxRegistry } from "./sandbox-registry.ts";
 import { SerialQueue } from "./serial-queue.ts";
 import type { Session } from "./session.ts";
-import { SessionStop } from "./session-stop.ts";
 import { StuckVmCleanup } from "./stuck-vm-cleanup.ts";
 import type { TeamMetricSample } from "./team.ts";
 import { TeamMetrics } from "./team-metrics.ts";
@@ -55,9 +48,6 @@ export interface RuntimeDependencies extends CreationDependencies, ForkDependenc
   readonly quarantine: Quarantine;
   readonly accessTokenFor: (sandboxId: string) => string;
 }
-
-/** When a sandbox that could not be paused at the end of its time is tried again. */
-const pauseRetryMs = 10_000;
 
 /** How many of a sandbox's samples a client gets. */
 const latencyLimit = 200;
@@ -82,9 +72,8 @@ export class SandboxRuntime implements Runtime {
   readonly #creation: SandboxCreation;
   readonly #pause: SandboxPause;
   readonly #forks: SandboxForks;
-  readonly #stop: SessionStop;
-  /** Sandboxes whose time is up and that are just being ended or paused. */
-  readonly #expiring = new Set<string>();
+  readonly #ends: SandboxEnds;
+  readonly #deadlines: SandboxDeadlines;
   /** New work is refused once the daemon stops. */
   #phase: "serving" | "closing" = "serving";
 
@@ -93,12 +82,15 @@ export class SandboxRuntime implements Runtime {
     this.#sampler = new MetricsSampler(deps.clock);
     this.#team = new TeamMetrics(deps.clock);
     this.#stuckVms = new StuckVmCleanup(deps.clock, deps.stuckAfterMs, (session, silentMs) =>
-      this.#lose(session.sandboxId, session.sessionId, "lost", `no heartbeat for ${Math.round(silentMs)} ms`),
+      this.#ends.lose(session.sandboxId, session.sessionId, "lost", `no heartbeat for ${Math.round(silentMs)} ms`),
     );
-    this.#stop = new SessionStop(deps.clock);
     const attach = (record: SandboxRecord, machine: ReadyMachine) => this.#attach(record, machine);
     this.#creation = new SandboxCreation(deps, this.#queue, attach);
-    this.#pause = new SandboxPause(deps, this.#registry, this.#queue, attach);
+    const pause = new SandboxPause(deps, this.#registry, this.#queue, attach);
+    const ends = new SandboxEnds(deps, this.#registry, this.#queue, pause);
+    this.#pause = pause;
+    this.#ends = ends;
+    this.#deadlines = new SandboxDeadlines(deps, this.#registry, this.#queue, { pause, ends });
     this.#forks = new SandboxForks(deps, this.#registry, this.#queue, (...child) => this.#creation.startFrom(...child));
   }
 
@@ -118,7 +110,8 @@ export class SandboxRuntime implements Runtime {
   ): Promise<{ view: SandboxView; resumed: boolean }> {
     this.#refuseWhenClosing();
     return this.#queue.run(id, async () => {
-      if (this.#registry.get(id).state === "running") return { view: this.#extend(id, timeoutMs), resumed: false };
+      if (this.#registry.get(id).state === "running")
+        return { view: this.#deadlines.extendInQueue(id, timeoutMs), resumed: false };
       return { view: await this.#pause.resumeInQueue(id, timeoutMs, memory), resumed: true };
     });
   }
@@ -175,36 +168,16 @@ export class SandboxRuntime implements Runtime {
     return this.#registry.list(query);
   }
 
-  async killSandbox(id: string): Promise<void> {
-    this.getSandbox(id);
-    this.#stop.cutShort(id);
-    await this.#queue.run(id, async () => {
-      const { record, state } = this.getSandbox(id);
-      if (state === "paused") this.#pause.killInQueue(record, "killed");
-      else this.#end(record, "killed");
-    });
+  killSandbox(id: string): Promise<void> {
+    return this.#ends.kill(id);
   }
 
-  async stopSandbox(id: string, deadlineMs: number): Promise<void> {
-    await this.#queue.run(id, async () => {
-      const view = this.#registry.view(id);
-      // Stopped before, or ended by whatever: what the client wants is so.
-      if (!view && getSandbox(this.#deps.ledger, id)) return;
-      const { record, state } = this.getSandbox(id);
-      if (state === "paused") return this.#pause.killInQueue(record, "stopped");
-      await this.#stop.stop(this.#registry.getRunning(id).session, deadlineMs);
-      this.#end(this.getSandbox(id).record, "stopped");
-    });
+  stopSandbox(id: string, deadlineMs: number): Promise<void> {
+    return this.#ends.stop(id, deadlineMs);
   }
 
-  async setSandboxTimeout(id: string, timeoutMs: number): Promise<void> {
-    await this.#queue.run(id, async () => {
-      const { record } = this.#registry.getRunning(id);
-      const endAtMs = this.#deps.clock.nowMs() + timeoutMs;
-      this.#registry.update(setSandboxEnd(this.#deps.ledger, record.id, endAtMs));
-      this.#logEnd(id, endAtMs);
-      if (timeoutMs === 0) await this.#expire(id);
-    });
+  setSandboxTimeout(id: string, timeoutMs: number): Promise<void> {
+    return this.#deadlines.set(id, timeoutMs);
   }
 
   async setSandboxInternetAccess(id: string, allowed: boolean): Promise<void> {
@@ -222,8 +195,8 @@ export class SandboxRuntime implements Runtime {
     });
   }
 
-  async refreshSandbox(id: string, durationMs: number): Promise<void> {
-    await this.#queue.run(id, async () => void this.#extend(id, durationMs));
+  refreshSandbox(id: string, durationMs: number): Promise<void> {
+    return this.#deadlines.refresh(id, durationMs);
   }
 
   sandboxMetrics(id: string, range: { fromMs?: number; toMs?: number }): SandboxMetricSample[] {
@@ -274,18 +247,9 @@ export class SandboxRuntime implements Runtime {
     return this.#registry.sessions();
   }
 
-  /** Ends or pauses every sandbox whose time is up; waits for none, so that a long pause delays no other's end. */
+  /** Ends or pauses every sandbox whose time is up. */
   expireSandboxes(): void {
-    const nowMs = this.#deps.clock.nowMs();
-    for (const { record, state } of this.#registry.views()) {
-      const { id } = record;
-      if (state !== "running" || record.endAtMs > nowMs || this.#expiring.has(id)) continue;
-      this.#expiring.add(id);
-      this.#queue
-        .run(id, () => this.#expire(id))
-        .catch((error) => this.#deps.log.error({ err: error, sandboxID: id }, "a sandbox could not be ended in time"))
-        .finally(() => this.#expiring.delete(id));
-    }
+    this.#deadlines.expireDue();
   }
 
   /** Sends every machine a heartbeat, and gives up those that have not answered for too long. */
@@ -334,7 +298,7 @@ export class SandboxRuntime implements Runtime {
   async close(): Promise<void> {
     this.#phase = "closing";
     this.#deps.admission.close();
-    this.#stop.close();
+    this.#ends.close();
     await this.idle();
     this.#deps.warmPool.close();
     await this.#deps.terminator.close();
@@ -343,11 +307,6 @@ export class SandboxRuntime implements Runtime {
     await Promise.all(sessions.map((session) => session.vm.release()));
     this.#deps.samples.flush();
     this.#deps.logs.flush();
-  }
-
-  #logEnd(id: string, endAtMs: number): void {
-    const message = `The sandbox's time is up at ${new Date(endAtMs).toISOString()}`;
-    this.#deps.logs.record(id, message, { level: "debug", event: "timeout" });
   }
 
   #refuseWhenClosing(): void {
@@ -368,74 +327,11 @@ export class SandboxRuntime implements Runtime {
       samples,
       log,
       commands: logs.ofSession(record.id),
-      onLost: (reason, detail) => this.#lose(record.id, vm.record.sessionId, reason, detail),
+      onLost: (reason, detail) => this.#ends.lose(record.id, vm.record.sessionId, reason, detail),
     });
     if (origin !== "adopted") this.#team.countStart();
     logs.record(record.id, originMessages[origin], { event: "running", origin, templateID: record.templateId });
     session.log.info({ template: record.templateId }, "sandbox running");
     return this.#registry.change(record, session) ?? this.#registry.add(record, accessToken, session);
   }
-
-  #extend(id: string, timeoutMs: number): SandboxView {
-    this.#registry.getRunning(id);
-    const view = this.#registry.get(id);
-    const endAtMs = this.#deps.clock.nowMs() + timeoutMs;
-    if (endAtMs <= view.record.endAtMs) return view;
-    this.#logEnd(id, endAtMs);
-    return this.#registry.update(setSandboxEnd(this.#deps.ledger, id, endAtMs)) ?? view;
-  }
-
-  async #expire(id: string): Promise<void> {
-    const { ledger, clock, log } = this.#deps;
-    const view = this.#registry.view(id);
-    if (view?.state !== "running" || view.record.endAtMs > clock.nowMs()) return;
-    if (view.record.lifecycle.onTimeout === "kill") return this.#end(view.record, "expired");
-    try {
-      await this.#pause.pauseInQueue(id, "idle", view.record.lifecycle.keepMemory);
-    } catch (error) {
-      // Its owner wants to find it again: no reason to end it.
-      log.error({ err: error, sandboxID: id }, "a sandbox could not be paused in time; trying again later");
-      if (this.#registry.view(id)?.state !== "running") return;
-      this.#registry.update(setSandboxEnd(ledger, id, clock.nowMs() + pauseRetryMs));
-    }
-  }
-
-  #lose(id: string, sessionId: string, reason: EndReason, detail: string): void {
-    const { log } = this.#deps;
-    const ending = this.#queue.run(id, async () => {
-      const session = this.#registry.session(id);
-      const record = this.#registry.view(id)?.record;
-      // A session that was ended meanwhile, or succeeded by another, has nothing to lose any more.
-      if (!record || session?.sessionId !== sessionId) return;
-      session.log.error({ detail }, "sandbox lost");
-      this.#deps.logs.record(id, detail, { level: "error", event: "lost" });
-      this.#end(record, reason);
-    });
-    ending.catch((error) => log.error({ err: error, sandboxID: id }, "a lost sandbox could not be ended"));
-  }
-
-  /**
-   * Ends a running sandbox: nobody sees it any more when this returns. Its machine ends in the background, and its
-   * capacity is released after that.
-   */
-  #end(record: SandboxRecord, reason: EndReason): void {
-    const { ledger, clock, samples, terminator } = this.#deps;
-    const startedMs = clock.monotonicMs();
-    const { session } = this.#registry.getRunning(record.id);
-    const ending = moveSandbox(ledger, record.id, "running", "terminating", { endReason: reason });
-    this.#registry.remove(record.id);
-    session.end(new DomainError("not_found", endMessages[reason]));
-    this.#deps.logs.record(record.id, endMessages[reason], { event: "ended", reason, level: levelOf(reason) });
-    session.log.info({ reason }, "sandbox ending");
-    terminator.terminate(
-      ending,
-      () => session.vm.terminate(),
-      () => samples.record("kill_delete", reason, clock.monotonicMs() - startedMs, record.id),
-    );
-  }
-}
-
-/** Clients want these; whatever else ends a sandbox is a fault. */
-function levelOf(reason: EndReason): SandboxLogEntry["level"] {
-  return reason === "killed" || reason === "stopped" || reason === "expired" ? "info" : "error";
 }
