@@ -1,0 +1,144 @@
+/// The control socket: lines in, lines out. Requests of one connection run at the same time, so that `kill` overtakes a
+/// `save`; replies carry the id of their request.
+import Dispatch
+
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+#if canImport(Darwin)
+import Darwin
+#else
+import Glibc
+#endif
+
+/// What the helper does with requests that passed the checks of the protocol.
+public protocol ControlHandler: Sendable {
+  /// Never throws: a failure is a reply too.
+  func reply(to request: Request) async -> Data
+  /// The present state and every change from now on; ends when the connection does.
+  func events() async -> AsyncStream<Event>
+}
+
+/// Requests of one connection that may be under way at once.
+private let maxRequestsUnderWay = 64
+/// How long a peer may leave replies unread before it is given up.
+private let sendTimeoutSeconds = 10
+
+/// Serves connections until the listener is closed. Blocks.
+public func serveControl(_ listener: Int32, _ handler: some ControlHandler) {
+  while let descriptor = acceptPeer(listener) {
+    let connection = ControlConnection(descriptor, handler)
+    DispatchQueue(label: "firkin.control.connection").async { connection.run() }
+  }
+}
+
+/// Locked by `lock`: everything that changes after `init`.
+private final class ControlConnection: @unchecked Sendable {
+  private let descriptor: Int32
+  private let handler: any ControlHandler
+  private let lock = Mutex()
+  private let room = DispatchSemaphore(value: maxRequestsUnderWay)
+  private var isOpen = true
+  private var saidHello = false
+  private var eventTask: Task<Void, Never>?
+
+  init(_ descriptor: Int32, _ handler: some ControlHandler) {
+    self.descriptor = descriptor
+    self.handler = handler
+    var timeout = timeval()
+    timeout.tv_sec = .init(sendTimeoutSeconds)
+    setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout.size(ofValue: timeout)))
+  }
+
+  /// Reads until the peer hangs up or sends what is no message.
+  func run() {
+    var decoder = LineDecoder()
+    do throws(HelperError) {
+      while let bytes = readSome(descriptor) {
+        for line in try decoder.take(bytes) { try handle(line) }
+      }
+    } catch {
+      refuse(nil, error)
+    }
+    finish()
+  }
+
+  /// - Throws: what ends the connection; other failures are replies.
+  private func handle(_ line: Data) throws(HelperError) {
+    let request: Request
+    do throws(HelperError) {
+      request = try decodeRequest(line)
+      try checkGreeting(request.operation)
+    } catch {
+      if error.code == .badMessage { throw error }
+      return refuse(requestId(of: line), error)
+    }
+    room.wait()
+    Task {
+      send(await handler.reply(to: request))
+      if request.operation == .events { await followEvents() }
+      room.signal()
+    }
+  }
+
+  private func checkGreeting(_ operation: Operation) throws(HelperError) {
+    if case .hello(let version) = operation {
+      guard version == protocolVersion else {
+        throw HelperError(
+          .unsupportedVersion, "this helper speaks version \(protocolVersion) of the protocol, not \(version)")
+      }
+      lock.locked { saidHello = true }
+    } else if !lock.locked({ saidHello }) {
+      throw HelperError(.helloFirst, "say hello first")
+    }
+  }
+
+  private func followEvents() async {
+    let events = await handler.events()
+    lock.locked {
+      guard isOpen, eventTask == nil else { return }
+      eventTask = Task {
+        for await event in events {
+          guard let line = try? encodeLine(event) else { continue }
+          send(line)
+        }
+      }
+    }
+  }
+
+  private func refuse(_ id: Int?, _ error: HelperError) {
+    if let line = try? encodeReply(id: id, Outcome<NoReply>.failure(error)) { send(line) }
+  }
+
+  /// A peer that reads nothing for too long loses the connection.
+  private func send(_ line: Data) {
+    lock.locked {
+      guard isOpen, !writeAll(descriptor, line) else { return }
+      _ = shutdown(descriptor, Int32(SHUT_RDWR))
+      isOpen = false
+    }
+  }
+
+  private func finish() {
+    lock.locked {
+      isOpen = false
+      eventTask?.cancel()
+      close(descriptor)
+    }
+  }
+}
+
+/// A mutex that both platforms have without further imports.
+public final class Mutex: @unchecked Sendable {
+  private let semaphore = DispatchSemaphore(value: 1)
+
+  public init() {}
+
+  public func locked<Result>(_ body: () -> Result) -> Result {
+    semaphore.wait()
+    defer { semaphore.signal() }
+    return body()
+  }
+}

@@ -1,0 +1,87 @@
+/// The host as saves care about it: what it is, and whether it lets anybody save and restore now.
+import HelperProtocol
+import Virtualization
+
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+#if canImport(CoreGraphics)
+import CoreGraphics
+#endif
+#if canImport(Darwin)
+import Darwin
+#else
+import Glibc
+#endif
+
+/// The framework that this helper was built with, as the manifest of a snapshot names it.
+public var frameworkName: String {
+  #if canImport(Darwin)
+  "Virtualization.framework"
+  #else
+  "simulated"
+  #endif
+}
+
+public func hostIdentity() -> HostIdentity {
+  #if canImport(Darwin)
+  HostIdentity(hostId: systemText("kern.uuid"), osBuild: systemText("kern.osversion"))
+  #else
+  HostIdentity(hostId: firstLine("/etc/machine-id"), osBuild: firstLine("/proc/sys/kernel/osrelease"))
+  #endif
+}
+
+/// Why memory can be neither saved nor restored at the moment; nil when it can. Saved states are encrypted with a key
+/// that is only to be had while the user of this process sits at the unlocked screen.
+public func sessionProblem() -> String? {
+  #if canImport(CoreGraphics)
+  guard let session = CGSessionCopyCurrentDictionary() as? [String: Any] else {
+    return "this process belongs to no graphical session: run the daemon in that of the user at the screen"
+  }
+  guard session["kCGSSessionOnConsoleKey"] as? Bool ?? false else { return "another user is at the screen" }
+  return session["CGSSessionScreenIsLocked"] as? Bool ?? false ? "the screen is locked" : nil
+  #else
+  SimulatedHost.current.sessionProblem
+  #endif
+}
+
+public func capabilities() -> [String: Capability] {
+  let memory = sessionProblem().map(Capability.no) ?? .yes
+  return [
+    "machine": VZVirtualMachine.isSupported ? .yes : .no("this Mac, or this process without its entitlement, runs no machines"),
+    "memorySnapshot": memory,
+    "pause": .yes,
+    "network": .no("the machine's network device leads nowhere yet"),
+  ]
+}
+
+/// Memory of this process, bytes: with the guest's, which the framework keeps in a process of its own, left out.
+public func footprintBytes() -> Int {
+  #if canImport(Darwin)
+  var info = rusage_info_v2()
+  let result = withUnsafeMutablePointer(to: &info) {
+    $0.withMemoryRebound(to: rusage_info_t?.self, capacity: 1) { proc_pid_rusage(getpid(), RUSAGE_INFO_V2, $0) }
+  }
+  return result == 0 ? Int(info.ri_phys_footprint) : 0
+  #else
+  let pages = firstLine("/proc/self/statm").split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0
+  return pages * Int(sysconf(Int32(_SC_PAGESIZE)))
+  #endif
+}
+
+#if canImport(Darwin)
+private func systemText(_ name: String) -> String {
+  var size = 0
+  guard sysctlbyname(name, nil, &size, nil, 0) == 0 else { return "" }
+  var text = [CChar](repeating: 0, count: size)
+  guard sysctlbyname(name, &text, &size, nil, 0) == 0 else { return "" }
+  return String(decoding: text.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+}
+#else
+private func firstLine(_ path: String) -> String {
+  let text = (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""
+  return String(text.prefix { $0 != "\n" })
+}
+#endif

@@ -1,0 +1,271 @@
+/// The one machine of a helper process: its life cycle, saves, restores and streams. An actor on the machine's own queue,
+/// because every call into the framework must be made there.
+import Dispatch
+import HelperProtocol
+import Virtualization
+
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+#if canImport(Darwin)
+import Darwin
+#else
+import Glibc
+#endif
+
+public actor Machine: GuestDialer {
+  private let executor: QueueExecutor
+  private let lock: HostLock
+  private let streams: StreamCount
+  private var machine: VZVirtualMachine?
+  private var observer: StopObserver?
+  private var disk = ""
+  private var state = MachineState.new
+  private var detail: String?
+  private var listeners: [Int: AsyncStream<Event>.Continuation] = [:]
+  private var nextListener = 0
+
+  public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+  public init(lock: HostLock = HostLock(), streams: StreamCount = StreamCount()) {
+    executor = QueueExecutor(label: "firkin.machine")
+    self.lock = lock
+    self.streams = streams
+  }
+
+  public func hello(helperVersion: String) -> HelloReply {
+    HelloReply(
+      helperVersion: helperVersion, framework: frameworkName, pid: getpid(), state: state, host: hostIdentity(),
+      capabilities: capabilities())
+  }
+
+  public func stats() -> StatsReply {
+    StatsReply(state: state, footprintBytes: footprintBytes(), streams: streams.value)
+  }
+
+  /// Boots a kernel.
+  public func start(_ order: StartOrder) async throws -> StartReply {
+    try require([.new], "start")
+    let identity = try build(order)
+    enter(.starting)
+    do {
+      try await holding(.shared) { try await $0.call { $0.start(completionHandler: $1) } }
+      enter(.running)
+      return identity
+    } catch {
+      throw fail(error)
+    }
+  }
+
+  /// Brings a saved state back and lets it run, in one hold of the host's lock.
+  public func restore(_ order: RestoreOrder) async throws -> StartReply {
+    try require([.new], "restore")
+    if let problem = sessionProblem() { throw HelperError(.hostLocked, "nothing can be restored: \(problem)") }
+    let identity = try build(order.start)
+    enter(.restoring)
+    do {
+      try await holding(.exclusive) { machine in
+        let url = URL(fileURLWithPath: order.stateFile)
+        try await machine.callForError { $0.restoreMachineStateFrom(url: url, completionHandler: $1) }
+        try await machine.call { $0.resume(completionHandler: $1) }
+      }
+      enter(.running)
+      return identity
+    } catch {
+      throw fail(error)
+    }
+  }
+
+  public func pause() async throws {
+    try require([.running], "pause")
+    try await transition(over: .pausing, to: .paused) { try await $0.call { $0.pause(completionHandler: $1) } }
+  }
+
+  public func resume() async throws {
+    try require([.paused], "resume")
+    try await transition(over: .resuming, to: .running) { try await $0.call { $0.resume(completionHandler: $1) } }
+  }
+
+  /// Saves the state and clones the disk of a paused machine, which stays paused. Neither file is there after a failure.
+  public func save(_ order: SaveOrder) async throws -> SaveReply {
+    try require([.paused], "save")
+    if let problem = sessionProblem() { throw HelperError(.hostLocked, "nothing can be saved: \(problem)") }
+    let unfinished = order.stateFile + ".unfinished"
+    let disk = disk
+    do {
+      try await transition(over: .saving, to: .paused) { machine in
+        try await machine.holding(.exclusive) { machine in
+          unlink(unfinished)
+          let url = URL(fileURLWithPath: unfinished)
+          try await machine.callForError { $0.saveMachineStateTo(url: url, completionHandler: $1) }
+        }
+        chmod(unfinished, 0o600)
+        try cloneFile(disk, to: order.diskClone)
+        try publishFile(unfinished, as: order.stateFile)
+      }
+      return SaveReply(dataBlocks: try dataBlocks(of: order.diskClone))
+    } catch {
+      for path in [unfinished, order.stateFile, order.diskClone] { unlink(path) }
+      throw error
+    }
+  }
+
+  /// Ends the machine in order: the framework lets go of its files. The guest was told before, over its own link.
+  public func stop() async throws {
+    if state == .new || state == .stopped { return enter(.stopped) }
+    try require([.running, .paused, .failed], "stop")
+    try await transition(over: .stopping, to: .stopped) { machine in
+      try await machine.holding(.shared) { try await $0.callForError { $0.stop(completionHandler: $1) } }
+    }
+    machine = nil
+  }
+
+  /// The present state, and every change from now on.
+  public func events() -> AsyncStream<Event> {
+    let (stream, continuation) = AsyncStream.makeStream(of: Event.self, bufferingPolicy: .bufferingNewest(64))
+    let listener = nextListener
+    nextListener += 1
+    listeners[listener] = continuation
+    continuation.onTermination = { [weak self] _ in
+      Task { await self?.forget(listener) }
+    }
+    continuation.yield(Event(state: state, detail: detail))
+    return stream
+  }
+
+  public func connect(toPort port: UInt32) async throws(HelperError) -> Int32 {
+    do {
+      return try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Int32, any Error>) in
+        guard let device = machine?.socketDevices.first as? VZVirtioSocketDevice else {
+          return continuation.resume(throwing: HelperError(.invalidState, "there is no machine yet"))
+        }
+        device.connect(toPort: port) { result in
+          continuation.resume(with: result.map(takeDescriptor))
+        }
+      }
+    } catch {
+      throw describe(error)
+    }
+  }
+
+  private func forget(_ listener: Int) { listeners[listener] = nil }
+
+  private func build(_ order: StartOrder) throws(HelperError) -> StartReply {
+    do {
+      let built = try buildMachine(order)
+      let machine = VZVirtualMachine(configuration: built.configuration, queue: executor.queue)
+      let observer = StopObserver { [weak self] reason in
+        Task { await self?.guestEnded(reason) }
+      }
+      machine.delegate = observer
+      self.machine = machine
+      self.observer = observer
+      disk = order.machine.disk
+      return built.identity
+    } catch {
+      throw describe(error)
+    }
+  }
+
+  private func guestEnded(_ reason: String) {
+    machine = nil
+    enter(.stopped, reason)
+  }
+
+  private func enter(_ next: MachineState, _ why: String? = nil) {
+    // A guest that ended by itself while something was under way stays ended.
+    if state == .stopped && next != .stopped { return }
+    state = next
+    detail = why
+    for listener in listeners.values { listener.yield(Event(state: next, detail: why)) }
+  }
+
+  private func require(_ allowed: Set<MachineState>, _ verb: String) throws(HelperError) {
+    if allowed.contains(state) { return }
+    throw HelperError(.invalidState, "cannot \(verb) a machine that is \(state.rawValue)")
+  }
+
+  /// A failed start or restore leaves a helper that can only be ended.
+  private func fail(_ error: any Error) -> HelperError {
+    let described = describe(error)
+    machine = nil
+    enter(.failed, described.description)
+    return described
+  }
+
+  /// One transition; after a failure the machine is where it was.
+  private func transition(
+    over transient: MachineState, to final: MachineState, _ work: (isolated Machine) async throws -> Void
+  ) async throws {
+    let before = state
+    enter(transient)
+    do {
+      try await work(self)
+      enter(final)
+    } catch {
+      enter(before)
+      throw describe(error)
+    }
+  }
+
+  private func holding(_ kind: HostLock.Kind, _ work: (isolated Machine) async throws -> Void) async throws {
+    let held = try await lock.acquire(kind)
+    defer { lock.release(held) }
+    try await work(self)
+  }
+
+  private func call(
+    _ method: (VZVirtualMachine, @escaping @Sendable (Result<Void, any Error>) -> Void) -> Void
+  ) async throws {
+    try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
+      guard let machine else { return continuation.resume(throwing: HelperError(.invalidState, "the machine is gone")) }
+      method(machine) { continuation.resume(with: $0) }
+    }
+  }
+
+  private func callForError(
+    _ method: (VZVirtualMachine, @escaping @Sendable ((any Error)?) -> Void) -> Void
+  ) async throws {
+    try await call { machine, done in
+      method(machine) { error in done(error.map(Result.failure) ?? .success(())) }
+    }
+  }
+}
+
+/// The connection's descriptor, our own copy of it: it goes on when the framework's object is gone.
+private func takeDescriptor(_ connection: VZVirtioSocketConnection) -> Int32 {
+  let copy = fcntl(connection.fileDescriptor, F_DUPFD_CLOEXEC, 3)
+  connection.close()
+  return copy
+}
+
+/// What the framework refused, in the protocol's terms.
+func describe(_ error: any Error) -> HelperError {
+  if let known = error as? HelperError { return known }
+  guard let error = error as? VZError else { return HelperError(.inputOutput, "\(error)") }
+  #if canImport(Darwin)
+  let reason = (error as NSError).localizedFailureReason.map { "\(error.localizedDescription) \($0)" }
+  let message = reason ?? error.localizedDescription
+  #else
+  let message = error.localizedDescription
+  #endif
+  // The framework's words for a locked screen, which may have been locked since we looked.
+  let isLocked = [.save, .restore].contains(error.code) && message.lowercased().contains("permission denied")
+  return HelperError(
+    isLocked ? .hostLocked : .framework, message, domain: VZError.errorDomain, number: error.code.rawValue)
+}
+
+/// The framework keeps its delegate weakly; the machine's actor keeps this one.
+private final class StopObserver: NSObject, VZVirtualMachineDelegate {
+  private let tell: @Sendable (String) -> Void
+
+  init(_ tell: @escaping @Sendable (String) -> Void) { self.tell = tell }
+
+  func guestDidStop(_ virtualMachine: VZVirtualMachine) { tell("the guest powered itself off") }
+
+  func virtualMachine(_ virtualMachine: VZVirtualMachine, didStopWithError error: any Error) {
+    tell("the machine stopped: \(describe(error))")
+  }
+}

@@ -1,0 +1,76 @@
+/// From a description to the framework's configuration: only devices that can be saved, and the same ones at every start.
+import HelperProtocol
+import Virtualization
+
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+#if canImport(Darwin)
+import Darwin
+#else
+import Glibc
+#endif
+
+/// A configuration, and the identity that a restore of it must have again.
+struct BuiltMachine {
+  let configuration: VZVirtualMachineConfiguration
+  let identity: StartReply
+}
+
+/// - Throws: ``HelperError`` `invalid_argument` for an identity that is none, otherwise what the framework says.
+func buildMachine(_ order: StartOrder) throws -> BuiltMachine {
+  let machine = order.machine
+  let platform = VZGenericPlatformConfiguration()
+  if let saved = machine.machineIdentifier {
+    guard let data = Data(base64Encoded: saved), let identifier = VZGenericMachineIdentifier(dataRepresentation: data)
+    else { throw HelperError(.invalidArgument, "the machineIdentifier is none") }
+    platform.machineIdentifier = identifier
+  }
+  let network = VZVirtioNetworkDeviceConfiguration()
+  network.macAddress = VZMACAddress.randomLocallyAdministered()
+  if let saved = machine.macAddress {
+    guard let address = VZMACAddress(string: saved) else { throw HelperError(.invalidArgument, "the macAddress is none") }
+    network.macAddress = address
+  }
+  network.attachment = VZFileHandleNetworkDeviceAttachment(fileHandle: try openNetworkToNowhere())
+
+  let loader = VZLinuxBootLoader(kernelURL: URL(fileURLWithPath: order.kernel))
+  loader.initialRamdiskURL = URL(fileURLWithPath: order.initramfs)
+  loader.commandLine = order.commandLine
+  let disk = try VZDiskImageStorageDeviceAttachment(
+    url: URL(fileURLWithPath: machine.disk), readOnly: false, cachingMode: .cached, synchronizationMode: .none)
+
+  let configuration = VZVirtualMachineConfiguration()
+  configuration.bootLoader = loader
+  configuration.platform = platform
+  configuration.cpuCount = machine.vcpuCount
+  configuration.memorySize = UInt64(machine.memoryMiB) << 20
+  configuration.storageDevices = [VZVirtioBlockDeviceConfiguration(attachment: disk)]
+  configuration.networkDevices = [network]
+  configuration.socketDevices = [VZVirtioSocketDeviceConfiguration()]
+  configuration.entropyDevices = [VZVirtioEntropyDeviceConfiguration()]
+  // No serial port: a new file handle at each start is one of the things a restore may refuse.
+  try configuration.validate()
+  try configuration.validateSaveRestoreSupport()
+  let identity = StartReply(
+    machineIdentifier: platform.machineIdentifier.dataRepresentation.base64EncodedString(),
+    macAddress: network.macAddress.string)
+  return BuiltMachine(configuration: configuration, identity: identity)
+}
+
+/// A network of the machine's own that leads nowhere: machines restored from one save share their MAC address, and must
+/// not meet. What the guest sends fills a buffer that nobody reads, and is dropped there.
+private func openNetworkToNowhere() throws(HelperError) -> FileHandle {
+  var ends: [Int32] = [-1, -1]
+  #if canImport(Darwin)
+  let type = SOCK_DGRAM
+  #else
+  let type = Int32(SOCK_DGRAM.rawValue)
+  #endif
+  guard socketpair(AF_UNIX, type, 0, &ends) == 0 else { throw systemProblem("no socket pair for the network") }
+  for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+  // The far end stays open for as long as this process, that is, for as long as its only machine.
+  return FileHandle(fileDescriptor: ends[0], closeOnDealloc: true)
+}

@@ -1,0 +1,188 @@
+/// The simulated machine: Apple's states and rules in front of a ``SimulatedGuest``.
+import Dispatch
+import FoundationEssentials
+import Glibc
+
+public protocol VZVirtualMachineDelegate: AnyObject {
+  func guestDidStop(_ virtualMachine: VZVirtualMachine)
+  func virtualMachine(_ virtualMachine: VZVirtualMachine, didStopWithError error: any Error)
+}
+
+open class VZSocketDevice: NSObject {}
+
+/// Everything runs on the queue it was made with, as with Apple: any other caller is a bug, and ends the process.
+public final class VZVirtualMachine: NSObject, @unchecked Sendable {
+  public enum State: Int, Sendable {
+    case stopped = 0, running, paused, error, starting, pausing, resuming, stopping, saving, restoring
+  }
+
+  public static var isSupported: Bool { true }
+
+  public weak var delegate: (any VZVirtualMachineDelegate)?
+  public private(set) var socketDevices: [VZSocketDevice] = []
+  private let configuration: VZVirtualMachineConfiguration
+  private let queue: DispatchQueue
+  private let queueKey = DispatchSpecificKey<Bool>()
+  private let host = SimulatedHost.current
+  private var guest: SimulatedGuest?
+  private var claim: Int32?
+  private var currentState = State.stopped
+
+  public init(configuration: VZVirtualMachineConfiguration, queue: DispatchQueue) {
+    self.configuration = configuration
+    self.queue = queue
+    super.init()
+    queue.setSpecific(key: queueKey, value: true)
+    socketDevices = configuration.socketDevices.map { _ in VZVirtioSocketDevice(self) }
+  }
+
+  public var state: State {
+    requireQueue()
+    return currentState
+  }
+
+  public func start(completionHandler: @escaping @Sendable (Result<Void, any Error>) -> Void) {
+    move(from: [.stopped, .error], over: .starting, to: .running, completionHandler) {
+      try self.claimIdentity(.internal)
+      self.guest = try SimulatedGuest.boot(self.configuration, self.host, memory: nil)
+      self.watchGuest()
+    }
+  }
+
+  public func pause(completionHandler: @escaping @Sendable (Result<Void, any Error>) -> Void) {
+    move(from: [.running], over: .pausing, to: .paused, completionHandler) { try self.guest?.freeze() }
+  }
+
+  public func resume(completionHandler: @escaping @Sendable (Result<Void, any Error>) -> Void) {
+    move(from: [.paused], over: .resuming, to: .running, completionHandler) { try self.guest?.thaw() }
+  }
+
+  public func stop(completionHandler: @escaping @Sendable ((any Error)?) -> Void) {
+    move(from: [.running, .paused, .error], over: .stopping, to: .stopped, withError(completionHandler)) { self.endGuest() }
+  }
+
+  public func saveMachineStateTo(url saveFileURL: URL, completionHandler: @escaping @Sendable ((any Error)?) -> Void) {
+    move(from: [.paused], over: .saving, to: .paused, withError(completionHandler)) {
+      try self.configuration.validateSaveRestoreSupport()
+      try self.host.whileUnlocked(.save) {
+        guard access(saveFileURL.path, F_OK) != 0 else { throw VZError(.save, "The file exists.") }
+        try self.guest?.save(to: saveFileURL.path, fingerprint: self.configuration.fingerprint)
+      }
+    }
+  }
+
+  public func restoreMachineStateFrom(url saveFileURL: URL, completionHandler: @escaping @Sendable ((any Error)?) -> Void) {
+    move(from: [.stopped], over: .restoring, to: .paused, withError(completionHandler)) {
+      try self.host.whileUnlocked(.restore) {
+        let saved = try SavedGuest.read(saveFileURL.path)
+        guard saved.fingerprint == self.configuration.fingerprint else { throw VZError(.restore, "Invalid argument") }
+        try self.claimIdentity(.restore)
+        self.guest = try SimulatedGuest.boot(self.configuration, self.host, memory: saved)
+        self.watchGuest()
+        try self.guest?.freeze()
+      }
+    }
+  }
+
+  /// The agent's connection for a port; the one before it ends.
+  func connect(toPort port: UInt32, _ done: @escaping @Sendable (Result<Int32, any Error>) -> Void) {
+    requireQueue()
+    guard currentState == .running || currentState == .paused, let guest else {
+      return done(.failure(VZError(.invalidVirtualMachineState, "The virtual machine does not run.")))
+    }
+    DispatchQueue.global().async {
+      let result = Result { try guest.connect(toPort: port) }
+      self.queue.async { done(result) }
+    }
+  }
+
+  private func requireQueue() {
+    precondition(
+      DispatchQueue.getSpecific(key: queueKey) == true, "a virtual machine is used on a queue that is not its own")
+  }
+
+  /// One transition: refused in the wrong state, worked at off the queue, completed on it. A failure changes nothing.
+  private func move(
+    from allowed: Set<State>, over transient: State, to final: State,
+    _ done: @escaping @Sendable (Result<Void, any Error>) -> Void, _ work: @escaping @Sendable () throws -> Void
+  ) {
+    requireQueue()
+    let before = currentState
+    guard allowed.contains(before) else {
+      return done(.failure(VZError(.invalidVirtualMachineStateTransition, "Invalid transition from \(before) over \(transient).")))
+    }
+    currentState = transient
+    DispatchQueue.global().async {
+      let result = Result { try work() }
+      self.queue.async {
+        if case .failure = result {
+          if before == .stopped { self.endGuest() }
+          self.currentState = before
+        } else {
+          self.currentState = final
+        }
+        done(result)
+      }
+    }
+  }
+
+  private func withError(
+    _ done: @escaping @Sendable ((any Error)?) -> Void
+  ) -> @Sendable (Result<Void, any Error>) -> Void {
+    { result in
+      if case .failure(let error) = result { done(error) } else { done(nil) }
+    }
+  }
+
+  /// Where a save does not fan out, no two machines of one identity run at once.
+  private func claimIdentity(_ code: VZError.Code) throws {
+    guard !host.fanOut, let platform = configuration.platform as? VZGenericPlatformConfiguration else { return }
+    claim = try host.claim(platform.machineIdentifier.dataRepresentation, code)
+  }
+
+  private func watchGuest() {
+    guest?.onExit { [weak self] status in
+      guard let self else { return }
+      self.queue.async {
+        guard [.running, .paused].contains(self.currentState) else { return }
+        self.currentState = .stopped
+        self.endGuest()
+        if status == 0 { self.delegate?.guestDidStop(self) }
+        else { self.delegate?.virtualMachine(self, didStopWithError: VZError(.internal, "The guest ended with \(status).")) }
+      }
+    }
+  }
+
+  private func endGuest() {
+    guest?.end()
+    guest = nil
+    if let claim { close(claim) }
+    claim = nil
+  }
+}
+
+public final class VZVirtioSocketConnection: NSObject {
+  public private(set) var fileDescriptor: Int32
+
+  init(_ descriptor: Int32) { fileDescriptor = descriptor }
+
+  public func close() {
+    if fileDescriptor >= 0 { Glibc.close(fileDescriptor) }
+    fileDescriptor = -1
+  }
+
+  deinit { close() }
+}
+
+public final class VZVirtioSocketDevice: VZSocketDevice, @unchecked Sendable {
+  private weak var machine: VZVirtualMachine?
+
+  init(_ machine: VZVirtualMachine) { self.machine = machine }
+
+  public func connect(
+    toPort port: UInt32, completionHandler: @escaping @Sendable (Result<VZVirtioSocketConnection, any Error>) -> Void
+  ) {
+    guard let machine else { return completionHandler(.failure(VZError(.invalidVirtualMachineState, "It is gone."))) }
+    machine.connect(toPort: port) { completionHandler($0.map(VZVirtioSocketConnection.init)) }
+  }
+}

@@ -1,0 +1,94 @@
+/// `firkin-vz FOLDER`: one helper process for one machine. Serves `FOLDER/control.sock` and `FOLDER/streams.sock` until its
+/// machine has ended or it is told to go; the machine lives and dies with it.
+import Dispatch
+import HelperProtocol
+import VirtualMachines
+
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+#if canImport(Darwin)
+import Darwin
+#else
+import Glibc
+#endif
+
+let helperVersion = "0.1.0"
+
+func fail(_ message: String) -> Never {
+  _ = writeAll(2, "firkin-vz: \(message)\n".utf8)
+  exit(1)
+}
+
+/// Answers a request with what the machine says; ends the process after `stop` and on `kill`.
+struct Handler: ControlHandler {
+  let machine: Machine
+
+  func reply(to request: Request) async -> Data {
+    switch request.operation {
+    case .hello: await answer(request) { await machine.hello(helperVersion: helperVersion) }
+    case .start(let order): await answer(request) { try await machine.start(order) }
+    case .restore(let order): await answer(request) { try await machine.restore(order) }
+    case .save(let order): await answer(request) { try await machine.save(order) }
+    case .pause: await done(request) { try await machine.pause() }
+    case .resume: await done(request) { try await machine.resume() }
+    case .stats: await answer(request) { await machine.stats() }
+    case .events: await done(request) {}
+    case .stop:
+      await done(request) {
+        try await machine.stop()
+        // The reply goes first. Whoever waits for the end waits for the process.
+        DispatchQueue.global().asyncAfter(deadline: .now() + .milliseconds(20)) { exit(0) }
+      }
+    case .kill: exit(0)
+    }
+  }
+
+  func events() async -> AsyncStream<Event> { await machine.events() }
+
+  private func done(_ request: Request, _ work: () async throws -> Void) async -> Data {
+    await answer(request) {
+      try await work()
+      return NoReply()
+    }
+  }
+
+  private func answer<Result: Codable & Sendable>(_ request: Request, _ work: () async throws -> Result) async -> Data {
+    let outcome: Outcome<Result>
+    do {
+      outcome = .success(try await work())
+    } catch {
+      outcome = .failure(error as? HelperError ?? HelperError(.inputOutput, "\(error)"))
+    }
+    do {
+      return try encodeReply(id: request.id, outcome)
+    } catch {
+      fail("a reply cannot be encoded: \(error)")
+    }
+  }
+}
+
+signal(SIGPIPE, SIG_IGN)
+// The daemon that started this may go, its terminal too; the machine stays.
+signal(SIGHUP, SIG_IGN)
+guard CommandLine.arguments.count == 2 else { fail("usage: firkin-vz FOLDER | --version") }
+let folder = CommandLine.arguments[1]
+if folder == "--version" {
+  print("firkin-vz \(helperVersion), protocol \(protocolVersion), \(frameworkName)")
+  exit(0)
+}
+
+let streams = StreamCount()
+let machine = Machine(streams: streams)
+do throws(HelperError) {
+  // The control socket last: whoever can connect to it finds everything there.
+  let streamListener = try listen(at: folder + "/streams.sock")
+  DispatchQueue(label: "firkin.streams").async { serveStreams(streamListener, machine, streams) }
+  let controlListener = try listen(at: folder + "/control.sock")
+  DispatchQueue(label: "firkin.control").async { serveControl(controlListener, Handler(machine: machine)) }
+} catch {
+  fail(error.message)
+}
+dispatchMain()
