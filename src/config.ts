@@ -43,8 +43,12 @@ const schema = z.object({
     .max(65535)
     .optional()
     .describe("port of a name server for the domain, on loopback; default none"),
-  engine: z.enum(["qemu"]).default("qemu").describe("VM engine"),
+  engine: z.enum(["qemu", "vz"]).default("qemu").describe("VM engine"),
   accel: z.enum(["auto", "kvm", "tcg"]).default("auto").describe("auto probes whether KVM really works"),
+  vzHelper: z
+    .string()
+    .optional()
+    .describe("the helper of the vz engine; default assets/vz/firkin-vz in the cache folder"),
   logLevel: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info").describe("log level"),
   logFile: z
     .string()

@@ -25,6 +25,7 @@ import { watchSteps } from "./lifecycle-steps.ts";
 import { type Logger, openLog } from "./log.ts";
 import type { VmDriver } from "./machine/driver.ts";
 import { QemuDriver } from "./machine/qemu/driver.ts";
+import { VzDriver } from "./machine/vz/driver.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { runEvery } from "./run-every.ts";
 import { Admission } from "./runtime/admission.ts";
@@ -149,14 +150,20 @@ async function listenForHttps(
 }
 
 function openDriver(config: Config, assets: GuestAssets, machinesFolder: string, log: Logger): Promise<VmDriver> {
-  return QemuDriver.open({
-    machinesFolder,
-    cacheFolder: config.cacheDir,
-    acceleration: config.accel,
-    kernel: assets.kernel,
-    initramfs: assets.initramfs,
-    log,
-  });
+  const { kernel, initramfs, baseDisk } = assets;
+  const common = { machinesFolder, cacheFolder: config.cacheDir, kernel, initramfs, log };
+  switch (config.engine) {
+    case "qemu":
+      return QemuDriver.open({ ...common, acceleration: config.accel });
+    case "vz":
+      return VzDriver.open({
+        ...common,
+        baseDisk,
+        helper: config.vzHelper ?? join(config.cacheDir, "assets", "vz", "firkin-vz"),
+      });
+    default:
+      return config.engine satisfies never;
+  }
 }
 
 function wireRuntime(

@@ -20,11 +20,17 @@ const APT_SETTINGS = [
 ];
 
 /**
- * Runs mmdebstrap for {@link SUITE} with a scratch folder of its own.
- * @param {readonly string[]} args Options; the target is always none, hooks take out what is wanted.
- * @param {{ scratch: string, env?: NodeJS.ProcessEnv, signal?: AbortSignal, onLine?: (line: string) => void }} options
+ * Runs mmdebstrap with a scratch folder of its own.
+ * @param {readonly string[]} args Options
+ * @param {object} options
+ * @param {string} options.scratch
+ * @param {string} [options.suite] Debian release.
+ * @param {string} [options.target] Folder that becomes the root; none: hooks take out what is wanted.
+ * @param {NodeJS.ProcessEnv} [options.env]
+ * @param {AbortSignal} [options.signal]
+ * @param {(line: string) => void} [options.onLine]
  */
-export async function mmdebstrap(args, { scratch, env, signal, onLine }) {
+export async function mmdebstrap(args, { scratch, suite = SUITE, target, env, signal, onLine }) {
   if (process.getuid?.() !== 0) {
     // Its user-namespace mode would need every folder above the cache open to everybody.
     const command = `sudo env "PATH=$PATH" "FIRKIN_CACHE_DIR=${dirname(scratch)}" npx firkin setup`;
@@ -38,18 +44,18 @@ export async function mmdebstrap(args, { scratch, env, signal, onLine }) {
     const aptSettings = join(folder, "apt.conf");
     fs.writeFileSync(aptSettings, hostAptSettings());
     const sources = join(folder, "sources.list");
-    const hostSources = hostDebianSources();
+    const hostSources = hostDebianSources().replaceAll(SUITE, suite);
     fs.writeFileSync(sources, hostSources);
     await run(
       "mmdebstrap",
       [
         ...modeOptions(),
-        "--format=null",
+        `--format=${target ? "directory" : "null"}`,
         '--aptopt=Acquire::Languages "none"',
         `--aptopt=${aptSettings}`,
         ...args,
-        SUITE,
-        "/dev/null",
+        suite,
+        target ?? "/dev/null",
         ...(hostSources === "" ? [] : [sources]),
       ],
       {

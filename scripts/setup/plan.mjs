@@ -22,6 +22,7 @@ import { NODE_REMEDY, nodeSupported, SYSTEM_REMEDY, systemSupported } from "./pl
 import { Progress } from "./progress.mjs";
 import { currentBaseDisk, makeBaseDisk } from "./rootfs.mjs";
 import { storageRoots } from "./roots.mjs";
+import { currentSimulatedHelper, currentSwiftRoot, makeSimulatedHelper, makeSwiftRoot } from "./swift.mjs";
 import { currentTestTools, makeTestTools } from "./test-tools.mjs";
 
 /**
@@ -113,6 +114,20 @@ export function planSteps(roots, scope) {
       isDone: () => browserSettled(),
       run: installBrowser,
     },
+    {
+      name: "swift-root",
+      title: "Swift, in a Debian root of its own",
+      needs: ["packages"],
+      isDone: () => currentSwiftRoot(roots),
+      run: (context) => makeSwiftRoot(roots, context),
+    },
+    {
+      name: "swift-helper",
+      title: "firkin-vz on the simulated framework",
+      needs: ["swift-root"],
+      isDone: () => currentSimulatedHelper(roots) ?? !currentSwiftRoot(roots)?.root,
+      run: (context) => makeSimulatedHelper(roots, context),
+    },
   ];
   if (scope === "programs" || scope === "development") return programs;
   return tests ? [...programs, ...assets, ...forTests] : [...programs, ...assets];
@@ -190,6 +205,6 @@ function sweepLeftovers(roots) {
   if (fs.existsSync(roots.scratch)) {
     for (const name of fs.readdirSync(roots.scratch)) removeUnmounted(join(roots.scratch, name));
   }
-  for (const folder of ["", "agent", "kernel", "rootfs", "stamps"]) sweepPartials(join(roots.assets, folder));
+  for (const folder of ["", "agent", "kernel", "rootfs", "stamps", "swift"]) sweepPartials(join(roots.assets, folder));
   sweepPartials(roots.repository);
 }

@@ -147,20 +147,23 @@ export async function removeSnapshot(folder: string): Promise<void> {
  * Size and digest of one file. The digest is the SHA-256 of the SHA-256s of its blocks of 1 MiB, not the plain
  * SHA-256 of the file: so the blocks are hashed in the thread pool, several at a time and never on the event loop,
  * and the zero blocks of a sparse memory image cost next to nothing.
+ * @param dataBlocks runs `[first, count]` of blocks outside of which the file is known to hold zeros: only they are read
  */
 export async function describeFile(
   folder: string,
   name: string,
-  { signal, pace }: ReadOptions = {},
+  { signal, pace, dataBlocks }: ReadOptions & { readonly dataBlocks?: BlockRuns } = {},
 ): Promise<SnapshotFile> {
   const handle = await open(join(folder, name), "r");
   try {
     const { size } = await handle.stat();
-    const digests = Buffer.alloc(Math.ceil(size / blockBytes) * 32);
-    let next = 0;
+    const blockCount = Math.ceil(size / blockBytes);
+    const digests = Buffer.alloc(blockCount * 32, await zeroBlockDigest);
+    // The last block may be shorter than the others, and then its zeros have another digest.
+    const blocks = blocksOf([...(dataBlocks ?? [[0, blockCount]]), [Math.max(0, blockCount - 1), 1]], blockCount);
     const worker = async () => {
       const buffer = Buffer.alloc(blockBytes);
-      for (let block = next++; block * blockBytes < size; block = next++) {
+      for (const block of blocks) {
         signal?.throwIfAborted();
         await pace?.();
         const length = await readFully(
@@ -176,6 +179,16 @@ export async function describeFile(
     return { name, sizeBytes: size, sha256: (await sha256(digests)).toString("hex") };
   } finally {
     await handle.close();
+  }
+}
+
+/** Runs of blocks of {@link blockBytes}: the first one's number, and how many. */
+export type BlockRuns = readonly (readonly [number, number])[];
+
+/** Every block of the runs that is one of the file's; workers share one of these. */
+function* blocksOf(runs: BlockRuns, blockCount: number): Generator<number, undefined> {
+  for (const [first, count] of runs) {
+    for (let block = first; block < Math.min(first + count, blockCount); block++) yield block;
   }
 }
 

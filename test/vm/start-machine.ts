@@ -1,16 +1,27 @@
 /** A daemon's short life: restores one machine, prints its record and is gone. */
 import { pino } from "pino";
+import type { VmDriver } from "../../src/machine/driver.ts";
 import { QemuDriver, type QemuDriverOptions } from "../../src/machine/qemu/driver.ts";
 import { readSnapshot } from "../../src/machine/snapshot-files.ts";
+import { VzDriver, type VzDriverOptions } from "../../src/machine/vz/driver.ts";
 
-interface Input {
-  readonly options: Omit<QemuDriverOptions, "log">;
+interface Snapshot {
   readonly snapshotFolder: string;
   readonly sessionId: string;
 }
+type Input = Snapshot &
+  (
+    | { readonly engine: "qemu"; readonly options: Omit<QemuDriverOptions, "log"> }
+    | { readonly engine: "vz"; readonly options: Omit<VzDriverOptions, "log"> }
+  );
 
-const { options, snapshotFolder, sessionId } = JSON.parse(process.argv[2] ?? "") as Input;
-const driver = await QemuDriver.open({ ...options, log: pino({ level: "silent" }) });
+const input = JSON.parse(process.argv[2] ?? "") as Input;
+const { snapshotFolder, sessionId } = input;
+const log = pino({ level: "silent" });
+const driver: VmDriver =
+  input.engine === "qemu"
+    ? await QemuDriver.open({ ...input.options, log })
+    : await VzDriver.open({ ...input.options, log });
 const vm = await driver.restore({ sessionId, snapshotFolder, manifest: await readSnapshot(snapshotFolder) });
 process.stdout.write(JSON.stringify(vm.record));
 process.exit(0);

@@ -27,15 +27,21 @@ public enum Operation: Sendable, Equatable {
 public struct MachineSpec: Codable, Sendable, Equatable {
   public let vcpuCount: Int
   public let memoryMiB: Int
+  /// The guest's disk has at least this size; a smaller image is grown by a hole.
+  public let diskMiB: Int
   /// Writable raw image of this machine alone, absolute.
   public let disk: String
   /// Base64 of the framework's opaque identifier. Absent at a first start: a new one is made and told.
   public let machineIdentifier: String?
   public let macAddress: String?
 
-  public init(vcpuCount: Int, memoryMiB: Int, disk: String, machineIdentifier: String? = nil, macAddress: String? = nil) {
+  public init(
+    vcpuCount: Int, memoryMiB: Int, diskMiB: Int, disk: String, machineIdentifier: String? = nil,
+    macAddress: String? = nil
+  ) {
     self.vcpuCount = vcpuCount
     self.memoryMiB = memoryMiB
+    self.diskMiB = diskMiB
     self.disk = disk
     self.machineIdentifier = machineIdentifier
     self.macAddress = macAddress
@@ -44,12 +50,15 @@ public struct MachineSpec: Codable, Sendable, Equatable {
 
 public struct StartOrder: Codable, Sendable, Equatable {
   public let machine: MachineSpec
+  /// The image that `machine.disk`, which must not exist, becomes a clone of.
+  public let diskSource: String
   public let kernel: String
   public let initramfs: String
   public let commandLine: String
 
-  public init(machine: MachineSpec, kernel: String, initramfs: String, commandLine: String) {
+  public init(machine: MachineSpec, diskSource: String, kernel: String, initramfs: String, commandLine: String) {
     self.machine = machine
+    self.diskSource = diskSource
     self.kernel = kernel
     self.initramfs = initramfs
     self.commandLine = commandLine
@@ -143,10 +152,10 @@ private func describe(_ error: any Error) -> String {
 }
 
 private func checked(_ order: StartOrder) throws(HelperError) -> StartOrder {
-  guard order.machine.vcpuCount > 0, order.machine.memoryMiB > 0 else {
-    throw HelperError(.invalidArgument, "a machine has at least one processor and 1 MiB")
+  guard order.machine.vcpuCount > 0, order.machine.memoryMiB > 0, order.machine.diskMiB > 0 else {
+    throw HelperError(.invalidArgument, "a machine has at least one processor, 1 MiB of memory and 1 MiB of disk")
   }
-  try requireAbsolute([order.machine.disk, order.kernel, order.initramfs])
+  try requireAbsolute([order.machine.disk, order.diskSource, order.kernel, order.initramfs])
   return order
 }
 

@@ -37,6 +37,14 @@ public func cloneFile(_ source: String, to target: String) throws(HelperError) {
   #endif
 }
 
+/// Makes a clone the machine's own: writable whatever its source was, and of the size that its shape says.
+public func growFile(_ path: String, toMiB size: Int) throws(HelperError) {
+  var info = stat()
+  guard chmod(path, 0o600) == 0, stat(path, &info) == 0 else { throw systemProblem("cannot use \(path)") }
+  let wanted = off_t(size) << 20
+  guard info.st_size >= wanted || truncate(path, wanted) == 0 else { throw systemProblem("cannot grow \(path)") }
+}
+
 /// Makes a file's bytes survive a power cut, and then gives it its name.
 public func publishFile(_ unfinished: String, as target: String) throws(HelperError) {
   let descriptor = open(unfinished, O_RDONLY | O_CLOEXEC)

@@ -154,6 +154,8 @@ public actor Machine: GuestDialer {
 
   private func build(_ order: StartOrder) throws(HelperError) -> StartReply {
     do {
+      try cloneFile(order.diskSource, to: order.machine.disk)
+      try growFile(order.machine.disk, toMiB: order.machine.diskMiB)
       let built = try buildMachine(order)
       let machine = VZVirtualMachine(configuration: built.configuration, queue: executor.queue)
       let observer = StopObserver { [weak self] reason in

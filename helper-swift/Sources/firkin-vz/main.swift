@@ -1,4 +1,4 @@
-/// `firkin-vz FOLDER`: one helper process for one machine. Serves `FOLDER/control.sock` and `FOLDER/streams.sock` until its
+/// `firkin-vz FOLDER/`: one helper process for one machine. Serves `FOLDER/control.sock` and `FOLDER/streams.sock` until its
 /// machine has ended or it is told to go; the machine lives and dies with it.
 import Dispatch
 import HelperProtocol
@@ -73,13 +73,15 @@ struct Handler: ControlHandler {
 signal(SIGPIPE, SIG_IGN)
 // The daemon that started this may go, its terminal too; the machine stays.
 signal(SIGHUP, SIG_IGN)
-guard CommandLine.arguments.count == 2 else { fail("usage: firkin-vz FOLDER | --version") }
-let folder = CommandLine.arguments[1]
-if folder == "--version" {
+guard CommandLine.arguments.count == 2 else { fail("usage: firkin-vz FOLDER/ | --version") }
+let argument = CommandLine.arguments[1]
+if argument == "--version" {
   print("firkin-vz \(helperVersion), protocol \(protocolVersion), \(frameworkName)")
   exit(0)
 }
 
+// The daemon finds its helpers by this argument, and writes it as a prefix of what is in the folder.
+let folder = argument.hasSuffix("/") ? String(argument.dropLast()) : argument
 let streams = StreamCount()
 let machine = Machine(streams: streams)
 do throws(HelperError) {

@@ -10,9 +10,9 @@ import { join } from "node:path";
 import { z } from "zod";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
+import { readLogTail, startDetached } from "../detached-process.ts";
 import { endProcess } from "../processes.ts";
 import { consoleDevice, qmpSocketName } from "./arguments.ts";
-import { readLogTail, startDetached } from "./process.ts";
 import { QmpClient } from "./qmp.ts";
 import { waitForInit } from "./watchdog.ts";
 

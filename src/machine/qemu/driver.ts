@@ -21,6 +21,7 @@ import {
   type VmDriver,
 } from "../driver.ts";
 import { findProcessesIn, isRunning, nameIn } from "../processes.ts";
+import { removeRemains } from "../remains.ts";
 import { type AccelerationChoice, decideAcceleration } from "./acceleration.ts";
 import { checkSocketPaths, qmpSocketName } from "./arguments.ts";
 import { copyLayer, diskName, emptyLayer, linkFile, prepareLayers } from "./disk.ts";
@@ -44,7 +45,7 @@ import { findNetworkTools, type Network, networkCommandLine, switchNetwork } fro
 import { NetworkStandby } from "./network-standby.ts";
 import { QmpClient } from "./qmp.ts";
 import { buildTool } from "./tools.ts";
-import { QemuVm, removeRemains } from "./vm.ts";
+import { QemuVm } from "./vm.ts";
 import { waitForInit } from "./watchdog.ts";
 
 const run = promisify(execFile);

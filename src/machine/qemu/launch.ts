@@ -8,11 +8,11 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
 import { Scope } from "../../scope.ts";
+import { type DetachedProcess, readLogTail, startDetached } from "../detached-process.ts";
 import { endProcess } from "../processes.ts";
 import { type Launch, qemuArguments, qmpSocketName } from "./arguments.ts";
 import { loadMemoryChanges } from "./memory-changes.ts";
 import type { Network } from "./network.ts";
-import { type DetachedProcess, readLogTail, startDetached } from "./process.ts";
 import { QmpClient } from "./qmp.ts";
 
 const run = promisify(execFile);

@@ -9,8 +9,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import { DomainError } from "../../errors.ts";
 import { Scope } from "../../scope.ts";
 import type { ProcessIdentity } from "../../types.ts";
+import { readLogTail, startDetached } from "../detached-process.ts";
 import { endProcess, processName, signalProcess } from "../processes.ts";
-import { readLogTail, startDetached } from "./process.ts";
 import { buildTool, exists } from "./tools.ts";
 
 /** Part of every snapshot's memory, so the same on every host. The DNS address is answered by passt. */

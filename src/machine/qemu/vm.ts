@@ -1,19 +1,20 @@
 /** One VM of the qemu engine that runs: started by this daemon or adopted from an earlier one. */
-import { rm, stat, truncate } from "node:fs/promises";
+import { stat, truncate } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { MachineRecord, ProcessIdentity } from "../../types.ts";
+import { printable, readLogTail } from "../detached-process.ts";
 import type { SaveOptions, SnapshotManifest, Vm, VmExit } from "../driver.ts";
 import { endProcess, isRunning, waitUntilGone } from "../processes.ts";
+import { removeRemains } from "../remains.ts";
 import { agentSocketName } from "./arguments.ts";
 import { engineLogName, queryStatus } from "./launch.ts";
 import type { RunningMachine } from "./machine.ts";
 import { readAnonymousBytes } from "./memory.ts";
 import { switchNetwork } from "./network.ts";
-import { printable, readLogTail } from "./process.ts";
 import { type QmpClient, tryConnect } from "./qmp.ts";
 import { saveSnapshot } from "./save.ts";
 import { readConsole } from "./watchdog.ts";
@@ -206,20 +207,4 @@ export class QemuVm implements Vm {
       await delay(10_000, undefined, { ref: false, signal: this.#watch.signal }).catch(() => {});
     }
   }
-}
-
-/**
- * Ends every process of the record that still runs and removes the VM's folder. Idempotent.
- * @throws AggregateError, DomainError naming what could not be removed
- */
-export async function removeRemains(record: MachineRecord, graceMs: number): Promise<void> {
-  const results = await Promise.allSettled(
-    record.processes.map(async (process) => {
-      if (process.role === "network" && (await waitUntilGone(process, graceMs))) return;
-      await endProcess(process, 0);
-    }),
-  );
-  const errors = results.flatMap((result) => (result.status === "rejected" ? [result.reason as unknown] : []));
-  if (errors.length > 0) throw new AggregateError(errors, `processes of ${record.sessionId} could not be ended`);
-  await rm(record.folder, { recursive: true, force: true, maxRetries: 2 });
 }

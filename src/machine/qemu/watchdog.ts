@@ -2,8 +2,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { z } from "zod";
 import { DomainError } from "../../errors.ts";
+import { printable } from "../detached-process.ts";
 import { consoleDevice } from "./arguments.ts";
-import { printable } from "./process.ts";
 import type { QmpClient } from "./qmp.ts";
 
 /** The kernel's last line before the first program of the guest takes over. */

@@ -5,9 +5,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { type FileHandle, open } from "node:fs/promises";
 import type { Socket } from "node:net";
-import { DomainError, messageOf } from "../../errors.ts";
-import type { ProcessIdentity } from "../../types.ts";
-import { identifyProcess } from "../processes.ts";
+import { DomainError, messageOf } from "../errors.ts";
+import type { ProcessIdentity } from "../types.ts";
+import { identifyProcess } from "./processes.ts";
 
 const logTailBytes = 2000;
 

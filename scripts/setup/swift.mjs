@@ -1,0 +1,155 @@
+/**
+ * Swift for tests: a Debian 13 root in the cache that holds the compiler, and `firkin-vz` built in it against the simulated
+ * framework. Nothing that serves sandboxes on Linux needs either, so a host that cannot make them is told why and goes on.
+ */
+import { execFileSync } from "node:child_process";
+import * as fs from "node:fs";
+import { join, relative } from "node:path";
+import { run } from "./command.mjs";
+import { mmdebstrap, removeUnmounted } from "./debian.mjs";
+import { filesBelow, freeBytes, hashOf, placeAtomically } from "./files.mjs";
+import { readStamp, writeStamp } from "./stamps.mjs";
+
+const SUITE = "trixie";
+const PACKAGES = ["swiftlang", "libc6-dev", "libstdc++-14-dev"];
+const FREE_SPACE_BYTES = 6 * 2 ** 30;
+const ROOT_RECIPE = hashOf({ format: 1, SUITE, PACKAGES });
+
+/**
+ * Debian's compiler names three libraries of ICU when it links a static program, and has none of them. Nothing here uses
+ * ICU: empty archives do.
+ */
+const EMPTY_ARCHIVES = ["icui18nswift", "icuucswift", "icudataswift"];
+const STATIC_FOLDER = "/usr/libexec/swift/lib/swift_static/linux";
+
+/** A program that runs on the host whatever its C library. */
+const STATIC_OPTIONS = [
+  ...["-Xswiftc", "-static-executable", "-Xlinker", "--no-warnings"],
+  ...["-Xswiftc", "-Xclang-linker", "-Xswiftc", "-Wno-unused-command-line-argument"],
+];
+
+/**
+ * @typedef {{ root: string } | { root?: undefined, reason: string }} SwiftRoot Either the root, or why there is none.
+ */
+
+/** @param {import("./roots.mjs").Roots} roots */
+export function currentSwiftRoot(roots) {
+  return /** @type {SwiftRoot | undefined} */ (readStamp(roots, "swift-root", hostRecipe()));
+}
+
+/** A host that could not make the root is asked again when it has changed. */
+function hostRecipe() {
+  return hashOf(ROOT_RECIPE, obstacle() ?? "");
+}
+
+/** Why no root can be made or entered here. */
+function obstacle() {
+  if (process.getuid?.() !== 0) return "only root can make and enter a Debian root";
+  try {
+    execFileSync("unshare", ["--mount", "mount", "-t", "tmpfs", "none", "/mnt"], { stdio: "ignore" });
+    return undefined;
+  } catch {
+    return "this host lets nobody mount (a container without CAP_SYS_ADMIN)";
+  }
+}
+
+/**
+ * Makes `<assets>/swift/root`.
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {import("./graph.mjs").StepContext} context
+ */
+export async function makeSwiftRoot(roots, { signal, onLine }) {
+  const folder = join(roots.assets, "swift");
+  fs.mkdirSync(folder, { recursive: true });
+  const reason =
+    obstacle() ?? (freeBytes(folder) < FREE_SPACE_BYTES ? "it needs 6 GiB of free disk for a while" : undefined);
+  if (reason) {
+    onLine(`skipped: ${reason}`);
+    return writeStamp(roots, "swift-root", hostRecipe(), { reason });
+  }
+  const root = join(folder, `root-${ROOT_RECIPE.slice(0, 12)}`);
+  const unfinished = join(roots.scratch, `swift-root-${process.pid}`);
+  try {
+    await mmdebstrap(
+      [
+        "--variant=apt",
+        "--dpkgopt=force-unsafe-io",
+        ...["doc", "man", "info", "locale"].map((name) => `--dpkgopt=path-exclude=/usr/share/${name}/*`),
+        `--include=${PACKAGES.join(",")}`,
+      ],
+      { scratch: roots.scratch, suite: SUITE, target: unfinished, signal, onLine },
+    );
+    for (const name of EMPTY_ARCHIVES) {
+      fs.writeFileSync(join(unfinished, STATIC_FOLDER, `lib${name}.a`), "!<arch>\n");
+    }
+    for (const name of ["repo", "build"]) fs.mkdirSync(join(unfinished, name));
+    removeUnmounted(root);
+    fs.renameSync(unfinished, root);
+    await writeStamp(roots, "swift-root", hostRecipe(), { root });
+  } finally {
+    removeUnmounted(unfinished);
+  }
+}
+
+/**
+ * The command line that runs a shell script in the root, with the repository at `/repo` (read-only) and a folder of the
+ * cache at `/build`.
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {string} root
+ * @param {string} script
+ * @returns {[string, string[]]}
+ */
+export function inSwiftRoot(roots, root, script) {
+  const build = join(roots.assets, "swift/build");
+  fs.mkdirSync(build, { recursive: true });
+  const enter = `
+    mount -t proc proc "$1/proc"
+    mount --bind /dev "$1/dev"
+    mount --bind "$2" "$1/repo"
+    mount -o remount,bind,ro "$1/repo"
+    mount --bind "$3" "$1/build"
+    exec chroot "$1" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/build LANG=C.UTF-8 /bin/sh -ec "$4"`;
+  return ["unshare", ["--mount", "--", "sh", "-ec", enter, "sh", root, roots.repository, build, script]];
+}
+
+/** @param {import("./roots.mjs").Roots} roots */
+function sourceHash(roots) {
+  const folder = join(roots.repository, "helper-swift");
+  const sources = filesBelow([folder], (path) => /(Package\.swift|\/Sources\/.*\.(swift|c|h))$/.test(path));
+  return hashOf(ROOT_RECIPE, ...sources.flatMap((path) => [relative(folder, path), fs.readFileSync(path)]));
+}
+
+/** @param {import("./roots.mjs").Roots} roots */
+export function currentSimulatedHelper(roots) {
+  return /** @type {{ helper: string } | undefined} */ (readStamp(roots, "swift-helper", sourceHash(roots)));
+}
+
+/**
+ * Builds `<assets>/swift/firkin-vz-<hash>`.
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {import("./graph.mjs").StepContext} context
+ */
+export async function makeSimulatedHelper(roots, { signal, onLine }) {
+  const found = currentSwiftRoot(roots);
+  if (!found?.root) return;
+  const hash = sourceHash(roots);
+  const build = [
+    "swift",
+    "build",
+    "-j",
+    "2",
+    "--package-path",
+    "/repo/helper-swift",
+    "--scratch-path",
+    "/build/static",
+  ];
+  const script = [...build, "--product", "firkin-vz", ...STATIC_OPTIONS].join(" ");
+  const [command, args] = inSwiftRoot(roots, found.root, script);
+  await run(command, args, { signal, onLine, remedy: "see the compiler's words above" });
+  const helper = join(roots.assets, "swift", `firkin-vz-${hash.slice(0, 12)}`);
+  await placeAtomically(helper, (partial) => {
+    fs.copyFileSync(join(roots.assets, "swift/build/static/debug/firkin-vz"), partial);
+    fs.chmodSync(partial, 0o755);
+  });
+  await writeStamp(roots, "swift-helper", hash, { helper });
+}

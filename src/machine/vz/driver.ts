@@ -1,0 +1,253 @@
+/**
+ * The engine `vz`: Apple's Virtualization framework through the signed helper `firkin-vz`, one process per machine. What
+ * the framework demands (`helper-swift/README.md`) is the helper's business; here is which files and processes there are.
+ */
+import { constants } from "node:fs";
+import { access, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { DomainError, messageOf } from "../../errors.ts";
+import type { Logger } from "../../log.ts";
+import { Scope } from "../../scope.ts";
+import type { MachineRecord } from "../../types.ts";
+import type { Ability, BootRequest, EngineInfo, RestoreRequest, SnapshotManifest, Vm, VmDriver } from "../driver.ts";
+import { findProcessesIn, isRunning } from "../processes.ts";
+import { removeRemains } from "../remains.ts";
+import { probeFanOut } from "./fan-out.ts";
+import { HelperClient } from "./helper-client.ts";
+import { type Capability, type Hello, identitySchema, type MachineState } from "./helper-messages.ts";
+import { checkSocketPaths, controlSocketName, helperCommand, startHelper } from "./helper-process.ts";
+import { diskName, parseMachine, readMachine, startOrderOf, type VzMachine, writeMachine } from "./machine.ts";
+import { agentPort, VzVm } from "./vm.ts";
+
+/** `panic=-1` reboots at once, which ends the machine. The agent is `/init` and listens at that port. */
+const kernelCommandLine = `console=hvc0 panic=-1 quiet firkin.vsock=${agentPort}`;
+
+const helperDeadlineMs = 5000;
+/** Starts and restores wait for the host's lock while other machines save or restore. */
+const startDeadlineMs = 300_000;
+/** A helper may be in the middle of a save when the daemon that ordered it is gone. */
+const adoptDeadlineMs = 60_000;
+
+export interface VzDriverOptions {
+  /** Each VM gets a folder in it, named after its session. On the volume of the snapshots; a short path. */
+  readonly machinesFolder: string;
+  readonly cacheFolder: string;
+  /** The executable of the helper. */
+  readonly helper: string;
+  /** What the probe of `fanOut` boots. */
+  readonly kernel: string;
+  readonly initramfs: string;
+  readonly baseDisk: string;
+  readonly log: Logger;
+}
+
+export class VzDriver implements VmDriver {
+  readonly info: EngineInfo;
+  readonly #options: VzDriverOptions;
+  readonly #hello: Hello;
+
+  private constructor(options: VzDriverOptions, hello: Hello, info: EngineInfo) {
+    this.#options = options;
+    this.#hello = hello;
+    this.info = info;
+  }
+
+  /**
+   * Asks a helper what this host can do, and finds out what only a try can tell.
+   * @throws DomainError `failed_precondition` saying what is missing
+   */
+  static async open(options: VzDriverOptions): Promise<VzDriver> {
+    const folder = resolve(options.machinesFolder);
+    checkSocketPaths(join(folder, "i".repeat(32)));
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    const resolved = { ...options, machinesFolder: folder, cacheFolder: join(resolve(options.cacheFolder), "vz") };
+    const hello = await askHelper(resolved);
+    const { machine, memorySnapshot, pause, network } = hello.capabilities;
+    const usable = toAbility(machine);
+    if (!usable.supported) throw new DomainError("failed_precondition", `no machine can run here: ${usable.reason}`);
+    const abilities = {
+      memorySnapshot: toAbility(memorySnapshot),
+      fanOut: { supported: false, reason: "not probed yet" } as Ability,
+      pause: toAbility(pause),
+      network: toAbility(network),
+    };
+    const { helperVersion, framework, host } = hello;
+    // Part of every template's recipe: an update of the system makes templates anew.
+    const version = `${helperVersion} ${framework} ${host.osBuild}`;
+    const acceleration = framework === "simulated" ? "none" : "hvf";
+    const info = { engine: "vz", version, acceleration, abilities } as const;
+    const driver = new VzDriver(resolved, hello, info);
+    abilities.fanOut = await probeFanOut(driver, { ...resolved, hostId: host.hostId });
+    return driver;
+  }
+
+  boot(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
+    const { sessionId, shape, kernel, initramfs, baseDisk } = request;
+    return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
+      const started = await this.#startHelper(folder, scope, signal);
+      const { vcpuCount, memoryMiB, diskMiB } = shape;
+      const software = { kernel: resolve(kernel), initramfs: resolve(initramfs), commandLine: kernelCommandLine };
+      const spec = { vcpuCount, memoryMiB, diskMiB, disk: join(folder, diskName) };
+      const order = { machine: spec, diskSource: resolve(baseDisk), ...software };
+      const identity = await started.client.request({ op: "start", ...order }, identitySchema, startDeadlineMs);
+      const { helperVersion, host } = this.#hello;
+      const machine = { deviceSet: 1, vcpuCount, memoryMiB, diskMiB, ...software, ...identity, ...host, helperVersion };
+      return this.#finish(folder, parseMachine(machine), started);
+    });
+  }
+
+  restore(request: RestoreRequest, signal?: AbortSignal): Promise<Vm> {
+    const { sessionId, snapshotFolder, manifest } = request;
+    return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
+      const machine = this.#checkFits(manifest);
+      const started = await this.#startHelper(folder, scope, signal);
+      const start = startOrderOf(machine, folder, join(snapshotFolder, manifest.files.disk.name));
+      const stateFile = join(snapshotFolder, manifest.files.memory.name);
+      await started.client.request({ op: "restore", start, stateFile }, identitySchema, startDeadlineMs);
+      return this.#finish(folder, machine, started);
+    });
+  }
+
+  async adopt(record: MachineRecord): Promise<Vm | undefined> {
+    this.#checkOwned(record);
+    const helper = record.processes.find((process) => process.role === "vm");
+    if (!helper || !isRunning(helper)) return undefined;
+    const log = this.#options.log.child({ sessionId: record.sessionId });
+    let client: HelperClient | undefined;
+    try {
+      const machine = await readMachine(record.folder);
+      client = await HelperClient.connect(join(record.folder, controlSocketName), { deadlineMs: helperDeadlineMs });
+      const state = await settledState(client);
+      if (state !== "running" && state !== "paused") {
+        throw new DomainError("invalid_state", `its machine is ${state}`);
+      }
+      return new VzVm({ record, machine, info: this.info, client });
+    } catch (error) {
+      client?.close();
+      log.warn({ error: messageOf(error) }, "a recorded VM runs but cannot be taken over");
+      return undefined;
+    }
+  }
+
+  async discard(record: MachineRecord): Promise<void> {
+    this.#checkOwned(record);
+    // A daemon that died while it started the VM recorded nothing.
+    const unrecorded = findProcessesIn(record.folder, "vm", helperCommand).filter(
+      ({ pid }) => !record.processes.some((process) => process.pid === pid),
+    );
+    await removeRemains({ ...record, processes: [...record.processes, ...unrecorded] }, 0);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // Helpers outlive the daemon; nothing else was opened.
+  }
+
+  /** Makes the VM's folder, and removes it and what runs in it again when `fill` fails. */
+  async #inNewFolder(
+    sessionId: string,
+    signal: AbortSignal | undefined,
+    fill: (folder: string, scope: Scope) => Promise<Vm>,
+  ): Promise<Vm> {
+    signal?.throwIfAborted();
+    if (!/^[A-Za-z0-9_-]+$/.test(sessionId)) throw new DomainError("invalid_argument", `bad session id ${sessionId}`);
+    const folder = join(this.#options.machinesFolder, sessionId);
+    checkSocketPaths(folder);
+    await mkdir(folder, { mode: 0o700 }).catch((error: unknown) => {
+      throw new DomainError("already_exists", `no new machine: ${messageOf(error)}`, {}, { cause: error });
+    });
+    const scope = new Scope();
+    scope.defer(() => removeRemains({ engine: "vz", sessionId, folder, processes: [] }, 0));
+    try {
+      const vm = await fill(folder, scope);
+      scope.release();
+      if (signal?.aborted) await vm.terminate();
+      signal?.throwIfAborted();
+      return vm;
+    } catch (error) {
+      await scope.close().catch((cleanUpError: unknown) => {
+        this.#options.log.error({ sessionId, error: messageOf(cleanUpError) }, "a failed start left something behind");
+      });
+      signal?.throwIfAborted();
+      throw error;
+    }
+  }
+
+  /** A helper that is ended with its scope, or as soon as the caller gives up. */
+  async #startHelper(folder: string, scope: Scope, signal: AbortSignal | undefined) {
+    const started = await startHelper(this.#options.helper, folder, { deadlineMs: helperDeadlineMs, signal });
+    const record = { engine: "vz", sessionId: "", folder, processes: [started.process.identity] } as const;
+    scope.defer(() => removeRemains(record, 0));
+    scope.defer(() => started.client.close());
+    const abort = () => started.client.close();
+    signal?.addEventListener("abort", abort, { once: true });
+    scope.defer(() => signal?.removeEventListener("abort", abort));
+    return started;
+  }
+
+  async #finish(folder: string, machine: VzMachine, started: Awaited<ReturnType<typeof startHelper>>): Promise<Vm> {
+    await writeMachine(folder, machine);
+    const sessionId = folder.slice(folder.lastIndexOf("/") + 1);
+    const record = { engine: "vz", sessionId, folder, processes: [started.process.identity] } as const;
+    const { client, process } = started;
+    return new VzVm({ record, machine, info: this.info, client, childExited: process.exited });
+  }
+
+  /** A saved state only fits the host, user and framework it was made by. */
+  #checkFits(manifest: SnapshotManifest): VzMachine {
+    const made = `${manifest.engine} ${manifest.engineVersion}`;
+    const here = `${this.info.engine} ${this.info.version}`;
+    if (made !== here) {
+      const problem = `the snapshot was made by ${made}, and this is ${here}: make it anew`;
+      throw new DomainError("failed_precondition", problem);
+    }
+    const machine = parseMachine(manifest.machine);
+    if (machine.hostId === this.#hello.host.hostId) return machine;
+    throw new DomainError("failed_precondition", "the snapshot was made on another host: make it anew");
+  }
+
+  /** A record comes from a database: nothing outside of the machines' folder is ever removed because of one. */
+  #checkOwned(record: MachineRecord): void {
+    if (record.engine === "vz" && dirname(resolve(record.folder)) === this.#options.machinesFolder) return;
+    throw new DomainError("invalid_argument", `${record.folder} is no machine of this engine`);
+  }
+}
+
+/** What a helper without a machine says of the host. */
+async function askHelper({ helper, machinesFolder }: VzDriverOptions): Promise<Hello> {
+  await access(helper, constants.X_OK).catch((error: unknown) => {
+    const problem = `there is no helper at ${helper}. Build it: scripts/build-helper`;
+    throw new DomainError("failed_precondition", problem, {}, { cause: error });
+  });
+  const folder = await mkdtemp(join(machinesFolder, "hello-"));
+  const scope = new Scope();
+  scope.defer(() => rm(folder, { recursive: true, force: true }));
+  try {
+    const { client, process } = await startHelper(helper, folder, { deadlineMs: helperDeadlineMs });
+    const record = { engine: "vz", sessionId: "hello", folder, processes: [process.identity] } as const;
+    scope.defer(() => removeRemains(record, 0));
+    scope.defer(() => client.close());
+    return client.hello;
+  } finally {
+    await scope.close();
+  }
+}
+
+function toAbility(capability: Capability | undefined): Ability {
+  if (capability?.supported) return { supported: true };
+  return { supported: false, reason: capability?.reason ?? "the helper does not say" };
+}
+
+/** The machine's state once nothing is under way: a save that another daemon ordered is waited for. */
+function settledState(client: HelperClient): Promise<MachineState> {
+  return new Promise((resolve, reject) => {
+    const late = new DomainError("deadline_exceeded", `its machine is busy for more than ${adoptDeadlineMs} ms`);
+    const timer = setTimeout(() => reject(late), adoptDeadlineMs);
+    void client.closed.then(reject);
+    void client.closed.then(() => clearTimeout(timer));
+    client.onState((state) => {
+      if (!["new", "running", "paused", "stopped", "failed"].includes(state)) return;
+      clearTimeout(timer);
+      resolve(state);
+    });
+  });
+}

@@ -1,0 +1,78 @@
+/**
+ * Whether one saved state can run as several machines at once. Reports disagree, so it is tried: a small machine is
+ * saved and restored twice. The answer is remembered per host, system and helper.
+ */
+import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { messageOf } from "../../errors.ts";
+import type { Logger } from "../../log.ts";
+import { Scope } from "../../scope.ts";
+import { type Ability, newSessionId, type Vm, type VmDriver } from "../driver.ts";
+
+const verdictSchema = z.object({ host: z.string(), works: z.boolean(), reason: z.string() });
+const shape = { vcpuCount: 1, memoryMiB: 256, diskMiB: 1 };
+
+export interface FanOutProbe {
+  readonly machinesFolder: string;
+  readonly cacheFolder: string;
+  readonly kernel: string;
+  readonly initramfs: string;
+  readonly baseDisk: string;
+  readonly hostId: string;
+  readonly log: Logger;
+}
+
+export async function probeFanOut(driver: VmDriver, probe: FanOutProbe): Promise<Ability> {
+  const { memorySnapshot } = driver.info.abilities;
+  if (!memorySnapshot.supported) return { supported: false, reason: `not probed: ${memorySnapshot.reason}` };
+  const path = join(probe.cacheFolder, "fan-out.json");
+  const host = `${probe.hostId} ${driver.info.version}`;
+  const known = await readVerdict(path);
+  const verdict = known?.host === host ? known : { host, ...(await tryFanOut(driver, probe)) };
+  if (verdict !== known) await writeVerdict(path, verdict);
+  probe.log.info({ works: verdict.works, reason: verdict.reason, remembered: verdict === known }, "fan-out probe");
+  return verdict.works ? { supported: true } : { supported: false, reason: verdict.reason };
+}
+
+/** Boots, saves, ends, and restores twice; both must run at the same time. */
+async function tryFanOut(driver: VmDriver, probe: FanOutProbe): Promise<{ works: boolean; reason: string }> {
+  await using scope = new Scope();
+  const folder = await mkdtemp(join(probe.machinesFolder, "fan-out-"));
+  scope.defer(() => rm(folder, { recursive: true, force: true }));
+  const { kernel, initramfs, baseDisk } = probe;
+  const first = await driver.boot({ sessionId: newSessionId(), shape, kernel, initramfs, baseDisk });
+  scope.defer(() => first.terminate());
+  (await first.openGuestLink()).destroy();
+  await first.pause();
+  const snapshotFolder = join(folder, "snapshot");
+  const manifest = await first.saveSnapshot(snapshotFolder, { bootId: "" });
+  await first.terminate();
+  const restore = async (): Promise<Vm> => {
+    const vm = await driver.restore({ sessionId: newSessionId(), snapshotFolder, manifest });
+    scope.defer(() => vm.terminate());
+    return vm;
+  };
+  await restore();
+  try {
+    await restore();
+    return { works: true, reason: "two machines ran from one save" };
+  } catch (error) {
+    return { works: false, reason: `a second machine of one save was refused: ${messageOf(error)}` };
+  }
+}
+
+async function readVerdict(path: string): Promise<z.infer<typeof verdictSchema> | undefined> {
+  try {
+    return verdictSchema.parse(JSON.parse(await readFile(path, "utf8")));
+  } catch {
+    // Not there, or written by another version: probing again costs seconds, once.
+    return undefined;
+  }
+}
+
+async function writeVerdict(path: string, verdict: z.infer<typeof verdictSchema>): Promise<void> {
+  await mkdir(join(path, ".."), { recursive: true, mode: 0o700 });
+  await writeFile(`${path}.${process.pid}`, JSON.stringify(verdict), { mode: 0o600 });
+  await rename(`${path}.${process.pid}`, path);
+}

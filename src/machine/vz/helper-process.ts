@@ -1,0 +1,61 @@
+/** Starting a helper: one detached process per machine, with its sockets in the machine's folder. */
+import { join } from "node:path";
+import { DomainError, messageOf } from "../../errors.ts";
+import { type DetachedProcess, readLogTail, startDetached } from "../detached-process.ts";
+import { endProcess } from "../processes.ts";
+import { HelperClient } from "./helper-client.ts";
+
+export const helperCommand = "firkin-vz";
+export const controlSocketName = "control.sock";
+export const streamSocketName = "streams.sock";
+export const helperLogName = "helper.log";
+
+/** macOS allows 103 bytes and a NUL, Linux four more; one limit, so that a state folder can be judged anywhere. */
+const maxSocketPathBytes = 103;
+
+export interface StartedHelper {
+  readonly process: DetachedProcess;
+  readonly client: HelperClient;
+}
+
+/**
+ * Checks that the sockets of a machine in `folder` can be bound, before anything is made.
+ * @throws DomainError `invalid_argument` when their paths are too long
+ */
+export function checkSocketPaths(folder: string): void {
+  const longest = Buffer.byteLength(join(folder, controlSocketName));
+  if (longest <= maxSocketPathBytes) return;
+  const problem = `${folder} is too long: a socket in it would have a path of ${longest} bytes and macOS allows ${maxSocketPathBytes}. Move the state folder to a shorter path.`;
+  throw new DomainError("invalid_argument", problem);
+}
+
+/**
+ * Starts a helper and connects to it.
+ * @throws DomainError `machine_failed` quoting the helper's log; nothing of it is left then
+ */
+export async function startHelper(
+  helper: string,
+  folder: string,
+  { deadlineMs, signal }: { readonly deadlineMs: number; readonly signal?: AbortSignal | undefined },
+): Promise<StartedHelper> {
+  const logPath = join(folder, helperLogName);
+  const started = await startDetached({ role: "vm", command: helper, args: [`${folder}/`], logPath, descriptors: [] });
+  const gone = new AbortController();
+  let connected = false;
+  void started.exited.then((how) => {
+    if (!connected) gone.abort(new DomainError("machine_failed", how));
+  });
+  try {
+    const stop = signal ? AbortSignal.any([signal, gone.signal]) : gone.signal;
+    const client = await HelperClient.connect(join(folder, controlSocketName), { deadlineMs, signal: stop });
+    connected = true;
+    return { process: started, client };
+  } catch (error) {
+    await endProcess(started.identity, 0);
+    signal?.throwIfAborted();
+    if (error instanceof DomainError && error.code === "failed_precondition") throw error;
+    const reason = gone.signal.aborted ? messageOf(gone.signal.reason) : messageOf(error);
+    const problem = `the helper did not start: ${reason}; its log ends: ${await readLogTail(logPath)}`;
+    throw new DomainError("machine_failed", problem, {}, { cause: error });
+  }
+}

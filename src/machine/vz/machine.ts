@@ -1,0 +1,65 @@
+/**
+ * What must be the same at start and at every restore for a saved state to fit: part of a snapshot's manifest, and
+ * `machine.json` in a VM's folder, so that a later daemon can go on with it.
+ */
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { DomainError, messageOf } from "../../errors.ts";
+import { identitySchema, type StartOrder } from "./helper-messages.ts";
+
+/** The guest's disk in a VM's folder and in a snapshot: a raw image. */
+export const diskName = "disk.img";
+export const stateName = "machine.vzsave";
+const fileName = "machine.json";
+
+const schema = z.object({
+  /** Raised whenever the device set changes: older snapshots do not fit then. */
+  deviceSet: z.literal(1),
+  vcpuCount: z.number().int().positive(),
+  memoryMiB: z.number().int().positive(),
+  diskMiB: z.number().int().positive(),
+  kernel: z.string().startsWith("/"),
+  initramfs: z.string().startsWith("/"),
+  commandLine: z.string(),
+  ...identitySchema.shape,
+  /** Saved states are encrypted for one host and user, and hold the layout of one build of the framework. */
+  hostId: z.string(),
+  osBuild: z.string(),
+  helperVersion: z.string(),
+});
+
+/** Plain JSON. */
+export type VzMachine = z.infer<typeof schema>;
+
+/** @throws DomainError `failed_precondition` when a manifest's `machine` is not one this version can rebuild */
+export function parseMachine(value: unknown): VzMachine {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const reason = z.prettifyError(parsed.error);
+  throw new DomainError("failed_precondition", `the snapshot describes a machine this version cannot build: ${reason}`);
+}
+
+/** The helper's order for this machine, in `folder`, with a disk cloned from `diskSource`. */
+export function startOrderOf(machine: VzMachine, folder: string, diskSource: string) {
+  const { vcpuCount, memoryMiB, diskMiB, machineIdentifier, macAddress, kernel, initramfs, commandLine } = machine;
+  const shape = { vcpuCount, memoryMiB, diskMiB, disk: join(folder, diskName), machineIdentifier, macAddress };
+  return { machine: shape, diskSource, kernel, initramfs, commandLine } satisfies StartOrder;
+}
+
+export async function writeMachine(folder: string, machine: VzMachine): Promise<void> {
+  await writeFile(join(folder, fileName), JSON.stringify(machine), { mode: 0o600 });
+}
+
+/** @throws DomainError `machine_failed` when the VM's folder does not say */
+export async function readMachine(folder: string): Promise<VzMachine> {
+  const path = join(folder, fileName);
+  try {
+    return schema.parse(JSON.parse(await readFile(path, "utf8")));
+  } catch (error) {
+    throw new DomainError("machine_failed", `${path} cannot be read: ${messageOf(error)}`, {}, { cause: error });
+  }
+}
+
+/** The name of {@link writeMachine}'s file, which is also the device state's in a snapshot. */
+export const machineName = fileName;
