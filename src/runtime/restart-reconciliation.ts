@@ -151,7 +151,7 @@ async function tryAdopt(
     if (!vm) throw new Error("its machine is gone");
     try {
       // It may have been written down and not done.
-      await vm.setInternetAccess(record.allowInternetAccess);
+      if (driver.info.abilities.network.supported) await vm.setInternetAccess(record.allowInternetAccess);
       // It may have been stopped for a snapshot that was never completed.
       await vm.resume();
       const agent = await openGuestAgent(vm, clock, log);

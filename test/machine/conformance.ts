@@ -45,6 +45,7 @@ export interface ConformanceWorld {
   readonly root: string;
   readonly machinesFolder: string;
   readonly driver: VmDriver;
+  readonly guest: OpenEngine["guest"];
   readonly options: Readonly<Record<string, unknown>>;
   readonly snapshotFolder: string;
   readonly manifest: SnapshotManifest;
@@ -111,6 +112,7 @@ async function openWorld({ open, shape }: ConformanceEngine, root: string): Prom
     root,
     machinesFolder,
     driver,
+    guest,
     options,
     snapshotFolder,
     manifest,
@@ -131,7 +133,7 @@ function testSnapshots(engine: ConformanceEngine, world: () => ConformanceWorld)
     const { snapshotFolder, manifest, restore, connectTo } = world();
     expect(await readSnapshot(snapshotFolder)).toEqual(manifest);
     await verifySnapshot(snapshotFolder, manifest, "full");
-    const memory = join(snapshotFolder, manifest.files.memory.name);
+    const memory = join(snapshotFolder, manifest.files.memory?.name ?? "");
     const before = await digest(memory);
     const vm = await restore();
     await shell(await connectTo(vm), "head -c 20000000 /dev/urandom > /dev/shm/fill; echo dirty > /root/disk; sync");
@@ -188,6 +190,28 @@ function testSnapshots(engine: ConformanceEngine, world: () => ConformanceWorld)
       "second",
       "snapshot",
     ]);
+    await rm(folder, { recursive: true });
+  });
+
+  test("a machine saved without its memory boots from its disk", async () => {
+    const { root, driver, guest, manifest, restore, connectTo, templateBootId } = world();
+    const first = await restore();
+    const agent = await connectTo(first);
+    await shell(agent, "echo kept > /root/disk; sync");
+    agent.close();
+    await first.pause();
+    const folder = join(root, "cold");
+    const saved = await first.saveSnapshot(folder, { bootId: templateBootId, memory: false });
+    expect(saved.files.memory).toBeUndefined();
+    expect(await readSnapshot(folder)).toEqual(saved);
+    await first.terminate();
+    await expect(restore(folder, saved)).rejects.toMatchObject({ code: "failed_precondition" });
+    const snapshot = { folder, manifest: saved };
+    const vm = await driver.boot({ sessionId: "cold", shape: manifest.shape, ...guest, snapshot });
+    const booted = await connectGuestAgent(await vm.openGuestLink(), { deadlineMs: 60_000 });
+    expect(booted.bootId).not.toBe(templateBootId);
+    expect(await shell(booted, "cat /root/disk; test ! -e /dev/shm/nonce")).toBe("kept");
+    await vm.terminate();
     await rm(folder, { recursive: true });
   });
 

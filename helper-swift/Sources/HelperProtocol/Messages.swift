@@ -76,11 +76,12 @@ public struct RestoreOrder: Codable, Sendable, Equatable {
 }
 
 public struct SaveOrder: Codable, Sendable, Equatable {
-  /// New files, absolute: the machine's state, and the clone of its disk of the same moment.
-  public let stateFile: String
+  /// New file, absolute: the machine's state. Absent: only the disk is saved.
+  public let stateFile: String?
+  /// New file, absolute: the clone of its disk of the same moment.
   public let diskClone: String
 
-  public init(stateFile: String, diskClone: String) {
+  public init(stateFile: String?, diskClone: String) {
     self.stateFile = stateFile
     self.diskClone = diskClone
   }
@@ -169,7 +170,7 @@ private func checkedRestore(_ order: RestoreOrder) throws(HelperError) -> Restor
 }
 
 private func checkedSave(_ order: SaveOrder) throws(HelperError) -> SaveOrder {
-  try requireAbsolute([order.stateFile, order.diskClone])
+  try requireAbsolute([order.stateFile, order.diskClone].compactMap { $0 })
   return order
 }
 

@@ -79,11 +79,13 @@ public actor Machine: GuestDialer {
   }
 
   public func pause() async throws {
+    if state == .paused { return }
     try require([.running], "pause")
     try await transition(over: .pausing, to: .paused) { try await $0.call { $0.pause(completionHandler: $1) } }
   }
 
   public func resume() async throws {
+    if state == .running { return }
     try require([.paused], "resume")
     try await transition(over: .resuming, to: .running) { try await $0.call { $0.resume(completionHandler: $1) } }
   }
@@ -91,23 +93,20 @@ public actor Machine: GuestDialer {
   /// Saves the state and clones the disk of a paused machine, which stays paused. Neither file is there after a failure.
   public func save(_ order: SaveOrder) async throws -> SaveReply {
     try require([.paused], "save")
-    if let problem = sessionProblem() { throw HelperError(.hostLocked, "nothing can be saved: \(problem)") }
-    let unfinished = order.stateFile + ".unfinished"
     let disk = disk
     do {
       try await transition(over: .saving, to: .paused) { machine in
-        try await machine.holding(.exclusive) { machine in
-          unlink(unfinished)
-          let url = URL(fileURLWithPath: unfinished)
-          try await machine.callForError { $0.saveMachineStateTo(url: url, completionHandler: $1) }
-        }
-        chmod(unfinished, 0o600)
+        guard let stateFile = order.stateFile else { return try cloneFile(disk, to: order.diskClone) }
+        let unfinished = stateFile + ".unfinished"
+        try await machine.saveState(unfinished)
         try cloneFile(disk, to: order.diskClone)
-        try publishFile(unfinished, as: order.stateFile)
+        try publishFile(unfinished, as: stateFile)
       }
       return SaveReply(dataBlocks: try dataBlocks(of: order.diskClone))
     } catch {
-      for path in [unfinished, order.stateFile, order.diskClone] { unlink(path) }
+      for path in [order.stateFile.map { $0 + ".unfinished" }, order.stateFile, order.diskClone] {
+        if let path { unlink(path) }
+      }
       throw error
     }
   }
@@ -148,6 +147,17 @@ public actor Machine: GuestDialer {
     } catch {
       throw describe(error)
     }
+  }
+
+  private func saveState(_ path: String) async throws {
+    if let problem = sessionProblem() { throw HelperError(.hostLocked, "nothing can be saved: \(problem)") }
+    // The framework wants a new file.
+    unlink(path)
+    let url = URL(fileURLWithPath: path)
+    try await holding(.exclusive) { machine in
+      try await machine.callForError { $0.saveMachineStateTo(url: url, completionHandler: $1) }
+    }
+    chmod(path, 0o600)
   }
 
   private func forget(_ listener: Int) { listeners[listener] = nil }

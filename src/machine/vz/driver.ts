@@ -10,7 +10,7 @@ import type { Logger } from "../../log.ts";
 import { Scope } from "../../scope.ts";
 import type { MachineRecord } from "../../types.ts";
 import type { Ability, BootRequest, EngineInfo, RestoreRequest, SnapshotManifest, Vm, VmDriver } from "../driver.ts";
-import { findProcessesIn, isRunning } from "../processes.ts";
+import { findProcessesIn, isRunning, nameIn } from "../processes.ts";
 import { removeRemains } from "../remains.ts";
 import { probeFanOut } from "./fan-out.ts";
 import { HelperClient } from "./helper-client.ts";
@@ -82,13 +82,15 @@ export class VzDriver implements VmDriver {
   }
 
   boot(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
-    const { sessionId, shape, kernel, initramfs, baseDisk } = request;
+    const { sessionId, kernel, initramfs, snapshot } = request;
+    const shape = snapshot?.manifest.shape ?? request.shape;
+    const diskSource = snapshot ? join(snapshot.folder, snapshot.manifest.files.disk.name) : resolve(request.baseDisk);
     return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
       const started = await this.#startHelper(folder, scope, signal);
       const { vcpuCount, memoryMiB, diskMiB } = shape;
       const software = { kernel: resolve(kernel), initramfs: resolve(initramfs), commandLine: kernelCommandLine };
       const spec = { vcpuCount, memoryMiB, diskMiB, disk: join(folder, diskName) };
-      const order = { machine: spec, diskSource: resolve(baseDisk), ...software };
+      const order = { machine: spec, diskSource, ...software };
       const identity = await started.client.request({ op: "start", ...order }, identitySchema, startDeadlineMs);
       const { helperVersion, host } = this.#hello;
       const machine = { deviceSet: 1, vcpuCount, memoryMiB, diskMiB, ...software, ...identity, ...host, helperVersion };
@@ -96,13 +98,15 @@ export class VzDriver implements VmDriver {
     });
   }
 
-  restore(request: RestoreRequest, signal?: AbortSignal): Promise<Vm> {
+  async restore(request: RestoreRequest, signal?: AbortSignal): Promise<Vm> {
     const { sessionId, snapshotFolder, manifest } = request;
+    const { memory, disk } = manifest.files;
+    if (!memory) throw new DomainError("failed_precondition", `${snapshotFolder} has no memory: boot from it`);
     return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
       const machine = this.#checkFits(manifest);
       const started = await this.#startHelper(folder, scope, signal);
-      const start = startOrderOf(machine, folder, join(snapshotFolder, manifest.files.disk.name));
-      const stateFile = join(snapshotFolder, manifest.files.memory.name);
+      const start = startOrderOf(machine, folder, join(snapshotFolder, disk.name));
+      const stateFile = join(snapshotFolder, memory.name);
       await started.client.request({ op: "restore", start, stateFile }, identitySchema, startDeadlineMs);
       return this.#finish(folder, machine, started);
     });
@@ -136,6 +140,15 @@ export class VzDriver implements VmDriver {
       ({ pid }) => !record.processes.some((process) => process.pid === pid),
     );
     await removeRemains({ ...record, processes: [...record.processes, ...unrecorded] }, 0);
+  }
+
+  findStrays(known: ReadonlySet<string>): MachineRecord[] {
+    const { machinesFolder } = this.#options;
+    return findProcessesIn(machinesFolder, "vm", helperCommand).flatMap((process) => {
+      const sessionId = nameIn(machinesFolder, process.pid)?.replace(/\/$/, "");
+      if (!sessionId || known.has(sessionId)) return [];
+      return [{ engine: "vz", sessionId, folder: join(machinesFolder, sessionId), processes: [process] } as const];
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -37,18 +37,19 @@ export async function openGuestStream(
   }
 }
 
-/** One line; what came after it stays in the socket. */
+/**
+ * One line; what came after it stays in the socket. Read without `data` listeners: a socket that was ever paused or flowing
+ * would not start by itself for whoever gets it.
+ */
 function readLine(socket: Socket): Promise<string> {
   return new Promise((resolve, reject) => {
     let seen = Buffer.alloc(0);
-    const onData = (chunk: Buffer) => {
-      seen = Buffer.concat([seen, chunk]);
+    const onReadable = () => {
+      for (let chunk: Buffer | null = socket.read(); chunk; chunk = socket.read()) seen = Buffer.concat([seen, chunk]);
       const end = seen.indexOf(10);
       if (end < 0 && seen.length <= maxReplyBytes) return;
       settle();
       if (end < 0) return reject(new DomainError("machine_failed", "the helper's reply has no end"));
-      // Whoever gets the stream starts reading when ready.
-      socket.pause();
       if (end + 1 < seen.length) socket.unshift(seen.subarray(end + 1));
       resolve(seen.toString("utf8", 0, end));
     };
@@ -58,8 +59,8 @@ function readLine(socket: Socket): Promise<string> {
     };
     const onClose = () => onEnd();
     const settle = () => {
-      socket.off("data", onData).off("end", onClose).off("error", onEnd).off("close", onClose);
+      socket.off("readable", onReadable).off("end", onClose).off("error", onEnd).off("close", onClose);
     };
-    socket.on("data", onData).on("end", onClose).on("error", onEnd).on("close", onClose);
+    socket.on("readable", onReadable).on("end", onClose).on("error", onEnd).on("close", onClose);
   });
 }

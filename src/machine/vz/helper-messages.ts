@@ -38,7 +38,8 @@ const restoreSchema = z.object({
   start: startSchema.extend({ machine: machineSchema.required() }),
   stateFile: absolutePath,
 });
-const saveSchema = z.object({ stateFile: absolutePath, diskClone: absolutePath });
+/** Without a `stateFile` only the disk is saved. */
+const saveSchema = z.object({ stateFile: absolutePath.optional(), diskClone: absolutePath });
 
 const id = z.number().int().nonnegative();
 const plain = <Name extends string>(op: Name) => z.object({ id, op: z.literal(op) });

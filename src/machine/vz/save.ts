@@ -19,6 +19,8 @@ export interface SaveInput {
   readonly bootId: string;
   readonly info: EngineInfo;
   readonly machine: VzMachine;
+  /** False: the disk only. */
+  readonly memory: boolean;
   readonly client: HelperClient;
 }
 
@@ -29,21 +31,25 @@ export async function saveSnapshot(input: SaveInput): Promise<SnapshotManifest> 
   await rm(staging, { recursive: true, force: true });
   await mkdir(staging, { recursive: true, mode: 0o700 });
   try {
-    const order = { stateFile: join(staging, stateName), diskClone: join(staging, diskName) };
+    const order = {
+      ...(input.memory ? { stateFile: join(staging, stateName) } : {}),
+      diskClone: join(staging, diskName),
+    };
     const { dataBlocks } = await client.request({ op: "save", ...order }, savedSchema, saveDeadlineMs);
-    await writeMachine(staging, machine);
-    const [memory, devices, disk] = await Promise.all([
-      describeFile(staging, stateName),
-      describeFile(staging, machineName),
-      describeFile(staging, diskName, { dataBlocks }),
-    ]);
-    const manifest = { ...describeSnapshot(input), files: { memory, devices, disk } };
+    const disk = await describeFile(staging, diskName, { dataBlocks });
+    const files = input.memory ? { ...(await describeMachine(staging, machine)), disk } : { disk };
+    const manifest = { ...describeSnapshot(input), files };
     await publishSnapshot(staging, folder, manifest);
     return manifest;
   } catch (error) {
     await rm(staging, { recursive: true, force: true });
     throw error;
   }
+}
+
+async function describeMachine(staging: string, machine: VzMachine) {
+  await writeMachine(staging, machine);
+  return { memory: await describeFile(staging, stateName), devices: await describeFile(staging, machineName) };
 }
 
 function describeSnapshot({ info, machine, bootId }: SaveInput): Omit<SnapshotManifest, "files"> {

@@ -5,7 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { MachineRecord, ProcessIdentity } from "../../types.ts";
 import { printable, readLogTail } from "../detached-process.ts";
-import type { EngineInfo, SnapshotManifest, Vm, VmExit } from "../driver.ts";
+import type { EngineInfo, SaveOptions, SnapshotManifest, Vm, VmExit } from "../driver.ts";
 import { endProcess, isRunning, waitUntilGone } from "../processes.ts";
 import { removeRemains } from "../remains.ts";
 import { openGuestStream } from "./guest-stream.ts";
@@ -92,8 +92,15 @@ export class VzVm implements Vm {
     await this.#client.request({ op: "resume" }, nothingSchema, transitionDeadlineMs);
   }
 
-  async saveSnapshot(folder: string, { bootId }: { bootId: string }): Promise<SnapshotManifest> {
-    return saveSnapshot({ folder, bootId, info: this.#info, machine: this.#machine, client: this.#client });
+  async saveSnapshot(folder: string, { bootId, memory = true }: SaveOptions): Promise<SnapshotManifest> {
+    return saveSnapshot({ folder, bootId, memory, info: this.#info, machine: this.#machine, client: this.#client });
+  }
+
+  /** @throws DomainError `unsupported` for true: the device leads nowhere */
+  async setInternetAccess(allowed: boolean): Promise<void> {
+    const { network } = this.#info.abilities;
+    if (!allowed || network.supported) return;
+    throw new DomainError("unsupported", `the vz engine cannot connect a machine to the internet: ${network.reason}`);
   }
 
   /** Of the helper; the guest's own memory is the framework's, in a process that it does not name. */
