@@ -29,7 +29,7 @@ const STATIC_OPTIONS = [
 ];
 
 /**
- * @typedef {{ root: string } | { root?: undefined, reason: string }} SwiftRoot Either the root, or why there is none.
+ * @typedef {{ root?: string, reason?: string }} SwiftRoot Either the root, or why there is none.
  */
 
 /** @param {import("./roots.mjs").Roots} roots */

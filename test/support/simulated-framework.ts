@@ -40,6 +40,8 @@ export interface SimulatedFramework {
   readonly kernel: string;
   readonly initramfs: string;
   readonly baseDisk: string;
+  /** What of the framework is told beside its executable; helpers started from now on see it. */
+  readonly set: (settings: { readonly fanOut?: boolean; readonly saveMs?: number }) => Promise<void>;
   /** Locks or unlocks the screen of the simulated Mac. */
   readonly lockScreen: (locked: boolean) => Promise<void>;
 }
@@ -47,7 +49,7 @@ export interface SimulatedFramework {
 /** A simulated Mac of a test's own in `folder`, which must not exist. */
 export async function simulateFramework(
   folder: string,
-  { fanOut = true }: { fanOut?: boolean } = {},
+  settings: { readonly fanOut?: boolean; readonly saveMs?: number } = {},
 ): Promise<SimulatedFramework> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const { agent, baseDisk } = assetsSchema.parse(await readJson(join(cacheDir(), "assets/assets.json")));
@@ -55,7 +57,9 @@ export async function simulateFramework(
   const helper = join(folder, "firkin-vz");
   // The framework reads its settings beside its executable: so that each test has its own.
   await link(built, helper).catch(() => copyFile(built, helper));
-  await writeFile(`${helper}.simulated.json`, JSON.stringify({ agent, folder, fanOut }));
+  const set = (changes: typeof settings) =>
+    writeFile(`${helper}.simulated.json`, JSON.stringify({ agent, folder, ...settings, ...changes }));
+  await set({});
   const kernel = join(folder, "Image");
   const header = Buffer.alloc(4096);
   header.write("ARM\u0064", 56, "latin1");
@@ -64,6 +68,7 @@ export async function simulateFramework(
     helper,
     kernel,
     initramfs: kernel,
+    set,
     baseDisk: await smallDisk(baseDisk),
     lockScreen: async (locked) => {
       const path = join(folder, "locked");

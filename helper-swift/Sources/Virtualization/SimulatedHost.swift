@@ -10,11 +10,14 @@ public struct SimulatedHost: Sendable {
     /// Locks of saves and identities; `locked` in it: the screen is locked.
     let folder: String
     let fanOut: Bool?
+    /// How long a save takes at least, as on a machine with much memory.
+    let saveMs: UInt32?
   }
 
   let agent: String
   let folder: String
   let fanOut: Bool
+  let saveMs: UInt32
 
   public static let current = SimulatedHost()
 
@@ -27,12 +30,7 @@ public struct SimulatedHost: Sendable {
     agent = settings?.agent ?? "/nonexistent/firkin-agent"
     folder = settings?.folder ?? "/nonexistent"
     fanOut = settings?.fanOut ?? true
-  }
-
-  init(agent: String, folder: String, fanOut: Bool) {
-    self.agent = agent
-    self.folder = folder
-    self.fanOut = fanOut
+    saveMs = settings?.saveMs ?? 0
   }
 
   /// Why nothing can be saved or restored now.

@@ -65,6 +65,7 @@ public final class VZVirtualMachine: NSObject, @unchecked Sendable {
     move(from: [.paused], over: .saving, to: .paused, withError(completionHandler)) {
       try self.configuration.validateSaveRestoreSupport()
       try self.host.whileUnlocked(.save) {
+        usleep(self.host.saveMs * 1000)
         guard access(saveFileURL.path, F_OK) != 0 else { throw VZError(.save, "The file exists.") }
         try self.guest?.save(to: saveFileURL.path, fingerprint: self.configuration.fingerprint)
       }

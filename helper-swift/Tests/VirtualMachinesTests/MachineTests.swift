@@ -1,1 +1,97 @@
+/// The rules of the framework and the machine's own states, without a guest: what a refusal looks like and leaves.
+import Dispatch
+import Foundation
+import HelperProtocol
 import Testing
+
+@testable import VirtualMachines
+@testable import Virtualization
+
+#if canImport(Glibc)
+import Glibc
+#endif
+
+private func newFolder() throws -> String {
+  let path = "/tmp/firkin-test-\(UUID().uuidString.prefix(8))"
+  try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+  return path
+}
+
+private func order(in folder: String, kernel: String = "Image", identity: StartReply? = nil) throws -> StartOrder {
+  var image = [UInt8](repeating: 0, count: 64)
+  image.replaceSubrange(56..<60, with: Array("ARM\u{64}".utf8))
+  try Data(image).write(to: URL(fileURLWithPath: folder + "/Image"))
+  try Data([1, 2, 3]).write(to: URL(fileURLWithPath: folder + "/vmlinuz"))
+  let machine = MachineSpec(
+    vcpuCount: 1, memoryMiB: 64, diskMiB: 1, disk: folder + "/disk-\(UUID().uuidString.prefix(4)).img",
+    machineIdentifier: identity?.machineIdentifier, macAddress: identity?.macAddress)
+  return StartOrder(
+    machine: machine, diskSource: folder + "/Image", kernel: "\(folder)/\(kernel)", initramfs: folder + "/Image",
+    commandLine: "firkin.vsock=1024")
+}
+
+@Test func onlyDevicesThatCanBeSavedAreThere() throws {
+  let folder = try newFolder()
+  defer { try? FileManager.default.removeItem(atPath: folder) }
+  let wanted = try order(in: folder)
+  try cloneFile(wanted.diskSource, to: wanted.machine.disk)
+  let built = try buildMachine(wanted)
+  #expect(built.configuration.networkDevices.count == 1)
+  built.configuration.directorySharingDevices = [VZVirtioFileSystemDeviceConfiguration(tag: "share")]
+  #expect(throws: VZError.self) { try built.configuration.validateSaveRestoreSupport() }
+}
+
+@Test func theIdentityIsKept() throws {
+  let folder = try newFolder()
+  defer { try? FileManager.default.removeItem(atPath: folder) }
+  let first = try order(in: folder)
+  try cloneFile(first.diskSource, to: first.machine.disk)
+  let identity = try buildMachine(first).identity
+  let second = try order(in: folder, identity: identity)
+  try cloneFile(second.diskSource, to: second.machine.disk)
+  #expect(try buildMachine(second).identity == identity)
+}
+
+@Test func aKernelThatIsNoImageIsRefused() async throws {
+  let folder = try newFolder()
+  defer { try? FileManager.default.removeItem(atPath: folder) }
+  let machine = Machine(lock: HostLock(path: folder + "/lock"))
+  let wanted = try order(in: folder, kernel: "vmlinuz")
+  do {
+    _ = try await machine.start(wanted)
+    Issue.record("it started")
+  } catch let error as HelperError {
+    #expect(error.code == .framework)
+    #expect(error.domain == "VZErrorDomain" && error.number == 2)
+  }
+}
+
+@Test func whatMakesNoSenseInAStateIsRefused() async throws {
+  let machine = Machine()
+  for work in [{ try await machine.pause() }, { try await machine.resume() }] as [@Sendable () async throws -> Void] {
+    await #expect(throws: HelperError.self) { try await work() }
+  }
+  let save = SaveOrder(stateFile: "/nonexistent/a", diskClone: "/nonexistent/b")
+  await #expect(throws: HelperError.self) { try await machine.save(save) }
+  #expect(await machine.stats().state == .new)
+  await #expect(throws: HelperError.self) { try await machine.connect(toPort: 1024) }
+}
+
+/// Every call into the framework is made on the machine's queue; the simulated one ends the process otherwise, so that
+/// reaching the end of this test is its result.
+@Test func transitionsAreMadeOnTheQueueAndRefusedInTheWrongState() async throws {
+  let folder = try newFolder()
+  defer { try? FileManager.default.removeItem(atPath: folder) }
+  let wanted = try order(in: folder)
+  try cloneFile(wanted.diskSource, to: wanted.machine.disk)
+  let queue = DispatchQueue(label: "test")
+  let built = try buildMachine(wanted)
+  let machine = queue.sync { VZVirtualMachine(configuration: built.configuration, queue: queue) }
+  let refused: (any Error)? = await withCheckedContinuation { continuation in
+    queue.async {
+      machine.saveMachineStateTo(url: URL(fileURLWithPath: folder + "/x")) { continuation.resume(returning: $0) }
+    }
+  }
+  #expect((refused as? VZError)?.code == .invalidVirtualMachineStateTransition)
+  #expect(queue.sync { machine.state } == .stopped)
+}

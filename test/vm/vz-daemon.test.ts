@@ -1,0 +1,129 @@
+/**
+ * End to end on the vz engine and the simulated framework: the built daemon, the unmodified SDK, one helper per sandbox.
+ * Guests are local processes, so what a saved state holds is files in memory and no processes.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Sandbox } from "e2b";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type RealDaemon, startDaemon } from "../support/real-daemon.ts";
+import { missingForSimulation, type SimulatedFramework, simulateFramework } from "../support/simulated-framework.ts";
+
+const missing = await missingForSimulation();
+const title = "the E2B SDK on the vz engine, simulated framework";
+
+describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () => {
+  let root = "";
+  let mac: SimulatedFramework;
+  let stateDir = "";
+
+  beforeAll(async () => {
+    root = await mkdtemp(join(tmpdir(), "fk-"));
+    stateDir = join(root, "s");
+    mac = await simulateFramework(join(root, "mac"));
+    const { kernel, initramfs, baseDisk } = mac;
+    await mkdir(join(root, "cache/assets"), { recursive: true });
+    const assets = { kernel, initramfs, baseDisk, kernelVersion: "simulated" };
+    await writeFile(join(root, "cache/assets/assets.json"), JSON.stringify(assets));
+  });
+  afterAll(() => rm(root, { recursive: true, force: true }));
+
+  const start = (...args: string[]): Promise<RealDaemon> =>
+    startDaemon({
+      stateDir,
+      args: ["--engine", "vz", "--vz-helper", mac.helper, "--cache-dir", join(root, "cache"), ...args],
+    });
+  const connection = ({ url, apiKey }: RealDaemon) => ({ apiKey, apiUrl: url, sandboxUrl: url });
+  const create = (daemon: RealDaemon) => Sandbox.create("base", { timeoutMs: 120_000, ...connection(daemon) });
+  const connect = (daemon: RealDaemon, id: string) =>
+    Sandbox.connect(id, { timeoutMs: 120_000, ...connection(daemon) });
+  const output = async (sandbox: Sandbox, command: string) => (await sandbox.commands.run(command)).stdout.trim();
+  const helpers = () => processesNaming(`${stateDir}/machines/`);
+
+  test("sandboxes are created, used, paused, resumed and killed, and leave nothing", async () => {
+    await using daemon = await start();
+    const sandbox = await create(daemon);
+    expect(await output(sandbox, "echo $((6*7))")).toBe("42");
+    await sandbox.files.write("/home/user/a.txt", "on disk");
+    await sandbox.commands.run("echo in memory > /dev/shm/note");
+    expect(await sandbox.pause()).toBe(true);
+    expect(helpers()).toEqual([]);
+    const resumed = await connect(daemon, sandbox.sandboxId);
+    expect(await output(resumed, "cat /home/user/a.txt /dev/shm/note")).toBe("on diskin memory");
+    const other = await create(daemon);
+    expect(await output(other, "ls /home/user /dev/shm")).not.toContain("note");
+    expect(helpers()).toHaveLength(2);
+    await Promise.all([resumed.kill(), other.kill()]);
+    await expect.poll(helpers).toEqual([]);
+    expect(readdirSync(join(stateDir, "machines"))).toEqual([]);
+  });
+
+  test("helpers outlive a daemon that is killed, and the next one takes them over", async () => {
+    const first = await start();
+    const sandbox = await create(first);
+    await sandbox.commands.run("echo kept > /dev/shm/note");
+    await first.kill();
+    expect(helpers()).toHaveLength(1);
+    await using next = await start();
+    expect(await output(await connect(next, sandbox.sandboxId), "cat /dev/shm/note")).toBe("kept");
+  });
+
+  test("a daemon killed while a helper saves: the sandbox is back, and the half snapshot is gone", async () => {
+    await mac.set({ saveMs: 1500 });
+    const first = await start();
+    const sandbox = await create(first);
+    await mac.set({});
+    await sandbox.commands.run("echo kept > /dev/shm/note");
+    const snapshots = () => readdirSync(join(stateDir, "snapshots"));
+    const before = snapshots();
+    const pausing = sandbox.pause().catch((error: Error) => error);
+    await expect.poll(snapshots).not.toEqual(before);
+    await first.kill();
+    expect(await pausing).toBeInstanceOf(Error);
+    await using next = await start();
+    expect(await output(await connect(next, sandbox.sandboxId), "cat /dev/shm/note")).toBe("kept");
+    expect(snapshots()).toEqual(before);
+  });
+
+  test("a locked screen: running sandboxes go on, pausing and creating say why they cannot be, and neither is a 500", async () => {
+    await using daemon = await start();
+    const sandbox = await create(daemon);
+    await mac.lockScreen(true);
+    try {
+      const headers = { "x-api-key": daemon.apiKey, "content-type": "application/json" };
+      const call = async (path: string, body: unknown) => {
+        const response = await fetch(`${daemon.url}${path}`, { method: "POST", headers, body: JSON.stringify(body) });
+        return { status: response.status, text: await response.text() };
+      };
+      for (const answer of [
+        await call(`/sandboxes/${sandbox.sandboxId}/pause`, {}),
+        await call("/sandboxes", { templateID: "base" }),
+      ]) {
+        expect(answer.status).toBe(503);
+        expect(answer.text).toContain("the screen is locked");
+      }
+      expect(await output(sandbox, "echo still here")).toBe("still here");
+    } finally {
+      await mac.lockScreen(false);
+    }
+    expect(await sandbox.pause()).toBe(true);
+    expect(await output(await connect(daemon, sandbox.sandboxId), "echo again")).toBe("again");
+  });
+});
+
+/** Pids of processes whose arguments name something below a folder. */
+function processesNaming(folder: string): number[] {
+  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
+  const isHelper = (pid: string) => {
+    try {
+      const [command = "", ...rest] = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+      return command.endsWith("/firkin-vz") && rest.some((argument) => argument.startsWith(folder));
+    } catch (error) {
+      if (["ENOENT", "ESRCH"].includes((error as NodeJS.ErrnoException).code ?? "")) return false;
+      throw error;
+    }
+  };
+  return pids.filter(isHelper).map(Number);
+}
