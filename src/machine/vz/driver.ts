@@ -142,6 +142,11 @@ export class VzDriver implements VmDriver {
     await removeRemains({ ...record, processes: [...record.processes, ...unrecorded] }, 0);
   }
 
+  /** None: a machine's disk is a clone of its own. */
+  async imagesInUse(): Promise<string[]> {
+    return [];
+  }
+
   findStrays(known: ReadonlySet<string>): MachineRecord[] {
     const { machinesFolder } = this.#options;
     return findProcessesIn(machinesFolder, "vm", helperCommand).flatMap((process) => {
