@@ -1,0 +1,50 @@
+/** Puts a daemon's state folder on a small file system of its own, which can then be filled to the last byte. */
+import { execFileSync } from "node:child_process";
+import { closeSync, openSync, rmSync, writeSync } from "node:fs";
+import { join } from "node:path";
+
+export interface SmallDisk extends AsyncDisposable {
+  /** Takes every byte that is free, but for these. */
+  fill(leftBytes?: number): void;
+  free(): void;
+}
+
+/** Why no file system can be mounted here, or false. */
+export const cannotMount = process.getuid?.() === 0 ? false : "only root may mount a file system";
+
+/** The daemon must not run. What is in the folder is there afterwards, too. */
+export function moveToSmallDisk(folder: string, sizeMiB: number): SmallDisk {
+  const aside = `${folder}.aside`;
+  execFileSync("cp", ["-a", "--sparse=always", folder, aside]);
+  rmSync(folder, { recursive: true });
+  execFileSync("mkdir", [folder]);
+  execFileSync("mount", ["-t", "tmpfs", "-o", `size=${sizeMiB}m,mode=700`, "firkin-test", folder]);
+  execFileSync("cp", ["-a", "--sparse=always", `${aside}/.`, folder]);
+  rmSync(aside, { recursive: true });
+  const filler = join(folder, "filler");
+  return {
+    fill(leftBytes = 0) {
+      const file = openSync(filler, "a");
+      const [big, small] = [Buffer.alloc(1 << 20), Buffer.alloc(4096)];
+      try {
+        for (const block of [big, small]) while (tryWrite(file, block)) {}
+      } finally {
+        closeSync(file);
+      }
+      if (leftBytes > 0) execFileSync("truncate", ["-s", `-${leftBytes}`, filler]);
+    },
+    free: () => rmSync(filler, { force: true }),
+    async [Symbol.asyncDispose]() {
+      execFileSync("umount", ["--lazy", folder]);
+    },
+  };
+}
+
+function tryWrite(file: number, block: Buffer): boolean {
+  try {
+    return writeSync(file, block) === block.length;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOSPC") return false;
+    throw error;
+  }
+}

@@ -1,0 +1,163 @@
+/**
+ * What breaks around a daemon that goes on: guests that panic or freeze, a disk that is full, a ledger that is locked, a
+ * pid that is somebody else's now, and many clients at once. Whatever it was, nothing of it is left.
+ */
+import { spawn } from "node:child_process";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import Database from "better-sqlite3";
+import { Sandbox } from "e2b";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { identifyProcess } from "../../src/machine/processes.ts";
+import type { ProcessIdentity } from "../../src/types.ts";
+import { connectionTo, logLines } from "../support/daemon-client.ts";
+import { FaultWorld } from "../support/fault-world.ts";
+import { missingForRealMachines } from "../support/real-daemon.ts";
+import { cannotMount, moveToSmallDisk } from "../support/small-disk.ts";
+
+describe.skipIf(missingForRealMachines())("a host that breaks", () => {
+  let world: FaultWorld;
+  beforeAll(async () => {
+    world = await FaultWorld.open();
+  });
+  afterAll(() => world?.[Symbol.asyncDispose]());
+  beforeEach(() => world.subjectIs("running"));
+
+  const connect = (id: string) => Sandbox.connect(id, connectionTo(world.daemon));
+  const isGone = (id: string) => expect.poll(() => world.stateOf(id), { timeout: 60_000 }).toBe("gone");
+  const endOf = (id: string) =>
+    logLines(world.daemon).find((line) => line.msg === "sandbox lost" && line.sandboxID === id);
+
+  test("a counter in memory goes on over pause, resume, fork, kill -9 and SIGTERM", async () => {
+    const { subject } = world;
+    await world.counts(subject);
+    await world.post(`/sandboxes/${subject.id}/pause`);
+    await world.counts(subject);
+    const answer = await world.post(`/sandboxes/${subject.id}/fork`, { timeout: 900, count: 2 });
+    const children = (await answer?.json()) as { sandbox: { sandboxID: string } }[];
+    expect(children).toHaveLength(2);
+    for (const { sandbox } of children) await world.childCounts(sandbox.sandboxID, subject);
+    await world.counts(subject);
+    await world.daemon.kill();
+    await world.start(0);
+    await world.counts(subject);
+    expect(await world.daemon.stop()).toBe(0);
+    await world.start(0);
+    await world.counts(subject);
+    for (const { sandbox } of children) await world.delete(`/sandboxes/${sandbox.sandboxID}`);
+    expect(await world.leftovers()).toEqual([]);
+  });
+
+  test("a guest whose kernel panics is lost, with its last words in the log", async () => {
+    const { id } = world.subject;
+    const sandbox = await connect(id);
+    const failure = await sandbox.commands
+      .run("sudo sh -c 'echo c > /proc/sysrq-trigger'; sleep 60")
+      .catch((error: Error) => error);
+    expect(failure).toBeInstanceOf(Error);
+    await isGone(id);
+    expect(endOf(id)?.detail).toMatch(/the guest ended itself \(guest-reset\); its console ends: .*entry_SYSCALL/s);
+    expect(await world.leftovers()).toEqual([]);
+  });
+
+  test("a machine that freezes is given up after its deadline, and only it is killed", async () => {
+    const { id } = world.subject;
+    const engine = world.newestEngine();
+    // A process that has all a recorded one has, but for the time of its start: a pid that was given away again.
+    const lookalike = spawn("sleep", ["600"]);
+    try {
+      const identity = identifyProcess("network", lookalike.pid ?? 0);
+      await world.daemon.kill();
+      addToRecord(world, id, { ...identity, startTime: String(Number(identity?.startTime) - 1) });
+      await world.start(0);
+      process.kill(engine.pid, "SIGSTOP");
+      await isGone(id);
+      expect(endOf(id)?.detail).toMatch(/no heartbeat for \d+ ms/);
+      expect(await world.leftovers()).toEqual([]);
+      expect(lookalike.exitCode ?? lookalike.signalCode).toBeNull();
+    } finally {
+      lookalike.kill("SIGKILL");
+    }
+    await world.bystanderCounts();
+  });
+
+  test("a ledger that is locked for a second only delays; locked for long, it is said so and nothing is lost", async () => {
+    const { subject } = world;
+    const other = new Database(join(world.home.stateDir, "ledger.db"));
+    const locked = async (ms: number, act: () => Promise<Response | undefined>) => {
+      other.exec("begin immediate");
+      const answer = act();
+      await delay(ms);
+      other.exec("rollback");
+      return answer;
+    };
+    try {
+      const create = () => world.post("/sandboxes", { templateID: "base", timeout: 900 });
+      expect((await locked(1_000, create))?.status).toBe(201);
+      const pause = () => world.post(`/sandboxes/${subject.id}/pause`);
+      expect((await locked(1_000, pause))?.status).toBe(204);
+      await world.counts(subject);
+      const refused = await locked(4_000, create);
+      expect(refused?.status).toBe(503);
+      expect(await refused?.text()).toMatch(/Another process keeps the ledger .* locked/);
+      const late = await locked(4_000, pause);
+      expect([204, 503]).toContain(late?.status);
+      await world.counts(subject);
+      for (const id of await world.others())
+        expect((await locked(4_000, () => world.delete(`/sandboxes/${id}`)))?.status).toBeLessThan(504);
+      for (const id of await world.others()) await world.delete(`/sandboxes/${id}`);
+    } finally {
+      other.close();
+    }
+    expect(await world.leftovers()).toEqual([]);
+  });
+
+  test.skipIf(cannotMount)("a disk without a byte left refuses new work by name; what runs goes on", async () => {
+    await world.stopEmpty();
+    await using disk = moveToSmallDisk(world.home.stateDir, 800);
+    try {
+      await world.start(0, noFloors);
+      await world.subjectIs("running");
+      const { subject } = world;
+      for (const leftBytes of [0]) {
+        disk.fill(leftBytes);
+        const answers = [
+          await world.post("/sandboxes", { templateID: "base", timeout: 900 }),
+          await world.post(`/sandboxes/${subject.id}/fork`),
+          await world.post(`/sandboxes/${subject.id}/snapshots`),
+          await world.post(`/sandboxes/${subject.id}/pause`),
+        ];
+        for (const answer of answers) {
+          const text = await answer?.text();
+          expect([201, 204, 507], text).toContain(answer?.status);
+          if (leftBytes === 0) expect(answer?.status).toBe(507);
+          if (answer?.status === 507) expect(text).toMatch(/no space is left|not enough free disk/i);
+        }
+        disk.free();
+        await world.counts(subject);
+        for (const id of await world.others()) await world.delete(`/sandboxes/${id}`);
+        for (const { snapshotID } of await world.get<{ snapshotID: string }[]>("/snapshots"))
+          await world.delete(`/templates/${snapshotID}`);
+        expect(await world.leftovers(), `with ${leftBytes} bytes left`).toEqual([]);
+      }
+    } finally {
+      disk.free();
+      await world.stopEmpty();
+    }
+  });
+});
+
+/** The disk itself refuses, not the guard before it. */
+const noFloors = ["--disk-floor-mib", "0", "--save-disk-floor-mib", "0", "--refill-disk-floor-mib", "0"];
+
+/** What a daemon that starts will take for a process of that sandbox's machine. */
+function addToRecord({ home }: FaultWorld, sandboxId: string, identity: Partial<ProcessIdentity>): void {
+  const ledger = new Database(join(home.stateDir, "ledger.db"));
+  try {
+    ledger
+      .prepare("update sandboxes set machine = json_insert(machine, '$.processes[#]', json(?)) where id = ?")
+      .run(JSON.stringify(identity), sandboxId);
+  } finally {
+    ledger.close();
+  }
+}
