@@ -3,8 +3,9 @@
  * memory is written; the image below never changes and is linked. The VM may go on afterwards, and then its disk layer is
  * copied (reflinked where the file system can); that needs no overlay, for `stop` drained and flushed it.
  */
-import { chmod, mkdir, rm, stat } from "node:fs/promises";
+import { chmod, mkdir, rm, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
+import { DomainError } from "../../errors.ts";
 import { explainDiskFull } from "../disk-full.ts";
 import type { SnapshotFile, SnapshotManifest } from "../driver.ts";
 import { describeFile, publishSnapshot, stagingOf } from "../snapshot-files.ts";
@@ -17,6 +18,8 @@ import type { QmpClient } from "./qmp.ts";
 const memoryName = "memory.img";
 const changesName = "memory-changes.bin";
 const devicesName = "devices.bin";
+/** More than any device state takes. */
+const devicesRoomBytes = 1 << 20;
 
 export interface SaveInput {
   /** The snapshot's folder, which must not exist. */
@@ -59,7 +62,19 @@ export async function saveSnapshot(input: SaveInput): Promise<SnapshotManifest> 
 /** Whatever its name says, the command saves the device state of any machine: 13 KB in a millisecond. */
 async function saveDevices({ qmp }: SaveInput, staging: string): Promise<void> {
   const filename = join(staging, devicesName);
-  await qmp.execute("xen-save-devices-state", { filename, live: true });
+  try {
+    await qmp.execute("xen-save-devices-state", { filename, live: true });
+  } catch (error) {
+    // QEMU only says "An IO error has occurred".
+    const { bavail, bsize } = await statfs(staging);
+    if (bavail * bsize >= devicesRoomBytes) throw error;
+    throw new DomainError(
+      "disk_pressure",
+      `no space is left on the disk of ${staging} to save a machine`,
+      {},
+      { cause: error },
+    );
+  }
   await chmod(filename, 0o600);
 }
 
