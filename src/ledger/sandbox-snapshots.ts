@@ -123,7 +123,9 @@ export function deleteSandboxSnapshot(ledger: Ledger, name: string, tag: string 
     const snapshot = row && getSnapshot(ledger, row.id);
     if (!snapshot) throw new DomainError("internal", `build ${build} has no snapshot`);
     const users = ledger
-      .statement<{ id: string }>("select id from sandboxes where template_id = :id and state <> 'terminated' limit 3")
+      .statement<{ id: string }>(
+        "select id from sandboxes where template_id = :id and state not in ('terminating', 'terminated') limit 3",
+      )
       .all({ id: template.id });
     if (users.length > 0) {
       const ids = users.map(({ id }) => id).join(", ");

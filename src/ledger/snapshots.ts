@@ -143,16 +143,18 @@ export function releaseSnapshot(ledger: Ledger, id: string): void {
 }
 
 /**
- * Strikes a snapshot off, so that its folder may be removed. Idempotent.
- * @throws failed_precondition when a sandbox that is not ended, a tagged build or a warm VM needs it; not_found.
+ * Strikes a snapshot off, so that its folder may be removed. Idempotent. A warm VM that is ready has links of its own to
+ * all it maps, and a sandbox that is ending needs nothing any more.
+ * @throws failed_precondition when a sandbox, a tagged build or a VM that is just being warmed needs it; not_found.
  */
 export function deleteSnapshot(ledger: Ledger, id: string): void {
   ledger.write(() => {
     const { changes } = ledger
       .statement(
         `update snapshots set state = 'deleted' where id = :id
-         and not exists (select 1 from sandboxes where snapshot_id = :id and state <> 'terminated')
-         and not exists (select 1 from warm_entries where snapshot_id = :id and state in ('warming', 'ready'))
+         and not exists (
+           select 1 from sandboxes where snapshot_id = :id and state not in ('terminating', 'terminated'))
+         and not exists (select 1 from warm_entries where snapshot_id = :id and state = 'warming')
          and not exists (
            select 1 from template_builds b join template_tags t on t.build_id = b.id where b.snapshot_id = :id
          )`,
