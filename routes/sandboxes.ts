@@ -69,7 +69,8 @@ export async function sandboxRoutes(
         autoResume: body.autoResume?.enabled ?? false,
       },
     };
-    const view = await whileClientStays(reply, (gone) => runtime.createSandbox(sandbox, gone));
+    const idempotencyKey = readIdempotencyKey(reply.request);
+    const view = await whileClientStays(reply, (signal) => runtime.createSandbox(sandbox, { signal, idempotencyKey }));
     return toSandbox(view, domainOf(reply.request));
   }
 
@@ -217,4 +218,15 @@ async function whileClientStays<T>(reply: FastifyReply, work: (gone: AbortSignal
   } finally {
     reply.raw.off("close", onClose);
   }
+}
+
+/** As the newest SDKs make them. @throws DomainError `invalid_argument` */
+function readIdempotencyKey({ headers }: FastifyRequest): string | undefined {
+  const key = headers["idempotency-key"];
+  if (key === undefined) return undefined;
+  if (typeof key === "string" && /^[a-z0-9-]{1,255}$/.test(key)) return key;
+  throw new DomainError(
+    "invalid_argument",
+    "Invalid Idempotency-Key: 1 to 255 lowercase letters, digits and hyphens are allowed",
+  );
 }

@@ -10,7 +10,7 @@ export interface Purged {
 
 /**
  * Forgets sandboxes that ended before `endedBeforeMs`, of the others all but the newest `keep`, and whatever only they
- * still referred to: their logs, used warm entries, released reservations, deleted snapshots and their builds. Of builds it
+ * still referred to: their logs and idempotency keys, used warm entries, released reservations, deleted snapshots and their builds. Of builds it
  * forgets the logs. Nothing that is live, held, ready or quarantined is touched.
  */
 export function purgeEnded(ledger: Ledger, { endedBeforeMs, keep }: { endedBeforeMs: number; keep: number }): Purged {
@@ -21,6 +21,7 @@ export function purgeEnded(ledger: Ledger, { endedBeforeMs, keep }: { endedBefor
          select id from sandboxes where state = 'terminated' order by end_at_ms desc, id limit :keep))`,
     );
     run("delete from sandbox_logs where sandbox_id not in (select id from sandboxes)");
+    run("delete from idempotency_keys where sandbox_id not in (select id from sandboxes)");
     const warmEntries = run(
       `delete from warm_entries where state = 'checked_out' or (state = 'discarded' and reservation_id in (
          select id from reservations where state = 'released'))`,

@@ -22,6 +22,14 @@ export interface CreateSandboxRequest {
   readonly lifecycle: Omit<SandboxLifecycle, "timeoutMs">;
 }
 
+/** How a create may be repeated, and given up. */
+export interface CreateOptions {
+  /** Of a create that may come again: the same key and request are the same sandbox. */
+  readonly idempotencyKey?: string | undefined;
+  /** The client has left: a create that waits for capacity gives up. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** What of a paused sandbox is kept, or comes back. */
 export interface MemoryOption {
   /** False: its disk only, and it boots. Default true; of a sandbox that has no memory any more it means nothing. */
@@ -140,10 +148,10 @@ export interface CapacityView {
 export interface Runtime {
   readonly engine: EngineInfo;
   /**
-   * @param signal the client has left: a create that waits for capacity gives up.
-   * @throws not_found (template, tag), capacity_exhausted, disk_pressure, not_ready (shutting down), machine_failed.
+   * @throws not_found (template, tag), capacity_exhausted, disk_pressure, not_ready (shutting down), machine_failed;
+   *   already_exists: the idempotency key had another request, or its sandbox has ended.
    */
-  createSandbox(request: CreateSandboxRequest, signal?: AbortSignal): Promise<SandboxView>;
+  createSandbox(request: CreateSandboxRequest, options?: CreateOptions): Promise<SandboxView>;
   /**
    * Extends the time of a running sandbox (never shortens); resumes a paused one, which then lives for `timeoutMs`.
    * @throws not_found; as {@link resumeSandbox}.

@@ -4,6 +4,7 @@
  */
 import { messageOf } from "../errors.ts";
 import { type CapacityBudgets, reserve } from "../ledger/capacity.ts";
+import { recordIdempotencyKey } from "../ledger/idempotency-keys.ts";
 import type { Ledger } from "../ledger/open.ts";
 import { insertSandbox, moveSandbox, setSandboxMachine } from "../ledger/sandboxes.ts";
 import { refuseUnreadySnapshot, type SnapshotRecord } from "../ledger/snapshots.ts";
@@ -14,6 +15,7 @@ import type { Metrics } from "../metrics.ts";
 import type { SandboxRecord, SessionOrigin } from "../types.ts";
 import type { Admission } from "./admission.ts";
 import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
+import type { Idempotency } from "./idempotent-creates.ts";
 import { giveIdentity, type SandboxIdentity } from "./readiness-probe.ts";
 import type { CreateSandboxRequest, SandboxView } from "./runtime.ts";
 import type { SerialQueue } from "./serial-queue.ts";
@@ -68,10 +70,14 @@ export class SandboxCreation {
   }
 
   /**
-   * @param signal the client has left: a create that waits for capacity gives up
+   * @param options.signal the client has left: a create that waits for capacity gives up
+   * @param options.idempotency written down with the sandbox
    * @throws not_found, disk_pressure, capacity_exhausted, machine_failed, cancelled, not_ready
    */
-  async create(request: CreateSandboxRequest, signal?: AbortSignal): Promise<SandboxView> {
+  async create(
+    request: CreateSandboxRequest,
+    { signal, idempotency }: { signal?: AbortSignal | undefined; idempotency?: Idempotency },
+  ): Promise<SandboxView> {
     const { metrics, ledger, disk, admission, warmPool } = this.#deps;
     try {
       const resolved = resolveTemplate(ledger, request.template.name, request.template.tag);
@@ -80,7 +86,7 @@ export class SandboxCreation {
       try {
         if (resolved.snapshot.state !== "ready") refuseUnreadySnapshot(ledger, resolved.snapshot.id);
         await disk.admit("create a sandbox");
-        const admitted = await admission.admit(shape, () => this.#admit(request, resolved), signal);
+        const admitted = await admission.admit(shape, () => this.#admit(request, resolved, idempotency), signal);
         const start = () => this.#start(admitted, resolved.snapshot.folder, request.timeoutMs);
         const view = await this.#queue.run(admitted.record.id, start);
         metrics.sandboxesCreated.inc({ outcome: "created" });
@@ -95,7 +101,7 @@ export class SandboxCreation {
   }
 
   /** Takes a warm machine's capacity, or reserves some, and writes the sandbox down: both or neither. */
-  #admit(request: CreateSandboxRequest, resolved: ResolvedTemplate): Admitted {
+  #admit(request: CreateSandboxRequest, resolved: ResolvedTemplate, idempotency?: Idempotency): Admitted {
     const { ledger, budgets, clock, newSandboxId, warmPool, metrics } = this.#deps;
     const { template, snapshot, defaults } = resolved;
     const { shape } = template;
@@ -124,6 +130,7 @@ export class SandboxCreation {
         endAtMs: startedAtMs + request.timeoutMs,
         reservationId,
       });
+      if (idempotency) recordIdempotencyKey(ledger, { ...idempotency, sandboxId: id });
       return {
         record: warm ? setSandboxMachine(ledger, id, warm.vm.record) : record,
         warm,

@@ -10,12 +10,14 @@ import { findTemplate } from "../ledger/templates.ts";
 import type { EngineInfo } from "../machine/driver.ts";
 import type { ContinuationReason, LatencySample, SandboxLogEntry, SandboxRecord, SessionOrigin } from "../types.ts";
 import { viewCapacity } from "./capacity-view.ts";
+import { IdempotentCreates, idempotencyOf } from "./idempotent-creates.ts";
 import { LiveSession } from "./live-session.ts";
 import { MetricsSampler } from "./metrics-sampler.ts";
 import type { Quarantine } from "./quarantine.ts";
 import type {
   BenchmarkSummary,
   CapacityView,
+  CreateOptions,
   CreateSandboxRequest,
   FollowupRequest,
   ForkOutcome,
@@ -70,6 +72,7 @@ export class SandboxRuntime implements Runtime {
   readonly #team: TeamMetrics;
   readonly #stuckVms: StuckVmCleanup;
   readonly #creation: SandboxCreation;
+  readonly #idempotentCreates: IdempotentCreates;
   readonly #pause: SandboxPause;
   readonly #forks: SandboxForks;
   readonly #ends: SandboxEnds;
@@ -86,6 +89,7 @@ export class SandboxRuntime implements Runtime {
     );
     const attach = (record: SandboxRecord, machine: ReadyMachine) => this.#attach(record, machine);
     this.#creation = new SandboxCreation(deps, this.#queue, attach);
+    this.#idempotentCreates = new IdempotentCreates(deps.ledger);
     const pause = new SandboxPause(deps, this.#registry, this.#queue, attach);
     const ends = new SandboxEnds(deps, this.#registry, this.#queue, pause);
     this.#pause = pause;
@@ -98,9 +102,14 @@ export class SandboxRuntime implements Runtime {
     return this.#deps.driver.info;
   }
 
-  async createSandbox(request: CreateSandboxRequest, signal?: AbortSignal): Promise<SandboxView> {
+  async createSandbox(request: CreateSandboxRequest, options: CreateOptions = {}): Promise<SandboxView> {
     this.#refuseWhenClosing();
-    return this.#creation.create(request, signal);
+    const { idempotencyKey, signal } = options;
+    if (idempotencyKey === undefined) return this.#creation.create(request, { signal });
+    const idempotency = idempotencyOf(idempotencyKey, request);
+    // Not given up when the client leaves: it may come back for it.
+    const create = () => this.#creation.create(request, { idempotency });
+    return this.#idempotentCreates.run(idempotency, create, (id) => this.#registry.view(id));
   }
 
   async connectSandbox(

@@ -86,7 +86,7 @@ export async function openWorld(options: WorldOptions = {}): Promise<World> {
     machinesFolder,
     disk,
     addTemplate,
-    create: (template = "base", signal) => runtime.createSandbox(requestFor(template, longMs), signal),
+    create: (template = "base", signal) => runtime.createSandbox(requestFor(template, longMs), { signal }),
     async refill() {
       await clock.advance(1_000);
       await pool.maintain(new AbortController().signal);
