@@ -168,7 +168,7 @@ function streamOptions(context: HandlerContext, clock: Clock): StreamOptions {
 }
 
 /** The user name of `Authorization: Basic …`; passwords and other schemes mean nothing here. */
-export function basicUser(authorization: string | undefined): string | undefined {
+function basicUser(authorization: string | undefined): string | undefined {
   const credentials = /^basic\s+([a-z0-9+/=_-]+)\s*$/i.exec(authorization ?? "")?.[1];
   if (credentials === undefined) return undefined;
   return Buffer.from(credentials, "base64").toString("utf8").split(":", 1)[0] || undefined;

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * `npm test`: sets up everything that is missing, then checks in order of cost: format and lint, types, the guest agent
+ * `npm test`: sets up everything that is missing, then checks in order of cost: format and lint, types, dead code, the guest agent
  * compiled with sanitizers and fuzzed, and vitest's suites. `npm test -- ARGUMENT…` runs vitest alone, with those arguments. The last line
  * counts what passed, failed and was skipped; each check before vitest counts as one.
  */
@@ -23,6 +23,7 @@ const checks = [
   { title: "format and lint", command: program("biome"), args: ["ci", "."] },
   { title: "types", command: program("tsc"), args: ["--noEmit"] },
   { title: "types of the console's page", command: program("tsc"), args: ["-p", "scripts/tsconfig.console.json"] },
+  { title: "dead code", command: program("knip"), args: ["--no-progress"] },
   // Compiled with and without sanitizers, and fuzzed; its other tests are vitest's.
   { title: "guest agent", command: "make", args: ["-C", "src/guest-agent", "-j2", "all", "asan", "fuzz"] },
 ];

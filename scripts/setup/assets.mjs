@@ -43,7 +43,7 @@ export function assetIndexCurrent(roots) {
  * @param {import("./roots.mjs").Roots} roots
  * @returns {AssetIndex | undefined}
  */
-export function readAssetIndex(roots) {
+function readAssetIndex(roots) {
   return readJson(join(roots.assets, "assets.json"));
 }
 

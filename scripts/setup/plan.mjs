@@ -38,7 +38,7 @@ import { currentTestTools, makeTestTools } from "./test-tools.mjs";
  * @param {SetUpOptions["scope"]} scope
  * @returns {import("./graph.mjs").Step[]}
  */
-export function planSteps(roots, scope) {
+function planSteps(roots, scope) {
   const tests = scope === "tests";
   const withDev = tests || scope === "development";
   const packages = tests ? [...RUNTIME_PACKAGES, ...TEST_PACKAGES] : RUNTIME_PACKAGES;

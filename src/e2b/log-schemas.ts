@@ -27,7 +27,7 @@ export const SandboxLogsQueryV2 = z.object({
   search: text.max(256).default("").describe("what the message contains, to the letter"),
 });
 
-export const SandboxLogEntrySchema = z
+const SandboxLogEntrySchema = z
   .object({ timestamp: text, message: text, level: LogLevel, fields: z.record(text, text) })
   .meta({ id: "SandboxLogEntry" });
 type SandboxLogRow = z.infer<typeof SandboxLogEntrySchema>;

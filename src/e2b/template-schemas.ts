@@ -41,7 +41,7 @@ export const TemplateRequestResponseV3 = z
   .meta({ id: "TemplateRequestResponseV3" });
 
 /** Other keys of a step say how the client made its archive. */
-export const TemplateStep = z
+const TemplateStep = z
   .looseObject({
     type: text.max(32),
     args: z.array(command).max(2_000).nullish(),
@@ -132,7 +132,7 @@ export const TemplateSchema = z
   .meta({ id: "Template" });
 export type TemplateRow = z.infer<typeof TemplateSchema>;
 
-export const TemplateBuild = z
+const TemplateBuild = z
   .object({
     buildID: text,
     status: TemplateBuildStatus,

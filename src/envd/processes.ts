@@ -182,7 +182,7 @@ function toMessage(event: TableEvent): ProcessEvent {
 }
 
 /** `exit status 3`, `signal: killed`; `error` repeats it for everything but success. */
-export function endOf(end: ProcessEnd) {
+function endOf(end: ProcessEnd) {
   const status =
     end.signal !== undefined && !end.exited
       ? `signal: ${SIGNAL_NAMES[end.signal] ?? `signal ${end.signal}`}`

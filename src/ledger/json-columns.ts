@@ -5,7 +5,7 @@ import type { MachineRecord, SandboxIngress } from "../types.ts";
 
 export const textMap = z.record(z.string(), z.string());
 
-export const machineRecord: z.ZodType<MachineRecord> = z.object({
+const machineRecord: z.ZodType<MachineRecord> = z.object({
   engine: z.enum(["qemu", "vz", "gvisor", "fake"]),
   sessionId: z.string(),
   folder: z.string(),

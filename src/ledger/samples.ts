@@ -9,7 +9,7 @@ import type { Acceleration, EngineName, LatencySample, Scenario, SpanName } from
 import type { Ledger } from "./open.ts";
 
 /** Of each (span, scenario, engine, acceleration); older ones make room. */
-export const samplesKept = 10_000;
+const samplesKept = 10_000;
 
 export interface SampleSummary {
   readonly span: SpanName;

@@ -7,7 +7,7 @@ import { fromJson, textMap } from "./json-columns.ts";
 import type { Ledger } from "./open.ts";
 
 /** Of each sandbox; older lines make room. */
-export const logLinesKept = 2_000;
+const logLinesKept = 2_000;
 
 export interface SandboxLogQuery {
   readonly sandboxId: string;

@@ -25,14 +25,7 @@ export const nextStates = {
 } as const satisfies Record<SandboxState, readonly SandboxState[]>;
 
 /** Not ended: what a daemon that starts has to look after. */
-export const liveStates: readonly SandboxState[] = [
-  "creating",
-  "running",
-  "pausing",
-  "paused",
-  "resuming",
-  "terminating",
-];
+const liveStates: readonly SandboxState[] = ["creating", "running", "pausing", "paused", "resuming", "terminating"];
 
 /** States without a machine, and so without a reservation. */
 const restingStates: ReadonlySet<SandboxState> = new Set(["paused", "terminated"]);

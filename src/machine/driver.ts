@@ -7,7 +7,7 @@ import { randomUUID } from "node:crypto";
 import type { Duplex } from "node:stream";
 import type { Acceleration, EngineName, MachineRecord, MachineShape } from "../types.ts";
 
-export type { MachineRecord, ProcessIdentity } from "../types.ts";
+export type { MachineRecord } from "../types.ts";
 
 /** Whether an engine can do something on this host, and if not, why. */
 export type Ability = { readonly supported: true } | { readonly supported: false; readonly reason: string };

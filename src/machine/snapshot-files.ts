@@ -9,7 +9,7 @@ import { z } from "zod";
 import { DomainError, isDomainError, messageOf } from "../errors.ts";
 import type { SnapshotFile, SnapshotManifest } from "./driver.ts";
 
-export const manifestName = "manifest.json";
+const manifestName = "manifest.json";
 
 /** Digest block: small enough for bounded memory, large enough that hashing runs in the thread pool without overhead. */
 export const blockBytes = 1 << 20;

@@ -14,7 +14,7 @@ export interface DiskSpace {
 export type DiskPressureProbe = (folder: string) => Promise<DiskSpace>;
 
 /** Synchronous, as the ledger on the same disk is: one quick call, where a thread of the pool would take milliseconds to wake. */
-export const hostDiskPressureProbe: DiskPressureProbe = async (folder) => {
+const hostDiskPressureProbe: DiskPressureProbe = async (folder) => {
   const stats = statfsSync(folder);
   return { freeBytes: stats.bavail * stats.bsize, totalBytes: stats.blocks * stats.bsize };
 };
@@ -22,7 +22,7 @@ export const hostDiskPressureProbe: DiskPressureProbe = async (folder) => {
 const tenGiB = 10 * 2 ** 30;
 
 /** Pure: the floor in bytes for a disk of that size (design: 10 GiB or 10 % of the disk, whichever is less). */
-export function defaultDiskFloorBytes(totalBytes: number): number {
+function defaultDiskFloorBytes(totalBytes: number): number {
   return Math.min(tenGiB, totalBytes / 10);
 }
 

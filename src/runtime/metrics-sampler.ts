@@ -66,7 +66,7 @@ export class MetricsSampler {
 }
 
 /** Of all CPUs together, in percent: 200 means two CPUs were busy all the time since the previous sample. */
-export function cpuUsedPercent(previous: GuestMetrics | undefined, current: GuestMetrics): number {
+function cpuUsedPercent(previous: GuestMetrics | undefined, current: GuestMetrics): number {
   const busy = current.cpuBusyTicks - (previous?.cpuBusyTicks ?? 0);
   const total = current.cpuTotalTicks - (previous?.cpuTotalTicks ?? 0);
   if (total <= 0) return 0;

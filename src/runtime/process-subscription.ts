@@ -11,7 +11,7 @@ export type ProcessEvent =
   | { readonly type: "end"; readonly end: ProcessEnd };
 
 /** Beyond this a subscriber has no room: a process whose subscribers all have none waits. */
-export const ROOM_BYTES = 256 * 1024;
+const ROOM_BYTES = 256 * 1024;
 /** Beyond this a subscriber is cut off: others of the same process read on, and this one may not make them wait. */
 export const MAX_LAG_BYTES = 4 * 1024 * 1024;
 /** What a queued event costs besides its bytes, so that a flood of tiny ones is bounded too. */

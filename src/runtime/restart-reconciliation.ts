@@ -56,7 +56,7 @@ export interface ReconciliationSummary {
 }
 
 /** Pure: what a client was told it has is kept, what was on its way in or out is ended. */
-export function decide({ state, machine }: SandboxRecord): Decision {
+function decide({ state, machine }: SandboxRecord): Decision {
   if (state === "running" && machine) return { action: "adopt", machine };
   if (state === "pausing" && machine) return { action: "finish_or_undo_pause", machine };
   if (state === "paused") return { action: "list" };

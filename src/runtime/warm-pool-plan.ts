@@ -63,6 +63,6 @@ export function planPool(
 }
 
 /** One name for each key. */
-export function nameOf({ templateId, buildId, runtimeProfile }: WarmEntryKey): string {
+function nameOf({ templateId, buildId, runtimeProfile }: WarmEntryKey): string {
   return `${templateId} ${buildId} ${runtimeProfile}`;
 }

@@ -15,7 +15,7 @@ export type WarmDecision =
   | { readonly action: "discard"; readonly machine: MachineRecord | null };
 
 /** Pure: only what waited in the pool is worth adopting, and only where there is a pool. */
-export function decideWarm({ state, machine }: WarmEntry, poolEnabled: boolean): WarmDecision {
+function decideWarm({ state, machine }: WarmEntry, poolEnabled: boolean): WarmDecision {
   if (state === "ready" && machine && poolEnabled) return { action: "adopt", machine };
   return { action: "discard", machine };
 }

@@ -34,7 +34,7 @@ const systemBundles = [
 ];
 
 /** Where the certificates of a domain are, or will be. */
-export function certificateFiles(stateDir: string, domain: string): CertificateFiles {
+function certificateFiles(stateDir: string, domain: string): CertificateFiles {
   const folder = join(stateDir, "tls", domain);
   return { authority: join(folder, "authority.pem"), bundle: join(folder, "bundle.pem") };
 }

@@ -323,7 +323,7 @@ function testRefusals(world: () => ConformanceWorld): void {
 }
 
 /** The plain digest of a file. */
-export async function digest(path: string): Promise<string> {
+async function digest(path: string): Promise<string> {
   const hash = createHash("sha256");
   for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
   return hash.digest("hex");

@@ -31,7 +31,7 @@ export interface RawFrame {
   readonly payload: Buffer;
 }
 
-export const MAX_PAYLOAD = 32_768;
+const MAX_PAYLOAD = 32_768;
 export const WINDOW = 262_144;
 export const preamble = Buffer.alloc(32_800);
 const HEADER_BYTES = 12;

@@ -28,12 +28,6 @@ export async function missingForSimulation(): Promise<string | undefined> {
   return existsSync(stamp("swift-helper")) ? undefined : "the helper was not built: run npm test once";
 }
 
-/** The Debian root with Swift in it. */
-export async function swiftRoot(): Promise<string | undefined> {
-  const stamped = swiftStamp.safeParse(await readJson(stamp("swift-root")).catch(() => undefined));
-  return stamped.data?.result.root;
-}
-
 export interface SimulatedFramework {
   /** The executable of the helper. */
   readonly helper: string;

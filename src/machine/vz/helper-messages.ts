@@ -81,7 +81,6 @@ export type Hello = z.infer<typeof helloSchema>;
 
 /** What a machine was started with, and must be restored with. */
 export const identitySchema = z.object({ machineIdentifier: z.string().min(1), macAddress: z.string().min(1) });
-export type MachineIdentity = z.infer<typeof identitySchema>;
 
 /** Runs `[first, count]` of blocks of 1 MiB of the cloned disk that hold data. */
 export const savedSchema = z.object({
