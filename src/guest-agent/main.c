@@ -7,6 +7,7 @@
 
 #include "agent.h"
 #include "boot.h"
+#include "kernel_options.h"
 
 static struct agent agent;
 
@@ -51,7 +52,12 @@ static bool open_source(const char *kind, const char *value) {
 static void __attribute__((noreturn)) serve_as_init(void) {
   boot();
   if (!agent_start(&agent, (struct options){.is_init = true, .privileged_setup = true})) say("cannot start");
-  source_use_port(&agent);
+  char vsock[16];
+  if (kernel_option("firkin.vsock", vsock, sizeof vsock)) {
+    if (!open_source("--vsock", vsock)) say("cannot listen on vsock port %s", vsock);
+  } else {
+    source_use_port(&agent);
+  }
   say("version %s serves", AGENT_VERSION);
   for (;;) agent_turn(&agent, -1);
 }

@@ -1,6 +1,6 @@
 /** Starting a helper: one detached process per machine, with its sockets in the machine's folder. */
 import { join } from "node:path";
-import { DomainError, messageOf } from "../../errors.ts";
+import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import { type DetachedProcess, readLogTail, startDetached } from "../detached-process.ts";
 import { endProcess } from "../processes.ts";
 import { HelperClient } from "./helper-client.ts";
@@ -51,10 +51,11 @@ export async function startHelper(
     connected = true;
     return { process: started, client };
   } catch (error) {
+    // Before we end it ourselves.
+    const reason = messageOf(gone.signal.aborted ? gone.signal.reason : error);
     await endProcess(started.identity, 0);
     signal?.throwIfAborted();
-    if (error instanceof DomainError && error.code === "failed_precondition") throw error;
-    const reason = gone.signal.aborted ? messageOf(gone.signal.reason) : messageOf(error);
+    if (isDomainError(error, "failed_precondition")) throw error;
     const problem = `the helper did not start: ${reason}; its log ends: ${await readLogTail(logPath)}`;
     throw new DomainError("machine_failed", problem, {}, { cause: error });
   }
