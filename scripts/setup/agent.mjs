@@ -12,7 +12,7 @@ import { readStamp, writeStamp } from "./stamps.mjs";
  */
 
 /** @param {import("./roots.mjs").Roots} roots */
-function sourceHash(roots) {
+export function agentSourceHash(roots) {
   const folder = join(roots.repository, "src/guest-agent");
   const sources = filesBelow([folder], (path) => {
     return (/\.[ch]$/.test(path) || basename(path) === "Makefile") && !relative(folder, path).startsWith("build/");
@@ -22,7 +22,7 @@ function sourceHash(roots) {
 
 /** @param {import("./roots.mjs").Roots} roots */
 export function currentAgent(roots) {
-  return /** @type {AgentAsset | undefined} */ (readStamp(roots, "agent", sourceHash(roots)));
+  return /** @type {AgentAsset | undefined} */ (readStamp(roots, "agent", agentSourceHash(roots)));
 }
 
 /**
@@ -30,7 +30,7 @@ export function currentAgent(roots) {
  * @param {import("./graph.mjs").StepContext} context
  */
 export async function makeAgent(roots, { signal, onLine }) {
-  const hash = sourceHash(roots);
+  const hash = agentSourceHash(roots);
   const folder = join(roots.repository, "src/guest-agent");
   await run("make", ["-C", folder, "-j2", "build/firkin-agent"], {
     signal,

@@ -43,12 +43,56 @@ export function currentKernel(roots) {
  * @param {import("./graph.mjs").StepContext} context
  */
 export async function makeKernel(roots, { signal, onLine }) {
+  await withKernelPackage(
+    roots,
+    META_PACKAGE,
+    { signal, onLine },
+    async ({ image, modulesFolder, version, packageVersion }) => {
+      const target = join(roots.assets, "kernel", `${version}_${packageVersion}_${RECIPE.slice(0, 8)}`);
+      const modules = resolveModules(modulesFolder, MODULES);
+      if (!fs.existsSync(target)) {
+        await placeAtomically(target, (partial) => {
+          fs.mkdirSync(join(partial, "modules"), { recursive: true });
+          fs.copyFileSync(image, join(partial, "vmlinuz"));
+          for (const module of modules) fs.copyFileSync(module, join(partial, "modules", basename(module)));
+        });
+      }
+      /** @type {KernelAsset} */
+      const asset = {
+        version,
+        packageVersion,
+        vmlinuz: join(target, "vmlinuz"),
+        modules: modules.map((module) => join(target, "modules", basename(module))),
+      };
+      await writeStamp(roots, "kernel", RECIPE, asset);
+    },
+  );
+}
+
+/**
+ * @typedef {object} KernelPackage What is in an unpacked kernel package; gone when its user returns.
+ * @property {string} image The bootable image, as the package has it.
+ * @property {string} modulesFolder
+ * @property {string} version
+ * @property {string} packageVersion
+ */
+
+/**
+ * Fetches the package that a meta package stands for, and unpacks it for `use`.
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {string} metaPackage
+ * @param {import("./graph.mjs").StepContext & { architecture?: string }} context `architecture`: not the host's own.
+ * @param {(unpacked: KernelPackage) => Promise<void>} use
+ */
+export async function withKernelPackage(roots, metaPackage, { signal, onLine, architecture }, use) {
   fs.mkdirSync(roots.scratch, { recursive: true });
   const folder = fs.mkdtempSync(join(roots.scratch, "kernel-"));
+  // Nothing of a foreign package is run here.
+  const foreign = architecture ? [`--architectures=${architecture}`, "--skip=check/qemu"] : [];
   try {
-    await mmdebstrap(["--variant=custom", `--customize-hook=${hookPath("fetch-kernel.sh")}`], {
+    await mmdebstrap(["--variant=custom", ...foreign, `--customize-hook=${hookPath("fetch-kernel.sh")}`], {
       scratch: roots.scratch,
-      env: { FIRKIN_PACKAGE: META_PACKAGE, FIRKIN_OUTPUT: folder },
+      env: { FIRKIN_PACKAGE: metaPackage, FIRKIN_OUTPUT: folder },
       signal,
       onLine,
     });
@@ -58,24 +102,7 @@ export async function makeKernel(roots, { signal, onLine }) {
     const packageVersion = (await run("dpkg-deb", ["--field", archive, "Version"], { signal })).trim();
     const [image = ""] = filesBelow([join(tree, "boot")], (path) => basename(path).startsWith("vmlinuz-"));
     const version = basename(image).replace("vmlinuz-", "");
-
-    const target = join(roots.assets, "kernel", `${version}_${packageVersion}_${RECIPE.slice(0, 8)}`);
-    const modules = resolveModules(join(tree, "lib/modules", version), MODULES);
-    if (!fs.existsSync(target)) {
-      await placeAtomically(target, (partial) => {
-        fs.mkdirSync(join(partial, "modules"), { recursive: true });
-        fs.copyFileSync(image, join(partial, "vmlinuz"));
-        for (const module of modules) fs.copyFileSync(module, join(partial, "modules", basename(module)));
-      });
-    }
-    /** @type {KernelAsset} */
-    const asset = {
-      version,
-      packageVersion,
-      vmlinuz: join(target, "vmlinuz"),
-      modules: modules.map((module) => join(target, "modules", basename(module))),
-    };
-    await writeStamp(roots, "kernel", RECIPE, asset);
+    await use({ image, modulesFolder: join(tree, "lib/modules", version), version, packageVersion });
   } finally {
     fs.rmSync(folder, { recursive: true, force: true });
   }

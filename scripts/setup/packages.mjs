@@ -27,6 +27,8 @@ export const RUNTIME_PACKAGES = [
 
 /** @type {readonly HostPackage[]} */
 export const TEST_PACKAGES = [
+  { name: "gcc-aarch64-linux-gnu", why: "compiles the guest agent for the vz engine's guests" },
+  { name: "libc6-dev-arm64-cross", why: "compiles the guest agent for the vz engine's guests" },
   { name: "git", why: "the format check skips what git ignores" },
   { name: "python3-venv", why: "runs the tests with E2B's Python SDK" },
 ];

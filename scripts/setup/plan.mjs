@@ -2,6 +2,7 @@
 import * as fs from "node:fs";
 import { join } from "node:path";
 import { currentAgent, makeAgent } from "./agent.mjs";
+import { currentArm64Assets, makeArm64Assets } from "./arm64.mjs";
 import { assetIndexCurrent, writeAssetIndex } from "./assets.mjs";
 import { buildDist, distCurrent } from "./build.mjs";
 import { removeUnmounted } from "./debian.mjs";
@@ -115,6 +116,13 @@ function planSteps(roots, scope) {
       run: installBrowser,
     },
     {
+      name: "arm64",
+      title: "kernel and initramfs for arm64 guests",
+      needs: ["packages"],
+      isDone: () => currentArm64Assets(roots),
+      run: (context) => makeArm64Assets(roots, context),
+    },
+    {
       name: "swift-root",
       title: "Swift, in a Debian root of its own",
       needs: ["packages"],
@@ -205,6 +213,7 @@ function sweepLeftovers(roots) {
   if (fs.existsSync(roots.scratch)) {
     for (const name of fs.readdirSync(roots.scratch)) removeUnmounted(join(roots.scratch, name));
   }
-  for (const folder of ["", "agent", "kernel", "rootfs", "stamps", "swift"]) sweepPartials(join(roots.assets, folder));
+  for (const folder of ["", "agent", "arm64", "kernel", "rootfs", "stamps", "swift"])
+    sweepPartials(join(roots.assets, folder));
   sweepPartials(roots.repository);
 }

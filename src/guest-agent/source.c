@@ -4,13 +4,15 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/vm_sockets.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+/* After sys/socket.h: some versions of it use struct sockaddr without declaring it. */
+#include <linux/vm_sockets.h>
 
 #include "agent.h"
 #include "put_file.h"
