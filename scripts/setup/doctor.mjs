@@ -1,6 +1,7 @@
 /** `firkin doctor`: checks everything that serving needs, and says of each thing that is missing what to do. */
 
 import { checkHost } from "./doctor-host.mjs";
+import { checkMac } from "./doctor-macos.mjs";
 import { checkSetUp } from "./doctor-setup.mjs";
 import { checkTls } from "./doctor-tls.mjs";
 import { storageRoots } from "./roots.mjs";

@@ -1,12 +1,15 @@
 /**
  * Processes that outlive the daemon: found again, and signalled, only when pid, start time and executable all match,
- * because pids are reused. Linux `/proc`; knows nothing of machines.
+ * because pids are reused. Linux `/proc`, or `ps` where there is none; knows nothing of machines.
  */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { basename } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { DomainError } from "../errors.ts";
 import type { ProcessIdentity } from "../types.ts";
+import { listArguments, listPids, listProcess } from "./process-listing.ts";
+
+const hasProc = process.platform === "linux";
 
 /** What `/proc/PID/stat` says of a process. */
 export interface ProcessStat {
@@ -57,9 +60,7 @@ export function processName(identity: ProcessIdentity): string | undefined {
  * there and died before it wrote it down.
  */
 export function findProcessesIn(folder: string, role: ProcessIdentity["role"], command: string): ProcessIdentity[] {
-  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
-  return pids.flatMap((name) => {
-    const pid = Number(name);
+  return allPids().flatMap((pid) => {
     if (nameIn(folder, pid) === undefined) return [];
     const identity = identifyProcess(role, pid);
     return identity && basename(identity.executable) === command ? [identity] : [];
@@ -110,7 +111,15 @@ export async function endProcess(identity: ProcessIdentity, graceMs: number): Pr
 
 const hasEnded = (stat: ProcessStat) => stat.state === "Z" || stat.state === "X";
 
+function allPids(): number[] {
+  if (!hasProc) return listPids();
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+}
+
 function readStat(pid: number): ProcessStat | undefined {
+  if (!hasProc) return listProcess(pid);
   try {
     return parseProcessStat(readFileSync(`/proc/${pid}/stat`, "utf8"));
   } catch (error) {
@@ -120,6 +129,7 @@ function readStat(pid: number): ProcessStat | undefined {
 }
 
 function readArguments(pid: number): string[] {
+  if (!hasProc) return [listArguments(pid)];
   try {
     return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
   } catch (error) {
@@ -130,6 +140,7 @@ function readArguments(pid: number): string[] {
 
 /** A package upgrade under a running process adds " (deleted)" to the link: it is the same process. */
 function readExecutable(pid: number): string | undefined {
+  if (!hasProc) return listProcess(pid)?.command;
   try {
     return readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, "");
   } catch (error) {

@@ -1,0 +1,47 @@
+/** Processes as `ps` tells of them, for systems without `/proc` (macOS). Options that BSD's and Linux's `ps` share. */
+import { execFileSync } from "node:child_process";
+
+export interface ListedProcess {
+  /** One letter; `Z` is a process that has ended. */
+  readonly state: string;
+  /** Milliseconds since the epoch, to the second. */
+  readonly startTime: string;
+  /** On macOS the path of the executable, on Linux its name. */
+  readonly command: string;
+}
+
+/** `S+   Mon Nov 23 20:47:01 2026 /path/of/program`. */
+export function parseListedProcess(line: string): ListedProcess | undefined {
+  const match = /^\s*(\S)\S*\s+(\w{3} \w{3}\s+\d+ [\d:]{8} \d{4})\s+(.+?)\s*$/.exec(line);
+  const [, state, started = "", command] = match ?? [];
+  const startedMs = Date.parse(started);
+  if (!state || !command || Number.isNaN(startedMs)) return undefined;
+  return { state, startTime: String(startedMs), command };
+}
+
+/** Undefined when there is no such process. */
+export function listProcess(pid: number): ListedProcess | undefined {
+  return parseListedProcess(ps(["-o", "stat=,lstart=,comm=", "-p", String(pid)]));
+}
+
+/** The command line, its arguments joined with blanks. */
+export function listArguments(pid: number): string {
+  return ps(["-ww", "-o", "args=", "-p", String(pid)]).trim();
+}
+
+export function listPids(): number[] {
+  return ps(["-axo", "pid="])
+    .split("\n")
+    .map(Number)
+    .filter((pid) => pid > 0);
+}
+
+/** `ps` exits 1 when it has nothing to list. */
+function ps(args: readonly string[]): string {
+  try {
+    return execFileSync("ps", args, { encoding: "utf8", env: { PATH: "/bin:/usr/bin", LC_ALL: "C" }, stdio: "pipe" });
+  } catch (error) {
+    if ((error as { status?: unknown }).status === 1) return "";
+    throw error;
+  }
+}
