@@ -22,7 +22,10 @@ const MARKS = { ok: "✓", failed: "✗", advice: "!", info: "·" };
  */
 export async function doctor() {
   const roots = storageRoots();
-  const findings = [...checkHost(roots), ...(await checkSetUp(roots)), ...(await checkTls(roots))];
+  const findings =
+    process.platform === "darwin"
+      ? [...checkMac(roots), ...(await checkTls(roots))]
+      : [...checkHost(roots), ...(await checkSetUp(roots)), ...(await checkTls(roots))];
   const width = Math.max(...findings.map(({ what }) => what.length));
   for (const { level, what, detail, remedy } of findings) {
     process.stdout.write(`${MARKS[level]} ${what.padEnd(width)}  ${detail}\n`);
