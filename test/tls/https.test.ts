@@ -18,6 +18,8 @@ import { answerQuestion } from "../../src/tls/name-server.ts";
 import { ManualClock } from "../support/manual-clock.ts";
 
 const domain = "firkin.test";
+/** Not `localhost`: a system without a hosts file does not know it. */
+const host = "127.0.0.1";
 const clock = new ManualClock();
 const scope = new Scope();
 let stateDir: string;
@@ -34,7 +36,7 @@ beforeAll(async () => {
   });
   // Clients judge by their own clock.
   await clock.advance(Date.now() - clock.nowMs());
-  const options = { stateDir, host: "127.0.0.1", domain, tlsPort: 0, dnsPort: 0 };
+  const options = { stateDir, host, domain, tlsPort: 0, dnsPort: 0 };
   https = await openHttps(options, { server, clock, log: pino({ level: "silent" }) }, scope);
   ca = await readFile(https.files.authority, "utf8");
 });
@@ -45,11 +47,11 @@ afterAll(async () => {
 });
 
 const servername = `api.${domain}`;
-const dial = () => connect({ port: https.settings.port, ca, servername, ALPNProtocols: ["h2", "http/1.1"] });
+const dial = () => connect({ host, port: https.settings.port, ca, servername, ALPNProtocols: ["h2", "http/1.1"] });
 
 async function get(agent: Agent): Promise<string> {
   const headers = { host: domainWithPort(https.settings) };
-  const asked = request({ port: https.settings.port, path: "/x", agent, headers, ca, servername }).end();
+  const asked = request({ host, port: https.settings.port, path: "/x", agent, headers, ca, servername }).end();
   const [response] = await once(asked, "response");
   let text = "";
   for await (const chunk of response) text += chunk;
@@ -93,7 +95,7 @@ test("the certificate is renewed while it serves", async () => {
 });
 
 async function peerEnd(): Promise<string> {
-  const socket = connect({ port: https.settings.port, servername, rejectUnauthorized: false });
+  const socket = connect({ host, port: https.settings.port, servername, rejectUnauthorized: false });
   await once(socket, "secureConnect");
   const { valid_to: end } = socket.getPeerCertificate();
   socket.destroy();
@@ -131,7 +133,7 @@ test("what is no question is not answered", () => {
 
 test("a port that is taken is an error that says what to do", async () => {
   const own = new Scope();
-  const options = { stateDir, host: "127.0.0.1", domain, tlsPort: https.settings.port, dnsPort: undefined };
+  const options = { stateDir, host, domain, tlsPort: https.settings.port, dnsPort: undefined };
   await expect(openHttps(options, { server, clock, log: pino({ level: "silent" }) }, own)).rejects.toMatchObject({
     code: "invalid_state",
     message: expect.stringContaining("Choose another with --tls-port"),
