@@ -1,6 +1,7 @@
 /**
  * The vz engine: the suite of all engines, on the simulated framework, or on a Mac (`scripts/verify-macos`) on the real one.
  */
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { pino } from "pino";
 import { expect, test } from "vitest";
@@ -53,5 +54,18 @@ conformance(engine, (world) => {
     await vm.setInternetAccess(false);
     await expect(vm.setInternetAccess(true)).rejects.toMatchObject({ code: "unsupported" });
     await vm.terminate();
+  });
+
+  test.skipIf(onMac)("where one save is one machine, that is found out, and a second one is refused", async () => {
+    const { root } = world();
+    const { helper, kernel, initramfs, baseDisk } = await simulateFramework(join(root, "mac2"), { fanOut: false });
+    const guest = { kernel, initramfs, baseDisk };
+    const folders = { machinesFolder: join(root, "m2"), cacheFolder: join(root, "cache2") };
+    const driver = await VzDriver.open({ ...folders, ...guest, helper, log: pino({ level: "silent" }) });
+    expect(driver.info.abilities.fanOut).toMatchObject({
+      supported: false,
+      reason: expect.stringContaining("a second machine of one save was refused"),
+    });
+    expect(await readdir(folders.machinesFolder)).toEqual([]);
   });
 });
