@@ -35,7 +35,8 @@ describe.skipIf(skipReason)("pause", () => {
       expect(info.state).toBe("paused");
       expect(Math.abs(info.endAt.getTime() - Date.now())).toBeLessThan(20_000);
       expect(await sandbox.isRunning()).toBe(false);
-      expect(await sandbox.getMetrics()).toEqual([]);
+      // Those of before are kept, and there are no others.
+      expect((await sandbox.getMetrics()).filter(({ timestamp }) => timestamp > info.endAt)).toEqual([]);
       await expect(sandbox.setTimeout(10_000)).rejects.toThrow(/paused|not found/i);
       await expect(sandbox.commands.run("true")).rejects.toThrow(/not running anymore/);
       const again = await sdk.Sandbox.connect(sandbox.sandboxId, { ...connection(), timeoutMs: 90_000 });
