@@ -30,6 +30,8 @@ export const TEST_PACKAGES = [
   { name: "gcc-aarch64-linux-gnu", why: "compiles the guest agent for the vz engine's guests" },
   { name: "libc6-dev-arm64-cross", why: "compiles the guest agent for the vz engine's guests" },
   { name: "git", why: "the format check skips what git ignores" },
+  { name: "iproute2", why: "makes networks for tests" },
+  { name: "procps", why: "finds and ends processes of simulated guests" },
   { name: "python3-venv", why: "runs the tests with E2B's Python SDK" },
 ];
 
