@@ -29,6 +29,7 @@ export const RUNTIME_PACKAGES = [
 export const TEST_PACKAGES = [
   { name: "gcc-aarch64-linux-gnu", why: "compiles the guest agent for the vz engine's guests" },
   { name: "libc6-dev-arm64-cross", why: "compiles the guest agent for the vz engine's guests" },
+  { name: "curl", why: "is one of the clients that tests use" },
   { name: "git", why: "the format check skips what git ignores" },
   { name: "iproute2", why: "makes networks for tests" },
   { name: "procps", why: "finds and ends processes of simulated guests" },
