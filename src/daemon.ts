@@ -45,7 +45,7 @@ import { Scope } from "./scope.ts";
 import { type GuestAssets, readGuestAssets } from "./template/assets.ts";
 import { ensureBaseTemplate } from "./template/base-template.ts";
 import { TemplateBuilds } from "./template/build.ts";
-import { registerCacheUser } from "./template/cached-assets.ts";
+import { assetsFolderOf, registerCacheUser } from "./template/cached-assets.ts";
 import { rebuildStale } from "./template/stale-rebuild.ts";
 import { UploadCache } from "./template/upload-cache.ts";
 import { domainWithPort } from "./tls/instructions.ts";
@@ -244,7 +244,7 @@ async function openTemplates(
   });
   await builds.recover();
   scope.defer(() => builds.close());
-  await registerCacheUser(config.cacheDir, config.stateDir);
+  await registerCacheUser(await assetsFolderOf(config.cacheDir), config.stateDir);
   const { cacheDir, stateDir } = config;
   const collectTemplates = () => builds.collect();
   const collector = new ArtifactCollector({ ...deps, uploads, collectTemplates, cacheDir, stateDir });

@@ -14,7 +14,7 @@ import type { VmDriver } from "../machine/driver.ts";
 import { readManifest } from "../machine/snapshot-files.ts";
 import type { Metrics } from "../metrics.ts";
 import { type GuestAssets, readGuestAssets } from "../template/assets.ts";
-import { cachedAssetOf, listCachedAssets, otherCacheUsers } from "../template/cached-assets.ts";
+import { assetsFolderOf, cachedNameOf, listCachedAssets, otherCacheUsers } from "../template/cached-assets.ts";
 import { parseStoredSpec } from "../template/freshness.ts";
 import type { UploadCache } from "../template/upload-cache.ts";
 import { type Artifact, planCollection, reachable } from "./artifact-plan.ts";
@@ -82,14 +82,17 @@ export class ArtifactCollector {
   /** Nothing while another state folder uses the cache: what its snapshots need is not known here. */
   async #cached(): Promise<Artifact[]> {
     const { cacheDir, stateDir, uploads, log } = this.#deps;
-    const others = await otherCacheUsers(cacheDir, stateDir);
+    const assetsFolder = await assetsFolderOf(cacheDir);
+    const others = await otherCacheUsers(assetsFolder, stateDir);
     if (others.length > 0) {
       log.warn({ others }, "the cache is shared: nothing of it is removed");
       return [];
     }
-    const assets = (await listCachedAssets(cacheDir)).map((file) => ({ ...file, kind: "asset" as const }));
-    const archives = (await uploads.list()).map((file) => ({ ...file, kind: "upload" as const }));
-    return [...assets, ...archives];
+    const assets = (await listCachedAssets(assetsFolder)).map((file) => ({ ...file, kind: "asset" as const }));
+    const archives = (await uploads.list()).map(async ({ name, atMs }) => {
+      return { name: await cachedNameOf(assetsFolder, name), atMs, kind: "upload" as const };
+    });
+    return [...assets, ...(await Promise.all(archives))];
   }
 
   #quarantined(): Artifact[] {
@@ -116,7 +119,8 @@ export class ArtifactCollector {
     const all = reachable([...roots, ...images, ...archives, ...(await driver.imagesInUse())], needs);
     // What damaged ones stand on stays with them; whether they are needed themselves is the quarantine's to say.
     for (const { id, state } of snapshots) if (state === "quarantined") all.delete(id);
-    return new Set([...all].map((path) => cachedAssetOf(cacheDir, path) ?? path));
+    const assetsFolder = await assetsFolderOf(cacheDir);
+    return new Set(await Promise.all([...all].map((name) => cachedNameOf(assetsFolder, name))));
   }
 
   /** A snapshot without a manifest stands on nothing any more; one that cannot be read may stand on anything. */

@@ -1,7 +1,7 @@
 /** What set-up left in the cache, by name, and which state folders stand on it. */
 import { createHash } from "node:crypto";
-import { mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
-import { join, relative } from "node:path";
+import { mkdir, readdir, readFile, realpath, rm, stat, writeFile } from "node:fs/promises";
+import { isAbsolute, join, relative } from "node:path";
 
 export interface CachedFile {
   /** Absolute path. */
@@ -17,11 +17,19 @@ const places: readonly (readonly [folder: string, form: RegExp])[] = [
   [".", /^initramfs-[0-9a-f]+\.cpio$/],
 ];
 
+/**
+ * The folder of the assets, without links: a cache whose `assets` is a link shares them with another one, and what is
+ * needed and what may go must be told by the same names.
+ */
+export function assetsFolderOf(cacheDir: string): Promise<string> {
+  return realpath(join(cacheDir, "assets"));
+}
+
 /** Every version of every asset. */
-export async function listCachedAssets(cacheDir: string): Promise<CachedFile[]> {
+export async function listCachedAssets(assetsFolder: string): Promise<CachedFile[]> {
   const found = await Promise.all(
     places.map(async ([folder, form]) => {
-      const path = join(cacheDir, "assets", folder);
+      const path = join(assetsFolder, folder);
       const names = await readdir(path).catch(orNone);
       return Promise.all(names.filter((name) => form.test(name)).map((name) => describe(join(path, name))));
     }),
@@ -29,27 +37,36 @@ export async function listCachedAssets(cacheDir: string): Promise<CachedFile[]> 
   return found.flat();
 }
 
-/** The asset that a path is, or is in: kernels are folders. Undefined: it is none. */
-export function cachedAssetOf(cacheDir: string, path: string): string | undefined {
-  const [first = "", second, third] = relative(join(cacheDir, "assets"), path).split("/");
-  if (first !== "kernel" || second === undefined || third === undefined) return undefined;
-  return join(cacheDir, "assets", first, second);
+/**
+ * What the collection calls a path: links followed, and the asset that it is in, as kernels are folders. Other names,
+ * such as a snapshot's id, stay as they are.
+ */
+export async function cachedNameOf(assetsFolder: string, path: string): Promise<string> {
+  if (!isAbsolute(path)) return path;
+  const real = await realpath(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return path;
+    throw error;
+  });
+  const [first = "", second, third] = relative(assetsFolder, real).split("/");
+  return first === "kernel" && second && third ? join(assetsFolder, first, second) : real;
 }
 
-/** Notes that the snapshots of a state folder stand on this cache. */
-export async function registerCacheUser(cacheDir: string, stateDir: string): Promise<void> {
-  const folder = join(cacheDir, "users");
+/** Notes that the snapshots of a state folder stand on these assets; forgets those that are gone. */
+export async function registerCacheUser(assetsFolder: string, stateDir: string): Promise<void> {
+  const folder = join(assetsFolder, "users");
   await mkdir(folder, { recursive: true, mode: 0o700 });
   await writeFile(join(folder, nameOf(stateDir)), stateDir, { mode: 0o600 });
+  await otherCacheUsers(assetsFolder, stateDir);
 }
 
-/** Other state folders that use the cache and are still there. */
-export async function otherCacheUsers(cacheDir: string, stateDir: string): Promise<string[]> {
-  const folder = join(cacheDir, "users");
+/** Other state folders that use the assets and are still there. */
+export async function otherCacheUsers(assetsFolder: string, stateDir: string): Promise<string[]> {
+  const folder = join(assetsFolder, "users");
   const others: string[] = [];
   for (const name of (await readdir(folder).catch(orNone)).filter((each) => each !== nameOf(stateDir))) {
-    const other = await readFile(join(folder, name), "utf8");
-    if (await isThere(join(other, "ledger.db"))) others.push(other);
+    // Another daemon that starts may be forgetting it, too.
+    const other = await readFile(join(folder, name), "utf8").catch(orNone);
+    if (typeof other === "string" && (await isThere(join(other, "ledger.db")))) others.push(other);
     else await rm(join(folder, name), { force: true });
   }
   return others;

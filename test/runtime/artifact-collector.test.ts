@@ -1,6 +1,6 @@
 /** A disk that is nearly full: what nothing needs goes first, then new work is refused with the figures; old work goes on. */
 import { existsSync } from "node:fs";
-import { mkdir, readFile, utimes, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, symlink, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { ArtifactCollector } from "../../src/runtime/artifact-collector.ts";
@@ -56,6 +56,22 @@ test("old images, kernels and uploads go; what is installed or stood on stays", 
   expect(there(kept)).toEqual(kept);
 });
 
+test("what is needed stays where the assets are linked from elsewhere, and are named by both names", async () => {
+  await using engine = await FakeEngine.open();
+  const { collector, old, needed, assets, cacheDir } = await openCache(engine);
+  const elsewhere = join(engine.folder, "elsewhere");
+  await rename(join(cacheDir, "assets"), elsewhere);
+  await symlink(elsewhere, join(cacheDir, "assets"));
+  await writeFile(
+    join(cacheDir, "assets", "assets.json"),
+    JSON.stringify(assets).replaceAll(join(cacheDir, "assets"), elsewhere),
+  );
+  await collector.collect(never);
+  expect(there(old)).toEqual([]);
+  const kept = [needed, assets.kernel, assets.initramfs, assets.baseDisk];
+  expect(there(kept)).toEqual(kept);
+});
+
 test("no more goes than is needed, and what is young stays", async () => {
   await using engine = await FakeEngine.open();
   const { collector, old } = await openCache(engine);
@@ -70,8 +86,8 @@ test("nothing of a cache goes that another state folder uses, until that is gone
   const other = join(engine.folder, "other");
   await mkdir(other);
   await writeFile(join(other, "ledger.db"), "");
-  await registerCacheUser(cacheDir, other);
-  await registerCacheUser(cacheDir, engine.folder);
+  await registerCacheUser(join(cacheDir, "assets"), other);
+  await registerCacheUser(join(cacheDir, "assets"), engine.folder);
   await collector.collect(never);
   expect(there(old)).toEqual(old);
 });
