@@ -19,6 +19,8 @@ const shortLinkMs = 10_000;
 const maxShortLinks = 8;
 /** Per link in a row that was short. */
 const reconnectPauseMs = 250;
+/** After a link that cannot be made again, until the news of a machine that died has come, however busy the host is. */
+const exitNewsMs = 1000;
 
 /** The link is up, being made anew, or gone with the session. */
 type Link =
@@ -141,6 +143,9 @@ export class LiveSession implements Session {
       this.#watchLink(agent);
       this.log.info("guest link re-established");
     } catch (error) {
+      // A machine that died broke its link first: then that is what is told.
+      const heard = this.#clock.sleep(exitNewsMs, this.#ended.signal).catch(() => {});
+      if (await Promise.race([this.vm.exited, heard])) return;
       this.#lose("lost", `the guest agent cannot be reached: ${messageOf(error)}`);
     }
   }

@@ -3,11 +3,12 @@ import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import { getSandbox } from "../../src/ledger/sandboxes.ts";
 import { listSnapshots, registerSnapshot } from "../../src/ledger/snapshots.ts";
 import { newSessionId } from "../../src/machine/driver.ts";
+import { LiveSession } from "../../src/runtime/live-session.ts";
 import { agreeableGuest, nothing, openTestRuntime, type TestRuntime } from "../support/test-runtime.ts";
 
 const failure = new DomainError("machine_failed", "out of luck");
@@ -140,6 +141,22 @@ test("a link that breaks is made anew; one that breaks again and again ends its 
   await made.deps.terminator.idle();
   expect(await made.held()).toEqual(nothing);
   expect(getSandbox(made.deps.ledger, record.id)?.endReason).toBe("lost");
+});
+
+test("a machine that died is not said to be out of reach, though its link breaks first", async () => {
+  const { guest, latest } = agreeableGuest();
+  await using made = await openTestRuntime(guest);
+  const { record } = await made.create();
+  const session = made.runtime.findSession(record.id);
+  if (!(session instanceof LiveSession)) throw new Error("no session");
+  const reach = vi.spyOn(session.vm, "openGuestLink").mockRejectedValue(new Error("connection refused"));
+  latest().bytes.destroy();
+  await advanceUntil(made, 250, () => reach.mock.calls.length > 0);
+  await delay(10);
+  made.host.crash(session.sessionId);
+  await expect.poll(() => session.ended.aborted).toBe(true);
+  await made.deps.terminator.idle();
+  expect(getSandbox(made.deps.ledger, record.id)?.endReason).toBe("machine_died");
 });
 
 test("its time ends a sandbox, and more time keeps it", async () => {
