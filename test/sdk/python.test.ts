@@ -14,10 +14,12 @@ function runScript(path: string, ...args: string[]): Promise<string> {
   const { url, apiKey } = sharedDaemon();
   const e2b = { E2B_API_KEY: apiKey, E2B_API_URL: url, E2B_SANDBOX_URL: url };
   const env = { PATH: process.env.PATH, HOME: process.env.HOME, PYTHONDONTWRITEBYTECODE: "1", ...e2b };
-  const script = fileURLToPath(new URL(path, import.meta.url));
+  const [runner, script] = ["fixtures/run_to_end.py", path].map((each) =>
+    fileURLToPath(new URL(each, import.meta.url)),
+  );
   const options = { env, timeout: 150_000 };
   return new Promise((resolve, reject) => {
-    execFile(sdk.python, [script, ...args], options, (error, stdout, stderr) => {
+    execFile(sdk.python, [runner ?? "", script ?? "", ...args], options, (error, stdout, stderr) => {
       if (!error) resolve(stdout);
       else reject(new Error(`the script ended with ${error.signal ?? error.code}\n${stdout}\n${stderr}`));
     });
