@@ -11,6 +11,7 @@ import type { EngineInfo } from "../machine/driver.ts";
 import type { ContinuationReason, LatencySample, SandboxLogEntry, SandboxRecord, SessionOrigin } from "../types.ts";
 import { viewCapacity } from "./capacity-view.ts";
 import { IdempotentCreates, idempotencyOf } from "./idempotent-creates.ts";
+import type { LifecycleSamples } from "./lifecycle-samples.ts";
 import { LiveSession } from "./live-session.ts";
 import { MetricsSampler } from "./metrics-sampler.ts";
 import type { Quarantine } from "./quarantine.ts";
@@ -36,6 +37,7 @@ import { type CreationDependencies, type ReadyMachine, SandboxCreation } from ".
 import { SandboxDeadlines } from "./sandbox-deadlines.ts";
 import { SandboxEnds } from "./sandbox-ends.ts";
 import { type ForkDependencies, SandboxForks } from "./sandbox-forks.ts";
+import type { SandboxLogs } from "./sandbox-logs.ts";
 import { SandboxPause } from "./sandbox-pause.ts";
 import { SandboxRegistry } from "./sandbox-registry.ts";
 import { SerialQueue } from "./serial-queue.ts";
@@ -228,13 +230,13 @@ export class SandboxRuntime implements Runtime {
   }
 
   benchmarks(): BenchmarkSummary[] {
-    this.#deps.samples.flush();
+    this.#tryFlush(this.#deps.samples);
     return summarizeSamples(this.#deps.ledger);
   }
 
   sandboxLatency(id: string): LatencySample[] {
     this.getSandbox(id);
-    this.#deps.samples.flush();
+    this.#tryFlush(this.#deps.samples);
     return samplesOfSandbox(this.#deps.ledger, id, latencyLimit);
   }
 
@@ -314,8 +316,17 @@ export class SandboxRuntime implements Runtime {
     const sessions = [...this.#registry.sessions()];
     for (const session of sessions) session.end(new DomainError("not_ready", "The daemon stops; connect again later"));
     await Promise.all(sessions.map((session) => session.vm.release()));
-    this.#deps.samples.flush();
-    this.#deps.logs.flush();
+    this.#tryFlush(this.#deps.samples);
+    this.#tryFlush(this.#deps.logs);
+  }
+
+  /** A ledger that cannot be written is no reason not to answer from it, nor not to stop. */
+  #tryFlush(pending: LifecycleSamples | SandboxLogs): void {
+    try {
+      pending.flush();
+    } catch (error) {
+      this.#deps.log.warn({ err: error }, "samples or lines of logs could not be written");
+    }
   }
 
   #refuseWhenClosing(): void {

@@ -229,6 +229,7 @@ export class WarmPool implements EvictionSource {
         setWarmEntryMachine(ledger, entry.id, started.record);
       });
       reach("refill.warmed");
+      giveUp.signal.throwIfAborted();
       markWarmEntryReady(ledger, entry.id, vm.record);
       reach("refill.ready");
       this.#addReady({ entry, vm, agent }, shape);
@@ -293,9 +294,8 @@ export class WarmPool implements EvictionSource {
   #discard(id: string, reason: DiscardReason | "evicted" | "died" | "stopping"): void {
     const member = this.#members.get(id);
     if (!member) return;
-    const { ledger, metrics, log } = this.#deps;
+    const { metrics, log } = this.#deps;
     const { entry, shape } = member;
-    discardWarmEntry(ledger, id);
     this.#members.delete(id);
     metrics.warmPoolDiscards.inc({ reason });
     log.info({ warmEntryID: id, reason }, "warm machine discarded");
@@ -309,6 +309,7 @@ export class WarmPool implements EvictionSource {
     this.#letGo(entry, shape, () => vm.terminate());
   }
 
+  /** Never throws: whoever tells that a machine died has nobody to tell that the ledger cannot be written just now. */
   #letGo({ id, reservationId }: WarmEntry, shape: MachineShape, destroy: () => Promise<void>): void {
     this.#leaving.set(id, shape);
     const { ledger, terminator } = this.#deps;
