@@ -62,10 +62,15 @@ export class FakeEngine implements AsyncDisposable {
   async restart(meanwhile: () => unknown = () => {}): Promise<void> {
     await this.runtime.close();
     await meanwhile();
+    await this.start();
+    await this.deps.terminator.idle();
+  }
+
+  /** A daemon starts after the one before has stopped, and listens when this resolves. */
+  async start(): Promise<void> {
     Object.assign(this.deps, withoutMemories(this.deps));
     this.runtime = new SandboxRuntime(this.deps);
     await reconcile(this.deps, this.runtime, join(this.folder, "machines"));
-    await this.deps.terminator.idle();
   }
 
   stateOf(id: string): string | undefined {
