@@ -27,6 +27,7 @@ import type {
   ListSnapshotsPage,
   ListSnapshotsQuery,
   MemoryOption,
+  ResumeOptions,
   Runtime,
   SandboxLogsQuery,
   SandboxMetricSample,
@@ -117,13 +118,13 @@ export class SandboxRuntime implements Runtime {
   async connectSandbox(
     id: string,
     timeoutMs: number,
-    { memory = true }: MemoryOption = {},
+    option: MemoryOption = {},
   ): Promise<{ view: SandboxView; resumed: boolean }> {
     this.#refuseWhenClosing();
     return this.#queue.run(id, async () => {
       if (this.#registry.get(id).state === "running")
         return { view: this.#deadlines.extendInQueue(id, timeoutMs), resumed: false };
-      return { view: await this.#pause.resumeInQueue(id, timeoutMs, memory), resumed: true };
+      return { view: await this.#pause.resumeInQueue(id, timeoutMs, option), resumed: true };
     });
   }
 
@@ -132,9 +133,9 @@ export class SandboxRuntime implements Runtime {
     await this.#pause.pause(id, reason, memory);
   }
 
-  async resumeSandbox(id: string, timeoutMs: number, { memory = true }: MemoryOption = {}): Promise<SandboxView> {
+  async resumeSandbox(id: string, timeoutMs: number, options: ResumeOptions = {}): Promise<SandboxView> {
     this.#refuseWhenClosing();
-    return this.#pause.resume(id, timeoutMs, memory);
+    return this.#pause.resume(id, timeoutMs, options);
   }
 
   async resumeForTraffic(id: string): Promise<Session | undefined> {

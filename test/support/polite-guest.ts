@@ -9,6 +9,8 @@ import { FakeAgent, ok, payloadOf } from "./fake-agent.ts";
 export class PoliteGuests {
   /** Host names that were given, in order. */
   readonly hostnames: string[] = [];
+  /** Environments that were given, in order. */
+  readonly envs: Record<string, string>[] = [];
   /** Commands that were run. */
   commands = 0;
   /** The next set-ups that come with this many left are refused. */
@@ -48,7 +50,9 @@ export class PoliteGuests {
         fake.send(FrameType.result, stream, payloadOf(1));
         return;
       }
-      this.hostnames.push(Fields.decode(payload.subarray(2)).string(Tag.hostname));
+      const setup = Fields.decode(payload.subarray(2));
+      this.hostnames.push(setup.string(Tag.hostname));
+      this.envs.push(Object.fromEntries(setup.strings(Tag.env).map((pair) => pair.split(/=(.*)/s))));
     }
     fake.send(FrameType.result, stream, ok);
   }
