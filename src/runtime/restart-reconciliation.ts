@@ -27,7 +27,7 @@ import { factsOf } from "../template/snapshot-facts.ts";
 import type { MachineRecord, SandboxRecord } from "../types.ts";
 import { discardContinuation, isSnapshotId } from "./continuation-snapshot.ts";
 import type { Quarantine } from "./quarantine.ts";
-import { openGuestAgent } from "./readiness-probe.ts";
+import { openGuestAgent, setGuestClock } from "./readiness-probe.ts";
 import { finishPause } from "./sandbox-pause.ts";
 import type { RuntimeDependencies, SandboxRuntime } from "./sandbox-runtime.ts";
 import { reconcileWarmPool } from "./warm-pool-reconciliation.ts";
@@ -163,6 +163,8 @@ async function tryAdopt(
       // It may have been stopped for a snapshot that was never completed.
       await vm.resume();
       const agent = await openGuestAgent(vm, clock, log);
+      // The host may have slept meanwhile.
+      await setGuestClock(agent, clock);
       const running = record.state === "running" ? record : moveSandbox(ledger, record.id, "pausing", "running");
       runtime.adopt(running, { vm, agent });
       return true;

@@ -10,6 +10,7 @@ import { findTemplate } from "../ledger/templates.ts";
 import type { EngineInfo } from "../machine/driver.ts";
 import type { ContinuationReason, LatencySample, SandboxLogEntry, SandboxRecord, SessionOrigin } from "../types.ts";
 import { viewCapacity } from "./capacity-view.ts";
+import { GuestClocks } from "./guest-clocks.ts";
 import { IdempotentCreates, idempotencyOf } from "./idempotent-creates.ts";
 import type { LifecycleSamples } from "./lifecycle-samples.ts";
 import { LiveSession } from "./live-session.ts";
@@ -74,6 +75,7 @@ export class SandboxRuntime implements Runtime {
   readonly #sampler: MetricsSampler;
   readonly #team: TeamMetrics;
   readonly #stuckVms: StuckVmCleanup;
+  readonly #guestClocks: GuestClocks;
   readonly #creation: SandboxCreation;
   readonly #idempotentCreates: IdempotentCreates;
   readonly #pause: SandboxPause;
@@ -90,6 +92,7 @@ export class SandboxRuntime implements Runtime {
     this.#stuckVms = new StuckVmCleanup(deps.clock, deps.stuckAfterMs, (session, silentMs) =>
       this.#ends.lose(session.sandboxId, session.sessionId, "lost", `no heartbeat for ${Math.round(silentMs)} ms`),
     );
+    this.#guestClocks = new GuestClocks(deps.clock);
     const attach = (record: SandboxRecord, machine: ReadyMachine) => this.#attach(record, machine);
     this.#creation = new SandboxCreation(deps, this.#queue, attach);
     this.#idempotentCreates = new IdempotentCreates(deps.ledger);
@@ -264,9 +267,10 @@ export class SandboxRuntime implements Runtime {
     this.#deadlines.expireDue();
   }
 
-  /** Sends every machine a heartbeat, and gives up those that have not answered for too long. */
+  /** Sends every machine a heartbeat, gives up those that have not answered for too long, and keeps their clocks right. */
   checkHeartbeats(): void {
     this.#stuckVms.check(this.#registry.sessions());
+    this.#guestClocks.check(this.#registry.sessions());
   }
 
   /** Takes one metrics sample of all together and of every live session. */

@@ -9,6 +9,8 @@ import { FakeAgent, ok, payloadOf } from "./fake-agent.ts";
 export class PoliteGuests {
   /** Host names that were given, in order. */
   readonly hostnames: string[] = [];
+  /** Milliseconds since the epoch that were given, in order. */
+  readonly times: number[] = [];
   /** Environments that were given, in order. */
   readonly envs: Record<string, string>[] = [];
   /** Commands that were run. */
@@ -51,7 +53,10 @@ export class PoliteGuests {
         return;
       }
       const setup = Fields.decode(payload.subarray(2));
-      this.hostnames.push(setup.string(Tag.hostname));
+      this.times.push(setup.integer(Tag.timeNs) / 1e6);
+      const hostname = setup.optionalString(Tag.hostname);
+      if (hostname === undefined) return void fake.send(FrameType.result, stream, ok);
+      this.hostnames.push(hostname);
       this.envs.push(Object.fromEntries(setup.strings(Tag.env).map((pair) => pair.split(/=(.*)/s))));
     }
     fake.send(FrameType.result, stream, ok);
