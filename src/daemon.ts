@@ -15,7 +15,7 @@ import { systemClock } from "./clock.ts";
 import type { Config } from "./config.ts";
 import { deriveAccessToken } from "./e2b/access-token.ts";
 import { newSandboxId, newTemplateId } from "./e2b/ids.ts";
-import { DomainError } from "./errors.ts";
+import { DomainError, isDomainError } from "./errors.ts";
 import { purgeEnded } from "./ledger/history.ts";
 import { openLedger } from "./ledger/open.ts";
 import { recordSamples } from "./ledger/samples.ts";
@@ -108,7 +108,7 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   // Both before a template is made, so that what an earlier attempt left is gone and running sandboxes end in time.
   const { templates, builds } = await openTemplates(config, deps, scope);
   await reconcile(deps, runtime, machinesFolder);
-  await ensureTemplate(deps, assets, stop);
+  await ensureTemplate(deps, assets, stop).catch((error) => throwUnlessFull(error, log));
   stop.throwIfAborted();
   const apiKey = await readOrCreateApiKey(config.stateDir);
   const keyring = new Keyring({ ledger, clock: deps.clock, machineKey: apiKey, newKey: newApiKey });
@@ -212,9 +212,9 @@ function wireRuntime(
 }
 
 async function ensureTemplate(deps: RuntimeDependencies, assets: GuestAssets, stop: AbortSignal): Promise<void> {
-  const { ledger, driver, clock, log, samples, snapshotsFolder } = deps;
+  const { ledger, driver, clock, log, samples, snapshotsFolder, budgets } = deps;
   await makePrivate(snapshotsFolder);
-  const template = { ledger, driver, clock, log, snapshotsFolder, newTemplateId };
+  const template = { ledger, driver, clock, log, snapshotsFolder, newTemplateId, budgets };
   await ensureBaseTemplate(
     {
       ...template,
@@ -225,6 +225,12 @@ async function ensureTemplate(deps: RuntimeDependencies, assets: GuestAssets, st
     (step) => process.stderr.write(`  ${step} …\n`),
     stop,
   );
+}
+
+/** Sandboxes that were taken over come first: what waits for their room is tried again while the daemon runs. */
+function throwUnlessFull(error: unknown, log: Logger): void {
+  if (!isDomainError(error, "capacity_exhausted") || error.details.oversized === true) throw error;
+  log.warn({ reason: error.message }, "the base template is not up to date yet");
 }
 
 /** Builds that an earlier daemon left half done are cleared up here, before reconciliation looks for what nobody owns. */
