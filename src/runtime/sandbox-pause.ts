@@ -55,6 +55,8 @@ export class SandboxPause {
   readonly #registry: SandboxRegistry;
   readonly #queue: SerialQueue;
   readonly #attach: Attach;
+  /** Resumes that wait for capacity, by sandbox. */
+  readonly #waiting = new Map<string, AbortController>();
 
   constructor(deps: PauseDependencies, registry: SandboxRegistry, queue: SerialQueue, attach: Attach) {
     this.#deps = deps;
@@ -147,12 +149,14 @@ export class SandboxPause {
     await disk.admit("resume a sandbox");
     const snapshot = getSnapshot(ledger, snapshotId);
     if (!snapshot) throw new DomainError("internal", `the snapshot of sandbox ${id} is not in the ledger`);
-    await admission.admit(shape, () =>
+    const giveUp = new AbortController();
+    this.#waiting.set(id, giveUp);
+    const attempt = () =>
       ledger.write(() => {
         const { id: reservationId } = reserve(ledger, { kind: "active", shape, budgets, sandboxId: id });
         moveSandbox(ledger, id, "paused", "resuming", { reservationId });
-      }),
-    );
+      });
+    await admission.admit(shape, attempt, giveUp.signal).finally(() => this.#waiting.delete(id));
     reach("resume.reserved");
     const order = {
       snapshotFolder: snapshot.folder,
@@ -182,6 +186,11 @@ export class SandboxPause {
     const view = this.#attach(running, { ...machine, origin: "resume" });
     terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
     return view;
+  }
+
+  /** Somebody wants the sandbox gone: a resume that waits for capacity gives up. */
+  stopWaiting(id: string): void {
+    this.#waiting.get(id)?.abort(new DomainError("not_found", "The sandbox was ended while it waited to be resumed"));
   }
 
   /** Ends a paused sandbox and removes what is left of it. */
