@@ -4,13 +4,12 @@
  */
 import { execFile } from "node:child_process";
 import { mkdir, readdir, stat } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
-import { Scope } from "../../scope.ts";
+import type { Scope } from "../../scope.ts";
 import type { MachineRecord } from "../../types.ts";
-import { explainDiskFull } from "../disk-full.ts";
 import {
   type BootRequest,
   type EngineInfo,
@@ -20,8 +19,8 @@ import {
   type Vm,
   type VmDriver,
 } from "../driver.ts";
-import { findProcessesIn, isRunning, nameIn } from "../processes.ts";
-import { removeRemains } from "../remains.ts";
+import { MachinesFolder } from "../machines-folder.ts";
+import { isRunning } from "../processes.ts";
 import { type AccelerationChoice, decideAcceleration } from "./acceleration.ts";
 import { checkSocketPaths, qmpSocketName } from "./arguments.ts";
 import { copyLayer, diskName, emptyLayer, linkFile, prepareLayers } from "./disk.ts";
@@ -88,9 +87,15 @@ export class QemuDriver implements VmDriver {
   readonly info: EngineInfo;
   readonly #options: QemuDriverOptions;
   readonly #networks: NetworkStandby;
+  readonly #machines: MachinesFolder;
 
   private constructor(options: QemuDriverOptions, info: EngineInfo, networks: NetworkStandby) {
+    const { machinesFolder, log } = options;
     this.#options = options;
+    this.#machines = new MachinesFolder({
+      ...{ engine: "qemu", path: machinesFolder, program: engineCommand },
+      ...{ checkSocketPaths, log },
+    });
     this.info = info;
     this.#networks = networks;
   }
@@ -136,7 +141,7 @@ export class QemuDriver implements VmDriver {
     if (!files.memory) throw new DomainError("failed_precondition", `${snapshotFolder} has no memory: boot from it`);
     this.#checkFits(manifest);
     const machine = parseMachine(manifest.machine);
-    return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
+    return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
       const memoryPath = join(folder, memoryName);
       const [network, lowerLayers] = await allSettledOrThrow([
         this.#takeNetwork(scope, request.internetAccess),
@@ -153,7 +158,7 @@ export class QemuDriver implements VmDriver {
   }
 
   async adopt(record: MachineRecord): Promise<Vm | undefined> {
-    this.#checkOwned(record);
+    this.#machines.checkOwned(record);
     const engine = record.processes.find((process) => process.role === "vm");
     if (!engine || !isRunning(engine)) return undefined;
     const log = this.#options.log.child({ sessionId: record.sessionId });
@@ -176,13 +181,7 @@ export class QemuDriver implements VmDriver {
   }
 
   async discard(record: MachineRecord): Promise<void> {
-    this.#checkOwned(record);
-    // A daemon that died while it started the VM recorded nothing. The network of such a VM ends with its engine.
-    const unrecorded = findProcessesIn(record.folder, "vm", engineCommand).filter(
-      ({ pid }) => !record.processes.some((process) => process.pid === pid),
-    );
-    const engineFirst = [...record.processes, ...unrecorded].sort((one, other) => other.role.localeCompare(one.role));
-    await removeRemains({ ...record, processes: engineFirst }, networkGraceMs);
+    await this.#machines.discard(record, networkGraceMs);
   }
 
   async imagesInUse(): Promise<string[]> {
@@ -193,12 +192,7 @@ export class QemuDriver implements VmDriver {
   }
 
   findStrays(known: ReadonlySet<string>): MachineRecord[] {
-    const { machinesFolder } = this.#options;
-    return findProcessesIn(machinesFolder, "vm", engineCommand).flatMap((process) => {
-      const sessionId = nameIn(machinesFolder, process.pid);
-      if (!sessionId || known.has(sessionId)) return [];
-      return [{ engine: "qemu", sessionId, folder: join(machinesFolder, sessionId), processes: [process] } as const];
-    });
+    return this.#machines.findStrays(known);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -209,7 +203,7 @@ export class QemuDriver implements VmDriver {
     const { sessionId, kernel, initramfs, snapshot } = request;
     const { cacheFolder } = this.#options;
     const machine = await this.#describeMachine(request);
-    return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
+    return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
       const [network, lowerLayers] = await allSettledOrThrow([
         this.#takeNetwork(scope, request.internetAccess),
         snapshot ? prepareLayers(snapshot, folder, cacheFolder) : prepareEmptyLayer(folder, machine, cacheFolder),
@@ -225,35 +219,6 @@ export class QemuDriver implements VmDriver {
         signal,
       );
     });
-  }
-
-  /** Makes the VM's folder, and removes it again when `fill` fails, after whatever `fill` put into the scope. */
-  async #inNewFolder(
-    sessionId: string,
-    signal: AbortSignal | undefined,
-    fill: (folder: string, scope: Scope) => Promise<Vm>,
-  ): Promise<Vm> {
-    signal?.throwIfAborted();
-    if (!/^[A-Za-z0-9_-]+$/.test(sessionId)) throw new DomainError("invalid_argument", `bad session id ${sessionId}`);
-    const folder = join(this.#options.machinesFolder, sessionId);
-    checkSocketPaths(folder);
-    await mkdir(folder, { mode: 0o700 }).catch((error: unknown) => {
-      const problem = new DomainError("already_exists", `no new machine: ${messageOf(error)}`, {}, { cause: error });
-      throw explainDiskFull(problem, "start a machine", this.#options.machinesFolder);
-    });
-    const scope = new Scope();
-    scope.defer(() => removeRemains({ engine: "qemu", sessionId, folder, processes: [] }, 0));
-    try {
-      const vm = await fill(folder, scope);
-      signal?.throwIfAborted();
-      scope.release();
-      return vm;
-    } catch (error) {
-      await scope.close().catch((cleanUpError: unknown) => {
-        this.#options.log.error({ sessionId, error: messageOf(cleanUpError) }, "a failed start left something behind");
-      });
-      throw explainDiskFull(error, "start a machine", this.#options.machinesFolder);
-    }
   }
 
   async #launch(
@@ -342,12 +307,6 @@ export class QemuDriver implements VmDriver {
     const here = `${engine} ${version} with ${acceleration}`;
     if (made === here) return;
     throw new DomainError("failed_precondition", `the snapshot was made by ${made}, and this is ${here}: make it anew`);
-  }
-
-  /** A record comes from a database: nothing outside of the machines' folder is ever removed because of one. */
-  #checkOwned(record: MachineRecord): void {
-    if (record.engine === "qemu" && dirname(resolve(record.folder)) === this.#options.machinesFolder) return;
-    throw new DomainError("invalid_argument", `${record.folder} is no machine of this engine`);
   }
 }
 
