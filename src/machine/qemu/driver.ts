@@ -2,10 +2,8 @@
  * The engine `qemu`: QEMU's `microvm` machine on Linux, with KVM where that works and TCG elsewhere. Boots make
  * templates; every sandbox is restored by mapping a snapshot's memory privately and loading its device state.
  */
-import { execFile } from "node:child_process";
-import { mkdir, readdir, stat } from "node:fs/promises";
+import { mkdir, readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { promisify } from "node:util";
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { Scope } from "../../scope.ts";
@@ -23,6 +21,7 @@ import { MachinesFolder } from "../machines-folder.ts";
 import { isRunning } from "../processes.ts";
 import { type AccelerationChoice, decideAcceleration } from "./acceleration.ts";
 import { checkSocketPaths, qmpSocketName } from "./arguments.ts";
+import { describeMachine, kernelCommandLine } from "./boot.ts";
 import { copyLayer, diskName, emptyLayer, linkFile, prepareLayers } from "./disk.ts";
 import {
   engineCommand,
@@ -40,29 +39,11 @@ import {
   readRunningMachine,
   writeRunningMachine,
 } from "./machine.ts";
-import { findNetworkTools, type Network, networkCommandLine, switchNetwork } from "./network.ts";
+import { findNetworkTools, type Network, switchNetwork } from "./network.ts";
 import { NetworkStandby } from "./network-standby.ts";
 import { QmpClient } from "./qmp.ts";
-import { buildTool } from "./tools.ts";
 import { QemuVm } from "./vm.ts";
 import { waitForInit } from "./watchdog.ts";
-
-const run = promisify(execFile);
-
-/**
- * CPU models by acceleration. The default one under TCG lacks SSE4 and AVX2, and software built for x86-64-v2 dies of
- * an illegal instruction; the features taken away are those TCG lacks and would warn about at every start.
- */
-const cpuModels = {
-  tcg: "Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid",
-  kvm: "host",
-} as const;
-
-/**
- * `panic=-1` reboots at once, which ends QEMU. `mitigations=off`: a guest belongs to one client, who is root in it; what
- * keeps it from others is the VM. Page-table isolation would flush the emulated TLB at every system call.
- */
-const kernelCommandLine = `console=ttyS0 reboot=t panic=-1 mitigations=off ${networkCommandLine}`;
 
 const bootAttempts = 4;
 /** On an idle host TCG is through in a second and never silent for half of one. */
@@ -83,13 +64,15 @@ export interface QemuDriverOptions {
   readonly log: Logger;
 }
 
+type QemuInfo = EngineInfo & Pick<RunningMachine, "acceleration">;
+
 export class QemuDriver implements VmDriver {
-  readonly info: EngineInfo;
+  readonly info: QemuInfo;
   readonly #options: QemuDriverOptions;
   readonly #networks: NetworkStandby;
   readonly #machines: MachinesFolder;
 
-  private constructor(options: QemuDriverOptions, info: EngineInfo, networks: NetworkStandby) {
+  private constructor(options: QemuDriverOptions, info: QemuInfo, networks: NetworkStandby) {
     const { machinesFolder, log } = options;
     this.#options = options;
     this.#machines = new MachinesFolder({
@@ -202,13 +185,13 @@ export class QemuDriver implements VmDriver {
   async #bootOnce(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
     const { sessionId, kernel, initramfs, snapshot } = request;
     const { cacheFolder } = this.#options;
-    const machine = await this.#describeMachine(request);
+    const machine = await describeMachine(request, this.info.acceleration);
     return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
       const [network, lowerLayers] = await allSettledOrThrow([
         this.#takeNetwork(scope, request.internetAccess),
         snapshot ? prepareLayers(snapshot, folder, cacheFolder) : prepareEmptyLayer(folder, machine, cacheFolder),
       ]);
-      const commandLine = `${kernelCommandLine}${await this.#clockOptions()}`;
+      const commandLine = await kernelCommandLine(this.info.acceleration, cacheFolder);
       const start = { kind: "boot", kernel, initramfs, commandLine } as const;
       return this.#launch(
         scope,
@@ -269,35 +252,7 @@ export class QemuDriver implements VmDriver {
     lowerLayers: RunningMachine["lowerLayers"],
   ): RunningMachine {
     const { version, acceleration } = this.info;
-    if (acceleration !== "kvm" && acceleration !== "tcg") throw new DomainError("internal", "an unknown acceleration");
     return { machine, engineVersion: version, acceleration, memory, lowerLayers };
-  }
-
-  async #describeMachine({ snapshot, ...request }: BootRequest): Promise<QemuMachine> {
-    const saved = snapshot && parseMachine(snapshot.manifest.machine);
-    const { shape, baseDisk } = saved ? { shape: saved, baseDisk: saved.baseDisk } : request;
-    const { size } = await stat(baseDisk).catch((error: unknown) => {
-      throw new DomainError("not_found", `no base disk: ${messageOf(error)}`, {}, { cause: error });
-    });
-    return {
-      deviceSet: 1,
-      cpuModel: this.info.acceleration === "kvm" ? cpuModels.kvm : cpuModels.tcg,
-      vcpuCount: shape.vcpuCount,
-      memoryMiB: shape.memoryMiB,
-      diskMiB: Math.max(shape.diskMiB, Math.ceil(size / 2 ** 20)),
-      baseDisk: resolve(baseDisk),
-    };
-  }
-
-  /**
-   * Under TCG the kernel is told the frequency of its time-stamp counter: it measures it against an emulated timer,
-   * which fails when the host is busy, and then it waits for ticks that nobody sends, or gives up the counter as its
-   * clock later. `tsc=reliable`: nor does it compare the two afterwards.
-   */
-  async #clockOptions(): Promise<string> {
-    if (this.info.acceleration !== "tcg") return "";
-    const { stdout } = await run(await buildTool("tsc-frequency", this.#options.cacheFolder));
-    return ` tsc_early_khz=${Number.parseInt(stdout, 10)} tsc=reliable`;
   }
 
   /** Device state only fits the very engine, acceleration and CPU it was taken from. */
