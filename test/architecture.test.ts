@@ -41,7 +41,7 @@ const rules: Record<string, readonly string[]> = {
   routes: [...common, "runtime", "envd", "e2b", "config", "metrics", "guest/agent.ts", "machine/driver.ts"],
 };
 /** They put the parts together and may see all of them. */
-const composers = new Set(["daemon", "main"]);
+const composers = new Set(["daemon", "daemon-loops", "main"]);
 
 interface Import {
   readonly from: string;
