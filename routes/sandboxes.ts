@@ -126,7 +126,8 @@ export async function sandboxRoutes(
       const { params, body } = request;
       const id = parseSandboxId(params.sandboxID);
       const timeoutMs = checkTimeout(body?.timeout ?? defaultTimeoutSeconds.v1, maxTimeoutMs);
-      const view = await runtime.resumeSandbox(id, timeoutMs, memoryOption(body));
+      const envs = body?.envVars;
+      const view = await runtime.resumeSandbox(id, timeoutMs, { ...memoryOption(body), ...(envs ? { envs } : {}) });
       return reply.code(201).send(toSandbox(view, domainOf(request)));
     },
   );

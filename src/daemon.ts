@@ -13,10 +13,10 @@ import { buildServer } from "../routes/server.ts";
 import { type Address, newApiKey, readOrCreateApiKey, writeAddress } from "./client-environment.ts";
 import { systemClock } from "./clock.ts";
 import type { Config } from "./config.ts";
+import { type Every, loopsIn, startLoops } from "./daemon-loops.ts";
 import { deriveAccessToken } from "./e2b/access-token.ts";
 import { newSandboxId, newTemplateId } from "./e2b/ids.ts";
-import { DomainError } from "./errors.ts";
-import { purgeEnded } from "./ledger/history.ts";
+import { DomainError, isDomainError } from "./errors.ts";
 import { openLedger } from "./ledger/open.ts";
 import { recordSamples } from "./ledger/samples.ts";
 import { getOrMakeSetting } from "./ledger/settings.ts";
@@ -27,7 +27,6 @@ import type { VmDriver } from "./machine/driver.ts";
 import { QemuDriver } from "./machine/qemu/driver.ts";
 import { VzDriver } from "./machine/vz/driver.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
-import { runEvery } from "./run-every.ts";
 import { Admission } from "./runtime/admission.ts";
 import { ArtifactCollector } from "./runtime/artifact-collector.ts";
 import { DiskPressureGuard } from "./runtime/disk-pressure-guard.ts";
@@ -38,7 +37,6 @@ import { reconcile } from "./runtime/restart-reconciliation.ts";
 import { SandboxLogs } from "./runtime/sandbox-logs.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "./runtime/sandbox-runtime.ts";
 import { SessionTerminator } from "./runtime/session-terminator.ts";
-import { checkSnapshots } from "./runtime/snapshot-integrity.ts";
 import { TemplateService } from "./runtime/template-service.ts";
 import { WarmPool } from "./runtime/warm-pool.ts";
 import { Scope } from "./scope.ts";
@@ -46,7 +44,6 @@ import { type GuestAssets, readGuestAssets } from "./template/assets.ts";
 import { ensureBaseTemplate } from "./template/base-template.ts";
 import { TemplateBuilds } from "./template/build.ts";
 import { assetsFolderOf, registerCacheUser } from "./template/cached-assets.ts";
-import { rebuildStale } from "./template/stale-rebuild.ts";
 import { UploadCache } from "./template/upload-cache.ts";
 import { domainWithPort } from "./tls/instructions.ts";
 
@@ -56,22 +53,7 @@ export interface Daemon extends AsyncDisposable {
   readonly log: Logger;
 }
 
-const deadlineTickMs = 100;
-const metricsTickMs = 5_000;
-const heartbeatTickMs = 5_000;
-const flushTickMs = 1_000;
-/** How old what is known of the last use of a key may be after a crash. */
-const keyUseTickMs = 60_000;
-const historyTickMs = 3_600_000;
-/** Sandboxes that ended stay in the ledger for a week, the newest of them only. */
-const keptHistoryMs = 7 * 86_400_000;
-const keptSandboxes = 10_000;
-const refillTickMs = 100;
-/** The first creates after a start come first. */
-const snapshotCheckDelayMs = 5_000;
-const snapshotCheckMs = 24 * 3_600_000;
 const baseTemplateTickMs = 60_000;
-const freshnessTickMs = 3_600_000;
 const certificateTickMs = 3_600_000;
 
 /**
@@ -108,17 +90,15 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   // Both before a template is made, so that what an earlier attempt left is gone and running sandboxes end in time.
   const { templates, builds } = await openTemplates(config, deps, scope);
   await reconcile(deps, runtime, machinesFolder);
-  await ensureTemplate(deps, assets, stop);
+  await ensureTemplate(deps, assets, stop).catch((error) => throwUnlessFull(error, log));
   stop.throwIfAborted();
   const apiKey = await readOrCreateApiKey(config.stateDir);
   const keyring = new Keyring({ ledger, clock: deps.clock, machineKey: apiKey, newKey: newApiKey });
   scope.defer(() => keyring.flush());
   const app = await listen(config, { keyring, version, deps, runtime, templates }, scope);
   const every = loopsIn(scope, deps);
-  every("api_keys", keyUseTickMs, () => keyring.flush());
-  keepTemplatesFresh(every, config, deps, builds);
-  keepSnapshotsWhole(every, deps, assets);
-  startLoops(every, deps, runtime);
+  every("base_template", baseTemplateTickMs, (signal) => ensureTemplate(deps, assets, signal));
+  startLoops(every, { deps, runtime, builds, keyring, templateMaxAgeDays: config.templateMaxAgeDays });
   const https = await listenForHttps(config, app, deps, scope, every);
   const address = { url: urlOf(app), ...(https ? { https } : {}) };
   await writeAddress(config.stateDir, address);
@@ -212,9 +192,9 @@ function wireRuntime(
 }
 
 async function ensureTemplate(deps: RuntimeDependencies, assets: GuestAssets, stop: AbortSignal): Promise<void> {
-  const { ledger, driver, clock, log, samples, snapshotsFolder } = deps;
+  const { ledger, driver, clock, log, samples, snapshotsFolder, budgets } = deps;
   await makePrivate(snapshotsFolder);
-  const template = { ledger, driver, clock, log, snapshotsFolder, newTemplateId };
+  const template = { ledger, driver, clock, log, snapshotsFolder, newTemplateId, budgets };
   await ensureBaseTemplate(
     {
       ...template,
@@ -225,6 +205,12 @@ async function ensureTemplate(deps: RuntimeDependencies, assets: GuestAssets, st
     (step) => process.stderr.write(`  ${step} …\n`),
     stop,
   );
+}
+
+/** Sandboxes that were taken over come first: what waits for their room is tried again while the daemon runs. */
+function throwUnlessFull(error: unknown, log: Logger): void {
+  if (!isDomainError(error, "capacity_exhausted") || error.details.oversized === true) throw error;
+  log.warn({ reason: error.message }, "the base template is not up to date yet");
 }
 
 /** Builds that an earlier daemon left half done are cleared up here, before reconciliation looks for what nobody owns. */
@@ -250,58 +236,6 @@ async function openTemplates(
   const collector = new ArtifactCollector({ ...deps, uploads, collectTemplates, cacheDir, stateDir });
   disk.collectWith((isEnough) => collector.collect(isEnough));
   return { templates: new TemplateService({ ledger, builds, uploads, newTemplateId, admitDisk }), builds };
-}
-
-/** Runs a background loop for as long as the daemon runs; its failures are counted and logged. */
-type Every = (loop: string, intervalMs: number, tick: (signal: AbortSignal) => void | Promise<void>) => void;
-
-function loopsIn(scope: Scope, { clock, log, metrics }: RuntimeDependencies): Every {
-  return (loop, intervalMs, tick) => {
-    const onError = (error: unknown) => {
-      metrics.backgroundErrors.inc({ loop });
-      log.error({ err: error, loop }, "background loop failed");
-    };
-    scope.use(runEvery(clock, intervalMs, tick, onError));
-  };
-}
-
-/** Looks for stale templates now and then; those that cannot be rebuilt are tried again by the next daemon only. */
-function keepTemplatesFresh(
-  every: Every,
-  config: Config,
-  { ledger, log }: RuntimeDependencies,
-  builds: TemplateBuilds,
-): void {
-  const maxAgeMs = config.templateMaxAgeDays === undefined ? undefined : config.templateMaxAgeDays * 86_400_000;
-  const deps = { ledger, log, builds, maxAgeMs, tried: new Set<string>() };
-  every("stale_templates", freshnessTickMs, (signal) => rebuildStale(deps, signal));
-}
-
-/** Reads all snapshots soon after the start and once a day, and makes the base template again when its own is damaged. */
-function keepSnapshotsWhole(every: Every, deps: RuntimeDependencies, assets: GuestAssets): void {
-  every("snapshot_check", snapshotCheckMs, async (signal) => {
-    await deps.clock.sleep(snapshotCheckDelayMs, signal);
-    await checkSnapshots(deps, signal);
-  });
-  every("base_template", baseTemplateTickMs, (signal) => ensureTemplate(deps, assets, signal));
-}
-
-function startLoops(
-  every: Every,
-  { ledger, clock, samples, logs, warmPool, stuckAfterMs }: RuntimeDependencies,
-  runtime: SandboxRuntime,
-): void {
-  every("deadlines", deadlineTickMs, () => runtime.expireSandboxes());
-  // A machine is heard several times before it may be given up.
-  every("heartbeats", Math.min(heartbeatTickMs, stuckAfterMs / 3), () => runtime.checkHeartbeats());
-  every("sandbox_metrics", metricsTickMs, () => runtime.sampleMetrics());
-  every("samples", flushTickMs, () => samples.flush());
-  every("sandbox_logs", flushTickMs, () => logs.flush());
-  every("history", historyTickMs, () => {
-    purgeEnded(ledger, { endedBeforeMs: clock.nowMs() - keptHistoryMs, keep: keptSandboxes });
-  });
-  // The last one, so that it is the first to stop: no machine is made ahead for a daemon that goes.
-  every("warm_pool", refillTickMs, (signal) => warmPool.maintain(signal));
 }
 
 interface Served {

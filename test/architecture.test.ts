@@ -9,7 +9,7 @@ import { expect, test } from "vitest";
 const root = new URL("..", import.meta.url).pathname;
 
 /** Folder (or root file) → what it may import of ours, besides itself. Type-only imports of a contract are named. */
-const common = ["errors", "types", "clock", "scope", "log", "run-every", "lifecycle-steps"];
+const common = ["errors", "types", "clock", "scope", "log", "run-every", "until-done", "lifecycle-steps"];
 const rules: Record<string, readonly string[]> = {
   errors: [],
   types: [],
@@ -18,6 +18,7 @@ const rules: Record<string, readonly string[]> = {
   log: [],
   "lifecycle-steps": [],
   "run-every": ["clock"],
+  "until-done": ["clock"],
   config: ["errors"],
   "client-environment": ["errors"],
   metrics: [],
@@ -40,7 +41,7 @@ const rules: Record<string, readonly string[]> = {
   routes: [...common, "runtime", "envd", "e2b", "config", "metrics", "guest/agent.ts", "machine/driver.ts"],
 };
 /** They put the parts together and may see all of them. */
-const composers = new Set(["daemon", "main"]);
+const composers = new Set(["daemon", "daemon-loops", "main"]);
 
 interface Import {
   readonly from: string;

@@ -74,6 +74,7 @@ export const ResumedSandbox = z
     timeout: sandboxTime.nullish().describe("seconds; default 15"),
     autoPause: z.boolean().nullish().describe("ignored: a sandbox keeps what it was created with"),
     memory: z.boolean().nullish(),
+    envVars: EnvVars.nullish().describe("not E2B's: over those it has, for what is started from now on"),
   })
   .nullish()
   .meta({ id: "ResumedSandbox" });

@@ -42,6 +42,7 @@ export interface SandboxChanges {
   readonly snapshotId?: string;
   /** Held for this sandbox; needed by the move to `resuming`. */
   readonly reservationId?: string;
+  readonly envs?: Readonly<Record<string, string>>;
 }
 
 interface SandboxRow {
@@ -216,7 +217,8 @@ function updateSandbox(ledger: Ledger, sandbox: SandboxRecord, from: SandboxStat
   const { changes } = ledger
     .statement(
       `update sandboxes set state = :state, end_at_ms = :endAtMs, end_reason = :endReason, machine = :machine,
-              snapshot_id = :snapshotId, reservation_id = :reservationId, allow_internet_access = :allowInternetAccess
+              snapshot_id = :snapshotId, reservation_id = :reservationId, allow_internet_access = :allowInternetAccess,
+              envs = :envs
        where id = :id and state = :from
        and (:state = 'resuming' or reservation_id = :reservationId)
        and (
@@ -226,6 +228,7 @@ function updateSandbox(ledger: Ledger, sandbox: SandboxRecord, from: SandboxStat
     .run({
       ...{ id, state, endAtMs, endReason, snapshotId, reservationId, allowInternetAccess, from },
       machine: machineToJson(machine),
+      envs: JSON.stringify(sandbox.envs),
     });
   if (changes !== 1) throw reservationNotHeld(id, reservationId);
 }

@@ -74,7 +74,7 @@ export class Admission {
   /**
    * Gives the result of `attempt`, called when it is this create's turn.
    * @param attempt reserves capacity for `shape`, in one transaction; throws `capacity_exhausted` when there is none
-   * @param signal the client has left: it gives up its place
+   * @param signal gives up its place, for the signal's reason; without one the client has left
    * @throws DomainError `capacity_exhausted` saying which budget, what was asked, what is left, and whether it is too
    *   large, the queue is full or waiting took too long; `not_ready` while the daemon stops; what `attempt` throws
    */
@@ -147,7 +147,7 @@ export class Admission {
         },
         fail: (error) => settle(() => reject(error)),
       };
-      const onGone = () => waiter.fail(new DomainError("cancelled", "the client has left"));
+      const onGone = () => waiter.fail(leavingReason(signal?.reason));
       const onTimeout = () => waiter.fail(this.#timeout(waiter, shortage, clock.monotonicMs() - startedMs));
       this.#join(waiter, shortage);
       if (signal?.aborted) return onGone();
@@ -210,6 +210,10 @@ function tryOnce<T>(attempt: () => T): Attempt<T> {
     if (isDomainError(error, "capacity_exhausted")) return { admitted: false };
     throw error;
   }
+}
+
+function leavingReason(reason: unknown): DomainError {
+  return reason instanceof DomainError ? reason : new DomainError("cancelled", "the client has left");
 }
 
 function stopping(): DomainError {

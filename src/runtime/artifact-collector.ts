@@ -50,17 +50,29 @@ export class ArtifactCollector {
     this.#deps = deps;
   }
 
-  /** Gives things up until `isEnough`, or nothing is left to give up. Whoever comes meanwhile waits for the same. */
-  collect(isEnough: () => Promise<boolean>): Promise<void> {
-    const { clock } = this.#deps;
-    if (clock.monotonicMs() < this.#notBeforeMs) return Promise.resolve();
-    this.#underWay ??= this.#collect(isEnough).finally(() => {
-      this.#notBeforeMs = clock.monotonicMs() + restMs;
-      this.#underWay = undefined;
-    });
-    return this.#underWay;
+  /**
+   * Gives things up until `isEnough`, or nothing is left to give up. Whoever comes meanwhile waits for the same. Never
+   * fails: whoever asked looks at the disk again, and tells of that.
+   */
+  async collect(isEnough: () => Promise<boolean>): Promise<void> {
+    if (this.#deps.clock.monotonicMs() < this.#notBeforeMs) return;
+    this.#underWay ??= this.#collectAndRest(isEnough);
+    await this.#underWay;
   }
 
+  async #collectAndRest(isEnough: () => Promise<boolean>): Promise<void> {
+    const { clock, log } = this.#deps;
+    try {
+      await this.#collect(isEnough);
+    } catch (error) {
+      log.error({ err: error }, "what nothing needs could not be collected");
+    } finally {
+      this.#notBeforeMs = clock.monotonicMs() + restMs;
+      this.#underWay = undefined;
+    }
+  }
+
+  /** @throws what keeps it from telling who needs what */
   async #collect(isEnough: () => Promise<boolean>): Promise<void> {
     const { log, metrics, collectTemplates, clock } = this.#deps;
     await collectTemplates();

@@ -17,12 +17,12 @@ export class Demand {
     if (times.length > this.#mostCounted) times.shift();
   }
 
-  /** Requests within the window, up to the most that are counted. */
-  count(templateId: string, nowMs: number): number {
-    const times = this.#requests.get(templateId);
-    if (!times) return 0;
-    while (times[0] !== undefined && nowMs - times[0] > this.#windowMs) times.shift();
-    if (times.length === 0) this.#requests.delete(templateId);
-    return times.length;
+  /** Who was asked for within the window, and how often, up to the most that are counted. */
+  counts(nowMs: number): Map<string, number> {
+    for (const [templateId, times] of this.#requests) {
+      while (times[0] !== undefined && nowMs - times[0] > this.#windowMs) times.shift();
+      if (times.length === 0) this.#requests.delete(templateId);
+    }
+    return new Map([...this.#requests].map(([templateId, times]) => [templateId, times.length]));
   }
 }

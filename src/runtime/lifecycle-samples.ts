@@ -4,12 +4,15 @@ import type { EngineInfo } from "../machine/driver.ts";
 import type { Metrics } from "../metrics.ts";
 import type { LatencySample, Scenario, SpanName } from "../types.ts";
 
+/** When the ledger cannot be written: more than it takes in between two flushes. */
+const maxUnwritten = 10_000;
+
 export class LifecycleSamples {
   readonly #clock: Clock;
   readonly #engine: EngineInfo;
   readonly #metrics: Metrics;
   readonly #write: (samples: readonly LatencySample[]) => void;
-  /** Taken since the last flush; bounded by the flush interval. */
+  /** Taken since the last flush that succeeded. */
   #pending: LatencySample[] = [];
 
   constructor(clock: Clock, engine: EngineInfo, metrics: Metrics, write: (samples: readonly LatencySample[]) => void) {
@@ -26,11 +29,16 @@ export class LifecycleSamples {
     this.#pending.push({ span, scenario, durationMs, engine, acceleration, sandboxId, atMs: this.#clock.nowMs() });
   }
 
-  /** Hands what is pending to the ledger. */
+  /** Hands what is pending to the ledger. What it does not take waits for the next time, the newest of it. */
   flush(): void {
     if (this.#pending.length === 0) return;
     const samples = this.#pending;
     this.#pending = [];
-    this.#write(samples);
+    try {
+      this.#write(samples);
+    } catch (error) {
+      this.#pending = samples.slice(-maxUnwritten);
+      throw error;
+    }
   }
 }

@@ -87,6 +87,13 @@ export function giveIdentity(
   return setUp(agent, ownFacts(identity, clock), clock, deadlineMs);
 }
 
+/** Corrects the clock of a guest that went on while its host's clock jumped. @throws as {@link giveIdentity} */
+export function setGuestClock(agent: GuestAgent, clock: Clock): Promise<void> {
+  return setUp(agent, { timeNs: timeOf(clock) }, clock, setupDeadlineMs);
+}
+
+const timeOf = (clock: Clock) => BigInt(clock.nowMs()) * 1_000_000n;
+
 async function setUp(agent: GuestAgent, setup: GuestSetup, clock: Clock, deadlineMs: number): Promise<void> {
   const answered = new AbortController();
   clock.sleep(deadlineMs, answered.signal).then(
@@ -105,7 +112,7 @@ const marker = (name: string, content: string) => ({ path: `/run/e2b/${name}`, c
 /** What no two sandboxes have in common. */
 function ownFacts(identity: SandboxIdentity, clock: Clock): GuestSetup & Pick<Required<GuestSetup>, "files"> {
   return {
-    timeNs: BigInt(clock.nowMs()) * 1_000_000n,
+    timeNs: timeOf(clock),
     entropy: randomBytes(64),
     hostname: identity.sandboxId,
     envs: sandboxEnvironment(identity),

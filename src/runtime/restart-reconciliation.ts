@@ -17,6 +17,8 @@ import {
   getSnapshot,
   listSnapshots,
   listStrayContinuations,
+  type SnapshotFacts,
+  type SnapshotRecord,
 } from "../ledger/snapshots.ts";
 import { listHeldWarmEntries } from "../ledger/warm-entries.ts";
 import { isSessionId } from "../machine/driver.ts";
@@ -25,7 +27,7 @@ import { factsOf } from "../template/snapshot-facts.ts";
 import type { MachineRecord, SandboxRecord } from "../types.ts";
 import { discardContinuation, isSnapshotId } from "./continuation-snapshot.ts";
 import type { Quarantine } from "./quarantine.ts";
-import { openGuestAgent } from "./readiness-probe.ts";
+import { openGuestAgent, setGuestClock } from "./readiness-probe.ts";
 import { finishPause } from "./sandbox-pause.ts";
 import type { RuntimeDependencies, SandboxRuntime } from "./sandbox-runtime.ts";
 import { reconcileWarmPool } from "./warm-pool-reconciliation.ts";
@@ -110,14 +112,20 @@ async function reconcileSandbox(
     case "adopt":
       return (await tryAdopt(deps, runtime, record, decision.machine)) ? "adopted" : lose(deps, record);
     case "finish_or_undo_pause": {
-      if (await tryFinishPause(deps, runtime, record, decision.machine)) return "paused";
-      return (await tryAdopt(deps, runtime, record, decision.machine)) ? "adopted" : lose(deps, record);
+      const saved = await findSaved(deps, record);
+      if (!saved) return (await tryAdopt(deps, runtime, record, decision.machine)) ? "adopted" : lose(deps, record);
+      // The machine has not run since, and may be half-ended.
+      await begin(deps, record, async () => {
+        await driver.discard(decision.machine);
+        runtime.adoptPaused(finishPause(ledger, record.id, saved.snapshot, saved.facts, deps.clock.nowMs()));
+      });
+      return "paused";
     }
     case "list":
       runtime.adoptPaused(record);
       return "paused";
     case "undo_resume":
-      await terminator.untilDone({ sandboxID: record.id }, async () => {
+      await begin(deps, record, async () => {
         if (decision.machine) await driver.discard(decision.machine);
         runtime.adoptPaused(moveSandbox(ledger, record.id, "resuming", "paused", { machine: null }));
       });
@@ -155,6 +163,8 @@ async function tryAdopt(
       // It may have been stopped for a snapshot that was never completed.
       await vm.resume();
       const agent = await openGuestAgent(vm, clock, log);
+      // The host may have slept meanwhile.
+      await setGuestClock(agent, clock);
       const running = record.state === "running" ? record : moveSandbox(ledger, record.id, "pausing", "running");
       runtime.adopt(running, { vm, agent });
       return true;
@@ -168,23 +178,26 @@ async function tryAdopt(
   }
 }
 
-/** A complete snapshot has all of the sandbox, and its machine has not run since: it may be half-ended. */
-async function tryFinishPause(
-  { driver, ledger, clock, log }: RuntimeDependencies,
-  runtime: SandboxRuntime,
-  record: SandboxRecord,
-  machine: MachineRecord,
-): Promise<boolean> {
-  const snapshot = findContinuationInMaking(ledger, record.id);
-  if (!snapshot) return false;
+/**
+ * Takes a step that is tried until it succeeds, and waits for the first try only: one machine that does not go must not
+ * keep the daemon from serving the others. Until then its sandbox is not shown, and keeps its capacity.
+ */
+function begin({ terminator }: RuntimeDependencies, { id }: SandboxRecord, step: () => Promise<void>): Promise<void> {
+  return new Promise((resolve) => terminator.finish({ sandboxID: id }, () => step().finally(resolve)));
+}
+
+/** The snapshot that a sandbox was being paused into, if it is complete: then it has all of the sandbox. */
+async function findSaved(
+  { ledger, log }: RuntimeDependencies,
+  { id }: SandboxRecord,
+): Promise<{ readonly snapshot: SnapshotRecord; readonly facts: SnapshotFacts } | undefined> {
+  const snapshot = findContinuationInMaking(ledger, id);
+  if (!snapshot) return undefined;
   try {
-    const facts = factsOf(await readSnapshot(snapshot.folder));
-    await driver.discard(machine);
-    runtime.adoptPaused(finishPause(ledger, record.id, snapshot, facts, clock.nowMs()));
-    return true;
+    return { snapshot, facts: factsOf(await readSnapshot(snapshot.folder)) };
   } catch (error) {
-    log.warn({ sandboxID: record.id, reason: messageOf(error) }, "a sandbox's pause cannot be finished");
-    return false;
+    log.warn({ sandboxID: id, reason: messageOf(error) }, "a sandbox's pause cannot be finished");
+    return undefined;
   }
 }
 
@@ -239,9 +252,9 @@ async function setAside(
 async function discardHalfMade({ ledger, log, snapshotsFolder, quarantine }: RuntimeDependencies): Promise<Cleared> {
   const strays = listStrayContinuations(ledger);
   for (const snapshot of strays) await discardContinuation(ledger, snapshot);
-  const halfMade = listSnapshots(ledger, ["making"]);
+  const halfMade = listSnapshots(ledger, ["making"]).filter(({ kind }) => kind === "template");
   for (const { id } of halfMade) deleteSnapshot(ledger, id);
-  const owned = new Set(listSnapshots(ledger, ["ready", "quarantined"]).map(({ folder }) => folder));
+  const owned = new Set(listSnapshots(ledger, ["making", "ready", "quarantined"]).map(({ folder }) => folder));
   const cleared = { removed: strays.length + halfMade.length, setAside: 0 };
   for (const entry of await readdir(snapshotsFolder, { withFileTypes: true })) {
     const folder = join(snapshotsFolder, entry.name);

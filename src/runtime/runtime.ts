@@ -36,6 +36,11 @@ export interface MemoryOption {
   readonly memory?: boolean;
 }
 
+export interface ResumeOptions extends MemoryOption {
+  /** Over those that the sandbox has, for what is started from now on. */
+  readonly envs?: Readonly<Record<string, string>>;
+}
+
 export interface FollowupRequest {
   readonly timeoutMs: number;
   /** Default: those of the paused sandbox. */
@@ -170,7 +175,7 @@ export interface Runtime {
    * Brings a paused sandbox back under the same id and token. When it fails the sandbox stays paused.
    * @throws not_found, invalid_state (running already), capacity_exhausted, disk_pressure, machine_failed, not_ready.
    */
-  resumeSandbox(id: string, timeoutMs: number, option?: MemoryOption): Promise<SandboxView>;
+  resumeSandbox(id: string, timeoutMs: number, options?: ResumeOptions): Promise<SandboxView>;
   /**
    * For a request to a sandbox without a session: resumes it if it is paused and wants that.
    * @returns undefined when it does not, or is not there. @throws as {@link resumeSandbox}.

@@ -33,6 +33,7 @@ export class SandboxEnds {
   async kill(id: string): Promise<void> {
     this.#registry.get(id);
     this.#stop.cutShort(id);
+    this.#pause.stopWaiting(id);
     await this.#queue.run(id, async () => {
       const { record, state } = this.#registry.get(id);
       if (state === "paused") this.#pause.killInQueue(record, "killed");
@@ -42,6 +43,7 @@ export class SandboxEnds {
 
   /** See `Runtime.stopSandbox`. */
   async stop(id: string, deadlineMs: number): Promise<void> {
+    this.#pause.stopWaiting(id);
     await this.#queue.run(id, async () => {
       const view = this.#registry.view(id);
       // Stopped before, or ended by whatever: what the client wants is so.

@@ -29,7 +29,7 @@ import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
 import { endMessages } from "./end-messages.ts";
 import type { LiveSession } from "./live-session.ts";
 import { openGuestAgent } from "./readiness-probe.ts";
-import type { SandboxView } from "./runtime.ts";
+import type { ResumeOptions, SandboxView } from "./runtime.ts";
 import type { Attach } from "./sandbox-create.ts";
 import type { SandboxLogs } from "./sandbox-logs.ts";
 import type { SandboxRegistry } from "./sandbox-registry.ts";
@@ -55,6 +55,8 @@ export class SandboxPause {
   readonly #registry: SandboxRegistry;
   readonly #queue: SerialQueue;
   readonly #attach: Attach;
+  /** Resumes that wait for capacity, by sandbox. */
+  readonly #waiting = new Map<string, AbortController>();
 
   constructor(deps: PauseDependencies, registry: SandboxRegistry, queue: SerialQueue, attach: Attach) {
     this.#deps = deps;
@@ -72,9 +74,9 @@ export class SandboxPause {
   }
 
   /** See `Runtime.resumeSandbox`. */
-  resume(id: string, timeoutMs: number, memory: boolean): Promise<SandboxView> {
+  resume(id: string, timeoutMs: number, options: ResumeOptions): Promise<SandboxView> {
     return this.#queue.run(id, async () => {
-      if (this.#registry.get(id).state === "paused") return this.resumeInQueue(id, timeoutMs, memory);
+      if (this.#registry.get(id).state === "paused") return this.resumeInQueue(id, timeoutMs, options);
       throw new DomainError("invalid_state", `Sandbox ${id} is already running`);
     });
   }
@@ -84,7 +86,7 @@ export class SandboxPause {
     return this.#queue.run(id, async () => {
       const view = this.#registry.view(id);
       if (view && this.isResumedByTraffic(view)) {
-        await this.resumeInQueue(id, Math.max(view.record.lifecycle.timeoutMs, minAutoResumeMs), true);
+        await this.resumeInQueue(id, Math.max(view.record.lifecycle.timeoutMs, minAutoResumeMs));
       }
       return this.#registry.session(id);
     });
@@ -135,29 +137,33 @@ export class SandboxPause {
 
   /**
    * Brings a paused sandbox back: same id, same token, the processes where they were, or, without memory, after a boot.
-   * @param memory false: boots even if there is a memory, which is lost; like a computer whose power was cut
+   * @param options.memory false: boots even if there is a memory, which is lost; like a computer whose power was cut
    * @throws capacity_exhausted, disk_pressure, machine_failed, failed_precondition (a damaged snapshot): it stays paused.
    */
-  async resumeInQueue(id: string, timeoutMs: number, memory: boolean): Promise<SandboxView> {
+  async resumeInQueue(id: string, timeoutMs: number, options: ResumeOptions = {}): Promise<SandboxView> {
     const { ledger, disk, budgets, admission, terminator, clock, log, reach } = this.#deps;
-    const { templateId, envs, defaults, shape, snapshotId, allowInternetAccess } = this.#registry.get(id).record;
+    const { record } = this.#registry.get(id);
+    const { templateId, defaults, shape, snapshotId, allowInternetAccess } = record;
+    const envs = { ...record.envs, ...options.envs };
     refuseUnreadySnapshot(ledger, snapshotId);
     await disk.admit("resume a sandbox");
     const snapshot = getSnapshot(ledger, snapshotId);
     if (!snapshot) throw new DomainError("internal", `the snapshot of sandbox ${id} is not in the ledger`);
-    await admission.admit(shape, () =>
+    const giveUp = new AbortController();
+    this.#waiting.set(id, giveUp);
+    const attempt = () =>
       ledger.write(() => {
         const { id: reservationId } = reserve(ledger, { kind: "active", shape, budgets, sandboxId: id });
         moveSandbox(ledger, id, "paused", "resuming", { reservationId });
-      }),
-    );
+      });
+    await admission.admit(shape, attempt, giveUp.signal).finally(() => this.#waiting.delete(id));
     reach("resume.reserved");
     const order = {
       snapshotFolder: snapshot.folder,
       sessionId: newSessionId(),
       identity: { sandboxId: id, templateId, envs, defaults },
       internetAccess: allowInternetAccess,
-      withoutMemory: !memory,
+      withoutMemory: options.memory === false,
     };
     let vm: Vm | undefined;
     const onLaunched = (launched: Vm) => {
@@ -169,7 +175,7 @@ export class SandboxPause {
     let running: SandboxRecord;
     try {
       machine = await restoreMachine(this.#deps, order, { sandboxId: id, scenario: "resume", onLaunched });
-      const change = { machine: machine.vm.record, endAtMs: clock.nowMs() + timeoutMs };
+      const change = { machine: machine.vm.record, endAtMs: clock.nowMs() + timeoutMs, envs };
       running = moveSandbox(ledger, id, "resuming", "running", change);
     } catch (error) {
       log.error({ err: error, sandboxID: id }, "resuming failed; the sandbox stays paused");
@@ -180,6 +186,11 @@ export class SandboxPause {
     const view = this.#attach(running, { ...machine, origin: "resume" });
     terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
     return view;
+  }
+
+  /** Somebody wants the sandbox gone: a resume that waits for capacity gives up. */
+  stopWaiting(id: string): void {
+    this.#waiting.get(id)?.abort(new DomainError("not_found", "The sandbox was ended while it waited to be resumed"));
   }
 
   /** Ends a paused sandbox and removes what is left of it. */

@@ -10,7 +10,9 @@ import { findTemplate } from "../ledger/templates.ts";
 import type { EngineInfo } from "../machine/driver.ts";
 import type { ContinuationReason, LatencySample, SandboxLogEntry, SandboxRecord, SessionOrigin } from "../types.ts";
 import { viewCapacity } from "./capacity-view.ts";
+import { GuestClocks } from "./guest-clocks.ts";
 import { IdempotentCreates, idempotencyOf } from "./idempotent-creates.ts";
+import type { LifecycleSamples } from "./lifecycle-samples.ts";
 import { LiveSession } from "./live-session.ts";
 import { MetricsSampler } from "./metrics-sampler.ts";
 import type { Quarantine } from "./quarantine.ts";
@@ -26,6 +28,7 @@ import type {
   ListSnapshotsPage,
   ListSnapshotsQuery,
   MemoryOption,
+  ResumeOptions,
   Runtime,
   SandboxLogsQuery,
   SandboxMetricSample,
@@ -36,6 +39,7 @@ import { type CreationDependencies, type ReadyMachine, SandboxCreation } from ".
 import { SandboxDeadlines } from "./sandbox-deadlines.ts";
 import { SandboxEnds } from "./sandbox-ends.ts";
 import { type ForkDependencies, SandboxForks } from "./sandbox-forks.ts";
+import type { SandboxLogs } from "./sandbox-logs.ts";
 import { SandboxPause } from "./sandbox-pause.ts";
 import { SandboxRegistry } from "./sandbox-registry.ts";
 import { SerialQueue } from "./serial-queue.ts";
@@ -71,6 +75,7 @@ export class SandboxRuntime implements Runtime {
   readonly #sampler: MetricsSampler;
   readonly #team: TeamMetrics;
   readonly #stuckVms: StuckVmCleanup;
+  readonly #guestClocks: GuestClocks;
   readonly #creation: SandboxCreation;
   readonly #idempotentCreates: IdempotentCreates;
   readonly #pause: SandboxPause;
@@ -87,6 +92,7 @@ export class SandboxRuntime implements Runtime {
     this.#stuckVms = new StuckVmCleanup(deps.clock, deps.stuckAfterMs, (session, silentMs) =>
       this.#ends.lose(session.sandboxId, session.sessionId, "lost", `no heartbeat for ${Math.round(silentMs)} ms`),
     );
+    this.#guestClocks = new GuestClocks(deps.clock);
     const attach = (record: SandboxRecord, machine: ReadyMachine) => this.#attach(record, machine);
     this.#creation = new SandboxCreation(deps, this.#queue, attach);
     this.#idempotentCreates = new IdempotentCreates(deps.ledger);
@@ -115,13 +121,13 @@ export class SandboxRuntime implements Runtime {
   async connectSandbox(
     id: string,
     timeoutMs: number,
-    { memory = true }: MemoryOption = {},
+    option: MemoryOption = {},
   ): Promise<{ view: SandboxView; resumed: boolean }> {
     this.#refuseWhenClosing();
     return this.#queue.run(id, async () => {
       if (this.#registry.get(id).state === "running")
         return { view: this.#deadlines.extendInQueue(id, timeoutMs), resumed: false };
-      return { view: await this.#pause.resumeInQueue(id, timeoutMs, memory), resumed: true };
+      return { view: await this.#pause.resumeInQueue(id, timeoutMs, option), resumed: true };
     });
   }
 
@@ -130,9 +136,9 @@ export class SandboxRuntime implements Runtime {
     await this.#pause.pause(id, reason, memory);
   }
 
-  async resumeSandbox(id: string, timeoutMs: number, { memory = true }: MemoryOption = {}): Promise<SandboxView> {
+  async resumeSandbox(id: string, timeoutMs: number, options: ResumeOptions = {}): Promise<SandboxView> {
     this.#refuseWhenClosing();
-    return this.#pause.resume(id, timeoutMs, memory);
+    return this.#pause.resume(id, timeoutMs, options);
   }
 
   async resumeForTraffic(id: string): Promise<Session | undefined> {
@@ -228,13 +234,13 @@ export class SandboxRuntime implements Runtime {
   }
 
   benchmarks(): BenchmarkSummary[] {
-    this.#deps.samples.flush();
+    this.#tryFlush(this.#deps.samples);
     return summarizeSamples(this.#deps.ledger);
   }
 
   sandboxLatency(id: string): LatencySample[] {
     this.getSandbox(id);
-    this.#deps.samples.flush();
+    this.#tryFlush(this.#deps.samples);
     return samplesOfSandbox(this.#deps.ledger, id, latencyLimit);
   }
 
@@ -261,9 +267,10 @@ export class SandboxRuntime implements Runtime {
     this.#deadlines.expireDue();
   }
 
-  /** Sends every machine a heartbeat, and gives up those that have not answered for too long. */
+  /** Sends every machine a heartbeat, gives up those that have not answered for too long, and keeps their clocks right. */
   checkHeartbeats(): void {
     this.#stuckVms.check(this.#registry.sessions());
+    this.#guestClocks.check(this.#registry.sessions());
   }
 
   /** Takes one metrics sample of all together and of every live session. */
@@ -314,8 +321,17 @@ export class SandboxRuntime implements Runtime {
     const sessions = [...this.#registry.sessions()];
     for (const session of sessions) session.end(new DomainError("not_ready", "The daemon stops; connect again later"));
     await Promise.all(sessions.map((session) => session.vm.release()));
-    this.#deps.samples.flush();
-    this.#deps.logs.flush();
+    this.#tryFlush(this.#deps.samples);
+    this.#tryFlush(this.#deps.logs);
+  }
+
+  /** A ledger that cannot be written is no reason not to answer from it, nor not to stop. */
+  #tryFlush(pending: LifecycleSamples | SandboxLogs): void {
+    try {
+      pending.flush();
+    } catch (error) {
+      this.#deps.log.warn({ err: error }, "samples or lines of logs could not be written");
+    }
   }
 
   #refuseWhenClosing(): void {

@@ -15,6 +15,7 @@ export class SessionStop {
   readonly #clock: Clock;
   /** By sandbox. */
   readonly #underWay = new Map<string, AbortController>();
+  #closed = false;
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -22,6 +23,7 @@ export class SessionStop {
 
   /** Resolves when the guest has stopped, or will not: it never fails. The machine is the caller's to end. */
   async stop(session: LiveSession, deadlineMs: number): Promise<void> {
+    if (this.#closed) return;
     const hurry = new AbortController();
     this.#underWay.set(session.sandboxId, hurry);
     try {
@@ -43,8 +45,9 @@ export class SessionStop {
     this.#underWay.get(sandboxId)?.abort(new DomainError("cancelled", "it was cut short"));
   }
 
-  /** Cuts all of them short. */
+  /** Cuts all of them short, those to come too. */
   close(): void {
+    this.#closed = true;
     for (const sandboxId of [...this.#underWay.keys()]) this.cutShort(sandboxId);
   }
 }

@@ -9,10 +9,8 @@ import type { ReachStep } from "../lifecycle-steps.ts";
 import type { Logger } from "../log.ts";
 import type { Metrics } from "../metrics.ts";
 import type { SandboxRecord } from "../types.ts";
+import { untilDone } from "../until-done.ts";
 import { Background } from "./background.ts";
-
-const firstRetryMs = 250;
-const longestRetryMs = 30_000;
 
 export interface TerminatorDependencies {
   readonly ledger: Ledger;
@@ -61,18 +59,11 @@ export class SessionTerminator {
    * Tries a step that must not be left half-done, with pauses, until it succeeds. Meanwhile its capacity stays reserved.
    * @returns false when the daemon stops first: the next one goes on from the ledger
    */
-  async untilDone(owner: Readonly<Record<string, string>>, step: () => Promise<void>): Promise<boolean> {
+  untilDone(owner: Readonly<Record<string, string>>, step: () => Promise<void>): Promise<boolean> {
     const { clock, log } = this.#deps;
-    for (let retryMs = firstRetryMs; ; retryMs = Math.min(retryMs * 2, longestRetryMs)) {
-      try {
-        await step();
-        return true;
-      } catch (error) {
-        log.error({ err: error, ...owner, retryMs }, "a step failed; its capacity stays reserved");
-      }
-      await clock.sleep(retryMs, this.#closing.signal).catch(() => {});
-      if (this.#closing.signal.aborted) return false;
-    }
+    const onFailure = (error: unknown, retryMs: number) =>
+      log.error({ err: error, ...owner, retryMs }, "a step failed; its capacity stays reserved");
+    return untilDone(step, { clock, signal: this.#closing.signal, onFailure });
   }
 
   /** Gives up retrying (the next daemon goes on from the ledger) and waits for the attempts under way. */

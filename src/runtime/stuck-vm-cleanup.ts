@@ -5,7 +5,7 @@
 import type { Clock } from "../clock.ts";
 import type { Session } from "./session.ts";
 
-/** Pure. Both times on the monotonic clock, which stands still while the host sleeps. */
+/** Pure. Both times in milliseconds in which somebody listened. */
 export function decide(lastAnswerMs: number, nowMs: number, timeoutMs: number): "preserve" | "clean_up" {
   return nowMs - lastAnswerMs >= timeoutMs ? "clean_up" : "preserve";
 }
@@ -21,6 +21,10 @@ export class StuckVmCleanup {
   readonly #timeoutMs: number;
   readonly #onStuck: (session: Session, silentMs: number) => void;
   readonly #heartbeats = new WeakMap<Session, Heartbeat>();
+  /** Monotonic time of the last check. */
+  #checkedAtMs: number | undefined;
+  /** Of the monotonic time, how much nobody listened: the daemon was stopped, or slept with its host. */
+  #deafMs = 0;
 
   constructor(clock: Clock, timeoutMs: number, onStuck: (session: Session, silentMs: number) => void) {
     this.#clock = clock;
@@ -30,7 +34,7 @@ export class StuckVmCleanup {
 
   /** Sends every session a heartbeat and gives up those that have been silent for too long. Never waits for answers. */
   check(sessions: Iterable<Session>): void {
-    const nowMs = this.#clock.monotonicMs();
+    const nowMs = this.#listen();
     for (const session of [...sessions]) {
       const heartbeat = this.#heartbeats.get(session) ?? { lastAnswerMs: nowMs, waiting: false };
       this.#heartbeats.set(session, heartbeat);
@@ -42,11 +46,24 @@ export class StuckVmCleanup {
     }
   }
 
+  /** However long ago the last check was, no more than half of the deadline counts: answers to come are heard first. */
+  #listen(): number {
+    const nowMs = this.#clock.monotonicMs();
+    const sinceMs = nowMs - (this.#checkedAtMs ?? nowMs);
+    this.#checkedAtMs = nowMs;
+    this.#deafMs += Math.max(0, sinceMs - this.#timeoutMs / 2);
+    return this.#nowMs();
+  }
+
+  #nowMs(): number {
+    return this.#clock.monotonicMs() - this.#deafMs;
+  }
+
   async #ping(session: Session, heartbeat: Heartbeat): Promise<void> {
     heartbeat.waiting = true;
     try {
       await session.agent.ping();
-      heartbeat.lastAnswerMs = this.#clock.monotonicMs();
+      heartbeat.lastAnswerMs = this.#nowMs();
     } catch (error) {
       // A link that broke is made anew by the session; silence counts on until it answers.
       if (!session.ended.aborted) session.log.debug({ err: error }, "no answer to a heartbeat");

@@ -7,7 +7,7 @@ import { DomainError, isDomainError, messageOf } from "../errors.ts";
 import type { GuestAgent } from "../guest/agent.ts";
 import { type CapacityBudgets, findShortage, release, reserve, usage } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";
-import { listTemplates, type ResolvedTemplate, resolveTemplate } from "../ledger/templates.ts";
+import { findTemplate, type ResolvedTemplate, resolveTemplate } from "../ledger/templates.ts";
 import {
   checkOutWarmEntry,
   discardWarmEntry,
@@ -180,16 +180,20 @@ export class WarmPool implements EvictionSource {
     }
   }
 
+  /** Of `base`, and of what was asked for lately or is in the pool: looked at ten times a second, however many there are. */
   #targets(): PoolTarget[] {
+    if (!this.enabled) return [];
     const { ledger, clock } = this.#deps;
-    const nowMs = clock.monotonicMs();
-    return listTemplates(ledger).flatMap(({ id, aliases, tags }) => {
-      if (!this.enabled || tags.length === 0) return [];
+    const demand = this.#demand.counts(clock.monotonicMs());
+    const base = findTemplate(ledger, baseAlias)?.id;
+    const members = [...this.#members.values()].map(({ entry }) => entry.templateId);
+    const ids = new Set([...(base === undefined ? [] : [base]), ...demand.keys(), ...members]);
+    return [...ids].flatMap((id) => {
       const resolved = currentBuild(ledger, id);
       if (resolved?.snapshot.state !== "ready") return [];
       const { snapshot, template } = resolved;
-      const min = aliases.includes(baseAlias) ? this.#settings.min : 0;
-      const size = targetSize({ min, max: this.#settings.max, demand: this.#demand.count(id, nowMs) });
+      const min = id === base ? this.#settings.min : 0;
+      const size = targetSize({ min, max: this.#settings.max, demand: demand.get(id) ?? 0 });
       const key = this.#keyOf(resolved);
       return [{ key, snapshotId: snapshot.id, snapshotFolder: snapshot.folder, shape: template.shape, size }];
     });
@@ -229,6 +233,7 @@ export class WarmPool implements EvictionSource {
         setWarmEntryMachine(ledger, entry.id, started.record);
       });
       reach("refill.warmed");
+      giveUp.signal.throwIfAborted();
       markWarmEntryReady(ledger, entry.id, vm.record);
       reach("refill.ready");
       this.#addReady({ entry, vm, agent }, shape);
@@ -293,9 +298,8 @@ export class WarmPool implements EvictionSource {
   #discard(id: string, reason: DiscardReason | "evicted" | "died" | "stopping"): void {
     const member = this.#members.get(id);
     if (!member) return;
-    const { ledger, metrics, log } = this.#deps;
+    const { metrics, log } = this.#deps;
     const { entry, shape } = member;
-    discardWarmEntry(ledger, id);
     this.#members.delete(id);
     metrics.warmPoolDiscards.inc({ reason });
     log.info({ warmEntryID: id, reason }, "warm machine discarded");
@@ -309,6 +313,7 @@ export class WarmPool implements EvictionSource {
     this.#letGo(entry, shape, () => vm.terminate());
   }
 
+  /** Never throws: whoever tells that a machine died has nobody to tell that the ledger cannot be written just now. */
   #letGo({ id, reservationId }: WarmEntry, shape: MachineShape, destroy: () => Promise<void>): void {
     this.#leaving.set(id, shape);
     const { ledger, terminator } = this.#deps;

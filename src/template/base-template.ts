@@ -7,12 +7,13 @@ import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import { isDomainError } from "../errors.ts";
 import { connectGuestAgent } from "../guest/link.ts";
+import { type CapacityBudgets, release, reserve } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";
-import { markSnapshotReady, quarantineSnapshot, registerSnapshot } from "../ledger/snapshots.ts";
+import { deleteSnapshot, markSnapshotReady, quarantineSnapshot, registerSnapshot } from "../ledger/snapshots.ts";
 import { defaultTag, findTemplate, insertTemplate, publishBuild, resolveTemplate } from "../ledger/templates.ts";
 import type { Logger } from "../log.ts";
-import { newSessionId, type SnapshotManifest, type VmDriver } from "../machine/driver.ts";
-import { readSnapshot } from "../machine/snapshot-files.ts";
+import { newSessionId, type SnapshotManifest, type Vm, type VmDriver } from "../machine/driver.ts";
+import { readSnapshot, removeSnapshot } from "../machine/snapshot-files.ts";
 import { Scope } from "../scope.ts";
 import type { MachineShape, SpanName } from "../types.ts";
 import type { GuestAssets } from "./assets.ts";
@@ -28,6 +29,7 @@ const bootDeadlineMs = 120_000;
 
 export interface TemplateDependencies {
   readonly ledger: Ledger;
+  readonly budgets: CapacityBudgets;
   readonly driver: VmDriver;
   readonly clock: Clock;
   readonly log: Logger;
@@ -42,7 +44,8 @@ export interface TemplateDependencies {
 /**
  * Makes sure that `base` exists and is made from these assets by this engine.
  * @param progress told of every step that takes more than a moment, for people
- * @throws DomainError `machine_failed` when the guest does not boot or a warm-up command fails; the signal's reason
+ * @throws DomainError `machine_failed` when the guest does not boot or a warm-up command fails; `capacity_exhausted`,
+ *   `disk_pressure`; the signal's reason
  */
 export async function ensureBaseTemplate(
   deps: TemplateDependencies,
@@ -58,14 +61,23 @@ export async function ensureBaseTemplate(
   const folder = join(deps.snapshotsFolder, snapshotId);
   const template = findTemplate(deps.ledger, alias);
   const templateId = template?.id ?? deps.newTemplateId();
-  registerSnapshot(deps.ledger, { id: snapshotId, kind: "template", logicalId: templateId, folder, reason: null });
-  const manifest = await bootAndSnapshot(deps, assets, folder, progress, signal);
-  deps.ledger.writeDurably(() => {
-    markSnapshotReady(deps.ledger, snapshotId, factsOf(manifest));
-    if (!template) insertTemplate(deps.ledger, { id: templateId, aliases: [alias], shape, public: true });
-    const tags = [defaultTag, recipeTag];
-    publishBuild(deps.ledger, { id: randomUUID(), templateId, snapshotId, shape, tags });
+  const reservation = deps.ledger.write(() => {
+    registerSnapshot(deps.ledger, { id: snapshotId, kind: "template", logicalId: templateId, folder, reason: null });
+    return reserve(deps.ledger, { kind: "active", shape, budgets: deps.budgets });
   });
+  try {
+    const manifest = await bootAndSnapshot(deps, assets, { folder, reservationId: reservation.id }, progress, signal);
+    deps.ledger.writeDurably(() => {
+      markSnapshotReady(deps.ledger, snapshotId, factsOf(manifest));
+      if (!template) insertTemplate(deps.ledger, { id: templateId, aliases: [alias], shape, public: true });
+      const tags = [defaultTag, recipeTag];
+      publishBuild(deps.ledger, { id: randomUUID(), templateId, snapshotId, shape, tags });
+    });
+  } catch (error) {
+    deleteSnapshot(deps.ledger, snapshotId);
+    await removeSnapshot(folder);
+    throw error;
+  }
   deps.recordSample("cold_template_build", deps.clock.monotonicMs() - startedMs);
 }
 
@@ -97,16 +109,21 @@ function tagOfRecipe({ info }: VmDriver, assets: GuestAssets): string {
 }
 
 async function bootAndSnapshot(
-  { driver, clock, log, recordSample }: TemplateDependencies,
+  { ledger, driver, clock, log, recordSample }: TemplateDependencies,
   assets: GuestAssets,
-  folder: string,
+  { folder, reservationId }: { readonly folder: string; readonly reservationId: string },
   progress: (step: string) => void,
   signal: AbortSignal,
 ): Promise<SnapshotManifest> {
   await using scope = new Scope();
   progress("boot the base template");
+  let booted: Vm | undefined;
+  scope.defer(async () => {
+    await booted?.terminate();
+    release(ledger, reservationId);
+  });
   const vm = await driver.boot({ sessionId: newSessionId(), shape, ...assets }, signal);
-  scope.defer(() => vm.terminate());
+  booted = vm;
   const agent = await connectGuestAgent(await vm.openGuestLink(signal), { deadlineMs: bootDeadlineMs, log, signal });
   scope.defer(() => agent.close());
   // What is under way over the link then fails at once.

@@ -3,12 +3,11 @@
  * the new one is published; a build that fails, is cancelled or whose daemon dies leaves nothing but its reason.
  */
 import { randomUUID } from "node:crypto";
-import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { DomainError, isDomainError, messageOf } from "../errors.ts";
-import { type CapacityBudgets, type Reservation, release, reserve } from "../ledger/capacity.ts";
+import { type CapacityBudgets, type Reservation, reserve } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";
-import { deleteSnapshot, markSnapshotReady, refuseUnreadySnapshot, registerSnapshot } from "../ledger/snapshots.ts";
+import { markSnapshotReady, refuseUnreadySnapshot, registerSnapshot } from "../ledger/snapshots.ts";
 import {
   type BuildFailure,
   type BuildJob,
@@ -35,6 +34,7 @@ import {
   openBuildAgent,
   startBuildMachine,
 } from "./build-machine.ts";
+import { BuildRemains } from "./build-remains.ts";
 import { type BuildSpec, sourceRevision } from "./build-spec.ts";
 import { runSteps } from "./build-steps.ts";
 import type { BuildContext, GuestBuild } from "./guest-command.ts";
@@ -75,16 +75,16 @@ interface BuildPlan {
 const stopped = "the build was cancelled: the daemon stopped";
 /** No client can cancel a build: a command that never ends must not hold its capacity for ever. */
 const maxBuildMs = 2 * 3_600_000;
-const firstRetryMs = 250;
-const longestRetryMs = 30_000;
 
 export class TemplateBuilds {
   readonly #deps: TemplateBuildDependencies;
   readonly #running = new Map<string, RunningBuild>();
   readonly #closing = new AbortController();
+  readonly #remains: BuildRemains;
 
   constructor(deps: TemplateBuildDependencies) {
     this.#deps = deps;
+    this.#remains = new BuildRemains(deps, this.#closing.signal);
   }
 
   /**
@@ -130,17 +130,7 @@ export class TemplateBuilds {
    * before anything is served, and before folders without an owner are removed.
    */
   async recover(): Promise<void> {
-    const { ledger, driver, log } = this.#deps;
-    for (const job of listBuildingJobs(ledger)) {
-      log.warn({ templateID: job.templateId, buildID: job.id }, "a build was under way when the daemon died");
-      if (job.machine) await driver.discard(job.machine);
-      if (job.snapshotId) await this.#dropSnapshot(job.snapshotId);
-      const reason = "the build was interrupted: the daemon died. Start it again.";
-      ledger.writeDurably(() => {
-        failBuildJob(ledger, job.id, { message: reason, logEntries: [] }, []);
-        if (job.reservationId) release(ledger, job.reservationId);
-      });
-    }
+    for (const job of listBuildingJobs(this.#deps.ledger)) await this.#remains.recover(job);
     await this.collect();
   }
 
@@ -172,7 +162,7 @@ export class TemplateBuilds {
       () => {},
     );
     const done = this.#build(plan, log, cancel.signal)
-      .catch((error) => logger.error({ err: error, buildID: job.id }, "a build could not be ended"))
+      .catch((error) => logger.error({ err: error, buildID: job.id }, "what a build replaced could not be removed"))
       .finally(() => {
         ended.abort();
         this.#running.delete(job.id);
@@ -181,7 +171,7 @@ export class TemplateBuilds {
   }
 
   async #build(plan: BuildPlan, log: BuildLog, signal: AbortSignal): Promise<void> {
-    const { ledger, clock, log: logger, recordSample, reach } = this.#deps;
+    const { clock, log: logger, recordSample, reach } = this.#deps;
     const { job } = plan;
     const context = { templateID: job.templateId, buildID: job.id };
     const startedMs = clock.monotonicMs();
@@ -192,17 +182,17 @@ export class TemplateBuilds {
       reach("build.ended");
       log.add("info", "build finished");
       this.#publish(plan, snapshotId, manifest, defaults, log);
-      reach("build.published");
-      recordSample("cold_template_build", clock.monotonicMs() - startedMs);
-      logger.info({ ...context, ms: clock.monotonicMs() - startedMs }, "build ready");
-      await this.collect();
     } catch (error) {
-      await this.#dropSnapshot(snapshotId);
       const reason = describeFailure(signal.aborted ? signal.reason : error, log);
       log.add("error", reason.message);
-      failBuildJob(ledger, job.id, reason, log.entries);
       logger.warn({ ...context, err: error, step: reason.step }, "build failed");
+      await this.#remains.fail(job, snapshotId, reason, log.entries);
+      return;
     }
+    reach("build.published");
+    recordSample("cold_template_build", clock.monotonicMs() - startedMs);
+    logger.info({ ...context, ms: clock.monotonicMs() - startedMs }, "build ready");
+    await this.collect();
   }
 
   /** Everything that needs the machine; when it returns or throws the machine is gone and its capacity given back. */
@@ -212,7 +202,7 @@ export class TemplateBuilds {
     await using scope = new Scope();
     const machine: { vm?: Vm } = {};
     reach("build.reserved");
-    scope.defer(() => this.#endMachine(machine.vm, reservation.id));
+    scope.defer(() => this.#remains.endMachine(job, machine.vm, reservation.id));
     log.beginStep("base");
     log.add("info", `FROM ${[spec.from.name, spec.from.tag].filter((text) => text !== undefined).join(":")}`);
     const vm = await startBuildMachine(this.#deps, start, signal);
@@ -274,36 +264,6 @@ export class TemplateBuilds {
       publishBuild(ledger, { id, templateId, snapshotId, shape: start.shape, tags, defaults, source });
       finishBuildJob(ledger, id, log.entries);
     });
-  }
-
-  /** Ends the machine, however often that takes, and gives its capacity back only then. */
-  async #endMachine(vm: Vm | undefined, reservationId: string): Promise<void> {
-    const { ledger, clock, log } = this.#deps;
-    for (let retryMs = firstRetryMs; vm; retryMs = Math.min(retryMs * 2, longestRetryMs)) {
-      try {
-        await vm.terminate();
-        break;
-      } catch (error) {
-        log.error({ err: error, sessionID: vm.record.sessionId }, "a build's machine does not end; trying again");
-      }
-      // The next daemon finds it in the ledger.
-      if (this.#closing.signal.aborted) return;
-      await clock.sleep(retryMs, this.#closing.signal).catch(() => {});
-    }
-    release(ledger, reservationId);
-  }
-
-  /** Removes what there is of a snapshot that will not be. */
-  async #dropSnapshot(id: string): Promise<void> {
-    const { ledger, snapshotsFolder } = this.#deps;
-    const folder = join(snapshotsFolder, id);
-    await removeSnapshot(folder);
-    await rm(`${folder}.staging`, { recursive: true, force: true });
-    try {
-      deleteSnapshot(ledger, id);
-    } catch (error) {
-      if (!isDomainError(error, "not_found")) throw error;
-    }
   }
 }
 

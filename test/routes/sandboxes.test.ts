@@ -183,6 +183,16 @@ test("get shows everything, kill takes it away", async () => {
   expect(await plane.call("GET", `/sandboxes/${id}`)).toMatchObject({ status: 404, body: unknown(id) });
 });
 
+test("a resume may set environment variables, and says which are none", async () => {
+  await using plane = openControlPlane();
+  const id = await create(plane, { envVars: { A: "1", B: "1" } });
+  const post = (what: string, body?: object) => plane.call("POST", `/sandboxes/${id}/${what}`, body);
+  await post("pause");
+  expect(await post("resume", { envVars: { A: 2 } })).toMatchObject({ status: 400 });
+  expect(await post("resume", { envVars: { A: "2" } })).toMatchObject({ status: 201 });
+  expect(plane.runtime.getSandbox(id).record.envs).toEqual({ A: "2", B: "1" });
+});
+
 test("clients may do without the memory, of a pause, a resume, a connect and at the end of a sandbox's time", async () => {
   await using plane = openControlPlane();
   const id = await create(plane, { autoPause: true, autoPauseMemory: false });

@@ -88,6 +88,14 @@ test("nothing of a cache goes that another state folder uses, until that is gone
   expect(there(old)).toEqual(old);
 });
 
+test("what keeps it from telling who needs what is no error of who asked: nothing goes", async () => {
+  await using engine = await FakeEngine.open();
+  const { collector, old, cacheDir } = await openCache(engine);
+  await writeFile(join(cacheDir, "assets", "assets.json"), "{");
+  await collector.collect(never);
+  expect(there(old)).toEqual(old);
+});
+
 test("quarantine goes when it is old, but never a damaged snapshot that somebody stands on", async () => {
   await using engine = await FakeEngine.open();
   await engine.restart(() => writeFile(join(engine.folder, "machines", "core"), ""));

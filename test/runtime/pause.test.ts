@@ -41,6 +41,20 @@ test("a paused sandbox holds a snapshot and nothing else, and comes back as itse
   expect(await engine.remains()).toEqual(nothing);
 });
 
+test("environment variables set anew at a resume stay, unless it fails", async () => {
+  await using engine = await FakeEngine.open();
+  const { id } = (await engine.create({ envs: { TOKEN: "old", A: "1" } })).record;
+  const envs = { TOKEN: "new" };
+  await engine.runtime.pauseSandbox(id, "stopped");
+  engine.host.arrange("restore", failure);
+  await expect(engine.runtime.resumeSandbox(id, 60_000, { envs })).rejects.toBe(failure.error);
+  expect(engine.runtime.getSandbox(id).record.envs).toEqual({ TOKEN: "old", A: "1" });
+  await engine.runtime.resumeSandbox(id, 60_000, { envs });
+  expect(engine.guests.envs.at(-1)).toMatchObject({ E2B_SANDBOX_ID: id, TOKEN: "new", A: "1" });
+  await engine.restart();
+  expect(engine.runtime.findSession(id)?.envs).toMatchObject({ TOKEN: "new", A: "1" });
+});
+
 test("what does not fit the state is refused, and changes nothing", async () => {
   await using engine = await FakeEngine.open();
   const { runtime } = engine;

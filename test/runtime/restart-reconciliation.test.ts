@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { DomainError } from "../../src/errors.ts";
 import { reserve } from "../../src/ledger/capacity.ts";
 import { getSandbox, moveSandbox, setSandboxMachine } from "../../src/ledger/sandboxes.ts";
 import { getSnapshot } from "../../src/ledger/snapshots.ts";
@@ -22,6 +23,15 @@ async function dieWhilePausing(engine: FakeEngine, id: string, done: { saved: bo
     else await mkdir(`${snapshot.folder}.staging`);
     if (done.ended) host.crash(machine.sessionId);
   });
+}
+
+/** However often something is tried before. */
+async function untilPaused(engine: FakeEngine, id: string): Promise<void> {
+  const state = async () => {
+    await engine.clock.advance(60_000);
+    return engine.stateOf(id);
+  };
+  await expect.poll(state).toBe("paused");
 }
 
 test("paused sandboxes are there again and come back", async () => {
@@ -48,6 +58,51 @@ test.each([{ ended: false }, { ended: true }])(
     expect((await engine.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
   },
 );
+
+test.each([{ failures: 1 }, { failures: 8 }])(
+  "a complete pause whose machine does not go is finished when it does, and nobody waits for it: %j",
+  async ({ failures }) => {
+    await using engine = await FakeEngine.open();
+    const { host, deps } = engine;
+    const other = (await engine.create()).record.id;
+    const { id } = (await engine.create()).record;
+    await engine.runtime.close();
+    const { machine } = moveSandbox(deps.ledger, id, "running", "pausing");
+    const snapshot = registerContinuation(deps, id, "stopped");
+    const vm = machine && (await deps.driver.adopt(machine));
+    if (!vm) throw new Error("no machine");
+    await vm.pause();
+    await vm.saveSnapshot(snapshot.folder, { bootId: "boot", isLast: true });
+    host.crash(machine.sessionId);
+    const failure = { error: new DomainError("machine_failed", "its folder is busy") };
+    host.arrange("discard", ...Array.from({ length: failures }, () => failure));
+    await engine.start();
+    expect(engine.runtime.getSandbox(other).state).toBe("running");
+    await untilPaused(engine, id);
+    expect(engine.runtime.getSandbox(id)).toMatchObject({ state: "paused", record: { machine: null } });
+    expect((await engine.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
+  },
+);
+
+test("a resume whose machine does not go keeps its capacity until it does, and nobody waits for it", async () => {
+  await using engine = await FakeEngine.open();
+  const { deps, host } = engine;
+  const { id, shape } = (await engine.create()).record;
+  await engine.runtime.pauseSandbox(id, "stopped");
+  await engine.runtime.close();
+  deps.ledger.write(() => {
+    const { id: reservationId } = reserve(deps.ledger, { kind: "active", shape, budgets: deps.budgets, sandboxId: id });
+    moveSandbox(deps.ledger, id, "paused", "resuming", { reservationId });
+  });
+  const request = { sessionId: "0".repeat(32), shape, kernel: "/k", initramfs: "/i", baseDisk: "/b" };
+  setSandboxMachine(deps.ledger, id, (await deps.driver.boot(request)).record);
+  const failure = { error: new DomainError("machine_failed", "it will not go") };
+  host.arrange("discard", ...Array.from({ length: 8 }, () => failure));
+  await engine.start();
+  expect(await engine.remains()).toMatchObject({ machines: 1, reservations: 1 });
+  await untilPaused(engine, id);
+  expect([engine.runtime.getSandbox(id).state, await engine.remains()]).toEqual(["paused", paused]);
+});
 
 test("a pause without a snapshot is undone: the machine goes on", async () => {
   await using engine = await FakeEngine.open();

@@ -51,6 +51,18 @@ test("a kill does not wait for a stop that is under way", async () => {
   expect(world.held()).toEqual({ active: 0, warm: 0 });
 });
 
+test("a daemon that stops waits for no guest, neither for one whose turn is yet to come", async () => {
+  await using world = await openWorld();
+  const { id } = (await world.create()).record;
+  world.guests.ignoresShutdown = true;
+  world.host.arrange("saveSnapshot", { delayMs: 50 });
+  const saving = world.runtime.snapshotSandbox(id);
+  const stopping = world.runtime.stopSandbox(id, 600_000);
+  await world.runtime.close();
+  await Promise.all([saving, stopping]);
+  expect(getSandbox(world.ledger, id)).toMatchObject({ state: "terminated", endReason: "stopped" });
+});
+
 test("a machine that cannot be ended keeps its capacity until it is", async () => {
   await using world = await openWorld();
   const { id } = (await world.create()).record;

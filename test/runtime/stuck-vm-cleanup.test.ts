@@ -71,3 +71,20 @@ test("a machine whose link breaks for a while is preserved once it answers again
   cleanup.check([session]);
   expect(stuck).toEqual([]);
 });
+
+test("time in which the daemon itself stood still is no silence of a machine", async () => {
+  const clock = new ManualClock();
+  const stuck: Session[] = [];
+  const cleanup = new StuckVmCleanup(clock, timeoutMs, (session) => stuck.push(session));
+  const answering = sessionThat(async () => {});
+  const silent = sessionThat(() => new Promise(() => {}));
+  const check = async (afterMs: number) => {
+    await clock.advance(afterMs);
+    cleanup.check([answering, silent]);
+    await settled();
+  };
+  for (const afterMs of [0, 5_000, 3_600_000, 5_000]) await check(afterMs);
+  expect(stuck).toEqual([]);
+  for (let turn = 0; turn < 4; turn++) await check(5_000);
+  expect(stuck).toEqual([silent]);
+});

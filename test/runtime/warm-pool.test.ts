@@ -1,7 +1,7 @@
 /** The warm pool over a pretended host: who gets which machine, what is made ahead, and that nothing is left of any of it. */
 import { readdir } from "node:fs/promises";
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import { reserve } from "../../src/ledger/capacity.ts";
 import {
@@ -113,6 +113,20 @@ test("only base is kept warm without demand; another template is once it was ask
     "template-base",
     "template-other",
   ]);
+});
+
+test("a round asks the ledger no more for templates that nobody asks for", async () => {
+  await using world = await openWorld();
+  await world.refill();
+  const asked = vi.spyOn(world.ledger, "statement");
+  const round = async () => {
+    asked.mockClear();
+    await world.refill();
+    return asked.mock.calls.length;
+  };
+  const before = await round();
+  for (let n = 0; n < 20; n++) await world.addTemplate(`other-${n}`);
+  expect(await round()).toBe(before);
 });
 
 test("old machines are replaced", async () => {

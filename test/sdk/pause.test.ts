@@ -67,7 +67,7 @@ describe.skipIf(skipReason)("pause", () => {
     expect(await again.files.read("/tmp/open")).toBe("before\nafter\n");
   });
 
-  test("pause, resume, pause, resume: disk and memory of each time", async () => {
+  test("pause, resume, pause, resume: disk, memory and environment of each time", async () => {
     await using made = await createSandbox();
     const { sandbox } = made;
     await startCounter(sandbox);
@@ -78,9 +78,10 @@ describe.skipIf(skipReason)("pause", () => {
       const answer = await api(`/sandboxes/${sandbox.sandboxId}/resume`, {
         method: "POST",
         headers: { "content-type": "application/json" },
-        body: JSON.stringify({ timeout: 100 }),
+        body: JSON.stringify({ timeout: 100, envVars: { ROUND: round } }),
       });
       expect(answer.status).toBe(201);
+      expect((await sandbox.commands.run("echo $ROUND")).stdout).toBe(`${round}\n`);
       const count = await countOf(sandbox);
       expect(count).toBeGreaterThan(last);
       last = count;

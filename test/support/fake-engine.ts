@@ -26,6 +26,7 @@ export class FakeEngine implements AsyncDisposable {
   readonly deps: RuntimeDependencies;
   readonly host: FakeHost;
   readonly clock = new QuickClock();
+  readonly guests = new PoliteGuests();
   readonly folder: string;
   /** Free bytes of the pretended disk. */
   freeBytes = 1e12;
@@ -36,7 +37,7 @@ export class FakeEngine implements AsyncDisposable {
     const { deps, host } = wireFakeRuntime(this.clock, {
       folder,
       ledger: openLedger(join(folder, "ledger.db"), { clock: this.clock }),
-      guest: { kind: "scripted", connect: () => new PoliteGuests().connect() },
+      guest: { kind: "scripted", connect: () => this.guests.connect() },
       budgets,
       floors: { restoreMiB: 1 },
       disk: () => ({ freeBytes: this.freeBytes, totalBytes: 1e13 }),
@@ -62,10 +63,15 @@ export class FakeEngine implements AsyncDisposable {
   async restart(meanwhile: () => unknown = () => {}): Promise<void> {
     await this.runtime.close();
     await meanwhile();
+    await this.start();
+    await this.deps.terminator.idle();
+  }
+
+  /** A daemon starts after the one before has stopped, and listens when this resolves. */
+  async start(): Promise<void> {
     Object.assign(this.deps, withoutMemories(this.deps));
     this.runtime = new SandboxRuntime(this.deps);
     await reconcile(this.deps, this.runtime, join(this.folder, "machines"));
-    await this.deps.terminator.idle();
   }
 
   stateOf(id: string): string | undefined {

@@ -13,6 +13,7 @@ import type {
   ListSnapshotsPage,
   ListSnapshotsQuery,
   MemoryOption,
+  ResumeOptions,
   Runtime,
   SandboxLogsQuery,
   SandboxMetricSample,
@@ -106,9 +107,9 @@ export class FakeRuntime implements Runtime {
     this.#views.delete(id);
   }
 
-  async resumeSandbox(id: string, timeoutMs: number, option?: MemoryOption): Promise<SandboxView> {
+  async resumeSandbox(id: string, timeoutMs: number, { envs, ...option }: ResumeOptions = {}): Promise<SandboxView> {
     const { view, resumed } = await this.connectSandbox(id, timeoutMs, option);
-    if (resumed) return view;
+    if (resumed) return this.#put({ ...view, record: { ...view.record, envs: { ...view.record.envs, ...envs } } });
     throw new DomainError("invalid_state", `Sandbox ${id} is already running`);
   }
 

@@ -9,6 +9,10 @@ import { FakeAgent, ok, payloadOf } from "./fake-agent.ts";
 export class PoliteGuests {
   /** Host names that were given, in order. */
   readonly hostnames: string[] = [];
+  /** Milliseconds since the epoch that were given, in order. */
+  readonly times: number[] = [];
+  /** Environments that were given, in order. */
+  readonly envs: Record<string, string>[] = [];
   /** Commands that were run. */
   commands = 0;
   /** The next set-ups that come with this many left are refused. */
@@ -48,7 +52,12 @@ export class PoliteGuests {
         fake.send(FrameType.result, stream, payloadOf(1));
         return;
       }
-      this.hostnames.push(Fields.decode(payload.subarray(2)).string(Tag.hostname));
+      const setup = Fields.decode(payload.subarray(2));
+      this.times.push(setup.integer(Tag.timeNs) / 1e6);
+      const hostname = setup.optionalString(Tag.hostname);
+      if (hostname === undefined) return void fake.send(FrameType.result, stream, ok);
+      this.hostnames.push(hostname);
+      this.envs.push(Object.fromEntries(setup.strings(Tag.env).map((pair) => pair.split(/=(.*)/s))));
     }
     fake.send(FrameType.result, stream, ok);
   }

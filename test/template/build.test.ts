@@ -2,11 +2,13 @@
 import { randomUUID } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
+import { DomainError } from "../../src/errors.ts";
 import { usage } from "../../src/ledger/capacity.ts";
 import { listSnapshots } from "../../src/ledger/snapshots.ts";
 import { findBuildJob, insertBuildJob } from "../../src/ledger/template-builds.ts";
 import { findTemplate, insertTemplate, resolveTemplate } from "../../src/ledger/templates.ts";
+import { readSnapshot } from "../../src/machine/snapshot-files.ts";
 import type { BuildSpec, BuildStep } from "../../src/template/build-spec.ts";
 import {
   type FakeTemplates,
@@ -137,6 +139,26 @@ test("a machine that does not end at once keeps its capacity until it is gone", 
   expect(job.state).toBe("ready");
   expect(fake.host.calls.filter((call) => call === "terminate")).toHaveLength(2);
   expect(await held(fake)).toEqual({ ...nothing, snapshots: 1 });
+});
+
+test("what was published stays whole when nothing else can be cleared up", async () => {
+  await using fake = await open();
+  vi.spyOn(fake.builds, "collect").mockRejectedValueOnce(new Error("a folder is busy"));
+  const { job } = await build(fake, [run("true")]);
+  expect(job.state).toBe("ready");
+  await readSnapshot(resolveTemplate(fake.ledger, "made").snapshot.folder);
+});
+
+test("a failure that cannot be written down is, as soon as there is room", async () => {
+  await using fake = await open();
+  const id = await start(fake, [run("false")]);
+  const full = new DomainError("disk_pressure", "no space is left");
+  vi.spyOn(fake.ledger, "writeDurably").mockImplementationOnce(() => {
+    throw full;
+  });
+  await fake.builds.finished(id);
+  expect(findBuildJob(fake.ledger, id)).toMatchObject({ state: "error", reason: { step: "1" } });
+  expect(await held(fake)).toEqual(nothing);
 });
 
 test("a daemon that stops cancels its builds", async () => {

@@ -2,15 +2,12 @@
  * The engine `qemu`: QEMU's `microvm` machine on Linux, with KVM where that works and TCG elsewhere. Boots make
  * templates; every sandbox is restored by mapping a snapshot's memory privately and loading its device state.
  */
-import { execFile } from "node:child_process";
-import { mkdir, readdir, stat } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
-import { promisify } from "node:util";
+import { mkdir, readdir } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
-import { Scope } from "../../scope.ts";
+import type { Scope } from "../../scope.ts";
 import type { MachineRecord } from "../../types.ts";
-import { explainDiskFull } from "../disk-full.ts";
 import {
   type BootRequest,
   type EngineInfo,
@@ -20,10 +17,11 @@ import {
   type Vm,
   type VmDriver,
 } from "../driver.ts";
-import { findProcessesIn, isRunning, nameIn } from "../processes.ts";
-import { removeRemains } from "../remains.ts";
+import { MachinesFolder } from "../machines-folder.ts";
+import { isRunning } from "../processes.ts";
 import { type AccelerationChoice, decideAcceleration } from "./acceleration.ts";
 import { checkSocketPaths, qmpSocketName } from "./arguments.ts";
+import { describeMachine, kernelCommandLine } from "./boot.ts";
 import { copyLayer, diskName, emptyLayer, linkFile, prepareLayers } from "./disk.ts";
 import {
   engineCommand,
@@ -41,29 +39,11 @@ import {
   readRunningMachine,
   writeRunningMachine,
 } from "./machine.ts";
-import { findNetworkTools, type Network, networkCommandLine, switchNetwork } from "./network.ts";
+import { findNetworkTools, type Network, switchNetwork } from "./network.ts";
 import { NetworkStandby } from "./network-standby.ts";
 import { QmpClient } from "./qmp.ts";
-import { buildTool } from "./tools.ts";
 import { QemuVm } from "./vm.ts";
 import { waitForInit } from "./watchdog.ts";
-
-const run = promisify(execFile);
-
-/**
- * CPU models by acceleration. The default one under TCG lacks SSE4 and AVX2, and software built for x86-64-v2 dies of
- * an illegal instruction; the features taken away are those TCG lacks and would warn about at every start.
- */
-const cpuModels = {
-  tcg: "Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid",
-  kvm: "host",
-} as const;
-
-/**
- * `panic=-1` reboots at once, which ends QEMU. `mitigations=off`: a guest belongs to one client, who is root in it; what
- * keeps it from others is the VM. Page-table isolation would flush the emulated TLB at every system call.
- */
-const kernelCommandLine = `console=ttyS0 reboot=t panic=-1 mitigations=off ${networkCommandLine}`;
 
 const bootAttempts = 4;
 /** On an idle host TCG is through in a second and never silent for half of one. */
@@ -84,13 +64,21 @@ export interface QemuDriverOptions {
   readonly log: Logger;
 }
 
+type QemuInfo = EngineInfo & Pick<RunningMachine, "acceleration">;
+
 export class QemuDriver implements VmDriver {
-  readonly info: EngineInfo;
+  readonly info: QemuInfo;
   readonly #options: QemuDriverOptions;
   readonly #networks: NetworkStandby;
+  readonly #machines: MachinesFolder;
 
-  private constructor(options: QemuDriverOptions, info: EngineInfo, networks: NetworkStandby) {
+  private constructor(options: QemuDriverOptions, info: QemuInfo, networks: NetworkStandby) {
+    const { machinesFolder, log } = options;
     this.#options = options;
+    this.#machines = new MachinesFolder({
+      ...{ engine: "qemu", path: machinesFolder, program: engineCommand },
+      ...{ checkSocketPaths, log },
+    });
     this.info = info;
     this.#networks = networks;
   }
@@ -136,7 +124,7 @@ export class QemuDriver implements VmDriver {
     if (!files.memory) throw new DomainError("failed_precondition", `${snapshotFolder} has no memory: boot from it`);
     this.#checkFits(manifest);
     const machine = parseMachine(manifest.machine);
-    return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
+    return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
       const memoryPath = join(folder, memoryName);
       const [network, lowerLayers] = await allSettledOrThrow([
         this.#takeNetwork(scope, request.internetAccess),
@@ -153,7 +141,7 @@ export class QemuDriver implements VmDriver {
   }
 
   async adopt(record: MachineRecord): Promise<Vm | undefined> {
-    this.#checkOwned(record);
+    this.#machines.checkOwned(record);
     const engine = record.processes.find((process) => process.role === "vm");
     if (!engine || !isRunning(engine)) return undefined;
     const log = this.#options.log.child({ sessionId: record.sessionId });
@@ -176,13 +164,7 @@ export class QemuDriver implements VmDriver {
   }
 
   async discard(record: MachineRecord): Promise<void> {
-    this.#checkOwned(record);
-    // A daemon that died while it started the VM recorded nothing. The network of such a VM ends with its engine.
-    const unrecorded = findProcessesIn(record.folder, "vm", engineCommand).filter(
-      ({ pid }) => !record.processes.some((process) => process.pid === pid),
-    );
-    const engineFirst = [...record.processes, ...unrecorded].sort((one, other) => other.role.localeCompare(one.role));
-    await removeRemains({ ...record, processes: engineFirst }, networkGraceMs);
+    await this.#machines.discard(record, networkGraceMs);
   }
 
   async imagesInUse(): Promise<string[]> {
@@ -193,12 +175,7 @@ export class QemuDriver implements VmDriver {
   }
 
   findStrays(known: ReadonlySet<string>): MachineRecord[] {
-    const { machinesFolder } = this.#options;
-    return findProcessesIn(machinesFolder, "vm", engineCommand).flatMap((process) => {
-      const sessionId = nameIn(machinesFolder, process.pid);
-      if (!sessionId || known.has(sessionId)) return [];
-      return [{ engine: "qemu", sessionId, folder: join(machinesFolder, sessionId), processes: [process] } as const];
-    });
+    return this.#machines.findStrays(known);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -208,13 +185,13 @@ export class QemuDriver implements VmDriver {
   async #bootOnce(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
     const { sessionId, kernel, initramfs, snapshot } = request;
     const { cacheFolder } = this.#options;
-    const machine = await this.#describeMachine(request);
-    return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
+    const machine = await describeMachine(request, this.info.acceleration);
+    return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
       const [network, lowerLayers] = await allSettledOrThrow([
         this.#takeNetwork(scope, request.internetAccess),
         snapshot ? prepareLayers(snapshot, folder, cacheFolder) : prepareEmptyLayer(folder, machine, cacheFolder),
       ]);
-      const commandLine = `${kernelCommandLine}${await this.#clockOptions()}`;
+      const commandLine = await kernelCommandLine(this.info.acceleration, cacheFolder);
       const start = { kind: "boot", kernel, initramfs, commandLine } as const;
       return this.#launch(
         scope,
@@ -225,35 +202,6 @@ export class QemuDriver implements VmDriver {
         signal,
       );
     });
-  }
-
-  /** Makes the VM's folder, and removes it again when `fill` fails, after whatever `fill` put into the scope. */
-  async #inNewFolder(
-    sessionId: string,
-    signal: AbortSignal | undefined,
-    fill: (folder: string, scope: Scope) => Promise<Vm>,
-  ): Promise<Vm> {
-    signal?.throwIfAborted();
-    if (!/^[A-Za-z0-9_-]+$/.test(sessionId)) throw new DomainError("invalid_argument", `bad session id ${sessionId}`);
-    const folder = join(this.#options.machinesFolder, sessionId);
-    checkSocketPaths(folder);
-    await mkdir(folder, { mode: 0o700 }).catch((error: unknown) => {
-      const problem = new DomainError("already_exists", `no new machine: ${messageOf(error)}`, {}, { cause: error });
-      throw explainDiskFull(problem, "start a machine", this.#options.machinesFolder);
-    });
-    const scope = new Scope();
-    scope.defer(() => removeRemains({ engine: "qemu", sessionId, folder, processes: [] }, 0));
-    try {
-      const vm = await fill(folder, scope);
-      signal?.throwIfAborted();
-      scope.release();
-      return vm;
-    } catch (error) {
-      await scope.close().catch((cleanUpError: unknown) => {
-        this.#options.log.error({ sessionId, error: messageOf(cleanUpError) }, "a failed start left something behind");
-      });
-      throw explainDiskFull(error, "start a machine", this.#options.machinesFolder);
-    }
   }
 
   async #launch(
@@ -304,35 +252,7 @@ export class QemuDriver implements VmDriver {
     lowerLayers: RunningMachine["lowerLayers"],
   ): RunningMachine {
     const { version, acceleration } = this.info;
-    if (acceleration !== "kvm" && acceleration !== "tcg") throw new DomainError("internal", "an unknown acceleration");
     return { machine, engineVersion: version, acceleration, memory, lowerLayers };
-  }
-
-  async #describeMachine({ snapshot, ...request }: BootRequest): Promise<QemuMachine> {
-    const saved = snapshot && parseMachine(snapshot.manifest.machine);
-    const { shape, baseDisk } = saved ? { shape: saved, baseDisk: saved.baseDisk } : request;
-    const { size } = await stat(baseDisk).catch((error: unknown) => {
-      throw new DomainError("not_found", `no base disk: ${messageOf(error)}`, {}, { cause: error });
-    });
-    return {
-      deviceSet: 1,
-      cpuModel: this.info.acceleration === "kvm" ? cpuModels.kvm : cpuModels.tcg,
-      vcpuCount: shape.vcpuCount,
-      memoryMiB: shape.memoryMiB,
-      diskMiB: Math.max(shape.diskMiB, Math.ceil(size / 2 ** 20)),
-      baseDisk: resolve(baseDisk),
-    };
-  }
-
-  /**
-   * Under TCG the kernel is told the frequency of its time-stamp counter: it measures it against an emulated timer,
-   * which fails when the host is busy, and then it waits for ticks that nobody sends, or gives up the counter as its
-   * clock later. `tsc=reliable`: nor does it compare the two afterwards.
-   */
-  async #clockOptions(): Promise<string> {
-    if (this.info.acceleration !== "tcg") return "";
-    const { stdout } = await run(await buildTool("tsc-frequency", this.#options.cacheFolder));
-    return ` tsc_early_khz=${Number.parseInt(stdout, 10)} tsc=reliable`;
   }
 
   /** Device state only fits the very engine, acceleration and CPU it was taken from. */
@@ -342,12 +262,6 @@ export class QemuDriver implements VmDriver {
     const here = `${engine} ${version} with ${acceleration}`;
     if (made === here) return;
     throw new DomainError("failed_precondition", `the snapshot was made by ${made}, and this is ${here}: make it anew`);
-  }
-
-  /** A record comes from a database: nothing outside of the machines' folder is ever removed because of one. */
-  #checkOwned(record: MachineRecord): void {
-    if (record.engine === "qemu" && dirname(resolve(record.folder)) === this.#options.machinesFolder) return;
-    throw new DomainError("invalid_argument", `${record.folder} is no machine of this engine`);
   }
 }
 

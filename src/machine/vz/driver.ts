@@ -4,13 +4,14 @@
  */
 import { constants } from "node:fs";
 import { access, mkdir, mkdtemp, rm } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { Scope } from "../../scope.ts";
 import type { MachineRecord } from "../../types.ts";
 import type { Ability, BootRequest, EngineInfo, RestoreRequest, SnapshotManifest, Vm, VmDriver } from "../driver.ts";
-import { findProcessesIn, isRunning, nameIn } from "../processes.ts";
+import { MachinesFolder } from "../machines-folder.ts";
+import { isRunning } from "../processes.ts";
 import { removeRemains } from "../remains.ts";
 import { probeFanOut } from "./fan-out.ts";
 import { HelperClient } from "./helper-client.ts";
@@ -45,9 +46,15 @@ export class VzDriver implements VmDriver {
   readonly info: EngineInfo;
   readonly #options: VzDriverOptions;
   readonly #hello: Hello;
+  readonly #machines: MachinesFolder;
 
   private constructor(options: VzDriverOptions, hello: Hello, info: EngineInfo) {
+    const { machinesFolder, log } = options;
     this.#options = options;
+    this.#machines = new MachinesFolder({
+      ...{ engine: "vz", path: machinesFolder, program: helperCommand },
+      ...{ checkSocketPaths, log },
+    });
     this.#hello = hello;
     this.info = info;
   }
@@ -85,7 +92,7 @@ export class VzDriver implements VmDriver {
     const { sessionId, kernel, initramfs, snapshot } = request;
     const shape = snapshot?.manifest.shape ?? request.shape;
     const diskSource = snapshot ? join(snapshot.folder, snapshot.manifest.files.disk.name) : resolve(request.baseDisk);
-    return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
+    return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
       const started = await this.#startHelper(folder, scope, signal);
       const { vcpuCount, memoryMiB, diskMiB } = shape;
       const software = { kernel: resolve(kernel), initramfs: resolve(initramfs), commandLine: kernelCommandLine };
@@ -102,7 +109,7 @@ export class VzDriver implements VmDriver {
     const { sessionId, snapshotFolder, manifest } = request;
     const { memory, disk } = manifest.files;
     if (!memory) throw new DomainError("failed_precondition", `${snapshotFolder} has no memory: boot from it`);
-    return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
+    return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
       const machine = this.#checkFits(manifest);
       const started = await this.#startHelper(folder, scope, signal);
       const start = startOrderOf(machine, folder, join(snapshotFolder, disk.name));
@@ -113,7 +120,7 @@ export class VzDriver implements VmDriver {
   }
 
   async adopt(record: MachineRecord): Promise<Vm | undefined> {
-    this.#checkOwned(record);
+    this.#machines.checkOwned(record);
     const helper = record.processes.find((process) => process.role === "vm");
     if (!helper || !isRunning(helper)) return undefined;
     const log = this.#options.log.child({ sessionId: record.sessionId });
@@ -134,12 +141,7 @@ export class VzDriver implements VmDriver {
   }
 
   async discard(record: MachineRecord): Promise<void> {
-    this.#checkOwned(record);
-    // A daemon that died while it started the VM recorded nothing.
-    const unrecorded = findProcessesIn(record.folder, "vm", helperCommand).filter(
-      ({ pid }) => !record.processes.some((process) => process.pid === pid),
-    );
-    await removeRemains({ ...record, processes: [...record.processes, ...unrecorded] }, 0);
+    await this.#machines.discard(record, 0);
   }
 
   /** None: a machine's disk is a clone of its own. */
@@ -148,46 +150,11 @@ export class VzDriver implements VmDriver {
   }
 
   findStrays(known: ReadonlySet<string>): MachineRecord[] {
-    const { machinesFolder } = this.#options;
-    return findProcessesIn(machinesFolder, "vm", helperCommand).flatMap((process) => {
-      const sessionId = nameIn(machinesFolder, process.pid)?.replace(/\/$/, "");
-      if (!sessionId || known.has(sessionId)) return [];
-      return [{ engine: "vz", sessionId, folder: join(machinesFolder, sessionId), processes: [process] } as const];
-    });
+    return this.#machines.findStrays(known);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     // Helpers outlive the daemon; nothing else was opened.
-  }
-
-  /** Makes the VM's folder, and removes it and what runs in it again when `fill` fails. */
-  async #inNewFolder(
-    sessionId: string,
-    signal: AbortSignal | undefined,
-    fill: (folder: string, scope: Scope) => Promise<Vm>,
-  ): Promise<Vm> {
-    signal?.throwIfAborted();
-    if (!/^[A-Za-z0-9_-]+$/.test(sessionId)) throw new DomainError("invalid_argument", `bad session id ${sessionId}`);
-    const folder = join(this.#options.machinesFolder, sessionId);
-    checkSocketPaths(folder);
-    await mkdir(folder, { mode: 0o700 }).catch((error: unknown) => {
-      throw new DomainError("already_exists", `no new machine: ${messageOf(error)}`, {}, { cause: error });
-    });
-    const scope = new Scope();
-    scope.defer(() => removeRemains({ engine: "vz", sessionId, folder, processes: [] }, 0));
-    try {
-      const vm = await fill(folder, scope);
-      scope.release();
-      if (signal?.aborted) await vm.terminate();
-      signal?.throwIfAborted();
-      return vm;
-    } catch (error) {
-      await scope.close().catch((cleanUpError: unknown) => {
-        this.#options.log.error({ sessionId, error: messageOf(cleanUpError) }, "a failed start left something behind");
-      });
-      signal?.throwIfAborted();
-      throw error;
-    }
   }
 
   /** A helper that is ended with its scope, or as soon as the caller gives up. */
@@ -221,12 +188,6 @@ export class VzDriver implements VmDriver {
     const machine = parseMachine(manifest.machine);
     if (machine.hostId === this.#hello.host.hostId) return machine;
     throw new DomainError("failed_precondition", "the snapshot was made on another host: make it anew");
-  }
-
-  /** A record comes from a database: nothing outside of the machines' folder is ever removed because of one. */
-  #checkOwned(record: MachineRecord): void {
-    if (record.engine === "vz" && dirname(resolve(record.folder)) === this.#options.machinesFolder) return;
-    throw new DomainError("invalid_argument", `${record.folder} is no machine of this engine`);
   }
 }
 

@@ -1,0 +1,71 @@
+/** What a daemon does all the time, besides what it is asked for. */
+import { purgeEnded } from "./ledger/history.ts";
+import { runEvery } from "./run-every.ts";
+import type { Keyring } from "./runtime/keyring.ts";
+import type { RuntimeDependencies, SandboxRuntime } from "./runtime/sandbox-runtime.ts";
+import { checkSnapshots } from "./runtime/snapshot-integrity.ts";
+import type { Scope } from "./scope.ts";
+import type { TemplateBuilds } from "./template/build.ts";
+import { rebuildStale } from "./template/stale-rebuild.ts";
+
+const deadlineTickMs = 100;
+const metricsTickMs = 5_000;
+const heartbeatTickMs = 5_000;
+const flushTickMs = 1_000;
+/** How old what is known of the last use of a key may be after a crash. */
+const keyUseTickMs = 60_000;
+const historyTickMs = 3_600_000;
+/** Sandboxes that ended stay in the ledger for a week, the newest of them only. */
+const keptHistoryMs = 7 * 86_400_000;
+const keptSandboxes = 10_000;
+const refillTickMs = 100;
+/** The first creates after a start come first. */
+const snapshotCheckDelayMs = 5_000;
+const snapshotCheckMs = 24 * 3_600_000;
+const freshnessTickMs = 3_600_000;
+
+/** Runs a background loop for as long as the daemon runs; its failures are counted and logged. */
+export type Every = (loop: string, intervalMs: number, tick: (signal: AbortSignal) => void | Promise<void>) => void;
+
+export function loopsIn(scope: Scope, { clock, log, metrics }: RuntimeDependencies): Every {
+  return (loop, intervalMs, tick) => {
+    const onError = (error: unknown) => {
+      metrics.backgroundErrors.inc({ loop });
+      log.error({ err: error, loop }, "background loop failed");
+    };
+    scope.use(runEvery(clock, intervalMs, tick, onError));
+  };
+}
+
+/** Whom the loops keep going. */
+export interface Kept {
+  readonly deps: RuntimeDependencies;
+  readonly runtime: SandboxRuntime;
+  readonly builds: TemplateBuilds;
+  readonly keyring: Keyring;
+  readonly templateMaxAgeDays: number | undefined;
+}
+
+export function startLoops(every: Every, { deps, runtime, builds, keyring, templateMaxAgeDays }: Kept): void {
+  const { ledger, clock, log, samples, logs, warmPool, stuckAfterMs } = deps;
+  every("api_keys", keyUseTickMs, () => keyring.flush());
+  const maxAgeMs = templateMaxAgeDays === undefined ? undefined : templateMaxAgeDays * 86_400_000;
+  // Those that cannot be rebuilt are tried again by the next daemon only.
+  const freshness = { ledger, log, builds, maxAgeMs, tried: new Set<string>() };
+  every("stale_templates", freshnessTickMs, (signal) => rebuildStale(freshness, signal));
+  every("snapshot_check", snapshotCheckMs, async (signal) => {
+    await clock.sleep(snapshotCheckDelayMs, signal);
+    await checkSnapshots(deps, signal);
+  });
+  every("deadlines", deadlineTickMs, () => runtime.expireSandboxes());
+  // A machine is heard several times before it may be given up.
+  every("heartbeats", Math.min(heartbeatTickMs, stuckAfterMs / 3), () => runtime.checkHeartbeats());
+  every("sandbox_metrics", metricsTickMs, () => runtime.sampleMetrics());
+  every("samples", flushTickMs, () => samples.flush());
+  every("sandbox_logs", flushTickMs, () => logs.flush());
+  every("history", historyTickMs, () => {
+    purgeEnded(ledger, { endedBeforeMs: clock.nowMs() - keptHistoryMs, keep: keptSandboxes });
+  });
+  // The last one, so that it is the first to stop: no machine is made ahead for a daemon that goes.
+  every("warm_pool", refillTickMs, (signal) => warmPool.maintain(signal));
+}

@@ -1,0 +1,101 @@
+/**
+ * The folder of an engine's machines: one folder for each, named after its session, with whatever it runs on. Making and
+ * removing them so that a start that fails leaves nothing, and finding what a daemon left that died before it wrote it down.
+ */
+import { mkdir } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { DomainError, messageOf } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import { Scope } from "../scope.ts";
+import type { EngineName, MachineRecord } from "../types.ts";
+import { explainDiskFull } from "./disk-full.ts";
+import type { Vm } from "./driver.ts";
+import { findProcessesIn, nameIn } from "./processes.ts";
+import { removeRemains } from "./remains.ts";
+
+export interface MachinesFolderOptions {
+  readonly engine: EngineName;
+  /** Absolute. */
+  readonly path: string;
+  /** The program of which every machine is a process. */
+  readonly program: string;
+  /** @throws DomainError when sockets in this folder of a machine would have too long a path */
+  readonly checkSocketPaths: (folder: string) => void;
+  readonly log: Logger;
+}
+
+export class MachinesFolder {
+  readonly #options: MachinesFolderOptions;
+
+  constructor(options: MachinesFolderOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Makes a machine's folder, and removes it again when `fill` fails, after whatever `fill` put into the scope.
+   * @throws DomainError `invalid_argument`, `already_exists`, `disk_pressure`; the signal's reason; what `fill` throws
+   */
+  async inNew(
+    sessionId: string,
+    signal: AbortSignal | undefined,
+    fill: (folder: string, scope: Scope) => Promise<Vm>,
+  ): Promise<Vm> {
+    const { engine, path, checkSocketPaths, log } = this.#options;
+    signal?.throwIfAborted();
+    if (!/^[A-Za-z0-9_-]+$/.test(sessionId)) throw new DomainError("invalid_argument", `bad session id ${sessionId}`);
+    const folder = join(path, sessionId);
+    checkSocketPaths(folder);
+    await mkdir(folder, { mode: 0o700 }).catch((error: unknown) => {
+      const problem = new DomainError("already_exists", `no new machine: ${messageOf(error)}`, {}, { cause: error });
+      throw explainDiskFull(problem, "start a machine", path);
+    });
+    const scope = new Scope();
+    scope.defer(() => removeRemains({ engine, sessionId, folder, processes: [] }, 0));
+    try {
+      const vm = await fill(folder, scope);
+      signal?.throwIfAborted();
+      scope.release();
+      return vm;
+    } catch (error) {
+      await scope.close().catch((cleanUpError: unknown) => {
+        log.error({ sessionId, error: messageOf(cleanUpError) }, "a failed start left something behind");
+      });
+      signal?.throwIfAborted();
+      throw explainDiskFull(error, "start a machine", path);
+    }
+  }
+
+  /**
+   * A record comes from a database: nothing outside of this folder is ever touched because of one.
+   * @throws DomainError `invalid_argument`
+   */
+  checkOwned({ engine, folder }: MachineRecord): void {
+    if (engine === this.#options.engine && dirname(resolve(folder)) === this.#options.path) return;
+    throw new DomainError("invalid_argument", `${folder} is no machine of this engine`);
+  }
+
+  /**
+   * Ends what is recorded of a machine, and what a daemon started in its folder and died before it wrote it down: the
+   * machine first, because its network ends with it.
+   * @param networkGraceMs how long the network may take for that
+   * @throws AggregateError, DomainError naming what could not be removed
+   */
+  async discard(record: MachineRecord, networkGraceMs: number): Promise<void> {
+    this.checkOwned(record);
+    const unrecorded = findProcessesIn(record.folder, "vm", this.#options.program).filter(
+      ({ pid }) => !record.processes.some((process) => process.pid === pid),
+    );
+    const machineFirst = [...record.processes, ...unrecorded].sort((one, other) => other.role.localeCompare(one.role));
+    await removeRemains({ ...record, processes: machineFirst }, networkGraceMs);
+  }
+
+  /** Machines that run and are not among the known sessions. */
+  findStrays(known: ReadonlySet<string>): MachineRecord[] {
+    const { engine, path, program } = this.#options;
+    return findProcessesIn(path, "vm", program).flatMap((process) => {
+      const sessionId = nameIn(path, process.pid);
+      if (!sessionId || known.has(sessionId)) return [];
+      return [{ engine, sessionId, folder: join(path, sessionId), processes: [process] }];
+    });
+  }
+}

@@ -1,0 +1,61 @@
+/** What a boot gives a machine that a restore finds in its snapshot: its devices, and the kernel's command line. */
+import { execFile } from "node:child_process";
+import { stat } from "node:fs/promises";
+import { resolve } from "node:path";
+import { promisify } from "node:util";
+import { DomainError, messageOf } from "../../errors.ts";
+import type { BootRequest } from "../driver.ts";
+import { parseMachine, type QemuMachine, type RunningMachine } from "./machine.ts";
+import { networkCommandLine } from "./network.ts";
+import { buildTool } from "./tools.ts";
+
+const run = promisify(execFile);
+
+/**
+ * CPU models by acceleration. The default one under TCG lacks SSE4 and AVX2, and software built for x86-64-v2 dies of
+ * an illegal instruction; the features taken away are those TCG lacks and would warn about at every start.
+ */
+const cpuModels = {
+  tcg: "Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid",
+  kvm: "host",
+} as const;
+
+/**
+ * `panic=-1` reboots at once, which ends QEMU. `mitigations=off`: a guest belongs to one client, who is root in it; what
+ * keeps it from others is the VM. Page-table isolation would flush the emulated TLB at every system call.
+ */
+const commandLine = `console=ttyS0 reboot=t panic=-1 mitigations=off ${networkCommandLine}`;
+
+/** @throws DomainError `not_found` without the base disk, `failed_precondition` when a snapshot's machine is unknown */
+export async function describeMachine(
+  { snapshot, ...request }: BootRequest,
+  acceleration: RunningMachine["acceleration"],
+): Promise<QemuMachine> {
+  const saved = snapshot && parseMachine(snapshot.manifest.machine);
+  const { shape, baseDisk } = saved ? { shape: saved, baseDisk: saved.baseDisk } : request;
+  const { size } = await stat(baseDisk).catch((error: unknown) => {
+    throw new DomainError("not_found", `no base disk: ${messageOf(error)}`, {}, { cause: error });
+  });
+  return {
+    deviceSet: 1,
+    cpuModel: cpuModels[acceleration],
+    vcpuCount: shape.vcpuCount,
+    memoryMiB: shape.memoryMiB,
+    diskMiB: Math.max(shape.diskMiB, Math.ceil(size / 2 ** 20)),
+    baseDisk: resolve(baseDisk),
+  };
+}
+
+/**
+ * Under TCG the kernel is told the frequency of its time-stamp counter: it measures it against an emulated timer,
+ * which fails when the host is busy, and then it waits for ticks that nobody sends, or gives up the counter as its
+ * clock later. `tsc=reliable`: nor does it compare the two afterwards.
+ */
+export async function kernelCommandLine(
+  acceleration: RunningMachine["acceleration"],
+  cacheFolder: string,
+): Promise<string> {
+  if (acceleration !== "tcg") return commandLine;
+  const { stdout } = await run(await buildTool("tsc-frequency", cacheFolder));
+  return `${commandLine} tsc_early_khz=${Number.parseInt(stdout, 10)} tsc=reliable`;
+}

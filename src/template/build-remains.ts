@@ -1,0 +1,77 @@
+/**
+ * What is left of a build that comes to its end: a machine, its reservation, half a snapshot, and the reason why there
+ * will be none. Everything here is tried until it succeeds, or the daemon stops: the next one finds it in the ledger.
+ */
+import { join } from "node:path";
+import type { Clock } from "../clock.ts";
+import { release } from "../ledger/capacity.ts";
+import type { Ledger } from "../ledger/open.ts";
+import { deleteSnapshot, getSnapshot } from "../ledger/snapshots.ts";
+import { type BuildFailure, type BuildJob, type BuildLogEntry, failBuildJob } from "../ledger/template-builds.ts";
+import type { Logger } from "../log.ts";
+import type { Vm, VmDriver } from "../machine/driver.ts";
+import { removeSnapshot } from "../machine/snapshot-files.ts";
+import { untilDone } from "../until-done.ts";
+
+export interface BuildRemainsDependencies {
+  readonly ledger: Ledger;
+  readonly driver: VmDriver;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Folder of all snapshots, in the state folder. */
+  readonly snapshotsFolder: string;
+}
+
+export class BuildRemains {
+  readonly #deps: BuildRemainsDependencies;
+  readonly #signal: AbortSignal;
+
+  /** @param signal aborted when the daemon stops: nothing is tried again then */
+  constructor(deps: BuildRemainsDependencies, signal: AbortSignal) {
+    this.#deps = deps;
+    this.#signal = signal;
+  }
+
+  /** Ends the machine, and gives its capacity back only then. */
+  async endMachine({ id }: BuildJob, vm: Vm | undefined, reservationId: string): Promise<void> {
+    await this.#untilDone(id, async () => {
+      await vm?.terminate();
+      release(this.#deps.ledger, reservationId);
+    });
+  }
+
+  /** Says why there will be no build, once nothing of its snapshot is left. */
+  async fail({ id }: BuildJob, snapshotId: string, reason: BuildFailure, log: readonly BuildLogEntry[]): Promise<void> {
+    await this.#untilDone(id, async () => {
+      await this.#dropSnapshot(snapshotId);
+      failBuildJob(this.#deps.ledger, id, reason, log);
+    });
+  }
+
+  /** Clears up after a build that was under way when an earlier daemon died. @throws what keeps it from that */
+  async recover(job: BuildJob): Promise<void> {
+    const { ledger, driver, log } = this.#deps;
+    log.warn({ templateID: job.templateId, buildID: job.id }, "a build was under way when the daemon died");
+    if (job.machine) await driver.discard(job.machine);
+    if (job.snapshotId) await this.#dropSnapshot(job.snapshotId);
+    const reason = "the build was interrupted: the daemon died. Start it again.";
+    ledger.writeDurably(() => {
+      failBuildJob(ledger, job.id, { message: reason, logEntries: [] }, []);
+      if (job.reservationId) release(ledger, job.reservationId);
+    });
+  }
+
+  async #untilDone(buildId: string, step: () => Promise<void>): Promise<void> {
+    const { clock, log } = this.#deps;
+    const onFailure = (error: unknown, retryMs: number) =>
+      log.error({ err: error, buildID: buildId, retryMs }, "the end of a build failed; trying again");
+    await untilDone(step, { clock, signal: this.#signal, onFailure });
+  }
+
+  /** Removes what there is of a snapshot that will not be: the ledger first, which refuses if anything stands on it. */
+  async #dropSnapshot(id: string): Promise<void> {
+    const { ledger, snapshotsFolder } = this.#deps;
+    if (getSnapshot(ledger, id)) deleteSnapshot(ledger, id);
+    await removeSnapshot(join(snapshotsFolder, id));
+  }
+}

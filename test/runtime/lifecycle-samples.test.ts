@@ -1,0 +1,25 @@
+/** Latency samples on their way to the ledger. */
+import { expect, test } from "vitest";
+import { FakeDriver, FakeHost } from "../../src/machine/fake.ts";
+import { createMetrics } from "../../src/metrics.ts";
+import { LifecycleSamples } from "../../src/runtime/lifecycle-samples.ts";
+import type { LatencySample } from "../../src/types.ts";
+import { ManualClock } from "../support/manual-clock.ts";
+
+test("samples that the ledger does not take are written when it does, the newest of them", () => {
+  const { info } = new FakeDriver({ host: new FakeHost(), machinesFolder: "/m", guest: { kind: "silent" } });
+  const full = new Error("no space is left");
+  const written: LatencySample[] = [];
+  let isFull = true;
+  const samples = new LifecycleSamples(new ManualClock(), info, createMetrics(), (some) => {
+    if (isFull) throw full;
+    written.push(...some);
+  });
+  for (let ms = 0; ms < 10_005; ms++) samples.record("ready_probe", "create", ms, null);
+  expect(() => samples.flush()).toThrow(full);
+  isFull = false;
+  samples.record("ready_probe", "create", 10_005, null);
+  samples.flush();
+  samples.flush();
+  expect(written.map(({ durationMs }) => durationMs)).toEqual(Array.from({ length: 10_001 }, (_, n) => n + 5));
+});
