@@ -1,7 +1,6 @@
 /** The routes of a template's build: ask for one, start it, follow it (reference 5). */
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
-import { z } from "zod";
 import { ApiError } from "../src/e2b/schemas.ts";
 import { parseTag, parseTemplateReference } from "../src/e2b/template-reference.ts";
 import {
@@ -19,6 +18,7 @@ import {
 import { atLeast, toBuildInfo, toLogEntry } from "../src/e2b/template-views.ts";
 import { DomainError } from "../src/errors.ts";
 import type { Templates } from "../src/runtime/templates.ts";
+import { noContent, sendNothing } from "./empty-answer.ts";
 
 const failures = { "4xx": ApiError, "5xx": ApiError };
 
@@ -66,7 +66,7 @@ export async function templateBuildRoutes(
 
   app.post(
     "/v2/templates/:templateID/builds/:buildID",
-    { schema: { params: BuildParams, body: TemplateBuildStartV2, response: { 202: z.null(), ...failures } } },
+    { schema: { params: BuildParams, body: TemplateBuildStartV2, response: { 202: noContent, ...failures } } },
     async ({ params, body }, reply) => {
       await templates.startBuild(params.templateID, params.buildID, {
         from: body.fromTemplate ? parseTemplateReference(body.fromTemplate) : undefined,
@@ -75,7 +75,7 @@ export async function templateBuildRoutes(
         startCommand: body.startCmd || undefined,
         readyCommand: body.readyCmd || undefined,
       });
-      return reply.code(202).send(null);
+      return sendNothing(reply, 202);
     },
   );
 

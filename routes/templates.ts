@@ -22,8 +22,8 @@ import {
 import { toTemplate, toTemplateWithBuilds, toTime } from "../src/e2b/template-views.ts";
 import type { Runtime } from "../src/runtime/runtime.ts";
 import type { Templates } from "../src/runtime/templates.ts";
+import { noContent, sendNothing } from "./empty-answer.ts";
 
-const noContent = z.null().describe("done");
 const failures = { "4xx": ApiError, "5xx": ApiError };
 
 export async function templateRoutes(
@@ -69,7 +69,7 @@ export async function templateRoutes(
       const { name, tag } = parseTemplateReference(templateID);
       if (runtime.isSandboxSnapshot(name)) await runtime.deleteSnapshot(name, tag);
       else await templates.remove(name);
-      return reply.code(204).send(null);
+      return sendNothing(reply);
     },
   );
 
@@ -88,7 +88,7 @@ export async function templateRoutes(
     { schema: { ...update, response: { 200: noContent, ...failures } } },
     async ({ params: { templateID }, body }, reply) => {
       setPublic(templates, nameOf(templateID), body.public);
-      return reply.send(null);
+      return sendNothing(reply, 200);
     },
   );
 
@@ -127,7 +127,7 @@ export async function templateRoutes(
     { schema: { body: DeleteTemplateTagsRequest, response: { 204: noContent, ...failures } } },
     async ({ body }, reply) => {
       await templates.removeTags(nameOf(body.name), body.tags.map(parseTag));
-      return reply.code(204).send(null);
+      return sendNothing(reply);
     },
   );
 }

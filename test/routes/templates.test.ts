@@ -90,7 +90,7 @@ test("a build that fails is told by status and logs, page by page", async () => 
     steps: [{ type: "RUN", args: ["true"], force: false, gzip: true }],
     force: false,
   };
-  expect(await plane.call("POST", `/v2${base}`, body)).toMatchObject({ status: 202, text: "null" });
+  expect(await plane.call("POST", `/v2${base}`, body)).toMatchObject({ status: 202, text: "" });
   await plane.fake.builds.finished(buildID);
   const all = await plane.call("GET", `${base}/status`);
   expect(all.body).toMatchObject({
