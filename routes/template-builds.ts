@@ -2,7 +2,7 @@
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { ApiError } from "../src/e2b/schemas.ts";
-import { parseTag, parseTemplateReference } from "../src/e2b/template-reference.ts";
+import { parseBuildOrigin, parseNewName, parseTag } from "../src/e2b/template-reference.ts";
 import {
   BuildLogsQuery,
   BuildParams,
@@ -69,8 +69,7 @@ export async function templateBuildRoutes(
     { schema: { params: BuildParams, body: TemplateBuildStartV2, response: { 202: noContent, ...failures } } },
     async ({ params, body }, reply) => {
       await templates.startBuild(params.templateID, params.buildID, {
-        from: body.fromTemplate ? parseTemplateReference(body.fromTemplate) : undefined,
-        fromImage: body.fromImage ?? (body.fromImageRegistry ? "with fromImageRegistry" : undefined),
+        ...parseBuildOrigin(body),
         steps: (body.steps ?? []).map(({ type, args, filesHash }) => ({ type, args: args ?? [], filesHash })),
         startCommand: body.startCmd || undefined,
         readyCommand: body.readyCmd || undefined,
@@ -116,5 +115,5 @@ export async function templateBuildRoutes(
 /** @throws DomainError `invalid_argument` in E2B's words */
 function parseName(text: string): { name: string; tag: string | undefined } {
   if (text.trim() === "") throw new DomainError("invalid_argument", "Name is required");
-  return parseTemplateReference(text, "name");
+  return parseNewName(text, "name");
 }

@@ -40,6 +40,7 @@ test("a build is asked for by name and tags", async () => {
 test.each([
   [{}, 400, "Name is required"],
   [{ name: "a b" }, 400, /^Invalid name: 'a b'/],
+  [{ name: "team/a" }, 400, "Invalid name: 'team/a': there is no such team here"],
   [{ name: "a", tags: ["no good"] }, 400, "Invalid tag: 'no good'"],
   [{ name: "a", cpuCount: 3 }, 400, /^validation error: body\/cpuCount: must be 1 or even/],
   [{ name: "a", memoryMB: 127 }, 400, /^validation error: body\/memoryMB/],
@@ -65,6 +66,24 @@ test.each([
   const text = typeof message === "string" ? message : expect.stringMatching(message);
   expect(await plane.call("POST", url, body)).toMatchObject({ status, body: { message: text } });
 });
+
+test.each(["e2bdev/base", "e2bdev/base:latest", "docker.io/e2bdev/base"])(
+  "the image of fromBaseImage(), %s, is template base",
+  async (fromImage) => {
+    await using plane = openControlPlane();
+    const { templateID, buildID } = await request(plane, { name: "app" });
+    const url = `/templates/${templateID}/builds/${buildID}`;
+    const withRegistry = { fromImage, fromImageRegistry: { type: "registry", username: "a", password: "b" } };
+    expect(await plane.call("POST", `/v2${url}`, { fromImage, steps: [] })).toMatchObject({ status: 202 });
+    await plane.fake.builds.finished(buildID);
+    expect((await plane.call("GET", `${url}/status`)).body).toMatchObject({
+      logEntries: [{ message: "FROM base" }, {}],
+    });
+    const other = await request(plane, { name: "app" });
+    const refused = await plane.call("POST", `/v2/templates/${templateID}/builds/${other.buildID}`, withRegistry);
+    expect(refused).toMatchObject({ status: 501, body: { message: expect.stringContaining(fromImage) } });
+  },
+);
 
 test("an image is refused at the start, and told by the status", async () => {
   await using plane = openControlPlane();
