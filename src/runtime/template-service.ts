@@ -35,6 +35,8 @@ export interface TemplateServiceDependencies {
   readonly newTemplateId: () => string;
   /** @throws DomainError `disk_pressure` while there is not enough free disk for `work`. */
   readonly admitDisk: (work: string) => Promise<void>;
+  /** Waits, not for long, until sandboxes that were killed are gone. */
+  readonly settleKills: () => Promise<void>;
 }
 
 /** Until its first build says what it is. */
@@ -52,7 +54,7 @@ export class TemplateService implements Templates {
     const { name, vcpuCount, memoryMiB } = request;
     const tags = request.tags.length > 0 ? [...new Set(request.tags)] : [defaultTag];
     const known = findTemplate(ledger, name);
-    if (name === baseAlias || known) refuseBase(known, name);
+    if (name === baseAlias || known) refuseBase(known, name, "choose another name");
     return ledger.writeDurably(() => {
       const template = known ?? this.#newTemplate(newTemplateId(), request);
       const buildId = randomUUID();
@@ -97,9 +99,11 @@ export class TemplateService implements Templates {
   }
 
   async remove(name: string): Promise<void> {
-    refuseBase(findTemplate(this.#deps.ledger, name), name);
-    deleteTemplate(this.#deps.ledger, name);
-    await this.#deps.builds.collect();
+    const { ledger, builds, settleKills } = this.#deps;
+    refuseBase(findTemplate(ledger, name), name, "it cannot be deleted");
+    await settleKills();
+    deleteTemplate(ledger, name);
+    await builds.collect();
   }
 
   setPublic(name: string, isPublic: boolean): TemplateRecord {
@@ -165,9 +169,9 @@ export class TemplateService implements Templates {
   }
 }
 
-function refuseBase(template: TemplateRecord | undefined, name: string): void {
+function refuseBase(template: TemplateRecord | undefined, name: string, advice: string): void {
   if (name !== baseAlias && !template?.aliases.includes(baseAlias)) return;
-  const message = `template '${baseAlias}' is made by the daemon: choose another name`;
+  const message = `template '${baseAlias}' is made by the daemon: ${advice}`;
   throw new DomainError("permission_denied", message, { name });
 }
 

@@ -5,9 +5,10 @@ import type { AddressInfo } from "node:net";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { moveSandbox } from "../../src/ledger/sandboxes.ts";
 import { findBuildJob } from "../../src/ledger/template-builds.ts";
 import { publishBuild } from "../../src/ledger/templates.ts";
-import { addReadySnapshot } from "../ledger/support.ts";
+import { addReadySnapshot, addSandbox } from "../ledger/support.ts";
 import { type ControlPlane, openControlPlane } from "../support/control-plane.ts";
 import { shape } from "../support/fake-templates.ts";
 
@@ -210,11 +211,26 @@ test("a template is deleted, but not base, and not twice", async () => {
   await using plane = openControlPlane();
   const { templateID, buildID } = await request(plane, { name: "app" });
   publish(plane, templateID, buildID, ["default"]);
+  const oneTag = { status: 400, body: { message: expect.stringContaining("is no snapshot of a sandbox") } };
+  expect(await plane.call("DELETE", "/templates/app%3Adefault")).toMatchObject(oneTag);
   expect((await plane.call("DELETE", `/templates/${templateID}`)).status).toBe(204);
   expect(findBuildJob(plane.fake.ledger, buildID)).toBeUndefined();
   expect((await plane.call("DELETE", `/templates/${templateID}`)).status).toBe(404);
-  expect((await plane.call("DELETE", "/templates/base")).status).toBe(403);
+  const ofDaemon = { message: "template 'base' is made by the daemon: it cannot be deleted" };
+  expect(await plane.call("DELETE", "/templates/base")).toMatchObject({ status: 403, body: ofDaemon });
   expect((await plane.call("DELETE", "/templates/basetemplate")).status).toBe(403);
+});
+
+test("a template is deleted once the sandboxes made from it are gone; a kill that is under way is waited for", async () => {
+  await using plane = openControlPlane();
+  const { ledger } = plane.fake;
+  const { templateID, buildID } = await request(plane, { name: "app" });
+  publish(plane, templateID, buildID, ["default"]);
+  const { id } = addSandbox(ledger, "iaa1", `snapshot-of-${buildID}`, templateID);
+  const inUse = "cannot delete template 'app' because there are running or paused sandboxes using it";
+  expect(await plane.call("DELETE", "/templates/app")).toMatchObject({ status: 400, body: { message: inUse } });
+  plane.fake.settleKills = async () => void moveSandbox(ledger, id, "creating", "terminated", { endReason: "killed" });
+  expect((await plane.call("DELETE", "/templates/app")).status).toBe(204);
 });
 
 const hash = "ab".repeat(32);
