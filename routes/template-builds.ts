@@ -39,6 +39,7 @@ export async function templateBuildRoutes(
         tags,
         vcpuCount: body.cpuCount ?? null,
         memoryMiB: body.memoryMB ?? null,
+        minFreeDiskMiB: body.minFreeDiskMb ?? null,
       });
       const { template } = asked;
       return reply.code(202).send({

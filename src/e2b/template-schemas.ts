@@ -25,7 +25,7 @@ export const TemplateBuildRequestV3 = z
     teamID: text.nullish(),
     cpuCount: CPUCount.nullish().describe("default: as the template it is built from"),
     memoryMB: MemoryMB.nullish().describe("default: as the template it is built from"),
-    minFreeDiskMb: z.int32().min(0).nullish(),
+    minFreeDiskMb: z.int32().min(0).nullish().describe("a build that leaves less of its disk fails"),
   })
   .meta({ id: "TemplateBuildRequestV3" });
 

@@ -51,14 +51,15 @@ export class TemplateService implements Templates {
 
   requestBuild(request: RequestBuild): { template: TemplateRecord; buildId: string; tags: readonly string[] } {
     const { ledger, newTemplateId } = this.#deps;
-    const { name, vcpuCount, memoryMiB } = request;
+    const { name, vcpuCount, memoryMiB, minFreeDiskMiB } = request;
     const tags = request.tags.length > 0 ? [...new Set(request.tags)] : [defaultTag];
     const known = findTemplate(ledger, name);
     if (name === baseAlias || known) refuseBase(known, name, "choose another name");
     return ledger.writeDurably(() => {
       const template = known ?? this.#newTemplate(newTemplateId(), request);
       const buildId = randomUUID();
-      insertBuildJob(ledger, { id: buildId, templateId: template.id, tags, vcpuCount, memoryMiB });
+      const asked = { vcpuCount, memoryMiB, minFreeDiskMiB };
+      insertBuildJob(ledger, { id: buildId, templateId: template.id, tags, ...asked });
       return { template, buildId, tags };
     });
   }

@@ -33,7 +33,8 @@ test("a build is asked for by name and tags", async () => {
   await using plane = openControlPlane();
   const first = await plane.call("POST", "/v3/templates", { name: "My-App:v1", tags: ["stable"] });
   expect(first.body).toMatchObject({ public: false, names: ["my-app"], aliases: ["my-app"], tags: ["v1", "stable"] });
-  const again = await plane.call("POST", "/v3/templates", { name: "my-app", cpuCount: null });
+  const again = await plane.call("POST", "/v3/templates", { name: "my-app", cpuCount: null, minFreeDiskMb: 512 });
+  expect(findBuildJob(plane.fake.ledger, (again.body as Requested).buildID)).toMatchObject({ minFreeDiskMiB: 512 });
   expect(again.body).toMatchObject({ templateID: (first.body as Requested).templateID, tags: ["default"] });
   expect((again.body as Requested).buildID).not.toBe((first.body as Requested).buildID);
 });
