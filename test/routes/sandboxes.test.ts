@@ -103,7 +103,10 @@ test.each([
   [{ templateID: "base", timeout: 2 ** 31 }, "body/timeout: "],
   [{ templateID: "base", metadata: { a: 1 } }, "body/metadata/a: "],
   [{ templateID: "base", metadata: [] }, "body/metadata: "],
-  [{ templateID: "base", envVars: { "A=B": "1" } }, "body/envVars/A=B: "],
+  [
+    { templateID: "base", envVars: { "A=B": "1" } },
+    "body/envVars/A=B: a name must not be empty and must have no '=' and no NUL",
+  ],
   [{ templateID: "base", envVars: { A: "\0" } }, "body/envVars/A: must have no NUL"],
   [{ templateID: "base", network: { allowOut: "x" } }, "body/network/allowOut: "],
   [{}, "body/templateID: "],
