@@ -135,7 +135,10 @@ export async function sandboxRoutes(
     { schema: { params: SandboxParams, body: SandboxPauseRequest, response: done } },
     async ({ params, body }, reply) => {
       const id = parseSandboxId(params.sandboxID);
-      await runtime.pauseSandbox(id, body?.reason ?? "stopped", memoryOption(body));
+      await runtime.pauseSandbox(id, body?.reason ?? "stopped", {
+        ...memoryOption(body),
+        ...(body?.requireHealthyGuest && { requireAnswer: true }),
+      });
       return sendNothing(reply);
     },
   );

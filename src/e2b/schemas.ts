@@ -84,6 +84,7 @@ export const ResumedSandbox = z
 export const SandboxPauseRequest = z
   .object({
     memory: z.boolean().nullish(),
+    requireHealthyGuest: z.boolean().nullish().describe("true: refused with 503 while the guest does not answer"),
     reason: z.enum(["stopped", "idle", "exited"]).nullish().describe("not E2B's: kept with the snapshot"),
   })
   .nullish()

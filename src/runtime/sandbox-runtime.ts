@@ -26,6 +26,7 @@ import type {
   ListSnapshotsPage,
   ListSnapshotsQuery,
   MemoryOption,
+  PauseOptions,
   Runtime,
   SandboxLogsQuery,
   SandboxMetricSample,
@@ -125,9 +126,9 @@ export class SandboxRuntime implements Runtime {
     });
   }
 
-  async pauseSandbox(id: string, reason: ContinuationReason, { memory = true }: MemoryOption = {}): Promise<void> {
+  async pauseSandbox(id: string, reason: ContinuationReason, options: PauseOptions = {}): Promise<void> {
     this.#refuseWhenClosing();
-    await this.#pause.pause(id, reason, memory);
+    await this.#pause.pause(id, reason, options);
   }
 
   async resumeSandbox(id: string, timeoutMs: number, { memory = true }: MemoryOption = {}): Promise<SandboxView> {

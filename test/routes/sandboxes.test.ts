@@ -197,8 +197,10 @@ test("clients may do without the memory, of a pause, a resume, a connect and at 
   expect(await post("connect", { timeout: 1, memory: false })).toBe(200);
   expect(await post("pause", { memory: true })).toBe(204);
   expect(await post("resume", {})).toBe(201);
+  expect(await post("pause", { memory: true, requireHealthyGuest: true })).toBe(204);
   const [without, complete] = [{ memory: false }, { memory: true }];
-  expect(plane.runtime.memoryOptions).toEqual([without, without, without, complete, complete]);
+  const strict = { memory: true, requireAnswer: true };
+  expect(plane.runtime.memoryOptions).toEqual([without, without, without, complete, complete, strict]);
 });
 
 test("a sandbox is stopped with a deadline, which has bounds", async () => {
