@@ -9,6 +9,7 @@ const CODES = {
   permission_denied: Code.PermissionDenied,
   not_found: Code.NotFound,
   already_exists: Code.AlreadyExists,
+  idempotency_mismatch: Code.InvalidArgument,
   invalid_state: Code.FailedPrecondition,
   failed_precondition: Code.FailedPrecondition,
   capacity_exhausted: Code.ResourceExhausted,

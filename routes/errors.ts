@@ -34,6 +34,7 @@ const table = {
   permission_denied: { status: 403 },
   not_found: { status: 404 },
   already_exists: { status: 409 },
+  idempotency_mismatch: { status: 422, errorCode: "idempotency_request_mismatch" },
   invalid_state: { status: 409 },
   failed_precondition: { status: 400 },
   capacity_exhausted: { status: 429, errorCode: "sandbox_capacity_unavailable" },

@@ -1,11 +1,11 @@
 /** How the daemon itself is doing: is it there, its metrics for Prometheus, its capacity and latency samples. */
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
-import { z } from "zod";
 import { parseSandboxId } from "../src/e2b/ids.ts";
 import { ApiError, Benchmarks, Capacity, SandboxLatency, SandboxParams } from "../src/e2b/schemas.ts";
 import { toCapacity, toSandboxLatency } from "../src/e2b/views.ts";
 import type { Runtime } from "../src/runtime/runtime.ts";
+import { noContent, sendNothing } from "./empty-answer.ts";
 
 export interface ObservabilityDeps {
   readonly runtime: Pick<Runtime, "benchmarks" | "capacity" | "engine" | "sandboxLatency">;
@@ -18,8 +18,8 @@ export async function observabilityRoutes(scope: FastifyInstance, deps: Observab
 
   app.get(
     "/health",
-    { config: { access: "open" }, schema: { response: { 204: z.null().describe("the daemon serves") } } },
-    async (_request, reply) => reply.code(204).header("cache-control", "no-store").send(null),
+    { config: { access: "open" }, schema: { response: { 204: noContent.describe("the daemon serves") } } },
+    async (_request, reply) => sendNothing(reply.header("cache-control", "no-store")),
   );
 
   app.get("/metrics", { config: { access: "loopback" }, schema: { hide: true } }, async (_request, reply) =>

@@ -31,11 +31,12 @@ export async function describeRoutes(scope: FastifyInstance, version: string): P
       components: { securitySchemes: { ApiKeyAuth: { type: "apiKey", in: "header", name: "X-API-Key" } } },
       security: [{ ApiKeyAuth: [] }],
     },
-    transform: ({ schema, ...route }) =>
-      jsonSchemaTransform({
-        ...route,
-        schema: { ...schema, response: { ...failures, ...Object(schema?.response) } },
-      }),
+    transform: ({ schema, ...described }) => {
+      const { access } = Object(described.route.config);
+      const response = { ...failures, ...Object(schema?.response) };
+      const security = access === "open" ? { security: [] } : {};
+      return jsonSchemaTransform({ ...described, schema: { ...schema, ...security, response } });
+    },
     transformObject: (document) => {
       const transformed = jsonSchemaTransformObject(document);
       return Object.assign(transformed, completed(withOwnNames(transformed)));

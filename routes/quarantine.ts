@@ -4,6 +4,7 @@ import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { ApiError, QuarantineList } from "../src/e2b/schemas.ts";
 import type { Quarantine } from "../src/runtime/quarantine.ts";
+import { noContent, sendNothing } from "./empty-answer.ts";
 
 export interface QuarantineDeps {
   readonly quarantine: Pick<Quarantine, "list" | "remove">;
@@ -23,12 +24,12 @@ export async function quarantineRoutes(scope: FastifyInstance, { quarantine }: Q
     {
       schema: {
         params: z.object({ entryID: z.string() }),
-        response: { 204: z.null().describe("its files are removed, its machine is ended"), "4xx": ApiError },
+        response: { 204: noContent.describe("its files are removed, its machine is ended"), "4xx": ApiError },
       },
     },
     async ({ params }, reply) => {
       await quarantine.remove(params.entryID);
-      return reply.code(204).send(null);
+      return sendNothing(reply);
     },
   );
 }

@@ -17,7 +17,7 @@ import {
   SandboxSnapshotRequest,
   SnapshotInfo,
 } from "../src/e2b/schemas.ts";
-import { parseTemplateReference } from "../src/e2b/template-reference.ts";
+import { parseNewName, parseTemplateReference } from "../src/e2b/template-reference.ts";
 import { toSandbox, toSnapshotInfo } from "../src/e2b/views.ts";
 import { DomainError } from "../src/errors.ts";
 import { describeError } from "./errors.ts";
@@ -60,10 +60,7 @@ export async function sandboxSnapshotRoutes(
     "/sandboxes/:sandboxID/snapshots",
     { schema: { params: SandboxParams, body: SandboxSnapshotRequest, response: { 201: SnapshotInfo, ...failures } } },
     async ({ params, body }, reply) => {
-      const name = body?.name ? parseTemplateReference(body.name, "snapshot name") : undefined;
-      if (name?.name.includes("/")) {
-        throw new DomainError("invalid_argument", `Invalid snapshot name: '${body?.name}': there is no such team here`);
-      }
+      const name = body?.name ? parseNewName(body.name, "snapshot name") : undefined;
       return reply
         .code(201)
         .send(toSnapshotInfo(await runtime.snapshotSandbox(parseSandboxId(params.sandboxID), name)));

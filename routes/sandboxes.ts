@@ -1,7 +1,6 @@
 /** The routes of a sandbox's life: parse, one call to the runtime, shape the answer (reference 1.6). */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
-import { z } from "zod";
 import { parseSandboxId } from "../src/e2b/ids.ts";
 import { readIngress, readInternetAccess } from "../src/e2b/network-options.ts";
 import { sandboxDomainFor } from "../src/e2b/sandbox-domain.ts";
@@ -26,6 +25,7 @@ import { parseTemplateReference } from "../src/e2b/template-reference.ts";
 import { toSandbox, toSandboxDetail } from "../src/e2b/views.ts";
 import { DomainError } from "../src/errors.ts";
 import type { CreateSandboxRequest, MemoryOption, Runtime } from "../src/runtime/runtime.ts";
+import { noContent, sendNothing } from "./empty-answer.ts";
 
 export interface SandboxRoutesDeps {
   readonly runtime: Runtime;
@@ -39,7 +39,6 @@ export const defaultTimeoutSeconds = { v1: 15, v2: 300 } as const;
 const minRefreshSeconds = 15;
 const defaultStopDeadlineMs = 10_000;
 export const startsSandboxes = { startsSandboxes: true } as const;
-const noContent = z.null().describe("done");
 
 export async function sandboxRoutes(
   scope: FastifyInstance,
@@ -137,8 +136,11 @@ export async function sandboxRoutes(
     { schema: { params: SandboxParams, body: SandboxPauseRequest, response: done } },
     async ({ params, body }, reply) => {
       const id = parseSandboxId(params.sandboxID);
-      await runtime.pauseSandbox(id, body?.reason ?? "stopped", memoryOption(body));
-      return reply.code(204).send(null);
+      await runtime.pauseSandbox(id, body?.reason ?? "stopped", {
+        ...memoryOption(body),
+        ...(body?.requireHealthyGuest && { requireAnswer: true }),
+      });
+      return sendNothing(reply);
     },
   );
 
@@ -156,7 +158,7 @@ export async function sandboxRoutes(
     { schema: { params: SandboxParams, response: done } },
     async ({ params }, reply) => {
       await runtime.killSandbox(parseSandboxId(params.sandboxID));
-      return reply.code(204).send(null);
+      return sendNothing(reply);
     },
   );
 
@@ -165,7 +167,7 @@ export async function sandboxRoutes(
     { schema: { params: SandboxParams, body: SandboxStopRequest, response: done } },
     async ({ params, body }, reply) => {
       await runtime.stopSandbox(parseSandboxId(params.sandboxID), body?.deadlineMs ?? defaultStopDeadlineMs);
-      return reply.code(204).send(null);
+      return sendNothing(reply);
     },
   );
 
@@ -175,7 +177,7 @@ export async function sandboxRoutes(
     async ({ params, body }, reply) => {
       const timeoutMs = Math.min(body.timeout * 1000, maxTimeoutMs);
       await runtime.setSandboxTimeout(parseSandboxId(params.sandboxID), timeoutMs);
-      return reply.code(204).send(null);
+      return sendNothing(reply);
     },
   );
 
@@ -185,7 +187,7 @@ export async function sandboxRoutes(
     async ({ params, body }, reply) => {
       const id = parseSandboxId(params.sandboxID);
       await runtime.setSandboxInternetAccess(id, readInternetAccess(body?.allow_internet_access, body));
-      return reply.code(204).send(null);
+      return sendNothing(reply);
     },
   );
 
@@ -195,7 +197,7 @@ export async function sandboxRoutes(
     async ({ params, body }, reply) => {
       const durationMs = Math.max(body?.duration ?? 0, minRefreshSeconds) * 1000;
       await runtime.refreshSandbox(parseSandboxId(params.sandboxID), Math.min(durationMs, maxTimeoutMs));
-      return reply.code(204).send(null);
+      return sendNothing(reply);
     },
   );
 }

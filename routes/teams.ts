@@ -24,6 +24,7 @@ import { DomainError } from "../src/errors.ts";
 import type { Runtime } from "../src/runtime/runtime.ts";
 import type { ApiKeys } from "../src/runtime/team.ts";
 import { keyOf } from "./authentication.ts";
+import { noContent, sendNothing } from "./empty-answer.ts";
 import { sendError } from "./errors.ts";
 
 export interface TeamRoutesDeps {
@@ -32,7 +33,6 @@ export interface TeamRoutesDeps {
   readonly team: { readonly id: string; readonly apiKeys: ApiKeys };
 }
 
-const noContent = z.null().describe("done");
 const failures = { "4xx": ApiError, "5xx": ApiError };
 
 export async function teamRoutes(scope: FastifyInstance, deps: TeamRoutesDeps): Promise<void> {
@@ -111,7 +111,7 @@ async function apiKeyRoutes(scope: FastifyInstance, { team: { apiKeys } }: TeamR
     { schema: { params: ApiKeyParams, body: UpdateTeamAPIKey, response: { 200: noContent, ...failures } } },
     async ({ params, body }, reply) => {
       apiKeys.rename(params.apiKeyID, body.name);
-      return reply.send(null);
+      return sendNothing(reply, 200);
     },
   );
 
@@ -120,7 +120,7 @@ async function apiKeyRoutes(scope: FastifyInstance, { team: { apiKeys } }: TeamR
     { schema: { params: ApiKeyParams, response: { 204: noContent, ...failures } } },
     async ({ params }, reply) => {
       apiKeys.remove(params.apiKeyID);
-      return reply.code(204).send(null);
+      return sendNothing(reply);
     },
   );
 }

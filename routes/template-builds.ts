@@ -1,9 +1,8 @@
 /** The routes of a template's build: ask for one, start it, follow it (reference 5). */
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
-import { z } from "zod";
 import { ApiError } from "../src/e2b/schemas.ts";
-import { parseTag, parseTemplateReference } from "../src/e2b/template-reference.ts";
+import { parseBuildOrigin, parseNewName, parseTag } from "../src/e2b/template-reference.ts";
 import {
   BuildLogsQuery,
   BuildParams,
@@ -19,6 +18,7 @@ import {
 import { atLeast, toBuildInfo, toLogEntry } from "../src/e2b/template-views.ts";
 import { DomainError } from "../src/errors.ts";
 import type { Templates } from "../src/runtime/templates.ts";
+import { noContent, sendNothing } from "./empty-answer.ts";
 
 const failures = { "4xx": ApiError, "5xx": ApiError };
 
@@ -39,6 +39,7 @@ export async function templateBuildRoutes(
         tags,
         vcpuCount: body.cpuCount ?? null,
         memoryMiB: body.memoryMB ?? null,
+        minFreeDiskMiB: body.minFreeDiskMb ?? null,
       });
       const { template } = asked;
       return reply.code(202).send({
@@ -66,16 +67,15 @@ export async function templateBuildRoutes(
 
   app.post(
     "/v2/templates/:templateID/builds/:buildID",
-    { schema: { params: BuildParams, body: TemplateBuildStartV2, response: { 202: z.null(), ...failures } } },
+    { schema: { params: BuildParams, body: TemplateBuildStartV2, response: { 202: noContent, ...failures } } },
     async ({ params, body }, reply) => {
       await templates.startBuild(params.templateID, params.buildID, {
-        from: body.fromTemplate ? parseTemplateReference(body.fromTemplate) : undefined,
-        fromImage: body.fromImage ?? (body.fromImageRegistry ? "with fromImageRegistry" : undefined),
+        ...parseBuildOrigin(body),
         steps: (body.steps ?? []).map(({ type, args, filesHash }) => ({ type, args: args ?? [], filesHash })),
         startCommand: body.startCmd || undefined,
         readyCommand: body.readyCmd || undefined,
       });
-      return reply.code(202).send(null);
+      return sendNothing(reply, 202);
     },
   );
 
@@ -116,5 +116,5 @@ export async function templateBuildRoutes(
 /** @throws DomainError `invalid_argument` in E2B's words */
 function parseName(text: string): { name: string; tag: string | undefined } {
   if (text.trim() === "") throw new DomainError("invalid_argument", "Name is required");
-  return parseTemplateReference(text, "name");
+  return parseNewName(text, "name");
 }

@@ -20,10 +20,11 @@ import {
   TemplateWithBuilds,
 } from "../src/e2b/template-schemas.ts";
 import { toTemplate, toTemplateWithBuilds, toTime } from "../src/e2b/template-views.ts";
+import { DomainError } from "../src/errors.ts";
 import type { Runtime } from "../src/runtime/runtime.ts";
-import type { Templates } from "../src/runtime/templates.ts";
+import type { Templates, TemplateView } from "../src/runtime/templates.ts";
+import { noContent, sendNothing } from "./empty-answer.ts";
 
-const noContent = z.null().describe("done");
 const failures = { "4xx": ApiError, "5xx": ApiError };
 
 export async function templateRoutes(
@@ -68,8 +69,11 @@ export async function templateRoutes(
     async ({ params: { templateID } }, reply) => {
       const { name, tag } = parseTemplateReference(templateID);
       if (runtime.isSandboxSnapshot(name)) await runtime.deleteSnapshot(name, tag);
-      else await templates.remove(name);
-      return reply.code(204).send(null);
+      else {
+        if (tag !== undefined) refuseTagOf(templates.get(name), tag);
+        await templates.remove(name);
+      }
+      return sendNothing(reply);
     },
   );
 
@@ -88,7 +92,7 @@ export async function templateRoutes(
     { schema: { ...update, response: { 200: noContent, ...failures } } },
     async ({ params: { templateID }, body }, reply) => {
       setPublic(templates, nameOf(templateID), body.public);
-      return reply.send(null);
+      return sendNothing(reply, 200);
     },
   );
 
@@ -127,7 +131,7 @@ export async function templateRoutes(
     { schema: { body: DeleteTemplateTagsRequest, response: { 204: noContent, ...failures } } },
     async ({ body }, reply) => {
       await templates.removeTags(nameOf(body.name), body.tags.map(parseTag));
-      return reply.code(204).send(null);
+      return sendNothing(reply);
     },
   );
 }
@@ -135,6 +139,13 @@ export async function templateRoutes(
 /** A tag in the name means nothing here: the template is meant. */
 function nameOf(text: string): string {
   return parseTemplateReference(text).name;
+}
+
+/** All of the template would go, where only one of its builds was named. */
+function refuseTagOf({ template: { id, aliases } }: TemplateView, tag: string): never {
+  const name = aliases[0] ?? id;
+  const message = `'${name}:${tag}' is no snapshot of a sandbox: delete '${name}', or its tag through /templates/tags`;
+  throw new DomainError("invalid_argument", message);
 }
 
 function setPublic(templates: Templates, name: string, isPublic: boolean | null | undefined) {

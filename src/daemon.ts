@@ -235,7 +235,9 @@ async function openTemplates(
   const collectTemplates = () => builds.collect();
   const collector = new ArtifactCollector({ ...deps, uploads, collectTemplates, cacheDir, stateDir });
   disk.collectWith((isEnough) => collector.collect(isEnough));
-  return { templates: new TemplateService({ ledger, builds, uploads, newTemplateId, admitDisk }), builds };
+  const settleKills = () => deps.terminator.settle();
+  const templates = new TemplateService({ ledger, builds, uploads, newTemplateId, admitDisk, settleKills });
+  return { templates, builds };
 }
 
 interface Served {

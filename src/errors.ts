@@ -8,6 +8,7 @@ export type ErrorCode =
   | "permission_denied"
   | "not_found"
   | "already_exists"
+  | "idempotency_mismatch"
   | "invalid_state"
   | "failed_precondition"
   | "capacity_exhausted"

@@ -1,19 +1,17 @@
 /** Queries and answers of sandbox logs (reference, appendix A and 1.6), in E2B's own spelling, and how they are made. */
 import { z } from "zod";
 import type { SandboxLogEntry } from "../types.ts";
+import { wholeNumber } from "./query-values.ts";
 import { LogLevel } from "./template-schemas.ts";
 
 const text = z.string();
 const maxLines = 1_000;
-const instantMs = z.coerce.number().int().min(0).optional().describe("milliseconds since the epoch");
+const instantMs = wholeNumber(z.int().min(0)).optional().describe("milliseconds since the epoch");
 
 /** `GET /sandboxes/{sandboxID}/logs`. Asking for more lines than there ever are at once is no mistake there. */
 export const SandboxLogsQueryV1 = z.object({
   start: instantMs,
-  limit: z.coerce
-    .number()
-    .int()
-    .min(0)
+  limit: wholeNumber(z.int().min(0))
     .default(maxLines)
     .transform((limit) => Math.min(limit, maxLines)),
 });
@@ -21,7 +19,7 @@ export const SandboxLogsQueryV1 = z.object({
 /** `GET /v2/sandboxes/{sandboxID}/logs`. */
 export const SandboxLogsQueryV2 = z.object({
   cursor: instantMs,
-  limit: z.coerce.number().int().min(0).max(maxLines).default(maxLines),
+  limit: wholeNumber(z.int().min(0).max(maxLines)).default(maxLines),
   direction: z.enum(["forward", "backward"]).default("backward"),
   level: LogLevel.optional().describe("this one and those above it"),
   search: text.max(256).default("").describe("what the message contains, to the letter"),

@@ -4,16 +4,20 @@
  * a field left out: some clients send every one.
  */
 import { z } from "zod";
+import { wholeNumber } from "./query-values.ts";
 
 const seconds = z.int32();
 const text = z.string();
 
 /** Ends up in environments of the guest, where neither can be written down otherwise. */
-const variableName = text.regex(/^[^=\0]+$/, "must not be empty and must have no '=' and no NUL");
+const variableName = text.regex(/^[^=\0]+$/);
+const nameRule = "a name must not be empty and must have no '=' and no NUL";
 const variableValue = text.regex(/^[^\0]*$/, "must have no NUL");
 
 const SandboxMetadata = z.record(text, text);
-const EnvVars = z.record(variableName, variableValue);
+const EnvVars = z.record(variableName, variableValue, {
+  error: ({ code }) => (code === "invalid_key" ? nameRule : undefined),
+});
 const SandboxState = z.enum(["running", "paused"]);
 
 const egressOptions = {
@@ -81,6 +85,7 @@ export const ResumedSandbox = z
 export const SandboxPauseRequest = z
   .object({
     memory: z.boolean().nullish(),
+    requireHealthyGuest: z.boolean().nullish().describe("true: refused with 503 while the guest does not answer"),
     reason: z.enum(["stopped", "idle", "exited"]).nullish().describe("not E2B's: kept with the snapshot"),
   })
   .nullish()
@@ -137,18 +142,18 @@ export const ListSandboxesQueryV2 = z.object({
   startedAfter: z.iso.datetime({ offset: true }).optional(),
   template: text.optional(),
   nextToken: text.optional(),
-  limit: z.coerce.number().int().min(1).default(maxPageSize),
+  limit: wholeNumber(z.int().min(1)).default(maxPageSize),
 });
 
 export const ListSnapshotsQuery = z.object({
   sandboxID: text.optional(),
   name: text.optional(),
   nextToken: text.optional(),
-  limit: z.coerce.number().int().min(1).default(maxPageSize),
+  limit: wholeNumber(z.int().min(1)).default(maxPageSize),
 });
 
 /** Unix seconds. */
-const instant = z.coerce.number().int().min(0);
+const instant = wholeNumber(z.int().min(0));
 export const SandboxMetricsQuery = z.object({ start: instant.optional(), end: instant.optional() });
 export const SandboxesMetricsQuery = z.object({ sandbox_ids: list.pipe(z.array(text).max(100)) });
 

@@ -1,6 +1,7 @@
 /** Bodies, queries and answers of teams and API keys (reference, appendix A), in E2B's own spelling, and how they are made. */
 import { z } from "zod";
 import type { ApiKeyView, TeamMetricSample } from "../runtime/team.ts";
+import { wholeNumber } from "./query-values.ts";
 
 const text = z.string();
 
@@ -9,7 +10,7 @@ export const Team = z.object({ teamID: text, name: text, apiKey: text, isDefault
 
 export const TeamParams = z.object({ teamID: text });
 /** Unix seconds. */
-const instant = z.coerce.number().int().min(0).optional();
+const instant = wholeNumber(z.int().min(0)).optional();
 export const TeamMetricsQuery = z.object({ start: instant, end: instant });
 export const MaxTeamMetricQuery = TeamMetricsQuery.extend({
   metric: z.enum(["concurrent_sandboxes", "sandbox_start_rate"]),

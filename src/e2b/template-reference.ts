@@ -11,6 +11,10 @@ export interface TemplateReference {
   readonly tag: string | undefined;
 }
 
+/** What E2B makes its template `base` from, and what `fromBaseImage()` asks for. Here that template stands for it. */
+const baseImage = /^(?:docker\.io\/)?e2bdev\/base(?::latest)?$/;
+const baseTemplate: TemplateReference = { name: "base", tag: undefined };
+
 const identifier = /^[a-z0-9_-]{1,128}$/;
 const tagForm = /^[a-z0-9_.-]{1,128}$/;
 const uuid = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -30,6 +34,39 @@ export function parseTemplateReference(text: string, what = "template reference"
     throw refusal(what, text, "a tag is letters, digits, '-', '_' and '.', at most 128, and no UUID");
   }
   return { name: (names[0] === localTeam ? names.slice(-1) : names).join("/"), tag };
+}
+
+/**
+ * The name of something that is to be made: it can only be this team's.
+ * @throws DomainError `invalid_argument`, as {@link parseTemplateReference}
+ */
+export function parseNewName(text: string, what: string): TemplateReference {
+  const reference = parseTemplateReference(text, what);
+  if (reference.name.includes("/")) throw refusal(what, text, "there is no such team here");
+  return reference;
+}
+
+/** What a client says a template is to be built from; null and empty are nothing. */
+interface BuildOrigin {
+  readonly fromTemplate?: string | null | undefined;
+  readonly fromImage?: string | null | undefined;
+  readonly fromImageRegistry?: object | null | undefined;
+}
+
+/**
+ * The template to build from, or the image, as the client wrote it; neither when it names none.
+ * @throws DomainError `invalid_argument` when `fromTemplate` can name no template
+ */
+export function parseBuildOrigin({ fromTemplate, fromImage, fromImageRegistry }: BuildOrigin): {
+  readonly from: TemplateReference | undefined;
+  readonly fromImage: string | undefined;
+} {
+  const isBase = !fromTemplate && !fromImageRegistry && baseImage.test(fromImage ?? "");
+  if (isBase) return { from: baseTemplate, fromImage: undefined };
+  return {
+    from: fromTemplate ? parseTemplateReference(fromTemplate) : undefined,
+    fromImage: fromImage || (fromImageRegistry ? "with fromImageRegistry" : undefined),
+  };
 }
 
 /** @throws DomainError `invalid_argument` when `text` can be no tag */

@@ -1,5 +1,6 @@
 /** Bodies, queries and answers of the template routes (reference, appendix A and 1.1), in E2B's own spelling. */
 import { z } from "zod";
+import { wholeNumber } from "./query-values.ts";
 
 const text = z.string();
 const name = text.max(256);
@@ -25,7 +26,7 @@ export const TemplateBuildRequestV3 = z
     teamID: text.nullish(),
     cpuCount: CPUCount.nullish().describe("default: as the template it is built from"),
     memoryMB: MemoryMB.nullish().describe("default: as the template it is built from"),
-    minFreeDiskMb: z.int32().min(0).nullish(),
+    minFreeDiskMb: z.int32().min(0).nullish().describe("a build that leaves less of its disk fails"),
   })
   .meta({ id: "TemplateBuildRequestV3" });
 
@@ -64,15 +65,15 @@ export const TemplateBuildStartV2 = z
 export type TemplateBuildStartV2 = z.infer<typeof TemplateBuildStartV2>;
 
 export const LogLevel = z.enum(["debug", "info", "warn", "error"]).meta({ id: "LogLevel" });
-const offset = z.coerce.number().int().min(0).max(2_147_483_647);
-const logLimit = z.coerce.number().int().min(0).max(100).default(100);
+const offset = wholeNumber(z.int().min(0).max(2_147_483_647));
+const logLimit = wholeNumber(z.int().min(0).max(100)).default(100);
 export const BuildStatusQuery = z.object({
   logsOffset: offset.default(0),
   limit: logLimit,
   level: LogLevel.optional(),
 });
 export const BuildLogsQuery = z.object({
-  cursor: z.coerce.number().int().min(0).optional().describe("milliseconds since the epoch"),
+  cursor: wholeNumber(z.int().min(0)).optional().describe("milliseconds since the epoch"),
   limit: logLimit,
   direction: z.enum(["forward", "backward"]).default("forward"),
   level: LogLevel.optional(),
@@ -107,7 +108,7 @@ export const TemplateBuildFileUpload = z
 export const TemplateListQuery = z.object({
   teamID: text.optional(),
   nextToken: text.optional(),
-  limit: z.coerce.number().int().min(1).default(100),
+  limit: wholeNumber(z.int().min(1)).default(100),
 });
 
 export const TemplateSchema = z

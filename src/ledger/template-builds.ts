@@ -35,6 +35,8 @@ export interface BuildJob {
   /** Null: as the template it is built from. */
   readonly vcpuCount: number | null;
   readonly memoryMiB: number | null;
+  /** That it must leave of its disk. Null: the client does not mind. */
+  readonly minFreeDiskMiB: number | null;
   readonly machine: MachineRecord | null;
   readonly snapshotId: string | null;
   readonly reservationId: string | null;
@@ -45,7 +47,7 @@ export interface BuildJob {
   readonly finishedAtMs: number | null;
 }
 
-export type NewBuildJob = Pick<BuildJob, "id" | "templateId" | "tags" | "vcpuCount" | "memoryMiB">;
+export type NewBuildJob = Pick<BuildJob, "id" | "templateId" | "tags" | "vcpuCount" | "memoryMiB" | "minFreeDiskMiB">;
 /** What a build owns while it is under way, so that a later daemon finds it. */
 export type BuildPossession = Partial<Pick<BuildJob, "machine" | "snapshotId" | "reservationId">>;
 
@@ -56,6 +58,7 @@ interface JobRow {
   readonly tags: string;
   readonly vcpu_count: number | null;
   readonly memory_mib: number | null;
+  readonly min_free_disk_mib: number | null;
   readonly machine: string | null;
   readonly snapshot_id: string | null;
   readonly reservation_id: string | null;
@@ -81,14 +84,14 @@ const failure: z.ZodType<BuildFailure> = z.object({
 });
 
 /** All but the log, which only its readers need. */
-const columns = `id, template_id, state, tags, vcpu_count, memory_mib, machine, snapshot_id, reservation_id, reason,
-  created_at_ms, updated_at_ms, finished_at_ms`;
+const columns = `id, template_id, state, tags, vcpu_count, memory_mib, min_free_disk_mib, machine, snapshot_id,
+  reservation_id, reason, created_at_ms, updated_at_ms, finished_at_ms`;
 /** A client that does not start a build within a day has forgotten it. */
 const longestWaitMs = 24 * 3_600_000;
 
 /** Adds a build in state `waiting`, and forgets those of clients that never came back. */
 export function insertBuildJob(ledger: Ledger, job: NewBuildJob): BuildJob {
-  const { id, templateId, tags, vcpuCount, memoryMiB } = job;
+  const { id, templateId, tags, vcpuCount, memoryMiB, minFreeDiskMiB } = job;
   return ledger.write(() => {
     const nowMs = ledger.nowMs();
     ledger
@@ -97,10 +100,10 @@ export function insertBuildJob(ledger: Ledger, job: NewBuildJob): BuildJob {
     ledger
       .statement(
         `insert into template_build_jobs
-           (id, template_id, state, tags, vcpu_count, memory_mib, created_at_ms, updated_at_ms)
-         values (:id, :templateId, 'waiting', :tags, :vcpuCount, :memoryMiB, :nowMs, :nowMs)`,
+           (id, template_id, state, tags, vcpu_count, memory_mib, min_free_disk_mib, created_at_ms, updated_at_ms)
+         values (:id, :templateId, 'waiting', :tags, :vcpuCount, :memoryMiB, :minFreeDiskMiB, :nowMs, :nowMs)`,
       )
-      .run({ id, templateId, tags: JSON.stringify(tags), vcpuCount, memoryMiB, nowMs });
+      .run({ id, templateId, tags: JSON.stringify(tags), vcpuCount, memoryMiB, minFreeDiskMiB, nowMs });
     return mustFind(ledger, id);
   });
 }
@@ -209,6 +212,7 @@ export interface SourcedBuild {
   readonly spec: string;
   readonly vcpuCount: number | null;
   readonly memoryMiB: number | null;
+  readonly minFreeDiskMiB: number | null;
   readonly createdAtMs: number;
 }
 
@@ -218,8 +222,10 @@ export function listSourcedBuilds(ledger: Ledger): SourcedBuild[] {
     .statement<Omit<SourcedBuild, "tags" | "damaged"> & { tags: string; damaged: number }>(
       `select b.id, b.template_id as templateId, json_group_array(t.tag) as tags, b.parent_build_id as parentBuildId,
               b.source_revision as revision, b.spec, b.vcpu_count as vcpuCount, b.memory_mib as memoryMiB,
-              b.created_at_ms as createdAtMs, s.state = 'quarantined' as damaged
+              j.min_free_disk_mib as minFreeDiskMiB, b.created_at_ms as createdAtMs,
+              s.state = 'quarantined' as damaged
        from template_builds b join template_tags t on t.build_id = b.id join snapshots s on s.id = b.snapshot_id
+       left join template_build_jobs j on j.id = b.id
        where b.spec is not null group by b.id order by b.created_at_ms, b.id`,
     )
     .all({})
@@ -239,6 +245,7 @@ function toJob(row: JobRow): BuildJob {
     tags: fromJson(tagList, row.tags, column("tags")),
     vcpuCount: row.vcpu_count,
     memoryMiB: row.memory_mib,
+    minFreeDiskMiB: row.min_free_disk_mib,
     machine: machineFromJson(row.machine, column("machine")),
     snapshotId: row.snapshot_id,
     reservationId: row.reservation_id,

@@ -30,7 +30,7 @@ export class IdempotentCreates {
   /**
    * Creates, or gives what an earlier create with that key made.
    * @param find the sandbox as it is now; undefined when it has ended
-   * @throws already_exists: the key had another request, or its sandbox has ended; what `create` throws
+   * @throws idempotency_mismatch: the key had another request; already_exists: its sandbox has ended; what `create` throws
    */
   async run(
     { key, requestSha256 }: Idempotency,
@@ -39,7 +39,7 @@ export class IdempotentCreates {
   ): Promise<SandboxView> {
     const earlier = this.#underWay.get(key) ?? findIdempotencyKey(this.#ledger, key);
     if (earlier && earlier.requestSha256 !== requestSha256) {
-      throw new DomainError("already_exists", `The idempotency key '${key}' was used for another request`);
+      throw new DomainError("idempotency_mismatch", `The idempotency key '${key}' was used for another request`);
     }
     if (earlier && "view" in earlier) return earlier.view;
     if (!earlier) return this.#create(key, requestSha256, create);

@@ -41,6 +41,11 @@ export interface ResumeOptions extends MemoryOption {
   readonly envs?: Readonly<Record<string, string>>;
 }
 
+export interface PauseOptions extends MemoryOption {
+  /** True: a guest that does not answer is not paused. Default false. */
+  readonly requireAnswer?: boolean;
+}
+
 export interface FollowupRequest {
   readonly timeoutMs: number;
   /** Default: those of the paused sandbox. */
@@ -154,7 +159,7 @@ export interface Runtime {
   readonly engine: EngineInfo;
   /**
    * @throws not_found (template, tag), capacity_exhausted, disk_pressure, not_ready (shutting down), machine_failed;
-   *   already_exists: the idempotency key had another request, or its sandbox has ended.
+   *   idempotency_mismatch: the idempotency key had another request; already_exists: its sandbox has ended.
    */
   createSandbox(request: CreateSandboxRequest, options?: CreateOptions): Promise<SandboxView>;
   /**
@@ -170,7 +175,7 @@ export interface Runtime {
    * Saves a running sandbox as a continuation snapshot and gives its capacity back. When it fails the sandbox goes on.
    * @throws not_found, invalid_state (paused already), disk_pressure, machine_failed, not_ready.
    */
-  pauseSandbox(id: string, reason: ContinuationReason, option?: MemoryOption): Promise<void>;
+  pauseSandbox(id: string, reason: ContinuationReason, options?: PauseOptions): Promise<void>;
   /**
    * Brings a paused sandbox back under the same id and token. When it fails the sandbox stays paused.
    * @throws not_found, invalid_state (running already), capacity_exhausted, disk_pressure, machine_failed, not_ready.

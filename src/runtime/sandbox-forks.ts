@@ -44,8 +44,6 @@ export type Start = (
 
 /** So many children are restored at a time: more would only wait for each other's processor. */
 const restoresAtOnce = 4;
-/** How long the deletion of a snapshot waits for sandboxes that were killed a moment ago. */
-const awaitKilledMs = 2_000;
 
 export class SandboxForks {
   readonly #deps: ForkDependencies;
@@ -114,13 +112,9 @@ export class SandboxForks {
 
   /** See `Runtime.deleteSnapshot`. */
   async deleteSnapshot(name: string, tag: string | undefined): Promise<void> {
-    const { ledger, terminator, clock } = this.#deps;
-    // A kill is answered before the last trace of its sandbox is gone: what was made from the snapshot and killed is no
-    // reason to refuse. One that cannot be ended is.
-    const waited = new AbortController();
-    const soon = clock.sleep(awaitKilledMs, waited.signal).catch(() => {});
-    await Promise.race([terminator.idle(), soon]);
-    waited.abort();
+    const { ledger, terminator } = this.#deps;
+    // What was made from the snapshot and killed is no reason to refuse. What cannot be ended is.
+    await terminator.settle();
     const { folder } = deleteSandboxSnapshot(ledger, name, tag);
     await removeSnapshot(folder);
   }

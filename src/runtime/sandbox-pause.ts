@@ -29,7 +29,7 @@ import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
 import { endMessages } from "./end-messages.ts";
 import type { LiveSession } from "./live-session.ts";
 import { openGuestAgent } from "./readiness-probe.ts";
-import type { ResumeOptions, SandboxView } from "./runtime.ts";
+import type { PauseOptions, ResumeOptions, SandboxView } from "./runtime.ts";
 import type { Attach } from "./sandbox-create.ts";
 import type { SandboxLogs } from "./sandbox-logs.ts";
 import type { SandboxRegistry } from "./sandbox-registry.ts";
@@ -49,6 +49,7 @@ export interface PauseDependencies extends CaptureDependencies, RestoreDependenc
 /** A sandbox that traffic resumed lives at least this long (reference 1.6). */
 const minAutoResumeMs = 300_000;
 const syncDeadlineMs = 30_000;
+const pingDeadlineMs = 5_000;
 
 export class SandboxPause {
   readonly #deps: PauseDependencies;
@@ -66,9 +67,13 @@ export class SandboxPause {
   }
 
   /** See `Runtime.pauseSandbox`. */
-  pause(id: string, reason: ContinuationReason, memory: boolean): Promise<void> {
+  pause(id: string, reason: ContinuationReason, { memory = true, requireAnswer = false }: PauseOptions): Promise<void> {
     return this.#queue.run(id, async () => {
-      if (this.#registry.get(id).state === "running") return this.pauseInQueue(id, reason, memory);
+      if (this.#registry.get(id).state === "running") {
+        const { agent } = this.#registry.getRunning(id).session;
+        if (requireAnswer) await this.#inTime(agent.ping(), "did not answer", pingDeadlineMs);
+        return this.pauseInQueue(id, reason, memory);
+      }
       throw new DomainError("invalid_state", `Error pausing sandbox - sandbox '${id}' is already paused`);
     });
   }
@@ -102,13 +107,14 @@ export class SandboxPause {
   /**
    * Pauses a running sandbox; durable when this returns, and its machine and its reservation are gone.
    * @param memory false: only its disk is kept, with all that its guest has written
-   * @throws disk_pressure, machine_failed: the sandbox goes on; not_ready when the daemon stops meanwhile.
+   * @throws disk_pressure, machine_failed, not_ready (the guest does not answer): the sandbox goes on; not_ready when the
+   *   daemon stops meanwhile.
    */
   async pauseInQueue(id: string, reason: ContinuationReason, memory: boolean): Promise<void> {
     const { ledger, disk, terminator, clock, reach } = this.#deps;
     const { session } = this.#registry.getRunning(id);
     await disk.admit("pause a sandbox", "save");
-    if (!memory) await this.#syncGuest(session);
+    if (!memory) await this.#inTime(session.agent.sync(), "did not write its files to its disk", syncDeadlineMs);
     const [pausing, snapshot] = ledger.write(() => [
       moveSandbox(ledger, id, "running", "pausing"),
       registerContinuation(this.#deps, id, reason),
@@ -215,16 +221,21 @@ export class SandboxPause {
     );
   }
 
-  /** @throws machine_failed when the guest does not say in time that its files are on its disk. */
-  async #syncGuest({ agent }: LiveSession): Promise<void> {
+  /** @throws not_ready when the guest fails, or takes longer than `deadlineMs`, saying what it did not do. */
+  async #inTime(answer: Promise<unknown>, failing: string, deadlineMs: number): Promise<void> {
     const answered = new AbortController();
-    const late = this.#deps.clock.sleep(syncDeadlineMs, answered.signal).then(() => {
-      throw new DomainError("machine_failed", `the guest did not write its files to its disk in ${syncDeadlineMs} ms`);
+    const late = this.#deps.clock.sleep(deadlineMs, answered.signal).then(() => {
+      throw new Error(`nothing came in ${deadlineMs} ms`);
     });
-    await Promise.race([agent.sync(), late]).finally(() => {
+    try {
+      await Promise.race([answer, late]);
+    } catch (error) {
+      const message = `The sandbox was not paused: its guest ${failing}: ${messageOf(error)}`;
+      throw new DomainError("not_ready", message, {}, { cause: error });
+    } finally {
       late.catch(() => {});
       answered.abort();
-    });
+    }
   }
 
   /** Lets the machine of a sandbox that could not be paused run on, under a new session. */

@@ -28,6 +28,7 @@ import type {
   ListSnapshotsPage,
   ListSnapshotsQuery,
   MemoryOption,
+  PauseOptions,
   ResumeOptions,
   Runtime,
   SandboxLogsQuery,
@@ -131,9 +132,9 @@ export class SandboxRuntime implements Runtime {
     });
   }
 
-  async pauseSandbox(id: string, reason: ContinuationReason, { memory = true }: MemoryOption = {}): Promise<void> {
+  async pauseSandbox(id: string, reason: ContinuationReason, options: PauseOptions = {}): Promise<void> {
     this.#refuseWhenClosing();
-    await this.#pause.pause(id, reason, memory);
+    await this.#pause.pause(id, reason, options);
   }
 
   async resumeSandbox(id: string, timeoutMs: number, options: ResumeOptions = {}): Promise<SandboxView> {

@@ -12,6 +12,9 @@ import type { SandboxRecord } from "../types.ts";
 import { untilDone } from "../until-done.ts";
 import { Background } from "./background.ts";
 
+/** A kill is answered before the last trace of its sandbox is gone: so long may who removes what it stood on wait. */
+const settleMs = 2_000;
+
 export interface TerminatorDependencies {
   readonly ledger: Ledger;
   readonly clock: Clock;
@@ -75,6 +78,14 @@ export class SessionTerminator {
   /** Resolves when every termination has come to its end. */
   idle(): Promise<void> {
     return this.#background.idle();
+  }
+
+  /** As {@link idle}, but does not wait long for a machine that cannot be ended. */
+  async settle(): Promise<void> {
+    const settled = new AbortController();
+    const soon = this.#deps.clock.sleep(settleMs, settled.signal).catch(() => {});
+    await Promise.race([this.idle(), soon]);
+    settled.abort();
   }
 }
 

@@ -35,6 +35,8 @@ export interface TemplateServiceDependencies {
   readonly newTemplateId: () => string;
   /** @throws DomainError `disk_pressure` while there is not enough free disk for `work`. */
   readonly admitDisk: (work: string) => Promise<void>;
+  /** Waits, not for long, until sandboxes that were killed are gone. */
+  readonly settleKills: () => Promise<void>;
 }
 
 /** Until its first build says what it is. */
@@ -49,14 +51,15 @@ export class TemplateService implements Templates {
 
   requestBuild(request: RequestBuild): { template: TemplateRecord; buildId: string; tags: readonly string[] } {
     const { ledger, newTemplateId } = this.#deps;
-    const { name, vcpuCount, memoryMiB } = request;
+    const { name, vcpuCount, memoryMiB, minFreeDiskMiB } = request;
     const tags = request.tags.length > 0 ? [...new Set(request.tags)] : [defaultTag];
     const known = findTemplate(ledger, name);
-    if (name === baseAlias || known) refuseBase(known, name);
+    if (name === baseAlias || known) refuseBase(known, name, "choose another name");
     return ledger.writeDurably(() => {
       const template = known ?? this.#newTemplate(newTemplateId(), request);
       const buildId = randomUUID();
-      insertBuildJob(ledger, { id: buildId, templateId: template.id, tags, vcpuCount, memoryMiB });
+      const asked = { vcpuCount, memoryMiB, minFreeDiskMiB };
+      insertBuildJob(ledger, { id: buildId, templateId: template.id, tags, ...asked });
       return { template, buildId, tags };
     });
   }
@@ -97,9 +100,11 @@ export class TemplateService implements Templates {
   }
 
   async remove(name: string): Promise<void> {
-    refuseBase(findTemplate(this.#deps.ledger, name), name);
-    deleteTemplate(this.#deps.ledger, name);
-    await this.#deps.builds.collect();
+    const { ledger, builds, settleKills } = this.#deps;
+    refuseBase(findTemplate(ledger, name), name, "it cannot be deleted");
+    await settleKills();
+    deleteTemplate(ledger, name);
+    await builds.collect();
   }
 
   setPublic(name: string, isPublic: boolean): TemplateRecord {
@@ -165,9 +170,9 @@ export class TemplateService implements Templates {
   }
 }
 
-function refuseBase(template: TemplateRecord | undefined, name: string): void {
+function refuseBase(template: TemplateRecord | undefined, name: string, advice: string): void {
   if (name !== baseAlias && !template?.aliases.includes(baseAlias)) return;
-  const message = `template '${baseAlias}' is made by the daemon: choose another name`;
+  const message = `template '${baseAlias}' is made by the daemon: ${advice}`;
   throw new DomainError("permission_denied", message, { name });
 }
 

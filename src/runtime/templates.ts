@@ -14,6 +14,8 @@ export interface RequestBuild {
   /** Null: as the template it will be built from. */
   readonly vcpuCount: number | null;
   readonly memoryMiB: number | null;
+  /** That the build must leave of its disk, or fail. Null: whatever is left. */
+  readonly minFreeDiskMiB: number | null;
 }
 
 export interface StartBuild {

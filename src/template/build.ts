@@ -37,6 +37,7 @@ import {
 import { BuildRemains } from "./build-remains.ts";
 import { type BuildSpec, sourceRevision } from "./build-spec.ts";
 import { runSteps } from "./build-steps.ts";
+import { checkFreeDisk } from "./free-disk.ts";
 import type { BuildContext, GuestBuild } from "./guest-command.ts";
 import { factsOf } from "./snapshot-facts.ts";
 import { startAndWait } from "./start-command.ts";
@@ -218,6 +219,7 @@ export class TemplateBuilds {
     const context = await runSteps(build, spec.steps, parent.defaults, (hash) => uploads.pathOf(hash));
     log.beginStep("finalize");
     await startAndWait(build, spec, context, clock);
+    await checkFreeDisk(build, job.minFreeDiskMiB);
     await this.#prepareSnapshot(build, job, context);
     reach("build.prepared");
     await admitDisk("save a template's snapshot", "save");

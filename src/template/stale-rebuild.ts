@@ -68,10 +68,10 @@ async function rebuild(
   signal: AbortSignal,
 ): Promise<void> {
   const { build, spec, why } = stale;
-  const { templateId, tags, vcpuCount, memoryMiB } = build;
+  const { templateId, tags, vcpuCount, memoryMiB, minFreeDiskMiB } = build;
   const id = randomUUID();
   log.info({ templateID: templateId, buildID: id, staleBuildID: build.id, why }, "rebuilding a stale template");
-  const job = insertBuildJob(ledger, { id, templateId, tags, vcpuCount, memoryMiB });
+  const job = insertBuildJob(ledger, { id, templateId, tags, vcpuCount, memoryMiB, minFreeDiskMiB });
   try {
     await builds.start(job, spec);
   } catch (error) {

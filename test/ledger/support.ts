@@ -64,12 +64,12 @@ export function addReadySnapshot(ledger: Ledger, id = "snap"): void {
 }
 
 /** Admits a sandbox restored from `snapshotId`, in state `creating`. */
-export function addSandbox(ledger: Ledger, id: string, snapshotId = "snap"): SandboxRecord {
+export function addSandbox(ledger: Ledger, id: string, snapshotId = "snap", templateId = "base"): SandboxRecord {
   return ledger.write(() => {
     const { id: reservationId } = reserve(ledger, { kind: "active", shape, budgets: roomy, sandboxId: id });
     return insertSandbox(ledger, {
       id,
-      templateId: "base",
+      templateId,
       templateAlias: "base",
       snapshotId,
       metadata: { job: "a" },

@@ -19,10 +19,13 @@ import { addReadySnapshot, addSandbox, failureOf, machineOf, manualClock, memory
 
 const reason = { message: "it failed", step: "2", logEntries: [{ atMs: 1, level: "warn" as const, message: "why" }] };
 
+/** What a client need not say. */
+const unasked = { vcpuCount: null, memoryMiB: null, minFreeDiskMiB: null };
+
 function ledgerWithJob(clock = manualClock()): Ledger {
   const ledger = memoryLedger(clock);
   insertTemplate(ledger, { id: "base", aliases: ["app"], shape, public: false });
-  insertBuildJob(ledger, { id: "b1", templateId: "base", tags: ["default"], vcpuCount: 1, memoryMiB: null });
+  insertBuildJob(ledger, { ...unasked, id: "b1", templateId: "base", tags: ["default"], vcpuCount: 1 });
   return ledger;
 }
 
@@ -58,7 +61,7 @@ test("builds that nobody came back for are forgotten after a day", () => {
   const clock = manualClock();
   const ledger = ledgerWithJob(clock);
   clock.advance(25 * 3_600_000);
-  insertBuildJob(ledger, { id: "b2", templateId: "base", tags: ["v1"], vcpuCount: null, memoryMiB: null });
+  insertBuildJob(ledger, { ...unasked, id: "b2", templateId: "base", tags: ["v1"] });
   expect(listBuildJobs(ledger, "base").map(({ id }) => id)).toEqual(["b2"]);
 });
 

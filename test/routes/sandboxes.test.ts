@@ -103,7 +103,10 @@ test.each([
   [{ templateID: "base", timeout: 2 ** 31 }, "body/timeout: "],
   [{ templateID: "base", metadata: { a: 1 } }, "body/metadata/a: "],
   [{ templateID: "base", metadata: [] }, "body/metadata: "],
-  [{ templateID: "base", envVars: { "A=B": "1" } }, "body/envVars/A=B: "],
+  [
+    { templateID: "base", envVars: { "A=B": "1" } },
+    "body/envVars/A=B: a name must not be empty and must have no '=' and no NUL",
+  ],
   [{ templateID: "base", envVars: { A: "\0" } }, "body/envVars/A: must have no NUL"],
   [{ templateID: "base", network: { allowOut: "x" } }, "body/network/allowOut: "],
   [{}, "body/templateID: "],
@@ -204,8 +207,10 @@ test("clients may do without the memory, of a pause, a resume, a connect and at 
   expect(await post("connect", { timeout: 1, memory: false })).toBe(200);
   expect(await post("pause", { memory: true })).toBe(204);
   expect(await post("resume", {})).toBe(201);
+  expect(await post("pause", { memory: true, requireHealthyGuest: true })).toBe(204);
   const [without, complete] = [{ memory: false }, { memory: true }];
-  expect(plane.runtime.memoryOptions).toEqual([without, without, without, complete, complete]);
+  const strict = { memory: true, requireAnswer: true };
+  expect(plane.runtime.memoryOptions).toEqual([without, without, without, complete, complete, strict]);
 });
 
 test("a sandbox is stopped with a deadline, which has bounds", async () => {

@@ -158,6 +158,7 @@ test.each([
   ["permission_denied", 403],
   ["not_found", 404],
   ["already_exists", 409],
+  ["idempotency_mismatch", 422],
   ["invalid_state", 409],
   ["failed_precondition", 400],
   ["capacity_exhausted", 429],

@@ -5,9 +5,10 @@ import type { AddressInfo } from "node:net";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { moveSandbox } from "../../src/ledger/sandboxes.ts";
 import { findBuildJob } from "../../src/ledger/template-builds.ts";
 import { publishBuild } from "../../src/ledger/templates.ts";
-import { addReadySnapshot } from "../ledger/support.ts";
+import { addReadySnapshot, addSandbox } from "../ledger/support.ts";
 import { type ControlPlane, openControlPlane } from "../support/control-plane.ts";
 import { shape } from "../support/fake-templates.ts";
 
@@ -32,7 +33,8 @@ test("a build is asked for by name and tags", async () => {
   await using plane = openControlPlane();
   const first = await plane.call("POST", "/v3/templates", { name: "My-App:v1", tags: ["stable"] });
   expect(first.body).toMatchObject({ public: false, names: ["my-app"], aliases: ["my-app"], tags: ["v1", "stable"] });
-  const again = await plane.call("POST", "/v3/templates", { name: "my-app", cpuCount: null });
+  const again = await plane.call("POST", "/v3/templates", { name: "my-app", cpuCount: null, minFreeDiskMb: 512 });
+  expect(findBuildJob(plane.fake.ledger, (again.body as Requested).buildID)).toMatchObject({ minFreeDiskMiB: 512 });
   expect(again.body).toMatchObject({ templateID: (first.body as Requested).templateID, tags: ["default"] });
   expect((again.body as Requested).buildID).not.toBe((first.body as Requested).buildID);
 });
@@ -40,6 +42,7 @@ test("a build is asked for by name and tags", async () => {
 test.each([
   [{}, 400, "Name is required"],
   [{ name: "a b" }, 400, /^Invalid name: 'a b'/],
+  [{ name: "team/a" }, 400, "Invalid name: 'team/a': there is no such team here"],
   [{ name: "a", tags: ["no good"] }, 400, "Invalid tag: 'no good'"],
   [{ name: "a", cpuCount: 3 }, 400, /^validation error: body\/cpuCount: must be 1 or even/],
   [{ name: "a", memoryMB: 127 }, 400, /^validation error: body\/memoryMB/],
@@ -66,6 +69,24 @@ test.each([
   expect(await plane.call("POST", url, body)).toMatchObject({ status, body: { message: text } });
 });
 
+test.each(["e2bdev/base", "e2bdev/base:latest", "docker.io/e2bdev/base"])(
+  "the image of fromBaseImage(), %s, is template base",
+  async (fromImage) => {
+    await using plane = openControlPlane();
+    const { templateID, buildID } = await request(plane, { name: "app" });
+    const url = `/templates/${templateID}/builds/${buildID}`;
+    const withRegistry = { fromImage, fromImageRegistry: { type: "registry", username: "a", password: "b" } };
+    expect(await plane.call("POST", `/v2${url}`, { fromImage, steps: [] })).toMatchObject({ status: 202 });
+    await plane.fake.builds.finished(buildID);
+    expect((await plane.call("GET", `${url}/status`)).body).toMatchObject({
+      logEntries: [{ message: "FROM base" }, {}],
+    });
+    const other = await request(plane, { name: "app" });
+    const refused = await plane.call("POST", `/v2/templates/${templateID}/builds/${other.buildID}`, withRegistry);
+    expect(refused).toMatchObject({ status: 501, body: { message: expect.stringContaining(fromImage) } });
+  },
+);
+
 test("an image is refused at the start, and told by the status", async () => {
   await using plane = openControlPlane();
   const { templateID, buildID } = await request(plane, { name: "app" });
@@ -90,7 +111,7 @@ test("a build that fails is told by status and logs, page by page", async () => 
     steps: [{ type: "RUN", args: ["true"], force: false, gzip: true }],
     force: false,
   };
-  expect(await plane.call("POST", `/v2${base}`, body)).toMatchObject({ status: 202, text: "null" });
+  expect(await plane.call("POST", `/v2${base}`, body)).toMatchObject({ status: 202, text: "" });
   await plane.fake.builds.finished(buildID);
   const all = await plane.call("GET", `${base}/status`);
   expect(all.body).toMatchObject({
@@ -191,11 +212,26 @@ test("a template is deleted, but not base, and not twice", async () => {
   await using plane = openControlPlane();
   const { templateID, buildID } = await request(plane, { name: "app" });
   publish(plane, templateID, buildID, ["default"]);
+  const oneTag = { status: 400, body: { message: expect.stringContaining("is no snapshot of a sandbox") } };
+  expect(await plane.call("DELETE", "/templates/app%3Adefault")).toMatchObject(oneTag);
   expect((await plane.call("DELETE", `/templates/${templateID}`)).status).toBe(204);
   expect(findBuildJob(plane.fake.ledger, buildID)).toBeUndefined();
   expect((await plane.call("DELETE", `/templates/${templateID}`)).status).toBe(404);
-  expect((await plane.call("DELETE", "/templates/base")).status).toBe(403);
+  const ofDaemon = { message: "template 'base' is made by the daemon: it cannot be deleted" };
+  expect(await plane.call("DELETE", "/templates/base")).toMatchObject({ status: 403, body: ofDaemon });
   expect((await plane.call("DELETE", "/templates/basetemplate")).status).toBe(403);
+});
+
+test("a template is deleted once the sandboxes made from it are gone; a kill that is under way is waited for", async () => {
+  await using plane = openControlPlane();
+  const { ledger } = plane.fake;
+  const { templateID, buildID } = await request(plane, { name: "app" });
+  publish(plane, templateID, buildID, ["default"]);
+  const { id } = addSandbox(ledger, "iaa1", `snapshot-of-${buildID}`, templateID);
+  const inUse = "cannot delete template 'app' because there are running or paused sandboxes using it";
+  expect(await plane.call("DELETE", "/templates/app")).toMatchObject({ status: 400, body: { message: inUse } });
+  plane.fake.settleKills = async () => void moveSandbox(ledger, id, "creating", "terminated", { endReason: "killed" });
+  expect((await plane.call("DELETE", "/templates/app")).status).toBe(204);
 });
 
 const hash = "ab".repeat(32);

@@ -25,7 +25,7 @@ test("another request under a key, and a key whose sandbox has ended, are refuse
   const { runtime } = engine;
   const { id } = (await runtime.createSandbox(request, options)).record;
   const other = { ...request, timeoutMs: 1 };
-  await expect(runtime.createSandbox(other, options)).rejects.toMatchObject({ code: "already_exists" });
+  await expect(runtime.createSandbox(other, options)).rejects.toMatchObject({ code: "idempotency_mismatch" });
   await runtime.killSandbox(id);
   await expect(runtime.createSandbox(request, options)).rejects.toThrow("has ended");
 });

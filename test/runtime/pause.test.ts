@@ -1,7 +1,7 @@
 /** Pausing and resuming over the fake engine: every state, every failure, and what is left after each. */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import { getSandbox } from "../../src/ledger/sandboxes.ts";
 import { getSnapshot } from "../../src/ledger/snapshots.ts";
@@ -73,6 +73,31 @@ test("what does not fit the state is refused, and changes nothing", async () => 
     await expect(attempt()).rejects.toMatchObject({ code: "not_found" });
   }
   expect(await engine.remains()).toEqual(paused);
+});
+
+test("a guest that does not answer is not paused, if that is wanted, nor without its memory", async () => {
+  await using engine = await FakeEngine.open();
+  const { runtime, clock } = engine;
+  const { id } = (await engine.create()).record;
+  const agent = runtime.findSession(id)?.agent;
+  if (!agent) throw new Error("there is no session");
+  for (const [method, options, failing] of [
+    ["ping", { requireAnswer: true }, "its guest did not answer: nothing came in 5000 ms"],
+    ["sync", { memory: false }, "its guest did not write its files to its disk: nothing came in 30000 ms"],
+  ] as const) {
+    const silent = vi.spyOn(agent, method).mockReturnValue(new Promise(() => {}));
+    const refused = expect(runtime.pauseSandbox(id, "stopped", options)).rejects.toMatchObject({
+      code: "not_ready",
+      message: `The sandbox was not paused: ${failing}`,
+    });
+    await expect.poll(() => silent.mock.calls.length).toBe(1);
+    await clock.advance(30_000);
+    await refused;
+    silent.mockRestore();
+    expect(await engine.remains()).toEqual(running);
+  }
+  await runtime.pauseSandbox(id, "stopped", { requireAnswer: true });
+  expect(runtime.getSandbox(id).state).toBe("paused");
 });
 
 test("a paused sandbox that is killed leaves nothing", async () => {

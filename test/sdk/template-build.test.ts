@@ -121,7 +121,8 @@ describe.skipIf(skipReason)("template builds", { timeout: 300_000 }, () => {
   });
 
   test("a template of a template, tags, and what exists", async () => {
-    await build(Template().fromTemplate("base").setEnvs({ LAYER: "one" }).setWorkdir("/opt/one"), "parent");
+    // An image, by its name, which template base stands for.
+    await build(Template().fromBaseImage().setEnvs({ LAYER: "one" }).setWorkdir("/opt/one"), "parent");
     await build(
       Template().fromTemplate("parent").runCmd("echo $LAYER > two").setEnvs({ TWO: "$LAYER+two" }),
       "child:v1",

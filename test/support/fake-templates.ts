@@ -35,6 +35,8 @@ export interface FakeTemplates extends AsyncDisposable {
   readonly templates: TemplateService;
   readonly builds: TemplateBuilds;
   readonly spans: SpanName[];
+  /** What happens while the deletion of a template waits for kills; nothing, unless a test says so. */
+  settleKills: () => Promise<void>;
   /** Another daemon's builds over the same ledger, machines and folders. */
   reopen(): TemplateBuilds;
 }
@@ -63,9 +65,11 @@ export function openFakeTemplates(options: FakeTemplatesOptions = {}): FakeTempl
       recordSample: (span) => void spans.push(span),
     });
   const builds = newBuilds();
-  return {
+  const settleKills = () => fake.settleKills();
+  const fake: FakeTemplates = {
     ...{ folder, snapshotsFolder, ledger, host, builds, spans },
-    templates: new TemplateService({ ledger, builds, uploads, newTemplateId, admitDisk }),
+    templates: new TemplateService({ ledger, builds, uploads, newTemplateId, admitDisk, settleKills }),
+    settleKills: async () => {},
     reopen: newBuilds,
     async [Symbol.asyncDispose]() {
       await builds.close();
@@ -74,6 +78,7 @@ export function openFakeTemplates(options: FakeTemplatesOptions = {}): FakeTempl
       await rm(folder, { recursive: true, force: true });
     },
   };
+  return fake;
 }
 
 function publishBase(ledger: Ledger, snapshotFolder: string): void {

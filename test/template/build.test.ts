@@ -28,11 +28,16 @@ async function open(options: FakeTemplatesOptions = {}): Promise<FakeTemplates> 
 const run = (command: string, user = ""): BuildStep => ({ type: "RUN", command, user });
 
 /** Asks for a build of template `made`, and starts it. */
-async function start({ ledger, builds }: FakeTemplates, steps: readonly BuildStep[], more: Partial<BuildSpec> = {}) {
+async function start(
+  { ledger, builds }: FakeTemplates,
+  steps: readonly BuildStep[],
+  more: Partial<BuildSpec> = {},
+  minFreeDiskMiB: number | null = null,
+) {
   const template =
     findTemplate(ledger, "made") ?? insertTemplate(ledger, { id: "t", aliases: ["made"], shape, public: false });
   const id = randomUUID();
-  const asked = { vcpuCount: null, memoryMiB: null, tags: ["default"] };
+  const asked = { vcpuCount: null, memoryMiB: null, minFreeDiskMiB, tags: ["default"] };
   const job = insertBuildJob(ledger, { id, templateId: template.id, ...asked });
   const from = { name: "base", tag: undefined };
   await builds.start(job, { from, steps, startCommand: undefined, readyCommand: undefined, ...more });
@@ -201,6 +206,17 @@ test("a start command that fails fails the build", async () => {
     message: /^failed to run command 'echo no port.*exit status 1$/,
   });
   expect(await held(fake)).toEqual(nothing);
+});
+
+test("a build is held to what it leaves of its disk", async () => {
+  await using fake = await open();
+  expect((await build(fake, [], {}, 1)).job.state).toBe("ready");
+  const { job } = await build(fake, [], {}, 2 ** 31 - 1);
+  expect(job.reason).toMatchObject({
+    step: "finalize",
+    message: /^minFreeDiskMb asks for 2147483647 MiB, and the steps leave \d+ MiB of the disk free$/,
+  });
+  expect(await held(fake)).toEqual({ ...nothing, snapshots: 1 });
 });
 
 test("a newer build takes the tag, and the snapshot that nothing needs is removed", async () => {

@@ -14,7 +14,7 @@ import { builtProgram } from "../support/local-agent.ts";
 /** A template built from another, with one step. */
 async function build({ ledger, builds }: FakeTemplates, name: string, from: string, command = "true"): Promise<string> {
   insertTemplate(ledger, { id: `id-${name}`, aliases: [name], shape, public: false });
-  const asked = { vcpuCount: null, memoryMiB: null, tags: ["default", "v1"] };
+  const asked = { vcpuCount: null, memoryMiB: null, minFreeDiskMiB: 1, tags: ["default", "v1"] };
   const job = insertBuildJob(ledger, { id: randomUUID(), templateId: `id-${name}`, ...asked });
   const steps = [{ type: "RUN" as const, command, user: "" }];
   const commands = { startCommand: undefined, readyCommand: undefined };
@@ -63,7 +63,7 @@ test("a template whose parent was built again is built again, and so is what was
   expect(newChild).not.toBe(child);
   expect(resolveTemplate(fake.ledger, "parent").buildId).toBe(newParent);
   const jobs = listBuildJobs(fake.ledger, "id-child");
-  expect(jobs.map(({ state }) => state)).toEqual(["ready", "ready"]);
+  expect(jobs).toMatchObject(Array(2).fill({ state: "ready", minFreeDiskMiB: 1 }));
   // base, parent and child: the old ones are gone.
   expect(await readdir(fake.snapshotsFolder)).toHaveLength(3);
 });
