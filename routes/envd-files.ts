@@ -2,7 +2,7 @@
 import { posix } from "node:path";
 import { Readable } from "node:stream";
 import { createGunzip, createGzip } from "node:zlib";
-import multipart, { type Multipart } from "@fastify/multipart";
+import multipart, { type MultipartFile } from "@fastify/multipart";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Clock } from "../src/clock.ts";
 import { contentDispositionOf, contentTypeOf } from "../src/envd/content-types.ts";
@@ -37,11 +37,12 @@ export async function envdFiles(app: FastifyInstance, { clock, sessionOf }: Envd
   await app.register(multipart, {
     throwFileSizeLimit: false,
     preservePath: true,
+    // A file whose path is in the query needs no name; what is not wanted streams past instead of being held.
+    isPartAFile: () => true,
     limits: {
       fileSize: Number.POSITIVE_INFINITY,
       files: MAX_FILES_PER_UPLOAD,
-      fields: 64,
-      fieldSize: 64 * 1024,
+      parts: MAX_FILES_PER_UPLOAD,
       headerPairs: 100,
     },
   });
@@ -114,8 +115,8 @@ async function receiveParts(
   const entries: FileEntry[] = [];
   const targets = new Set<string>();
   for await (const part of partsOf(request)) {
-    if (part.type !== "file") continue;
-    const path = queryPath ?? part.filename;
+    // Without a name it is `undefined`, whatever the type says.
+    const path: string | undefined = queryPath ?? part.filename;
     if (part.fieldname !== "file") {
       part.file.resume();
       continue;
@@ -130,9 +131,9 @@ async function receiveParts(
 }
 
 /** Failures of the parser are the client's; what its reader throws does not pass through here. */
-async function* partsOf(request: FastifyRequest): AsyncGenerator<Multipart> {
+async function* partsOf(request: FastifyRequest): AsyncGenerator<MultipartFile> {
   try {
-    yield* request.parts();
+    yield* request.files();
   } catch (error) {
     throw unreadable(error);
   }
