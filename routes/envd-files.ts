@@ -192,7 +192,7 @@ function unreadable(error: unknown): DomainError {
   return new DomainError("invalid_argument", message, {}, { cause: error });
 }
 
-function sendDownload(reply: FastifyReply, { plan, entry, bytes }: Download): FastifyReply {
+function sendDownload(reply: FastifyReply, { plan, entry, sizeBytes, bytes }: Download): FastifyReply {
   const lastModified = new Date(Number(entry.modifiedNs / 1_000_000n)).toUTCString();
   reply.headers({
     ...ISOLATION_HEADERS,
@@ -203,7 +203,7 @@ function sendDownload(reply: FastifyReply, { plan, entry, bytes }: Download): Fa
   });
   switch (plan.kind) {
     case "whole":
-      return sendWhole(reply, plan.encoding, entry.sizeBytes, bytes);
+      return sendWhole(reply, plan.encoding, sizeBytes, bytes);
     case "range":
       reply.code(206).headers({
         "accept-ranges": "bytes",
@@ -231,11 +231,12 @@ function sendDownload(reply: FastifyReply, { plan, entry, bytes }: Download): Fa
 function sendWhole(
   reply: FastifyReply,
   encoding: "identity" | "gzip",
-  sizeBytes: number,
+  sizeBytes: number | undefined,
   bytes: AsyncIterable<Uint8Array> | undefined,
 ): FastifyReply {
   if (encoding === "identity" || sizeBytes === 0) {
-    return reply.headers({ "accept-ranges": "bytes", "content-length": String(sizeBytes) }).send(streamOf(bytes));
+    if (sizeBytes !== undefined) reply.headers({ "accept-ranges": "bytes", "content-length": String(sizeBytes) });
+    return reply.send(streamOf(bytes));
   }
   const zipped = createGzip({ level: 1, chunkSize: 64 * 1024 });
   const plain = streamOf(bytes);

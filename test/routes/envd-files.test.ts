@@ -69,6 +69,17 @@ describe("GET /files", () => {
     }
   });
 
+  test.each(["/proc/version", "/proc/kallsyms", "/sys/kernel/mm/transparent_hugepage/enabled"])(
+    "%s, whose size the kernel makes up, is read whole",
+    async (path) => {
+      const text = await readFile(path, "utf8");
+      for (const encoding of ["identity", "gzip"]) {
+        const response = await download(path, { "accept-encoding": encoding });
+        expect([response.status, (await response.text()) === text]).toEqual([200, true]);
+      }
+    },
+  );
+
   test("compresses for a client that asks for gzip alone, refuses what it cannot do", async () => {
     const text = "line\n".repeat(50_000);
     await writeFile(inFolder("z.txt"), text);
