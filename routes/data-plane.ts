@@ -2,7 +2,7 @@
  * The data plane: everything that goes into a sandbox. Finds the session a request is for, resuming its sandbox where
  * that is wanted, checks that the caller may use it, and drops the connection when the session ends under it.
  */
-import type { IncomingMessage } from "node:http";
+import { type IncomingMessage, METHODS } from "node:http";
 import type { Duplex } from "node:stream";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Clock } from "../src/clock.ts";
@@ -52,6 +52,10 @@ type NamedTarget = DataPlaneTarget & { readonly by: "id" };
 
 /** Registers everything that goes into a sandbox. The app's router must know the constraint `plane`. */
 export async function registerDataPlane(app: FastifyInstance, deps: DataPlaneDeps): Promise<void> {
+  // A service in a sandbox may speak WebDAV: what is understood is for it to say.
+  for (const method of METHODS) {
+    if (!app.supportedMethods.includes(method)) app.addHttpMethod(method, { hasBody: true });
+  }
   await app.register(async (plane) => {
     routesBelongTo(plane, "data");
     plane.addHook("onRequest", (request, reply) => admit(request, reply, deps));

@@ -2,7 +2,7 @@
 import { posix } from "node:path";
 import { Readable } from "node:stream";
 import { createGunzip, createGzip } from "node:zlib";
-import multipart, { type Multipart } from "@fastify/multipart";
+import multipart, { type MultipartFile } from "@fastify/multipart";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Clock } from "../src/clock.ts";
 import { contentDispositionOf, contentTypeOf } from "../src/envd/content-types.ts";
@@ -37,11 +37,12 @@ export async function envdFiles(app: FastifyInstance, { clock, sessionOf }: Envd
   await app.register(multipart, {
     throwFileSizeLimit: false,
     preservePath: true,
+    // A file whose path is in the query needs no name; what is not wanted streams past instead of being held.
+    isPartAFile: () => true,
     limits: {
       fileSize: Number.POSITIVE_INFINITY,
       files: MAX_FILES_PER_UPLOAD,
-      fields: 64,
-      fieldSize: 64 * 1024,
+      parts: MAX_FILES_PER_UPLOAD,
       headerPairs: 100,
     },
   });
@@ -114,8 +115,8 @@ async function receiveParts(
   const entries: FileEntry[] = [];
   const targets = new Set<string>();
   for await (const part of partsOf(request)) {
-    if (part.type !== "file") continue;
-    const path = queryPath ?? part.filename;
+    // Without a name it is `undefined`, whatever the type says.
+    const path: string | undefined = queryPath ?? part.filename;
     if (part.fieldname !== "file") {
       part.file.resume();
       continue;
@@ -130,9 +131,9 @@ async function receiveParts(
 }
 
 /** Failures of the parser are the client's; what its reader throws does not pass through here. */
-async function* partsOf(request: FastifyRequest): AsyncGenerator<Multipart> {
+async function* partsOf(request: FastifyRequest): AsyncGenerator<MultipartFile> {
   try {
-    yield* request.parts();
+    yield* request.files();
   } catch (error) {
     throw unreadable(error);
   }
@@ -191,7 +192,7 @@ function unreadable(error: unknown): DomainError {
   return new DomainError("invalid_argument", message, {}, { cause: error });
 }
 
-function sendDownload(reply: FastifyReply, { plan, entry, bytes }: Download): FastifyReply {
+function sendDownload(reply: FastifyReply, { plan, entry, sizeBytes, bytes }: Download): FastifyReply {
   const lastModified = new Date(Number(entry.modifiedNs / 1_000_000n)).toUTCString();
   reply.headers({
     ...ISOLATION_HEADERS,
@@ -202,7 +203,7 @@ function sendDownload(reply: FastifyReply, { plan, entry, bytes }: Download): Fa
   });
   switch (plan.kind) {
     case "whole":
-      return sendWhole(reply, plan.encoding, entry.sizeBytes, bytes);
+      return sendWhole(reply, plan.encoding, sizeBytes, bytes);
     case "range":
       reply.code(206).headers({
         "accept-ranges": "bytes",
@@ -230,11 +231,12 @@ function sendDownload(reply: FastifyReply, { plan, entry, bytes }: Download): Fa
 function sendWhole(
   reply: FastifyReply,
   encoding: "identity" | "gzip",
-  sizeBytes: number,
+  sizeBytes: number | undefined,
   bytes: AsyncIterable<Uint8Array> | undefined,
 ): FastifyReply {
   if (encoding === "identity" || sizeBytes === 0) {
-    return reply.headers({ "accept-ranges": "bytes", "content-length": String(sizeBytes) }).send(streamOf(bytes));
+    if (sizeBytes !== undefined) reply.headers({ "accept-ranges": "bytes", "content-length": String(sizeBytes) });
+    return reply.send(streamOf(bytes));
   }
   const zipped = createGzip({ level: 1, chunkSize: 64 * 1024 });
   const plain = streamOf(bytes);

@@ -52,7 +52,8 @@ export function planConditional(
   }
   const range = single(headers.range);
   const ifRange = single(headers["if-range"]);
-  if (range === undefined || (ifRange !== undefined && dateOf(ifRange) !== modifiedS)) {
+  // Of an empty file every range is the whole of it, as other servers have it.
+  if (sizeBytes === 0 || range === undefined || (ifRange !== undefined && dateOf(ifRange) !== modifiedS)) {
     return { kind: "whole", encoding: "identity" };
   }
   return planRange(range, sizeBytes);

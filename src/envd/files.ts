@@ -1,7 +1,6 @@
 /** Whole files in and out of a sandbox: reads, writes, their attributes, and E2B's words for what goes wrong. */
 import { posix } from "node:path";
 import { DomainError, isDomainError } from "../errors.ts";
-import type { ReadStream } from "../guest/agent.ts";
 import type { Session } from "../runtime/session.ts";
 import type { FileEntry } from "../types.ts";
 import { type DownloadPlan, dependsOnEntry, planConditional, planWhole, type RequestHeaders } from "./download-plan.ts";
@@ -11,10 +10,14 @@ const METADATA_HEADER = "x-metadata-";
 const ATTRIBUTE_PREFIX = "user.e2b.";
 const MAX_METADATA_KEY_BYTES = 246;
 const MAX_METADATA_BYTES = 4_096;
+/** Files that the kernel makes up say that they are empty (/proc) or fill a page (/sys), whatever is in them. */
+const LARGEST_MADE_UP_SIZE = 4_096;
 
 export interface Download {
   readonly plan: DownloadPlan;
   readonly entry: FileEntry;
+  /** How many bytes a whole file has; undefined: that is known when they are read. */
+  readonly sizeBytes: number | undefined;
   /** Exactly the planned bytes; throws when the file turns out shorter. Absent when the plan sends none. */
   readonly bytes: AsyncIterable<Uint8Array> | undefined;
 }
@@ -33,17 +36,21 @@ export async function openDownload(
     if (body && !dependsOnEntry(headers)) {
       const { entry, bytes } = await session.agent.read(path, asUser);
       const plan = planWhole(headers);
-      if (plan.kind === "whole") return { plan, entry, bytes: exactly(bytes, entry.sizeBytes) };
+      if (plan.kind === "whole") return { plan, entry, ...(await settleSize(entry.sizeBytes, bytes)) };
       await bytes[Symbol.asyncIterator]().return?.();
-      return { plan, entry, bytes: undefined };
+      return { plan, entry, sizeBytes: entry.sizeBytes, bytes: undefined };
     }
     const entry = await session.agent.stat(path, user);
     if (entry.kind === "directory") throw new DomainError("invalid_argument", `path '${entry.path}' is a directory`);
+    const { sizeBytes } = entry;
     const plan = dependsOnEntry(headers) ? planConditional(headers, entry) : planWhole(headers);
-    if (!body || (plan.kind !== "range" && plan.kind !== "whole")) return { plan, entry, bytes: undefined };
-    const part = plan.kind === "range" ? { offset: plan.offset, length: plan.length } : { length: entry.sizeBytes };
-    const { bytes }: ReadStream = await session.agent.read(path, { ...asUser, ...part });
-    return { plan, entry, bytes: exactly(bytes, part.length) };
+    if (body && plan.kind === "whole") {
+      const { bytes } = await session.agent.read(path, asUser);
+      return { plan, entry, ...(await settleSize(sizeBytes, bytes)) };
+    }
+    if (!body || plan.kind !== "range") return { plan, entry, sizeBytes, bytes: undefined };
+    const { bytes } = await session.agent.read(path, { ...asUser, offset: plan.offset, length: plan.length });
+    return { plan, entry, sizeBytes, bytes: exactly(bytes, plan.length) };
   } catch (error) {
     throw rewordRead(error, path, user);
   }
@@ -116,6 +123,38 @@ export function metadataOf(headers: RequestHeaders): Record<string, string> {
     throw new DomainError("invalid_argument", `metadata must not take more than ${MAX_METADATA_BYTES} bytes in all`);
   }
   return attributes;
+}
+
+/** What a file has, read ahead when it is so little that its size may be made up. */
+async function settleSize(
+  sizeBytes: number,
+  bytes: AsyncIterable<Uint8Array>,
+): Promise<Pick<Download, "sizeBytes" | "bytes">> {
+  if (sizeBytes > LARGEST_MADE_UP_SIZE) return { sizeBytes, bytes: exactly(bytes, sizeBytes) };
+  const source = bytes[Symbol.asyncIterator]();
+  const head: Uint8Array[] = [];
+  let headBytes = 0;
+  while (headBytes <= LARGEST_MADE_UP_SIZE) {
+    const result = await source.next();
+    if (result.done) return { sizeBytes: headBytes, bytes: withHead(head, source) };
+    head.push(result.value);
+    headBytes += result.value.byteLength;
+  }
+  const all = withHead(head, source);
+  return sizeBytes === 0 ? { sizeBytes: undefined, bytes: all } : { sizeBytes, bytes: exactly(all, sizeBytes) };
+}
+
+/** `head`, then the rest. Not a generator: `return` must pass through while a `next` is under way. */
+function withHead(head: Uint8Array[], rest: AsyncIterator<Uint8Array>): AsyncIterable<Uint8Array> {
+  return {
+    [Symbol.asyncIterator]: () => ({
+      next: async () => {
+        const value = head.shift();
+        return value ? { done: false, value } : rest.next();
+      },
+      return: async () => (await rest.return?.()) ?? { done: true, value: undefined },
+    }),
+  };
 }
 
 /** Exactly `length` bytes of a file that may grow or shrink while it is read: the length was promised already. */

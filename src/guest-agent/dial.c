@@ -1,8 +1,11 @@
 /* DIAL: a TCP connection to a port inside the guest, with half close in both directions. */
 #include <errno.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -17,12 +20,20 @@ enum dial_state {
   DIAL_OPEN,
 };
 
+/* Where a service may listen, in the order in which it is looked for. */
+enum dial_address {
+  DIAL_LOOPBACK_4,
+  DIAL_LOOPBACK_6,
+  /* Of the machine's first network interface. */
+  DIAL_NETWORK,
+  DIAL_NOWHERE,
+};
+
 struct dial {
   struct source source;
   struct stream *stream;
   enum dial_state state;
-  /* The address being tried is ::1, not 127.0.0.1. */
-  bool second_try;
+  enum dial_address address;
   /* Why the first address failed. */
   int first_error;
   uint16_t port;
@@ -45,16 +56,32 @@ static void release(struct stream *stream) {
 
 static void notice(struct source *source, uint32_t events);
 
+/* The IPv4 address of the first interface that is up and no loopback. */
+static bool find_network_address(struct in_addr *found) {
+  struct ifaddrs *all;
+  if (getifaddrs(&all) != 0) return false;
+  const struct ifaddrs *one = all;
+  while (one != NULL && (one->ifa_addr == NULL || one->ifa_addr->sa_family != AF_INET ||
+                         !(one->ifa_flags & IFF_UP) || (one->ifa_flags & IFF_LOOPBACK))) {
+    one = one->ifa_next;
+  }
+  if (one != NULL) memcpy(found, &((const struct sockaddr_in *)(const void *)one->ifa_addr)->sin_addr, sizeof *found);
+  freeifaddrs(all);
+  return one != NULL;
+}
+
 /* Begins to connect to the address whose turn it is. False with errno. */
 static bool begin_connect(struct dial *dial) {
   struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(dial->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(dial->port), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
   int one = 1;
-  int fd = socket(dial->second_try ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  bool is_v6 = dial->address == DIAL_LOOPBACK_6;
+  if (dial->address == DIAL_NETWORK && !find_network_address(&v4.sin_addr)) return false;
+  int fd = socket(is_v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return false;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  const struct sockaddr *address = dial->second_try ? (const void *)&v6 : (const void *)&v4;
-  socklen_t length = dial->second_try ? sizeof v6 : sizeof v4;
+  const struct sockaddr *address = is_v6 ? (const void *)&v6 : (const void *)&v4;
+  socklen_t length = is_v6 ? sizeof v6 : sizeof v4;
   bool begun = connect(fd, address, length) == 0 || errno == EINPROGRESS;
   if (begun && loop_add(&dial->stream->agent->loop, &dial->source, fd, notice)) return true;
   int error = errno;
@@ -63,12 +90,11 @@ static bool begin_connect(struct dial *dial) {
   return false;
 }
 
-/* The address that was tried does not answer: the other one, or the end of the stream. */
+/* The address that was tried does not answer: the next one, or the end of the stream. */
 static void try_next(struct dial *dial, int error) {
   loop_remove(&dial->stream->agent->loop, &dial->source);
-  if (!dial->second_try) {
-    dial->second_try = true;
-    dial->first_error = error;
+  if (dial->address == DIAL_LOOPBACK_4) dial->first_error = error;
+  while (++dial->address < DIAL_NOWHERE) {
     if (begin_connect(dial)) return;
   }
   stream_fail_errno(dial->stream, dial->first_error, NULL, "cannot connect to the port");

@@ -25,9 +25,16 @@ void wiring_close(struct wiring *wiring) {
 
 static bool set_nonblocking(int fd) { return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0; }
 
-static bool wire_pipe(int *ours, int *theirs, bool theirs_writes) {
+/* So that programs can open /dev/stdin and /dev/stdout anew, as if they were files. An agent that is not root cannot. */
+static void give_pipe_to(int end, const struct account *account) {
+  int ignored = fchown(end, account->uid, account->gid);
+  (void)ignored;
+}
+
+static bool wire_pipe(int *ours, int *theirs, bool theirs_writes, const struct account *account) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return false;
+  give_pipe_to(ends[0], account);
   *ours = ends[theirs_writes ? 0 : 1];
   *theirs = ends[theirs_writes ? 1 : 0];
   return set_nonblocking(*ours);
@@ -43,10 +50,10 @@ bool wiring_open(struct wiring *wiring, const struct wiring_plan *plan) {
     return wiring->ours.input >= 0;
   }
   if (plan->has_stdin) {
-    if (!wire_pipe(&wiring->ours.input, &wiring->theirs[0], false)) return false;
+    if (!wire_pipe(&wiring->ours.input, &wiring->theirs[0], false, plan->account)) return false;
   } else if ((wiring->theirs[0] = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0) {
     return false;
   }
-  return wire_pipe(&wiring->ours.outputs[0], &wiring->theirs[1], true) &&
-         wire_pipe(&wiring->ours.outputs[1], &wiring->theirs[2], true);
+  return wire_pipe(&wiring->ours.outputs[0], &wiring->theirs[1], true, plan->account) &&
+         wire_pipe(&wiring->ours.outputs[1], &wiring->theirs[2], true, plan->account);
 }

@@ -22,6 +22,10 @@ describe("ranges", () => {
     expect(planConditional({ range }, entry)).toEqual(plan);
   });
 
+  test.each(["bytes=0-", "bytes=-3", "bytes=0-0"])("%s of an empty file is all of it", (range) => {
+    expect(planConditional({ range }, { ...entry, sizeBytes: 0 })).toEqual(whole);
+  });
+
   test("hold only for the version that If-Range names", () => {
     const range = "bytes=0-0";
     expect(planConditional({ range, "if-range": at(0) }, entry)).toMatchObject({ kind: "range" });

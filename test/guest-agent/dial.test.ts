@@ -1,5 +1,6 @@
 /** DIAL: connections to ports of the machine the agent is in. */
 import net from "node:net";
+import { networkInterfaces } from "node:os";
 import { afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { buildSanitized, startAgent } from "../support/built-agent.ts";
 import { op, type RawLink, type RawStream, tag, WINDOW } from "../support/raw-link.ts";
@@ -98,6 +99,15 @@ test("much comes through with back-pressure", async () => {
   expect((await received(stream)).length).toBe(20_000_000);
   stream.end();
   expect((await stream.collect()).status).toBe("ok");
+});
+
+test("a server on the network's address alone is found", async (context) => {
+  const addresses = Object.values(networkInterfaces()).flatMap((one) => one ?? []);
+  const address = addresses.find(({ family, internal }) => family === "IPv4" && !internal)?.address;
+  if (!address) return context.skip("there is no network here");
+  const port = await listen(address, (socket) => socket.end("network"));
+  const stream = await dial(port);
+  expect((await received(stream)).toString()).toBe("network");
 });
 
 test("a server on ::1 alone is found", async (context) => {

@@ -190,6 +190,17 @@ test("starts that cannot be", async () => {
   expect((await link.call(op.list)).fields.groups(tag.process)).toEqual([]);
 });
 
+test.runIf(isRoot)("another user may open its standard streams anew", async () => {
+  await using link = await startAgent();
+  const stream = link.shell("cat /dev/stdin > /dev/stdout; echo err > /dev/stderr", [
+    [tag.user, "daemon"],
+    [tag.stdin, true],
+  ]);
+  stream.data(Buffer.from("in"));
+  stream.end();
+  expect(await stream.collect()).toMatchObject({ status: "ok", stdout: "in", stderr: "err\n" });
+});
+
 test.runIf(isRoot)("another user: ids, groups, home, a folder they may not enter", async () => {
   await using link = await startAgent();
   const { stdout } = await link.shell("id -u; id -g; id -G; echo $HOME $USER", [[tag.user, "daemon"]]).collect();

@@ -69,6 +69,17 @@ describe("GET /files", () => {
     }
   });
 
+  test.each(["/proc/version", "/proc/kallsyms", "/sys/kernel/mm/transparent_hugepage/enabled"])(
+    "%s, whose size the kernel makes up, is read whole",
+    async (path) => {
+      const text = await readFile(path, "utf8");
+      for (const encoding of ["identity", "gzip"]) {
+        const response = await download(path, { "accept-encoding": encoding });
+        expect([response.status, (await response.text()) === text]).toEqual([200, true]);
+      }
+    },
+  );
+
   test("compresses for a client that asks for gzip alone, refuses what it cannot do", async () => {
     const text = "line\n".repeat(50_000);
     await writeFile(inFolder("z.txt"), text);
@@ -182,6 +193,25 @@ describe("POST /files", () => {
     expect(await readFile(inFolder("many", "ü 1.txt"), "utf8")).toBe("1");
     expect(await readdir(inFolder("many"))).toHaveLength(2);
     expect(await readdir(sandbox.folder)).not.toContain("ignored");
+  });
+
+  test("multipart: a file of a path needs no name, and what is not a file may be of any size", async () => {
+    const form = new FormData();
+    form.append("other", "x".repeat(100_000));
+    form.append("file", "typed in");
+    const response = await post(`?path=${inFolder("nameless")}`, form);
+    expect(await response.json()).toEqual([{ path: inFolder("nameless"), name: "nameless", type: "file" }]);
+    expect(await readFile(inFolder("nameless"), "utf8")).toBe("typed in");
+    const nowhere = new FormData();
+    nowhere.append("file", "typed in");
+    expect((await post("", nowhere)).status).toBe(400);
+  });
+
+  test("multipart: more than a thousand files at once", async () => {
+    const form = new FormData();
+    for (let i = 0; i < 1_200; i++) form.append("file", new Blob([String(i)]), inFolder("thousand", String(i)));
+    expect(await (await post("", form)).json()).toHaveLength(1_200);
+    expect(await readdir(inFolder("thousand"))).toHaveLength(1_200);
   });
 
   test("the same target twice is refused", async () => {

@@ -71,6 +71,11 @@ test("requests and answers pass through, whatever the path", async () => {
   expect((await ask("/process.Process/List")).status).toBe(201);
 });
 
+test.each(["PROPFIND", "REPORT", "MKCALENDAR", "PURGE"])("%s passes, with its body", async (method) => {
+  const response = await ask("/dav", { method, body: "<propfind/>" });
+  expect(await response.json()).toMatchObject({ method, url: "/dav", body: "<propfind/>" });
+});
+
 test("the host form reaches the port, and the service sees the host", async () => {
   const host = `${port}-iaaproxy.localhost:${sandbox.plane.port}`;
   const asked = httpRequest(`${sandbox.plane.url}/path`, { headers: { host } });
