@@ -124,7 +124,10 @@ export interface VmDriver extends AsyncDisposable {
   readonly info: EngineInfo;
   /** Boots a kernel. For making templates and for disk-only resumes, never for creating a sandbox. */
   boot(request: BootRequest, signal?: AbortSignal): Promise<Vm>;
-  /** Resolves when the VM runs; the guest link can be opened at once. Cleans up after itself on failure. */
+  /**
+   * Resolves when the VM runs; the guest link can be opened at once. Cleans up after itself on failure.
+   * @throws DomainError `not_ready` when the host restores nothing at the moment, although the snapshot is whole
+   */
   restore(request: RestoreRequest, signal?: AbortSignal): Promise<Vm>;
   /** Takes over a VM that an earlier daemon started; undefined if it is no more. */
   adopt(record: MachineRecord): Promise<Vm | undefined>;

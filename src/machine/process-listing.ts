@@ -21,7 +21,8 @@ export function parseListedProcess(line: string): ListedProcess | undefined {
 
 /** Undefined when there is no such process. */
 export function listProcess(pid: number): ListedProcess | undefined {
-  return parseListedProcess(ps(["-o", "stat=,lstart=,comm=", "-p", String(pid)]));
+  // Without -ww a long path is cut off, at a width that depends on the terminal.
+  return parseListedProcess(ps(["-ww", "-o", "stat=,lstart=,comm=", "-p", String(pid)]));
 }
 
 /** The command line, its arguments joined with blanks. */

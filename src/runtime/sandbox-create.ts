@@ -12,6 +12,7 @@ import { type ResolvedTemplate, recordSpawn, resolveTemplate } from "../ledger/t
 import type { RestoreScenario } from "../lifecycle-steps.ts";
 import { newSessionId, type Vm } from "../machine/driver.ts";
 import type { Metrics } from "../metrics.ts";
+import { baseAlias } from "../template/build-machine.ts";
 import type { SandboxRecord, SessionOrigin } from "../types.ts";
 import type { Admission } from "./admission.ts";
 import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
@@ -208,6 +209,8 @@ export class SandboxCreation {
       sessionId: newSessionId(),
       identity: identityOf(record),
       internetAccess: record.allowInternetAccess,
+      // Other templates may have a start command, whose processes are in their memory.
+      mayBoot: origin === "create" && record.templateAlias === baseAlias,
     };
     let vm: Vm | undefined;
     const onLaunched = (launched: Vm) => {

@@ -3,6 +3,7 @@
  * session asks, in this order, whether the catalogue has the snapshot as whole, the disk guard, and admission; and gives
  * everything back when a step fails. A snapshot without memory is booted from.
  */
+import { isDomainError } from "../errors.ts";
 import type { GuestAgent } from "../guest/agent.ts";
 import type { ReachStep, RestoreScenario } from "../lifecycle-steps.ts";
 import type { Vm, VmDriver } from "../machine/driver.ts";
@@ -26,6 +27,8 @@ export interface RestoreOrder {
   readonly internetAccess: boolean;
   /** Boots from the disk even if there is a memory. */
   readonly withoutMemory?: boolean;
+  /** Boots from the disk when the memory cannot be restored at the moment: nothing that matters runs in it. */
+  readonly mayBoot?: boolean;
 }
 
 export interface RestoredMachine {
@@ -52,18 +55,24 @@ export interface RestoreOptions {
  */
 export async function restoreMachine(
   deps: RestoreDependencies,
-  { snapshotFolder, sessionId, identity, internetAccess, withoutMemory }: RestoreOrder,
+  { snapshotFolder, sessionId, identity, internetAccess, withoutMemory, mayBoot }: RestoreOrder,
   { sandboxId, scenario, onLaunched, signal }: RestoreOptions,
 ): Promise<RestoredMachine> {
   const { driver, clock, log, samples, reach, assets } = deps;
   const restoreStartedMs = clock.monotonicMs();
   const manifest = await openSnapshot(deps, snapshotFolder);
-  const boots = withoutMemory || !manifest.files.memory;
+  let boots = withoutMemory || !manifest.files.memory;
   const { shape } = manifest;
   const snapshot = { folder: snapshotFolder, manifest };
-  const vm = boots
-    ? await driver.boot({ sessionId, shape, ...assets, snapshot, internetAccess }, signal)
-    : await driver.restore({ sessionId, snapshotFolder, manifest, internetAccess }, signal);
+  const boot = () => driver.boot({ sessionId, shape, ...assets, snapshot, internetAccess }, signal);
+  const restore = () =>
+    driver.restore({ sessionId, snapshotFolder, manifest, internetAccess }, signal).catch((error: unknown) => {
+      if (!mayBoot || !isDomainError(error, "not_ready")) throw error;
+      log.warn({ sandboxID: sandboxId, reason: error.message }, "no restore now: booting instead");
+      boots = true;
+      return boot();
+    });
+  const vm = await (boots ? boot() : restore());
   reach(`${scenario}.launched`);
   onLaunched(vm);
   reach(`${scenario}.recorded`);

@@ -19,6 +19,7 @@ import {
 } from "../ledger/warm-entries.ts";
 import { newSessionId, type Vm } from "../machine/driver.ts";
 import type { Metrics } from "../metrics.ts";
+import { baseAlias } from "../template/build-machine.ts";
 import { runCommand } from "../template/warm-up.ts";
 import type { MachineShape } from "../types.ts";
 import type { EvictionSource } from "./admission.ts";
@@ -57,7 +58,6 @@ type Member = { readonly entry: WarmEntry; readonly shape: MachineShape } & (
   | { readonly at: "ready"; readonly machine: WarmMachine }
 );
 
-const baseAlias = "base";
 /** The name of a machine that waits: as long as a sandbox's, so that the guest writes its files over in place. */
 const nobody = "warm".padEnd(21, "0");
 const demandWindowMs = 5 * 60_000;
@@ -262,7 +262,8 @@ export class WarmPool implements EvictionSource {
     onLaunched: (vm: Vm) => void,
   ): Promise<{ vm: Vm; agent: GuestAgent }> {
     const identity = { sandboxId: nobody, templateId: key.templateId, envs: {}, defaults: { user: "", workdir: "" } };
-    const order = { snapshotFolder, sessionId: newSessionId(), identity, internetAccess: true };
+    const mayBoot = currentBuild(this.#deps.ledger, key.templateId)?.template.aliases.includes(baseAlias) ?? false;
+    const order = { snapshotFolder, sessionId: newSessionId(), identity, internetAccess: true, mayBoot };
     const machine = await restoreMachine(this.#deps, order, {
       sandboxId: null,
       scenario: "refill",

@@ -55,6 +55,19 @@ test("a restore that fails gives everything back, and the next one works", async
   expect(await made.held()).toEqual(one);
 });
 
+test("where nothing can be restored for the moment, base is booted, and what is paused waits", async () => {
+  await using made = await openTestRuntime(agreeableGuest().guest);
+  const locked = new DomainError("not_ready", "the screen is locked");
+  made.host.arrange("restore", { error: locked });
+  const { record } = await made.create();
+  expect(made.runtime.getSandbox(record.id).state).toBe("running");
+  expect(await made.held()).toEqual(one);
+  made.host.arrange("restore", { error: locked });
+  await made.runtime.pauseSandbox(record.id, "exited");
+  await expect(made.runtime.resumeSandbox(record.id, 60_000)).rejects.toBe(locked);
+  expect(made.runtime.getSandbox(record.id).state).toBe("paused");
+});
+
 test.each(["silent", "garbage"] as const)(
   "a %s guest is given up after its time, and nothing of it stays",
   async (kind) => {

@@ -87,9 +87,11 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
     expect(snapshots()).toEqual(before);
   });
 
-  test("a locked screen: running sandboxes go on, pausing and creating say why they cannot be, and neither is a 500", async () => {
+  test("a locked screen: sandboxes go on and are booted, pausing and resuming say why not, and nothing is a 500", async () => {
     await using daemon = await start();
     const sandbox = await create(daemon);
+    const resting = await create(daemon);
+    await resting.pause();
     await mac.lockScreen(true);
     try {
       const headers = { "x-api-key": daemon.apiKey, "content-type": "application/json" };
@@ -99,17 +101,34 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
       };
       for (const answer of [
         await call(`/sandboxes/${sandbox.sandboxId}/pause`, {}),
-        await call("/sandboxes", { templateID: "base" }),
+        await call(`/sandboxes/${resting.sandboxId}/resume`, {}),
       ]) {
         expect(answer.status).toBe(503);
         expect(answer.text).toContain("the screen is locked");
       }
       expect(await output(sandbox, "echo still here")).toBe("still here");
+      expect(await output(await create(daemon), "echo booted")).toBe("booted");
     } finally {
       await mac.lockScreen(false);
     }
     expect(await sandbox.pause()).toBe(true);
     expect(await output(await connect(daemon, sandbox.sandboxId), "echo again")).toBe("again");
+  });
+
+  test("where one save is one machine, a second sandbox is booted", async () => {
+    await mac.set({ fanOut: false });
+    const cache = join(root, "cache/vz/fan-out.json");
+    await rm(cache, { force: true });
+    try {
+      await using daemon = await start();
+      const [one, two] = [await create(daemon), await create(daemon)];
+      expect(await output(one, "cat /proc/sys/kernel/random/boot_id")).not.toBe(
+        await output(two, "cat /proc/sys/kernel/random/boot_id"),
+      );
+    } finally {
+      await rm(cache, { force: true });
+      await mac.set({});
+    }
   });
 });
 

@@ -1,10 +1,13 @@
 /**
  * The vz engine: the suite of all engines, on the simulated framework, or on a Mac (`scripts/verify-macos`) on the real one.
  */
-import { readdir } from "node:fs/promises";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pino } from "pino";
 import { expect, test } from "vitest";
+import { findProcessesIn, signalProcess } from "../../src/machine/processes.ts";
 import { VzDriver, type VzDriverOptions } from "../../src/machine/vz/driver.ts";
 import { type ConformanceEngine, conformance } from "../machine/conformance.ts";
 import { missingForSimulation, simulateFramework } from "../support/simulated-framework.ts";
@@ -55,6 +58,50 @@ conformance(engine, (world) => {
     await expect(vm.setInternetAccess(true)).rejects.toMatchObject({ code: "unsupported" });
     await vm.terminate();
   });
+
+  test.skipIf(onMac)(
+    "a helper that dies while paused, saving or restoring ends that alone, and leaves nothing",
+    async () => {
+      const { root, driver, machinesFolder, snapshotFolder, manifest, options, restore, expectNothingLeft } = world();
+      const { helper } = options as unknown as VzDriverOptions;
+      const kill = (folder: string) => {
+        for (const found of findProcessesIn(folder, "vm", "firkin-vz")) signalProcess(found, "SIGKILL");
+      };
+      const settings = await readFile(`${helper}.simulated.json`, "utf8");
+      await writeFile(`${helper}.simulated.json`, JSON.stringify({ ...JSON.parse(settings), saveMs: 20_000 }));
+      const vm = await restore();
+      await writeFile(`${helper}.simulated.json`, settings);
+      await vm.pause();
+      const saving = vm.saveSnapshot(join(root, "cut"), { bootId: "" });
+      await expect.poll(() => readdir(root)).toContain("cut.staging");
+      kill(vm.record.folder);
+      await expect(saving).rejects.toMatchObject({ code: "machine_failed" });
+      expect((await readdir(root)).filter((name) => name.startsWith("cut"))).toEqual([]);
+      const paused = await restore();
+      await paused.pause();
+      kill(paused.record.folder);
+      for (const dead of [vm, paused]) {
+        expect(await dead.exited).toMatchObject({ reason: "died", detail: expect.stringContaining("SIGKILL") });
+        await dead.terminate();
+        await expectNothingLeft(dead);
+      }
+      const holder = spawn("flock", [`/var/tmp/firkin-vz-${process.getuid?.()}.lock`, "cat"], {
+        stdio: ["pipe", "pipe", "ignore"],
+      });
+      holder.stdin.write("held");
+      await once(holder.stdout, "data");
+      try {
+        const restoring = driver.restore({ sessionId: "waits", snapshotFolder, manifest });
+        restoring.catch(() => {});
+        await expect.poll(() => readdir(join(machinesFolder, "waits")).catch(() => [])).toContain("disk.img");
+        kill(join(machinesFolder, "waits"));
+        await expect(restoring).rejects.toMatchObject({ code: "machine_failed" });
+        expect(await readdir(machinesFolder)).toEqual([]);
+      } finally {
+        holder.stdin.end();
+      }
+    },
+  );
 
   test.skipIf(onMac)("where one save is one machine, that is found out, and a second one is refused", async () => {
     const { root } = world();

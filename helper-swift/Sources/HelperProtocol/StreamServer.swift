@@ -12,7 +12,7 @@ import Glibc
 private let maxStreams = 16
 /// `CONNECT 4294967295` and a newline.
 private let maxGreetingBytes = 19
-private let greetingTimeoutSeconds = 5
+private let greetingTimeout = DispatchTimeInterval.seconds(5)
 
 /// Opens a port of the guest.
 public protocol GuestDialer: Sendable {
@@ -52,10 +52,12 @@ public func serveStreams(_ listener: Int32, _ dialer: some GuestDialer, _ count:
   }
 }
 
-/// Reads the greeting; nil for anything else. Byte by byte, because what follows the newline is the guest's.
+/// Reads the greeting; nil for anything else, and for one that is late. Byte by byte, because what follows the newline is
+/// the guest's.
 func readGreeting(_ peer: Int32) -> UInt32? {
+  let end = DispatchTime.now() + greetingTimeout
   var line: [UInt8] = []
-  while line.count < maxGreetingBytes, let byte = readSome(peer, limit: 1)?.first {
+  while line.count < maxGreetingBytes, waitForInput(peer, until: end), let byte = readSome(peer, limit: 1)?.first {
     if byte == UInt8(ascii: "\n") { return parseGreeting(line) }
     line.append(byte)
   }
@@ -70,12 +72,10 @@ public func parseGreeting(_ line: [UInt8]) -> UInt32? {
 }
 
 private func greet(_ peer: Int32, _ dialer: some GuestDialer, _ count: StreamCount) {
-  setReadTimeout(peer, greetingTimeoutSeconds)
   guard let port = readGreeting(peer) else {
     _ = writeAll(peer, "ERR say CONNECT and a port\n".utf8)
     return finish([peer], count)
   }
-  setReadTimeout(peer, 0)
   Task {
     do throws(HelperError) {
       let guest = try await dialer.connect(toPort: port)
@@ -96,8 +96,9 @@ private func finish(_ descriptors: [Int32], _ count: StreamCount) {
   count.leave()
 }
 
-private func setReadTimeout(_ descriptor: Int32, _ seconds: Int) {
-  var timeout = timeval()
-  timeout.tv_sec = .init(seconds)
-  setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout.size(ofValue: timeout)))
+private func waitForInput(_ descriptor: Int32, until end: DispatchTime) -> Bool {
+  let (now, end) = (DispatchTime.now().uptimeNanoseconds, end.uptimeNanoseconds)
+  guard now < end else { return false }
+  var wanted = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+  return poll(&wanted, 1, Int32((end - now) / 1_000_000)) == 1
 }

@@ -44,13 +44,18 @@ public func connect(to path: String) throws(HelperError) -> Int32 {
   return descriptor
 }
 
-/// The next connection of a peer of our own user; others are closed. Nil when the listener is closed.
+/// The next connection of a peer of our own user; others are closed. Nil when the listener is closed. Out of descriptors
+/// or memory it waits for some: whoever could not connect meanwhile is next.
 public func acceptPeer(_ listener: Int32) -> Int32? {
   while true {
     let descriptor = accept(listener, nil, nil)
     if descriptor < 0 {
-      if errno == EINTR || errno == ECONNABORTED { continue }
-      return nil
+      switch errno {
+      case EINTR, ECONNABORTED: continue
+      case EMFILE, ENFILE, ENOBUFS, ENOMEM: usleep(50_000)
+      default: return nil
+      }
+      continue
     }
     if prepare(descriptor), peerUser(of: descriptor) == geteuid() { return descriptor }
     close(descriptor)

@@ -29,10 +29,11 @@ public func cloneFile(_ source: String, to target: String) throws(HelperError) {
   guard to >= 0 else { throw systemProblem("cannot make \(target)") }
   defer { close(to) }
   if linux_clone(from, to) == 0 { return }
-  guard copyData(from, to) else {
-    let problem = systemProblem("cannot copy \(source) to \(target)")
+  do throws(HelperError) {
+    try copyData(from, to)
+  } catch {
     unlink(target)
-    throw problem
+    throw HelperError(error.code, "cannot copy \(source) to \(target): \(error.message)", domain: error.domain, number: error.number)
   }
   #endif
 }
@@ -45,21 +46,26 @@ public func growFile(_ path: String, toMiB size: Int) throws(HelperError) {
   guard info.st_size >= wanted || truncate(path, wanted) == 0 else { throw systemProblem("cannot grow \(path)") }
 }
 
-/// Makes a file's bytes survive a power cut, and then gives it its name.
-public func publishFile(_ unfinished: String, as target: String) throws(HelperError) {
-  let descriptor = open(unfinished, O_RDONLY | O_CLOEXEC)
-  guard descriptor >= 0 else { throw systemProblem("cannot open \(unfinished)") }
+/// Makes a file's bytes survive a power cut.
+public func syncFile(_ path: String) throws(HelperError) {
+  let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+  guard descriptor >= 0 else { throw systemProblem("cannot open \(path)") }
   defer { close(descriptor) }
-  guard fsync(descriptor) == 0, rename(unfinished, target) == 0 else { throw systemProblem("cannot finish \(target)") }
+  #if canImport(Darwin)
+  // There fsync(2) leaves the bytes in the drive's own cache; not every file system has the stronger one.
+  if fcntl(descriptor, F_FULLFSYNC) == 0 { return }
+  #endif
+  guard fsync(descriptor) == 0 else { throw systemProblem("cannot sync \(path)") }
 }
 
-/// Runs `[first, count]` of blocks of 1 MiB that hold data: what a digest of the file must read.
+/// Runs `[first, count]` of blocks of 1 MiB that hold data: what a digest of the file must read. APFS tells the truth only
+/// of files that were synced.
 public func dataBlocks(of path: String) throws(HelperError) -> [[Int]] {
   let descriptor = open(path, O_RDONLY | O_CLOEXEC)
   guard descriptor >= 0 else { throw systemProblem("cannot open \(path)") }
   defer { close(descriptor) }
   var runs: [[Int]] = []
-  for (start, end) in dataRanges(descriptor) {
+  for (start, end) in try dataRanges(descriptor) {
     let (first, last) = (start / blockBytes, (end - 1) / blockBytes)
     if let previous = runs.last, first <= previous[0] + previous[1] {
       runs[runs.count - 1][1] = max(previous[1], last - previous[0] + 1)
@@ -70,31 +76,31 @@ public func dataBlocks(of path: String) throws(HelperError) -> [[Int]] {
   return runs
 }
 
-private func dataRanges(_ descriptor: Int32) -> [(Int, Int)] {
+private func dataRanges(_ descriptor: Int32) throws(HelperError) -> [(Int, Int)] {
   var ranges: [(Int, Int)] = []
   var position: off_t = 0
   while true {
     let start = lseek(descriptor, position, seekData)
-    guard start >= 0 else { return ranges }
-    let end = lseek(descriptor, start, seekHole)
-    guard end > start else { return ranges }
+    if start < 0 && errno == ENXIO { return ranges }
+    let end = start < 0 ? start : lseek(descriptor, start, seekHole)
+    // Taken for the end, a failure would turn data into zeros.
+    guard end > start else { throw systemProblem("the file system does not tell where a file has data") }
     ranges.append((Int(start), Int(end)))
     position = end
   }
 }
 
 #if canImport(Glibc)
-private func copyData(_ from: Int32, _ to: Int32) -> Bool {
+private func copyData(_ from: Int32, _ to: Int32) throws(HelperError) {
   var info = stat()
-  guard fstat(from, &info) == 0, ftruncate(to, info.st_size) == 0 else { return false }
-  for (start, end) in dataRanges(from) {
+  guard fstat(from, &info) == 0, ftruncate(to, info.st_size) == 0 else { throw systemProblem("no room") }
+  for (start, end) in try dataRanges(from) {
     var position = start
     while position < end {
       let count = linux_copy_range(from, to, off_t(position), end - position)
-      guard count > 0 else { return false }
+      guard count > 0 else { throw systemProblem("cut off") }
       position += count
     }
   }
-  return true
 }
 #endif

@@ -27,7 +27,7 @@ public var frameworkName: String {
 
 public func hostIdentity() -> HostIdentity {
   #if canImport(Darwin)
-  HostIdentity(hostId: systemText("kern.uuid"), osBuild: systemText("kern.osversion"))
+  HostIdentity(hostId: hardwareId(), osBuild: systemText("kern.osversion"))
   #else
   HostIdentity(hostId: firstLine("/etc/machine-id"), osBuild: firstLine("/proc/sys/kernel/osrelease"))
   #endif
@@ -72,6 +72,14 @@ public func footprintBytes() -> Int {
 }
 
 #if canImport(Darwin)
+/// Of this Mac, whatever system it runs; `kern.uuid` would be that of the kernel's build.
+private func hardwareId() -> String {
+  var bytes = [UInt8](repeating: 0, count: 16)
+  var patience = timespec(tv_sec: 1, tv_nsec: 0)
+  guard gethostuuid(&bytes, &patience) == 0 else { return "" }
+  return bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+}
+
 private func systemText(_ name: String) -> String {
   var size = 0
   guard sysctlbyname(name, nil, &size, nil, 0) == 0 else { return "" }

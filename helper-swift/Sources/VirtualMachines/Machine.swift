@@ -48,9 +48,9 @@ public actor Machine: GuestDialer {
   /// Boots a kernel.
   public func start(_ order: StartOrder) async throws -> StartReply {
     try require([.new], "start")
-    let identity = try build(order)
     enter(.starting)
     do {
+      let identity = try build(order)
       try await holding(.shared) { try await $0.call { $0.start(completionHandler: $1) } }
       enter(.running)
       return identity
@@ -63,9 +63,9 @@ public actor Machine: GuestDialer {
   public func restore(_ order: RestoreOrder) async throws -> StartReply {
     try require([.new], "restore")
     if let problem = sessionProblem() { throw HelperError(.hostLocked, "nothing can be restored: \(problem)") }
-    let identity = try build(order.start)
     enter(.restoring)
     do {
+      let identity = try build(order.start)
       try await holding(.exclusive) { machine in
         let url = URL(fileURLWithPath: order.stateFile)
         try await machine.callForError { $0.restoreMachineStateFrom(url: url, completionHandler: $1) }
@@ -93,28 +93,30 @@ public actor Machine: GuestDialer {
   /// Saves the state and clones the disk of a paused machine, which stays paused. Neither file is there after a failure.
   public func save(_ order: SaveOrder) async throws -> SaveReply {
     try require([.paused], "save")
-    let disk = disk
+    let (disk, files) = (disk, [order.stateFile, order.diskClone].compactMap { $0 })
+    for path in files where access(path, F_OK) == 0 { throw HelperError(.invalidArgument, "\(path) is there already") }
+    let unfinished = order.stateFile.map { $0 + ".unfinished" }
     do {
       try await transition(over: .saving, to: .paused) { machine in
-        guard let stateFile = order.stateFile else { return try cloneFile(disk, to: order.diskClone) }
-        let unfinished = stateFile + ".unfinished"
-        try await machine.saveState(unfinished)
+        if let unfinished { try await machine.saveState(unfinished) }
         try cloneFile(disk, to: order.diskClone)
-        try publishFile(unfinished, as: stateFile)
+      }
+      try syncFile(order.diskClone)
+      if let unfinished, let stateFile = order.stateFile {
+        try syncFile(unfinished)
+        guard rename(unfinished, stateFile) == 0 else { throw systemProblem("cannot name \(stateFile)") }
       }
       return SaveReply(dataBlocks: try dataBlocks(of: order.diskClone))
     } catch {
-      for path in [order.stateFile.map { $0 + ".unfinished" }, order.stateFile, order.diskClone] {
-        if let path { unlink(path) }
-      }
+      for path in files + [unfinished].compactMap({ $0 }) { unlink(path) }
       throw error
     }
   }
 
   /// Ends the machine in order: the framework lets go of its files. The guest was told before, over its own link.
   public func stop() async throws {
-    if state == .new || state == .stopped { return enter(.stopped) }
-    try require([.running, .paused, .failed], "stop")
+    if [.new, .stopped, .failed].contains(state) { return enter(.stopped) }
+    try require([.running, .paused], "stop")
     try await transition(over: .stopping, to: .stopped) { machine in
       try await machine.holding(.shared) { try await $0.callForError { $0.stop(completionHandler: $1) } }
     }
@@ -140,8 +142,9 @@ public actor Machine: GuestDialer {
         guard let device = machine?.socketDevices.first as? VZVirtioSocketDevice else {
           return continuation.resume(throwing: HelperError(.invalidState, "there is no machine yet"))
         }
-        device.connect(toPort: port) { result in
-          continuation.resume(with: result.map(takeDescriptor))
+        // Sendable, and so nobody's: the framework is not checked for whose queue it calls on.
+        device.connect(toPort: port) { @Sendable result in
+          continuation.resume(with: Result { try takeDescriptor(result.get()) })
         }
       }
     } catch {
@@ -247,9 +250,10 @@ public actor Machine: GuestDialer {
 }
 
 /// The connection's descriptor, our own copy of it: it goes on when the framework's object is gone.
-private func takeDescriptor(_ connection: VZVirtioSocketConnection) -> Int32 {
+private func takeDescriptor(_ connection: VZVirtioSocketConnection) throws -> Int32 {
+  defer { connection.close() }
   let copy = fcntl(connection.fileDescriptor, F_DUPFD_CLOEXEC, 3)
-  connection.close()
+  guard copy >= 0 else { throw systemProblem("no descriptor for the stream") }
   return copy
 }
 
@@ -258,8 +262,9 @@ func describe(_ error: any Error) -> HelperError {
   if let known = error as? HelperError { return known }
   guard let error = error as? VZError else { return HelperError(.inputOutput, "\(error)") }
   #if canImport(Darwin)
-  let reason = (error as NSError).localizedFailureReason.map { "\(error.localizedDescription) \($0)" }
-  let message = reason ?? error.localizedDescription
+  let refusal = error as NSError
+  let why = [refusal.localizedFailureReason].compactMap { $0 } + refusal.underlyingErrors.map(\.localizedDescription)
+  let message = ([refusal.localizedDescription] + why).joined(separator: " ")
   #else
   let message = error.localizedDescription
   #endif

@@ -1,4 +1,5 @@
 /// From a description to the framework's configuration: only devices that can be saved, and the same ones at every start.
+import Dispatch
 import HelperProtocol
 import Virtualization
 
@@ -61,7 +62,7 @@ func buildMachine(_ order: StartOrder) throws -> BuiltMachine {
 }
 
 /// A network of the machine's own that leads nowhere: machines restored from one save share their MAC address, and must
-/// not meet. What the guest sends fills a buffer that nobody reads, and is dropped there.
+/// not meet. What the guest sends is read and dropped, so that nothing in the framework ever waits for room.
 private func openNetworkToNowhere() throws(HelperError) -> FileHandle {
   var ends: [Int32] = [-1, -1]
   #if canImport(Darwin)
@@ -71,6 +72,11 @@ private func openNetworkToNowhere() throws(HelperError) -> FileHandle {
   #endif
   guard socketpair(AF_UNIX, type, 0, &ends) == 0 else { throw systemProblem("no socket pair for the network") }
   for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-  // The far end stays open for as long as this process, that is, for as long as its only machine.
+  let far = ends[1]
+  // For as long as this process, that is, as its only machine.
+  DispatchQueue(label: "firkin.nowhere").async {
+    while readSome(far) != nil {}
+    close(far)
+  }
   return FileHandle(fileDescriptor: ends[0], closeOnDealloc: true)
 }

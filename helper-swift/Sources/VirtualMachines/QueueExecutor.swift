@@ -11,5 +11,8 @@ public final class QueueExecutor: SerialExecutor {
     queue.async { job.runSynchronously(on: self.asUnownedSerialExecutor()) }
   }
 
+  /// For closures of the actor that somebody calls on its queue without the runtime knowing: the framework does.
+  public func checkIsolated() { dispatchPrecondition(condition: .onQueue(queue)) }
+
   public func asUnownedSerialExecutor() -> UnownedSerialExecutor { UnownedSerialExecutor(ordinary: self) }
 }

@@ -10,8 +10,10 @@ public protocol VZVirtualMachineDelegate: AnyObject {
 
 open class VZSocketDevice: NSObject {}
 
-/// Everything runs on the queue it was made with, as with Apple: any other caller is a bug, and ends the process.
-public final class VZVirtualMachine: NSObject, @unchecked Sendable {
+/// Everything runs on the queue it was made with, as with Apple: any other caller is a bug, and ends the process. Like
+/// Apple's it is not Sendable, and its completion handlers need not be, so that the compiler here finds what the one on a
+/// Mac would. Inside, work off the queue reaches it through a ``Handle``.
+public final class VZVirtualMachine: NSObject {
   public enum State: Int, Sendable {
     case stopped = 0, running, paused, error, starting, pausing, resuming, stopping, saving, restoring
   }
@@ -41,7 +43,7 @@ public final class VZVirtualMachine: NSObject, @unchecked Sendable {
     return currentState
   }
 
-  public func start(completionHandler: @escaping @Sendable (Result<Void, any Error>) -> Void) {
+  public func start(completionHandler: @escaping (Result<Void, any Error>) -> Void) {
     move(from: [.stopped, .error], over: .starting, to: .running, completionHandler) {
       try self.claimIdentity(.internal)
       self.guest = try SimulatedGuest.boot(self.configuration, self.host, memory: nil)
@@ -49,19 +51,19 @@ public final class VZVirtualMachine: NSObject, @unchecked Sendable {
     }
   }
 
-  public func pause(completionHandler: @escaping @Sendable (Result<Void, any Error>) -> Void) {
+  public func pause(completionHandler: @escaping (Result<Void, any Error>) -> Void) {
     move(from: [.running], over: .pausing, to: .paused, completionHandler) { try self.guest?.freeze() }
   }
 
-  public func resume(completionHandler: @escaping @Sendable (Result<Void, any Error>) -> Void) {
+  public func resume(completionHandler: @escaping (Result<Void, any Error>) -> Void) {
     move(from: [.paused], over: .resuming, to: .running, completionHandler) { try self.guest?.thaw() }
   }
 
-  public func stop(completionHandler: @escaping @Sendable ((any Error)?) -> Void) {
+  public func stop(completionHandler: @escaping ((any Error)?) -> Void) {
     move(from: [.running, .paused, .error], over: .stopping, to: .stopped, withError(completionHandler)) { self.endGuest() }
   }
 
-  public func saveMachineStateTo(url saveFileURL: URL, completionHandler: @escaping @Sendable ((any Error)?) -> Void) {
+  public func saveMachineStateTo(url saveFileURL: URL, completionHandler: @escaping ((any Error)?) -> Void) {
     move(from: [.paused], over: .saving, to: .paused, withError(completionHandler)) {
       try self.configuration.validateSaveRestoreSupport()
       try self.host.whileUnlocked(.save) {
@@ -72,7 +74,7 @@ public final class VZVirtualMachine: NSObject, @unchecked Sendable {
     }
   }
 
-  public func restoreMachineStateFrom(url saveFileURL: URL, completionHandler: @escaping @Sendable ((any Error)?) -> Void) {
+  public func restoreMachineStateFrom(url saveFileURL: URL, completionHandler: @escaping ((any Error)?) -> Void) {
     move(from: [.stopped], over: .restoring, to: .paused, withError(completionHandler)) {
       try self.host.whileUnlocked(.restore) {
         let saved = try SavedGuest.read(saveFileURL.path)
@@ -86,14 +88,15 @@ public final class VZVirtualMachine: NSObject, @unchecked Sendable {
   }
 
   /// The agent's connection for a port; the one before it ends.
-  func connect(toPort port: UInt32, _ done: @escaping @Sendable (Result<Int32, any Error>) -> Void) {
+  func connect(toPort port: UInt32, _ done: @escaping (Result<Int32, any Error>) -> Void) {
     requireQueue()
     guard currentState == .running || currentState == .paused, let guest else {
       return done(.failure(VZError(.invalidVirtualMachineState, "The virtual machine does not run.")))
     }
+    let (handle, done) = (Handle(self), Handle(done))
     DispatchQueue.global().async {
       let result = Result { try guest.connect(toPort: port) }
-      self.queue.async { done(result) }
+      handle.value.queue.async { done.value(result) }
     }
   }
 
@@ -105,7 +108,7 @@ public final class VZVirtualMachine: NSObject, @unchecked Sendable {
   /// One transition: refused in the wrong state, worked at off the queue, completed on it. A failure changes nothing.
   private func move(
     from allowed: Set<State>, over transient: State, to final: State,
-    _ done: @escaping @Sendable (Result<Void, any Error>) -> Void, _ work: @escaping @Sendable () throws -> Void
+    _ done: @escaping (Result<Void, any Error>) -> Void, _ work: @escaping () throws -> Void
   ) {
     requireQueue()
     let before = currentState
@@ -113,23 +116,28 @@ public final class VZVirtualMachine: NSObject, @unchecked Sendable {
       return done(.failure(VZError(.invalidVirtualMachineStateTransition, "Invalid transition from \(before) over \(transient).")))
     }
     currentState = transient
+    let (handle, work, done) = (Handle(self), Handle(work), Handle(done))
     DispatchQueue.global().async {
-      let result = Result { try work() }
-      self.queue.async {
-        if case .failure = result {
-          if before == .stopped { self.endGuest() }
-          self.currentState = before
-        } else {
-          self.currentState = final
-        }
-        done(result)
-      }
+      let result = Result { try work.value() }
+      handle.value.queue.async { handle.value.arrive(at: final, before, result, done.value) }
     }
   }
 
+  private func arrive(
+    at final: State, _ before: State, _ result: Result<Void, any Error>, _ done: (Result<Void, any Error>) -> Void
+  ) {
+    if case .failure = result {
+      if before == .stopped { endGuest() }
+      currentState = before
+    } else {
+      currentState = final
+    }
+    done(result)
+  }
+
   private func withError(
-    _ done: @escaping @Sendable ((any Error)?) -> Void
-  ) -> @Sendable (Result<Void, any Error>) -> Void {
+    _ done: @escaping ((any Error)?) -> Void
+  ) -> (Result<Void, any Error>) -> Void {
     { result in
       if case .failure(let error) = result { done(error) } else { done(nil) }
     }
@@ -142,16 +150,20 @@ public final class VZVirtualMachine: NSObject, @unchecked Sendable {
   }
 
   private func watchGuest() {
-    guest?.onExit { [weak self] status in
-      guard let self else { return }
-      self.queue.async {
-        guard [.running, .paused].contains(self.currentState) else { return }
-        self.currentState = .stopped
-        self.endGuest()
-        if status == 0 { self.delegate?.guestDidStop(self) }
-        else { self.delegate?.virtualMachine(self, didStopWithError: VZError(.internal, "The guest ended with \(status).")) }
-      }
+    let handle = WeakHandle(self)
+    guest?.onExit { status in
+      guard let machine = handle.value else { return }
+      let handle = Handle(machine)
+      machine.queue.async { handle.value.guestEnded(status) }
     }
+  }
+
+  private func guestEnded(_ status: Int32) {
+    guard [.running, .paused].contains(currentState) else { return }
+    currentState = .stopped
+    endGuest()
+    if status == 0 { delegate?.guestDidStop(self) }
+    else { delegate?.virtualMachine(self, didStopWithError: VZError(.internal, "The guest ended with \(status).")) }
   }
 
   private func endGuest() {
@@ -160,6 +172,17 @@ public final class VZVirtualMachine: NSObject, @unchecked Sendable {
     if let claim { close(claim) }
     claim = nil
   }
+}
+
+/// Carries what is the queue's alone over to another thread and back.
+private struct Handle<Value>: @unchecked Sendable {
+  let value: Value
+  init(_ value: Value) { self.value = value }
+}
+
+private struct WeakHandle: @unchecked Sendable {
+  private(set) weak var value: VZVirtualMachine?
+  init(_ value: VZVirtualMachine) { self.value = value }
 }
 
 public final class VZVirtioSocketConnection: NSObject {
@@ -175,13 +198,13 @@ public final class VZVirtioSocketConnection: NSObject {
   deinit { close() }
 }
 
-public final class VZVirtioSocketDevice: VZSocketDevice, @unchecked Sendable {
+public final class VZVirtioSocketDevice: VZSocketDevice {
   private weak var machine: VZVirtualMachine?
 
   init(_ machine: VZVirtualMachine) { self.machine = machine }
 
   public func connect(
-    toPort port: UInt32, completionHandler: @escaping @Sendable (Result<VZVirtioSocketConnection, any Error>) -> Void
+    toPort port: UInt32, completionHandler: @escaping (Result<VZVirtioSocketConnection, any Error>) -> Void
   ) {
     guard let machine else { return completionHandler(.failure(VZError(.invalidVirtualMachineState, "It is gone."))) }
     machine.connect(toPort: port) { completionHandler($0.map(VZVirtioSocketConnection.init)) }

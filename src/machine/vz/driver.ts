@@ -5,7 +5,7 @@
 import { constants } from "node:fs";
 import { access, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { DomainError, messageOf } from "../../errors.ts";
+import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { Scope } from "../../scope.ts";
 import type { MachineRecord } from "../../types.ts";
@@ -24,6 +24,8 @@ import { agentPort, VzVm } from "./vm.ts";
 const kernelCommandLine = `console=hvc0 panic=-1 quiet firkin.vsock=${agentPort}`;
 
 const helperDeadlineMs = 5000;
+/** `VZError.Code.restore` */
+const restoreRefused = 12;
 /** Starts and restores wait for the host's lock while other machines save or restore. */
 const startDeadlineMs = 300_000;
 /** A helper may be in the middle of a save when the daemon that ordered it is gone. */
@@ -114,7 +116,10 @@ export class VzDriver implements VmDriver {
       const started = await this.#startHelper(folder, scope, signal);
       const start = startOrderOf(machine, folder, join(snapshotFolder, disk.name));
       const stateFile = join(snapshotFolder, memory.name);
-      await started.client.request({ op: "restore", start, stateFile }, identitySchema, startDeadlineMs);
+      const restoring = started.client.request({ op: "restore", start, stateFile }, identitySchema, startDeadlineMs);
+      await restoring.catch((error: unknown) => {
+        throw this.#isInUse(error) ? new DomainError("not_ready", messageOf(error), {}, { cause: error }) : error;
+      });
       return this.#finish(folder, machine, started);
     });
   }
@@ -188,6 +193,12 @@ export class VzDriver implements VmDriver {
     const machine = parseMachine(manifest.machine);
     if (machine.hostId === this.#hello.host.hostId) return machine;
     throw new DomainError("failed_precondition", "the snapshot was made on another host: make it anew");
+  }
+
+  /** Where a save is one machine only, a second one is refused with the one code there is for failed restores. */
+  #isInUse(error: unknown): boolean {
+    const { fanOut } = this.info.abilities;
+    return !fanOut.supported && isDomainError(error, "machine_failed") && error.details.number === restoreRefused;
   }
 }
 

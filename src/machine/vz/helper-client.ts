@@ -51,7 +51,7 @@ export class HelperClient {
   }
 
   /**
-   * Connects, greets and follows the machine's state. Tries again while nobody listens at `path` yet.
+   * Connects, greets and follows the machine's state. Tries again while nobody listens at `path` yet, or too many wait there.
    * @throws DomainError `machine_failed` when no helper answers by the deadline, `failed_precondition` for one of another
    *   version
    */
@@ -210,7 +210,10 @@ async function connectSocket(path: string, end: number, signal?: AbortSignal): P
     try {
       return await openSocket(path);
     } catch (error) {
-      if (performance.now() < end && ["ENOENT", "ECONNREFUSED"].includes((error as NodeJS.ErrnoException).code ?? "")) {
+      if (
+        performance.now() < end &&
+        ["ENOENT", "ECONNREFUSED", "EAGAIN"].includes((error as NodeJS.ErrnoException).code ?? "")
+      ) {
         await delay(2);
         continue;
       }
