@@ -41,8 +41,14 @@ import {
   readRunningMachine,
   writeRunningMachine,
 } from "./machine.ts";
-import { findNetworkTools, type Network, networkCommandLine, switchNetwork } from "./network.ts";
-import { NetworkStandby } from "./network-standby.ts";
+import {
+  findNetworkTools,
+  type Network,
+  type NetworkTools,
+  networkCommandLine,
+  startNetwork,
+  waitForNetwork,
+} from "./network.ts";
 import { QmpClient } from "./qmp.ts";
 import { buildTool } from "./tools.ts";
 import { QemuVm } from "./vm.ts";
@@ -61,9 +67,10 @@ const cpuModels = {
 
 /**
  * `panic=-1` reboots at once, which ends QEMU. `mitigations=off`: a guest belongs to one client, who is root in it; what
- * keeps it from others is the VM. Page-table isolation would flush the emulated TLB at every system call.
+ * keeps it from others is the VM. Page-table isolation would flush the emulated TLB at every system call. `nowatchdog`: a
+ * guest that a busy host does not let run is not stuck, and an idle one is not to be woken for asking.
  */
-const kernelCommandLine = `console=ttyS0 reboot=t panic=-1 mitigations=off ${networkCommandLine}`;
+const kernelCommandLine = `console=ttyS0 reboot=t panic=-1 mitigations=off nowatchdog ${networkCommandLine}`;
 
 const bootAttempts = 4;
 /** On an idle host TCG is through in a second and never silent for half of one. */
@@ -87,12 +94,12 @@ export interface QemuDriverOptions {
 export class QemuDriver implements VmDriver {
   readonly info: EngineInfo;
   readonly #options: QemuDriverOptions;
-  readonly #networks: NetworkStandby;
+  readonly #networkTools: NetworkTools;
 
-  private constructor(options: QemuDriverOptions, info: EngineInfo, networks: NetworkStandby) {
+  private constructor(options: QemuDriverOptions, info: EngineInfo, networkTools: NetworkTools) {
     this.#options = options;
     this.info = info;
-    this.#networks = networks;
+    this.#networkTools = networkTools;
   }
 
   /**
@@ -113,8 +120,7 @@ export class QemuDriver implements VmDriver {
     });
     const supported = { supported: true } as const;
     const abilities = { memorySnapshot: supported, fanOut: supported, pause: supported, network: supported };
-    const networks = new NetworkStandby(tools, join(cacheFolder, "network.log"), options.log);
-    return new QemuDriver(resolved, { engine: "qemu", version, acceleration, abilities }, networks);
+    return new QemuDriver(resolved, { engine: "qemu", version, acceleration, abilities }, tools);
   }
 
   async boot(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
@@ -139,7 +145,7 @@ export class QemuDriver implements VmDriver {
     return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
       const memoryPath = join(folder, memoryName);
       const [network, lowerLayers] = await allSettledOrThrow([
-        this.#takeNetwork(scope, request.internetAccess),
+        this.#startNetwork(scope, request.internetAccess),
         prepareLayers({ folder: snapshotFolder, manifest }, folder, this.#options.cacheFolder),
         linkFile(join(snapshotFolder, files.memory.name), memoryPath),
       ]);
@@ -201,9 +207,7 @@ export class QemuDriver implements VmDriver {
     });
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#networks.close();
-  }
+  async [Symbol.asyncDispose](): Promise<void> {}
 
   async #bootOnce(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
     const { sessionId, kernel, initramfs, snapshot } = request;
@@ -211,7 +215,7 @@ export class QemuDriver implements VmDriver {
     const machine = await this.#describeMachine(request);
     return this.#inNewFolder(sessionId, signal, async (folder, scope) => {
       const [network, lowerLayers] = await allSettledOrThrow([
-        this.#takeNetwork(scope, request.internetAccess),
+        this.#startNetwork(scope, request.internetAccess),
         snapshot ? prepareLayers(snapshot, folder, cacheFolder) : prepareEmptyLayer(folder, machine, cacheFolder),
       ]);
       const commandLine = `${kernelCommandLine}${await this.#clockOptions()}`;
@@ -283,6 +287,7 @@ export class QemuDriver implements VmDriver {
     const log = this.#options.log.child({ sessionId });
     const vm = new QemuVm({ record, running, qmp, childExited: engine.exited, log });
     scope.defer(() => vm.terminate());
+    await waitForNetwork(network);
     if (start.kind === "boot") await waitForInit(qmp, bootLimits, signal);
     else {
       if (start.memoryChanges) await loadDeferred(launched, plan.memory.path, start.memoryChanges);
@@ -291,10 +296,10 @@ export class QemuDriver implements VmDriver {
     return vm;
   }
 
-  async #takeNetwork(scope: Scope, internetAccess: boolean | undefined): Promise<Network> {
-    const network = await this.#networks.take();
+  async #startNetwork(scope: Scope, internetAccess: boolean | undefined): Promise<Network> {
+    const logPath = join(this.#options.cacheFolder, "network.log");
+    const network = await startNetwork(this.#networkTools, logPath, internetAccess ?? true);
     scope.defer(() => network.close());
-    await switchNetwork(network.guard, internetAccess ?? true);
     return network;
   }
 
