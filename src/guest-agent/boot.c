@@ -66,6 +66,13 @@ static void load_module(const char *path) {
   if (fd >= 0) close(fd);
 }
 
+static void set_kernel(const char *path, const char *value) {
+  int fd = open(path, O_WRONLY | O_CLOEXEC);
+  bool good = fd >= 0 && write(fd, value, strlen(value)) > 0;
+  if (!good) say("cannot set %s: %s", path, strerror(errno));
+  if (fd >= 0) close(fd);
+}
+
 static void load_modules(void) {
   static char list[LISTS_BYTES];
   char *rest = list;
@@ -143,16 +150,8 @@ static void mount_rest(void) {
 
 /* Room for many watchers: the limits count per user, and the agent's are all root's. */
 static void raise_limits(void) {
-  static const char *const settings[][2] = {
-      {"/proc/sys/fs/inotify/max_user_instances", "8192"},
-      {"/proc/sys/fs/inotify/max_user_watches", "1048576"},
-  };
-  for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
-    int fd = open(settings[i][0], O_WRONLY | O_CLOEXEC);
-    bool good = fd >= 0 && write(fd, settings[i][1], strlen(settings[i][1])) > 0;
-    if (!good) say("cannot set %s: %s", settings[i][0], strerror(errno));
-    if (fd >= 0) close(fd);
-  }
+  set_kernel("/proc/sys/fs/inotify/max_user_instances", "8192");
+  set_kernel("/proc/sys/fs/inotify/max_user_watches", "1048576");
 }
 
 static void set_name(void) {
@@ -170,6 +169,8 @@ void boot(void) {
   mount_on("proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
   mount_on("sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
   reboot(RB_DISABLE_CAD);
+  /* Interrupts of devices whose drivers are loaded from now on go to the first processor; spawn.c says why. */
+  set_kernel("/proc/irq/default_smp_affinity", "1");
   load_modules();
   if (!kernel_option("firkin.root", device, sizeof device)) strcpy(device, "/dev/vda");
   mount_root(device);

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -20,6 +21,16 @@
 enum { AGENT_FILES = 65536, PROGRAM_FILES_SOFT = 1024, PROGRAM_FILES_HARD = 524288 };
 
 static struct rlimit program_files;
+static cpu_set_t program_processors;
+
+/* The agent stays where its port's interrupts are handled: else each message wakes a second processor, which under
+ * emulation is a second thread of the host, with its own share of code to translate after a restore. */
+static void stay_on_first_processor(void) {
+  cpu_set_t first;
+  CPU_ZERO(&first);
+  CPU_SET(0, &first);
+  sched_setaffinity(0, sizeof first, &first);
+}
 
 void spawn_limits_start(bool is_init) {
   struct rlimit own;
@@ -29,6 +40,8 @@ void spawn_limits_start(bool is_init) {
   if (!is_init) own.rlim_max = program_files.rlim_max;
   if (own.rlim_cur > own.rlim_max) own.rlim_cur = own.rlim_max;
   setrlimit(RLIMIT_NOFILE, &own);
+  sched_getaffinity(0, sizeof program_processors, &program_processors);
+  if (is_init) stay_on_first_processor();
 }
 
 static bool set_session(const struct spawn *plan) {
@@ -84,6 +97,7 @@ static void __attribute__((noreturn)) become(const struct spawn *plan, volatile 
   if (set_session(plan)) {
     set_oom_score();
     setrlimit(RLIMIT_NOFILE, &program_files);
+    sched_setaffinity(0, sizeof program_processors, &program_processors);
     umask(022);
     failure->step = SPAWN_IDENTITY;
     if (set_identity(plan)) {

@@ -35,7 +35,7 @@ struct spawn_failure {
 /* The pid, once the program runs; or -1 and `failure`. */
 pid_t spawn(const struct spawn *plan, struct spawn_failure *failure);
 
-/* Remembers the limits that programs are started with and raises the agent's own. */
+/* Remembers the limits and processors that programs are started with, and sets the agent's own. */
 void spawn_limits_start(bool is_init);
 
 #endif

@@ -21,7 +21,7 @@ import { factsOf } from "./snapshot-facts.ts";
 import { warmUp } from "./warm-up.ts";
 
 /** Goes up whenever how a template is booted, or what is done to it before its snapshot, changes. */
-const recipeVersion = 2;
+const recipeVersion = 3;
 const alias = "base";
 const shape: MachineShape = { vcpuCount: 2, memoryMiB: 512, diskMiB: 8192 };
 /** Under TCG the agent answers some ten seconds after the kernel's first line. */

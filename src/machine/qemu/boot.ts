@@ -22,9 +22,10 @@ const cpuModels = {
 
 /**
  * `panic=-1` reboots at once, which ends QEMU. `mitigations=off`: a guest belongs to one client, who is root in it; what
- * keeps it from others is the VM. Page-table isolation would flush the emulated TLB at every system call.
+ * keeps it from others is the VM. Page-table isolation would flush the emulated TLB at every system call. `nowatchdog`: a
+ * guest that a busy host does not let run is not stuck, and an idle one is not to be woken for asking.
  */
-const commandLine = `console=ttyS0 reboot=t panic=-1 mitigations=off ${networkCommandLine}`;
+const commandLine = `console=ttyS0 reboot=t panic=-1 mitigations=off nowatchdog ${networkCommandLine}`;
 
 /** @throws DomainError `not_found` without the base disk, `failed_precondition` when a snapshot's machine is unknown */
 export async function describeMachine(

@@ -39,8 +39,7 @@ import {
   readRunningMachine,
   writeRunningMachine,
 } from "./machine.ts";
-import { findNetworkTools, type Network, switchNetwork } from "./network.ts";
-import { NetworkStandby } from "./network-standby.ts";
+import { findNetworkTools, type Network, type NetworkTools, startNetwork, waitForNetwork } from "./network.ts";
 import { QmpClient } from "./qmp.ts";
 import { QemuVm } from "./vm.ts";
 import { waitForInit } from "./watchdog.ts";
@@ -69,10 +68,10 @@ type QemuInfo = EngineInfo & Pick<RunningMachine, "acceleration">;
 export class QemuDriver implements VmDriver {
   readonly info: QemuInfo;
   readonly #options: QemuDriverOptions;
-  readonly #networks: NetworkStandby;
+  readonly #networkTools: NetworkTools;
   readonly #machines: MachinesFolder;
 
-  private constructor(options: QemuDriverOptions, info: QemuInfo, networks: NetworkStandby) {
+  private constructor(options: QemuDriverOptions, info: QemuInfo, networkTools: NetworkTools) {
     const { machinesFolder, log } = options;
     this.#options = options;
     this.#machines = new MachinesFolder({
@@ -80,7 +79,7 @@ export class QemuDriver implements VmDriver {
       ...{ checkSocketPaths, log },
     });
     this.info = info;
-    this.#networks = networks;
+    this.#networkTools = networkTools;
   }
 
   /**
@@ -101,8 +100,7 @@ export class QemuDriver implements VmDriver {
     });
     const supported = { supported: true } as const;
     const abilities = { memorySnapshot: supported, fanOut: supported, pause: supported, network: supported };
-    const networks = new NetworkStandby(tools, join(cacheFolder, "network.log"), options.log);
-    return new QemuDriver(resolved, { engine: "qemu", version, acceleration, abilities }, networks);
+    return new QemuDriver(resolved, { engine: "qemu", version, acceleration, abilities }, tools);
   }
 
   async boot(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
@@ -127,7 +125,7 @@ export class QemuDriver implements VmDriver {
     return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
       const memoryPath = join(folder, memoryName);
       const [network, lowerLayers] = await allSettledOrThrow([
-        this.#takeNetwork(scope, request.internetAccess),
+        this.#startNetwork(scope, request.internetAccess),
         prepareLayers({ folder: snapshotFolder, manifest }, folder, this.#options.cacheFolder),
         linkFile(join(snapshotFolder, files.memory.name), memoryPath),
       ]);
@@ -178,9 +176,7 @@ export class QemuDriver implements VmDriver {
     return this.#machines.findStrays(known);
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#networks.close();
-  }
+  async [Symbol.asyncDispose](): Promise<void> {}
 
   async #bootOnce(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
     const { sessionId, kernel, initramfs, snapshot } = request;
@@ -188,7 +184,7 @@ export class QemuDriver implements VmDriver {
     const machine = await describeMachine(request, this.info.acceleration);
     return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
       const [network, lowerLayers] = await allSettledOrThrow([
-        this.#takeNetwork(scope, request.internetAccess),
+        this.#startNetwork(scope, request.internetAccess),
         snapshot ? prepareLayers(snapshot, folder, cacheFolder) : prepareEmptyLayer(folder, machine, cacheFolder),
       ]);
       const commandLine = await kernelCommandLine(this.info.acceleration, cacheFolder);
@@ -231,6 +227,7 @@ export class QemuDriver implements VmDriver {
     const log = this.#options.log.child({ sessionId });
     const vm = new QemuVm({ record, running, qmp, childExited: engine.exited, log });
     scope.defer(() => vm.terminate());
+    await waitForNetwork(network);
     if (start.kind === "boot") await waitForInit(qmp, bootLimits, signal);
     else {
       if (start.memoryChanges) await loadDeferred(launched, plan.memory.path, start.memoryChanges);
@@ -239,10 +236,10 @@ export class QemuDriver implements VmDriver {
     return vm;
   }
 
-  async #takeNetwork(scope: Scope, internetAccess: boolean | undefined): Promise<Network> {
-    const network = await this.#networks.take();
+  async #startNetwork(scope: Scope, internetAccess: boolean | undefined): Promise<Network> {
+    const logPath = join(this.#options.cacheFolder, "network.log");
+    const network = await startNetwork(this.#networkTools, logPath, internetAccess ?? true);
     scope.defer(() => network.close());
-    await switchNetwork(network.guard, internetAccess ?? true);
     return network;
   }
 

@@ -1,13 +1,13 @@
 /**
  * The outgoing network of one VM: `passt` carries the guest's connections as the host's own, a packet guard before it
  * lets through only what goes to the internet, and switches it on and off. Guard and VM are joined by a socket pair, so
- * there is no socket file to wait for, to protect or to remove; the guard starts and ends passt, and ends with the VM.
+ * there is no socket file to wait for, to protect or to remove; the guard starts passt when it is first needed, and ends
+ * with the VM.
  */
-import { readFile } from "node:fs/promises";
+import { readFile, stat, truncate } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { DomainError } from "../../errors.ts";
-import { Scope } from "../../scope.ts";
 import type { ProcessIdentity } from "../../types.ts";
 import { readLogTail, startDetached } from "../detached-process.ts";
 import { endProcess, processName, signalProcess } from "../processes.ts";
@@ -20,6 +20,7 @@ export const guestNetwork = { address: "10.0.2.15", prefix: 24, gateway: "10.0.2
 export const networkCommandLine = `firkin.net=${guestNetwork.address}/${guestNetwork.prefix},${guestNetwork.gateway},${guestNetwork.dns}`;
 
 const switchDeadlineMs = 2000;
+const maxLogBytes = 1 << 20;
 
 /** Programs and settings, found once per daemon. */
 export interface NetworkTools {
@@ -29,6 +30,9 @@ export interface NetworkTools {
 
 export interface Network {
   readonly guard: ProcessIdentity;
+  /** As it was asked for. */
+  readonly isOn: boolean;
+  readonly logPath: string;
   /** The end that QEMU inherits. */
   readonly socket: Socket;
   /** Ends what was started; for when no VM took it. */
@@ -42,27 +46,38 @@ export async function findNetworkTools(cacheFolder: string): Promise<NetworkTool
 }
 
 /**
- * Starts a network that is switched on. What its processes have to say is appended to the file `logPath`, which all
- * networks share.
+ * Starts a network. {@link waitForNetwork} tells when it does what it is to do; frames sent before wait for it. What its
+ * processes have to say is appended to the file `logPath`, which all networks share.
  */
-export async function startNetwork(tools: NetworkTools, logPath: string): Promise<Network> {
-  const args = ["on", guestNetwork.address, guestNetwork.dns, tools.passt, ...passtArguments()];
+export async function startNetwork(tools: NetworkTools, logPath: string, on: boolean): Promise<Network> {
+  await boundLog(logPath);
+  const first = on ? "on" : "off";
+  const args = [first, guestNetwork.address, guestNetwork.dns, tools.passt, ...passtArguments()];
   const started = await startDetached({ role: "network", command: tools.guard, args, logPath, descriptors: ["pipe"] });
-  await using scope = new Scope();
   const [socket] = started.pipes;
   if (!socket) throw new DomainError("internal", "a pipe was asked for");
-  // Without its VM's side the guard ends, and takes passt along.
-  scope.defer(() => void socket.destroy());
   const guard = started.identity;
-  await untilSwitched(guard, true).catch(async (error: Error) => {
-    throw new DomainError("machine_failed", `${error.message}; its log ends: ${await readLogTail(logPath)}`);
-  });
-  scope.release();
   const close = async () => {
+    // Without its VM's side the guard ends, and takes passt along.
     socket.destroy();
     await endProcess(guard, 200);
   };
-  return { guard, socket, close };
+  return { guard, isOn: on, logPath, socket, close };
+}
+
+/** @throws DomainError `machine_failed` with the end of the log when a network just started is not there */
+export async function waitForNetwork({ guard, isOn, logPath }: Network): Promise<void> {
+  await untilSwitched(guard, isOn).catch(async (error: Error) => {
+    throw new DomainError("machine_failed", `${error.message}; its log ends: ${await readLogTail(logPath)}`);
+  });
+}
+
+async function boundLog(path: string): Promise<void> {
+  const size = await stat(path).then(
+    (found) => found.size,
+    () => 0,
+  );
+  if (size > maxLogBytes) await truncate(path);
 }
 
 /**

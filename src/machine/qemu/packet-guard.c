@@ -1,5 +1,6 @@
 /*
- * `packet-guard on|off GUEST DNS PASST ARGUMENT…`: stands between a VM's network device and passt, which it starts and ends.
+ * `packet-guard on|off GUEST DNS PASST ARGUMENT…`: stands between a VM's network device and passt, which it starts for the
+ * first frame that may pass, and ends.
  *
  * passt connects wherever a frame says, and a guest that is root sends what frames it likes. This lets through what goes
  * to the internet: not to the host itself, under whatever address, not to private networks, and to the address DNS, which
@@ -70,7 +71,9 @@ static struct flow flows[FLOWS];
 static const uint8_t router_mac[6] = {0x52, 0x54, 0, 0, 0, 1};
 static uint32_t guest_address, dns_address;
 static int network_side, passt_side;
-static pid_t passt; /* 0: the network is off */
+static char **passt_command;
+static pid_t passt; /* 0: it does not run */
+static bool is_on;
 static sigset_t signals_before;
 static volatile sig_atomic_t is_wanted, has_child_ended;
 
@@ -145,7 +148,7 @@ static bool has_ports(const uint8_t *ip, size_t length)
 /* IPv4 from the guest's own address to the internet or to the name server, and the ARP it needs. */
 static bool may_pass(const uint8_t *frame, size_t length)
 {
-    if (!passt || length < ETHERNET_HEADER) return false;
+    if (!is_on || length < ETHERNET_HEADER) return false;
     uint16_t type = read_u16(frame + 12);
     if (type == 0x0806) return true;
     if (type != 0x0800 || length < ETHERNET_HEADER + IPV4_HEADER) return false;
@@ -297,22 +300,27 @@ static bool send_on(int to, struct pipe_buffer *buffer)
 /* Names the process after what holds. */
 static void announce(void)
 {
-    prctl(PR_SET_NAME, passt ? "network-on" : "network-off", 0, 0, 0);
+    prctl(PR_SET_NAME, is_on ? "network-on" : "network-off", 0, 0, 0);
 }
 
-/* passt gets a socket that blocks: on another it loses half frames. */
-static bool switch_on(char **command)
+static void switch_on(void)
+{
+    is_on = true;
+    announce();
+}
+
+/* passt gets a socket that blocks: on another it loses half frames. It finds there what was sent before it ran. */
+static bool start_passt(void)
 {
     pid_t child = fork();
     if (child < 0) return false;
     if (child == 0) {
         sigprocmask(SIG_SETMASK, &signals_before, NULL);
         signal(SIGPIPE, SIG_DFL);
-        if (dup2(passt_side, PASST_SOCKET) == PASST_SOCKET) execv(command[0], command);
+        if (dup2(passt_side, PASST_SOCKET) == PASST_SOCKET) execv(passt_command[0], passt_command);
         _exit(127);
     }
     passt = child;
-    announce();
     return true;
 }
 
@@ -328,6 +336,7 @@ static void end_passt(void)
 static void switch_off(void)
 {
     static uint8_t discarded[MAX_FRAME];
+    is_on = false;
     end_passt();
     while (recv(network_side, discarded, sizeof discarded, MSG_DONTWAIT) > 0) {}
     while (recv(passt_side, discarded, sizeof discarded, MSG_DONTWAIT) > 0) {}
@@ -394,6 +403,7 @@ static bool move_frames(void)
     if (sides[1].revents & (POLLIN | POLLHUP)) {
         if (!receive(network_side, &incoming) || !check_frames(&incoming)) return false;
     }
+    if (outgoing.checked && !passt && !start_passt()) return false;
     if (outgoing.checked && !send_on(network_side, &outgoing)) return false;
     return !incoming.checked || send_on(VM_SIDE, &incoming);
 }
@@ -404,6 +414,7 @@ int main(int argc, char **argv)
     is_wanted = !strcmp(argv[1], "on");
     guest_address = ntohl(inet_addr(argv[2]));
     dns_address = ntohl(inet_addr(argv[3]));
+    passt_command = argv + 4;
     take_signals();
     if (!join_sides() || !give_up_privileges()) return 1;
     announce();
@@ -412,8 +423,8 @@ int main(int argc, char **argv)
             has_child_ended = false;
             if (passt && waitpid(passt, NULL, WNOHANG) == passt) return 1;
         }
-        if (is_wanted && !passt && !switch_on(argv + 4)) return 1;
-        if (!is_wanted && passt) switch_off();
+        if (is_wanted && !is_on) switch_on();
+        if (!is_wanted && is_on) switch_off();
         if (!move_frames()) break;
     }
     end_passt();

@@ -14,6 +14,7 @@ import {
   passtArguments,
   startNetwork,
   switchNetwork,
+  waitForNetwork,
 } from "../../../src/machine/qemu/network.ts";
 
 test("passt forwards no port inwards and offers no gateway to the host", () => {
@@ -26,6 +27,7 @@ test("passt forwards no port inwards and offers no gateway to the host", () => {
 const missing = existsSync("/usr/bin/passt") ? "" : "passt is not installed";
 const far = "93.184.216.34";
 const [guestMac, gatewayMac] = [Buffer.from("525400000002", "hex"), Buffer.from("525400000001", "hex")];
+const arp = Buffer.concat([gatewayMac, guestMac, Buffer.from([0x08, 0x06]), Buffer.alloc(28)]);
 
 describe.skipIf(missing)(`the packet guard ${missing}`, () => {
   let folder = "";
@@ -51,8 +53,9 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
   });
 
   async function start(using: NetworkTools): Promise<Network> {
-    const started = await startNetwork(using, join(folder, "network.log"));
+    const started = await startNetwork(using, join(folder, "network.log"), true);
     opened.push(started);
+    await waitForNetwork(started);
     return started;
   }
 
@@ -103,10 +106,23 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
       ipFrame({ destination: "100.128.0.1" }),
       ipFrame({ destination: "172.32.0.1" }),
       ipFrame({ destination: guestNetwork.dns, port: 53 }),
-      Buffer.concat([gatewayMac, guestMac, Buffer.from([0x08, 0x06]), Buffer.alloc(28)]),
+      arp,
     ];
     expect(own.length).toBeGreaterThan(0);
     expect(await echoed(...denied, ...forged, ...allowed)).toEqual(allowed);
+  });
+
+  test("passt is started by the first frame that may pass, which is not lost", async () => {
+    const quiet = await start({ ...tools, passt: join(folder, "echo") });
+    const [denied, allowed] = ["192.168.1.1", far].map((destination) => withLength(ipFrame({ destination })));
+    quiet.socket.write(denied ?? "");
+    // Refused, so that it has been looked at.
+    quiet.socket.write(withLength(ipFrame({ destination: "10.9.9.9", protocol: 6, port: 80, flags: 0x02 })));
+    await once(quiet.socket, "data");
+    expect(childrenOf(quiet.guard.pid)).toEqual([]);
+    quiet.socket.write(allowed ?? "");
+    expect(await once(quiet.socket, "data")).toEqual([allowed]);
+    expect(childrenOf(quiet.guard.pid)).toHaveLength(1);
   });
 
   test("frames may come in any pieces", async () => {
@@ -159,8 +175,9 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
 
   test("a frame of impossible length ends this one network, with passt", async () => {
     const real = await start(tools);
+    real.socket.write(withLength(arp));
+    await expect.poll(() => childrenOf(real.guard.pid)).toHaveLength(1);
     const passt = childrenOf(real.guard.pid);
-    expect(passt).toHaveLength(1);
     real.socket.write(Buffer.from([0xff, 0xff, 0xff, 0xff, 0]));
     expect(await waitUntilGone(real.guard, 5000)).toBe(true);
     expect(passt.some((pid) => existsSync(`/proc/${pid}`))).toBe(false);
@@ -172,7 +189,8 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
   test("a network ends with its passt", async () => {
     const short = join(folder, "short");
     await writeFile(short, "#!/bin/sh\nsleep 0.5\n", { mode: 0o755 });
-    const { guard } = await start({ ...tools, passt: short });
+    const { guard, socket } = await start({ ...tools, passt: short });
+    socket.write(withLength(ipFrame({})));
     expect(await waitUntilGone(guard, 5000)).toBe(true);
   });
 });
