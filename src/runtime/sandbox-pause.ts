@@ -97,9 +97,13 @@ export class SandboxPause {
 
   /** A request does not wait for a boot: a sandbox without its memory comes back only when it is asked for. */
   isResumedByTraffic({ record, state }: SandboxView): boolean {
-    if (state !== "paused" || !record.lifecycle.autoResume) return false;
-    const facts = getSnapshot(this.#deps.ledger, record.snapshotId)?.facts;
-    return facts !== null && facts !== undefined && facts.memoryBytes > 0;
+    return state === "paused" && record.lifecycle.autoResume && this.keptMemory(record) === true;
+  }
+
+  /** Whether the pause of a sandbox saved its memory too; undefined unless it is paused, and has been for good. */
+  keptMemory({ state, snapshotId }: SandboxRecord): boolean | undefined {
+    const facts = state === "paused" ? getSnapshot(this.#deps.ledger, snapshotId)?.facts : undefined;
+    return facts ? facts.memoryBytes > 0 : undefined;
   }
 
   /**

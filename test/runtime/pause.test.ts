@@ -19,7 +19,12 @@ test("a paused sandbox holds a snapshot and nothing else, and comes back as itse
   expect(session?.ended.reason).toMatchObject({ code: "not_found", message: "The sandbox was paused" });
   expect(await engine.remains()).toEqual(paused);
   const view = runtime.getSandbox(record.id);
-  expect(view).toMatchObject({ state: "paused", accessToken, record: { startedAtMs: record.startedAtMs } });
+  expect(view).toMatchObject({
+    state: "paused",
+    keptMemory: true,
+    accessToken,
+    record: { startedAtMs: record.startedAtMs },
+  });
   expect(view.record.endAtMs).toBe(clock.nowMs());
   expect(getSnapshot(engine.deps.ledger, view.record.snapshotId)).toMatchObject({ reason: "exited", state: "ready" });
   expect(runtime.findSession(record.id)).toBeUndefined();
@@ -268,6 +273,7 @@ test("without its memory a sandbox keeps its disk, boots when it comes back, and
   const lifecycle = { onTimeout: "kill", keepMemory: true, autoResume: true } as const;
   const { id } = (await engine.create({ lifecycle })).record;
   await runtime.pauseSandbox(id, "stopped", { memory: false });
+  expect(runtime.getSandbox(id)).toMatchObject({ state: "paused", keptMemory: false });
   const { folder, facts } = getSnapshot(engine.deps.ledger, runtime.getSandbox(id).record.snapshotId) ?? {};
   expect((await readdir(folder ?? "")).sort()).toEqual(["disk", "manifest.json"]);
   expect(facts?.memoryBytes).toBe(0);
