@@ -97,12 +97,17 @@ export class SandboxPause {
 
   /** A request does not wait for a boot: a sandbox without its memory comes back only when it is asked for. */
   isResumedByTraffic({ record, state }: SandboxView): boolean {
-    return state === "paused" && record.lifecycle.autoResume && this.keptMemory(record) === true;
+    // One that is being paused still has the snapshot that it came from: whoever wants it waits its turn.
+    return state === "paused" && record.lifecycle.autoResume && this.#hasMemory(record.snapshotId) === true;
   }
 
   /** Whether the pause of a sandbox saved its memory too; undefined unless it is paused, and has been for good. */
   keptMemory({ state, snapshotId }: SandboxRecord): boolean | undefined {
-    const facts = state === "paused" ? getSnapshot(this.#deps.ledger, snapshotId)?.facts : undefined;
+    return state === "paused" ? this.#hasMemory(snapshotId) : undefined;
+  }
+
+  #hasMemory(snapshotId: string): boolean | undefined {
+    const facts = getSnapshot(this.#deps.ledger, snapshotId)?.facts;
     return facts ? facts.memoryBytes > 0 : undefined;
   }
 

@@ -221,6 +221,20 @@ test("traffic resumes a sandbox that wants it, once, for at least five minutes",
   expect([...runtime.resumableByTraffic()]).toEqual([]);
 });
 
+test("traffic for a sandbox that is being paused waits until it can be resumed", async () => {
+  await using engine = await FakeEngine.open();
+  const { runtime, host } = engine;
+  const lifecycle = { onTimeout: "pause", keepMemory: true, autoResume: true } as const;
+  const { id } = (await engine.create({ lifecycle })).record;
+  host.arrange("saveSnapshot", { delayMs: 50 });
+  const pausing = runtime.pauseSandbox(id, "stopped");
+  await expect.poll(() => engine.stateOf(id)).toBe("pausing");
+  expect(runtime.getSandbox(id).keptMemory).toBeUndefined();
+  expect([...runtime.resumableByTraffic()].map(({ record }) => record.id)).toEqual([id]);
+  expect((await runtime.resumeForTraffic(id))?.sandboxId).toBe(id);
+  await pausing;
+});
+
 test("50 clients pause, resume, connect and kill the same sandboxes: only documented answers, nothing left", async () => {
   await using engine = await FakeEngine.open();
   const { runtime, host } = engine;
