@@ -200,6 +200,7 @@ export const SandboxDetail = ListedSandbox.extend({
     denyOut: z.array(text).optional(),
   }),
   lifecycle: z.object({ autoResume: z.boolean(), onTimeout: z.enum(["kill", "pause"]) }),
+  pauseMode: z.enum(["full", "filesystem"]).optional().describe("of a paused one: what was saved of it"),
 }).meta({ id: "SandboxDetail" });
 export type SandboxDetail = z.infer<typeof SandboxDetail>;
 

@@ -51,8 +51,6 @@ export const CreatedTeamAPIKey = TeamAPIKey.extend({ key: text.describe("shown t
   id: "CreatedTeamAPIKey",
 });
 
-export const NewAccessToken = z.object({ name: text }).meta({ id: "NewAccessToken" });
-
 export function toTeamMetric({ atMs, concurrentSandboxes, startsPerSecond }: TeamMetricSample) {
   return { ...toInstant(atMs), concurrentSandboxes, sandboxStartRate: startsPerSecond };
 }

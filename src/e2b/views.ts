@@ -69,6 +69,7 @@ export function toSandboxDetail(view: SandboxView, domain: string | null): Sandb
       ...(view.record.allowInternetAccess ? {} : { denyOut: [allTraffic] }),
     },
     lifecycle: { autoResume: view.record.lifecycle.autoResume, onTimeout: view.record.lifecycle.onTimeout },
+    ...(view.keptMemory === undefined ? {} : { pauseMode: view.keptMemory ? "full" : "filesystem" }),
   };
 }
 

@@ -81,6 +81,8 @@ export interface SandboxView {
   readonly record: SandboxRecord;
   readonly state: "running" | "paused";
   readonly accessToken: string;
+  /** Of a paused one that was asked for by its id: whether its memory was saved too, and not its disk alone. */
+  readonly keptMemory?: boolean;
 }
 
 export interface ListSandboxesQuery {

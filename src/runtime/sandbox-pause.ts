@@ -99,9 +99,18 @@ export class SandboxPause {
 
   /** A request does not wait for a boot: a sandbox without its memory comes back only when it is asked for. */
   isResumedByTraffic({ record, state }: SandboxView): boolean {
-    if (state !== "paused" || !record.lifecycle.autoResume) return false;
-    const facts = getSnapshot(this.#deps.ledger, record.snapshotId)?.facts;
-    return facts !== null && facts !== undefined && facts.memoryBytes > 0;
+    // One that is being paused still has the snapshot that it came from: whoever wants it waits its turn.
+    return state === "paused" && record.lifecycle.autoResume && this.#hasMemory(record.snapshotId) === true;
+  }
+
+  /** Whether the pause of a sandbox saved its memory too; undefined unless it is paused, and has been for good. */
+  keptMemory({ state, snapshotId }: SandboxRecord): boolean | undefined {
+    return state === "paused" ? this.#hasMemory(snapshotId) : undefined;
+  }
+
+  #hasMemory(snapshotId: string): boolean | undefined {
+    const facts = getSnapshot(this.#deps.ledger, snapshotId)?.facts;
+    return facts ? facts.memoryBytes > 0 : undefined;
   }
 
   /**

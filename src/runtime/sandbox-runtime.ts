@@ -177,7 +177,9 @@ export class SandboxRuntime implements Runtime {
   }
 
   getSandbox(id: string): SandboxView {
-    return this.#registry.get(id);
+    const view = this.#registry.get(id);
+    const keptMemory = this.#pause.keptMemory(view.record);
+    return keptMemory === undefined ? view : { ...view, keptMemory };
   }
 
   listSandboxes(query: ListSandboxesQuery): ListSandboxesPage {

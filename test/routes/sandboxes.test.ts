@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import type { SandboxDetail } from "../../src/e2b/schemas.ts";
 import { DomainError } from "../../src/errors.ts";
 import { openControlPlane } from "../support/control-plane.ts";
 
@@ -202,10 +203,14 @@ test("clients may do without the memory, of a pause, a resume, a connect and at 
   expect(plane.runtime.created[0]?.lifecycle).toEqual({ onTimeout: "pause", keepMemory: false, autoResume: false });
   const post = async (what: string, body: object) =>
     (await plane.call("POST", `/sandboxes/${id}/${what}`, body)).status;
+  const pauseMode = async () => ((await plane.call("GET", `/sandboxes/${id}`)).body as SandboxDetail).pauseMode;
+  expect(await pauseMode()).toBeUndefined();
   expect(await post("pause", { memory: false })).toBe(204);
+  expect(await pauseMode()).toBe("filesystem");
   expect(await post("resume", { memory: false })).toBe(201);
   expect(await post("connect", { timeout: 1, memory: false })).toBe(200);
   expect(await post("pause", { memory: true })).toBe(204);
+  expect(await pauseMode()).toBe("full");
   expect(await post("resume", {})).toBe(201);
   expect(await post("pause", { memory: true, requireHealthyGuest: true })).toBe(204);
   const [without, complete] = [{ memory: false }, { memory: true }];

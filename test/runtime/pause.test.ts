@@ -19,7 +19,12 @@ test("a paused sandbox holds a snapshot and nothing else, and comes back as itse
   expect(session?.ended.reason).toMatchObject({ code: "not_found", message: "The sandbox was paused" });
   expect(await engine.remains()).toEqual(paused);
   const view = runtime.getSandbox(record.id);
-  expect(view).toMatchObject({ state: "paused", accessToken, record: { startedAtMs: record.startedAtMs } });
+  expect(view).toMatchObject({
+    state: "paused",
+    keptMemory: true,
+    accessToken,
+    record: { startedAtMs: record.startedAtMs },
+  });
   expect(view.record.endAtMs).toBe(clock.nowMs());
   expect(getSnapshot(engine.deps.ledger, view.record.snapshotId)).toMatchObject({ reason: "exited", state: "ready" });
   expect(runtime.findSession(record.id)).toBeUndefined();
@@ -230,6 +235,20 @@ test("traffic resumes a sandbox that wants it, once, for at least five minutes",
   expect([...runtime.resumableByTraffic()]).toEqual([]);
 });
 
+test("traffic for a sandbox that is being paused waits until it can be resumed", async () => {
+  await using engine = await FakeEngine.open();
+  const { runtime, host } = engine;
+  const lifecycle = { onTimeout: "pause", keepMemory: true, autoResume: true } as const;
+  const { id } = (await engine.create({ lifecycle })).record;
+  host.arrange("saveSnapshot", { delayMs: 50 });
+  const pausing = runtime.pauseSandbox(id, "stopped");
+  await expect.poll(() => engine.stateOf(id)).toBe("pausing");
+  expect(runtime.getSandbox(id).keptMemory).toBeUndefined();
+  expect([...runtime.resumableByTraffic()].map(({ record }) => record.id)).toEqual([id]);
+  expect((await runtime.resumeForTraffic(id))?.sandboxId).toBe(id);
+  await pausing;
+});
+
 test("50 clients pause, resume, connect and kill the same sandboxes: only documented answers, nothing left", async () => {
   await using engine = await FakeEngine.open();
   const { runtime, host } = engine;
@@ -282,6 +301,7 @@ test("without its memory a sandbox keeps its disk, boots when it comes back, and
   const lifecycle = { onTimeout: "kill", keepMemory: true, autoResume: true } as const;
   const { id } = (await engine.create({ lifecycle })).record;
   await runtime.pauseSandbox(id, "stopped", { memory: false });
+  expect(runtime.getSandbox(id)).toMatchObject({ state: "paused", keptMemory: false });
   const { folder, facts } = getSnapshot(engine.deps.ledger, runtime.getSandbox(id).record.snapshotId) ?? {};
   expect((await readdir(folder ?? "")).sort()).toEqual(["disk", "manifest.json"]);
   expect(facts?.memoryBytes).toBe(0);

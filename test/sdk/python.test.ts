@@ -3,7 +3,7 @@ import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { installPythonSdk } from "../support/python-sdk.ts";
-import { sharedDaemon, skipReason } from "../support/sdk.ts";
+import { api, sharedDaemon, skipReason } from "../support/sdk.ts";
 
 const sdk = skipReason ? { missing: skipReason } : await installPythonSdk();
 const title = "missing" in sdk ? `the Python SDK (skipped: ${sdk.missing})` : "the Python SDK";
@@ -128,6 +128,25 @@ describe.skipIf("missing" in sdk)(title, () => {
       refused: ["SandboxException", "SandboxException", "SandboxNotFoundException"],
       killed: [true, false],
     });
+  });
+
+  test.each(["Template", "AsyncTemplate"])("template builds of %s", async (face) => {
+    const lines = (await runScript("fixtures/templates.py", face)).trim().split("\n");
+    const steps = Object.fromEntries(
+      lines.map((line) => JSON.parse(line)).map(({ step, value }) => [step, value] as const),
+    );
+    expect(steps).toEqual({
+      built: [true, ["v1", "two"], true],
+      sandbox: ["/srv/pages", "builder", "blue", "ran", "run.sh", "more.txt", "user", "home"],
+      exists: [true, false],
+      assigned: [["three"], true],
+      tags: ["three", "v1"],
+      failed: ["BuildException", "failed to run command 'echo why; exit 3': exit status 3"],
+      image: ["BuildException", expect.stringContaining("fromImage ('python:3') is not supported by this daemon yet")],
+      unknown: ["TemplateException", expect.stringContaining("template 'nobody' not found")],
+    });
+    const template = `/templates/python-${face.toLowerCase()}`;
+    expect((await api(template, { method: "DELETE" })).status).toBe(204);
   });
 
   test("the example runs", async () => {

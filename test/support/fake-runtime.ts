@@ -89,7 +89,8 @@ export class FakeRuntime implements Runtime {
     const before = this.getSandbox(id);
     const endAtMs = Math.max(before.record.endAtMs, this.nowMs + timeoutMs);
     const record: SandboxRecord = { ...before.record, state: "running", endAtMs };
-    return { view: this.#put({ ...before, record, state: "running" }), resumed: before.state === "paused" };
+    const { accessToken } = before;
+    return { view: this.#put({ record, state: "running", accessToken }), resumed: before.state === "paused" };
   }
 
   async pauseSandbox(id: string, reason: ContinuationReason, option?: MemoryOption): Promise<void> {
@@ -99,6 +100,7 @@ export class FakeRuntime implements Runtime {
     }
     this.pauseReasons.push(reason);
     this.pause(id);
+    this.#put({ ...this.getSandbox(id), keptMemory: option?.memory ?? true });
   }
 
   async stopSandbox(id: string, deadlineMs: number): Promise<void> {
