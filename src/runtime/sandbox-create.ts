@@ -20,7 +20,8 @@ import type { CreateSandboxRequest, SandboxView } from "./runtime.ts";
 import type { SerialQueue } from "./serial-queue.ts";
 import type { SessionTerminator } from "./session-terminator.ts";
 import { type RestoreDependencies, type RestoredMachine, restoreMachine } from "./snapshot-restore.ts";
-import type { WarmMachine, WarmPool } from "./warm-pool.ts";
+import type { WarmMachine } from "./warm-machine.ts";
+import type { WarmPool } from "./warm-pool.ts";
 
 export interface CreationDependencies extends RestoreDependencies {
   readonly ledger: Ledger;
