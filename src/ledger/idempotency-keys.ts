@@ -1,10 +1,14 @@
 /** Which create had which idempotency key. A key is written down with its sandbox, and forgotten with it. */
 import type { Ledger } from "./open.ts";
 
-export interface IdempotencyRecord {
+/** A key, and what it was used for. */
+export interface Idempotency {
   readonly key: string;
   /** Of what was asked for, hex. */
   readonly requestSha256: string;
+}
+
+export interface IdempotencyRecord extends Idempotency {
   readonly sandboxId: string;
 }
 

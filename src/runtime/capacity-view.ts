@@ -1,7 +1,9 @@
 /** What is in use and what is left: one answer for clients and for metrics. */
 import { type CapacityBudgets, usage } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";
+import type { Metrics } from "../metrics.ts";
 import type { Admission } from "./admission.ts";
+import type { Quarantine } from "./quarantine.ts";
 import type { CapacityView } from "./runtime.ts";
 import type { WarmPool } from "./warm-pool.ts";
 
@@ -29,4 +31,22 @@ export function viewCapacity({ ledger, budgets, warmPool, admission }: CapacityS
     warmPool: warmPool.depth(),
     waiting: admission.queueLength,
   };
+}
+
+/** What else the gauges tell of. */
+export interface GaugeSources {
+  readonly metrics: Metrics;
+  readonly quarantine: Pick<Quarantine, "updateGauge">;
+  /** How many sandboxes are in a state. */
+  readonly count: (state: "running" | "paused") => number;
+}
+
+/** Brings the gauges up to date. */
+export function updateGauges({ budgets, warmPool }: CapacityView, { metrics, quarantine, count }: GaugeSources): void {
+  quarantine.updateGauge();
+  for (const state of ["running", "paused"] as const) metrics.sandboxes.set({ state }, count(state));
+  for (const [state, machines] of Object.entries(warmPool)) metrics.warmPoolDepth.set({ state }, machines);
+  for (const [budget, use] of Object.entries(budgets)) {
+    for (const [kind, amount] of Object.entries(use)) metrics.capacity.set({ budget, kind }, amount);
+  }
 }

@@ -4,7 +4,7 @@
  */
 import { messageOf } from "../errors.ts";
 import { type CapacityBudgets, reserve } from "../ledger/capacity.ts";
-import { recordIdempotencyKey } from "../ledger/idempotency-keys.ts";
+import { type Idempotency, recordIdempotencyKey } from "../ledger/idempotency-keys.ts";
 import type { Ledger } from "../ledger/open.ts";
 import { insertSandbox, moveSandbox, setSandboxMachine } from "../ledger/sandboxes.ts";
 import { refuseUnreadySnapshot, type SnapshotRecord } from "../ledger/snapshots.ts";
@@ -16,13 +16,13 @@ import { baseAlias } from "../template/build-machine.ts";
 import type { SandboxRecord, SessionOrigin } from "../types.ts";
 import type { Admission } from "./admission.ts";
 import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
-import type { Idempotency } from "./idempotent-creates.ts";
 import { giveIdentity, type SandboxIdentity } from "./readiness-probe.ts";
 import type { CreateSandboxRequest, SandboxView } from "./runtime.ts";
 import type { SerialQueue } from "./serial-queue.ts";
 import type { SessionTerminator } from "./session-terminator.ts";
 import { type RestoreDependencies, type RestoredMachine, restoreMachine } from "./snapshot-restore.ts";
-import type { WarmMachine, WarmPool } from "./warm-pool.ts";
+import type { WarmMachine } from "./warm-machine.ts";
+import type { WarmPool } from "./warm-pool.ts";
 
 export interface CreationDependencies extends RestoreDependencies {
   readonly ledger: Ledger;

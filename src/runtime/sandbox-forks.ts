@@ -4,7 +4,12 @@
  */
 import { DomainError } from "../errors.ts";
 import { reserve } from "../ledger/capacity.ts";
-import { deleteSandboxSnapshot, findSnapshotTemplate, publishSandboxSnapshot } from "../ledger/sandbox-snapshots.ts";
+import {
+  deleteSandboxSnapshot,
+  findSnapshotTemplate,
+  listSandboxSnapshots,
+  publishSandboxSnapshot,
+} from "../ledger/sandbox-snapshots.ts";
 import { insertSandbox } from "../ledger/sandboxes.ts";
 import {
   deleteSnapshot,
@@ -25,7 +30,14 @@ import {
   registerContinuation,
 } from "./continuation-snapshot.ts";
 import type { LiveSession } from "./live-session.ts";
-import type { FollowupRequest, ForkOutcome, SandboxView, SnapshotView } from "./runtime.ts";
+import type {
+  FollowupRequest,
+  ForkOutcome,
+  ListSnapshotsPage,
+  ListSnapshotsQuery,
+  SandboxView,
+  SnapshotView,
+} from "./runtime.ts";
 import type { PauseDependencies } from "./sandbox-pause.ts";
 import type { SandboxRegistry } from "./sandbox-registry.ts";
 import type { SerialQueue } from "./serial-queue.ts";
@@ -108,6 +120,13 @@ export class SandboxForks {
       this.#deps.logs.record(id, "A snapshot was taken of the sandbox", names);
       return { templateId, alias, tag };
     });
+  }
+
+  /** See `Runtime.listSnapshots`. */
+  listSnapshots(query: ListSnapshotsQuery): ListSnapshotsPage {
+    const rows = listSandboxSnapshots(this.#deps.ledger, { ...query, limit: query.limit + 1 });
+    const snapshots = rows.slice(0, query.limit);
+    return { snapshots, next: rows.length > snapshots.length ? snapshots.at(-1) : undefined };
   }
 
   /** See `Runtime.deleteSnapshot`. */

@@ -4,16 +4,15 @@
  */
 import { DomainError } from "../errors.ts";
 import { samplesOfSandbox, summarizeSamples } from "../ledger/samples.ts";
-import { isSandboxSnapshot, listSandboxSnapshots } from "../ledger/sandbox-snapshots.ts";
-import { getSandbox, setSandboxInternetAccess } from "../ledger/sandboxes.ts";
+import { isSandboxSnapshot } from "../ledger/sandbox-snapshots.ts";
+import { getSandbox } from "../ledger/sandboxes.ts";
 import { findTemplate } from "../ledger/templates.ts";
 import type { EngineInfo } from "../machine/driver.ts";
-import type { ContinuationReason, LatencySample, SandboxLogEntry, SandboxRecord, SessionOrigin } from "../types.ts";
-import { viewCapacity } from "./capacity-view.ts";
+import type { ContinuationReason, LatencySample, SandboxLogEntry, SandboxRecord } from "../types.ts";
+import { updateGauges, viewCapacity } from "./capacity-view.ts";
 import { GuestClocks } from "./guest-clocks.ts";
-import { IdempotentCreates, idempotencyOf } from "./idempotent-creates.ts";
-import type { LifecycleSamples } from "./lifecycle-samples.ts";
-import { LiveSession } from "./live-session.ts";
+import { IdempotentCreates } from "./idempotent-creates.ts";
+import { switchInternetAccess } from "./internet-access.ts";
 import { MetricsSampler } from "./metrics-sampler.ts";
 import type { Quarantine } from "./quarantine.ts";
 import type {
@@ -36,18 +35,19 @@ import type {
   SandboxView,
   SnapshotView,
 } from "./runtime.ts";
-import { type CreationDependencies, type ReadyMachine, SandboxCreation } from "./sandbox-create.ts";
+import { type Attach, type CreationDependencies, type ReadyMachine, SandboxCreation } from "./sandbox-create.ts";
 import { SandboxDeadlines } from "./sandbox-deadlines.ts";
 import { SandboxEnds } from "./sandbox-ends.ts";
 import { type ForkDependencies, SandboxForks } from "./sandbox-forks.ts";
-import type { SandboxLogs } from "./sandbox-logs.ts";
 import { SandboxPause } from "./sandbox-pause.ts";
 import { SandboxRegistry } from "./sandbox-registry.ts";
 import { SerialQueue } from "./serial-queue.ts";
 import type { Session } from "./session.ts";
+import { attachSession, releaseSessions } from "./session-attach.ts";
 import { StuckVmCleanup } from "./stuck-vm-cleanup.ts";
 import type { TeamMetricSample } from "./team.ts";
 import { TeamMetrics } from "./team-metrics.ts";
+import { tryFlush } from "./try-flush.ts";
 
 export interface RuntimeDependencies extends CreationDependencies, ForkDependencies {
   /** How long a machine may leave heartbeats unanswered. */
@@ -59,16 +59,6 @@ export interface RuntimeDependencies extends CreationDependencies, ForkDependenc
 /** How many of a sandbox's samples a client gets. */
 const latencyLimit = 200;
 
-/** The first line of what follows in a sandbox's log. */
-const originMessages: Record<SessionOrigin, string> = {
-  create: "The sandbox was created",
-  pool: "The sandbox was created",
-  fork: "The sandbox was created as a fork",
-  followup: "The sandbox was created as a follow-up",
-  resume: "The sandbox was resumed",
-  adopted: "The daemon took up the running sandbox",
-};
-
 export class SandboxRuntime implements Runtime {
   readonly #deps: RuntimeDependencies;
   readonly #registry = new SandboxRegistry();
@@ -77,8 +67,8 @@ export class SandboxRuntime implements Runtime {
   readonly #team: TeamMetrics;
   readonly #stuckVms: StuckVmCleanup;
   readonly #guestClocks: GuestClocks;
-  readonly #creation: SandboxCreation;
-  readonly #idempotentCreates: IdempotentCreates;
+  readonly #attach: Attach;
+  readonly #creates: IdempotentCreates;
   readonly #pause: SandboxPause;
   readonly #forks: SandboxForks;
   readonly #ends: SandboxEnds;
@@ -90,19 +80,23 @@ export class SandboxRuntime implements Runtime {
     this.#deps = deps;
     this.#sampler = new MetricsSampler(deps.clock);
     this.#team = new TeamMetrics(deps.clock);
-    this.#stuckVms = new StuckVmCleanup(deps.clock, deps.stuckAfterMs, (session, silentMs) =>
-      this.#ends.lose(session.sandboxId, session.sessionId, "lost", `no heartbeat for ${Math.round(silentMs)} ms`),
-    );
     this.#guestClocks = new GuestClocks(deps.clock);
-    const attach = (record: SandboxRecord, machine: ReadyMachine) => this.#attach(record, machine);
-    this.#creation = new SandboxCreation(deps, this.#queue, attach);
-    this.#idempotentCreates = new IdempotentCreates(deps.ledger);
+    const attach: Attach = (record, machine) => {
+      const around = { registry: this.#registry, team: this.#team, ends: this.#ends };
+      return attachSession(deps, around, record, machine);
+    };
+    this.#attach = attach;
+    const creation = new SandboxCreation(deps, this.#queue, attach);
+    this.#creates = new IdempotentCreates(deps.ledger, this.#registry, creation);
     const pause = new SandboxPause(deps, this.#registry, this.#queue, attach);
     const ends = new SandboxEnds(deps, this.#registry, this.#queue, pause);
     this.#pause = pause;
     this.#ends = ends;
+    this.#stuckVms = new StuckVmCleanup(deps.clock, deps.stuckAfterMs, (session, silentMs) =>
+      ends.lose(session.sandboxId, session.sessionId, "lost", `no heartbeat for ${Math.round(silentMs)} ms`),
+    );
     this.#deadlines = new SandboxDeadlines(deps, this.#registry, this.#queue, { pause, ends });
-    this.#forks = new SandboxForks(deps, this.#registry, this.#queue, (...child) => this.#creation.startFrom(...child));
+    this.#forks = new SandboxForks(deps, this.#registry, this.#queue, (...child) => creation.startFrom(...child));
   }
 
   get engine(): EngineInfo {
@@ -111,12 +105,7 @@ export class SandboxRuntime implements Runtime {
 
   async createSandbox(request: CreateSandboxRequest, options: CreateOptions = {}): Promise<SandboxView> {
     this.#refuseWhenClosing();
-    const { idempotencyKey, signal } = options;
-    if (idempotencyKey === undefined) return this.#creation.create(request, { signal });
-    const idempotency = idempotencyOf(idempotencyKey, request);
-    // Not given up when the client leaves: it may come back for it.
-    const create = () => this.#creation.create(request, { idempotency });
-    return this.#idempotentCreates.run(idempotency, create, (id) => this.#registry.view(id));
+    return this.#creates.create(request, options);
   }
 
   async connectSandbox(
@@ -158,9 +147,7 @@ export class SandboxRuntime implements Runtime {
   }
 
   listSnapshots(query: ListSnapshotsQuery): ListSnapshotsPage {
-    const rows = listSandboxSnapshots(this.#deps.ledger, { ...query, limit: query.limit + 1 });
-    const snapshots = rows.slice(0, query.limit);
-    return { snapshots, next: rows.length > snapshots.length ? snapshots.at(-1) : undefined };
+    return this.#forks.listSnapshots(query);
   }
 
   isSandboxSnapshot(name: string): boolean {
@@ -198,19 +185,8 @@ export class SandboxRuntime implements Runtime {
     return this.#deadlines.set(id, timeoutMs);
   }
 
-  async setSandboxInternetAccess(id: string, allowed: boolean): Promise<void> {
-    await this.#queue.run(id, async () => {
-      const { record, session } = this.#registry.getRunning(id);
-      const { ledger } = this.#deps;
-      this.#registry.update(setSandboxInternetAccess(ledger, id, allowed));
-      try {
-        await session.vm.setInternetAccess(allowed);
-      } catch (error) {
-        this.#registry.update(setSandboxInternetAccess(ledger, id, record.allowInternetAccess));
-        throw error;
-      }
-      session.log.info({ allowed }, "internet access switched");
-    });
+  setSandboxInternetAccess(id: string, allowed: boolean): Promise<void> {
+    return this.#queue.run(id, () => switchInternetAccess(this.#deps.ledger, this.#registry, id, allowed));
   }
 
   refreshSandbox(id: string, durationMs: number): Promise<void> {
@@ -237,13 +213,13 @@ export class SandboxRuntime implements Runtime {
   }
 
   benchmarks(): BenchmarkSummary[] {
-    this.#tryFlush(this.#deps.samples);
+    tryFlush(this.#deps.samples, this.#deps.log);
     return summarizeSamples(this.#deps.ledger);
   }
 
   sandboxLatency(id: string): LatencySample[] {
     this.getSandbox(id);
-    this.#tryFlush(this.#deps.samples);
+    tryFlush(this.#deps.samples, this.#deps.log);
     return samplesOfSandbox(this.#deps.ledger, id, latencyLimit);
   }
 
@@ -288,14 +264,7 @@ export class SandboxRuntime implements Runtime {
 
   /** Brings the gauges up to date. */
   updateGauges(): void {
-    const { metrics, quarantine } = this.#deps;
-    const { budgets, warmPool } = this.capacity();
-    quarantine.updateGauge();
-    for (const state of ["running", "paused"] as const) metrics.sandboxes.set({ state }, this.#registry.count(state));
-    for (const [state, machines] of Object.entries(warmPool)) metrics.warmPoolDepth.set({ state }, machines);
-    for (const [budget, use] of Object.entries(budgets)) {
-      for (const [kind, amount] of Object.entries(use)) metrics.capacity.set({ budget, kind }, amount);
-    }
+    updateGauges(this.capacity(), { ...this.#deps, count: (state) => this.#registry.count(state) });
   }
 
   /** Shows a sandbox that an earlier daemon started and whose machine still runs. */
@@ -321,45 +290,12 @@ export class SandboxRuntime implements Runtime {
     await this.idle();
     this.#deps.warmPool.close();
     await this.#deps.terminator.close();
-    const sessions = [...this.#registry.sessions()];
-    for (const session of sessions) session.end(new DomainError("not_ready", "The daemon stops; connect again later"));
-    await Promise.all(sessions.map((session) => session.vm.release()));
-    this.#tryFlush(this.#deps.samples);
-    this.#tryFlush(this.#deps.logs);
-  }
-
-  /** A ledger that cannot be written is no reason not to answer from it, nor not to stop. */
-  #tryFlush(pending: LifecycleSamples | SandboxLogs): void {
-    try {
-      pending.flush();
-    } catch (error) {
-      this.#deps.log.warn({ err: error }, "samples or lines of logs could not be written");
-    }
+    await releaseSessions(this.#registry.sessions());
+    tryFlush(this.#deps.samples, this.#deps.log);
+    tryFlush(this.#deps.logs, this.#deps.log);
   }
 
   #refuseWhenClosing(): void {
     if (this.#phase === "closing") throw new DomainError("not_ready", "The daemon is stopping");
-  }
-
-  #attach(record: SandboxRecord, { vm, agent, origin, restoreStartedMs }: ReadyMachine): SandboxView {
-    const { clock, samples, log, logs, accessTokenFor } = this.#deps;
-    const accessToken = accessTokenFor(record.id);
-    const session = new LiveSession({
-      record,
-      accessToken,
-      vm,
-      agent,
-      origin,
-      restoreStartedMs,
-      clock,
-      samples,
-      log,
-      commands: logs.ofSession(record.id),
-      onLost: (reason, detail) => this.#ends.lose(record.id, vm.record.sessionId, reason, detail),
-    });
-    if (origin !== "adopted") this.#team.countStart();
-    logs.record(record.id, originMessages[origin], { event: "running", origin, templateID: record.templateId });
-    session.log.info({ template: record.templateId }, "sandbox running");
-    return this.#registry.change(record, session) ?? this.#registry.add(record, accessToken, session);
   }
 }

@@ -8,7 +8,7 @@ import { discardWarmEntry, type WarmEntry } from "../ledger/warm-entries.ts";
 import type { MachineRecord } from "../types.ts";
 import { openGuestAgent } from "./readiness-probe.ts";
 import type { RuntimeDependencies } from "./sandbox-runtime.ts";
-import type { WarmMachine } from "./warm-pool.ts";
+import type { WarmMachine } from "./warm-machine.ts";
 
 export type WarmDecision =
   | { readonly action: "adopt"; readonly machine: MachineRecord }

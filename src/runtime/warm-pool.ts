@@ -4,7 +4,6 @@
  * live ends. Refilling is background work: one at a time, and never while a create is under way.
  */
 import { DomainError, isDomainError, messageOf } from "../errors.ts";
-import type { GuestAgent } from "../guest/agent.ts";
 import { type CapacityBudgets, findShortage, release, reserve, usage } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";
 import { findTemplate, type ResolvedTemplate, resolveTemplate } from "../ledger/templates.ts";
@@ -17,18 +16,17 @@ import {
   type WarmEntry,
   type WarmEntryKey,
 } from "../ledger/warm-entries.ts";
-import { newSessionId, type Vm } from "../machine/driver.ts";
+import type { Vm } from "../machine/driver.ts";
 import type { Metrics } from "../metrics.ts";
 import { baseAlias } from "../template/build-machine.ts";
-import { runCommand } from "../template/warm-up.ts";
 import type { MachineShape } from "../types.ts";
 import type { EvictionSource } from "./admission.ts";
 import type { Evictable } from "./admission-plan.ts";
 import { Demand } from "./demand.ts";
 import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
-import { giveIdentity } from "./readiness-probe.ts";
 import type { SessionTerminator } from "./session-terminator.ts";
-import { type RestoreDependencies, restoreMachine } from "./snapshot-restore.ts";
+import type { RestoreDependencies } from "./snapshot-restore.ts";
+import { type WarmMachine, warmingDeadlineMs, warmMachine } from "./warm-machine.ts";
 import { type DiscardReason, type PoolTarget, planPool, targetSize } from "./warm-pool-plan.ts";
 
 export interface WarmPoolSettings {
@@ -46,25 +44,15 @@ export interface WarmPoolDependencies extends RestoreDependencies {
   readonly budgets: CapacityBudgets;
 }
 
-/** A warm machine that somebody may have. */
-export interface WarmMachine {
-  readonly entry: WarmEntry;
-  readonly vm: Vm;
-  readonly agent: GuestAgent;
-}
-
 type Member = { readonly entry: WarmEntry; readonly shape: MachineShape } & (
   | { readonly at: "warming"; readonly giveUp: AbortController }
   | { readonly at: "ready"; readonly machine: WarmMachine }
 );
 
-/** The name of a machine that waits: as long as a sandbox's, so that the guest writes its files over in place. */
-const nobody = "warm".padEnd(21, "0");
 const demandWindowMs = 5 * 60_000;
 const maxAgeMs = 60 * 60_000;
 /** After a create the processors belong to its first command for a moment. */
 const quietMs = 100;
-const refillDeadlineMs = 60_000;
 const firstRetryMs = 1_000;
 const longestRetryMs = 60_000;
 
@@ -225,10 +213,10 @@ export class WarmPool implements EvictionSource {
     reach("refill.reserved");
     const giveUp = new AbortController();
     this.#members.set(entry.id, { at: "warming", entry, shape, giveUp });
-    const stop = AbortSignal.any([signal, giveUp.signal, AbortSignal.timeout(refillDeadlineMs)]);
+    const stop = AbortSignal.any([signal, giveUp.signal, AbortSignal.timeout(warmingDeadlineMs)]);
     let launched: Vm | undefined;
     try {
-      const { vm, agent } = await this.#warm(target, stop, (started) => {
+      const { vm, agent } = await warmMachine(this.#deps, target, stop, (started) => {
         launched = started;
         setWarmEntryMachine(ledger, entry.id, started.record);
       });
@@ -253,34 +241,6 @@ export class WarmPool implements EvictionSource {
       const { id: reservationId } = reserve(ledger, { kind: "warm", shape, budgets });
       return insertWarmEntry(ledger, { ...key, snapshotId, reservationId });
     });
-  }
-
-  /** A machine that was given an identity over another and has run a command: both go faster the next time. */
-  async #warm(
-    { key, snapshotFolder }: PoolTarget,
-    signal: AbortSignal,
-    onLaunched: (vm: Vm) => void,
-  ): Promise<{ vm: Vm; agent: GuestAgent }> {
-    const identity = { sandboxId: nobody, templateId: key.templateId, envs: {}, defaults: { user: "", workdir: "" } };
-    const mayBoot = currentBuild(this.#deps.ledger, key.templateId)?.template.aliases.includes(baseAlias) ?? false;
-    const order = { snapshotFolder, sessionId: newSessionId(), identity, internetAccess: true, mayBoot };
-    const machine = await restoreMachine(this.#deps, order, {
-      sandboxId: null,
-      scenario: "refill",
-      onLaunched,
-      signal,
-    });
-    const { agent } = machine;
-    const close = () => agent.close();
-    signal.addEventListener("abort", close, { once: true });
-    try {
-      await runCommand(agent, "true");
-      await giveIdentity(agent, identity, this.#deps.clock, refillDeadlineMs);
-      signal.throwIfAborted();
-      return machine;
-    } finally {
-      signal.removeEventListener("abort", close);
-    }
   }
 
   #addReady(machine: WarmMachine, shape: MachineShape): void {
