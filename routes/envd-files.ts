@@ -193,26 +193,25 @@ function unreadable(error: unknown): DomainError {
 }
 
 function sendDownload(reply: FastifyReply, { plan, entry, sizeBytes, bytes }: Download): FastifyReply {
-  const lastModified = new Date(Number(entry.modifiedNs / 1_000_000n)).toUTCString();
-  reply.headers({
-    ...ISOLATION_HEADERS,
-    vary: "Accept-Encoding",
-    "last-modified": lastModified,
+  reply.headers({ ...ISOLATION_HEADERS, vary: "Accept-Encoding" });
+  const described = {
+    "last-modified": new Date(Number(entry.modifiedNs / 1_000_000n)).toUTCString(),
     "content-disposition": contentDispositionOf(entry.name),
     "content-type": contentTypeOf(entry.name),
-  });
+  };
   switch (plan.kind) {
     case "whole":
-      return sendWhole(reply, plan.encoding, sizeBytes, bytes);
+      return sendWhole(reply.headers(described), plan.encoding, sizeBytes, bytes);
     case "range":
       reply.code(206).headers({
+        ...described,
         "accept-ranges": "bytes",
         "content-range": `bytes ${plan.offset}-${plan.offset + plan.length - 1}/${entry.sizeBytes}`,
         "content-length": String(plan.length),
       });
       return reply.send(streamOf(bytes));
     case "not_modified":
-      return reply.code(304).removeHeader("content-type").send();
+      return reply.code(304).header("last-modified", described["last-modified"]).send();
     case "precondition_failed":
       return sendError(reply, 412, "the file does not meet the request's conditions");
     case "unsatisfiable":

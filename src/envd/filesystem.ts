@@ -38,9 +38,16 @@ export interface WatchRequest {
 type User = string | undefined;
 
 export function stat(session: Session, path: string, user: User): Promise<EntryInfo> {
-  return worded(user, { not_found: `file not found: ${path}` }, async () =>
-    toEntryInfo(await session.agent.stat(path, user)),
-  );
+  const missing = `file not found: ${path}`;
+  return worded(user, { not_found: missing }, async () => {
+    try {
+      return toEntryInfo(await session.agent.stat(path, user));
+    } catch (error) {
+      // Nothing is below a file: a client that asks whether something exists is to hear that it does not.
+      if (guestStatus(error) === "not_a_directory") throw reword(error, "not_found", missing);
+      throw error;
+    }
+  });
 }
 
 export function makeDirectory(session: Session, path: string, user: User): Promise<EntryInfo> {

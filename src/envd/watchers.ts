@@ -74,7 +74,7 @@ export class WatcherTable {
       watch.close();
       throw new DomainError("capacity_exhausted", `a sandbox has at most ${MAX_WATCHERS} watchers`);
     }
-    const id = randomUUID();
+    const id = `w${randomUUID().replaceAll("-", "")}`;
     watchers.set(id, new Watcher(watch));
     return id;
   }

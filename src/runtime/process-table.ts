@@ -58,8 +58,8 @@ export class ProcessTable {
   }
 
   /**
-   * Starts a process; resolves once it runs. With `timeoutMs` it is killed that long after, whoever still listens; with
-   * `keepOutput` its output is kept from the first byte on.
+   * Starts a process; resolves once it runs. With `timeoutMs` it is killed that long after this call, whoever still
+   * listens; with `keepOutput` its output is kept from the first byte on.
    * @throws what the guest agent says of a command that cannot start.
    */
   async start(spec: ProcessSpec, options: { timeoutMs?: number; keepOutput?: boolean } = {}): Promise<StartedProcess> {
@@ -87,7 +87,7 @@ export class ProcessTable {
     const process = this.#add(attached, describe(spec), { spec, onFirstOutput });
     if (options.keepOutput) process.keepOutput();
     const events = process.subscribe();
-    if (options.timeoutMs !== undefined) this.#killAfter(process, options.timeoutMs);
+    if (options.timeoutMs !== undefined) this.#killAfter(process, options.timeoutMs - (startedMs - requestedMs));
     return { process, events };
   }
 

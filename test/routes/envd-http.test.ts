@@ -1,7 +1,7 @@
 import { mkdir, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { createClient } from "@connectrpc/connect";
+import { Code, createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { EventType, Filesystem, FileType } from "../../src/e2b/gen/filesystem/filesystem_pb.ts";
@@ -138,12 +138,18 @@ describe("in binary, with a generated client", () => {
     expect(entry).toMatchObject({ size: 5n, owner: "root" });
     expect(Math.abs(Number(entry?.modifiedTime?.seconds) - Date.now() / 1000)).toBeLessThan(60);
     expect(await files.remove({ path: inFolder("not there") })).toBeDefined();
+    const belowFile = files.stat({ path: inFolder("dir", "file", "x") });
+    await expect(belowFile).rejects.toMatchObject({
+      code: Code.NotFound,
+      rawMessage: expect.stringMatching(/^file not found: /),
+    });
   });
 
   test("polled watchers", async () => {
     const { files } = clientOf();
     await mkdir(inFolder("polled"));
     const { watcherId } = await files.createWatcher({ path: inFolder("polled"), includeEntry: true });
+    expect(watcherId).toMatch(/^w[0-9a-z]+$/);
     expect((await files.getWatcherEvents({ watcherId })).events).toEqual([]);
     await writeFile(inFolder("polled", "f"), "x");
     const seen: { name: string; type: EventType; size: bigint | undefined }[] = [];

@@ -208,6 +208,20 @@ test("a process is killed when its time is up, and its timer ends with it", asyn
   expect(clock.sleeperCount).toBe(0);
 });
 
+test("a process's time begins when it is asked for, not when it runs at last", async () => {
+  const { table, agent, clock } = setUp();
+  let open = () => {};
+  agent.execGate = new Promise((resolve) => {
+    open = resolve;
+  });
+  const starting = table.start(spec, { timeoutMs: 5_000 });
+  await clock.advance(2_000);
+  open();
+  const { process } = await starting;
+  await clock.advance(3_000);
+  expect(agent.signals).toEqual([{ pid: process.pid, signal: 9 }]);
+});
+
 test("a kill is answered when the process has ended, or after a while when something holds its output open", async () => {
   const { table, clock, last } = setUp();
   const { process } = await table.start(spec);
