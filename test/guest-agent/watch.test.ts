@@ -192,4 +192,4 @@ test("too many changes end the stream, and only that", async () => {
   const { status } = await stream.collect();
   expect(status).toBe("resource_exhausted");
   expect((await link.call(op.ping)).status).toBe("ok");
-});
+}, 60_000);
