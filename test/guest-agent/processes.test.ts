@@ -152,14 +152,16 @@ test("a terminal: size, resize, echo, controlling terminal, end", async () => {
 
 test("terminal frames are small, and a job of the terminal is interrupted by its key", async () => {
   await using link = await startAgent();
-  const flood = link.shell("head -c 100000 /dev/zero | tr '\\0' x; sleep 100", [[tag.pty, true]]);
-  let seen = 0;
-  while (seen < 100_000) {
+  // `exec`: a shell whose child ends of itself as the key comes goes on with its next command.
+  const flood = link.shell("head -c 100000 /dev/zero | tr '\\0' x; echo end; exec sleep 100", [[tag.pty, true]]);
+  let seen = "";
+  while (!seen.includes("end")) {
     const frame = await flood.next();
     expect(frame.payload.length).toBeLessThanOrEqual(16_384);
     flood.window(frame.payload.length);
-    if (frame.type === "DATA") seen += frame.payload.length;
+    if (frame.type === "DATA") seen += frame.payload.toString("latin1");
   }
+  expect(seen.length).toBeGreaterThan(100_000);
   flood.data("\x03");
   const { fields } = await flood.collect();
   expect(fields.flag(tag.exited) ? fields.int(tag.exitCode) : fields.int(tag.signal)).toSatisfy(

@@ -13,6 +13,7 @@ import { missingForSimulation, type SimulatedFramework, simulateFramework } from
 const missing = await missingForSimulation();
 const title = "the helper on the simulated framework";
 const deadlineMs = 30_000;
+const descriptors = 64;
 
 describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () => {
   let root = "";
@@ -32,7 +33,7 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
 
   /** With few descriptors, so that running out of them is quick. */
   function start(): void {
-    const script = 'ulimit -n 64; exec "$@"';
+    const script = `ulimit -n ${descriptors}; exec "$@"`;
     helper = spawn("/bin/sh", ["-c", script, "sh", mac.helper, `${folder}/`], { stdio: "ignore" });
   }
   async function end(): Promise<void> {
@@ -91,12 +92,15 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
   test("more connections than it has descriptors for: it serves again when they are gone", async () => {
     (await control()).close();
     const crowd: Socket[] = [];
-    // Accepted ones, then those that wait to be, and then no more.
-    const crowded = async () => {
-      for (;;) crowd.push(await openSocket(join(folder, "control.sock")));
+    // Those that wait to be accepted are refused first; full is when it has no descriptor left.
+    const descriptorsOfCrowded = async () => {
+      const crowded = async () => {
+        for (;;) crowd.push(await openSocket(join(folder, "control.sock")));
+      };
+      await expect(crowded()).rejects.toMatchObject({ code: "EAGAIN" });
+      return (await readdir(`/proc/${helper.pid}/fd`)).length;
     };
-    await expect(crowded()).rejects.toMatchObject({ code: "EAGAIN" });
-    expect(crowd.length).toBeGreaterThan(40);
+    await expect.poll(descriptorsOfCrowded, { timeout: deadlineMs }).toBe(descriptors);
     for (const socket of crowd) socket.destroy();
     expect((await control()).hello.state).toBe("new");
   });
