@@ -1,6 +1,8 @@
-/** One daemon for every test file of this folder: making a base template takes longer than most of the tests. */
+/** One daemon for every test file of this folder, and a prepared state for those that start their own. */
+import { rm } from "node:fs/promises";
 import type { TestProject } from "vitest/node";
-import { missingForRealMachines, type RealDaemon, startDaemon } from "../support/real-daemon.ts";
+import { usePreparedState } from "../support/prepared-state.ts";
+import { missingForRealMachines, newStateDir, type RealDaemon, startDaemon } from "../support/real-daemon.ts";
 
 export interface SharedDaemon {
   readonly url: string;
@@ -21,10 +23,14 @@ export default async function setup(project: TestProject): Promise<() => Promise
     project.provide("daemon", { missing });
     return async () => {};
   }
+  const prepared = await newStateDir();
+  await (await startDaemon({ stateDir: prepared })).stop();
+  usePreparedState(prepared);
   const daemon: RealDaemon = await startDaemon();
   const { url, apiKey, stateDir, pid } = daemon;
   project.provide("daemon", { url, apiKey, stateDir, pid });
   return async () => {
     await daemon[Symbol.asyncDispose]();
+    await rm(prepared, { recursive: true, force: true });
   };
 }

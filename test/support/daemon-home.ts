@@ -4,6 +4,7 @@ import { cp, mkdir, mkdtemp, rename, rm, symlink, writeFile } from "node:fs/prom
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { LifecycleStep } from "../../src/lifecycle-steps.ts";
+import { copyPreparedState } from "./prepared-state.ts";
 import { cacheDir, type RealDaemon, startDaemon } from "./real-daemon.ts";
 
 export interface Process {
@@ -25,11 +26,16 @@ export interface DaemonHome extends AsyncDisposable {
   engines(): Process[];
 }
 
-export async function makeDaemonHome(): Promise<DaemonHome> {
+/** @param options.firstStart its first daemon has to make the base template */
+export async function makeDaemonHome({ firstStart = false } = {}): Promise<DaemonHome> {
   // Short, because socket paths are limited.
   const root = await mkdtemp(join(tmpdir(), "fk-"));
   const [stateDir, cache] = [join(root, "state"), join(root, "cache")];
   await mkdir(cache);
+  if (!firstStart) {
+    await mkdir(stateDir, { mode: 0o700 });
+    await copyPreparedState(stateDir);
+  }
   await symlink(join(cacheDir(), "assets"), join(cache, "assets"));
   // What a daemon found out about this machine and compiled for it; another one's log is not for this one.
   const isShared = (path: string) => !path.endsWith(".log");

@@ -7,6 +7,7 @@ import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { copyPreparedState } from "./prepared-state.ts";
 
 const main = fileURLToPath(new URL("../../dist/src/main.js", import.meta.url));
 /** The first start boots, warms and snapshots the base template under TCG. */
@@ -51,9 +52,11 @@ export function missingForRealMachines(): string | undefined {
   return undefined;
 }
 
-/** A new state folder; short, because socket paths are limited. */
-export function newStateDir(): Promise<string> {
-  return mkdtemp(join(tmpdir(), "fk-"));
+/** A new state folder, with a base template; short, because socket paths are limited. */
+export async function newStateDir(): Promise<string> {
+  const stateDir = await mkdtemp(join(tmpdir(), "fk-"));
+  await copyPreparedState(stateDir);
+  return stateDir;
 }
 
 /** Starts a daemon on a free port and waits until it listens. Disposal kills every sandbox, then stops it. */

@@ -61,7 +61,7 @@ describe.skipIf(missing)("tear-down", () => {
   });
 
   test("a first start that was killed is begun anew by the next, and nothing of it is left", async () => {
-    await using home = await makeDaemonHome();
+    await using home = await makeDaemonHome({ firstStart: true });
     for (const step of ["boot the base template", "warm the base template", "snapshot the base template"]) {
       const first = spawnServe(home.args);
       await first.says(step);
@@ -80,7 +80,7 @@ describe.skipIf(missing)("tear-down", () => {
   });
 
   test("a first start that was interrupted by Ctrl-C cleans up after itself at once", async () => {
-    await using home = await makeDaemonHome();
+    await using home = await makeDaemonHome({ firstStart: true });
     for (const step of ["boot the base template", "warm the base template"]) {
       const first = spawnServe(home.args);
       await first.says(step);
@@ -99,7 +99,7 @@ describe.skipIf(missing)("tear-down", () => {
     const { port } = holder.address() as AddressInfo;
     try {
       // Before it makes its template: there is none in this home yet.
-      await using home = await makeDaemonHome();
+      await using home = await makeDaemonHome({ firstStart: true });
       const early = spawnServe([...home.args, "--port", String(port)]);
       expect(await early.exited).toBe(1);
       expect(early.output()).toContain(`Port ${port} is in use.`);
