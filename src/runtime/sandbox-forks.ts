@@ -141,7 +141,7 @@ export class SandboxForks {
   /** See `Runtime.followUpSandbox`. In the paused one's queue, so that its snapshot stays while it is restored. */
   followUp(id: string, request: FollowupRequest): Promise<{ view: SandboxView; reason: string }> {
     const { ledger, disk } = this.#deps;
-    return this.#queue.run(id, async () => {
+    return this.#queue.run(id, async (overtaken) => {
       const { record: source, state } = this.#registry.get(id);
       if (state === "running") {
         throw new DomainError("invalid_state", `Sandbox ${id} is running: only a paused one can be followed up`);
@@ -152,7 +152,7 @@ export class SandboxForks {
       if (!snapshot?.reason) throw new DomainError("internal", `paused sandbox ${id} has no continuation`);
       const { timeoutMs, metadata = source.metadata, envs = source.envs } = request;
       return {
-        view: await this.#spawn({ ...source, metadata, envs }, snapshot, { origin: "followup", timeoutMs }),
+        view: await this.#spawn({ ...source, metadata, envs }, snapshot, { origin: "followup", timeoutMs }, overtaken),
         reason: snapshot.reason,
       };
     });
@@ -185,6 +185,7 @@ export class SandboxForks {
     source: SandboxRecord,
     snapshot: SnapshotRecord,
     { origin, timeoutMs }: { readonly origin: "fork" | "followup"; readonly timeoutMs: number },
+    overtaken?: AbortSignal,
   ): Promise<SandboxView> {
     const { ledger, budgets, admission, clock, newSandboxId } = this.#deps;
     const { templateId, templateAlias, metadata, envs, defaults, shape, allowInternetAccess, ingress, lifecycle } =
@@ -211,7 +212,7 @@ export class SandboxForks {
         reservationId,
       });
     };
-    const record = await admission.admit(shape, () => ledger.write(admit));
+    const record = await admission.admit(shape, () => ledger.write(admit), overtaken);
     return this.#start(record, snapshot, { origin, timeoutMs });
   }
 

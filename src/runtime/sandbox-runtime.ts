@@ -114,10 +114,10 @@ export class SandboxRuntime implements Runtime {
     option: MemoryOption = {},
   ): Promise<{ view: SandboxView; resumed: boolean }> {
     this.#refuseWhenClosing();
-    return this.#queue.run(id, async () => {
+    return this.#queue.run(id, async (overtaken) => {
       if (this.#registry.get(id).state === "running")
         return { view: this.#deadlines.extendInQueue(id, timeoutMs), resumed: false };
-      return { view: await this.#pause.resumeInQueue(id, timeoutMs, option), resumed: true };
+      return { view: await this.#pause.resumeInQueue(id, timeoutMs, overtaken, option), resumed: true };
     });
   }
 

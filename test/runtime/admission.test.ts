@@ -41,19 +41,26 @@ test("who does not fit waits, first come first served, and released capacity wak
   expect([third.state.at, world.admission.queueLength]).toEqual(["created", 0]);
 });
 
-test.each(["kill", "stop"] as const)("a %s does not wait for a resume that waits for capacity", async (how) => {
-  await using world = await openWorld({ budgets: { sandboxes: 1 }, pool: off });
-  const { id } = (await world.create()).record;
-  await world.runtime.pauseSandbox(id, "idle");
-  await world.create();
-  const resuming = failureOf(world.runtime.resumeSandbox(id, 1_000));
-  await world.settle();
-  expect(world.admission.queueLength).toBe(1);
-  await (how === "kill" ? world.runtime.killSandbox(id) : world.runtime.stopSandbox(id, 1_000));
-  expect(await resuming).toMatchObject({ code: "not_found" });
-  expect(world.admission.queueLength).toBe(0);
-  expect(() => world.runtime.getSandbox(id)).toThrow("doesn't exist");
-});
+test.each(["kill", "stop"] as const)(
+  "a %s does not wait for resumes and follow-ups that wait for capacity",
+  async (how) => {
+    await using world = await openWorld({ budgets: { sandboxes: 1 }, pool: off });
+    const { id } = (await world.create()).record;
+    await world.runtime.pauseSandbox(id, "idle");
+    await world.create();
+    const waiting = [
+      world.runtime.followUpSandbox(id, { timeoutMs: 1_000 }),
+      world.runtime.resumeSandbox(id, 1_000),
+      world.runtime.followUpSandbox(id, { timeoutMs: 1_000 }),
+    ].map(failureOf);
+    await world.settle();
+    expect(world.admission.queueLength).toBe(1);
+    await (how === "kill" ? world.runtime.killSandbox(id) : world.runtime.stopSandbox(id, 1_000));
+    for (const failure of await Promise.all(waiting)) expect(failure).toMatchObject({ code: "not_found" });
+    expect(world.admission.queueLength).toBe(0);
+    expect(() => world.runtime.getSandbox(id)).toThrow("doesn't exist");
+  },
+);
 
 test("a small one does not overtake a large one that waits", async () => {
   await using world = await openWorld({ budgets: { memoryMiB: 1024 }, pool: off });
