@@ -28,6 +28,7 @@ import {
   discardContinuation,
   newSnapshotPlace,
   registerContinuation,
+  removeStruckOff,
 } from "./continuation-snapshot.ts";
 import type { LiveSession } from "./live-session.ts";
 import type {
@@ -134,8 +135,7 @@ export class SandboxForks {
     const { ledger, terminator } = this.#deps;
     // What was made from the snapshot and killed is no reason to refuse. What cannot be ended is.
     await terminator.settle();
-    const { folder } = deleteSandboxSnapshot(ledger, name, tag);
-    await removeSnapshot(folder);
+    await removeStruckOff(ledger, deleteSandboxSnapshot(ledger, name, tag));
   }
 
   /** See `Runtime.followUpSandbox`. In the paused one's queue, so that its snapshot stays while it is restored. */

@@ -16,7 +16,6 @@ import {
   type SnapshotRecord,
 } from "../ledger/snapshots.ts";
 import { newSessionId, type Vm } from "../machine/driver.ts";
-import { removeSnapshot } from "../machine/snapshot-files.ts";
 import type { ContinuationReason, SandboxRecord } from "../types.ts";
 import type { Admission } from "./admission.ts";
 import {
@@ -24,6 +23,7 @@ import {
   captureSession,
   discardContinuation,
   registerContinuation,
+  removeStruckOff,
 } from "./continuation-snapshot.ts";
 import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
 import { endMessages } from "./end-messages.ts";
@@ -221,7 +221,7 @@ export class SandboxPause {
     terminator.terminate(
       ending,
       async () => {
-        if (snapshot) await removeSnapshot(snapshot.folder);
+        if (snapshot) await removeStruckOff(ledger, snapshot);
       },
       () => samples.record("kill_delete", endReason, clock.monotonicMs() - startedMs, record.id),
     );
