@@ -228,8 +228,8 @@ async function openTemplates(
     markerPath: "/.e2b",
     recordSample: (span, ms) => samples.record(span, "build", ms, null),
   });
-  await builds.recover();
   scope.defer(() => builds.close());
+  await builds.recover();
   await registerCacheUser(await assetsFolderOf(config.cacheDir), config.stateDir);
   const { cacheDir, stateDir } = config;
   const collectTemplates = () => builds.collect();
