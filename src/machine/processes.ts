@@ -3,7 +3,7 @@
  * because pids are reused. Linux `/proc`, or `ps` where there is none; knows nothing of machines.
  */
 import { existsSync, readdirSync, readFileSync, readlinkSync, realpathSync } from "node:fs";
-import { basename } from "node:path";
+import { basename, isAbsolute } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { DomainError } from "../errors.ts";
 import type { ProcessIdentity } from "../types.ts";
@@ -33,12 +33,13 @@ export function parseProcessStat(text: string): ProcessStat | undefined {
 
 /**
  * The identity of a running process; undefined when there is none. A process that made itself undumpable (passt does)
- * hides its executable from everybody but root: then `command:NAME` stands for it.
+ * hides its executable from everybody but root: then the path it was started under stands for it, or `command:NAME`.
  */
 export function identifyProcess(role: ProcessIdentity["role"], pid: number): ProcessIdentity | undefined {
   const stat = readStat(pid);
   if (!stat || hasEnded(stat)) return undefined;
-  return { role, pid, startTime: stat.startTime, executable: readExecutable(pid) ?? `command:${stat.command}` };
+  const executable = readExecutable(pid) ?? pathStartedAs(pid) ?? `command:${stat.command}`;
+  return { role, pid, startTime: stat.startTime, executable };
 }
 
 /**
@@ -86,7 +87,7 @@ export function nameIn(folder: string, pid: number): string | undefined {
 export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals): boolean {
   if (!isRunning(identity)) return false;
   const { pid, executable } = identity;
-  if (!executable.startsWith("command:") && readExecutable(pid) === null && !isStartedAs(pid, executable)) {
+  if (!executable.startsWith("command:") && readExecutable(pid) === null && pathStartedAs(pid) !== executable) {
     const message = `process ${pid} gets no ${signal}: it hides its executable, which may not be ${executable}`;
     throw new DomainError("machine_failed", message, { pid });
   }
@@ -148,10 +149,11 @@ function readArguments(pid: number): string[] {
   }
 }
 
-/** Whether the arguments of a process begin with the path of an executable: those of a hidden one can be read. */
-function isStartedAs(pid: number, executable: string): boolean {
-  const [name = ""] = readArguments(pid);
-  return name === executable || (existsSync(name) && realpathSync(name) === executable);
+/** The path that a process was started under, if its arguments begin with one: those of a hidden one can be read. */
+function pathStartedAs(pid: number): string | undefined {
+  const [path = ""] = readArguments(pid);
+  if (!isAbsolute(path)) return undefined;
+  return existsSync(path) ? realpathSync(path) : path;
 }
 
 /**

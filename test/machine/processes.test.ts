@@ -91,6 +91,7 @@ test("a process that hides its executable is signalled only when it was started 
   const known = identifyProcess("vm", plain.pid);
   if (!known) throw new Error("not identified");
   hiding.add(plain.pid);
+  expect(identifyProcess("vm", plain.pid)).toEqual(known);
   await endProcess(known, 0);
   expect(isRunning(known)).toBe(false);
 });
