@@ -180,10 +180,12 @@ export class WarmPool implements EvictionSource {
       const resolved = currentBuild(ledger, id);
       if (resolved?.snapshot.state !== "ready") return [];
       const { snapshot, template } = resolved;
-      const min = id === base ? this.#settings.min : 0;
+      const isBase = id === base;
+      const min = isBase ? this.#settings.min : 0;
       const size = targetSize({ min, max: this.#settings.max, demand: demand.get(id) ?? 0 });
       const key = this.#keyOf(resolved);
-      return [{ key, snapshotId: snapshot.id, snapshotFolder: snapshot.folder, shape: template.shape, size }];
+      const { id: snapshotId, folder: snapshotFolder } = snapshot;
+      return [{ key, snapshotId, snapshotFolder, shape: template.shape, size, mayBoot: isBase }];
     });
   }
 

@@ -285,7 +285,7 @@ test("what the pool keeps is of its targets, young, and no more than wanted; wha
   const wanted = fc.uniqueArray(fc.record({ key, size: fc.nat({ max: 4 }) }), { selector: (it) => it.key.templateId });
   fc.assert(
     fc.property(wanted, fc.array(member, { maxLength: 12 }), (some, unordered) => {
-      const targets = some.map((it) => ({ ...it, snapshotId: "s", snapshotFolder: "/s", shape }));
+      const targets = some.map((it) => ({ ...it, snapshotId: "s", snapshotFolder: "/s", shape, mayBoot: false }));
       const members = unordered
         .sort((one, other) => one.createdAtMs - other.createdAtMs)
         .map((it, n) => ({ ...it, id: String(n) }));
