@@ -2,7 +2,6 @@
  * The composition root: opens everything in order inside one scope, so that a failed start undoes itself and a stop
  * takes it down in reverse. Machines are not part of the scope: they outlive the daemon.
  */
-
 import { once } from "node:events";
 import { chmod, mkdir } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";

@@ -3,14 +3,12 @@
  * paused. The source stops for a moment, in its serial queue; children are restored beside it.
  */
 import { DomainError } from "../errors.ts";
-import { reserve } from "../ledger/capacity.ts";
 import {
   deleteSandboxSnapshot,
   findSnapshotTemplate,
   listSandboxSnapshots,
   publishSandboxSnapshot,
 } from "../ledger/sandbox-snapshots.ts";
-import { insertSandbox } from "../ledger/sandboxes.ts";
 import {
   deleteSnapshot,
   getSnapshot,
@@ -20,7 +18,7 @@ import {
   type SnapshotFacts,
   type SnapshotRecord,
 } from "../ledger/snapshots.ts";
-import { defaultTag, recordSpawn } from "../ledger/templates.ts";
+import { defaultTag } from "../ledger/templates.ts";
 import { removeSnapshot } from "../machine/snapshot-files.ts";
 import type { SandboxRecord } from "../types.ts";
 import {
@@ -39,6 +37,7 @@ import type {
   SandboxView,
   SnapshotView,
 } from "./runtime.ts";
+import { admitSandbox } from "./sandbox-admission.ts";
 import type { PauseDependencies } from "./sandbox-pause.ts";
 import type { SandboxRegistry } from "./sandbox-registry.ts";
 import type { SerialQueue } from "./serial-queue.ts";
@@ -187,32 +186,10 @@ export class SandboxForks {
     { origin, timeoutMs }: { readonly origin: "fork" | "followup"; readonly timeoutMs: number },
     overtaken?: AbortSignal,
   ): Promise<SandboxView> {
-    const { ledger, budgets, admission, clock, newSandboxId } = this.#deps;
-    const { templateId, templateAlias, metadata, envs, defaults, shape, allowInternetAccess, ingress, lifecycle } =
-      source;
-    const id = newSandboxId();
-    const startedAtMs = clock.nowMs();
-    const admit = (): SandboxRecord => {
-      const { id: reservationId } = reserve(ledger, { kind: "active", shape, budgets, sandboxId: id });
-      recordSpawn(ledger, templateId);
-      return insertSandbox(ledger, {
-        id,
-        templateId,
-        templateAlias,
-        snapshotId: snapshot.id,
-        metadata,
-        envs,
-        defaults,
-        shape,
-        allowInternetAccess,
-        ingress,
-        lifecycle: { ...lifecycle, timeoutMs },
-        startedAtMs,
-        endAtMs: startedAtMs + timeoutMs,
-        reservationId,
-      });
-    };
-    const record = await admission.admit(shape, () => ledger.write(admit), overtaken);
+    const { admission, newSandboxId } = this.#deps;
+    const lifecycle = { ...source.lifecycle, timeoutMs };
+    const child = { ...source, id: newSandboxId(), snapshotId: snapshot.id, lifecycle };
+    const record = await admission.admit(source.shape, () => admitSandbox(this.#deps, child), overtaken);
     return this.#start(record, snapshot, { origin, timeoutMs });
   }
 
