@@ -200,6 +200,7 @@ export class SandboxForks {
     scenario: "fork" | "snapshot",
     publish: (facts: SnapshotFacts) => void,
   ): Promise<void> {
+    session.isStopped = true;
     try {
       const capturing = captureSession(this.#deps, session, snapshot, { isLast: false, scenario });
       publish(await capturing.finally(() => session.vm.resume()));
@@ -211,6 +212,8 @@ export class SandboxForks {
         await removeSnapshot(snapshot.folder);
       });
       throw error;
+    } finally {
+      session.isStopped = false;
     }
   }
 }
