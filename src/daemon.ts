@@ -2,7 +2,6 @@
  * The composition root: opens everything in order inside one scope, so that a failed start undoes itself and a stop
  * takes it down in reverse. Machines are not part of the scope: they outlive the daemon.
  */
-
 import { once } from "node:events";
 import { chmod, mkdir } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
@@ -228,8 +227,8 @@ async function openTemplates(
     markerPath: "/.e2b",
     recordSample: (span, ms) => samples.record(span, "build", ms, null),
   });
-  await builds.recover();
   scope.defer(() => builds.close());
+  await builds.recover();
   await registerCacheUser(await assetsFolderOf(config.cacheDir), config.stateDir);
   const { cacheDir, stateDir } = config;
   const collectTemplates = () => builds.collect();

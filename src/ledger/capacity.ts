@@ -144,8 +144,9 @@ export function usage(ledger: Ledger): CapacityUsage {
 }
 
 /**
- * Held reservations that no live sandbox and no warm entry owns, oldest first. After a restart these are what died half
- * way (a template build, say); reconciliation releases them once it knows that no machine is behind them.
+ * Held reservations that no live sandbox, no warm entry and no template build under way owns, oldest first. After a restart these
+ * are what died half way (the first boot of `base`, say); reconciliation releases them once it knows that no machine is
+ * behind them.
  */
 export function listUnownedReservations(ledger: Ledger): Reservation[] {
   return ledger
@@ -153,6 +154,7 @@ export function listUnownedReservations(ledger: Ledger): Reservation[] {
       `select * from reservations r where state = 'held'
        and not exists (select 1 from sandboxes s where s.reservation_id = r.id and s.state <> 'terminated')
        and not exists (select 1 from warm_entries w where w.reservation_id = r.id and w.state <> 'checked_out')
+       and not exists (select 1 from template_build_jobs j where j.reservation_id = r.id and j.state = 'building')
        order by created_at_ms, id`,
     )
     .all({})

@@ -140,13 +140,13 @@ export function deleteSandboxSnapshot(ledger: Ledger, name: string, tag: string 
   });
 }
 
-/** Whether every build of a template is a snapshot of a sandbox. */
 /** Whether a name stands for what was made of sandboxes, and not for a template that was built or is to be. */
 export function isSandboxSnapshot(ledger: Ledger, name: string): boolean {
   const template = findTemplate(ledger, name);
   return template !== undefined && template.buildIds.length > 0 && isMadeOfSandboxes(ledger, template.id);
 }
 
+/** Whether every build of a template is a snapshot of a sandbox. */
 function isMadeOfSandboxes(ledger: Ledger, templateId: string): boolean {
   const built = ledger
     .statement<{ id: string }>(

@@ -2,8 +2,8 @@
  * Processes that outlive the daemon: found again, and signalled, only when pid, start time and executable all match,
  * because pids are reused. Linux `/proc`, or `ps` where there is none; knows nothing of machines.
  */
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { basename } from "node:path";
+import { existsSync, readdirSync, readFileSync, readlinkSync, realpathSync } from "node:fs";
+import { basename, isAbsolute } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { DomainError } from "../errors.ts";
 import type { ProcessIdentity } from "../types.ts";
@@ -33,21 +33,24 @@ export function parseProcessStat(text: string): ProcessStat | undefined {
 
 /**
  * The identity of a running process; undefined when there is none. A process that made itself undumpable (passt does)
- * hides its executable from everybody but root: then `command:NAME` stands for it.
+ * hides its executable from everybody but root: then the path it was started under stands for it, or `command:NAME`.
  */
 export function identifyProcess(role: ProcessIdentity["role"], pid: number): ProcessIdentity | undefined {
   const stat = readStat(pid);
   if (!stat || hasEnded(stat)) return undefined;
-  return { role, pid, startTime: stat.startTime, executable: readExecutable(pid) ?? `command:${stat.command}` };
+  const executable = readExecutable(pid) ?? pathStartedAs(pid) ?? `command:${stat.command}`;
+  return { role, pid, startTime: stat.startTime, executable };
 }
 
-/** True while the very process that was recorded runs; false once it ended, even if its pid belongs to another now. */
+/**
+ * True while the very process that was recorded runs; false once it ended, even if its pid belongs to another now. One
+ * that hides its executable may be the recorded one: it counts as running; see {@link signalProcess}.
+ */
 export function isRunning(identity: ProcessIdentity): boolean {
   const stat = readStat(identity.pid);
   if (!stat || hasEnded(stat) || stat.startTime !== identity.startTime) return false;
   if (identity.executable.startsWith("command:")) return identity.executable === `command:${stat.command}`;
-  const executable = readExecutable(identity.pid);
-  return executable === undefined || executable === identity.executable;
+  return (readExecutable(identity.pid) ?? identity.executable) === identity.executable;
 }
 
 /** What the process calls itself at the moment: 15 characters at most. Undefined once it is not running any more. */
@@ -77,11 +80,19 @@ export function nameIn(folder: string, pid: number): string | undefined {
   return undefined;
 }
 
-/** Sends a signal if {@link isRunning}; true when it was sent. The check and the signal are in one turn of the loop. */
+/**
+ * Sends a signal if {@link isRunning}; true when it was sent. The check and the signal are in one turn of the loop.
+ * @throws DomainError `machine_failed` when the process hides its executable and calls itself something else
+ */
 export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals): boolean {
   if (!isRunning(identity)) return false;
+  const { pid, executable } = identity;
+  if (!executable.startsWith("command:") && readExecutable(pid) === null && pathStartedAs(pid) !== executable) {
+    const message = `process ${pid} gets no ${signal}: it hides its executable, which may not be ${executable}`;
+    throw new DomainError("machine_failed", message, { pid });
+  }
   try {
-    return process.kill(identity.pid, signal);
+    return process.kill(pid, signal);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ESRCH") return false;
     throw error;
@@ -100,7 +111,7 @@ export async function waitUntilGone(identity: ProcessIdentity, deadlineMs: numbe
 
 /**
  * Ends a process: SIGTERM, and SIGKILL `graceMs` later (0: SIGKILL at once). Nothing happens if it is gone already.
- * @throws DomainError `machine_failed` when it survives even that for 5 s
+ * @throws DomainError `machine_failed` when it survives even that for 5 s, or hides its executable
  */
 export async function endProcess(identity: ProcessIdentity, graceMs: number): Promise<void> {
   if (graceMs > 0 && signalProcess(identity, "SIGTERM") && (await waitUntilGone(identity, graceMs))) return;
@@ -138,13 +149,25 @@ function readArguments(pid: number): string[] {
   }
 }
 
-/** A package upgrade under a running process adds " (deleted)" to the link: it is the same process. */
-function readExecutable(pid: number): string | undefined {
+/** The path that a process was started under, if its arguments begin with one: those of a hidden one can be read. */
+function pathStartedAs(pid: number): string | undefined {
+  const [path = ""] = readArguments(pid);
+  if (!isAbsolute(path)) return undefined;
+  return existsSync(path) ? realpathSync(path) : path;
+}
+
+/**
+ * Undefined once the process has begun to end; null when it hides its executable from us (as
+ * the packet guard does, which gives up root, from a root without CAP_SYS_PTRACE). A package upgrade under a
+ * running process adds " (deleted)" to the link: it is the same process.
+ */
+function readExecutable(pid: number): string | null | undefined {
   if (!hasProc) return listProcess(pid)?.command;
   try {
     return readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, "");
   } catch (error) {
-    if (isGone(error) || (error as NodeJS.ErrnoException).code === "EACCES") return undefined;
+    if (isGone(error)) return undefined;
+    if ((error as NodeJS.ErrnoException).code === "EACCES") return null;
     throw error;
   }
 }

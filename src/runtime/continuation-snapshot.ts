@@ -69,7 +69,13 @@ export async function captureSession(
 }
 
 /** Removes a continuation that nothing is restored from any more: the ledger first, then its files. */
-export async function discardContinuation(ledger: Ledger, { id, folder }: SnapshotRecord): Promise<void> {
-  deleteContinuation(ledger, id);
+export async function discardContinuation(ledger: Ledger, snapshot: SnapshotRecord): Promise<void> {
+  deleteContinuation(ledger, snapshot.id);
+  await removeStruckOff(ledger, snapshot);
+}
+
+/** Removes the files of a snapshot that was struck off: not before power loss could not bring back who needs them. */
+export async function removeStruckOff(ledger: Ledger, { folder }: SnapshotRecord): Promise<void> {
+  await ledger.sync();
   await removeSnapshot(folder);
 }

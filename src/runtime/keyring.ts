@@ -39,7 +39,7 @@ export class Keyring implements ApiKeys {
   readonly #machineDigest: Buffer;
   readonly #keys: Map<string, Known>;
   /** When keys were used that the ledger does not know of yet. */
-  #uses = new Map<string, number>();
+  readonly #uses = new Map<string, number>();
 
   constructor(deps: KeyringDependencies) {
     this.#deps = deps;
@@ -96,15 +96,14 @@ export class Keyring implements ApiKeys {
     this.#uses.delete(id);
   }
 
-  /** Writes down when keys were used. Not with every request: that would be a write for each. */
+  /** Writes down when keys were used; when that fails the next flush does. Not with every request: that would be a write for each. */
   flush(): void {
-    const uses = this.#uses;
-    this.#uses = new Map();
-    recordApiKeyUses(this.#deps.ledger, uses);
-    for (const [id, lastUsedAtMs] of uses) {
+    recordApiKeyUses(this.#deps.ledger, this.#uses);
+    for (const [id, lastUsedAtMs] of this.#uses) {
       const key = this.#keys.get(id);
       if (key) key.record = { ...key.record, lastUsedAtMs };
     }
+    this.#uses.clear();
   }
 
   #view({ id, name, maskedPrefix, maskedSuffix, createdAtMs, lastUsedAtMs }: ApiKeyRecord): ApiKeyView {

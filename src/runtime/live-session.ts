@@ -55,6 +55,8 @@ export class LiveSession implements Session {
   readonly envs: Readonly<Record<string, string>>;
   readonly log: Logger;
   readonly vm: Vm;
+  /** Its machine is stopped, to be saved, and answers nobody for now. */
+  isStopped = false;
   readonly #clock: Clock;
   /** The guest kernel's, which stays the same however often the guest is restored. */
   readonly bootId: string;

@@ -12,6 +12,7 @@ import { listUnownedReservations, release } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";
 import { listSandboxes, moveSandbox } from "../ledger/sandboxes.ts";
 import {
+  deleteContinuation,
   deleteSnapshot,
   findContinuationInMaking,
   getSnapshot,
@@ -20,12 +21,13 @@ import {
   type SnapshotFacts,
   type SnapshotRecord,
 } from "../ledger/snapshots.ts";
+import { listBuildingJobs } from "../ledger/template-builds.ts";
 import { listHeldWarmEntries } from "../ledger/warm-entries.ts";
 import { isSessionId } from "../machine/driver.ts";
 import { readSnapshot, removeSnapshot, stagingOf } from "../machine/snapshot-files.ts";
 import { factsOf } from "../template/snapshot-facts.ts";
 import type { MachineRecord, SandboxRecord } from "../types.ts";
-import { discardContinuation, isSnapshotId } from "./continuation-snapshot.ts";
+import { isSnapshotId } from "./continuation-snapshot.ts";
 import type { Quarantine } from "./quarantine.ts";
 import { openGuestAgent, setGuestClock } from "./readiness-probe.ts";
 import { finishPause } from "./sandbox-pause.ts";
@@ -76,7 +78,9 @@ export async function reconcile(
   const records = listSandboxes(deps.ledger);
   const outcomes = await Promise.all(records.map((record) => reconcileSandbox(deps, runtime, record)));
   const warm = listHeldWarmEntries(deps.ledger);
-  const owned = new Set([...records, ...warm].flatMap(({ machine }) => (machine ? [machine.sessionId] : [])));
+  // Of builds are left those whose machine has not gone yet.
+  const owners = [...records, ...warm, ...listBuildingJobs(deps.ledger)];
+  const owned = new Set(owners.flatMap(({ machine }) => (machine ? [machine.sessionId] : [])));
   const orphans = await discardOrphans(deps, owned, machinesFolder);
   const strays = deps.quarantine.noteMachines(deps.driver.findStrays(owned));
   const warmAdopted = await reconcileWarmPool(deps, warm);
@@ -251,26 +255,32 @@ async function setAside(
 /** What was being made when the daemon died, continuations of no use any more, and folders that no snapshot owns. */
 async function discardHalfMade({ ledger, log, snapshotsFolder, quarantine }: RuntimeDependencies): Promise<Cleared> {
   const strays = listStrayContinuations(ledger);
-  for (const snapshot of strays) await discardContinuation(ledger, snapshot);
+  for (const { id } of strays) deleteContinuation(ledger, id);
   const halfMade = listSnapshots(ledger, ["making"]).filter(({ kind }) => kind === "template");
   for (const { id } of halfMade) deleteSnapshot(ledger, id);
   const owned = new Set(listSnapshots(ledger, ["making", "ready", "quarantined"]).map(({ folder }) => folder));
-  const cleared = { removed: strays.length + halfMade.length, setAside: 0 };
+  const removed = new Set([...strays, ...halfMade].map(({ id }) => id));
+  let asideCount = 0;
+  await ledger.sync();
   for (const entry of await readdir(snapshotsFolder, { withFileTypes: true })) {
     const folder = join(snapshotsFolder, entry.name);
     if (owned.has(folder)) continue;
     const unknown = await whyUnknown(ledger, folder, entry);
     if (unknown) {
       const kind = entry.isDirectory() ? "folder" : "file";
-      if (await setAside(quarantine, log, folder, kind, unknown)) cleared.setAside += 1;
+      if (await setAside(quarantine, log, folder, kind, unknown)) asideCount += 1;
       continue;
     }
-    cleared.removed += 1;
+    removed.add(entry.name.replace(/\.staging$/, ""));
     log.warn({ folder }, "removing a snapshot that nobody needs or that was never completed");
-    if (!folder.endsWith(stagingOf(""))) await removeSnapshot(folder);
-    else await rm(folder, { recursive: true, force: true });
+    try {
+      if (!folder.endsWith(stagingOf(""))) await removeSnapshot(folder);
+      else await rm(folder, { recursive: true, force: true });
+    } catch (error) {
+      log.error({ err: error, folder }, "it cannot be removed; the next start tries again");
+    }
   }
-  return cleared;
+  return { removed: removed.size, setAside: asideCount };
 }
 
 /**

@@ -3,12 +3,12 @@
  * Whatever fails undoes what was begun, and the capacity is released last.
  */
 import { messageOf } from "../errors.ts";
-import { type CapacityBudgets, reserve } from "../ledger/capacity.ts";
+import type { CapacityBudgets } from "../ledger/capacity.ts";
 import { type Idempotency, recordIdempotencyKey } from "../ledger/idempotency-keys.ts";
 import type { Ledger } from "../ledger/open.ts";
-import { insertSandbox, moveSandbox, setSandboxMachine } from "../ledger/sandboxes.ts";
+import { moveSandbox, setSandboxMachine } from "../ledger/sandboxes.ts";
 import { refuseUnreadySnapshot, type SnapshotRecord } from "../ledger/snapshots.ts";
-import { type ResolvedTemplate, recordSpawn, resolveTemplate } from "../ledger/templates.ts";
+import { type ResolvedTemplate, resolveTemplate } from "../ledger/templates.ts";
 import type { RestoreScenario } from "../lifecycle-steps.ts";
 import { newSessionId, type Vm } from "../machine/driver.ts";
 import type { Metrics } from "../metrics.ts";
@@ -18,6 +18,7 @@ import type { Admission } from "./admission.ts";
 import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
 import { giveIdentity, type SandboxIdentity } from "./readiness-probe.ts";
 import type { CreateSandboxRequest, SandboxView } from "./runtime.ts";
+import { admitSandbox } from "./sandbox-admission.ts";
 import type { SerialQueue } from "./serial-queue.ts";
 import type { SessionTerminator } from "./session-terminator.ts";
 import { type RestoreDependencies, type RestoredMachine, restoreMachine } from "./snapshot-restore.ts";
@@ -103,19 +104,14 @@ export class SandboxCreation {
 
   /** Takes a warm machine's capacity, or reserves some, and writes the sandbox down: both or neither. */
   #admit(request: CreateSandboxRequest, resolved: ResolvedTemplate, idempotency?: Idempotency): Admitted {
-    const { ledger, budgets, clock, newSandboxId, warmPool, metrics } = this.#deps;
+    const { ledger, clock, newSandboxId, warmPool, metrics } = this.#deps;
     const { template, snapshot, defaults } = resolved;
-    const { shape } = template;
     const id = newSandboxId();
     const startedMs = clock.monotonicMs();
-    const startedAtMs = clock.nowMs();
     const asksPool = warmPool.enabled;
     const admitted = ledger.write(() => {
       const warm = asksPool ? warmPool.checkOut(resolved, id) : undefined;
-      const reservationId =
-        warm?.entry.reservationId ?? reserve(ledger, { kind: "active", shape, budgets, sandboxId: id }).id;
-      recordSpawn(ledger, template.id);
-      const record = insertSandbox(ledger, {
+      const sandbox = {
         id,
         templateId: template.id,
         templateAlias: template.aliases[0] ?? null,
@@ -123,14 +119,12 @@ export class SandboxCreation {
         metadata: request.metadata,
         envs: { ...defaults.envs, ...request.envs },
         defaults: { user: defaults.user, workdir: defaults.workdir },
-        shape,
+        shape: template.shape,
         allowInternetAccess: request.allowInternetAccess,
         ingress: request.ingress,
         lifecycle: { ...request.lifecycle, timeoutMs: request.timeoutMs },
-        startedAtMs,
-        endAtMs: startedAtMs + request.timeoutMs,
-        reservationId,
-      });
+      };
+      const record = admitSandbox(this.#deps, sandbox, warm?.entry.reservationId);
       if (idempotency) recordIdempotencyKey(ledger, { ...idempotency, sandboxId: id });
       return {
         record: warm ? setSandboxMachine(ledger, id, warm.vm.record) : record,

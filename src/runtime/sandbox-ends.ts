@@ -33,7 +33,7 @@ export class SandboxEnds {
   async kill(id: string): Promise<void> {
     this.#registry.get(id);
     this.#stop.cutShort(id);
-    this.#pause.stopWaiting(id);
+    this.#queue.overtake(id, endedMeanwhile());
     await this.#queue.run(id, async () => {
       const { record, state } = this.#registry.get(id);
       if (state === "paused") this.#pause.killInQueue(record, "killed");
@@ -43,7 +43,7 @@ export class SandboxEnds {
 
   /** See `Runtime.stopSandbox`. */
   async stop(id: string, deadlineMs: number): Promise<void> {
-    this.#pause.stopWaiting(id);
+    this.#queue.overtake(id, endedMeanwhile());
     await this.#queue.run(id, async () => {
       const view = this.#registry.view(id);
       // Stopped before, or ended by whatever: what the client wants is so.
@@ -90,6 +90,11 @@ export class SandboxEnds {
   close(): void {
     this.#stop.close();
   }
+}
+
+/** Told to whoever waits for capacity to do something with a sandbox that is wanted gone. */
+function endedMeanwhile(): DomainError {
+  return new DomainError("not_found", "The sandbox was ended while there was no capacity for what was asked of it");
 }
 
 /** Clients want these; whatever else ends a sandbox is a fault. */

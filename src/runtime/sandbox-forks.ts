@@ -3,14 +3,12 @@
  * paused. The source stops for a moment, in its serial queue; children are restored beside it.
  */
 import { DomainError } from "../errors.ts";
-import { reserve } from "../ledger/capacity.ts";
 import {
   deleteSandboxSnapshot,
   findSnapshotTemplate,
   listSandboxSnapshots,
   publishSandboxSnapshot,
 } from "../ledger/sandbox-snapshots.ts";
-import { insertSandbox } from "../ledger/sandboxes.ts";
 import {
   deleteSnapshot,
   getSnapshot,
@@ -20,7 +18,7 @@ import {
   type SnapshotFacts,
   type SnapshotRecord,
 } from "../ledger/snapshots.ts";
-import { defaultTag, recordSpawn } from "../ledger/templates.ts";
+import { defaultTag } from "../ledger/templates.ts";
 import { removeSnapshot } from "../machine/snapshot-files.ts";
 import type { SandboxRecord } from "../types.ts";
 import {
@@ -28,6 +26,7 @@ import {
   discardContinuation,
   newSnapshotPlace,
   registerContinuation,
+  removeStruckOff,
 } from "./continuation-snapshot.ts";
 import type { LiveSession } from "./live-session.ts";
 import type {
@@ -38,6 +37,7 @@ import type {
   SandboxView,
   SnapshotView,
 } from "./runtime.ts";
+import { admitSandbox } from "./sandbox-admission.ts";
 import type { PauseDependencies } from "./sandbox-pause.ts";
 import type { SandboxRegistry } from "./sandbox-registry.ts";
 import type { SerialQueue } from "./serial-queue.ts";
@@ -134,14 +134,13 @@ export class SandboxForks {
     const { ledger, terminator } = this.#deps;
     // What was made from the snapshot and killed is no reason to refuse. What cannot be ended is.
     await terminator.settle();
-    const { folder } = deleteSandboxSnapshot(ledger, name, tag);
-    await removeSnapshot(folder);
+    await removeStruckOff(ledger, deleteSandboxSnapshot(ledger, name, tag));
   }
 
   /** See `Runtime.followUpSandbox`. In the paused one's queue, so that its snapshot stays while it is restored. */
   followUp(id: string, request: FollowupRequest): Promise<{ view: SandboxView; reason: string }> {
     const { ledger, disk } = this.#deps;
-    return this.#queue.run(id, async () => {
+    return this.#queue.run(id, async (overtaken) => {
       const { record: source, state } = this.#registry.get(id);
       if (state === "running") {
         throw new DomainError("invalid_state", `Sandbox ${id} is running: only a paused one can be followed up`);
@@ -152,7 +151,7 @@ export class SandboxForks {
       if (!snapshot?.reason) throw new DomainError("internal", `paused sandbox ${id} has no continuation`);
       const { timeoutMs, metadata = source.metadata, envs = source.envs } = request;
       return {
-        view: await this.#spawn({ ...source, metadata, envs }, snapshot, { origin: "followup", timeoutMs }),
+        view: await this.#spawn({ ...source, metadata, envs }, snapshot, { origin: "followup", timeoutMs }, overtaken),
         reason: snapshot.reason,
       };
     });
@@ -185,33 +184,12 @@ export class SandboxForks {
     source: SandboxRecord,
     snapshot: SnapshotRecord,
     { origin, timeoutMs }: { readonly origin: "fork" | "followup"; readonly timeoutMs: number },
+    overtaken?: AbortSignal,
   ): Promise<SandboxView> {
-    const { ledger, budgets, admission, clock, newSandboxId } = this.#deps;
-    const { templateId, templateAlias, metadata, envs, defaults, shape, allowInternetAccess, ingress, lifecycle } =
-      source;
-    const id = newSandboxId();
-    const startedAtMs = clock.nowMs();
-    const admit = (): SandboxRecord => {
-      const { id: reservationId } = reserve(ledger, { kind: "active", shape, budgets, sandboxId: id });
-      recordSpawn(ledger, templateId);
-      return insertSandbox(ledger, {
-        id,
-        templateId,
-        templateAlias,
-        snapshotId: snapshot.id,
-        metadata,
-        envs,
-        defaults,
-        shape,
-        allowInternetAccess,
-        ingress,
-        lifecycle: { ...lifecycle, timeoutMs },
-        startedAtMs,
-        endAtMs: startedAtMs + timeoutMs,
-        reservationId,
-      });
-    };
-    const record = await admission.admit(shape, () => ledger.write(admit));
+    const { admission, newSandboxId } = this.#deps;
+    const lifecycle = { ...source.lifecycle, timeoutMs };
+    const child = { ...source, id: newSandboxId(), snapshotId: snapshot.id, lifecycle };
+    const record = await admission.admit(source.shape, () => admitSandbox(this.#deps, child), overtaken);
     return this.#start(record, snapshot, { origin, timeoutMs });
   }
 
@@ -222,6 +200,7 @@ export class SandboxForks {
     scenario: "fork" | "snapshot",
     publish: (facts: SnapshotFacts) => void,
   ): Promise<void> {
+    session.isStopped = true;
     try {
       const capturing = captureSession(this.#deps, session, snapshot, { isLast: false, scenario });
       publish(await capturing.finally(() => session.vm.resume()));
@@ -233,6 +212,8 @@ export class SandboxForks {
         await removeSnapshot(snapshot.folder);
       });
       throw error;
+    } finally {
+      session.isStopped = false;
     }
   }
 }

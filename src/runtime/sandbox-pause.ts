@@ -16,7 +16,6 @@ import {
   type SnapshotRecord,
 } from "../ledger/snapshots.ts";
 import { newSessionId, type Vm } from "../machine/driver.ts";
-import { removeSnapshot } from "../machine/snapshot-files.ts";
 import type { ContinuationReason, SandboxRecord } from "../types.ts";
 import type { Admission } from "./admission.ts";
 import {
@@ -24,6 +23,7 @@ import {
   captureSession,
   discardContinuation,
   registerContinuation,
+  removeStruckOff,
 } from "./continuation-snapshot.ts";
 import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
 import { endMessages } from "./end-messages.ts";
@@ -56,8 +56,6 @@ export class SandboxPause {
   readonly #registry: SandboxRegistry;
   readonly #queue: SerialQueue;
   readonly #attach: Attach;
-  /** Resumes that wait for capacity, by sandbox. */
-  readonly #waiting = new Map<string, AbortController>();
 
   constructor(deps: PauseDependencies, registry: SandboxRegistry, queue: SerialQueue, attach: Attach) {
     this.#deps = deps;
@@ -80,18 +78,18 @@ export class SandboxPause {
 
   /** See `Runtime.resumeSandbox`. */
   resume(id: string, timeoutMs: number, options: ResumeOptions): Promise<SandboxView> {
-    return this.#queue.run(id, async () => {
-      if (this.#registry.get(id).state === "paused") return this.resumeInQueue(id, timeoutMs, options);
+    return this.#queue.run(id, async (overtaken) => {
+      if (this.#registry.get(id).state === "paused") return this.resumeInQueue(id, timeoutMs, overtaken, options);
       throw new DomainError("invalid_state", `Sandbox ${id} is already running`);
     });
   }
 
   /** See `Runtime.resumeForTraffic`. */
   resumeForTraffic(id: string): Promise<Session | undefined> {
-    return this.#queue.run(id, async () => {
+    return this.#queue.run(id, async (overtaken) => {
       const view = this.#registry.view(id);
       if (view && this.isResumedByTraffic(view)) {
-        await this.resumeInQueue(id, Math.max(view.record.lifecycle.timeoutMs, minAutoResumeMs));
+        await this.resumeInQueue(id, Math.max(view.record.lifecycle.timeoutMs, minAutoResumeMs), overtaken);
       }
       return this.#registry.session(id);
     });
@@ -152,10 +150,16 @@ export class SandboxPause {
 
   /**
    * Brings a paused sandbox back: same id, same token, the processes where they were, or, without memory, after a boot.
+   * @param overtaken ends the wait for capacity
    * @param options.memory false: boots even if there is a memory, which is lost; like a computer whose power was cut
    * @throws capacity_exhausted, disk_pressure, machine_failed, failed_precondition (a damaged snapshot): it stays paused.
    */
-  async resumeInQueue(id: string, timeoutMs: number, options: ResumeOptions = {}): Promise<SandboxView> {
+  async resumeInQueue(
+    id: string,
+    timeoutMs: number,
+    overtaken: AbortSignal,
+    options: ResumeOptions = {},
+  ): Promise<SandboxView> {
     const { ledger, disk, budgets, admission, terminator, clock, log, reach } = this.#deps;
     const { record } = this.#registry.get(id);
     const { templateId, defaults, shape, snapshotId, allowInternetAccess } = record;
@@ -164,14 +168,12 @@ export class SandboxPause {
     await disk.admit("resume a sandbox");
     const snapshot = getSnapshot(ledger, snapshotId);
     if (!snapshot) throw new DomainError("internal", `the snapshot of sandbox ${id} is not in the ledger`);
-    const giveUp = new AbortController();
-    this.#waiting.set(id, giveUp);
     const attempt = () =>
       ledger.write(() => {
         const { id: reservationId } = reserve(ledger, { kind: "active", shape, budgets, sandboxId: id });
         moveSandbox(ledger, id, "paused", "resuming", { reservationId });
       });
-    await admission.admit(shape, attempt, giveUp.signal).finally(() => this.#waiting.delete(id));
+    await admission.admit(shape, attempt, overtaken);
     reach("resume.reserved");
     const order = {
       snapshotFolder: snapshot.folder,
@@ -203,11 +205,6 @@ export class SandboxPause {
     return view;
   }
 
-  /** Somebody wants the sandbox gone: a resume that waits for capacity gives up. */
-  stopWaiting(id: string): void {
-    this.#waiting.get(id)?.abort(new DomainError("not_found", "The sandbox was ended while it waited to be resumed"));
-  }
-
   /** Ends a paused sandbox and removes what is left of it. */
   killInQueue(record: SandboxRecord, endReason: "killed" | "stopped"): void {
     const { ledger, terminator, clock, samples, log } = this.#deps;
@@ -224,7 +221,7 @@ export class SandboxPause {
     terminator.terminate(
       ending,
       async () => {
-        if (snapshot) await removeSnapshot(snapshot.folder);
+        if (snapshot) await removeStruckOff(ledger, snapshot);
       },
       () => samples.record("kill_delete", endReason, clock.monotonicMs() - startedMs, record.id),
     );

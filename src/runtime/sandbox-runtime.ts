@@ -81,14 +81,13 @@ export class SandboxRuntime implements Runtime {
     this.#sampler = new MetricsSampler(deps.clock);
     this.#team = new TeamMetrics(deps.clock);
     this.#guestClocks = new GuestClocks(deps.clock);
-    const attach: Attach = (record, machine) => {
+    this.#attach = (record, machine) => {
       const around = { registry: this.#registry, team: this.#team, ends: this.#ends };
       return attachSession(deps, around, record, machine);
     };
-    this.#attach = attach;
-    const creation = new SandboxCreation(deps, this.#queue, attach);
+    const creation = new SandboxCreation(deps, this.#queue, this.#attach);
     this.#creates = new IdempotentCreates(deps.ledger, this.#registry, creation);
-    const pause = new SandboxPause(deps, this.#registry, this.#queue, attach);
+    const pause = new SandboxPause(deps, this.#registry, this.#queue, this.#attach);
     const ends = new SandboxEnds(deps, this.#registry, this.#queue, pause);
     this.#pause = pause;
     this.#ends = ends;
@@ -114,10 +113,10 @@ export class SandboxRuntime implements Runtime {
     option: MemoryOption = {},
   ): Promise<{ view: SandboxView; resumed: boolean }> {
     this.#refuseWhenClosing();
-    return this.#queue.run(id, async () => {
+    return this.#queue.run(id, async (overtaken) => {
       if (this.#registry.get(id).state === "running")
         return { view: this.#deadlines.extendInQueue(id, timeoutMs), resumed: false };
-      return { view: await this.#pause.resumeInQueue(id, timeoutMs, option), resumed: true };
+      return { view: await this.#pause.resumeInQueue(id, timeoutMs, overtaken, option), resumed: true };
     });
   }
 

@@ -10,6 +10,9 @@ export function decide(lastAnswerMs: number, nowMs: number, timeoutMs: number): 
   return nowMs - lastAnswerMs >= timeoutMs ? "clean_up" : "preserve";
 }
 
+/** A session, and whether its machine is stopped for a while, which it has not to answer for. */
+type Watched = Session & { readonly isStopped: boolean };
+
 interface Heartbeat {
   lastAnswerMs: number;
   /** A ping is on its way: never more than one per session. */
@@ -33,11 +36,13 @@ export class StuckVmCleanup {
   }
 
   /** Sends every session a heartbeat and gives up those that have been silent for too long. Never waits for answers. */
-  check(sessions: Iterable<Session>): void {
+  check(sessions: Iterable<Watched>): void {
     const nowMs = this.#listen();
     for (const session of [...sessions]) {
       const heartbeat = this.#heartbeats.get(session) ?? { lastAnswerMs: nowMs, waiting: false };
       this.#heartbeats.set(session, heartbeat);
+      // However long a slow disk takes to save it, that is no silence of its guest.
+      if (session.isStopped) heartbeat.lastAnswerMs = nowMs;
       if (decide(heartbeat.lastAnswerMs, nowMs, this.#timeoutMs) === "clean_up") {
         this.#onStuck(session, nowMs - heartbeat.lastAnswerMs);
       } else if (!heartbeat.waiting) {

@@ -1,9 +1,7 @@
 /** One machine of the warm pool, made ahead of whoever will have it. */
 import type { GuestAgent } from "../guest/agent.ts";
-import { findTemplate } from "../ledger/templates.ts";
 import type { WarmEntry } from "../ledger/warm-entries.ts";
 import { newSessionId, type Vm } from "../machine/driver.ts";
-import { baseAlias } from "../template/build-machine.ts";
 import { runCommand } from "../template/warm-up.ts";
 import { giveIdentity } from "./readiness-probe.ts";
 import { type RestoreDependencies, restoreMachine } from "./snapshot-restore.ts";
@@ -28,12 +26,11 @@ export const warmingDeadlineMs = 60_000;
  */
 export async function warmMachine(
   deps: RestoreDependencies,
-  { key, snapshotFolder }: PoolTarget,
+  { key, snapshotFolder, mayBoot }: PoolTarget,
   signal: AbortSignal,
   onLaunched: (vm: Vm) => void,
 ): Promise<Omit<WarmMachine, "entry">> {
   const identity = { sandboxId: nobody, templateId: key.templateId, envs: {}, defaults: { user: "", workdir: "" } };
-  const mayBoot = findTemplate(deps.ledger, baseAlias)?.id === key.templateId;
   const order = { snapshotFolder, sessionId: newSessionId(), identity, internetAccess: true, mayBoot };
   const machine = await restoreMachine(deps, order, { sandboxId: null, scenario: "refill", onLaunched, signal });
   const { agent } = machine;

@@ -9,6 +9,8 @@ export interface PoolTarget {
   readonly snapshotFolder: string;
   readonly shape: MachineShape;
   readonly size: number;
+  /** It boots when its memory cannot be restored: see `RestoreOrder`. */
+  readonly mayBoot: boolean;
 }
 
 /** One warm machine, ready or being made. */

@@ -97,6 +97,8 @@ export class WarmPool implements EvictionSource {
    * there is none. Call it in one `ledger.write` with `insertSandbox`, and `handOver` after that.
    */
   checkOut(resolved: ResolvedTemplate, sandboxId: string): WarmMachine | undefined {
+    // Of one that left while the ledger could not be written, that is not written yet.
+    for (const id of this.#leaving.keys()) discardWarmEntry(this.#deps.ledger, id);
     const entry = checkOutWarmEntry(this.#deps.ledger, this.#keyOf(resolved), sandboxId);
     if (!entry) return undefined;
     const member = this.#members.get(entry.id);
@@ -153,8 +155,7 @@ export class WarmPool implements EvictionSource {
 
   /** How many machines are in each state. */
   depth(): { readonly ready: number; readonly warming: number; readonly leaving: number } {
-    const states = [...this.#members.values()].map(({ at }) => at);
-    const count = (state: Member["at"]) => states.filter((at) => at === state).length;
+    const count = (state: Member["at"]) => [...this.#members.values()].filter(({ at }) => at === state).length;
     return { ready: count("ready"), warming: count("warming"), leaving: this.#leaving.size };
   }
 
@@ -172,6 +173,7 @@ export class WarmPool implements EvictionSource {
   #targets(): PoolTarget[] {
     if (!this.enabled) return [];
     const { ledger, clock } = this.#deps;
+    const { min, max } = this.#settings;
     const demand = this.#demand.counts(clock.monotonicMs());
     const base = findTemplate(ledger, baseAlias)?.id;
     const members = [...this.#members.values()].map(({ entry }) => entry.templateId);
@@ -180,10 +182,11 @@ export class WarmPool implements EvictionSource {
       const resolved = currentBuild(ledger, id);
       if (resolved?.snapshot.state !== "ready") return [];
       const { snapshot, template } = resolved;
-      const min = id === base ? this.#settings.min : 0;
-      const size = targetSize({ min, max: this.#settings.max, demand: demand.get(id) ?? 0 });
+      const isBase = id === base;
+      const size = targetSize({ min: isBase ? min : 0, max, demand: demand.get(id) ?? 0 });
       const key = this.#keyOf(resolved);
-      return [{ key, snapshotId: snapshot.id, snapshotFolder: snapshot.folder, shape: template.shape, size }];
+      const { id: snapshotId, folder: snapshotFolder } = snapshot;
+      return [{ key, snapshotId, snapshotFolder, shape: template.shape, size, mayBoot: isBase }];
     });
   }
 

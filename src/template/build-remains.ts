@@ -48,23 +48,30 @@ export class BuildRemains {
     });
   }
 
-  /** Clears up after a build that was under way when an earlier daemon died. @throws what keeps it from that */
-  async recover(job: BuildJob): Promise<void> {
+  /**
+   * Clears up after a build that was under way when an earlier daemon died. Until that is done the build is still under
+   * way, and its capacity reserved.
+   * @param onTried called after the first try, whatever came of it
+   */
+  async recover(job: BuildJob, onTried: () => void): Promise<void> {
     const { ledger, driver, log } = this.#deps;
     log.warn({ templateID: job.templateId, buildID: job.id }, "a build was under way when the daemon died");
-    if (job.machine) await driver.discard(job.machine);
-    if (job.snapshotId) await this.#dropSnapshot(job.snapshotId);
-    const reason = "the build was interrupted: the daemon died. Start it again.";
-    ledger.writeDurably(() => {
-      failBuildJob(ledger, job.id, { message: reason, logEntries: [] }, []);
-      if (job.reservationId) release(ledger, job.reservationId);
-    });
+    const clearUp = async () => {
+      if (job.machine) await driver.discard(job.machine);
+      if (job.snapshotId) await this.#dropSnapshot(job.snapshotId);
+      const reason = "the build was interrupted: the daemon died. Start it again.";
+      ledger.writeDurably(() => {
+        failBuildJob(ledger, job.id, { message: reason, logEntries: [] }, []);
+        if (job.reservationId) release(ledger, job.reservationId);
+      });
+    };
+    await this.#untilDone(job.id, () => clearUp().finally(onTried));
   }
 
   async #untilDone(buildId: string, step: () => Promise<void>): Promise<void> {
     const { clock, log } = this.#deps;
     const onFailure = (error: unknown, retryMs: number) =>
-      log.error({ err: error, buildID: buildId, retryMs }, "the end of a build failed; trying again");
+      log.error({ err: error, buildID: buildId, retryMs }, "the end of a build failed; its capacity stays reserved");
     await untilDone(step, { clock, signal: this.#signal, onFailure });
   }
 

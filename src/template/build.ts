@@ -82,6 +82,8 @@ export class TemplateBuilds {
   readonly #running = new Map<string, RunningBuild>();
   readonly #closing = new AbortController();
   readonly #remains: BuildRemains;
+  /** Of builds that an earlier daemon left. */
+  #recovering: readonly Promise<void>[] = [];
 
   constructor(deps: TemplateBuildDependencies) {
     this.#deps = deps;
@@ -127,21 +129,28 @@ export class TemplateBuilds {
   }
 
   /**
-   * Clears up after builds that were under way when an earlier daemon died: machine, snapshot, reservation. Call it
-   * before anything is served, and before folders without an owner are removed.
+   * Clears up after builds that were under way when an earlier daemon died: machine, snapshot, reservation. Waits for
+   * the first try only: a machine that does not go must not keep the daemon from serving. Call it before anything is
+   * served, and before folders without an owner are removed.
    */
   async recover(): Promise<void> {
-    for (const job of listBuildingJobs(this.#deps.ledger)) await this.#remains.recover(job);
+    const tried = listBuildingJobs(this.#deps.ledger).map(
+      (job) =>
+        new Promise<void>((resolve) => {
+          this.#recovering = [...this.#recovering, this.#remains.recover(job, resolve)];
+        }),
+    );
+    await Promise.all(tried);
     await this.collect();
   }
 
-  /** Removes the snapshots of templates that nothing needs any more. */
+  /** Removes the snapshots of templates that nothing needs any more; files that do not go are left to the next start. */
   async collect(): Promise<void> {
     const { ledger, log } = this.#deps;
     const parents = new Set([...this.#running.values()].map(({ parentSnapshotId }) => parentSnapshotId));
     for (const { id, folder, logicalId } of strikeUnneededSnapshots(ledger, parents)) {
       log.info({ snapshotID: id, templateID: logicalId }, "removing a template's snapshot that nothing needs");
-      await removeSnapshot(folder);
+      await removeSnapshot(folder).catch((error) => log.error({ err: error, folder }, "it cannot be removed"));
     }
   }
 
@@ -149,7 +158,7 @@ export class TemplateBuilds {
   async close(): Promise<void> {
     this.#closing.abort();
     for (const { cancel } of this.#running.values()) cancel.abort(new DomainError("cancelled", stopped));
-    await Promise.all([...this.#running.values()].map(({ done }) => done));
+    await Promise.all([...this.#recovering, ...[...this.#running.values()].map(({ done }) => done)]);
   }
 
   #run(plan: BuildPlan): void {

@@ -1,7 +1,8 @@
 import { chmodSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
 import { dirname } from "node:path";
 import Database from "better-sqlite3";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { openLedger } from "../../src/ledger/open.ts";
 import { recordSamples } from "../../src/ledger/samples.ts";
 import { getOrMakeSetting, getSetting, setSetting } from "../../src/ledger/settings.ts";
@@ -151,6 +152,26 @@ test("a failed change is undone as a whole, and a failed part of one alone", () 
     expect(() => recordSamples(ledger, [{ ...sample, span: "kill_delete" }, broken])).toThrow(/CHECK/);
   });
   expect(count()).toBe(1);
+});
+
+test("a sync waits for the disk to have the log of what was committed", async () => {
+  const path = temporaryPath();
+  using ledger = openLedger(path);
+  setSetting(ledger, "a", "b");
+  const probe = await open(path, "r");
+  await using _ = probe;
+  const synced: number[] = [];
+  const datasync = vi.spyOn(Object.getPrototypeOf(probe) as FileHandle, "datasync");
+  datasync.mockImplementation(async function (this: FileHandle) {
+    synced.push((await this.stat()).ino);
+  });
+  try {
+    await ledger.sync();
+  } finally {
+    datasync.mockRestore();
+  }
+  expect(synced).toEqual([statSync(`${path}-wal`).ino]);
+  await memoryLedger().sync();
 });
 
 test("a durable change cannot hide in a transaction that is not", () => {

@@ -1,16 +1,29 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { basename } from "node:path";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import {
   endProcess,
   findProcessesIn,
   identifyProcess,
   isRunning,
   parseProcessStat,
+  processName,
   signalProcess,
   waitUntilGone,
 } from "../../src/machine/processes.ts";
+
+/** Pids whose executable cannot be read, as that of an undumpable process by anybody but root. */
+const hiding = new Set<number>();
+vi.mock("node:fs", async (importOriginal) => {
+  const real = await importOriginal<typeof import("node:fs")>();
+  const readOrHide = (path: string) => {
+    if (hiding.has(Number(/^\/proc\/(\d+)\/exe$/.exec(path)?.[1])))
+      throw Object.assign(new Error(path), { code: "EACCES" });
+    return real.readlinkSync(path);
+  };
+  return { ...real, readlinkSync: readOrHide };
+});
 
 async function sleeper(...command: string[]): Promise<ChildProcess & { readonly pid: number }> {
   const [program = "sleep", ...args] = command.length > 0 ? command : ["sleep", "60"];
@@ -59,6 +72,28 @@ test.each([
   await endProcess(other, 0);
   expect(isRunning(identity)).toBe(true);
   await endProcess(identity, 0);
+});
+
+test("a process that hides its executable is signalled only when it was started as the recorded one", async () => {
+  const child = await sleeper();
+  const identity = identifyProcess("vm", child.pid);
+  if (!identity) throw new Error("not identified");
+  hiding.add(child.pid);
+  expect(isRunning(identity)).toBe(true);
+  const refusal = `process ${child.pid} gets no SIGKILL: it hides its executable, which may not be ${identity.executable}`;
+  await expect(endProcess(identity, 0)).rejects.toMatchObject({ code: "machine_failed", message: refusal });
+  expect(child.exitCode ?? child.signalCode).toBe(null);
+  // One that always hid it is known by its name.
+  await endProcess({ ...identity, executable: `command:${processName(identity)}` }, 0);
+  expect(isRunning(identity)).toBe(false);
+
+  const plain = await sleeper(process.execPath, "-e", "setTimeout(() => {}, 60_000)");
+  const known = identifyProcess("vm", plain.pid);
+  if (!known) throw new Error("not identified");
+  hiding.add(plain.pid);
+  expect(identifyProcess("vm", plain.pid)).toEqual(known);
+  await endProcess(known, 0);
+  expect(isRunning(known)).toBe(false);
 });
 
 test("a process that ignores SIGTERM is killed after its grace", async () => {

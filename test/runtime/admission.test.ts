@@ -41,19 +41,26 @@ test("who does not fit waits, first come first served, and released capacity wak
   expect([third.state.at, world.admission.queueLength]).toEqual(["created", 0]);
 });
 
-test.each(["kill", "stop"] as const)("a %s does not wait for a resume that waits for capacity", async (how) => {
-  await using world = await openWorld({ budgets: { sandboxes: 1 }, pool: off });
-  const { id } = (await world.create()).record;
-  await world.runtime.pauseSandbox(id, "idle");
-  await world.create();
-  const resuming = failureOf(world.runtime.resumeSandbox(id, 1_000));
-  await world.settle();
-  expect(world.admission.queueLength).toBe(1);
-  await (how === "kill" ? world.runtime.killSandbox(id) : world.runtime.stopSandbox(id, 1_000));
-  expect(await resuming).toMatchObject({ code: "not_found" });
-  expect(world.admission.queueLength).toBe(0);
-  expect(() => world.runtime.getSandbox(id)).toThrow("doesn't exist");
-});
+test.each(["kill", "stop"] as const)(
+  "a %s does not wait for resumes and follow-ups that wait for capacity",
+  async (how) => {
+    await using world = await openWorld({ budgets: { sandboxes: 1 }, pool: off });
+    const { id } = (await world.create()).record;
+    await world.runtime.pauseSandbox(id, "idle");
+    await world.create();
+    const waiting = [
+      world.runtime.followUpSandbox(id, { timeoutMs: 1_000 }),
+      world.runtime.resumeSandbox(id, 1_000),
+      world.runtime.followUpSandbox(id, { timeoutMs: 1_000 }),
+    ].map(failureOf);
+    await world.settle();
+    expect(world.admission.queueLength).toBe(1);
+    await (how === "kill" ? world.runtime.killSandbox(id) : world.runtime.stopSandbox(id, 1_000));
+    for (const failure of await Promise.all(waiting)) expect(failure).toMatchObject({ code: "not_found" });
+    expect(world.admission.queueLength).toBe(0);
+    expect(() => world.runtime.getSandbox(id)).toThrow("doesn't exist");
+  },
+);
 
 test("a small one does not overtake a large one that waits", async () => {
   await using world = await openWorld({ budgets: { memoryMiB: 1024 }, pool: off });
@@ -278,7 +285,7 @@ test("what the pool keeps is of its targets, young, and no more than wanted; wha
   const wanted = fc.uniqueArray(fc.record({ key, size: fc.nat({ max: 4 }) }), { selector: (it) => it.key.templateId });
   fc.assert(
     fc.property(wanted, fc.array(member, { maxLength: 12 }), (some, unordered) => {
-      const targets = some.map((it) => ({ ...it, snapshotId: "s", snapshotFolder: "/s", shape }));
+      const targets = some.map((it) => ({ ...it, snapshotId: "s", snapshotFolder: "/s", shape, mayBoot: false }));
       const members = unordered
         .sort((one, other) => one.createdAtMs - other.createdAtMs)
         .map((it, n) => ({ ...it, id: String(n) }));

@@ -1,6 +1,7 @@
 /** Forks, snapshots and follow-ups over the fake engine: what is made, what fails alone, what is left. */
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { DomainError } from "../../src/errors.ts";
+import { LiveSession } from "../../src/runtime/live-session.ts";
 import { FakeEngine, nothing, paused, running } from "../support/fake-engine.ts";
 
 const failure = { error: new DomainError("machine_failed", "arranged by the test") };
@@ -51,6 +52,27 @@ test.each(["pause", "saveSnapshot"] as const)("when %s fails there is no fork an
   expect(runtime.findSession(id)).toBe(session);
   await session?.agent.ping();
   expect(await engine.remains()).toEqual(running);
+});
+
+test("a source that is saved is known to be stopped, and only then", async () => {
+  await using engine = await FakeEngine.open();
+  const { runtime, deps } = engine;
+  const { id } = (await engine.create()).record;
+  const session = runtime.findSession(id);
+  if (!(session instanceof LiveSession)) throw new Error("no session");
+  const { vm } = session;
+  const seen = [session.isStopped];
+  const resume = vm.resume.bind(vm);
+  vi.spyOn(vm, "resume").mockImplementation(() => {
+    seen.push(session.isStopped);
+    return resume();
+  });
+  await runtime.snapshotSandbox(id);
+  seen.push(session.isStopped);
+  engine.host.arrange("saveSnapshot", failure);
+  await expect(runtime.snapshotSandbox(id)).rejects.toBe(failure.error);
+  expect([...seen, session.isStopped]).toEqual([false, true, false, true, false]);
+  await deps.terminator.idle();
 });
 
 test("a snapshot is a template: sandboxes are made from it, it is listed, and deleted when nobody uses it", async () => {

@@ -60,6 +60,21 @@ test("a warm machine that dies while the disk is full gives its capacity back wh
   expect([world.held().warm, world.pool.depth()]).toEqual([0, { ready: 0, warming: 0, leaving: 0 }]);
 });
 
+test("a warm machine that died while the disk was full is nobody's afterwards", async () => {
+  await using world = await openWorld();
+  await world.refill();
+  const disk = fillable(world.ledger);
+  disk.isFull = true;
+  for (const sessionId of [...world.host.machines.keys()]) world.host.crash(sessionId);
+  await delay(50);
+  disk.isFull = false;
+  const { record } = await world.create();
+  expect([...world.host.machines.keys()]).toEqual([record.machine?.sessionId]);
+  await world.clock.advance(60_000);
+  await world.settle();
+  expect(world.held()).toEqual({ active: 1, warm: 0 });
+});
+
 test("a create whose room a warm machine makes waits until the ledger can be written", async () => {
   await using world = await openWorld({ budgets: { sandboxes: 1 } });
   await world.addTemplate("other");

@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { newApiKey } from "../../src/client-environment.ts";
 import type { Ledger } from "../../src/ledger/open.ts";
 import { Keyring } from "../../src/runtime/keyring.ts";
@@ -54,6 +54,20 @@ test("the last use is known at once and written later", () => {
   keyring.flush();
   keyring.rename(view.id, "other");
   expect(open(ledger).keyring.list()).toMatchObject([{ name: "other", lastUsedAtMs: 6_000 }]);
+});
+
+test("a last use that cannot be written down is with the next flush", () => {
+  const { keyring, ledger, clock } = open();
+  const { key } = keyring.create("ci");
+  clock.advance(5_000);
+  keyring.accepts(key);
+  vi.spyOn(ledger, "write").mockImplementationOnce(() => {
+    throw new Error("the disk is full");
+  });
+  expect(() => keyring.flush()).toThrow("the disk is full");
+  expect(keyring.list()).toMatchObject([{ lastUsedAtMs: 6_000 }]);
+  keyring.flush();
+  expect(open(ledger).keyring.list()).toMatchObject([{ lastUsedAtMs: 6_000 }]);
 });
 
 test("there are at most 100", () => {

@@ -5,6 +5,7 @@ import { expect, test, vi } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import { getSandbox } from "../../src/ledger/sandboxes.ts";
 import { getSnapshot } from "../../src/ledger/snapshots.ts";
+import type { SandboxRuntime } from "../../src/runtime/sandbox-runtime.ts";
 import { FakeEngine, nothing, paused, running } from "../support/fake-engine.ts";
 
 const failure = { error: new DomainError("machine_failed", "arranged by the test") };
@@ -116,6 +117,25 @@ test("a paused sandbox that is killed leaves nothing", async () => {
   expect(await engine.remains()).toEqual(nothing);
   expect(getSandbox(engine.deps.ledger, id)).toMatchObject({ state: "terminated", endReason: "killed" });
 });
+
+test.each([
+  ["kill", (runtime, id) => runtime.killSandbox(id)],
+  ["resume", (runtime, id) => runtime.resumeSandbox(id, 1_000)],
+] as const satisfies [string, (runtime: SandboxRuntime, id: string) => Promise<unknown>][])(
+  "the files of a paused sandbox stay until power loss cannot bring it back: %s",
+  async (_, leave) => {
+    await using engine = await FakeEngine.open();
+    const { runtime, deps } = engine;
+    const { id } = (await engine.create()).record;
+    await runtime.pauseSandbox(id, "stopped");
+    const atSync: unknown[] = [];
+    vi.spyOn(deps.ledger, "sync").mockImplementation(async () => void atSync.push(await engine.remains()));
+    await leave(runtime, id);
+    await engine.settle();
+    expect(atSync).toMatchObject([{ snapshots: 0, snapshotFolders: 1 }]);
+    expect(await engine.remains()).toMatchObject({ snapshots: 0, snapshotFolders: 0 });
+  },
+);
 
 test.each(["pause", "saveSnapshot"] as const)("when %s fails the sandbox goes on, reachable", async (step) => {
   await using engine = await FakeEngine.open();

@@ -2,13 +2,26 @@
 import { randomUUID } from "node:crypto";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import { reserve } from "../../src/ledger/capacity.ts";
 import { getSandbox, moveSandbox, setSandboxMachine } from "../../src/ledger/sandboxes.ts";
 import { getSnapshot } from "../../src/ledger/snapshots.ts";
+import { failBuildJob, insertBuildJob, noteBuildPossession, startBuildJob } from "../../src/ledger/template-builds.ts";
 import { registerContinuation } from "../../src/runtime/continuation-snapshot.ts";
+import { shape } from "../ledger/support.ts";
 import { FakeEngine, nothing, paused, running } from "../support/fake-engine.ts";
+
+/** Folders that the disk does not let go. */
+const failingToRemove: string[] = [];
+vi.mock("node:fs/promises", async (importOriginal) => {
+  const real = await importOriginal<typeof import("node:fs/promises")>();
+  const removeOrFail: typeof real.rm = async (path, options) => {
+    if (failingToRemove.includes(String(path))) throw new Error(`EIO: ${path} is on a bad block`);
+    return real.rm(path, options);
+  };
+  return { ...real, rm: removeOrFail };
+});
 
 /** The daemon dies while it pauses a sandbox: so much of it is done. */
 async function dieWhilePausing(engine: FakeEngine, id: string, done: { saved: boolean; ended: boolean }) {
@@ -158,6 +171,41 @@ test("a kill of a paused sandbox that was interrupted is finished", async () => 
   await engine.restart(() => moveSandbox(engine.deps.ledger, id, "paused", "terminating", { endReason: "killed" }));
   expect(engine.stateOf(id)).toBe("terminated");
   expect(await engine.remains()).toEqual(nothing);
+});
+
+test("the machine and the capacity of a dead build are whose job it is to clear up, until it is done", async () => {
+  await using engine = await FakeEngine.open();
+  const { deps, host } = engine;
+  const { ledger, budgets } = deps;
+  const request = { sessionId: "0".repeat(32), shape, kernel: "/k", initramfs: "/i", baseDisk: "/b" };
+  const { record: machine } = await deps.driver.boot(request);
+  const asked = { tags: [], vcpuCount: null, memoryMiB: null, minFreeDiskMiB: null };
+  const job = insertBuildJob(ledger, { id: randomUUID(), templateId: "template-base", ...asked });
+  startBuildJob(ledger, job.id);
+  const { id: reservationId } = reserve(ledger, { kind: "active", shape, budgets });
+  noteBuildPossession(ledger, job.id, { machine, reservationId });
+  await engine.restart();
+  expect(host.calls).not.toContain("discard");
+  expect(await engine.remains()).toEqual(running);
+  failBuildJob(ledger, job.id, { message: "its machine has gone", logEntries: [] }, []);
+  await engine.restart();
+  expect(await engine.remains()).toEqual(nothing);
+});
+
+test("files that cannot be removed keep no daemon from starting", async () => {
+  await using engine = await FakeEngine.open();
+  const { snapshotsFolder } = engine.deps;
+  const { id } = (await engine.create()).record;
+  const stuck = [registerContinuation(engine.deps, "ixx", "stopped").folder, join(snapshotsFolder, randomUUID())];
+  await engine.restart(async () => {
+    for (const folder of stuck) await mkdir(join(folder, "inner"), { recursive: true });
+    failingToRemove.push(...stuck);
+  });
+  expect(engine.runtime.getSandbox(id).state).toBe("running");
+  expect(await engine.remains()).toMatchObject({ snapshotFolders: 2 });
+  failingToRemove.length = 0;
+  await engine.restart();
+  expect(await engine.remains()).toEqual(running);
 });
 
 test("what a save left half done is removed; a template's snapshot stays", async () => {

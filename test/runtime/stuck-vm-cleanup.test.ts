@@ -6,9 +6,14 @@ import { ManualClock } from "../support/manual-clock.ts";
 
 const timeoutMs = 60_000;
 
-function sessionThat(ping: () => Promise<void>): Session {
-  const session = { agent: { ping }, ended: new AbortController().signal, log: pino({ level: "silent" }) };
-  return session as unknown as Session;
+function sessionThat(ping: () => Promise<void>): Session & { isStopped: boolean } {
+  const session = {
+    isStopped: false,
+    agent: { ping },
+    ended: new AbortController().signal,
+    log: pino({ level: "silent" }),
+  };
+  return session as unknown as Session & { isStopped: boolean };
 }
 
 const settled = () => new Promise<void>((resolve) => setImmediate(resolve));
@@ -70,6 +75,27 @@ test("a machine whose link breaks for a while is preserved once it answers again
   await clock.advance(50_000);
   cleanup.check([session]);
   expect(stuck).toEqual([]);
+});
+
+test("a machine that is stopped to be saved is not silent, and has its whole deadline afterwards", async () => {
+  const clock = new ManualClock();
+  const stuck: Session[] = [];
+  const cleanup = new StuckVmCleanup(clock, timeoutMs, (session) => stuck.push(session));
+  const session = sessionThat(() => new Promise(() => {}));
+  const check = async (times: number) => {
+    for (let turn = 0; turn < times; turn++) {
+      cleanup.check([session]);
+      await settled();
+      await clock.advance(20_000);
+    }
+  };
+  session.isStopped = true;
+  await check(5);
+  session.isStopped = false;
+  await check(2);
+  expect(stuck).toEqual([]);
+  await check(1);
+  expect(stuck).toEqual([session]);
 });
 
 test("time in which the daemon itself stood still is no silence of a machine", async () => {

@@ -40,6 +40,18 @@ test("a create takes a warm machine, which gets its own identity, and the next r
   expect(world.held()).toEqual({ active: 0, warm: 1 });
 });
 
+test("where memory cannot be restored just now, base is kept warm by a boot, and nothing else is", async () => {
+  await using world = await openWorld();
+  const locked = { error: new DomainError("not_ready", "the screen is locked") };
+  world.host.arrange("restore", locked);
+  await world.refill();
+  expect(readyIds(world).length).toBe(1);
+  await world.addTemplate("other");
+  await world.create("other");
+  world.host.arrange("restore", locked);
+  await expect(world.refill()).rejects.toBe(locked.error);
+});
+
 test("an empty pool is a restore, and a miss", async () => {
   await using world = await openWorld();
   const { record } = await world.create();

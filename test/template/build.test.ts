@@ -189,6 +189,29 @@ test("a build whose daemon died is told as failed by the next one, with nothing 
   expect(await held(fake)).toMatchObject({ machines: 0, reserved: 0, machineFolders: 0, making: 0 });
 });
 
+test("a machine of a dead build that does not go holds up no start, and keeps its capacity until it does", async () => {
+  await using fake = await open();
+  const id = await start(fake, [run("echo on; sleep 600")]);
+  await expect.poll(() => fake.builds.log(id).map(({ message }) => message)).toContain("on");
+  fake.host.arrange("discard", { error: new DomainError("machine_failed", "it will not go") });
+  const builds = fake.reopen();
+  await builds.recover();
+  expect(findBuildJob(fake.ledger, id)).toMatchObject({ state: "building" });
+  expect(await held(fake)).toMatchObject({ machines: 1, reserved: 1 });
+  await expect.poll(() => findBuildJob(fake.ledger, id)).toMatchObject({ state: "error" });
+  expect(await held(fake)).toMatchObject({ machines: 0, reserved: 0, machineFolders: 0 });
+
+  fake.host.arrange("discard", { error: new DomainError("machine_failed", "nor will this") });
+  const next = await start(fake, [run("sleep 600")]);
+  await expect.poll(() => findBuildJob(fake.ledger, next)?.machine).toBeTruthy();
+  const stopping = fake.reopen();
+  await stopping.recover();
+  await stopping.close();
+  expect(findBuildJob(fake.ledger, next)).toMatchObject({ state: "building" });
+  await fake.reopen().recover();
+  expect(await held(fake)).toMatchObject({ machines: 0, reserved: 0 });
+});
+
 test("the start command runs on while the ready command is tried", async () => {
   await using fake = await open();
   const flag = join(fake.folder, "flag");

@@ -3,7 +3,7 @@
  * qcow2 headers hold no paths (the command line names each backing node), so layers can be linked and moved freely.
  */
 import { execFile } from "node:child_process";
-import { constants, copyFile, link, mkdir, rename, stat } from "node:fs/promises";
+import { constants, copyFile, link, mkdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
@@ -36,6 +36,7 @@ export async function emptyLayer(cacheFolder: string, diskMiB: number): Promise<
     await run("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "compat=1.1", unfinished, `${diskMiB}M`]);
     await rename(unfinished, path);
   } catch (error) {
+    await rm(unfinished, { force: true });
     throw new DomainError("machine_failed", `cannot make a disk layer: ${messageOf(error)}`, {}, { cause: error });
   }
   return path;
