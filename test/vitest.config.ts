@@ -9,6 +9,8 @@ export default defineConfig({
   test: {
     // scripts/test.mjs counts from the report.
     reporters: ["default", ["json", { outputFile: "node_modules/.vitest/report.json" }]],
+    // What a test waits for comes when the host gets to it: these limits only end what never comes.
+    expect: { poll: { timeout: 30_000 } },
     projects: [
       {
         extends: true,
@@ -17,7 +19,8 @@ export default defineConfig({
           include: ["test/**/*.test.ts"],
           exclude: realMachines,
           maxWorkers: 2,
-          testTimeout: 20_000,
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
           sequence: { groupOrder: 0 },
         },
       },
