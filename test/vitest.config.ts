@@ -9,7 +9,9 @@ export default defineConfig({
   test: {
     // scripts/test.mjs counts from the report.
     reporters: ["default", ["json", { outputFile: "node_modules/.vitest/report.json" }]],
-    // What a test waits for comes when the host gets to it: these limits only end what never comes.
+    // An emulated CPU, and hosts that are busy with other things: slow is not wrong. These end what never comes.
+    testTimeout: 180_000,
+    hookTimeout: 300_000,
     expect: { poll: { timeout: 30_000 } },
     projects: [
       {
@@ -19,8 +21,6 @@ export default defineConfig({
           include: ["test/**/*.test.ts"],
           exclude: realMachines,
           maxWorkers: 2,
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
           sequence: { groupOrder: 0 },
         },
       },
@@ -31,9 +31,6 @@ export default defineConfig({
           include: realMachines,
           maxWorkers: 1,
           globalSetup: ["test/sdk/shared-daemon.ts"],
-          // An emulated CPU, and hosts that are busy with other things: slow is not wrong here.
-          testTimeout: 180_000,
-          hookTimeout: 300_000,
           sequence: { groupOrder: 1 },
         },
       },

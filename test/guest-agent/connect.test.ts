@@ -8,7 +8,7 @@ import { beforeAll, expect, test } from "vitest";
 import { connectGuestAgent } from "../../src/guest/link.ts";
 import { buildSanitized, sanitizedFolder } from "../support/built-agent.ts";
 
-beforeAll(() => buildSanitized(), 120_000);
+beforeAll(buildSanitized);
 
 test("the agent comes back to the socket, with its processes", async () => {
   const folder = mkdtempSync(join(tmpdir(), "firkin-connect-"));

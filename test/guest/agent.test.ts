@@ -20,7 +20,7 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "firkin-agent-"));
   local = await startLocalAgent();
   ({ agent } = local);
-}, 60_000);
+});
 
 afterAll(async () => {
   await local?.[Symbol.asyncDispose]();

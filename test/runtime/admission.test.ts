@@ -214,7 +214,7 @@ test("at any moment the queue is in order, and everybody gets exactly one answer
     }),
     { numRuns: 60 },
   );
-}, 60_000);
+});
 
 const budgets = { vcpuCount: 100, memoryMiB: 100, diskMiB: 100, sandboxes: 100 };
 const sizes = fc.record({

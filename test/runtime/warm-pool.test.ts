@@ -276,7 +276,7 @@ test("whatever is created, killed, refilled and dies in whatever order, the sums
     }),
     { numRuns: 40 },
   );
-}, 60_000);
+});
 
 function expectRefusal(error: unknown): void {
   expect(error).toBeInstanceOf(DomainError);
