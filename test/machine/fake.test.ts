@@ -95,7 +95,7 @@ test.each(["silent", "garbage"] as const)("a %s guest is no agent", async (kind)
 test("the real agent answers over one link after another", async () => {
   const vm = await driverOf({ kind: "agent", program: builtProgram("firkin-agent") }).boot(bootRequest);
   for (let round = 0; round < 3; round++) {
-    const agent = await connectGuestAgent(await vm.openGuestLink(), { deadlineMs: 5000 });
+    const agent = await connectGuestAgent(await vm.openGuestLink(), { deadlineMs: 60_000 });
     await agent.ping();
     agent.close();
   }

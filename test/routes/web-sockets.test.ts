@@ -6,6 +6,7 @@ import { TAPE_BYTES } from "../../src/runtime/output-tape.ts";
 import { apiKey, type ControlPlane, openControlPlane } from "../support/control-plane.ts";
 import { TestSession } from "../support/data-plane.ts";
 import { FakeRuntime } from "../support/fake-runtime.ts";
+import { closedGate } from "../support/gate.ts";
 import { ManualClock } from "../support/manual-clock.ts";
 import { ScriptedAgent, type ScriptedProcess } from "../support/scripted-agent.ts";
 import { SocketClient } from "../support/socket-client.ts";
@@ -145,17 +146,15 @@ describe("a process", () => {
   });
 
   test("gets what its client sent while it was being started", async () => {
-    let release = () => {};
-    agent.execGate = new Promise((resolve) => {
-      release = resolve;
-    });
+    const gate = closedGate();
+    agent.execGate = gate.opened;
     const client = await open();
     client.say(start);
     client.input("a");
     client.input("b");
     client.say({ type: "signal", signal: "SIGTERM" });
     await expect.poll(() => agent.processes).toHaveLength(1);
-    release();
+    gate.open();
     await expect.poll(() => agent.signals).toHaveLength(1);
     expect(last().written).toEqual(["a", "b"]);
   });
@@ -328,15 +327,13 @@ describe("a slow one", () => {
 
   test("process makes its client wait", async () => {
     const { client, process } = await started();
-    let release = () => {};
-    process.writeGate = new Promise((resolve) => {
-      release = resolve;
-    });
+    const gate = closedGate();
+    process.writeGate = gate.opened;
     const sent = 1_000;
     for (let n = 0; n < sent; n++) client.input("x".repeat(32 * 1024));
     await settled(() => client.socket.bufferedAmount);
     expect(client.socket.bufferedAmount).toBeGreaterThan(16 * 1024 * 1024);
-    release();
+    gate.open();
     await expect.poll(() => process.written).toHaveLength(sent);
   });
 

@@ -1,5 +1,4 @@
 /** A ledger that cannot be written for a while: what ended meanwhile is written down as soon as there is room. */
-import { setTimeout as delay } from "node:timers/promises";
 import { expect, test, vi } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import type { Ledger } from "../../src/ledger/open.ts";
@@ -38,8 +37,7 @@ test("a create that fails while the disk is full gives its capacity back when th
     throw failure;
   });
   await expect(engine.create()).rejects.toBe(failure);
-  await delay(50);
-  expect(await engine.remains()).toMatchObject({ machines: 0, reservations: 1 });
+  await expect.poll(() => engine.remains()).toMatchObject({ machines: 0, reservations: 1 });
   disk.isFull = false;
   await engine.clock.advance(60_000);
   await engine.settle();
@@ -52,12 +50,12 @@ test("a warm machine that dies while the disk is full gives its capacity back wh
   const disk = fillable(world.ledger);
   disk.isFull = true;
   for (const sessionId of [...world.host.machines.keys()]) world.host.crash(sessionId);
-  await delay(50);
-  expect([world.held().warm, world.pool.depth()]).toEqual([1, { ready: 0, warming: 0, leaving: 1 }]);
+  const warm = () => [world.held().warm, world.pool.depth()];
+  await expect.poll(warm).toEqual([1, { ready: 0, warming: 0, leaving: 1 }]);
   disk.isFull = false;
   await world.clock.advance(60_000);
   await world.settle();
-  expect([world.held().warm, world.pool.depth()]).toEqual([0, { ready: 0, warming: 0, leaving: 0 }]);
+  expect(warm()).toEqual([0, { ready: 0, warming: 0, leaving: 0 }]);
 });
 
 test("a create whose room a warm machine makes waits until the ledger can be written", async () => {
@@ -67,8 +65,8 @@ test("a create whose room a warm machine makes waits until the ledger can be wri
   const disk = fillable(world.ledger);
   disk.isFull = true;
   const created = world.create("other");
-  await delay(50);
-  expect([world.admission.queueLength, world.held()]).toEqual([1, { active: 0, warm: 1 }]);
+  await expect.poll(() => world.admission.queueLength).toBe(1);
+  expect(world.held()).toEqual({ active: 0, warm: 1 });
   disk.isFull = false;
   await world.clock.advance(1_000);
   await created;

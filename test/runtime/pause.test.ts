@@ -6,6 +6,7 @@ import { DomainError } from "../../src/errors.ts";
 import { getSandbox } from "../../src/ledger/sandboxes.ts";
 import { getSnapshot } from "../../src/ledger/snapshots.ts";
 import { FakeEngine, nothing, paused, running } from "../support/fake-engine.ts";
+import { closedGate } from "../support/gate.ts";
 
 const failure = { error: new DomainError("machine_failed", "arranged by the test") };
 
@@ -148,11 +149,15 @@ test("a machine that will not end keeps its reservation until it does, and the p
   await using engine = await FakeEngine.open();
   const { runtime, host } = engine;
   const { id } = (await engine.create()).record;
-  host.arrange("terminate", failure, failure);
+  const gate = closedGate();
+  host.arrange("terminate", failure, { gate: gate.opened });
   const pausing = runtime.pauseSandbox(id, "stopped");
-  await expect.poll(() => host.calls.filter((step) => step === "terminate").length).toBeGreaterThan(0);
+  const attempts = () => host.calls.filter((step) => step === "terminate").length;
+  const before = attempts();
+  await expect.poll(attempts).toBe(before + 2);
   expect(await engine.remains()).toMatchObject({ machines: 1, reservations: 1 });
   expect(runtime.getSandbox(id).state).toBe("paused");
+  gate.open();
   await pausing;
   expect(await engine.remains()).toEqual(paused);
 });
@@ -240,12 +245,15 @@ test("traffic for a sandbox that is being paused waits until it can be resumed",
   const { runtime, host } = engine;
   const lifecycle = { onTimeout: "pause", keepMemory: true, autoResume: true } as const;
   const { id } = (await engine.create({ lifecycle })).record;
-  host.arrange("saveSnapshot", { delayMs: 50 });
+  const gate = closedGate();
+  host.arrange("saveSnapshot", { gate: gate.opened });
   const pausing = runtime.pauseSandbox(id, "stopped");
   await expect.poll(() => engine.stateOf(id)).toBe("pausing");
   expect(runtime.getSandbox(id).keptMemory).toBeUndefined();
   expect([...runtime.resumableByTraffic()].map(({ record }) => record.id)).toEqual([id]);
-  expect((await runtime.resumeForTraffic(id))?.sandboxId).toBe(id);
+  const resuming = runtime.resumeForTraffic(id);
+  gate.open();
+  expect((await resuming)?.sandboxId).toBe(id);
   await pausing;
 });
 

@@ -2,6 +2,7 @@
 import { expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import { getSandbox } from "../../src/ledger/sandboxes.ts";
+import { closedGate } from "../support/gate.ts";
 import { openWorld, type World } from "../support/runtime-world.ts";
 
 /** Lets the work that waits for the clock go on, one step of it after the other. */
@@ -55,10 +56,13 @@ test("a daemon that stops waits for no guest, neither for one whose turn is yet 
   await using world = await openWorld();
   const { id } = (await world.create()).record;
   world.guests.ignoresShutdown = true;
-  world.host.arrange("saveSnapshot", { delayMs: 50 });
+  const gate = closedGate();
+  world.host.arrange("saveSnapshot", { gate: gate.opened });
   const saving = world.runtime.snapshotSandbox(id);
   const stopping = world.runtime.stopSandbox(id, 600_000);
-  await world.runtime.close();
+  const closing = world.runtime.close();
+  gate.open();
+  await closing;
   await Promise.all([saving, stopping]);
   expect(getSandbox(world.ledger, id)).toMatchObject({ state: "terminated", endReason: "stopped" });
 });

@@ -25,7 +25,7 @@ export async function startLocalAgent(): Promise<LocalAgent> {
   const stream = child.stdio[3];
   if (!(stream instanceof Duplex)) throw new Error("the agent has no socket");
   try {
-    const agent = await connectGuestAgent(stream, { deadlineMs: 10_000 });
+    const agent = await connectGuestAgent(stream, { deadlineMs: 60_000 });
     return {
       agent,
       stream,
