@@ -190,7 +190,7 @@ test("a flood of connections leaves the sandbox's own streams some room", async 
     socket.write("\r\n");
     return socket;
   });
-  const [refusal] = await Promise.race(clients.map((socket) => once(socket, "data")));
+  const [refusal] = await Promise.any(clients.map((socket) => once(socket, "data")));
   expect(String(refusal)).toMatch(/^HTTP\/1\.1 429 [\s\S]*"connectionLimit":768,"code":429/);
   const health = await fetch(`${sandbox.plane.url}/metrics`, { headers: sandbox.session.headers });
   expect(health.status).toBe(200);
