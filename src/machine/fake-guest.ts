@@ -8,7 +8,7 @@ import { DomainError } from "../errors.ts";
 
 export type FakeGuest =
   /** The real agent as a process of this machine, over a socket pair. */
-  | { readonly kind: "agent"; readonly program: string }
+  | { readonly kind: "agent"; readonly command: readonly [string, ...string[]] }
   /** Takes everything and never answers. */
   | { readonly kind: "silent" }
   /** Answers whatever comes with bytes that are no protocol. */
@@ -25,7 +25,7 @@ export interface GuestPort {
 export function openGuestPort(guest: FakeGuest): GuestPort {
   switch (guest.kind) {
     case "agent":
-      return new AgentPort(guest.program);
+      return new AgentPort(guest.command);
     case "silent":
       return new StreamPort(() => new Responder(undefined));
     case "garbage":
@@ -79,8 +79,8 @@ class AgentPort implements GuestPort {
   readonly #socket: Duplex;
   #link: AgentLink | undefined;
 
-  constructor(program: string) {
-    this.#agent = spawn(program, ["--fd", "3"], { stdio: ["ignore", "ignore", "inherit", "pipe"] });
+  constructor([program, ...args]: readonly [string, ...string[]]) {
+    this.#agent = spawn(program, [...args, "--fd", "3"], { stdio: ["ignore", "ignore", "inherit", "pipe"] });
     const socket = this.#agent.stdio[3];
     if (!(socket instanceof Duplex)) throw new DomainError("internal", "the agent has no socket");
     this.#socket = socket;

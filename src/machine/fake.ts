@@ -34,9 +34,10 @@ export type FakeStep =
   | "setInternetAccess"
   | "terminate";
 
-/** How one call of a step goes: after `delayMs`, with `error` or well. */
+/** How one call of a step goes: after `delayMs`, and not before `gate` resolves; with `error` or well. */
 export interface FakeOutcome {
   readonly delayMs?: number;
+  readonly gate?: Promise<unknown>;
   readonly error?: Error;
 }
 
@@ -61,6 +62,7 @@ export class FakeHost {
     this.calls.push(step);
     const outcome = this.#outcomes.get(step)?.shift();
     if (outcome?.delayMs) await delay(outcome.delayMs, undefined, signal ? { signal } : {});
+    await outcome?.gate;
     signal?.throwIfAborted();
     if (outcome?.error) throw outcome.error;
   }

@@ -8,7 +8,7 @@ import { beforeAll, expect, test } from "vitest";
 import { connectGuestAgent } from "../../src/guest/link.ts";
 import { buildSanitized, sanitizedFolder } from "../support/built-agent.ts";
 
-beforeAll(() => buildSanitized(), 120_000);
+beforeAll(buildSanitized);
 
 test("the agent comes back to the socket, with its processes", async () => {
   const folder = mkdtempSync(join(tmpdir(), "firkin-connect-"));
@@ -22,7 +22,7 @@ test("the agent comes back to the socket, with its processes", async () => {
     await new Promise<void>((resolve) => server.listen(path, resolve));
     const next = async () => {
       const socket = await new Promise<net.Socket>((resolve) => server.once("connection", resolve));
-      return connectGuestAgent(socket, { deadlineMs: 10_000 });
+      return connectGuestAgent(socket, { deadlineMs: 60_000 });
     };
     const first = await next();
     const spec = { command: "sleep", args: ["1000"], envs: {}, user: "root", cwd: "/", stdin: false };

@@ -18,7 +18,7 @@ interface Verdict {
 
 const manifest: readonly Verdict[] = JSON.parse(readFileSync(`${folder}manifest.json`, "utf8"));
 
-beforeAll(() => buildSanitized(), 120_000);
+beforeAll(buildSanitized);
 
 function endLine({ end }: Verdict): string {
   return end.error ? `error ${end.error} ${end.offset}` : `end ${end.incompleteBytes}`;
@@ -87,4 +87,4 @@ test("the released agent is static and says its version", () => {
   expect(segmentTypes(readFileSync(program))).not.toContain(PT_INTERP);
   expect(spawnSync(program, ["--fd"]).status).toBe(2);
   expect(spawnSync(program, []).status).toBe(2);
-}, 120_000);
+});

@@ -9,7 +9,7 @@ let link: RawLink;
 let servers: net.Server[] = [];
 let sockets: net.Socket[] = [];
 
-beforeAll(() => buildSanitized(), 120_000);
+beforeAll(buildSanitized);
 
 beforeEach(async () => {
   link = await startAgent();

@@ -26,7 +26,7 @@ let link: RawLink;
 beforeAll(() => {
   buildSanitized();
   folder = mkdtempSync(join(tmpdir(), "firkin-files-"));
-}, 120_000);
+});
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 

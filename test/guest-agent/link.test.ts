@@ -24,7 +24,7 @@ beforeAll(async () => {
   buildSanitized();
   folder = mkdtempSync(join(tmpdir(), "firkin-link-"));
   await writeFile(join(folder, "large"), Buffer.alloc(1_000_000, "x"));
-}, 120_000);
+});
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 

@@ -14,14 +14,14 @@ import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { buildSanitized, startAgent } from "../support/built-agent.ts";
-import { type FieldPair, op, type RawLink, tag } from "../support/raw-link.ts";
+import { type FieldPair, op, type RawLink, type RawStream, tag } from "../support/raw-link.ts";
 
 let folder: string;
 
 beforeAll(() => {
   buildSanitized();
   folder = mkdtempSync(join(tmpdir(), "firkin-setup-"));
-}, 120_000);
+});
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -160,19 +160,32 @@ test("sync answers, also several at once, also when nobody waits any more", asyn
   for (const stream of streams) expect(["ok", "cancelled"]).toContain((await stream.collect()).status);
 });
 
-test("shutdown ends what runs, answers, and then there is no agent", async () => {
+/** A process that does this at SIGTERM, and runs on otherwise. */
+async function running(link: RawLink, atTerm: string): Promise<RawStream> {
+  const stream = link.shell(`trap '${atTerm}' TERM; echo ready; while :; do sleep 0.02; done`, [[tag.stdin, true]]);
+  await stream.until("ready");
+  return stream;
+}
+
+test("shutdown asks what runs to end, refuses what comes meanwhile, answers, and then there is no agent", async () => {
   await using link = await startAgent();
-  const polite = link.shell("trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.02; done");
-  await polite.until("ready");
-  const rude = link.shell("trap '' TERM; echo ready; while :; do sleep 0.02; done");
-  await rude.until("ready");
-  const shutdown = link.open(op.shutdown, [[tag.deadlineMs, 300]]);
+  const polite = await running(link, "echo asked; read -r word; exit 0");
+  const shutdown = link.open(op.shutdown, [[tag.deadlineMs, 600_000]]);
+  await polite.until("asked");
   expect((await link.call(op.stat, [[tag.path, "/"]])).status).toBe("failed_precondition");
   expect((await link.call(op.ping)).status).toBe("ok");
-  const [first, second, { status }] = await Promise.all([polite.collect(), rude.collect(), shutdown.collect()]);
-  expect(first.stdout).toBe("asked\n");
-  expect(second.fields.int(tag.signal)).toBe(9);
-  expect(status).toBe("ok");
+  polite.data("go\n");
+  const [{ fields }, { status }] = await Promise.all([polite.collect(), shutdown.collect()]);
+  expect([fields.int(tag.exitCode), status]).toEqual([0, "ok"]);
+  expect(await link.exited).toEqual({ code: 0, signal: null });
+});
+
+test("shutdown kills what has not ended at its deadline", async () => {
+  await using link = await startAgent();
+  const rude = await running(link, "");
+  const shutdown = link.open(op.shutdown, [[tag.deadlineMs, 50]]);
+  const [{ fields }, { status }] = await Promise.all([rude.collect(), shutdown.collect()]);
+  expect([fields.int(tag.signal), status]).toEqual([9, "ok"]);
   expect(await link.exited).toEqual({ code: 0, signal: null });
 });
 

@@ -27,7 +27,7 @@ let link: RawLink;
 beforeAll(() => {
   buildSanitized();
   top = mkdtempSync(join(tmpdir(), "firkin-watch-"));
-}, 120_000);
+});
 
 afterAll(() => rmSync(top, { recursive: true, force: true }));
 
@@ -192,4 +192,4 @@ test("too many changes end the stream, and only that", async () => {
   const { status } = await stream.collect();
   expect(status).toBe("resource_exhausted");
   expect((await link.call(op.ping)).status).toBe("ok");
-}, 60_000);
+});

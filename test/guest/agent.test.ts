@@ -20,7 +20,7 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "firkin-agent-"));
   local = await startLocalAgent();
   ({ agent } = local);
-}, 60_000);
+});
 
 afterAll(async () => {
   await local?.[Symbol.asyncDispose]();
@@ -386,7 +386,7 @@ test("processes outlive the connection, and the next one finds them", async () =
   const exited = once(child, "exit");
   const connect = async () => {
     const [socket]: [net.Socket] = (await connections.next()).value;
-    return connectGuestAgent(socket, { deadlineMs: 10_000 });
+    return connectGuestAgent(socket, { deadlineMs: 60_000 });
   };
   try {
     const before = await connect();

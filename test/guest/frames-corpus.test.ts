@@ -56,7 +56,7 @@ function judge(bytes: Uint8Array, chunkBytes: number): string[] {
 let frameCheck: string;
 beforeAll(() => {
   frameCheck = builtProgram("firkin-frame-check");
-}, 60_000);
+});
 
 function judgeInC(input: Uint8Array): string[] {
   const { stdout } = spawnSync(frameCheck, { input, encoding: "utf8" });

@@ -29,7 +29,7 @@ test("the host speaks first: zeros, then HELLO", async () => {
   const [stream, guestEnd] = duplexPair();
   const chunks: Buffer[] = [];
   guestEnd.on("data", (chunk: Buffer) => chunks.push(chunk));
-  const connecting = connectGuestAgent(stream, { deadlineMs: 5_000 });
+  const connecting = connectGuestAgent(stream, { deadlineMs: 60_000 });
   await expect.poll(() => Buffer.concat(chunks).length).toBe(32_800 + 39);
   const bytes = Buffer.concat(chunks);
   expect(bytes.subarray(0, 32_800).every((byte) => byte === 0)).toBe(true);
@@ -44,7 +44,7 @@ test("garbage and an older WELCOME before ours are thrown away", async () => {
   using fake = new FakeAgent(guestEnd);
   guestEnd.write(Buffer.alloc(100_000, 0xa5));
   fake.sendWelcome(Buffer.alloc(16, 1));
-  const connecting = connectGuestAgent(stream, { deadlineMs: 5_000 });
+  const connecting = connectGuestAgent(stream, { deadlineMs: 60_000 });
   const nonce = await fake.hello();
   fake.send(FrameType.result, 9, ok);
   fake.sendWelcome(nonce);
@@ -56,7 +56,7 @@ test("garbage and an older WELCOME before ours are thrown away", async () => {
 test("a guest of another protocol version is refused", async () => {
   const [stream, guestEnd] = duplexPair();
   using fake = new FakeAgent(guestEnd);
-  const connecting = connectGuestAgent(stream, { deadlineMs: 5_000 });
+  const connecting = connectGuestAgent(stream, { deadlineMs: 60_000 });
   fake.sendWelcome(await fake.hello(), 2);
   await expect(connecting).rejects.toThrow(expect.objectContaining({ code: "unsupported" }));
   expect(stream.destroyed).toBe(true);
@@ -89,7 +89,7 @@ test.each([
 ])("aborting the connect with %s", async (_name, reason, code) => {
   const [stream] = duplexPair();
   const abort = new AbortController();
-  const connecting = connectGuestAgent(stream, { deadlineMs: 5_000, signal: abort.signal });
+  const connecting = connectGuestAgent(stream, { deadlineMs: 60_000, signal: abort.signal });
   abort.abort(reason);
   await expect(connecting).rejects.toThrow(expect.objectContaining({ code }));
   expect(stream.destroyed).toBe(true);
@@ -103,7 +103,7 @@ test.each<[string, (fake: FakeAgent, nonce: Uint8Array) => void]>([
 ])("connecting fails when %s", async (_name, act) => {
   const [stream, guestEnd] = duplexPair();
   using fake = new FakeAgent(guestEnd);
-  const connecting = connectGuestAgent(stream, { deadlineMs: 5_000 });
+  const connecting = connectGuestAgent(stream, { deadlineMs: 60_000 });
   act(fake, await fake.hello());
   await expect(connecting).rejects.toThrow(machineFailed);
   expect(stream.destroyed).toBe(true);
@@ -116,7 +116,7 @@ function breakWelcome(fake: FakeAgent, nonce: Uint8Array): void {
 test("connecting over a stream that is destroyed already fails at once", async () => {
   const [stream] = duplexPair();
   stream.destroy();
-  await expect(connectGuestAgent(stream, { deadlineMs: 5_000 })).rejects.toThrow(machineFailed);
+  await expect(connectGuestAgent(stream, { deadlineMs: 60_000 })).rejects.toThrow(machineFailed);
 });
 
 test("requests run side by side and are answered in any order", async () => {

@@ -55,7 +55,7 @@ test("a process killed in the middle of writing loses nothing that it had commit
     expect(listSandboxes(ledger).length, "at most one was under way each time").toBeLessThanOrEqual(round + 1);
     expect(integrityOf(path)).toEqual(["ok"]);
   }
-}, 60_000);
+});
 
 test("several processes on one file wait for each other and never exceed the budget together", async () => {
   const path = temporaryPath();
@@ -70,7 +70,7 @@ test("several processes on one file wait for each other and never exceed the bud
   using ledger = openLedger(path);
   expect(usage(ledger).active.sandboxes).toBe(0);
   expect(listSandboxes(ledger, ["terminated"])).toHaveLength(180);
-}, 60_000);
+});
 
 test("processes that open a new ledger at the same time agree on its migrations", async () => {
   const path = temporaryPath();
@@ -87,7 +87,7 @@ test("processes that open a new ledger at the same time agree on its migrations"
   });
   expect(await Promise.all(openers)).toEqual([0, 0, 0]);
   openLedger(path).close();
-}, 60_000);
+});
 
 function integrityOf(path: string): unknown[] {
   const db = new Database(path, { readonly: true });

@@ -99,10 +99,10 @@ async function openWorld({ open, shape }: ConformanceEngine, root: string): Prom
   const nonce = `nonce-${process.pid}-${Date.now()}`;
   const snapshotFolder = join(root, "snapshot");
   let sequence = 0;
-  const connectTo = async (vm: Vm, deadlineMs = 15_000): Promise<GuestAgent> =>
-    connectGuestAgent(await vm.openGuestLink(), { deadlineMs });
+  const connectTo = async (vm: Vm): Promise<GuestAgent> =>
+    connectGuestAgent(await vm.openGuestLink(), { deadlineMs: 60_000 });
   const vm = await driver.boot({ sessionId: "template", shape, ...guest });
-  const agent = await connectTo(vm, 60_000);
+  const agent = await connectTo(vm);
   await shell(agent, `echo ${nonce} > /dev/shm/nonce; echo template > /root/disk; sync`);
   agent.close();
   await vm.pause();
@@ -208,7 +208,7 @@ function testSnapshots(engine: ConformanceEngine, world: () => ConformanceWorld)
     await expect(restore(folder, saved)).rejects.toMatchObject({ code: "failed_precondition" });
     const snapshot = { folder, manifest: saved };
     const vm = await driver.boot({ sessionId: "cold", shape: manifest.shape, ...guest, snapshot });
-    const booted = await connectGuestAgent(await vm.openGuestLink(), { deadlineMs: 60_000 });
+    const booted = await connectTo(vm);
     expect(booted.bootId).not.toBe(templateBootId);
     expect(await shell(booted, "cat /root/disk; test ! -e /dev/shm/nonce")).toBe("kept");
     await vm.terminate();

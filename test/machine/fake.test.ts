@@ -8,7 +8,7 @@ import { connectGuestAgent } from "../../src/guest/link.ts";
 import { FakeDriver, FakeHost } from "../../src/machine/fake.ts";
 import type { FakeGuest } from "../../src/machine/fake-guest.ts";
 import { readSnapshot } from "../../src/machine/snapshot-files.ts";
-import { builtProgram } from "../support/local-agent.ts";
+import { localAgent } from "../support/local-agent.ts";
 
 const shape = { vcpuCount: 1, memoryMiB: 64, diskMiB: 64 };
 const bootRequest = { sessionId: "s1", shape, kernel: "/k", initramfs: "/i", baseDisk: "/b" };
@@ -93,9 +93,9 @@ test.each(["silent", "garbage"] as const)("a %s guest is no agent", async (kind)
 });
 
 test("the real agent answers over one link after another", async () => {
-  const vm = await driverOf({ kind: "agent", program: builtProgram("firkin-agent") }).boot(bootRequest);
+  const vm = await driverOf({ kind: "agent", command: localAgent() }).boot(bootRequest);
   for (let round = 0; round < 3; round++) {
-    const agent = await connectGuestAgent(await vm.openGuestLink(), { deadlineMs: 5000 });
+    const agent = await connectGuestAgent(await vm.openGuestLink(), { deadlineMs: 60_000 });
     await agent.ping();
     agent.close();
   }

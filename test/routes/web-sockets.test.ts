@@ -1,11 +1,12 @@
 /** The WebSockets to processes, over a scripted guest: who may open one, what is said, and what slow and broken ones do. */
 import { setImmediate as turn } from "node:timers/promises";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import { TAPE_BYTES } from "../../src/runtime/output-tape.ts";
 import { apiKey, type ControlPlane, openControlPlane } from "../support/control-plane.ts";
 import { TestSession } from "../support/data-plane.ts";
 import { FakeRuntime } from "../support/fake-runtime.ts";
+import { closedGate } from "../support/gate.ts";
 import { ManualClock } from "../support/manual-clock.ts";
 import { ScriptedAgent, type ScriptedProcess } from "../support/scripted-agent.ts";
 import { SocketClient } from "../support/socket-client.ts";
@@ -114,7 +115,7 @@ describe("who may open one", () => {
     for (let n = 0; n < 64; n++) await open();
     expect(await refusal("processes", key)).toContain("429");
     clients.pop()?.drop();
-    await vi.waitFor(async () => expect(await refusal("processes", key)).toBe("opened"));
+    await expect.poll(() => refusal("processes", key)).toBe("opened");
   });
 });
 
@@ -137,7 +138,7 @@ describe("a process", () => {
     client.input("typed");
     client.say({ type: "signal", signal: "SIGINT" });
     client.say({ type: "closeStdin" });
-    await vi.waitFor(() => expect(process.stdinClosed).toBe(true));
+    await expect.poll(() => process.stdinClosed).toBe(true);
     expect([process.written, agent.signals]).toEqual([["typed"], [{ pid: 100, signal: 2 }]]);
     process.exit({ exitCode: 3, exited: true });
     expect(await client.next()).toEqual({ type: "end", exitCode: 3, exited: true });
@@ -145,18 +146,16 @@ describe("a process", () => {
   });
 
   test("gets what its client sent while it was being started", async () => {
-    let release = () => {};
-    agent.execGate = new Promise((resolve) => {
-      release = resolve;
-    });
+    const gate = closedGate();
+    agent.execGate = gate.opened;
     const client = await open();
     client.say(start);
     client.input("a");
     client.input("b");
     client.say({ type: "signal", signal: "SIGTERM" });
-    await vi.waitFor(() => expect(agent.processes).toHaveLength(1));
-    release();
-    await vi.waitFor(() => expect(agent.signals).toHaveLength(1));
+    await expect.poll(() => agent.processes).toHaveLength(1);
+    gate.open();
+    await expect.poll(() => agent.signals).toHaveLength(1);
     expect(last().written).toEqual(["a", "b"]);
   });
 
@@ -196,7 +195,7 @@ describe("a terminal", () => {
     });
     client.input("ls\r");
     client.say({ type: "resize", columns: 120, rows: 40 });
-    await vi.waitFor(() => expect(process.size).toEqual({ columns: 120, rows: 40 }));
+    await expect.poll(() => process.size).toEqual({ columns: 120, rows: 40 });
     process.emit("\u001b[1mfile", "terminal");
     await client.sees("file", "terminal");
     expect(process.written).toEqual(["ls\r"]);
@@ -209,7 +208,7 @@ describe("a terminal", () => {
     await broken.client.closed;
     const closed = await started("terminal", first);
     await closed.client.close();
-    await vi.waitFor(() => expect(agent.signals).toEqual([{ pid: 101, signal: 1 }]));
+    await expect.poll(() => agent.signals).toEqual([{ pid: 101, signal: 1 }]);
   });
 
   test("is not hung up while somebody else looks at it", async () => {
@@ -219,7 +218,7 @@ describe("a terminal", () => {
     expect((await other.next()).type).toBe("attached");
     await client.close();
     other.input("x");
-    await vi.waitFor(() => expect(last().written).toEqual(["x"]));
+    await expect.poll(() => last().written).toEqual(["x"]);
     expect(agent.signals).toEqual([]);
   });
 
@@ -268,7 +267,7 @@ describe("what makes no sense", () => {
     client.input("x".repeat(128 * 1024 + 1));
     expect((await client.closed).code).toBe(1009);
     expect(process.written).toEqual([]);
-    await vi.waitFor(async () => expect((await session.processes.find({ pid: 100 })).subscriberCount).toBe(0));
+    await expect.poll(async () => (await session.processes.find({ pid: 100 })).subscriberCount).toBe(0);
   });
 
   test("a client that says nothing, or is not there any more", async () => {
@@ -307,7 +306,7 @@ describe("a slow one", () => {
     const { client, process } = await started();
     client.say({ type: "pause" });
     client.input("after the pause");
-    await vi.waitFor(() => expect(process.written).toHaveLength(1));
+    await expect.poll(() => process.written).toHaveLength(1);
     for (let n = 0; n < chunks; n++) process.emit(chunk);
     await settled(() => process.taken);
     expect([process.taken < 100, client.outputBytes]).toEqual([true, 0]);
@@ -323,21 +322,19 @@ describe("a slow one", () => {
     for (let n = 0; n < chunks; n++) process.emit(chunk);
     await settled(() => process.taken);
     client.drop();
-    await vi.waitFor(() => expect(process.taken).toBe(chunks));
+    await expect.poll(() => process.taken).toBe(chunks);
   });
 
   test("process makes its client wait", async () => {
     const { client, process } = await started();
-    let release = () => {};
-    process.writeGate = new Promise((resolve) => {
-      release = resolve;
-    });
+    const gate = closedGate();
+    process.writeGate = gate.opened;
     const sent = 1_000;
     for (let n = 0; n < sent; n++) client.input("x".repeat(32 * 1024));
     await settled(() => client.socket.bufferedAmount);
     expect(client.socket.bufferedAmount).toBeGreaterThan(16 * 1024 * 1024);
-    release();
-    await vi.waitFor(() => expect(process.written).toHaveLength(sent), { timeout: 10_000 });
+    gate.open();
+    await expect.poll(() => process.written).toHaveLength(sent);
   });
 
   /** Waits until a number does not change any more. */
@@ -364,7 +361,7 @@ describe("after a drop", () => {
     await client.sees("two ", "stderr");
     client.drop();
     process.emit("three ");
-    await vi.waitFor(() => expect(process.taken).toBe(3));
+    await expect.poll(() => process.taken).toBe(3);
     const again = await resumed(6, said.stream);
     expect(await again.next()).toEqual({ type: "attached", pid: 100, stream: said.stream, offset: 6 });
     process.emit("four");
@@ -377,7 +374,7 @@ describe("after a drop", () => {
     client.drop();
     process.emit("rest");
     process.exit();
-    await vi.waitFor(async () => expect((await session.processes.find({ pid: 100 })).state.at).toBe("ended"));
+    await expect.poll(async () => (await session.processes.find({ pid: 100 })).state.at).toBe("ended");
     const again = await resumed(0, said.stream);
     expect((await again.next()).type).toBe("attached");
     expect((await again.next()).type).toBe("end");
@@ -389,7 +386,7 @@ describe("after a drop", () => {
     client.drop();
     await client.closed;
     for (let n = 0; n < 20; n++) process.emit(Buffer.alloc(32 * 1024, String.fromCharCode(97 + n)));
-    await vi.waitFor(() => expect(process.taken).toBe(20));
+    await expect.poll(() => process.taken).toBe(20);
     const again = await resumed(100, said.stream);
     const { offset } = await again.next();
     expect(await again.next()).toEqual({ type: "gap", from: 100, to: offset });

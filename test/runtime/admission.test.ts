@@ -7,7 +7,7 @@ import { listWarmEntries } from "../../src/ledger/warm-entries.ts";
 import { decideAdmission, planEvictions } from "../../src/runtime/admission-plan.ts";
 import { planPool, targetSize } from "../../src/runtime/warm-pool-plan.ts";
 import { shape } from "../ledger/support.ts";
-import { openWorld, type World } from "../support/runtime-world.ts";
+import { FakeDaemon, pooled } from "../support/fake-daemon.ts";
 
 const off = { min: 0, max: 0 };
 const failureOf = (work: Promise<unknown>): Promise<DomainError> =>
@@ -17,9 +17,9 @@ const failureOf = (work: Promise<unknown>): Promise<DomainError> =>
   );
 
 /** Begins a create that is expected to wait, and gives what became of it. */
-function begin(world: World, template?: string, signal?: AbortSignal) {
+function begin(daemon: FakeDaemon, template?: string, signal?: AbortSignal) {
   const state = { at: "waits" as "waits" | "created" | "failed", id: "", error: undefined as DomainError | undefined };
-  const done = world.create(template, signal).then(
+  const done = daemon.create(template, signal).then(
     ({ record }) => Object.assign(state, { at: "created", id: record.id }),
     (error: DomainError) => Object.assign(state, { at: "failed", error }),
   );
@@ -27,59 +27,58 @@ function begin(world: World, template?: string, signal?: AbortSignal) {
 }
 
 test("who does not fit waits, first come first served, and released capacity wakes the first", async () => {
-  await using world = await openWorld({ budgets: { sandboxes: 1 }, pool: off });
-  const first = await world.create();
-  const [second, third] = [begin(world), begin(world)];
-  await world.settle();
-  expect([second.state.at, third.state.at, world.admission.queueLength]).toEqual(["waits", "waits", 2]);
-  await world.runtime.killSandbox(first.record.id);
+  await using daemon = await FakeDaemon.open({ ...pooled, budgets: { sandboxes: 1 }, pool: off });
+  const first = await daemon.create();
+  const [second, third] = [begin(daemon), begin(daemon)];
+  await daemon.settle();
+  expect([second.state.at, third.state.at, daemon.deps.admission.queueLength]).toEqual(["waits", "waits", 2]);
+  await daemon.runtime.killSandbox(first.record.id);
   await second.done;
-  await world.settle();
+  await daemon.settle();
   expect([second.state.at, third.state.at]).toEqual(["created", "waits"]);
-  await world.runtime.killSandbox(second.state.id);
+  await daemon.runtime.killSandbox(second.state.id);
   await third.done;
-  expect([third.state.at, world.admission.queueLength]).toEqual(["created", 0]);
+  expect([third.state.at, daemon.deps.admission.queueLength]).toEqual(["created", 0]);
 });
 
 test.each(["kill", "stop"] as const)(
   "a %s does not wait for resumes and follow-ups that wait for capacity",
   async (how) => {
-    await using world = await openWorld({ budgets: { sandboxes: 1 }, pool: off });
-    const { id } = (await world.create()).record;
-    await world.runtime.pauseSandbox(id, "idle");
-    await world.create();
+    await using daemon = await FakeDaemon.open({ ...pooled, budgets: { sandboxes: 1 }, pool: off });
+    const { id } = (await daemon.create()).record;
+    await daemon.runtime.pauseSandbox(id, "idle");
+    await daemon.create();
     const waiting = [
-      world.runtime.followUpSandbox(id, { timeoutMs: 1_000 }),
-      world.runtime.resumeSandbox(id, 1_000),
-      world.runtime.followUpSandbox(id, { timeoutMs: 1_000 }),
+      daemon.runtime.followUpSandbox(id, { timeoutMs: 1_000 }),
+      daemon.runtime.resumeSandbox(id, 1_000),
+      daemon.runtime.followUpSandbox(id, { timeoutMs: 1_000 }),
     ].map(failureOf);
-    await world.settle();
-    expect(world.admission.queueLength).toBe(1);
-    await (how === "kill" ? world.runtime.killSandbox(id) : world.runtime.stopSandbox(id, 1_000));
+    await expect.poll(() => daemon.deps.admission.queueLength).toBe(1);
+    await (how === "kill" ? daemon.runtime.killSandbox(id) : daemon.runtime.stopSandbox(id, 1_000));
     for (const failure of await Promise.all(waiting)) expect(failure).toMatchObject({ code: "not_found" });
-    expect(world.admission.queueLength).toBe(0);
-    expect(() => world.runtime.getSandbox(id)).toThrow("doesn't exist");
+    expect(daemon.deps.admission.queueLength).toBe(0);
+    expect(() => daemon.runtime.getSandbox(id)).toThrow("doesn't exist");
   },
 );
 
 test("a small one does not overtake a large one that waits", async () => {
-  await using world = await openWorld({ budgets: { memoryMiB: 1024 }, pool: off });
-  await world.addTemplate("large", { ...shape, memoryMiB: 1024 });
-  const first = await world.create();
-  const [large, small] = [begin(world, "large"), begin(world)];
-  await world.settle();
+  await using daemon = await FakeDaemon.open({ ...pooled, budgets: { memoryMiB: 1024 }, pool: off });
+  await daemon.addTemplate("large", { ...shape, memoryMiB: 1024 });
+  const first = await daemon.create();
+  const [large, small] = [begin(daemon, "large"), begin(daemon)];
+  await daemon.settle();
   expect([large.state.at, small.state.at]).toEqual(["waits", "waits"]);
-  await world.runtime.killSandbox(first.record.id);
+  await daemon.runtime.killSandbox(first.record.id);
   await large.done;
   expect([large.state.at, small.state.at]).toEqual(["created", "waits"]);
 });
 
 test("whoever waits too long is told which budget, what was asked, what is left, and its place", async () => {
-  await using world = await openWorld({ budgets: { memoryMiB: 700 }, pool: off });
-  await world.create();
-  const [second, third] = [begin(world), begin(world)];
+  await using daemon = await FakeDaemon.open({ ...pooled, budgets: { memoryMiB: 700 }, pool: off });
+  await daemon.create();
+  const [second, third] = [begin(daemon), begin(daemon)];
   await turn();
-  await world.clock.advance(30_000);
+  await daemon.clock.advance(30_000);
   await Promise.all([second.done, third.done]);
   expect(second.state.error).toMatchObject({
     code: "capacity_exhausted",
@@ -88,21 +87,22 @@ test("whoever waits too long is told which budget, what was asked, what is left,
     ),
     details: { dimension: "memoryMiB", requested: 512, available: 188, limit: 700, reason: "timed_out", position: 1 },
   });
-  expect([third.state.error?.code, world.admission.queueLength]).toEqual(["capacity_exhausted", 0]);
-  expect(await world.metric('firkin_admissions_total{answer="timed_out"}')).toBe(2);
+  expect([third.state.error?.code, daemon.deps.admission.queueLength]).toEqual(["capacity_exhausted", 0]);
+  expect(await daemon.metric('firkin_admissions_total{answer="timed_out"}')).toBe(2);
 });
 
 test("one that can never fit, and one more than may wait, are refused at once", async () => {
-  await using world = await openWorld({
+  await using daemon = await FakeDaemon.open({
+    ...pooled,
     budgets: { memoryMiB: 512 },
     pool: off,
     queue: { limit: 1, timeoutMs: 1_000 },
   });
-  await world.addTemplate("huge", { ...shape, memoryMiB: 4096 });
-  expect(await failureOf(world.create("huge"))).toMatchObject({ details: { oversized: true, reason: "oversized" } });
-  await world.create();
-  const waiting = begin(world);
-  expect(await failureOf(world.create())).toMatchObject({
+  await daemon.addTemplate("huge", { ...shape, memoryMiB: 4096 });
+  expect(await failureOf(daemon.create("huge"))).toMatchObject({ details: { oversized: true, reason: "oversized" } });
+  await daemon.create();
+  const waiting = begin(daemon);
+  expect(await failureOf(daemon.create())).toMatchObject({
     message: expect.stringContaining("1 creates wait for it already"),
     details: { reason: "queue_full", pending: 1, maxPending: 1 },
   });
@@ -110,78 +110,91 @@ test("one that can never fit, and one more than may wait, are refused at once", 
 });
 
 test("without a queue nobody waits", async () => {
-  await using world = await openWorld({ budgets: { sandboxes: 1 }, pool: off, queue: { limit: 9, timeoutMs: 0 } });
-  await world.create();
-  expect(await failureOf(world.create())).toMatchObject({ details: { reason: "queue_off", dimension: "sandboxes" } });
+  await using daemon = await FakeDaemon.open({
+    ...pooled,
+    budgets: { sandboxes: 1 },
+    pool: off,
+    queue: { limit: 9, timeoutMs: 0 },
+  });
+  await daemon.create();
+  expect(await failureOf(daemon.create())).toMatchObject({ details: { reason: "queue_off", dimension: "sandboxes" } });
 });
 
 test("a client that leaves gives up its place, and the next moves up", async () => {
-  await using world = await openWorld({ budgets: { sandboxes: 1 }, pool: off });
-  const first = await world.create();
+  await using daemon = await FakeDaemon.open({ ...pooled, budgets: { sandboxes: 1 }, pool: off });
+  const first = await daemon.create();
   const leaving = new AbortController();
-  const [second, third] = [begin(world, "base", leaving.signal), begin(world)];
+  const [second, third] = [begin(daemon, "base", leaving.signal), begin(daemon)];
   await turn();
   leaving.abort();
   await second.done;
   expect(second.state.error?.code).toBe("cancelled");
-  await world.runtime.killSandbox(first.record.id);
+  await daemon.runtime.killSandbox(first.record.id);
   await third.done;
   expect(third.state.at).toBe("created");
-  expect(world.held().active).toBe(1);
+  expect(daemon.held().active).toBe(1);
 });
 
 test("a daemon that stops sends everybody away who waits", async () => {
-  await using world = await openWorld({ budgets: { sandboxes: 1 }, pool: off });
-  await world.create();
-  const waiting = begin(world);
+  await using daemon = await FakeDaemon.open({ ...pooled, budgets: { sandboxes: 1 }, pool: off });
+  await daemon.create();
+  const waiting = begin(daemon);
   await turn();
-  await world.runtime.close();
+  await daemon.runtime.close();
   await waiting.done;
   expect(waiting.state.error?.code).toBe("not_ready");
-  expect((await failureOf(world.create())).code).toBe("not_ready");
+  expect((await failureOf(daemon.create())).code).toBe("not_ready");
 });
 
 test("a disk under pressure refuses at once, whatever the queue", async () => {
-  await using world = await openWorld();
-  world.disk.freeBytes = 2 ** 30;
-  expect((await failureOf(world.create())).code).toBe("disk_pressure");
-  expect(world.admission.queueLength).toBe(0);
+  await using daemon = await FakeDaemon.open(pooled);
+  daemon.disk.freeBytes = 2 ** 30;
+  expect((await failureOf(daemon.create())).code).toBe("disk_pressure");
+  expect(daemon.deps.admission.queueLength).toBe(0);
 });
 
 test("warm machines make room, oldest first and no more than it takes, even without a queue", async () => {
   const queue = { limit: 0, timeoutMs: 0 };
-  await using world = await openWorld({ budgets: { sandboxes: 3 }, pool: { min: 3, max: 3 }, queue });
-  await world.addTemplate("other");
-  for (let n = 0; n < 3; n++) await world.refill();
-  const before = listWarmEntries(world.ledger, ["ready"]).map(({ id }) => id);
-  await world.create("other");
-  expect(listWarmEntries(world.ledger, ["ready"]).map(({ id }) => id)).toEqual(before.slice(1));
-  expect([world.held(), world.host.machines.size]).toEqual([{ active: 1, warm: 2 }, 3]);
-  await Promise.all([world.create("other"), world.create("other")]);
-  expect([world.held(), world.host.machines.size]).toEqual([{ active: 3, warm: 0 }, 3]);
-  expect(await failureOf(world.create())).toMatchObject({ details: { reason: "queue_off" } });
+  await using daemon = await FakeDaemon.open({ ...pooled, budgets: { sandboxes: 3 }, pool: { min: 3, max: 3 }, queue });
+  await daemon.addTemplate("other");
+  for (let n = 0; n < 3; n++) await daemon.refill();
+  const before = listWarmEntries(daemon.ledger, ["ready"]).map(({ id }) => id);
+  await daemon.create("other");
+  expect(listWarmEntries(daemon.ledger, ["ready"]).map(({ id }) => id)).toEqual(before.slice(1));
+  expect([daemon.held(), daemon.host.machines.size]).toEqual([{ active: 1, warm: 2 }, 3]);
+  await Promise.all([daemon.create("other"), daemon.create("other")]);
+  expect([daemon.held(), daemon.host.machines.size]).toEqual([{ active: 3, warm: 0 }, 3]);
+  expect(await failureOf(daemon.create())).toMatchObject({ details: { reason: "queue_off" } });
 });
 
 test("a machine that is being warmed makes room too", async () => {
-  await using world = await openWorld({ budgets: { sandboxes: 1 }, queue: { limit: 0, timeoutMs: 0 } });
-  await world.clock.advance(1_000);
-  world.host.arrange("openGuestLink", { delayMs: 10_000 });
-  const round = world.pool.maintain(new AbortController().signal);
-  await expect.poll(() => world.host.calls.at(-1)).toBe("openGuestLink");
-  await world.create();
+  await using daemon = await FakeDaemon.open({
+    ...pooled,
+    budgets: { sandboxes: 1 },
+    queue: { limit: 0, timeoutMs: 0 },
+  });
+  await daemon.clock.advance(1_000);
+  daemon.host.arrange("openGuestLink", { delayMs: 10_000 });
+  const round = daemon.deps.warmPool.maintain(new AbortController().signal);
+  await expect.poll(() => daemon.host.calls.at(-1)).toBe("openGuestLink");
+  await daemon.create();
   await round;
-  await world.settle();
-  expect([world.held(), world.host.machines.size]).toEqual([{ active: 1, warm: 0 }, 1]);
+  await daemon.settle();
+  expect([daemon.held(), daemon.host.machines.size]).toEqual([{ active: 1, warm: 0 }, 1]);
 });
 
 test("no warm machine is given up when that would not be enough", async () => {
-  await using world = await openWorld({ budgets: { memoryMiB: 1024 }, queue: { limit: 4, timeoutMs: 1_000 } });
-  await world.addTemplate("large", { ...shape, memoryMiB: 1024 });
-  await world.create();
-  await world.refill();
-  const large = begin(world, "large");
-  await world.settle();
-  expect([large.state.at, world.held()]).toEqual(["waits", { active: 1, warm: 1 }]);
+  await using daemon = await FakeDaemon.open({
+    ...pooled,
+    budgets: { memoryMiB: 1024 },
+    queue: { limit: 4, timeoutMs: 1_000 },
+  });
+  await daemon.addTemplate("large", { ...shape, memoryMiB: 1024 });
+  await daemon.create();
+  await daemon.refill();
+  const large = begin(daemon, "large");
+  await daemon.settle();
+  expect([large.state.at, daemon.held()]).toEqual(["waits", { active: 1, warm: 1 }]);
 });
 
 test("at any moment the queue is in order, and everybody gets exactly one answer", async () => {
@@ -189,39 +202,44 @@ test("at any moment the queue is in order, and everybody gets exactly one answer
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 30 }), fc.infiniteStream(fc.nat()), async (steps, numbers) => {
       const queue = { limit: 3, timeoutMs: 10_000 };
-      await using world = await openWorld({ budgets: { sandboxes: 2 }, pool: { min: 1, max: 2 }, queue });
+      await using daemon = await FakeDaemon.open({
+        ...pooled,
+        budgets: { sandboxes: 2 },
+        pool: { min: 1, max: 2 },
+        queue,
+      });
       const begun: { create: ReturnType<typeof begin>; leave: AbortController }[] = [];
       const waiting = () => begun.filter(({ create }) => create.state.at === "waits");
       for (const what of steps) {
         if (what === "create") {
           const leave = new AbortController();
-          begun.push({ create: begin(world, "base", leave.signal), leave });
+          begun.push({ create: begin(daemon, "base", leave.signal), leave });
         } else if (what === "kill") {
-          const [session] = world.runtime.liveSessions();
-          if (session) await world.runtime.killSandbox(session.sandboxId);
+          const [session] = daemon.runtime.liveSessions();
+          if (session) await daemon.runtime.killSandbox(session.sandboxId);
         } else if (what === "leave") {
           const all = waiting();
           all[Number(numbers.next().value) % (all.length || 1)]?.leave.abort();
-        } else if (what === "wait") await world.clock.advance(4_000);
-        else await world.refill();
-        await world.settle();
+        } else if (what === "wait") await daemon.clock.advance(4_000);
+        else await daemon.refill();
+        await daemon.settle();
         // Those who got in are restored from real files.
-        await expect.poll(() => waiting().length - world.admission.queueLength, { interval: 1 }).toBe(0);
-        const { active, warm } = world.held();
+        await expect.poll(() => waiting().length - daemon.deps.admission.queueLength, { interval: 1 }).toBe(0);
+        const { active, warm } = daemon.held();
         expect(active + warm).toBeLessThanOrEqual(2);
-        expect(world.admission.queueLength).toBeLessThanOrEqual(3);
+        expect(daemon.deps.admission.queueLength).toBeLessThanOrEqual(3);
         // Nobody waits while there is room, or a warm machine that could make some.
-        if (world.admission.queueLength > 0) expect(active).toBe(2);
+        if (daemon.deps.admission.queueLength > 0) expect(active).toBe(2);
         // Of those who were not sent away, earlier ones are in before later ones.
         const answers = begun.map(({ create }) => create.state.at).filter((at) => at !== "failed");
         expect(answers.lastIndexOf("created")).toBeLessThan(answers.indexOf("waits") >>> 0);
       }
-      await world.clock.advance(20_000);
+      await daemon.clock.advance(20_000);
       await Promise.all(begun.map(({ create }) => create.done));
     }),
     { numRuns: 60 },
   );
-}, 60_000);
+});
 
 const budgets = { vcpuCount: 100, memoryMiB: 100, diskMiB: 100, sandboxes: 100 };
 const sizes = fc.record({

@@ -7,13 +7,13 @@ import { ArtifactCollector } from "../../src/runtime/artifact-collector.ts";
 import { type DiskFloors, DiskPressureGuard } from "../../src/runtime/disk-pressure-guard.ts";
 import { registerCacheUser } from "../../src/template/cached-assets.ts";
 import { UploadCache } from "../../src/template/upload-cache.ts";
-import { FakeEngine } from "../support/fake-engine.ts";
+import { FakeDaemon } from "../support/fake-daemon.ts";
 
 const oldHash = "0".repeat(64);
 
 /** A cache with two versions of each asset, the newer installed, and an upload; one snapshot stands on the older disk. */
-async function openCache(engine: FakeEngine, assetsFolder = join(engine.folder, "cache", "assets")) {
-  const { deps, folder, clock } = engine;
+async function openCache(daemon: FakeDaemon, assetsFolder = join(daemon.folder, "cache", "assets")) {
+  const { deps, folder, clock } = daemon;
   const cacheDir = join(folder, "cache");
   await mkdir(cacheDir);
   if (assetsFolder !== join(cacheDir, "assets")) await symlink(assetsFolder, join(cacheDir, "assets"));
@@ -50,8 +50,8 @@ const never = async () => false;
 const there = (paths: readonly string[]) => paths.filter((path) => existsSync(path));
 
 test("old images, kernels and uploads go; what is installed or stood on stays", async () => {
-  await using engine = await FakeEngine.open();
-  const { collector, old, needed, assets } = await openCache(engine);
+  await using daemon = await FakeDaemon.open();
+  const { collector, old, needed, assets } = await openCache(daemon);
   await collector.collect(never);
   expect(there(old)).toEqual([]);
   const kept = [needed, assets.kernel, assets.initramfs, assets.baseDisk];
@@ -59,9 +59,9 @@ test("old images, kernels and uploads go; what is installed or stood on stays", 
 });
 
 test("what is needed stays where the assets are a link to those of another cache", async () => {
-  await using engine = await FakeEngine.open();
-  const elsewhere = join(engine.folder, "elsewhere");
-  const { collector, old, needed, assets } = await openCache(engine, elsewhere);
+  await using daemon = await FakeDaemon.open();
+  const elsewhere = join(daemon.folder, "elsewhere");
+  const { collector, old, needed, assets } = await openCache(daemon, elsewhere);
   await collector.collect(never);
   expect(there(old)).toEqual([]);
   const kept = [needed, assets.kernel, assets.initramfs, assets.baseDisk];
@@ -69,47 +69,47 @@ test("what is needed stays where the assets are a link to those of another cache
 });
 
 test("no more goes than is needed, and what is young stays", async () => {
-  await using engine = await FakeEngine.open();
-  const { collector, old } = await openCache(engine);
+  await using daemon = await FakeDaemon.open();
+  const { collector, old } = await openCache(daemon);
   let left = 2;
   await collector.collect(async () => left-- === 0);
   expect(there(old)).toHaveLength(2);
 });
 
 test("nothing of a cache goes that another state folder uses, until that is gone", async () => {
-  await using engine = await FakeEngine.open();
-  const { collector, old, cacheDir } = await openCache(engine);
-  const other = join(engine.folder, "other");
+  await using daemon = await FakeDaemon.open();
+  const { collector, old, cacheDir } = await openCache(daemon);
+  const other = join(daemon.folder, "other");
   await mkdir(other);
   await writeFile(join(other, "ledger.db"), "");
   await registerCacheUser(join(cacheDir, "assets"), other);
-  await registerCacheUser(join(cacheDir, "assets"), engine.folder);
+  await registerCacheUser(join(cacheDir, "assets"), daemon.folder);
   await collector.collect(never);
   expect(there(old)).toEqual(old);
 });
 
 test("what keeps it from telling who needs what is no error of who asked: nothing goes", async () => {
-  await using engine = await FakeEngine.open();
-  const { collector, old, cacheDir } = await openCache(engine);
+  await using daemon = await FakeDaemon.open();
+  const { collector, old, cacheDir } = await openCache(daemon);
   await writeFile(join(cacheDir, "assets", "assets.json"), "{");
   await collector.collect(never);
   expect(there(old)).toEqual(old);
 });
 
 test("quarantine goes when it is old, but never a damaged snapshot that somebody stands on", async () => {
-  await using engine = await FakeEngine.open();
-  await engine.restart(() => writeFile(join(engine.folder, "machines", "core"), ""));
-  const { collector } = await openCache(engine);
-  const { id } = (await engine.create()).record;
-  await engine.runtime.pauseSandbox(id, "stopped");
-  const { snapshotId } = engine.runtime.getSandbox(id).record;
-  await writeFile(join(engine.deps.snapshotsFolder, snapshotId, "disk"), "short");
-  await expect(engine.runtime.connectSandbox(id, 1)).rejects.toThrow(snapshotId);
+  await using daemon = await FakeDaemon.open();
+  await daemon.restart(() => writeFile(join(daemon.folder, "machines", "core"), ""));
+  const { collector } = await openCache(daemon);
+  const { id } = (await daemon.create()).record;
+  await daemon.runtime.pauseSandbox(id, "stopped");
+  const { snapshotId } = daemon.runtime.getSandbox(id).record;
+  await writeFile(join(daemon.deps.snapshotsFolder, snapshotId, "disk"), "short");
+  await expect(daemon.runtime.connectSandbox(id, 1)).rejects.toThrow(snapshotId);
   await collector.collect(never);
-  expect(engine.deps.quarantine.list()).toHaveLength(2);
-  await engine.clock.advance(86_400_000);
+  expect(daemon.deps.quarantine.list()).toHaveLength(2);
+  await daemon.clock.advance(86_400_000);
   await collector.collect(never);
-  expect(engine.deps.quarantine.list()).toMatchObject([{ id: snapshotId, kind: "snapshot" }]);
+  expect(daemon.deps.quarantine.list()).toMatchObject([{ id: snapshotId, kind: "snapshot" }]);
 });
 
 test.each<[DiskFloors, number, string[]]>([

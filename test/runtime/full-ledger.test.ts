@@ -1,10 +1,8 @@
 /** A ledger that cannot be written for a while: what ended meanwhile is written down as soon as there is room. */
-import { setTimeout as delay } from "node:timers/promises";
 import { expect, test, vi } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import type { Ledger } from "../../src/ledger/open.ts";
-import { FakeEngine } from "../support/fake-engine.ts";
-import { openWorld } from "../support/runtime-world.ts";
+import { FakeDaemon, pooled } from "../support/fake-daemon.ts";
 
 const full = new DomainError("disk_pressure", "No space is left to write the ledger");
 
@@ -30,73 +28,72 @@ function fillable(ledger: Ledger): { isFull: boolean } {
 }
 
 test("a create that fails while the disk is full gives its capacity back when there is room", async () => {
-  await using engine = await FakeEngine.open();
-  const disk = fillable(engine.deps.ledger);
+  await using daemon = await FakeDaemon.open();
+  const disk = fillable(daemon.deps.ledger);
   const failure = new DomainError("machine_failed", "out of luck");
-  vi.spyOn(engine.deps.driver, "restore").mockImplementationOnce(async () => {
+  vi.spyOn(daemon.deps.driver, "restore").mockImplementationOnce(async () => {
     disk.isFull = true;
     throw failure;
   });
-  await expect(engine.create()).rejects.toBe(failure);
-  await delay(50);
-  expect(await engine.remains()).toMatchObject({ machines: 0, reservations: 1 });
+  await expect(daemon.create()).rejects.toBe(failure);
+  await expect.poll(() => daemon.remains()).toMatchObject({ machines: 0, reservations: 1 });
   disk.isFull = false;
-  await engine.clock.advance(60_000);
-  await engine.settle();
-  expect(await engine.remains()).toMatchObject({ machines: 0, reservations: 0 });
+  await daemon.clock.advance(60_000);
+  await daemon.settle();
+  expect(await daemon.remains()).toMatchObject({ machines: 0, reservations: 0 });
 });
 
 test("a warm machine that dies while the disk is full gives its capacity back when there is room", async () => {
-  await using world = await openWorld();
-  await world.refill();
-  const disk = fillable(world.ledger);
+  await using daemon = await FakeDaemon.open(pooled);
+  await daemon.refill();
+  const disk = fillable(daemon.ledger);
   disk.isFull = true;
-  for (const sessionId of [...world.host.machines.keys()]) world.host.crash(sessionId);
-  await delay(50);
-  expect([world.held().warm, world.pool.depth()]).toEqual([1, { ready: 0, warming: 0, leaving: 1 }]);
+  for (const sessionId of [...daemon.host.machines.keys()]) daemon.host.crash(sessionId);
+  const warm = () => [daemon.held().warm, daemon.deps.warmPool.depth()];
+  await expect.poll(warm).toEqual([1, { ready: 0, warming: 0, leaving: 1 }]);
   disk.isFull = false;
-  await world.clock.advance(60_000);
-  await world.settle();
-  expect([world.held().warm, world.pool.depth()]).toEqual([0, { ready: 0, warming: 0, leaving: 0 }]);
+  await daemon.clock.advance(60_000);
+  await daemon.settle();
+  expect(warm()).toEqual([0, { ready: 0, warming: 0, leaving: 0 }]);
 });
 
 test("a warm machine that died while the disk was full is nobody's afterwards", async () => {
-  await using world = await openWorld();
-  await world.refill();
-  const disk = fillable(world.ledger);
+  await using daemon = await FakeDaemon.open(pooled);
+  await daemon.refill();
+  const disk = fillable(daemon.ledger);
   disk.isFull = true;
-  for (const sessionId of [...world.host.machines.keys()]) world.host.crash(sessionId);
-  await delay(50);
+  for (const sessionId of [...daemon.host.machines.keys()]) daemon.host.crash(sessionId);
+  await expect.poll(() => daemon.deps.warmPool.depth().leaving).toBe(1);
   disk.isFull = false;
-  const { record } = await world.create();
-  expect([...world.host.machines.keys()]).toEqual([record.machine?.sessionId]);
-  await world.clock.advance(60_000);
-  await world.settle();
-  expect(world.held()).toEqual({ active: 1, warm: 0 });
+  const { record } = await daemon.create();
+  expect([...daemon.host.machines.keys()]).toEqual([record.machine?.sessionId]);
+  await daemon.clock.advance(60_000);
+  await daemon.settle();
+  expect(daemon.held()).toEqual({ active: 1, warm: 0 });
 });
 
 test("a create whose room a warm machine makes waits until the ledger can be written", async () => {
-  await using world = await openWorld({ budgets: { sandboxes: 1 } });
-  await world.addTemplate("other");
-  await world.refill();
-  const disk = fillable(world.ledger);
+  await using daemon = await FakeDaemon.open({ ...pooled, budgets: { sandboxes: 1 } });
+  await daemon.addTemplate("other");
+  await daemon.refill();
+  const disk = fillable(daemon.ledger);
   disk.isFull = true;
-  const created = world.create("other");
-  await delay(50);
-  expect([world.admission.queueLength, world.held()]).toEqual([1, { active: 0, warm: 1 }]);
+  const created = daemon.create("other");
+  await expect.poll(() => daemon.deps.admission.queueLength).toBe(1);
+  expect(daemon.held()).toEqual({ active: 0, warm: 1 });
   disk.isFull = false;
-  await world.clock.advance(1_000);
+  await daemon.clock.advance(1_000);
   await created;
-  expect(world.held()).toEqual({ active: 1, warm: 0 });
+  expect(daemon.held()).toEqual({ active: 1, warm: 0 });
 });
 
 test("a daemon stops whole while the disk is full", async () => {
-  await using world = await openWorld();
-  const { record } = await world.create();
-  await world.refill();
-  const disk = fillable(world.ledger);
+  await using daemon = await FakeDaemon.open(pooled);
+  const { record } = await daemon.create();
+  await daemon.refill();
+  const disk = fillable(daemon.ledger);
   disk.isFull = true;
-  await world.runtime.close();
+  await daemon.runtime.close();
   disk.isFull = false;
-  expect(world.runtime.findSession(record.id)?.ended.aborted).toBe(true);
+  expect(daemon.runtime.findSession(record.id)?.ended.aborted).toBe(true);
 });

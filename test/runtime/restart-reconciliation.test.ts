@@ -10,7 +10,7 @@ import { getSnapshot } from "../../src/ledger/snapshots.ts";
 import { failBuildJob, insertBuildJob, noteBuildPossession, startBuildJob } from "../../src/ledger/template-builds.ts";
 import { registerContinuation } from "../../src/runtime/continuation-snapshot.ts";
 import { shape } from "../ledger/support.ts";
-import { FakeEngine, nothing, paused, running } from "../support/fake-engine.ts";
+import { FakeDaemon, nothing, paused, running } from "../support/fake-daemon.ts";
 
 /** Folders that the disk does not let go. */
 const failingToRemove: string[] = [];
@@ -24,9 +24,9 @@ vi.mock("node:fs/promises", async (importOriginal) => {
 });
 
 /** The daemon dies while it pauses a sandbox: so much of it is done. */
-async function dieWhilePausing(engine: FakeEngine, id: string, done: { saved: boolean; ended: boolean }) {
-  const { deps, host } = engine;
-  await engine.restart(async () => {
+async function dieWhilePausing(daemon: FakeDaemon, id: string, done: { saved: boolean; ended: boolean }) {
+  const { deps, host } = daemon;
+  await daemon.restart(async () => {
     const { machine } = moveSandbox(deps.ledger, id, "running", "pausing");
     const snapshot = registerContinuation(deps, id, "stopped");
     const vm = machine && (await deps.driver.adopt(machine));
@@ -39,47 +39,47 @@ async function dieWhilePausing(engine: FakeEngine, id: string, done: { saved: bo
 }
 
 /** However often something is tried before. */
-async function untilPaused(engine: FakeEngine, id: string): Promise<void> {
+async function untilPaused(daemon: FakeDaemon, id: string): Promise<void> {
   const state = async () => {
-    await engine.clock.advance(60_000);
-    return engine.stateOf(id);
+    await daemon.clock.advance(60_000);
+    return daemon.stateOf(id);
   };
   await expect.poll(state).toBe("paused");
 }
 
 test("paused sandboxes are there again and come back", async () => {
-  await using engine = await FakeEngine.open();
-  const { record } = await engine.create();
-  await engine.runtime.pauseSandbox(record.id, "stopped");
-  const before = engine.runtime.getSandbox(record.id);
-  await engine.restart();
-  expect(engine.runtime.getSandbox(record.id)).toEqual(before);
-  expect(await engine.remains()).toEqual(paused);
-  expect((await engine.runtime.connectSandbox(record.id, 1_000)).resumed).toBe(true);
-  await engine.settle();
-  expect(await engine.remains()).toEqual(running);
+  await using daemon = await FakeDaemon.open();
+  const { record } = await daemon.create();
+  await daemon.runtime.pauseSandbox(record.id, "stopped");
+  const before = daemon.runtime.getSandbox(record.id);
+  await daemon.restart();
+  expect(daemon.runtime.getSandbox(record.id)).toEqual(before);
+  expect(await daemon.remains()).toEqual(paused);
+  expect((await daemon.runtime.connectSandbox(record.id, 1_000)).resumed).toBe(true);
+  await daemon.settle();
+  expect(await daemon.remains()).toEqual(running);
 });
 
 test.each([{ ended: false }, { ended: true }])(
   "a pause whose snapshot is complete is finished, machine ended: %j",
   async ({ ended }) => {
-    await using engine = await FakeEngine.open();
-    const { id } = (await engine.create()).record;
-    await dieWhilePausing(engine, id, { saved: true, ended });
-    expect(engine.runtime.getSandbox(id)).toMatchObject({ state: "paused", record: { machine: null } });
-    expect(await engine.remains()).toEqual(paused);
-    expect((await engine.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
+    await using daemon = await FakeDaemon.open();
+    const { id } = (await daemon.create()).record;
+    await dieWhilePausing(daemon, id, { saved: true, ended });
+    expect(daemon.runtime.getSandbox(id)).toMatchObject({ state: "paused", record: { machine: null } });
+    expect(await daemon.remains()).toEqual(paused);
+    expect((await daemon.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
   },
 );
 
 test.each([{ failures: 1 }, { failures: 8 }])(
   "a complete pause whose machine does not go is finished when it does, and nobody waits for it: %j",
   async ({ failures }) => {
-    await using engine = await FakeEngine.open();
-    const { host, deps } = engine;
-    const other = (await engine.create()).record.id;
-    const { id } = (await engine.create()).record;
-    await engine.runtime.close();
+    await using daemon = await FakeDaemon.open();
+    const { host, deps } = daemon;
+    const other = (await daemon.create()).record.id;
+    const { id } = (await daemon.create()).record;
+    await daemon.runtime.close();
     const { machine } = moveSandbox(deps.ledger, id, "running", "pausing");
     const snapshot = registerContinuation(deps, id, "stopped");
     const vm = machine && (await deps.driver.adopt(machine));
@@ -89,20 +89,20 @@ test.each([{ failures: 1 }, { failures: 8 }])(
     host.crash(machine.sessionId);
     const failure = { error: new DomainError("machine_failed", "its folder is busy") };
     host.arrange("discard", ...Array.from({ length: failures }, () => failure));
-    await engine.start();
-    expect(engine.runtime.getSandbox(other).state).toBe("running");
-    await untilPaused(engine, id);
-    expect(engine.runtime.getSandbox(id)).toMatchObject({ state: "paused", record: { machine: null } });
-    expect((await engine.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
+    await daemon.start();
+    expect(daemon.runtime.getSandbox(other).state).toBe("running");
+    await untilPaused(daemon, id);
+    expect(daemon.runtime.getSandbox(id)).toMatchObject({ state: "paused", record: { machine: null } });
+    expect((await daemon.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
   },
 );
 
 test("a resume whose machine does not go keeps its capacity until it does, and nobody waits for it", async () => {
-  await using engine = await FakeEngine.open();
-  const { deps, host } = engine;
-  const { id, shape } = (await engine.create()).record;
-  await engine.runtime.pauseSandbox(id, "stopped");
-  await engine.runtime.close();
+  await using daemon = await FakeDaemon.open();
+  const { deps, host } = daemon;
+  const { id, shape } = (await daemon.create()).record;
+  await daemon.runtime.pauseSandbox(id, "stopped");
+  await daemon.runtime.close();
   deps.ledger.write(() => {
     const { id: reservationId } = reserve(deps.ledger, { kind: "active", shape, budgets: deps.budgets, sandboxId: id });
     moveSandbox(deps.ledger, id, "paused", "resuming", { reservationId });
@@ -111,40 +111,40 @@ test("a resume whose machine does not go keeps its capacity until it does, and n
   setSandboxMachine(deps.ledger, id, (await deps.driver.boot(request)).record);
   const failure = { error: new DomainError("machine_failed", "it will not go") };
   host.arrange("discard", ...Array.from({ length: 8 }, () => failure));
-  await engine.start();
-  expect(await engine.remains()).toMatchObject({ machines: 1, reservations: 1 });
-  await untilPaused(engine, id);
-  expect([engine.runtime.getSandbox(id).state, await engine.remains()]).toEqual(["paused", paused]);
+  await daemon.start();
+  expect(await daemon.remains()).toMatchObject({ machines: 1, reservations: 1 });
+  await untilPaused(daemon, id);
+  expect([daemon.runtime.getSandbox(id).state, await daemon.remains()]).toEqual(["paused", paused]);
 });
 
 test("a pause without a snapshot is undone: the machine goes on", async () => {
-  await using engine = await FakeEngine.open();
-  const { id } = (await engine.create()).record;
-  await dieWhilePausing(engine, id, { saved: false, ended: false });
-  expect(engine.runtime.getSandbox(id).state).toBe("running");
-  await engine.runtime.findSession(id)?.agent.ping();
-  expect(await engine.remains()).toEqual(running);
-  await engine.runtime.pauseSandbox(id, "stopped");
-  expect(await engine.remains()).toEqual(paused);
+  await using daemon = await FakeDaemon.open();
+  const { id } = (await daemon.create()).record;
+  await dieWhilePausing(daemon, id, { saved: false, ended: false });
+  expect(daemon.runtime.getSandbox(id).state).toBe("running");
+  await daemon.runtime.findSession(id)?.agent.ping();
+  expect(await daemon.remains()).toEqual(running);
+  await daemon.runtime.pauseSandbox(id, "stopped");
+  expect(await daemon.remains()).toEqual(paused);
 });
 
 test("a sandbox with neither machine nor snapshot is lost, and says so", async () => {
-  await using engine = await FakeEngine.open();
-  const { id } = (await engine.create()).record;
-  await dieWhilePausing(engine, id, { saved: false, ended: true });
-  expect(() => engine.runtime.getSandbox(id)).toThrow("doesn't exist");
-  expect(getSandbox(engine.deps.ledger, id)).toMatchObject({ state: "terminated", endReason: "lost" });
-  expect(await engine.remains()).toEqual(nothing);
+  await using daemon = await FakeDaemon.open();
+  const { id } = (await daemon.create()).record;
+  await dieWhilePausing(daemon, id, { saved: false, ended: true });
+  expect(() => daemon.runtime.getSandbox(id)).toThrow("doesn't exist");
+  expect(getSandbox(daemon.deps.ledger, id)).toMatchObject({ state: "terminated", endReason: "lost" });
+  expect(await daemon.remains()).toEqual(nothing);
 });
 
 test.each([{ known: false }, { known: true }])(
   "a resume under way is undone, its machine too, %j",
   async ({ known }) => {
-    await using engine = await FakeEngine.open();
-    const { id, shape } = (await engine.create()).record;
-    await engine.runtime.pauseSandbox(id, "stopped");
-    const { deps } = engine;
-    await engine.restart(async () => {
+    await using daemon = await FakeDaemon.open();
+    const { id, shape } = (await daemon.create()).record;
+    await daemon.runtime.pauseSandbox(id, "stopped");
+    const { deps } = daemon;
+    await daemon.restart(async () => {
       deps.ledger.write(() => {
         const { id: reservationId } = reserve(deps.ledger, {
           kind: "active",
@@ -158,24 +158,24 @@ test.each([{ known: false }, { known: true }])(
       const { record } = await deps.driver.boot(request);
       if (known) setSandboxMachine(deps.ledger, id, record);
     });
-    expect(engine.runtime.getSandbox(id).state).toBe("paused");
-    expect(await engine.remains()).toEqual(paused);
-    expect((await engine.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
+    expect(daemon.runtime.getSandbox(id).state).toBe("paused");
+    expect(await daemon.remains()).toEqual(paused);
+    expect((await daemon.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
   },
 );
 
 test("a kill of a paused sandbox that was interrupted is finished", async () => {
-  await using engine = await FakeEngine.open();
-  const { id } = (await engine.create()).record;
-  await engine.runtime.pauseSandbox(id, "stopped");
-  await engine.restart(() => moveSandbox(engine.deps.ledger, id, "paused", "terminating", { endReason: "killed" }));
-  expect(engine.stateOf(id)).toBe("terminated");
-  expect(await engine.remains()).toEqual(nothing);
+  await using daemon = await FakeDaemon.open();
+  const { id } = (await daemon.create()).record;
+  await daemon.runtime.pauseSandbox(id, "stopped");
+  await daemon.restart(() => moveSandbox(daemon.deps.ledger, id, "paused", "terminating", { endReason: "killed" }));
+  expect(daemon.stateOf(id)).toBe("terminated");
+  expect(await daemon.remains()).toEqual(nothing);
 });
 
 test("the machine and the capacity of a dead build are whose job it is to clear up, until it is done", async () => {
-  await using engine = await FakeEngine.open();
-  const { deps, host } = engine;
+  await using daemon = await FakeDaemon.open();
+  const { deps, host } = daemon;
   const { ledger, budgets } = deps;
   const request = { sessionId: "0".repeat(32), shape, kernel: "/k", initramfs: "/i", baseDisk: "/b" };
   const { record: machine } = await deps.driver.boot(request);
@@ -184,53 +184,53 @@ test("the machine and the capacity of a dead build are whose job it is to clear 
   startBuildJob(ledger, job.id);
   const { id: reservationId } = reserve(ledger, { kind: "active", shape, budgets });
   noteBuildPossession(ledger, job.id, { machine, reservationId });
-  await engine.restart();
+  await daemon.restart();
   expect(host.calls).not.toContain("discard");
-  expect(await engine.remains()).toEqual(running);
+  expect(await daemon.remains()).toEqual({ ...running, links: 0 });
   failBuildJob(ledger, job.id, { message: "its machine has gone", logEntries: [] }, []);
-  await engine.restart();
-  expect(await engine.remains()).toEqual(nothing);
+  await daemon.restart();
+  expect(await daemon.remains()).toEqual(nothing);
 });
 
 test("files that cannot be removed keep no daemon from starting", async () => {
-  await using engine = await FakeEngine.open();
-  const { snapshotsFolder } = engine.deps;
-  const { id } = (await engine.create()).record;
-  const stuck = [registerContinuation(engine.deps, "ixx", "stopped").folder, join(snapshotsFolder, randomUUID())];
-  await engine.restart(async () => {
+  await using daemon = await FakeDaemon.open();
+  const { snapshotsFolder } = daemon.deps;
+  const { id } = (await daemon.create()).record;
+  const stuck = [registerContinuation(daemon.deps, "ixx", "stopped").folder, join(snapshotsFolder, randomUUID())];
+  await daemon.restart(async () => {
     for (const folder of stuck) await mkdir(join(folder, "inner"), { recursive: true });
     failingToRemove.push(...stuck);
   });
-  expect(engine.runtime.getSandbox(id).state).toBe("running");
-  expect(await engine.remains()).toMatchObject({ snapshotFolders: 2 });
+  expect(daemon.runtime.getSandbox(id).state).toBe("running");
+  expect(await daemon.remains()).toMatchObject({ snapshotFolders: 2 });
   failingToRemove.length = 0;
-  await engine.restart();
-  expect(await engine.remains()).toEqual(running);
+  await daemon.restart();
+  expect(await daemon.remains()).toEqual(running);
 });
 
 test("what a save left half done is removed; a template's snapshot stays", async () => {
-  await using engine = await FakeEngine.open();
-  const { deps } = engine;
-  await engine.restart(async () => {
+  await using daemon = await FakeDaemon.open();
+  const { deps } = daemon;
+  await daemon.restart(async () => {
     const half = registerContinuation(deps, "ixx", "stopped");
     await mkdir(`${half.folder}.staging`);
     await mkdir(join(deps.snapshotsFolder, `${randomUUID()}.staging`));
     await mkdir(join(deps.snapshotsFolder, randomUUID()));
   });
-  expect(await engine.remains()).toEqual(nothing);
+  expect(await daemon.remains()).toEqual(nothing);
   expect(getSnapshot(deps.ledger, "base-snapshot")?.state).toBe("ready");
-  await engine.create();
+  await daemon.create();
 });
 
 test("a paused sandbox whose files are gone is still listed, refuses to come back by name, and can be killed", async () => {
-  await using engine = await FakeEngine.open();
-  const { id } = (await engine.create()).record;
-  await engine.runtime.pauseSandbox(id, "stopped");
-  const { snapshotId } = engine.runtime.getSandbox(id).record;
-  await engine.restart(() => rm(join(engine.deps.snapshotsFolder, snapshotId), { recursive: true }));
-  await expect(engine.runtime.connectSandbox(id, 1_000)).rejects.toThrow(snapshotId);
-  expect(engine.runtime.getSandbox(id).state).toBe("paused");
-  await engine.runtime.killSandbox(id);
-  await engine.settle();
-  expect(await engine.remains()).toEqual(nothing);
+  await using daemon = await FakeDaemon.open();
+  const { id } = (await daemon.create()).record;
+  await daemon.runtime.pauseSandbox(id, "stopped");
+  const { snapshotId } = daemon.runtime.getSandbox(id).record;
+  await daemon.restart(() => rm(join(daemon.deps.snapshotsFolder, snapshotId), { recursive: true }));
+  await expect(daemon.runtime.connectSandbox(id, 1_000)).rejects.toThrow(snapshotId);
+  expect(daemon.runtime.getSandbox(id).state).toBe("paused");
+  await daemon.runtime.killSandbox(id);
+  await daemon.settle();
+  expect(await daemon.remains()).toEqual(nothing);
 });

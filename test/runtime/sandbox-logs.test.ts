@@ -3,7 +3,7 @@ import type { OutputChunk } from "../../src/guest/agent.ts";
 import { SandboxLogs } from "../../src/runtime/sandbox-logs.ts";
 import type { ProcessSpec, SandboxLogEntry } from "../../src/types.ts";
 import { manualClock, memoryLedger } from "../ledger/support.ts";
-import { FakeEngine } from "../support/fake-engine.ts";
+import { FakeDaemon } from "../support/fake-daemon.ts";
 
 const everything = { search: "", order: "asc", limit: 1_000 } as const;
 const spec: ProcessSpec = { command: "/bin/bash", args: ["-l", "-c", "echo hi"], envs: { SECRET: "x" }, stdin: false };
@@ -94,23 +94,23 @@ test("on a full disk lines wait, and what is written can be read", () => {
 });
 
 test("the life of a sandbox, also while it is paused and after its end", async () => {
-  const engine = await FakeEngine.open();
+  const daemon = await FakeDaemon.open();
   try {
-    const { record } = await engine.create();
+    const { record } = await daemon.create();
     const events = (entries: readonly SandboxLogEntry[]) => entries.map(({ fields }) => fields.event);
-    const read = () => engine.runtime.sandboxLogs(record.id, { ...everything, level: "info" });
-    await engine.runtime.pauseSandbox(record.id, "stopped");
+    const read = () => daemon.runtime.sandboxLogs(record.id, { ...everything, level: "info" });
+    await daemon.runtime.pauseSandbox(record.id, "stopped");
     expect(events(read())).toEqual(["running", "paused"]);
-    await engine.runtime.resumeSandbox(record.id, 60_000);
-    await engine.runtime.snapshotSandbox(record.id);
-    await engine.runtime.setSandboxTimeout(record.id, 90_000);
-    await engine.runtime.killSandbox(record.id);
+    await daemon.runtime.resumeSandbox(record.id, 60_000);
+    await daemon.runtime.snapshotSandbox(record.id);
+    await daemon.runtime.setSandboxTimeout(record.id, 90_000);
+    await daemon.runtime.killSandbox(record.id);
     expect(events(read())).toEqual(["running", "paused", "running", "snapshot", "ended"]);
     expect(read().at(-1)).toMatchObject({ message: "The sandbox was killed", level: "info" });
-    const debug = engine.runtime.sandboxLogs(record.id, { ...everything, level: "debug" });
+    const debug = daemon.runtime.sandboxLogs(record.id, { ...everything, level: "debug" });
     expect(events(debug)).toContain("timeout");
-    expect(() => engine.runtime.sandboxLogs("inone", everything)).toThrow(/doesn't exist/);
+    expect(() => daemon.runtime.sandboxLogs("inone", everything)).toThrow(/doesn't exist/);
   } finally {
-    await engine[Symbol.asyncDispose]();
+    await daemon[Symbol.asyncDispose]();
   }
 });

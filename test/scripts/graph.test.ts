@@ -1,6 +1,7 @@
 /** The runner of set-up steps: order, parallelism, skipping, and what a failure does to the others. */
 import { expect, test } from "vitest";
 import { runGraph, type Step } from "../../scripts/setup/graph.mjs";
+import { closedGate } from "../support/gate.ts";
 
 const quiet = { started: () => {}, line: () => {}, done: () => {}, failed: () => {} };
 const never = new AbortController().signal;
@@ -16,14 +17,11 @@ function makeStep(
 
 test("a step runs after what it needs, independent ones at the same time", async () => {
   const order: string[] = [];
-  let release = () => {};
-  const bothRun = new Promise<void>((resolve) => {
-    release = resolve;
-  });
+  const bothRun = closedGate();
   const waiting = (name: string) => async () => {
     order.push(name);
-    if (order.length === 3) release();
-    await bothRun;
+    if (order.length === 3) bothRun.open();
+    await bothRun.opened;
   };
   const steps = [
     makeStep("first", [], async () => order.push("first")),

@@ -19,7 +19,7 @@ const adder = [
 async function startAdder(sandbox: Sandbox): Promise<void> {
   await sandbox.files.write("/tmp/adder.py", adder);
   await sandbox.commands.run("exec python3 /tmp/adder.py", { background: true, timeoutMs: 0 });
-  await expect.poll(() => sandbox.files.exists("/dev/shm/pid"), { timeout: 30_000 }).toBe(true);
+  await expect.poll(() => sandbox.files.exists("/dev/shm/pid")).toBe(true);
 }
 
 /** Asks once and reads what it wrote. */
@@ -38,7 +38,7 @@ describe.skipIf(skipReason)("forks and snapshots", () => {
     for (const n of [1, 2, 3]) expect(await add(sandbox)).toBe(n);
     await sandbox.files.write("/home/user/shared", "before");
     const before = await sandbox.getInfo();
-    const children = await sandbox.fork({ count: 3, timeoutMs: 120_000 });
+    const children = await sandbox.fork({ count: 3, timeoutMs: 600_000 });
     try {
       for (const child of children) {
         if (child instanceof Error) throw child;
@@ -61,7 +61,7 @@ describe.skipIf(skipReason)("forks and snapshots", () => {
     const handle = await made.sandbox.commands.run("for i in $(seq 30); do echo $i; sleep 0.1; done", {
       background: true,
     });
-    const [child] = await made.sandbox.fork({ timeoutMs: 60_000 });
+    const [child] = await made.sandbox.fork({ timeoutMs: 600_000 });
     const expected = `${Array.from({ length: 30 }, (_, at) => at + 1).join("\n")}\n`;
     expect((await handle.wait()).stdout).toBe(expected);
     if (child && !(child instanceof Error)) await child.kill();
@@ -79,14 +79,12 @@ describe.skipIf(skipReason)("forks and snapshots", () => {
     const listed = await sandbox.listSnapshots().nextItems();
     expect(listed.map(({ snapshotId }) => snapshotId)).toEqual([snapshot.snapshotId]);
     for (const reference of [snapshot.snapshotId, name]) {
-      const copy = await sdk.Sandbox.create(reference, { timeoutMs: 120_000, ...connection(), envs: { NEW: "1" } });
+      const copy = await sdk.Sandbox.create(reference, { timeoutMs: 600_000, ...connection(), envs: { NEW: "1" } });
       expect(await add(copy)).toBe(3);
       expect((await copy.commands.run("echo $NEW; hostname")).stdout).toBe(`1\n${copy.sandboxId}\n`);
       await copy.kill();
     }
-    await expect
-      .poll(() => sdk.Sandbox.deleteSnapshot(snapshot.snapshotId, connection()), { timeout: 10_000 })
-      .toBe(true);
+    await expect.poll(() => sdk.Sandbox.deleteSnapshot(snapshot.snapshotId, connection())).toBe(true);
     expect(await sdk.Sandbox.deleteSnapshot(snapshot.snapshotId, connection())).toBe(false);
     await expect(sdk.Sandbox.create(name, connection())).rejects.toThrow(/not found/);
   });

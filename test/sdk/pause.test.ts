@@ -14,7 +14,7 @@ const counter =
 
 async function startCounter(sandbox: Sandbox): Promise<number> {
   const handle = await sandbox.commands.run(counter, { background: true, timeoutMs: 0 });
-  await expect.poll(() => countOf(sandbox), { timeout: 30_000 }).toBeGreaterThan(3);
+  await expect.poll(() => countOf(sandbox)).toBeGreaterThan(3);
   return handle.pid;
 }
 
@@ -43,7 +43,7 @@ describe.skipIf(skipReason)("pause", () => {
       expect((await again.getInfo()).state).toBe("running");
       // The handle from before has the old token: it still works.
       const resumedAt = await countOf(sandbox);
-      await expect.poll(() => countOf(again), { timeout: 20_000 }).toBeGreaterThan(resumedAt);
+      await expect.poll(() => countOf(again)).toBeGreaterThan(resumedAt);
       expect((await again.commands.list()).map((each) => each.pid)).toContain(pid);
       const { stdout } = await again.commands.run("date +%s.%N; echo $MINE $E2B_SANDBOX_ID; hostname");
       const [seconds, envs, hostname] = stdout.split("\n");
@@ -56,13 +56,15 @@ describe.skipIf(skipReason)("pause", () => {
   test("a running command can be connected to again after a resume, and its open files and timers went on", async () => {
     await using made = await createSandbox();
     const { sandbox } = made;
-    const script = "exec 3>/tmp/open; echo before >&3; sleep 4; echo after >&3; echo done";
+    const waiting = "until test -e /tmp/go; do sleep 0.2; done";
+    const script = `exec 3>/tmp/open; echo before >&3; ${waiting}; echo after >&3; echo done`;
     const handle = await sandbox.commands.run(script, { background: true, timeoutMs: 0 });
     handle.wait().catch(() => {});
-    await expect.poll(() => sandbox.files.exists("/tmp/open"), { timeout: 10_000 }).toBe(true);
+    await expect.poll(() => sandbox.files.exists("/tmp/open")).toBe(true);
     await sandbox.pause();
     const again = await sandbox.connect();
     const connected = await again.commands.connect(handle.pid, { timeoutMs: 0 });
+    await again.files.write("/tmp/go", "");
     expect((await connected.wait()).stdout).toBe("done\n");
     expect(await again.files.read("/tmp/open")).toBe("before\nafter\n");
   });
@@ -105,11 +107,12 @@ describe.skipIf(skipReason)("pause", () => {
 
   test("a sandbox that wants it is paused when its time is up, and any traffic brings it back", async () => {
     const lifecycle = { onTimeout: "pause", autoResume: true } as const;
-    await using made = await createSandbox({ timeoutMs: 4_000, lifecycle });
+    await using made = await createSandbox({ lifecycle });
     const { sandbox } = made;
     await startCounter(sandbox);
+    await sandbox.setTimeout(1_000);
     const stateOf = async () => (await sandbox.getInfo()).state;
-    await expect.poll(stateOf, { timeout: 30_000 }).toBe("paused");
+    await expect.poll(stateOf).toBe("paused");
     expect((await sandbox.getInfo()).lifecycle).toMatchObject({ onTimeout: "pause", autoResume: true });
     const count = await countOf(sandbox);
     expect(count).toBeGreaterThan(3);
@@ -137,7 +140,7 @@ describe.skipIf(skipReason)("pause", () => {
       const resumed = await Sandbox.connect(sleeping.sandboxId, { ...there, timeoutMs: 300_000 });
       const count = await countOf(resumed);
       expect(count).toBeGreaterThanOrEqual(before);
-      await expect.poll(() => countOf(resumed), { timeout: 20_000 }).toBeGreaterThan(count);
+      await expect.poll(() => countOf(resumed)).toBeGreaterThan(count);
     } finally {
       await rm(first.stateDir, { recursive: true, force: true });
     }

@@ -10,7 +10,7 @@ function screen() {
     onData: (bytes: Uint8Array) => {
       seen.text += decoder.decode(bytes, { stream: true });
     },
-    shows: (what: string | RegExp) => expect.poll(() => seen.text, { timeout: 30_000 }).toMatch(what),
+    shows: (what: string | RegExp) => expect.poll(() => seen.text).toMatch(what),
     get text() {
       return seen.text;
     },
@@ -85,7 +85,7 @@ describe.skipIf(skipReason)("terminals", () => {
     expect(await pty.kill(terminal.pid)).toBe(false);
     await expect(pty.resize(terminal.pid, { cols: 1, rows: 1 })).rejects.toThrow(/not found/);
     await expect(type(made.sandbox, terminal.pid, "x")).rejects.toThrow(/not found/);
-    await expect.poll(() => countOf(made.sandbox, "sleep 60[1]"), { timeout: 20_000 }).toBe(0);
+    await expect.poll(() => countOf(made.sandbox, "sleep 60[1]")).toBe(0);
   });
 
   test("a terminal that outputs much arrives whole", async () => {

@@ -26,7 +26,7 @@ async function failureOf(building: Promise<unknown>): Promise<BuildError> {
 }
 
 async function runIn(name: string, ...commands: string[]): Promise<string[]> {
-  const sandbox = await Sandbox.create(name, { ...connection(), timeoutMs: 120_000, envs: { FROM_CREATE: "yes" } });
+  const sandbox = await Sandbox.create(name, { ...connection(), timeoutMs: 600_000, envs: { FROM_CREATE: "yes" } });
   try {
     const outputs: string[] = [];
     for (const command of commands) outputs.push((await sandbox.commands.run(command)).stdout.trimEnd());

@@ -96,14 +96,17 @@ describe.skipIf(skipReason)("warm pool", () => {
     for (const afterMs of [40, 120, 250]) {
       await isFull();
       const sandbox = await create();
-      await expect.poll(() => metric('firkin_warm_pool_depth{state="warming"}'), { interval: 5 }).toBe(1);
+      // Who is too late to see it under way finds it done: that is a moment to die at like any other.
+      const isRefilling = async () =>
+        (await metric('firkin_warm_pool_depth{state="warming"}')) === 1 || (await ready()) === 2;
+      await expect.poll(isRefilling, { interval: 5 }).toBe(true);
       await new Promise((resolve) => setTimeout(resolve, afterMs));
       await daemon.kill();
       daemon = await startDaemon({ stateDir, args: pool });
       await (await Sandbox.connect(sandbox.sandboxId, connection())).kill();
       await isFull();
       const known = () => readdir(join(stateDir, "machines"));
-      await expect.poll(async () => (await known()).length, { timeout: 10_000 }).toBe(2);
+      await expect.poll(async () => (await known()).length).toBe(2);
       expect(runningEngines(stateDir)).toHaveLength(2);
       expect(await metric('firkin_capacity{budget="sandboxes",kind="warm"}')).toBe(2);
     }
@@ -114,7 +117,7 @@ describe.skipIf(skipReason)("warm pool", () => {
     const [pid] = runningEngines(stateDir);
     if (pid === undefined) throw new Error("there is no machine");
     process.kill(pid, "SIGKILL");
-    await expect.poll(() => metric('firkin_warm_pool_discards_total{reason="died"}'), { timeout: 10_000 }).toBe(1);
+    await expect.poll(() => metric('firkin_warm_pool_discards_total{reason="died"}')).toBe(1);
     await isFull();
     expect(runningEngines(stateDir)).toHaveLength(2);
   });

@@ -25,18 +25,22 @@ export function openBrowser(executablePath: string): Promise<Browser> {
 
 export interface BreakableLine extends AsyncDisposable {
   readonly url: string;
-  /** Breaks every connection, without a word. */
-  drop(): void;
+  /** Breaks every connection, without a word, and lets no other through until it is mended. */
+  cut(): void;
+  mend(): void;
 }
 
 /** A way to the daemon that can be broken, as networks do. */
 export async function breakableLineTo(target: string): Promise<BreakableLine> {
   const { hostname, port } = new URL(target);
   const sockets = new Set<Socket>();
-  const drop = () => {
+  let isCut = false;
+  const cut = () => {
+    isCut = true;
     for (const socket of sockets) socket.destroy();
   };
   const server = createServer((near) => {
+    if (isCut) return void near.destroy();
     const far = connect(Number(port), hostname);
     for (const socket of [near, far]) {
       sockets.add(socket);
@@ -54,9 +58,12 @@ export async function breakableLineTo(target: string): Promise<BreakableLine> {
   if (address === null || typeof address === "string") throw new Error("no port");
   return {
     url: `http://127.0.0.1:${address.port}`,
-    drop,
+    cut,
+    mend() {
+      isCut = false;
+    },
     async [Symbol.asyncDispose]() {
-      drop();
+      cut();
       await new Promise((resolve) => server.close(resolve));
     },
   };

@@ -3,11 +3,12 @@ import { Sandbox } from "e2b";
 import type { RealDaemon } from "./real-daemon.ts";
 
 export function connectionTo({ url, apiKey }: Pick<RealDaemon, "url" | "apiKey">) {
-  return { apiKey, apiUrl: url, sandboxUrl: url };
+  // Many requests at once take a busy host longer than the SDK waits by itself.
+  return { apiKey, apiUrl: url, sandboxUrl: url, requestTimeoutMs: 180_000 };
 }
 
 export function createOn(daemon: RealDaemon, options: Parameters<typeof Sandbox.create>[1] = {}) {
-  return Sandbox.create("base", { timeoutMs: 300_000, ...connectionTo(daemon), ...options });
+  return Sandbox.create("base", { timeoutMs: 900_000, ...connectionTo(daemon), ...options });
 }
 
 /** Calls the HTTP API as curl would. */

@@ -25,7 +25,7 @@ interface Counted {
 
 export type SubjectState = "running" | "paused" | "gone";
 
-const deadlineMs = 60_000;
+const deadlineMs = 150_000;
 
 export class FaultWorld implements AsyncDisposable {
   readonly home: DaemonHome;

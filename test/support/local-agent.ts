@@ -19,13 +19,19 @@ export function builtProgram(name: "firkin-agent" | "firkin-frame-check"): strin
   return `${source}/build/${name}`;
 }
 
+/** The program and arguments to start an agent with, whose login shells are alike on every machine. */
+export function localAgent(): [string, string] {
+  return [fileURLToPath(new URL("agent-without-dotfiles.sh", import.meta.url)), builtProgram("firkin-agent")];
+}
+
 /** Starts an agent and connects to it. Disposal closes the link, which ends the agent and what was started in it. */
 export async function startLocalAgent(): Promise<LocalAgent> {
-  const child = spawn(builtProgram("firkin-agent"), ["--fd", "3"], { stdio: ["ignore", "ignore", "inherit", "pipe"] });
+  const [program, agent] = localAgent();
+  const child = spawn(program, [agent, "--fd", "3"], { stdio: ["ignore", "ignore", "inherit", "pipe"] });
   const stream = child.stdio[3];
   if (!(stream instanceof Duplex)) throw new Error("the agent has no socket");
   try {
-    const agent = await connectGuestAgent(stream, { deadlineMs: 10_000 });
+    const agent = await connectGuestAgent(stream, { deadlineMs: 60_000 });
     return {
       agent,
       stream,

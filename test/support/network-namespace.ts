@@ -34,7 +34,7 @@ export function missingForNamespaces(): string | undefined {
 export async function openNetworkNamespace(): Promise<NetworkNamespace> {
   const folder = await mkdtemp(join(tmpdir(), "fkns-"));
   const resolver = join(folder, "resolv.conf");
-  await writeFile(resolver, "nameserver 127.0.0.1\noptions timeout:1 attempts:2\n");
+  await writeFile(resolver, "nameserver 127.0.0.1\noptions timeout:20 attempts:3\n");
   const script = [...interfaces, `mount --bind ${resolver} /etc/resolv.conf`, "echo ready", "exec cat"].join(" && ");
   const holder = spawn("unshare", ["-n", "-m", "sh", "-c", script], { stdio: ["pipe", "pipe", "inherit"] });
   await Promise.race([once(holder.stdout, "data"), failure(holder)]);

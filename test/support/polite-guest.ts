@@ -21,10 +21,19 @@ export class PoliteGuests {
   /** Takes a shutdown and never answers it. */
   ignoresShutdown = false;
 
+  #latest: FakeAgent | undefined;
+
+  /** Who answers at the newest link. */
+  get latest(): FakeAgent {
+    if (!this.#latest) throw new Error("nobody has connected yet");
+    return this.#latest;
+  }
+
   /** The host's end of a new link. */
   connect(): Duplex {
     const [hostEnd, guestEnd] = duplexPair();
-    void this.#serve(new FakeAgent(guestEnd));
+    this.#latest = new FakeAgent(guestEnd);
+    void this.#serve(this.#latest);
     return hostEnd;
   }
 

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import Database from "better-sqlite3";
 
+const run = promisify(execFile);
 /** Names the folder to the processes of the tests. */
 const variable = "FIRKIN_TEST_PREPARED_STATE";
 
@@ -19,7 +20,9 @@ export function usePreparedState(stateDir: string): void {
 export async function copyPreparedState(stateDir: string): Promise<void> {
   const prepared = process.env[variable];
   if (!prepared) return;
-  await promisify(execFile)("cp", ["-a", "--sparse=always", "--", `${prepared}/.`, stateDir]);
+  await run("cp", ["-a", "--sparse=always", "--", `${prepared}/.`, stateDir]);
+  // Like snapshots that a daemon made: what a file takes of the disk changes when it is written back.
+  await run("find", [join(stateDir, "snapshots"), "-type", "f", "-exec", "sync", "{}", "+"]);
   const ledger = new Database(join(stateDir, "ledger.db"));
   try {
     ledger.prepare("update snapshots set folder = replace(folder, ?, ?)").run(prepared, stateDir);

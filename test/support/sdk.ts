@@ -25,10 +25,13 @@ export function sharedDaemon() {
   return daemon;
 }
 
+/** Twenty creates at once take a busy host longer than the SDK waits by itself. */
+const requestTimeoutMs = 180_000;
+
 /** Connection options: what a user exports as E2B_API_KEY, E2B_API_URL and E2B_SANDBOX_URL. */
 export function connection() {
   const { url, apiKey } = sharedDaemon();
-  return { apiKey, apiUrl: url, sandboxUrl: url };
+  return { apiKey, apiUrl: url, sandboxUrl: url, requestTimeoutMs };
 }
 
 /** Creates a sandbox and kills it at the end of the `await using` block. */
@@ -36,7 +39,7 @@ export async function createSandbox(
   options: Parameters<Sdk["Sandbox"]["create"]>[1] = {},
   sdk: Sdk = current,
 ): Promise<{ sandbox: Sandbox } & AsyncDisposable> {
-  const sandbox = await sdk.Sandbox.create("base", { timeoutMs: 120_000, ...connection(), ...options });
+  const sandbox = await sdk.Sandbox.create("base", { timeoutMs: 600_000, ...connection(), ...options });
   return {
     sandbox,
     async [Symbol.asyncDispose]() {

@@ -17,10 +17,10 @@ import {
   shape,
   writeBaseSnapshot,
 } from "../support/fake-templates.ts";
-import { builtProgram } from "../support/local-agent.ts";
+import { localAgent } from "../support/local-agent.ts";
 
 async function open(options: FakeTemplatesOptions = {}): Promise<FakeTemplates> {
-  const fake = openFakeTemplates({ guest: { kind: "agent", program: builtProgram("firkin-agent") }, ...options });
+  const fake = openFakeTemplates({ guest: { kind: "agent", command: localAgent() }, ...options });
   await writeBaseSnapshot(fake);
   return fake;
 }

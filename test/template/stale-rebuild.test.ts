@@ -9,7 +9,7 @@ import { insertTemplate, publishBuild, resolveTemplate } from "../../src/ledger/
 import { rebuildStale } from "../../src/template/stale-rebuild.ts";
 import { facts } from "../ledger/support.ts";
 import { type FakeTemplates, openFakeTemplates, shape, writeBaseSnapshot } from "../support/fake-templates.ts";
-import { builtProgram } from "../support/local-agent.ts";
+import { localAgent } from "../support/local-agent.ts";
 
 /** A template built from another, with one step. */
 async function build({ ledger, builds }: FakeTemplates, name: string, from: string, command = "true"): Promise<string> {
@@ -41,7 +41,7 @@ function renewBase({ ledger, snapshotsFolder }: FakeTemplates): void {
 }
 
 async function open(): Promise<FakeTemplates> {
-  const fake = openFakeTemplates({ guest: { kind: "agent", program: builtProgram("firkin-agent") } });
+  const fake = openFakeTemplates({ guest: { kind: "agent", command: localAgent() } });
   await writeBaseSnapshot(fake);
   return fake;
 }

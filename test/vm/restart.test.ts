@@ -48,7 +48,7 @@ describe.skipIf(missing)("a daemon that starts again", () => {
     expect(await again.commands.list()).toMatchObject([{ pid: before.pid, cmd: "/bin/bash" }]);
     let ticks = 0;
     const handle = await again.commands.connect(before.pid, { onStdout: () => void ticks++ });
-    await expect.poll(() => ticks, { timeout: 20_000 }).toBeGreaterThan(3);
+    await expect.poll(() => ticks).toBeGreaterThan(3);
     await again.files.write("/tmp/stop", "");
     const failure = await handle.wait().catch((error) => error);
     expect(failure).toMatchObject({ exitCode: 5, stdout: expect.stringMatching(/bye\n$/) });
@@ -111,18 +111,19 @@ describe.skipIf(missing)("a daemon that starts again", () => {
 
   test("ends sandboxes whose time came meanwhile, and says why one is lost whose machine was killed", async () => {
     const first = await home.start();
-    const expired = await createOn(first, { timeoutMs: 4_000 });
+    const expired = await createOn(first);
     const killed = await createOn(first);
     const kept = await createOn(first);
     const [expiredSession, killedSession] = [expired, killed].map(({ sandboxId }) => sessionOf(first, sandboxId));
+    await expired.setTimeout(4_000);
     await first.kill();
     process.kill(engineOf(killedSession ?? "")?.pid ?? 0, "SIGKILL");
     await delay(4_000);
     expect(engineOf(expiredSession ?? "")).toBeDefined();
 
     await using next = await home.start();
-    await expect.poll(() => sandboxIds(next), { timeout: 10_000 }).toEqual([kept.sandboxId]);
-    await expect.poll(() => reservations(next), { timeout: 10_000 }).toBe(1);
+    await expect.poll(() => sandboxIds(next)).toEqual([kept.sandboxId]);
+    await expect.poll(() => reservations(next)).toBe(1);
     await expect.poll(() => readdir(home.machinesFolder)).toEqual([sessionOf(next, kept.sandboxId)]);
     expect(home.engines()).toHaveLength(1);
     expect(logLines(next)).toContainEqual(
@@ -145,7 +146,7 @@ describe.skipIf(missing)("a daemon that starts again", () => {
     const again = await Sandbox.connect(sandbox.sandboxId, connectionTo(next));
     expect(await again.files.read("/tmp/kept")).toBe("1");
     await again.kill();
-    await expect.poll(() => home.engines(), { timeout: 10_000 }).toEqual([]);
+    await expect.poll(() => home.engines()).toEqual([]);
   });
 
   test("is refused while another runs on the same state, by its pid", async () => {
@@ -164,11 +165,11 @@ describe.skipIf(missing)("a daemon that starts again", () => {
       await using next = await home.start();
       const ids = await sandboxIds(next);
       expect(ids.length, `after ${afterMs} ms`).toBeLessThan(2);
-      await expect.poll(() => reservations(next), { timeout: 10_000 }).toBe(ids.length);
+      await expect.poll(() => reservations(next)).toBe(ids.length);
       expect(home.engines(), `after ${afterMs} ms`).toHaveLength(ids.length);
       expect(await readdir(home.machinesFolder), `after ${afterMs} ms`).toHaveLength(ids.length);
     }
-    await expect.poll(() => home.processes(), { timeout: 10_000 }).toEqual([]);
+    await expect.poll(() => home.processes()).toEqual([]);
   });
 });
 

@@ -20,7 +20,7 @@ describe.skipIf(missing)("tear-down", () => {
   });
   afterAll(() => shared?.[Symbol.asyncDispose]());
 
-  const nothingRuns = (home: DaemonHome) => expect.poll(() => home.processes(), { timeout: 10_000 }).toEqual([]);
+  const nothingRuns = (home: DaemonHome) => expect.poll(() => home.processes()).toEqual([]);
 
   test("after sandboxes were made and killed and the daemon stopped, nothing runs and only the template is kept", async () => {
     const home = shared;
@@ -29,7 +29,7 @@ describe.skipIf(missing)("tear-down", () => {
     await Promise.all(made.map((sandbox) => sandbox.commands.run("sleep 600", { background: true })));
     expect(home.engines()).toHaveLength(6);
     await Promise.all(made.map((sandbox) => sandbox.kill()));
-    await expect.poll(() => reservations(daemon), { timeout: 20_000 }).toBe(0);
+    await expect.poll(() => reservations(daemon)).toBe(0);
     expect(home.engines()).toEqual([]);
     expect(await readdir(home.machinesFolder)).toEqual([]);
     expect(await daemon.stop()).toBe(0);
@@ -53,7 +53,7 @@ describe.skipIf(missing)("tear-down", () => {
     const engines = home.engines().length;
     expect(await readdir(home.machinesFolder)).toHaveLength(engines);
     // The standby network ends with the daemon; what is left belongs to engines.
-    await expect.poll(() => home.processes().length, { timeout: 10_000 }).toBe(3 * engines);
+    await expect.poll(() => home.processes().length).toBe(3 * engines);
     await using next = await home.start();
     expect(await sandboxIds(next)).toHaveLength(engines);
     expect(await sandboxIds(next)).toContain(kept.sandboxId);

@@ -56,8 +56,8 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
     expect(await output(other, "ls /home/user /dev/shm")).not.toContain("note");
     expect(helpers()).toHaveLength(2);
     await Promise.all([resumed.kill(), other.kill()]);
-    await expect.poll(helpers, { timeout: 20_000 }).toEqual([]);
-    await expect.poll(() => readdirSync(join(stateDir, "machines")), { timeout: 20_000 }).toEqual([]);
+    await expect.poll(helpers).toEqual([]);
+    await expect.poll(() => readdirSync(join(stateDir, "machines"))).toEqual([]);
   });
 
   test("helpers outlive a daemon that is killed, and the next one takes them over", async () => {
@@ -71,7 +71,7 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
   });
 
   test("a daemon killed while a helper saves: the sandbox is back, and the half snapshot is gone", async () => {
-    await mac.set({ saveMs: 1500 });
+    await mac.set({ saveMs: 10_000 });
     const first = await start();
     const sandbox = await create(first);
     await mac.set({});
@@ -79,7 +79,7 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
     const snapshots = () => readdirSync(join(stateDir, "snapshots"));
     const before = snapshots();
     const pausing = sandbox.pause().catch((error: Error) => error);
-    await expect.poll(snapshots, { timeout: 20_000 }).not.toEqual(before);
+    await expect.poll(snapshots).not.toEqual(before);
     await first.kill();
     expect(await pausing).toBeInstanceOf(Error);
     await using next = await start();

@@ -12,7 +12,7 @@ import { missingForSimulation, type SimulatedFramework, simulateFramework } from
 
 const missing = await missingForSimulation();
 const title = "the helper on the simulated framework";
-const deadlineMs = 30_000;
+const deadlineMs = 60_000;
 const descriptors = 64;
 
 describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () => {
@@ -100,7 +100,7 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
       await expect(crowded()).rejects.toMatchObject({ code: "EAGAIN" });
       return (await readdir(`/proc/${helper.pid}/fd`)).length;
     };
-    await expect.poll(descriptorsOfCrowded, { timeout: deadlineMs }).toBe(descriptors);
+    await expect.poll(descriptorsOfCrowded).toBe(descriptors);
     for (const socket of crowd) socket.destroy();
     expect((await control()).hello.state).toBe("new");
   });
@@ -108,15 +108,17 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
   test("streams: what is no greeting is told so, and a port that nothing listens at", async () => {
     expect(await say("GET / HTTP/1.1\n", 1, "streams.sock")).toEqual([expect.stringMatching(/^ERR say CONNECT/)]);
     expect(await say("CONNECT 1024\n", 1, "streams.sock")).toEqual([expect.stringMatching(/^ERR there is no machine/)]);
-    expect((await (await control()).request({ op: "stats" }, statsSchema)).streams).toBe(0);
+    expect((await (await control()).request({ op: "stats" }, statsSchema, deadlineMs)).streams).toBe(0);
   });
 
   test("a start that fails is a machine that can only be ended, and ends in order", async () => {
     const client = await control();
     const failing = { ...order("d"), kernel: "/nonexistent" };
     await expect(client.request(failing, identitySchema, deadlineMs)).rejects.toMatchObject({ code: "machine_failed" });
-    await expect(client.request(order("e"), identitySchema)).rejects.toMatchObject({ code: "invalid_state" });
-    await client.request({ op: "stop" }, nothingSchema);
+    await expect(client.request(order("e"), identitySchema, deadlineMs)).rejects.toMatchObject({
+      code: "invalid_state",
+    });
+    await client.request({ op: "stop" }, nothingSchema, deadlineMs);
     expect(await exitCode()).toBe(0);
   });
 
@@ -127,7 +129,7 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
     const files = { stateFile: join(folder, "state"), diskClone: join(folder, "clone") };
     await client.request({ op: "save", ...files }, savedSchema, deadlineMs);
     for (const again of [files, { ...files, stateFile: join(folder, "other") }]) {
-      await expect(client.request({ op: "save", ...again }, savedSchema)).rejects.toMatchObject({
+      await expect(client.request({ op: "save", ...again }, savedSchema, deadlineMs)).rejects.toMatchObject({
         code: "invalid_argument",
         message: expect.stringContaining("is there already"),
       });
@@ -138,12 +140,12 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
       "clone",
       "state",
     ]);
-    expect((await client.request({ op: "stats" }, statsSchema)).state).toBe("paused");
+    expect((await client.request({ op: "stats" }, statsSchema, deadlineMs)).state).toBe("paused");
     client.close();
   });
 
   test("kill overtakes a save", async () => {
-    await mac.set({ saveMs: 60_000 });
+    await mac.set({ saveMs: 600_000 });
     await end();
     folder = await mkdtemp(join(root, "h-"));
     start();
@@ -153,7 +155,7 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
     await client.request({ op: "pause" }, nothingSchema, deadlineMs);
     const files = { stateFile: join(folder, "state"), diskClone: join(folder, "clone") };
     const saving = client.request({ op: "save", ...files }, savedSchema, deadlineMs);
-    const killing = client.request({ op: "kill" }, nothingSchema);
+    const killing = client.request({ op: "kill" }, nothingSchema, deadlineMs);
     await expect(saving).rejects.toMatchObject({ code: "machine_failed" });
     await expect(killing).rejects.toMatchObject({ code: "machine_failed" });
     expect(await exitCode()).toBe(0);

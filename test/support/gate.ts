@@ -1,0 +1,13 @@
+/** A promise that a test resolves: what waits for it happens when the test says so, however fast the host is. */
+export interface Gate {
+  readonly opened: Promise<void>;
+  open(): void;
+}
+
+export function closedGate(): Gate {
+  let open = () => {};
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { opened, open };
+}
