@@ -183,6 +183,28 @@ test("a stop in the middle of a refill leaves nothing", async () => {
   expect(await readdir(world.machinesFolder)).toEqual([]);
 });
 
+test("a snapshot is deleted although a machine is just being made of it ahead of demand", async () => {
+  await using world = await openWorld({ pool: { min: 0, max: 1 } });
+  const { runtime, host } = world;
+  const { templateId } = await runtime.snapshotSandbox((await world.create()).record.id);
+  await world.clock.advance(6 * 60_000);
+  await runtime.killSandbox((await world.create(templateId)).record.id);
+  await world.settle();
+  await world.clock.advance(1_000);
+  host.arrange("openGuestLink", { delayMs: 10_000 });
+  const stop = new AbortController();
+  const round = world.pool.maintain(stop.signal);
+  await expect.poll(() => world.pool.depth().warming).toBe(1);
+  await expect.poll(() => host.calls.at(-1)).toBe("openGuestLink");
+  await runtime.deleteSnapshot(templateId, undefined);
+  await round;
+  await world.settle();
+  expect(runtime.listSnapshots({ limit: 9 }).snapshots).toEqual([]);
+  expect([world.held(), host.machines.size]).toEqual([{ active: 1, warm: 0 }, 1]);
+  await world.refill();
+  expect(world.held().warm).toBe(0);
+});
+
 test("a daemon that stops leaves its sandboxes and no warm machine", async () => {
   await using world = await openWorld({ pool: { min: 2, max: 2 } });
   for (let n = 0; n < 2; n++) await world.refill();
