@@ -35,8 +35,9 @@ export interface SandboxSnapshot {
 
 export interface SandboxSnapshotQuery {
   readonly sandboxId?: string;
-  /** An alias. */
+  /** A template's id or alias. */
   readonly name?: string;
+  readonly tag?: string;
   readonly limit: number;
   readonly after?: { readonly createdAtMs: number; readonly position: string };
 }
@@ -89,7 +90,7 @@ export function publishSandboxSnapshot(
 
 /** Newest first; one row per tag that points to one. */
 export function listSandboxSnapshots(ledger: Ledger, query: SandboxSnapshotQuery): SandboxSnapshot[] {
-  const { sandboxId = null, name = null, limit, after } = query;
+  const { sandboxId = null, name = null, tag = null, limit, after } = query;
   return ledger
     .statement<SandboxSnapshot>(
       `select t.template_id as templateId, t.tag, s.sandbox_id as sandboxId, b.created_at_ms as createdAtMs,
@@ -97,12 +98,13 @@ export function listSandboxSnapshots(ledger: Ledger, query: SandboxSnapshotQuery
               (select alias from template_aliases a where a.template_id = t.template_id order by position limit 1) as alias
        from template_tags t join template_builds b on b.id = t.build_id join snapshots s on s.id = b.snapshot_id
        where s.sandbox_id is not null and (:sandboxId is null or s.sandbox_id = :sandboxId)
-       and (:name is null or exists (
+       and (:name is null or t.template_id = :name or exists (
          select 1 from template_aliases a where a.template_id = t.template_id and a.alias = :name))
+       and (:tag is null or t.tag = :tag)
        and (:afterMs is null or (b.created_at_ms, replace(b.id, '-', '')) < (:afterMs, :afterPosition))
        order by b.created_at_ms desc, replace(b.id, '-', '') desc limit :limit`,
     )
-    .all({ sandboxId, name, limit, afterMs: after?.createdAtMs ?? null, afterPosition: after?.position ?? null });
+    .all({ sandboxId, name, tag, limit, afterMs: after?.createdAtMs ?? null, afterPosition: after?.position ?? null });
 }
 
 /**

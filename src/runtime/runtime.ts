@@ -66,7 +66,9 @@ export interface SnapshotView {
 
 export interface ListSnapshotsQuery {
   readonly sandboxId?: string;
+  /** A template's id or alias. */
   readonly name?: string;
+  readonly tag?: string;
   readonly limit: number;
   readonly after?: { readonly createdAtMs: number; readonly position: string };
 }

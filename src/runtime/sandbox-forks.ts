@@ -18,7 +18,7 @@ import {
   type SnapshotFacts,
   type SnapshotRecord,
 } from "../ledger/snapshots.ts";
-import { defaultTag } from "../ledger/templates.ts";
+import { defaultTag, findTemplate } from "../ledger/templates.ts";
 import { removeSnapshot } from "../machine/snapshot-files.ts";
 import type { SandboxRecord } from "../types.ts";
 import {
@@ -41,10 +41,12 @@ import { admitSandbox } from "./sandbox-admission.ts";
 import type { PauseDependencies } from "./sandbox-pause.ts";
 import type { SandboxRegistry } from "./sandbox-registry.ts";
 import type { SerialQueue } from "./serial-queue.ts";
+import type { WarmPool } from "./warm-pool.ts";
 
 export interface ForkDependencies extends PauseDependencies {
   readonly newSandboxId: () => string;
   readonly newTemplateId: () => string;
+  readonly warmPool: WarmPool;
 }
 
 /** Restores a sandbox that was admitted; on failure it is ended. */
@@ -131,10 +133,14 @@ export class SandboxForks {
 
   /** See `Runtime.deleteSnapshot`. */
   async deleteSnapshot(name: string, tag: string | undefined): Promise<void> {
-    const { ledger, terminator } = this.#deps;
-    // What was made from the snapshot and killed is no reason to refuse. What cannot be ended is.
+    const { ledger, terminator, warmPool } = this.#deps;
+    // What was made from the snapshot and killed is no reason to refuse, nor what is made ahead of demand. What cannot
+    // be ended is.
     await terminator.settle();
-    await removeStruckOff(ledger, deleteSandboxSnapshot(ledger, name, tag));
+    const remove = () => deleteSandboxSnapshot(ledger, name, tag);
+    const templateId = findTemplate(ledger, name)?.id;
+    const snapshot = templateId === undefined ? remove() : await warmPool.withdraw(templateId, remove);
+    await removeStruckOff(ledger, snapshot);
   }
 
   /** See `Runtime.followUpSandbox`. In the paused one's queue, so that its snapshot stays while it is restored. */

@@ -6,7 +6,7 @@
 import { DomainError, isDomainError, messageOf } from "../errors.ts";
 import { type CapacityBudgets, findShortage, release, reserve, usage } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";
-import { findTemplate, type ResolvedTemplate, resolveTemplate } from "../ledger/templates.ts";
+import type { ResolvedTemplate } from "../ledger/templates.ts";
 import {
   checkOutWarmEntry,
   discardWarmEntry,
@@ -14,11 +14,9 @@ import {
   markWarmEntryReady,
   setWarmEntryMachine,
   type WarmEntry,
-  type WarmEntryKey,
 } from "../ledger/warm-entries.ts";
 import type { Vm } from "../machine/driver.ts";
 import type { Metrics } from "../metrics.ts";
-import { baseAlias } from "../template/build-machine.ts";
 import type { MachineShape } from "../types.ts";
 import type { EvictionSource } from "./admission.ts";
 import type { Evictable } from "./admission-plan.ts";
@@ -27,14 +25,8 @@ import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
 import type { SessionTerminator } from "./session-terminator.ts";
 import type { RestoreDependencies } from "./snapshot-restore.ts";
 import { type WarmMachine, warmingDeadlineMs, warmMachine } from "./warm-machine.ts";
-import { type DiscardReason, type PoolTarget, planPool, targetSize } from "./warm-pool-plan.ts";
-
-export interface WarmPoolSettings {
-  /** Kept for the base template, whatever the demand. */
-  readonly min: number;
-  /** Kept at most for each template; 0: there is no pool. */
-  readonly max: number;
-}
+import { type DiscardReason, type PoolTarget, planPool } from "./warm-pool-plan.ts";
+import { poolTargets, type WarmPoolSettings, warmKeyOf } from "./warm-pool-targets.ts";
 
 export interface WarmPoolDependencies extends RestoreDependencies {
   readonly ledger: Ledger;
@@ -64,8 +56,10 @@ export class WarmPool implements EvictionSource {
   readonly #members = new Map<string, Member>();
   /** Discarded ones whose machines are not gone yet, by entry id. */
   readonly #leaving = new Map<string, MachineShape>();
-  /** Creates under way. */
-  #creating = 0;
+  /** Creates and removals of snapshots under way. */
+  #holds = 0;
+  /** The last refill that was started. */
+  #refilling: Promise<void> = Promise.resolve();
   /** Monotonic time before which no refill starts. */
   #restUntilMs = 0;
   #retryMs = firstRetryMs;
@@ -85,9 +79,9 @@ export class WarmPool implements EvictionSource {
     const { clock } = this.#deps;
     if (this.enabled) this.#demand.note(templateId, clock.monotonicMs());
     this.#rouse(templateId);
-    this.#creating += 1;
+    this.#holds += 1;
     return () => {
-      this.#creating -= 1;
+      this.#holds -= 1;
       this.#rest(quietMs);
     };
   }
@@ -99,7 +93,7 @@ export class WarmPool implements EvictionSource {
   checkOut(resolved: ResolvedTemplate, sandboxId: string): WarmMachine | undefined {
     // Of one that left while the ledger could not be written, that is not written yet.
     for (const id of this.#leaving.keys()) discardWarmEntry(this.#deps.ledger, id);
-    const entry = checkOutWarmEntry(this.#deps.ledger, this.#keyOf(resolved), sandboxId);
+    const entry = checkOutWarmEntry(this.#deps.ledger, warmKeyOf(this.#deps.driver.info, resolved), sandboxId);
     if (!entry) return undefined;
     const member = this.#members.get(entry.id);
     if (member?.at === "ready") return member.machine;
@@ -114,6 +108,25 @@ export class WarmPool implements EvictionSource {
   /** Takes over a machine that an earlier daemon made. */
   adopt(machine: WarmMachine, shape: MachineShape): void {
     this.#addReady(machine, shape);
+  }
+
+  /**
+   * Removes a template's snapshot while no machine is being made of one: that is given up first, and none is begun.
+   * @param remove must do it before it waits for anything
+   */
+  async withdraw<T>(templateId: string, remove: () => T): Promise<T> {
+    this.#holds += 1;
+    try {
+      const [half] = [...this.#members.values()].filter((each) => each.at === "warming");
+      if (half?.entry.templateId === templateId) {
+        this.#discard(half.entry.id, "stale");
+        // Whoever refills hears of its failure.
+        await Promise.allSettled([this.#refilling]);
+      }
+      return remove();
+    } finally {
+      this.#holds -= 1;
+    }
   }
 
   evictable(): Evictable[] {
@@ -138,7 +151,10 @@ export class WarmPool implements EvictionSource {
     try {
       await disk.admit("keep a sandbox warm", "refill");
       // Somebody may have come meanwhile.
-      if (this.#mayRefill(refill)) await this.#refill(refill, signal);
+      if (this.#mayRefill(refill)) {
+        this.#refilling = this.#refill(refill, signal);
+        await this.#refilling;
+      }
       this.#retryMs = firstRetryMs;
     } catch (error) {
       this.#rest(this.#retryMs);
@@ -169,37 +185,17 @@ export class WarmPool implements EvictionSource {
     }
   }
 
-  /** Of `base`, and of what was asked for lately or is in the pool: looked at ten times a second, however many there are. */
   #targets(): PoolTarget[] {
     if (!this.enabled) return [];
-    const { ledger, clock } = this.#deps;
-    const { min, max } = this.#settings;
-    const demand = this.#demand.counts(clock.monotonicMs());
-    const base = findTemplate(ledger, baseAlias)?.id;
+    const { ledger, clock, driver } = this.#deps;
     const members = [...this.#members.values()].map(({ entry }) => entry.templateId);
-    const ids = new Set([...(base === undefined ? [] : [base]), ...demand.keys(), ...members]);
-    return [...ids].flatMap((id) => {
-      const resolved = currentBuild(ledger, id);
-      if (resolved?.snapshot.state !== "ready") return [];
-      const { snapshot, template } = resolved;
-      const isBase = id === base;
-      const size = targetSize({ min: isBase ? min : 0, max, demand: demand.get(id) ?? 0 });
-      const key = this.#keyOf(resolved);
-      const { id: snapshotId, folder: snapshotFolder } = snapshot;
-      return [{ key, snapshotId, snapshotFolder, shape: template.shape, size, mayBoot: isBase }];
-    });
-  }
-
-  #keyOf({ template, buildId }: ResolvedTemplate): WarmEntryKey {
-    const { engine, version, acceleration } = this.#deps.driver.info;
-    const { vcpuCount, memoryMiB, diskMiB } = template.shape;
-    const runtimeProfile = `${engine} ${version} ${acceleration} ${vcpuCount}/${memoryMiB}/${diskMiB}`;
-    return { templateId: template.id, buildId, runtimeProfile };
+    const demand = this.#demand.counts(clock.monotonicMs());
+    return poolTargets(ledger, driver.info, this.#settings, { demand, members });
   }
 
   #mayRefill({ shape }: PoolTarget): boolean {
     const { ledger, budgets, clock } = this.#deps;
-    if (this.#creating > 0 || clock.monotonicMs() < this.#restUntilMs) return false;
+    if (this.#holds > 0 || clock.monotonicMs() < this.#restUntilMs) return false;
     return findShortage(usage(ledger), shape, budgets) === undefined;
   }
 
@@ -287,14 +283,5 @@ export class WarmPool implements EvictionSource {
       release(ledger, reservationId);
       this.#leaving.delete(id);
     });
-  }
-}
-
-function currentBuild(ledger: Ledger, templateId: string): ResolvedTemplate | undefined {
-  try {
-    return resolveTemplate(ledger, templateId);
-  } catch (error) {
-    if (isDomainError(error, "not_found")) return undefined;
-    throw error;
   }
 }

@@ -215,6 +215,10 @@ export class TemplateBuilds {
     scope.defer(() => this.#remains.endMachine(job, machine.vm, reservation.id));
     log.beginStep("base");
     log.add("info", `FROM ${[spec.from.name, spec.from.tag].filter((text) => text !== undefined).join(":")}`);
+    if (start.kind === "boot") {
+      const { vcpuCount, memoryMiB } = start.shape;
+      log.add("info", `booting it with ${vcpuCount} vCPUs and ${memoryMiB} MiB: its snapshot has another shape`);
+    }
     const vm = await startBuildMachine(this.#deps, start, signal);
     machine.vm = vm;
     reach("build.launched");

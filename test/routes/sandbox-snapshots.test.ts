@@ -47,6 +47,10 @@ test("snapshots are listed in pages, by sandbox and name, and deleted by id", as
   expect(await idsOf("")).toEqual([["template0:default", "local/mine:default"], undefined]);
   expect(await idsOf(`?sandboxID=${one}`)).toEqual([["template0:default"], undefined]);
   expect(await idsOf("?name=mine")).toEqual([["local/mine:default"], undefined]);
+  for (const name of ["local/mine", "mine:default", "template1", "template1:default"]) {
+    expect(await idsOf(`?name=${encodeURIComponent(name)}`)).toEqual([["local/mine:default"], undefined]);
+  }
+  expect(await idsOf("?name=mine:v2")).toEqual([[], undefined]);
   const [first, token] = await idsOf("?limit=1");
   expect(first).toEqual(["template0:default"]);
   expect(await idsOf(`?limit=1&nextToken=${token}`)).toEqual([["local/mine:default"], undefined]);

@@ -96,7 +96,11 @@ test("a snapshot is a template: sandboxes are made from it, it is listed, and de
     snapshots: [first],
     next: undefined,
   });
-  expect(runtime.listSnapshots({ limit: 9, name: "mine" }).snapshots.length).toBe(2);
+  const withName = (filter: { name: string; tag?: string }) => runtime.listSnapshots({ limit: 9, ...filter }).snapshots;
+  expect(withName({ name: "mine" })).toMatchObject([tagged, named]);
+  expect(withName({ name: "mine", tag: "v2" })).toMatchObject([tagged]);
+  expect(withName({ name: named.templateId, tag: "default" })).toMatchObject([named]);
+  expect(withName({ name: "mine", tag: "v3" })).toEqual([]);
   expect(runtime.listSnapshots({ limit: 9, sandboxId: "ixx" }).snapshots).toEqual([]);
 
   await expect(runtime.deleteSnapshot(first.templateId, undefined)).rejects.toMatchObject({

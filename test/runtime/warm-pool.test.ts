@@ -195,6 +195,28 @@ test("a stop in the middle of a refill leaves nothing", async () => {
   expect(await readdir(daemon.machinesFolder)).toEqual([]);
 });
 
+test("a snapshot is deleted although a machine is just being made of it ahead of demand", async () => {
+  await using daemon = await FakeDaemon.open({ ...pooled, pool: { min: 0, max: 1 } });
+  const { runtime, host } = daemon;
+  const { templateId } = await runtime.snapshotSandbox((await daemon.create()).record.id);
+  await daemon.clock.advance(6 * 60_000);
+  await runtime.killSandbox((await daemon.create(templateId)).record.id);
+  await daemon.settle();
+  await daemon.clock.advance(1_000);
+  host.arrange("openGuestLink", { delayMs: 10_000 });
+  const stop = new AbortController();
+  const round = daemon.deps.warmPool.maintain(stop.signal);
+  await expect.poll(() => daemon.deps.warmPool.depth().warming).toBe(1);
+  await expect.poll(() => host.calls.at(-1)).toBe("openGuestLink");
+  await runtime.deleteSnapshot(templateId, undefined);
+  await round;
+  await daemon.settle();
+  expect(runtime.listSnapshots({ limit: 9 }).snapshots).toEqual([]);
+  expect([daemon.held(), host.machines.size]).toEqual([{ active: 1, warm: 0 }, 1]);
+  await daemon.refill();
+  expect(daemon.held().warm).toBe(0);
+});
+
 test("a daemon that stops leaves its sandboxes and no warm machine", async () => {
   await using daemon = await FakeDaemon.open({ ...pooled, pool: { min: 2, max: 2 } });
   for (let n = 0; n < 2; n++) await daemon.refill();

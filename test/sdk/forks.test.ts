@@ -84,7 +84,7 @@ describe.skipIf(skipReason)("forks and snapshots", () => {
       expect((await copy.commands.run("echo $NEW; hostname")).stdout).toBe(`1\n${copy.sandboxId}\n`);
       await copy.kill();
     }
-    await expect.poll(() => sdk.Sandbox.deleteSnapshot(snapshot.snapshotId, connection())).toBe(true);
+    expect(await sdk.Sandbox.deleteSnapshot(snapshot.snapshotId, connection())).toBe(true);
     expect(await sdk.Sandbox.deleteSnapshot(snapshot.snapshotId, connection())).toBe(false);
     await expect(sdk.Sandbox.create(name, connection())).rejects.toThrow(/not found/);
   });

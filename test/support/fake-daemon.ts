@@ -17,7 +17,7 @@ import type { QueueBounds } from "../../src/runtime/admission-plan.ts";
 import { reconcile } from "../../src/runtime/restart-reconciliation.ts";
 import type { CreateSandboxRequest, SandboxView } from "../../src/runtime/runtime.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "../../src/runtime/sandbox-runtime.ts";
-import type { WarmPoolSettings } from "../../src/runtime/warm-pool.ts";
+import type { WarmPoolSettings } from "../../src/runtime/warm-pool-targets.ts";
 import type { MachineShape } from "../../src/types.ts";
 import { roomy, shape } from "../ledger/support.ts";
 import { addFakeTemplate, requestFor, wireFakeRuntime, withoutMemories } from "./fake-wiring.ts";

@@ -139,9 +139,12 @@ export class FakeRuntime implements Runtime {
     return made;
   }
 
-  listSnapshots({ sandboxId, name, limit, after }: ListSnapshotsQuery): ListSnapshotsPage {
+  listSnapshots({ sandboxId, name, tag, limit, after }: ListSnapshotsQuery): ListSnapshotsPage {
     const matching = this.snapshots.filter(
-      (each) => (sandboxId ?? each.sandboxId) === each.sandboxId && (name ?? each.alias) === each.alias,
+      (each) =>
+        (sandboxId ?? each.sandboxId) === each.sandboxId &&
+        (name === undefined || name === each.alias || name === each.templateId) &&
+        (tag ?? each.tag) === each.tag,
     );
     const from = after ? Number(after.position) + 1 : 0;
     const snapshots = matching.slice(from, from + limit);

@@ -33,11 +33,12 @@ async function start(
   steps: readonly BuildStep[],
   more: Partial<BuildSpec> = {},
   minFreeDiskMiB: number | null = null,
+  memoryMiB: number | null = null,
 ) {
   const template =
     findTemplate(ledger, "made") ?? insertTemplate(ledger, { id: "t", aliases: ["made"], shape, public: false });
   const id = randomUUID();
-  const asked = { vcpuCount: null, memoryMiB: null, minFreeDiskMiB, tags: ["default"] };
+  const asked = { vcpuCount: null, memoryMiB, minFreeDiskMiB, tags: ["default"] };
   const job = insertBuildJob(ledger, { id, templateId: template.id, ...asked });
   const from = { name: "base", tag: undefined };
   await builds.start(job, { from, steps, startCommand: undefined, readyCommand: undefined, ...more });
@@ -64,6 +65,13 @@ async function held({ ledger, host, snapshotsFolder, folder }: FakeTemplates) {
   };
 }
 const nothing = { machines: 0, links: 0, reserved: 0, machineFolders: 0, snapshots: 0, making: 0 };
+
+test("a build that has to boot says so, which takes it longer", async () => {
+  await using fake = await open();
+  const { messages } = await build(fake, [], {}, null, shape.memoryMiB * 2);
+  const booting = `booting it with ${shape.vcpuCount} vCPUs and ${shape.memoryMiB * 2} MiB: its snapshot has another shape`;
+  expect(messages.slice(0, 2)).toEqual(["FROM base", booting]);
+});
 
 test("steps run in order, and what they set is the template's", async () => {
   await using fake = await open();
