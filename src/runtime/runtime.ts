@@ -153,6 +153,8 @@ export interface CapacityView {
   readonly budgets: Readonly<Record<"sandboxes" | "vcpuCount" | "memoryMiB" | "diskMiB", BudgetUse>>;
   /** Warm machines by state. */
   readonly warmPool: { readonly ready: number; readonly warming: number; readonly leaving: number };
+  /** Sandboxes that are paused and hold capacity all the same: the host saves nothing at the moment. */
+  readonly pausedInMemory: number;
   /** Creates that wait for capacity. */
   readonly waiting: number;
 }

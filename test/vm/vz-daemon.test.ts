@@ -87,7 +87,7 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
     expect(snapshots()).toEqual(before);
   });
 
-  test("a locked screen: sandboxes go on and are booted, pausing and resuming say why not, and nothing is a 500", async () => {
+  test("a locked screen: sandboxes are booted and paused in memory, a resume says why not, and nothing is a 500", async () => {
     await using daemon = await start();
     const sandbox = await create(daemon);
     const resting = await create(daemon);
@@ -99,20 +99,52 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
         const response = await fetch(`${daemon.url}${path}`, { method: "POST", headers, body: JSON.stringify(body) });
         return { status: response.status, text: await response.text() };
       };
-      for (const answer of [
-        await call(`/sandboxes/${sandbox.sandboxId}/pause`, {}),
-        await call(`/sandboxes/${resting.sandboxId}/resume`, {}),
-      ]) {
-        expect(answer.status).toBe(503);
-        expect(answer.text).toContain("the screen is locked");
-      }
-      expect(await output(sandbox, "echo still here")).toBe("still here");
+      const refused = await call(`/sandboxes/${resting.sandboxId}/resume`, {});
+      expect(refused.status).toBe(503);
+      expect(refused.text).toContain("the screen is locked");
+      expect(await sandbox.pause()).toBe(true);
+      expect(await output(await connect(daemon, sandbox.sandboxId), "echo still here")).toBe("still here");
       expect(await output(await create(daemon), "echo booted")).toBe("booted");
     } finally {
       await mac.lockScreen(false);
     }
     expect(await sandbox.pause()).toBe(true);
     expect(await output(await connect(daemon, sandbox.sandboxId), "echo again")).toBe("again");
+  });
+
+  test("paused under a locked screen: its processes stand still in memory, over a daemon's death too, until they are wanted or can be saved", async () => {
+    const first = await start();
+    const sandbox = await create(first);
+    await sandbox.commands.run("while sleep 0.05; do date +%s%N > /dev/shm/ticks; done", { background: true });
+    await expect.poll(() => output(sandbox, "cat /dev/shm/ticks")).not.toBe("");
+    const { sandboxId } = sandbox;
+    const kept = async ({ url, apiKey }: RealDaemon) => {
+      const response = await fetch(`${url}/capacity`, { headers: { "x-api-key": apiKey } });
+      return ((await response.json()) as { pausedInMemory: number }).pausedInMemory;
+    };
+    await mac.lockScreen(true);
+    try {
+      expect(await sandbox.pause()).toBe(true);
+      expect((await Sandbox.getInfo(sandboxId, connection(first))).state).toBe("paused");
+      expect(await kept(first)).toBe(1);
+      const pids = helpers();
+      await first.kill();
+      await using next = await start();
+      expect(await kept(next)).toBe(1);
+      expect(helpers()).toEqual(pids);
+      const resumed = await connect(next, sandboxId);
+      const tick = await output(resumed, "cat /dev/shm/ticks");
+      await expect.poll(() => output(resumed, "cat /dev/shm/ticks")).not.toBe(tick);
+      expect(await resumed.pause()).toBe(true);
+      expect(await kept(next)).toBe(1);
+      await mac.lockScreen(false);
+      await expect.poll(() => kept(next), { timeout: 30_000 }).toBe(0);
+      expect((await Sandbox.getInfo(sandboxId, connection(next))).state).toBe("paused");
+      expect(helpers().some((pid) => pids.includes(pid))).toBe(false);
+      expect(await output(await connect(next, sandboxId), "test -s /dev/shm/ticks && echo kept")).toBe("kept");
+    } finally {
+      await mac.lockScreen(false);
+    }
   });
 
   test("where one save is one machine, a second sandbox is booted", async () => {
