@@ -191,12 +191,13 @@ export function deleteContinuation(ledger: Ledger, id: string): void {
 
 /**
  * The continuations that are left when no save or restore is under way: nothing will ever be restored from them. Those of
- * a sandbox that is still being paused, or waits to be saved, are not.
+ * a sandbox that is still being paused, or waits to be saved, are not; nor those that wait on the shelf.
  */
 export function listStrayContinuations(ledger: Ledger): SnapshotRecord[] {
   return ledger
     .statement<SnapshotRow>(
-      `select * from snapshots s where kind = 'continuation' and state in ('making', 'ready') and not exists (
+      `select * from snapshots s where kind = 'continuation' and state in ('making', 'ready')
+       and not exists (select 1 from shelf_saves where snapshot_id = s.id) and not exists (
          select 1 from sandboxes where (snapshot_id = s.id and state in ('paused', 'resuming'))
          or (id = s.logical_id and state in ('pausing', 'paused_in_memory')))`,
     )

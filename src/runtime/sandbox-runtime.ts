@@ -44,6 +44,7 @@ import { SandboxRegistry } from "./sandbox-registry.ts";
 import { SerialQueue } from "./serial-queue.ts";
 import type { Session } from "./session.ts";
 import { attachSession, releaseSessions } from "./session-attach.ts";
+import type { SnapshotShelf } from "./snapshot-shelf.ts";
 import { StuckVmCleanup } from "./stuck-vm-cleanup.ts";
 import type { TeamMetricSample } from "./team.ts";
 import { TeamMetrics } from "./team-metrics.ts";
@@ -53,6 +54,7 @@ export interface RuntimeDependencies extends CreationDependencies, ForkDependenc
   /** How long a machine may leave heartbeats unanswered. */
   readonly stuckAfterMs: number;
   readonly quarantine: Quarantine;
+  readonly shelf: SnapshotShelf;
   readonly accessTokenFor: (sandboxId: string) => string;
 }
 

@@ -6,7 +6,7 @@
 import { DomainError, isDomainError, messageOf } from "../errors.ts";
 import { type CapacityBudgets, findShortage, release, reserve, usage } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";
-import { findTemplate, type ResolvedTemplate, resolveTemplate } from "../ledger/templates.ts";
+import { findCurrentBuild, findTemplate, type ResolvedTemplate } from "../ledger/templates.ts";
 import {
   checkOutWarmEntry,
   discardWarmEntry,
@@ -177,7 +177,7 @@ export class WarmPool implements EvictionSource {
     const members = [...this.#members.values()].map(({ entry }) => entry.templateId);
     const ids = new Set([...(base === undefined ? [] : [base]), ...demand.keys(), ...members]);
     return [...ids].flatMap((id) => {
-      const resolved = currentBuild(ledger, id);
+      const resolved = findCurrentBuild(ledger, id);
       if (resolved?.snapshot.state !== "ready") return [];
       const { snapshot, template } = resolved;
       const min = id === base ? this.#settings.min : 0;
@@ -194,9 +194,14 @@ export class WarmPool implements EvictionSource {
     return { templateId: template.id, buildId, runtimeProfile };
   }
 
+  /** No create is under way, nor was one a moment ago. */
+  get isQuiet(): boolean {
+    return this.#creating === 0 && this.#deps.clock.monotonicMs() >= this.#restUntilMs;
+  }
+
   #mayRefill({ shape }: PoolTarget): boolean {
-    const { ledger, budgets, clock } = this.#deps;
-    if (this.#creating > 0 || clock.monotonicMs() < this.#restUntilMs) return false;
+    const { ledger, budgets } = this.#deps;
+    if (!this.isQuiet) return false;
     return findShortage(usage(ledger), shape, budgets) === undefined;
   }
 
@@ -284,14 +289,5 @@ export class WarmPool implements EvictionSource {
       release(ledger, reservationId);
       this.#leaving.delete(id);
     });
-  }
-}
-
-function currentBuild(ledger: Ledger, templateId: string): ResolvedTemplate | undefined {
-  try {
-    return resolveTemplate(ledger, templateId);
-  } catch (error) {
-    if (isDomainError(error, "not_found")) return undefined;
-    throw error;
   }
 }

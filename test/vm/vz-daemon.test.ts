@@ -147,22 +147,39 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
     }
   });
 
-  test("where one save is one machine, a second sandbox is booted", async () => {
+  test("where one save is one machine, each sandbox is restored from one of its own, until the shelf is empty", async () => {
     await mac.set({ fanOut: false });
     const cache = join(root, "cache/vz/fan-out.json");
     await rm(cache, { force: true });
     try {
-      await using daemon = await start();
-      const [one, two] = [await create(daemon), await create(daemon)];
-      expect(await output(one, "cat /proc/sys/kernel/random/boot_id")).not.toBe(
-        await output(two, "cat /proc/sys/kernel/random/boot_id"),
+      await using daemon = await start("--warm-pool-max", "0");
+      const wholeSnapshots = () =>
+        readdirSync(join(stateDir, "snapshots")).filter((name) => !name.includes(".")).length;
+      const madeAhead = () => [wholeSnapshots(), helpers().length];
+      await expect.poll(madeAhead, { timeout: 150_000, interval: 500 }).toEqual([1 + 2, 0]);
+      const sandboxes = [await create(daemon), await create(daemon), await create(daemon), await create(daemon)];
+      const starts = await Promise.all(sandboxes.map((sandbox) => spansOf(daemon, sandbox.sandboxId)));
+      const restored = "warm_snapshot_restore";
+      expect(starts.map((spans) => (spans.includes(restored) ? restored : "cold_boot"))).toEqual([
+        ...[restored, restored, restored, "cold_boot"],
+      ]);
+      const bootIds = await Promise.all(
+        sandboxes.map((sandbox) => output(sandbox, "cat /proc/sys/kernel/random/boot_id")),
       );
+      expect(new Set(bootIds).size).toBe(4);
     } finally {
       await rm(cache, { force: true });
       await mac.set({});
     }
   });
 });
+
+/** What the start of a sandbox was made of. */
+async function spansOf({ url, apiKey }: RealDaemon, id: string): Promise<string[]> {
+  const response = await fetch(`${url}/sandboxes/${id}/latency`, { headers: { "x-api-key": apiKey } });
+  const { samples } = (await response.json()) as { samples: { span: string }[] };
+  return samples.map(({ span }) => span);
+}
 
 /** Pids of processes whose arguments name something below a folder. */
 function processesNaming(folder: string): number[] {
