@@ -194,7 +194,8 @@ export interface Runtime {
   resumableByTraffic(): Iterable<SandboxView>;
   /**
    * Makes `count` sandboxes that go on from the same moment as this one, which stops for it and goes on too.
-   * @throws not_found, invalid_state (paused), invalid_argument (more than may exist), disk_pressure, machine_failed.
+   * @throws not_found, invalid_state (paused), invalid_argument (more than may exist), disk_pressure, machine_failed,
+   *   unsupported (one save is one machine here).
    */
   forkSandbox(id: string, options: { count: number; timeoutMs: number }): Promise<ForkOutcome[]>;
   /**

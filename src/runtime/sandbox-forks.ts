@@ -81,7 +81,12 @@ export class SandboxForks {
 
   /** See `Runtime.forkSandbox`. */
   async fork(id: string, options: { readonly count: number; readonly timeoutMs: number }): Promise<ForkOutcome[]> {
-    const { ledger, disk, budgets } = this.#deps;
+    const { ledger, disk, budgets, driver } = this.#deps;
+    const { fanOut } = driver.info.abilities;
+    if (!fanOut.supported) {
+      const { engine } = driver.info;
+      throw new DomainError("unsupported", `the ${engine} engine cannot fork a sandbox on this host: ${fanOut.reason}`);
+    }
     if (options.count >= budgets.sandboxes) {
       const message = `count must be less than the ${budgets.sandboxes} sandboxes that may exist`;
       throw new DomainError("invalid_argument", message);

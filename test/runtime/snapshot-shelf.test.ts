@@ -167,3 +167,15 @@ test("a damaged save is passed over and replaced", async () => {
   await keep(engine, 2);
   expect(listShelf(ledger).map(({ snapshot }) => snapshot.state)).toEqual(["ready", "ready"]);
 });
+
+test("a fork, which would be two machines of one save, is refused with the reason, and its source goes on", async () => {
+  await using engine = await openHost();
+  const { id } = (await engine.create()).record;
+  await expect(engine.runtime.forkSandbox(id, { count: 1, timeoutMs: 1_000 })).rejects.toMatchObject({
+    code: "unsupported",
+    message: expect.stringContaining(fanOut.reason),
+  });
+  await engine.runtime.findSession(id)?.agent.ping();
+  await engine.runtime.pauseSandbox(id, "stopped");
+  expect((await engine.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
+});
