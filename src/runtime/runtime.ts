@@ -177,6 +177,7 @@ export interface Runtime {
   ): Promise<{ view: SandboxView; resumed: boolean }>;
   /**
    * Saves a running sandbox as a continuation snapshot and gives its capacity back. When it fails the sandbox goes on.
+   * On a host that saves nothing at the moment it is paused in memory, keeps its capacity and is saved later.
    * @throws not_found, invalid_state (paused already), disk_pressure, machine_failed, not_ready.
    */
   pauseSandbox(id: string, reason: ContinuationReason, options?: PauseOptions): Promise<void>;
