@@ -19,6 +19,9 @@ const historyTickMs = 3_600_000;
 const keptHistoryMs = 7 * 86_400_000;
 const keptSandboxes = 10_000;
 const refillTickMs = 100;
+const shelfTickMs = 1_000;
+/** How long after a screen was unlocked what is paused in memory is saved, at most. */
+const savePausedTickMs = 5_000;
 /** The first creates after a start come first. */
 const snapshotCheckDelayMs = 5_000;
 const snapshotCheckMs = 24 * 3_600_000;
@@ -47,7 +50,7 @@ export interface Kept {
 }
 
 export function startLoops(every: Every, { deps, runtime, builds, keyring, templateMaxAgeDays }: Kept): void {
-  const { ledger, clock, log, samples, logs, warmPool, stuckAfterMs } = deps;
+  const { ledger, clock, log, samples, logs, warmPool, shelf, stuckAfterMs } = deps;
   every("api_keys", keyUseTickMs, () => keyring.flush());
   const maxAgeMs = templateMaxAgeDays === undefined ? undefined : templateMaxAgeDays * 86_400_000;
   // Those that cannot be rebuilt are tried again by the next daemon only.
@@ -66,6 +69,8 @@ export function startLoops(every: Every, { deps, runtime, builds, keyring, templ
   every("history", historyTickMs, () => {
     purgeEnded(ledger, { endedBeforeMs: clock.nowMs() - keptHistoryMs, keep: keptSandboxes });
   });
+  every("paused_in_memory", savePausedTickMs, (signal) => runtime.savePaused(signal));
+  every("shelf", shelfTickMs, (signal) => shelf.maintain(signal));
   // The last one, so that it is the first to stop: no machine is made ahead for a daemon that goes.
   every("warm_pool", refillTickMs, (signal) => warmPool.maintain(signal));
 }

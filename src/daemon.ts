@@ -36,6 +36,7 @@ import { reconcile } from "./runtime/restart-reconciliation.ts";
 import { SandboxLogs } from "./runtime/sandbox-logs.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "./runtime/sandbox-runtime.ts";
 import { SessionTerminator } from "./runtime/session-terminator.ts";
+import { joinSources, SnapshotShelf } from "./runtime/snapshot-shelf.ts";
 import { TemplateService } from "./runtime/template-service.ts";
 import { WarmPool } from "./runtime/warm-pool.ts";
 import { Scope } from "./scope.ts";
@@ -179,11 +180,13 @@ function wireRuntime(
     quarantine: new Quarantine({ ...opened, metrics, folder: join(config.stateDir, "quarantine") }),
   };
   const warmPool = new WarmPool(basis, { min: config.warmPoolMin, max: config.warmPoolMax });
+  const shelf = new SnapshotShelf({ ...basis, warmPool });
   const bounds = { limit: config.queueLimit, timeoutMs: config.queueTimeoutMs };
   return {
     ...basis,
     warmPool,
-    admission: new Admission({ ...basis, bounds, pool: warmPool }),
+    shelf,
+    admission: new Admission({ ...basis, bounds, pool: joinSources(shelf, warmPool) }),
     newSandboxId: () => newSandboxId(config.nodeTag),
     newTemplateId,
     accessTokenFor: (sandboxId) => deriveAccessToken(machineSecret, sandboxId),

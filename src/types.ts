@@ -114,7 +114,17 @@ export interface ProcessIdentity {
 }
 
 /** Where a sandbox is in its life. Only `ledger/sandboxes.ts` moves it, by compare-and-set. */
-export type SandboxState = "creating" | "running" | "pausing" | "paused" | "resuming" | "terminating" | "terminated";
+export type SandboxState =
+  | "creating"
+  | "running"
+  | "pausing"
+  /** Rests in a snapshot. */
+  | "paused"
+  /** Its machine stands still and waits to be saved: the host saves nothing at the moment. */
+  | "paused_in_memory"
+  | "resuming"
+  | "terminating"
+  | "terminated";
 
 /** Why a sandbox is no more. */
 export type EndReason = "killed" | "stopped" | "expired" | "create_failed" | "machine_died" | "lost";

@@ -10,7 +10,7 @@ const quarantine = byId("quarantine", HTMLElement);
 
 /** @param {import("./types.js").Capacity} capacity */
 export function showCapacity(capacity) {
-  const { warmPool, waiting } = capacity;
+  const { warmPool, pausedInMemory, waiting } = capacity;
   const [version = ""] = capacity.engineVersion.split(/[ (]/);
   setText(engine, `${capacity.engine} ${version} · ${capacity.acceleration.toUpperCase()}`);
   const pool = [`${warmPool.ready} ready`];
@@ -22,6 +22,7 @@ export function showCapacity(capacity) {
     meter("Memory", capacity.memoryMB, memory),
     meter("Disk", capacity.diskSizeMB, memory),
     plain("Warm pool", pool.join(", ")),
+    ...(pausedInMemory > 0 ? [plain("Paused in memory", `${pausedInMemory} sandboxes`)] : []),
     ...(waiting > 0 ? [plain("Waiting", `${waiting} creates`)] : []),
   );
 }

@@ -40,6 +40,7 @@ export interface Capacity {
   readonly memoryMB: Budget;
   readonly diskSizeMB: Budget;
   readonly warmPool: { readonly ready: number; readonly warming: number; readonly leaving: number };
+  readonly pausedInMemory: number;
   readonly waiting: number;
 }
 

@@ -242,6 +242,7 @@ export const Capacity = z
     memoryMB: BudgetUse,
     diskSizeMB: BudgetUse,
     warmPool: z.object({ ready: z.int(), warming: z.int(), leaving: z.int() }),
+    pausedInMemory: z.int().describe("paused sandboxes that hold capacity all the same, until the host can save them"),
     waiting: z.int().describe("creates that wait for capacity"),
   })
   .meta({ id: "Capacity" });

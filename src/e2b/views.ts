@@ -101,7 +101,7 @@ export function toSandboxLatency(samples: readonly LatencySample[]): SandboxLate
 
 export function toCapacity(
   { engine, version, acceleration }: Runtime["engine"],
-  { budgets, warmPool, waiting }: CapacityView,
+  { budgets, warmPool, pausedInMemory, waiting }: CapacityView,
 ): Capacity {
   return {
     engine,
@@ -112,6 +112,7 @@ export function toCapacity(
     memoryMB: budgets.memoryMiB,
     diskSizeMB: budgets.diskMiB,
     warmPool,
+    pausedInMemory,
     waiting,
   };
 }

@@ -17,15 +17,18 @@ import { refuseUnreadySnapshot } from "./snapshots.ts";
 export const nextStates = {
   creating: ["running", "terminated"],
   running: ["pausing", "terminating"],
-  pausing: ["paused", "running", "terminating"],
+  pausing: ["paused", "paused_in_memory", "running", "terminating"],
   paused: ["resuming", "terminating"],
+  paused_in_memory: ["paused", "running", "terminating"],
   resuming: ["running", "paused", "terminated"],
   terminating: ["terminated"],
   terminated: [],
 } as const satisfies Record<SandboxState, readonly SandboxState[]>;
 
 /** Not ended: what a daemon that starts has to look after. */
-const liveStates: readonly SandboxState[] = ["creating", "running", "pausing", "paused", "resuming", "terminating"];
+const liveStates: readonly SandboxState[] = (Object.keys(nextStates) as SandboxState[]).filter(
+  (state) => state !== "terminated",
+);
 
 /** States without a machine, and so without a reservation. */
 const restingStates: ReadonlySet<SandboxState> = new Set(["paused", "terminated"]);

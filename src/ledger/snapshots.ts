@@ -39,6 +39,8 @@ export interface SnapshotRecord {
   readonly facts: SnapshotFacts | null;
   /** Why a continuation was taken: stopped, idle, exited. */
   readonly reason: string | null;
+  /** Of the machine that stands still until it can be saved into this one; null: none does. */
+  readonly bootId: string | null;
   readonly quarantineReason: string | null;
   readonly quarantinedAtMs: number | null;
   readonly createdAtMs: number;
@@ -58,6 +60,7 @@ export interface SnapshotRow {
   readonly state: SnapshotState;
   readonly facts: string | null;
   readonly reason: string | null;
+  readonly boot_id: string | null;
   readonly quarantine_reason: string | null;
   readonly quarantined_at_ms: number | null;
   readonly created_at_ms: number;
@@ -91,6 +94,7 @@ export function registerSnapshot(ledger: Ledger, snapshot: NewSnapshot): Snapsho
     sandboxId,
     state: "making",
     facts: null,
+    bootId: null,
     quarantineReason: null,
     quarantinedAtMs: null,
     createdAtMs,
@@ -187,20 +191,34 @@ export function deleteContinuation(ledger: Ledger, id: string): void {
 
 /**
  * The continuations that are left when no save or restore is under way: nothing will ever be restored from them. Those of
- * a sandbox that is still being paused are not.
+ * a sandbox that is still being paused, or waits to be saved, are not; nor those that wait on the shelf.
  */
 export function listStrayContinuations(ledger: Ledger): SnapshotRecord[] {
   return ledger
     .statement<SnapshotRow>(
-      `select * from snapshots s where kind = 'continuation' and state in ('making', 'ready') and not exists (
+      `select * from snapshots s where kind = 'continuation' and state in ('making', 'ready')
+       and not exists (select 1 from shelf_saves where snapshot_id = s.id) and not exists (
          select 1 from sandboxes where (snapshot_id = s.id and state in ('paused', 'resuming'))
-         or (id = s.logical_id and state = 'pausing'))`,
+         or (id = s.logical_id and state in ('pausing', 'paused_in_memory')))`,
     )
     .all({})
     .map(toSnapshot);
 }
 
-/** The continuation that a sandbox was being paused into. */
+/**
+ * Says that a snapshot waits to be made: the machine stands still, and cannot be asked for its boot id later.
+ * @throws invalid_state when it is not being made.
+ */
+export function noteBootId(ledger: Ledger, id: string, bootId: string): void {
+  ledger.write(() => {
+    const { changes } = ledger
+      .statement("update snapshots set boot_id = :bootId where id = :id and state = 'making'")
+      .run({ id, bootId });
+    if (changes !== 1) throw wrongState(ledger, id, "being made");
+  });
+}
+
+/** The continuation that a sandbox was being paused into, or waits to be saved into. */
 export function findContinuationInMaking(ledger: Ledger, sandboxId: string): SnapshotRecord | undefined {
   const row = ledger
     .statement<SnapshotRow>(
@@ -254,6 +272,7 @@ export function toSnapshot(row: SnapshotRow): SnapshotRecord {
     state: row.state,
     facts: row.facts === null ? null : fromJson(snapshotFacts, row.facts, `snapshots.facts of ${row.id}`),
     reason: row.reason,
+    bootId: row.boot_id,
     quarantineReason: row.quarantine_reason,
     quarantinedAtMs: row.quarantined_at_ms,
     createdAtMs: row.created_at_ms,

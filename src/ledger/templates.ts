@@ -2,7 +2,7 @@
  * Templates: a name, a shape, and builds. A tag points to the build whose snapshot sandboxes are restored from; while a
  * newer one is being made it goes on pointing to the old.
  */
-import { DomainError } from "../errors.ts";
+import { DomainError, isDomainError } from "../errors.ts";
 import type { MachineShape } from "../types.ts";
 import { fromJson, textMap } from "./json-columns.ts";
 import type { Ledger } from "./open.ts";
@@ -186,6 +186,16 @@ export function resolveTemplate(ledger: Ledger, name: string, tag: string = defa
   };
   const defaults = { envs, user, workdir };
   return { template: { ...template, shape }, buildId, defaults, snapshot: toSnapshot(current) };
+}
+
+/** What the default tag of a template stands for; undefined when there is none. */
+export function findCurrentBuild(ledger: Ledger, templateId: string): ResolvedTemplate | undefined {
+  try {
+    return resolveTemplate(ledger, templateId);
+  } catch (error) {
+    if (isDomainError(error, "not_found")) return undefined;
+    throw error;
+  }
 }
 
 /** The template with this id, or else this alias. */

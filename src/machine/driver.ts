@@ -104,6 +104,7 @@ export interface Vm {
   /**
    * Saves memory, devices and disk of one pause window into `folder` (new, on the state disk) and returns its manifest,
    * already written and synced. The VM is paused before and stays paused: `resume` or `terminate` it.
+   * @throws DomainError `not_ready` when the host saves nothing at the moment, although the machine is well
    */
   saveSnapshot(folder: string, options: SaveOptions): Promise<SnapshotManifest>;
   /** Host memory private to this VM (anonymous pages), bytes. */

@@ -10,6 +10,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { DomainError } from "../errors.ts";
 import type { MachineRecord, MachineShape } from "../types.ts";
 import type {
+  Ability,
   BootRequest,
   EngineInfo,
   RestoreRequest,
@@ -46,6 +47,8 @@ type MachineState = { readonly at: "running" } | { readonly at: "paused" } | { r
 /** The machines of a pretended host: they outlive the driver, as QEMU processes outlive the daemon. */
 export class FakeHost {
   readonly machines = new Map<string, FakeMachine>();
+  /** Settable: whether several machines of one save may run at a time. */
+  fanOut: Ability = { supported: true };
   /** Guest links that are open now. */
   openLinks = 0;
   readonly #outcomes = new Map<FakeStep, FakeOutcome[]>();
@@ -79,6 +82,8 @@ class FakeMachine {
   readonly shape: MachineShape;
   readonly exited: Promise<VmExit>;
   hasInternetAccess = true;
+  /** The save that it goes on from. */
+  restoredFrom: string | undefined;
   readonly #host: FakeHost;
   readonly #port: GuestPort;
   #state: MachineState = { at: "running" };
@@ -130,21 +135,24 @@ export interface FakeDriverOptions {
 }
 
 export class FakeDriver implements VmDriver {
-  readonly info: EngineInfo = {
-    engine: "fake",
-    version: "1.0.0",
-    acceleration: "none",
-    abilities: {
-      memorySnapshot: { supported: true },
-      fanOut: { supported: true },
-      pause: { supported: true },
-      network: { supported: false, reason: "a pretended machine has no network" },
-    },
-  };
   readonly #options: FakeDriverOptions;
 
   constructor(options: FakeDriverOptions) {
     this.#options = options;
+  }
+
+  get info(): EngineInfo {
+    return {
+      engine: "fake",
+      version: "1.0.0",
+      acceleration: "none",
+      abilities: {
+        memorySnapshot: { supported: true },
+        fanOut: this.#options.host.fanOut,
+        pause: { supported: true },
+        network: { supported: false, reason: "a pretended machine has no network" },
+      },
+    };
   }
 
   async boot(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
@@ -154,7 +162,11 @@ export class FakeDriver implements VmDriver {
   }
 
   async restore(request: RestoreRequest, signal?: AbortSignal): Promise<Vm> {
+    const { machines, fanOut } = this.#options.host;
+    const isInUse = [...machines.values()].some(({ restoredFrom }) => restoredFrom === request.snapshotFolder);
+    if (isInUse && !fanOut.supported) throw new DomainError("not_ready", fanOut.reason);
     const machine = await this.#start("restore", request.sessionId, request.manifest.shape, signal);
+    machine.restoredFrom = request.snapshotFolder;
     machine.hasInternetAccess = request.internetAccess ?? true;
     return new FakeVm(this.#options.host, machine);
   }

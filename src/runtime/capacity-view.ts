@@ -1,6 +1,7 @@
 /** What is in use and what is left: one answer for clients and for metrics. */
 import { type CapacityBudgets, usage } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";
+import { listSandboxes } from "../ledger/sandboxes.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Admission } from "./admission.ts";
 import type { Quarantine } from "./quarantine.ts";
@@ -29,6 +30,7 @@ export function viewCapacity({ ledger, budgets, warmPool, admission }: CapacityS
       diskMiB: use("diskMiB"),
     },
     warmPool: warmPool.depth(),
+    pausedInMemory: listSandboxes(ledger, ["paused_in_memory"]).length,
     waiting: admission.queueLength,
   };
 }

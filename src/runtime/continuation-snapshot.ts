@@ -47,7 +47,7 @@ export function registerContinuation(
  */
 export async function captureSession(
   { clock, samples, reach }: CaptureDependencies,
-  { vm, bootId, sandboxId }: LiveSession,
+  { vm, bootId, sandboxId }: Pick<LiveSession, "vm" | "bootId" | "sandboxId">,
   { folder }: SnapshotRecord,
   options: { isLast: boolean; scenario: CaptureScenario; memory?: boolean },
 ): Promise<SnapshotFacts> {

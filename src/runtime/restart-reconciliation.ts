@@ -28,10 +28,11 @@ import { readSnapshot, removeSnapshot, stagingOf } from "../machine/snapshot-fil
 import { factsOf } from "../template/snapshot-facts.ts";
 import type { MachineRecord, SandboxRecord } from "../types.ts";
 import { isSnapshotId } from "./continuation-snapshot.ts";
+import { endMessages } from "./end-messages.ts";
+import { finishPause } from "./pause-completion.ts";
 import type { Quarantine } from "./quarantine.ts";
-import { openGuestAgent, setGuestClock } from "./readiness-probe.ts";
-import { finishPause } from "./sandbox-pause.ts";
 import type { RuntimeDependencies, SandboxRuntime } from "./sandbox-runtime.ts";
+import { tryAdoptPausedInMemory, tryAdoptRunning } from "./session-adoption.ts";
 import { reconcileWarmPool } from "./warm-pool-reconciliation.ts";
 
 /** What to do with a sandbox found in the ledger. */
@@ -41,6 +42,8 @@ export type Decision =
   | { readonly action: "list" }
   /** It was being paused: its snapshot may be complete, and then its machine was ending; else that may go on. */
   | { readonly action: "finish_or_undo_pause"; readonly machine: MachineRecord }
+  /** It is paused in memory and was perhaps being saved: the same, but without a snapshot its machine stands still. */
+  | { readonly action: "finish_or_keep_pause"; readonly machine: MachineRecord }
   /** It was being resumed: its snapshot is whole, whatever became of the machine. */
   | { readonly action: "undo_resume"; readonly machine: MachineRecord | null }
   | { readonly action: "clean_up"; readonly machine: MachineRecord | null };
@@ -63,6 +66,7 @@ export interface ReconciliationSummary {
 function decide({ state, machine }: SandboxRecord): Decision {
   if (state === "running" && machine) return { action: "adopt", machine };
   if (state === "pausing" && machine) return { action: "finish_or_undo_pause", machine };
+  if (state === "paused_in_memory" && machine) return { action: "finish_or_keep_pause", machine };
   if (state === "paused") return { action: "list" };
   if (state === "resuming") return { action: "undo_resume", machine };
   return { action: "clean_up", machine };
@@ -114,14 +118,19 @@ async function reconcileSandbox(
   const { driver, ledger, terminator } = deps;
   switch (decision.action) {
     case "adopt":
-      return (await tryAdopt(deps, runtime, record, decision.machine)) ? "adopted" : lose(deps, record);
-    case "finish_or_undo_pause": {
+      return (await tryAdoptRunning(deps, runtime, record, decision.machine)) ?? lose(deps, record);
+    case "finish_or_undo_pause":
+    case "finish_or_keep_pause": {
       const saved = await findSaved(deps, record);
-      if (!saved) return (await tryAdopt(deps, runtime, record, decision.machine)) ? "adopted" : lose(deps, record);
+      if (!saved) {
+        const take = decision.action === "finish_or_undo_pause" ? tryAdoptRunning : tryAdoptPausedInMemory;
+        return (await take(deps, runtime, record, decision.machine)) ?? lose(deps, record);
+      }
       // The machine has not run since, and may be half-ended.
       await begin(deps, record, async () => {
         await driver.discard(decision.machine);
-        runtime.adoptPaused(finishPause(ledger, record.id, saved.snapshot, saved.facts, deps.clock.nowMs()));
+        const pausedAtMs = record.state === "pausing" ? deps.clock.nowMs() : record.endAtMs;
+        runtime.adoptPaused(finishPause(ledger, { record, ...saved, pausedAtMs }));
       });
       return "paused";
     }
@@ -144,42 +153,17 @@ async function reconcileSandbox(
   }
 }
 
-function lose({ ledger, terminator, driver }: RuntimeDependencies, { id, state, machine }: SandboxRecord): Outcome {
+function lose(
+  { ledger, terminator, driver, logs }: RuntimeDependencies,
+  { id, state, machine }: SandboxRecord,
+): Outcome {
+  const unsaved = state === "paused_in_memory" ? ": it was paused in memory only, and its machine is gone" : "";
+  logs.record(id, endMessages.lost + unsaved, { level: "error", event: "ended", reason: "lost" });
   const ending = moveSandbox(ledger, id, state, "terminating", { endReason: "lost" });
   terminator.terminate(ending, async () => {
     if (machine) await driver.discard(machine);
   });
   return "lost";
-}
-
-async function tryAdopt(
-  { driver, ledger, clock, log }: RuntimeDependencies,
-  runtime: SandboxRuntime,
-  record: SandboxRecord,
-  machine: MachineRecord,
-): Promise<boolean> {
-  try {
-    const vm = await driver.adopt(machine);
-    if (!vm) throw new Error("its machine is gone");
-    try {
-      // It may have been written down and not done.
-      if (driver.info.abilities.network.supported) await vm.setInternetAccess(record.allowInternetAccess);
-      // It may have been stopped for a snapshot that was never completed.
-      await vm.resume();
-      const agent = await openGuestAgent(vm, clock, log);
-      // The host may have slept meanwhile.
-      await setGuestClock(agent, clock);
-      const running = record.state === "running" ? record : moveSandbox(ledger, record.id, "pausing", "running");
-      runtime.adopt(running, { vm, agent });
-      return true;
-    } catch (error) {
-      await vm.release();
-      throw error;
-    }
-  } catch (error) {
-    log.warn({ sandboxID: record.id, reason: messageOf(error) }, "sandbox cannot be adopted");
-    return false;
-  }
 }
 
 /**

@@ -155,6 +155,8 @@ export interface CapacityView {
   readonly budgets: Readonly<Record<"sandboxes" | "vcpuCount" | "memoryMiB" | "diskMiB", BudgetUse>>;
   /** Warm machines by state. */
   readonly warmPool: { readonly ready: number; readonly warming: number; readonly leaving: number };
+  /** Sandboxes that are paused and hold capacity all the same: the host saves nothing at the moment. */
+  readonly pausedInMemory: number;
   /** Creates that wait for capacity. */
   readonly waiting: number;
 }
@@ -177,6 +179,7 @@ export interface Runtime {
   ): Promise<{ view: SandboxView; resumed: boolean }>;
   /**
    * Saves a running sandbox as a continuation snapshot and gives its capacity back. When it fails the sandbox goes on.
+   * On a host that saves nothing at the moment it is paused in memory, keeps its capacity and is saved later.
    * @throws not_found, invalid_state (paused already), disk_pressure, machine_failed, not_ready.
    */
   pauseSandbox(id: string, reason: ContinuationReason, options?: PauseOptions): Promise<void>;
@@ -194,7 +197,8 @@ export interface Runtime {
   resumableByTraffic(): Iterable<SandboxView>;
   /**
    * Makes `count` sandboxes that go on from the same moment as this one, which stops for it and goes on too.
-   * @throws not_found, invalid_state (paused), invalid_argument (more than may exist), disk_pressure, machine_failed.
+   * @throws not_found, invalid_state (paused), invalid_argument (more than may exist), disk_pressure, machine_failed,
+   *   unsupported (one save is one machine here).
    */
   forkSandbox(id: string, options: { count: number; timeoutMs: number }): Promise<ForkOutcome[]>;
   /**

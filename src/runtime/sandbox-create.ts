@@ -7,6 +7,7 @@ import type { CapacityBudgets } from "../ledger/capacity.ts";
 import { type Idempotency, recordIdempotencyKey } from "../ledger/idempotency-keys.ts";
 import type { Ledger } from "../ledger/open.ts";
 import { moveSandbox, setSandboxMachine } from "../ledger/sandboxes.ts";
+import { takeFromShelf } from "../ledger/shelf.ts";
 import { refuseUnreadySnapshot, type SnapshotRecord } from "../ledger/snapshots.ts";
 import { type ResolvedTemplate, resolveTemplate } from "../ledger/templates.ts";
 import type { RestoreScenario } from "../lifecycle-steps.ts";
@@ -15,6 +16,7 @@ import type { Metrics } from "../metrics.ts";
 import { baseAlias } from "../template/build-machine.ts";
 import type { SandboxRecord, SessionOrigin } from "../types.ts";
 import type { Admission } from "./admission.ts";
+import { discardContinuation } from "./continuation-snapshot.ts";
 import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
 import { giveIdentity, type SandboxIdentity } from "./readiness-probe.ts";
 import type { CreateSandboxRequest, SandboxView } from "./runtime.ts";
@@ -50,6 +52,8 @@ export type Attach = (record: SandboxRecord, machine: ReadyMachine) => SandboxVi
 interface Admitted {
   readonly record: SandboxRecord;
   readonly warm: WarmMachine | undefined;
+  /** The save that it alone has. */
+  readonly shelved?: SnapshotRecord | undefined;
   /** Where it comes from if not out of the pool. */
   readonly origin: Exclude<RestoreScenario, "refill" | "resume">;
   /** Monotonic. */
@@ -89,8 +93,9 @@ export class SandboxCreation {
         if (resolved.snapshot.state !== "ready") refuseUnreadySnapshot(ledger, resolved.snapshot.id);
         await disk.admit("create a sandbox");
         const admitted = await admission.admit(shape, () => this.#admit(request, resolved, idempotency), signal);
-        const start = () => this.#start(admitted, resolved.snapshot.folder, request.timeoutMs);
-        const view = await this.#queue.run(admitted.record.id, start);
+        const { shelved = resolved.snapshot } = admitted;
+        const start = () => this.#start(admitted, shelved.folder, request.timeoutMs);
+        const view = await this.#queue.run(admitted.record.id, start).finally(() => this.#useUp(admitted));
         metrics.sandboxesCreated.inc({ outcome: "created" });
         return view;
       } finally {
@@ -111,11 +116,12 @@ export class SandboxCreation {
     const asksPool = warmPool.enabled;
     const admitted = ledger.write(() => {
       const warm = asksPool ? warmPool.checkOut(resolved, id) : undefined;
+      const shelved = warm ? undefined : takeFromShelf(ledger, resolved.buildId);
       const sandbox = {
         id,
         templateId: template.id,
         templateAlias: template.aliases[0] ?? null,
-        snapshotId: snapshot.id,
+        snapshotId: shelved?.id ?? snapshot.id,
         metadata: request.metadata,
         envs: { ...defaults.envs, ...request.envs },
         defaults: { user: defaults.user, workdir: defaults.workdir },
@@ -129,6 +135,7 @@ export class SandboxCreation {
       return {
         record: warm ? setSandboxMachine(ledger, id, warm.vm.record) : record,
         warm,
+        shelved,
         origin: "create",
         startedMs,
       } as const;
@@ -136,6 +143,12 @@ export class SandboxCreation {
     if (admitted.warm) warmPool.handOver(admitted.warm);
     if (asksPool) metrics.warmPoolCheckouts.inc({ outcome: admitted.warm ? "hit" : "miss" });
     return admitted;
+  }
+
+  /** A save of the shelf is for one machine, whatever became of that. */
+  #useUp({ shelved }: Admitted): void {
+    const { ledger, terminator } = this.#deps;
+    if (shelved) terminator.finish({ snapshotID: shelved.id }, () => discardContinuation(ledger, shelved));
   }
 
   /** Starts a sandbox that has its capacity, from a snapshot of another one. On failure it is ended. */

@@ -50,11 +50,18 @@ export interface ForkDependencies extends PauseDependencies {
 }
 
 /** Restores a sandbox that was admitted; on failure it is ended. */
-export type Start = (
+type Start = (
   record: SandboxRecord,
   snapshot: SnapshotRecord,
   options: { readonly origin: "fork" | "followup"; readonly timeoutMs: number },
 ) => Promise<SandboxView>;
+
+/** What is done elsewhere. */
+export interface ForkSteps {
+  readonly start: Start;
+  /** Writes down the pause of a sandbox that is paused in memory. @throws not_ready while the host saves nothing */
+  readonly saveInQueue: (record: SandboxRecord) => Promise<void>;
+}
 
 /** So many children are restored at a time: more would only wait for each other's processor. */
 const restoresAtOnce = 4;
@@ -64,17 +71,24 @@ export class SandboxForks {
   readonly #registry: SandboxRegistry;
   readonly #queue: SerialQueue;
   readonly #start: Start;
+  readonly #saveInQueue: ForkSteps["saveInQueue"];
 
-  constructor(deps: ForkDependencies, registry: SandboxRegistry, queue: SerialQueue, start: Start) {
+  constructor(deps: ForkDependencies, registry: SandboxRegistry, queue: SerialQueue, steps: ForkSteps) {
     this.#deps = deps;
     this.#registry = registry;
     this.#queue = queue;
-    this.#start = start;
+    this.#start = steps.start;
+    this.#saveInQueue = steps.saveInQueue;
   }
 
   /** See `Runtime.forkSandbox`. */
   async fork(id: string, options: { readonly count: number; readonly timeoutMs: number }): Promise<ForkOutcome[]> {
-    const { ledger, disk, budgets } = this.#deps;
+    const { ledger, disk, budgets, driver } = this.#deps;
+    const { fanOut } = driver.info.abilities;
+    if (!fanOut.supported) {
+      const { engine } = driver.info;
+      throw new DomainError("unsupported", `the ${engine} engine cannot fork a sandbox on this host: ${fanOut.reason}`);
+    }
     if (options.count >= budgets.sandboxes) {
       const message = `count must be less than the ${budgets.sandboxes} sandboxes that may exist`;
       throw new DomainError("invalid_argument", message);
@@ -147,10 +161,12 @@ export class SandboxForks {
   followUp(id: string, request: FollowupRequest): Promise<{ view: SandboxView; reason: string }> {
     const { ledger, disk } = this.#deps;
     return this.#queue.run(id, async (overtaken) => {
-      const { record: source, state } = this.#registry.get(id);
-      if (state === "running") {
+      const found = this.#registry.get(id);
+      if (found.state === "running") {
         throw new DomainError("invalid_state", `Sandbox ${id} is running: only a paused one can be followed up`);
       }
+      if (found.record.state === "paused_in_memory") await this.#saveInQueue(found.record);
+      const { record: source } = this.#registry.get(id);
       refuseUnreadySnapshot(ledger, source.snapshotId);
       await disk.admit("follow up a sandbox");
       const snapshot = getSnapshot(ledger, source.snapshotId);

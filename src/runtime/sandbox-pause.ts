@@ -3,14 +3,13 @@
  * same id and token. A step that fails leaves the sandbox where it was. What is called `…InQueue` is for callers that are
  * in the sandbox's serial queue already.
  */
-import { DomainError, messageOf } from "../errors.ts";
+import { DomainError, isDomainError, messageOf } from "../errors.ts";
 import type { GuestAgent } from "../guest/agent.ts";
 import { type CapacityBudgets, reserve } from "../ledger/capacity.ts";
 import { moveSandbox, setSandboxMachine } from "../ledger/sandboxes.ts";
 import {
   deleteContinuation,
   getSnapshot,
-  markSnapshotReady,
   refuseUnreadySnapshot,
   type SnapshotFacts,
   type SnapshotRecord,
@@ -28,6 +27,8 @@ import {
 import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
 import { endMessages } from "./end-messages.ts";
 import type { LiveSession } from "./live-session.ts";
+import { completePause } from "./pause-completion.ts";
+import { PausedInMemory } from "./paused-in-memory.ts";
 import { openGuestAgent } from "./readiness-probe.ts";
 import type { PauseOptions, ResumeOptions, SandboxView } from "./runtime.ts";
 import type { Attach } from "./sandbox-create.ts";
@@ -52,6 +53,7 @@ const syncDeadlineMs = 30_000;
 const pingDeadlineMs = 5_000;
 
 export class SandboxPause {
+  readonly inMemory: PausedInMemory;
   readonly #deps: PauseDependencies;
   readonly #registry: SandboxRegistry;
   readonly #queue: SerialQueue;
@@ -62,6 +64,7 @@ export class SandboxPause {
     this.#registry = registry;
     this.#queue = queue;
     this.#attach = attach;
+    this.inMemory = new PausedInMemory(deps, registry, queue, attach);
   }
 
   /** See `Runtime.pauseSandbox`. */
@@ -98,11 +101,13 @@ export class SandboxPause {
   /** A request does not wait for a boot: a sandbox without its memory comes back only when it is asked for. */
   isResumedByTraffic({ record, state }: SandboxView): boolean {
     // One that is being paused still has the snapshot that it came from: whoever wants it waits its turn.
-    return state === "paused" && record.lifecycle.autoResume && this.#hasMemory(record.snapshotId) === true;
+    if (state !== "paused" || !record.lifecycle.autoResume) return false;
+    return record.state === "paused_in_memory" || this.#hasMemory(record.snapshotId) === true;
   }
 
   /** Whether the pause of a sandbox saved its memory too; undefined unless it is paused, and has been for good. */
   keptMemory({ state, snapshotId }: SandboxRecord): boolean | undefined {
+    if (state === "paused_in_memory") return true;
     return state === "paused" ? this.#hasMemory(snapshotId) : undefined;
   }
 
@@ -112,13 +117,14 @@ export class SandboxPause {
   }
 
   /**
-   * Pauses a running sandbox; durable when this returns, and its machine and its reservation are gone.
+   * Pauses a running sandbox; durable when this returns, and its machine and its reservation are gone. On a host that
+   * saves nothing at the moment it is paused in memory, and keeps them.
    * @param memory false: only its disk is kept, with all that its guest has written
    * @throws disk_pressure, machine_failed, not_ready (the guest does not answer): the sandbox goes on; not_ready when the
    *   daemon stops meanwhile.
    */
   async pauseInQueue(id: string, reason: ContinuationReason, memory: boolean): Promise<void> {
-    const { ledger, disk, terminator, clock, reach } = this.#deps;
+    const { ledger, disk, clock } = this.#deps;
     const { session } = this.#registry.getRunning(id);
     await disk.admit("pause a sandbox", "save");
     if (!memory) await this.#inTime(session.agent.sync(), "did not write its files to its disk", syncDeadlineMs);
@@ -132,18 +138,16 @@ export class SandboxPause {
     try {
       facts = await captureSession(this.#deps, session, snapshot, { isLast: true, scenario: "pause", memory });
     } catch (error) {
+      if (memory && isDomainError(error, "not_ready")) {
+        const { vm, bootId } = session;
+        return this.inMemory.keepInQueue(pausing, { vm, bootId, snapshot }, error);
+      }
       session.log.error({ err: error }, "pausing failed; the sandbox goes on");
       await this.#goOn(session, pausing, snapshot);
       throw error;
     }
-    // From here on there is no way back: the disk belongs to the snapshot.
-    const done = await terminator.untilDone({ sandboxID: id }, async () => {
-      await session.vm.terminate();
-      reach("pause.ended");
-      this.#registry.change(finishPause(ledger, id, snapshot, facts, clock.nowMs()), undefined);
-    });
-    if (!done) throw new DomainError("not_ready", "The daemon is stopping");
-    reach("pause.published");
+    const saved = { record: pausing, snapshot, facts, pausedAtMs: clock.nowMs() };
+    await completePause(this.#deps, this.#registry, session.vm, saved);
     this.#deps.logs.record(id, "The sandbox was paused", { event: "paused", reason });
     session.log.info({ reason, snapshotID: snapshot.id }, "sandbox paused");
   }
@@ -162,8 +166,13 @@ export class SandboxPause {
   ): Promise<SandboxView> {
     const { ledger, disk, budgets, admission, terminator, clock, log, reach } = this.#deps;
     const { record } = this.#registry.get(id);
-    const { templateId, defaults, shape, snapshotId, allowInternetAccess } = record;
     const envs = { ...record.envs, ...options.envs };
+    if (record.state === "paused_in_memory") {
+      if (options.memory !== false) return this.inMemory.resumeInQueue(record, timeoutMs, envs);
+      await this.inMemory.saveInQueue(record, false);
+      return this.resumeInQueue(id, timeoutMs, overtaken, options);
+    }
+    const { templateId, defaults, shape, snapshotId, allowInternetAccess } = record;
     refuseUnreadySnapshot(ledger, snapshotId);
     await disk.admit("resume a sandbox");
     const snapshot = getSnapshot(ledger, snapshotId);
@@ -207,6 +216,10 @@ export class SandboxPause {
 
   /** Ends a paused sandbox and removes what is left of it. */
   killInQueue(record: SandboxRecord, endReason: "killed" | "stopped"): void {
+    if (record.state === "paused_in_memory") {
+      this.inMemory.endInQueue(record, endReason);
+      return;
+    }
     const { ledger, terminator, clock, samples, log } = this.#deps;
     const startedMs = clock.monotonicMs();
     const snapshot = getSnapshot(ledger, record.snapshotId);
@@ -277,18 +290,4 @@ export class SandboxPause {
       moveSandbox(ledger, id, "resuming", "paused", { machine: null });
     });
   }
-}
-
-/** Says, durably, that a sandbox rests in a complete snapshot and has no machine any more. */
-export function finishPause(
-  ledger: PauseDependencies["ledger"],
-  id: string,
-  snapshot: SnapshotRecord,
-  facts: SnapshotFacts,
-  endAtMs: number,
-): SandboxRecord {
-  return ledger.writeDurably(() => {
-    markSnapshotReady(ledger, snapshot.id, facts);
-    return moveSandbox(ledger, id, "pausing", "paused", { machine: null, snapshotId: snapshot.id, endAtMs });
-  });
 }

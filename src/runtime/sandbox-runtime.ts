@@ -7,7 +7,7 @@ import { samplesOfSandbox, summarizeSamples } from "../ledger/samples.ts";
 import { isSandboxSnapshot } from "../ledger/sandbox-snapshots.ts";
 import { getSandbox } from "../ledger/sandboxes.ts";
 import { findTemplate } from "../ledger/templates.ts";
-import type { EngineInfo } from "../machine/driver.ts";
+import type { EngineInfo, Vm } from "../machine/driver.ts";
 import type { ContinuationReason, LatencySample, SandboxLogEntry, SandboxRecord } from "../types.ts";
 import { updateGauges, viewCapacity } from "./capacity-view.ts";
 import { GuestClocks } from "./guest-clocks.ts";
@@ -44,6 +44,7 @@ import { SandboxRegistry } from "./sandbox-registry.ts";
 import { SerialQueue } from "./serial-queue.ts";
 import type { Session } from "./session.ts";
 import { attachSession, releaseSessions } from "./session-attach.ts";
+import type { SnapshotShelf } from "./snapshot-shelf.ts";
 import { StuckVmCleanup } from "./stuck-vm-cleanup.ts";
 import type { TeamMetricSample } from "./team.ts";
 import { TeamMetrics } from "./team-metrics.ts";
@@ -53,6 +54,7 @@ export interface RuntimeDependencies extends CreationDependencies, ForkDependenc
   /** How long a machine may leave heartbeats unanswered. */
   readonly stuckAfterMs: number;
   readonly quarantine: Quarantine;
+  readonly shelf: SnapshotShelf;
   readonly accessTokenFor: (sandboxId: string) => string;
 }
 
@@ -95,7 +97,10 @@ export class SandboxRuntime implements Runtime {
       ends.lose(session.sandboxId, session.sessionId, "lost", `no heartbeat for ${Math.round(silentMs)} ms`),
     );
     this.#deadlines = new SandboxDeadlines(deps, this.#registry, this.#queue, { pause, ends });
-    this.#forks = new SandboxForks(deps, this.#registry, this.#queue, (...child) => creation.startFrom(...child));
+    this.#forks = new SandboxForks(deps, this.#registry, this.#queue, {
+      start: (...child) => creation.startFrom(...child),
+      saveInQueue: (record) => pause.inMemory.saveInQueue(record),
+    });
   }
 
   get engine(): EngineInfo {
@@ -276,6 +281,17 @@ export class SandboxRuntime implements Runtime {
     this.#registry.add(record, this.#deps.accessTokenFor(record.id), undefined);
   }
 
+  /** Shows a sandbox that an earlier daemon paused in memory and whose machine is still there. */
+  async adoptPausedInMemory(record: SandboxRecord, vm: Vm): Promise<void> {
+    await this.#pause.inMemory.adopt(record, vm);
+    this.adoptPaused(record);
+  }
+
+  /** Tries to save what is paused in memory. */
+  savePaused(signal: AbortSignal): Promise<void> {
+    return this.#pause.inMemory.saveAll(signal);
+  }
+
   /** Resolves when nothing is under way for any sandbox. */
   idle(): Promise<void> {
     return this.#queue.idle();
@@ -290,6 +306,7 @@ export class SandboxRuntime implements Runtime {
     this.#deps.warmPool.close();
     await this.#deps.terminator.close();
     await releaseSessions(this.#registry.sessions());
+    await this.#pause.inMemory.release();
     tryFlush(this.#deps.samples, this.#deps.log);
     tryFlush(this.#deps.logs, this.#deps.log);
   }

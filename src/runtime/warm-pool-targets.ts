@@ -1,7 +1,6 @@
 /** What the warm pool is to hold, as the ledger has it: of which templates, of which build of each, and how many. */
-import { isDomainError } from "../errors.ts";
 import type { Ledger } from "../ledger/open.ts";
-import { findTemplate, type ResolvedTemplate, resolveTemplate } from "../ledger/templates.ts";
+import { findCurrentBuild, findTemplate, type ResolvedTemplate } from "../ledger/templates.ts";
 import type { WarmEntryKey } from "../ledger/warm-entries.ts";
 import type { EngineInfo } from "../machine/driver.ts";
 import { baseAlias } from "../template/build-machine.ts";
@@ -28,7 +27,7 @@ export function poolTargets(
   const base = findTemplate(ledger, baseAlias)?.id;
   const ids = new Set([...(base === undefined ? [] : [base]), ...demand.keys(), ...members]);
   return [...ids].flatMap((id) => {
-    const resolved = currentBuild(ledger, id);
+    const resolved = findCurrentBuild(ledger, id);
     if (resolved?.snapshot.state !== "ready") return [];
     const { snapshot, template } = resolved;
     const isBase = id === base;
@@ -44,13 +43,4 @@ export function warmKeyOf(engine: EngineInfo, { template, buildId }: ResolvedTem
   const { vcpuCount, memoryMiB, diskMiB } = template.shape;
   const runtimeProfile = `${engine.engine} ${engine.version} ${engine.acceleration} ${vcpuCount}/${memoryMiB}/${diskMiB}`;
   return { templateId: template.id, buildId, runtimeProfile };
-}
-
-function currentBuild(ledger: Ledger, templateId: string): ResolvedTemplate | undefined {
-  try {
-    return resolveTemplate(ledger, templateId);
-  } catch (error) {
-    if (isDomainError(error, "not_found")) return undefined;
-    throw error;
-  }
 }

@@ -193,9 +193,14 @@ export class WarmPool implements EvictionSource {
     return poolTargets(ledger, driver.info, this.#settings, { demand, members });
   }
 
+  /** No create is under way, nor was one a moment ago. */
+  get isQuiet(): boolean {
+    return this.#holds === 0 && this.#deps.clock.monotonicMs() >= this.#restUntilMs;
+  }
+
   #mayRefill({ shape }: PoolTarget): boolean {
-    const { ledger, budgets, clock } = this.#deps;
-    if (this.#holds > 0 || clock.monotonicMs() < this.#restUntilMs) return false;
+    const { ledger, budgets } = this.#deps;
+    if (!this.isQuiet) return false;
     return findShortage(usage(ledger), shape, budgets) === undefined;
   }
 

@@ -28,7 +28,7 @@ const continuation = {
 test("a snapshot is known from before it is made until it is deleted", () => {
   const ledger = memoryLedger();
   const making = registerSnapshot(ledger, continuation);
-  const unset = { sandboxId: null, facts: null, quarantineReason: null, quarantinedAtMs: null };
+  const unset = { sandboxId: null, facts: null, bootId: null, quarantineReason: null, quarantinedAtMs: null };
   expect(making).toEqual({ ...continuation, ...unset, state: "making", createdAtMs: 1_000 });
   expect(getSnapshot(ledger, "c1")).toEqual(making);
   markSnapshotReady(ledger, "c1", facts);

@@ -277,6 +277,7 @@ test("what is in use is told in E2B's units, and what one sandbox took by its id
     memoryMB: use,
     diskSizeMB: use,
     warmPool: { ready: 1, warming: 0, leaving: 0 },
+    pausedInMemory: 0,
     waiting: 0,
   });
   const { body } = await plane.call("POST", "/v2/sandboxes", { templateID: "base" });

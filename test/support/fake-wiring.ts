@@ -19,6 +19,7 @@ import type { CreateSandboxRequest } from "../../src/runtime/runtime.ts";
 import { SandboxLogs } from "../../src/runtime/sandbox-logs.ts";
 import type { RuntimeDependencies } from "../../src/runtime/sandbox-runtime.ts";
 import { SessionTerminator } from "../../src/runtime/session-terminator.ts";
+import { joinSources, SnapshotShelf } from "../../src/runtime/snapshot-shelf.ts";
 import { WarmPool } from "../../src/runtime/warm-pool.ts";
 import type { WarmPoolSettings } from "../../src/runtime/warm-pool-targets.ts";
 import { factsOf } from "../../src/template/snapshot-facts.ts";
@@ -66,10 +67,12 @@ export function wireFakeRuntime<C extends Clock>(clock: C, wiring: Wiring): Wire
     snapshotsFolder: join(folder, "snapshots"),
   };
   const warmPool = new WarmPool(basis, pool);
+  const shelf = new SnapshotShelf({ ...basis, warmPool });
   const deps = {
     ...basis,
     warmPool,
-    admission: new Admission({ ...basis, pool: warmPool, bounds: queue }),
+    shelf,
+    admission: new Admission({ ...basis, pool: joinSources(shelf, warmPool), bounds: queue }),
     newSandboxId: () => newSandboxId(),
     newTemplateId,
     accessTokenFor: (id: string) => `token-of-${id}`,
@@ -82,8 +85,9 @@ export function withoutMemories<D extends RuntimeDependencies>(deps: D): D {
   const { ledger, clock, log, metrics, reach } = deps;
   const basis = { ...deps, terminator: new SessionTerminator({ ledger, clock, log, metrics, reach }) };
   const warmPool = new WarmPool(basis, { min: 0, max: 0 });
-  const admission = new Admission({ ...basis, pool: warmPool, bounds: { limit: 0, timeoutMs: 0 } });
-  return { ...basis, warmPool, admission };
+  const shelf = new SnapshotShelf({ ...basis, warmPool });
+  const admission = new Admission({ ...basis, pool: joinSources(shelf, warmPool), bounds: { limit: 0, timeoutMs: 0 } });
+  return { ...basis, warmPool, shelf, admission };
 }
 
 /** A template that a build left: `template-ALIAS`, `build-ALIAS` and `ALIAS-snapshot`, whose folder is `ALIAS`. */

@@ -89,7 +89,7 @@ const parent = (aliases: string[]): ResolvedTemplate => ({
   defaults: { envs: {}, user: "user", workdir: "" },
   snapshot: {
     ...{ id: "s", kind: "template", logicalId: "p", folder: "/s", state: "ready", facts: null, reason: null },
-    ...{ quarantineReason: null, quarantinedAtMs: null, sandboxId: null, createdAtMs: 0 },
+    ...{ bootId: null, quarantineReason: null, quarantinedAtMs: null, sandboxId: null, createdAtMs: 0 },
   },
 });
 

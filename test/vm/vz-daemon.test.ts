@@ -87,7 +87,7 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
     expect(snapshots()).toEqual(before);
   });
 
-  test("a locked screen: sandboxes go on and are booted, pausing and resuming say why not, and nothing is a 500", async () => {
+  test("a locked screen: sandboxes are booted and paused in memory, a resume says why not, and nothing is a 500", async () => {
     await using daemon = await start();
     const sandbox = await create(daemon);
     const resting = await create(daemon);
@@ -99,14 +99,11 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
         const response = await fetch(`${daemon.url}${path}`, { method: "POST", headers, body: JSON.stringify(body) });
         return { status: response.status, text: await response.text() };
       };
-      for (const answer of [
-        await call(`/sandboxes/${sandbox.sandboxId}/pause`, {}),
-        await call(`/sandboxes/${resting.sandboxId}/resume`, {}),
-      ]) {
-        expect(answer.status).toBe(503);
-        expect(answer.text).toContain("the screen is locked");
-      }
-      expect(await output(sandbox, "echo still here")).toBe("still here");
+      const refused = await call(`/sandboxes/${resting.sandboxId}/resume`, {});
+      expect(refused.status).toBe(503);
+      expect(refused.text).toContain("the screen is locked");
+      expect(await sandbox.pause()).toBe(true);
+      expect(await output(await connect(daemon, sandbox.sandboxId), "echo still here")).toBe("still here");
       expect(await output(await create(daemon), "echo booted")).toBe("booted");
     } finally {
       await mac.lockScreen(false);
@@ -115,22 +112,74 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
     expect(await output(await connect(daemon, sandbox.sandboxId), "echo again")).toBe("again");
   });
 
-  test("where one save is one machine, a second sandbox is booted", async () => {
+  test("paused under a locked screen: its processes stand still in memory, over a daemon's death too, until they are wanted or can be saved", async () => {
+    const first = await start();
+    const sandbox = await create(first);
+    await sandbox.commands.run("while sleep 0.05; do date +%s%N > /dev/shm/ticks; done", { background: true });
+    await expect.poll(() => output(sandbox, "cat /dev/shm/ticks")).not.toBe("");
+    const { sandboxId } = sandbox;
+    const kept = async ({ url, apiKey }: RealDaemon) => {
+      const response = await fetch(`${url}/capacity`, { headers: { "x-api-key": apiKey } });
+      return ((await response.json()) as { pausedInMemory: number }).pausedInMemory;
+    };
+    await mac.lockScreen(true);
+    try {
+      expect(await sandbox.pause()).toBe(true);
+      expect((await Sandbox.getInfo(sandboxId, connection(first))).state).toBe("paused");
+      expect(await kept(first)).toBe(1);
+      const pids = helpers();
+      await first.kill();
+      await using next = await start();
+      expect(await kept(next)).toBe(1);
+      expect(helpers()).toEqual(pids);
+      const resumed = await connect(next, sandboxId);
+      const tick = await output(resumed, "cat /dev/shm/ticks");
+      await expect.poll(() => output(resumed, "cat /dev/shm/ticks")).not.toBe(tick);
+      expect(await resumed.pause()).toBe(true);
+      expect(await kept(next)).toBe(1);
+      await mac.lockScreen(false);
+      await expect.poll(() => kept(next), { timeout: 30_000 }).toBe(0);
+      expect((await Sandbox.getInfo(sandboxId, connection(next))).state).toBe("paused");
+      expect(helpers().some((pid) => pids.includes(pid))).toBe(false);
+      expect(await output(await connect(next, sandboxId), "test -s /dev/shm/ticks && echo kept")).toBe("kept");
+    } finally {
+      await mac.lockScreen(false);
+    }
+  });
+
+  test("where one save is one machine, each sandbox is restored from one of its own, until the shelf is empty", async () => {
     await mac.set({ fanOut: false });
     const cache = join(root, "cache/vz/fan-out.json");
     await rm(cache, { force: true });
     try {
-      await using daemon = await start();
-      const [one, two] = [await create(daemon), await create(daemon)];
-      expect(await output(one, "cat /proc/sys/kernel/random/boot_id")).not.toBe(
-        await output(two, "cat /proc/sys/kernel/random/boot_id"),
+      await using daemon = await start("--warm-pool-max", "0");
+      const wholeSnapshots = () =>
+        readdirSync(join(stateDir, "snapshots")).filter((name) => !name.includes(".")).length;
+      const madeAhead = () => [wholeSnapshots(), helpers().length];
+      await expect.poll(madeAhead, { timeout: 150_000, interval: 500 }).toEqual([1 + 2, 0]);
+      const sandboxes = [await create(daemon), await create(daemon), await create(daemon), await create(daemon)];
+      const starts = await Promise.all(sandboxes.map((sandbox) => spansOf(daemon, sandbox.sandboxId)));
+      const restored = "warm_snapshot_restore";
+      expect(starts.map((spans) => (spans.includes(restored) ? restored : "cold_boot"))).toEqual([
+        ...[restored, restored, restored, "cold_boot"],
+      ]);
+      const bootIds = await Promise.all(
+        sandboxes.map((sandbox) => output(sandbox, "cat /proc/sys/kernel/random/boot_id")),
       );
+      expect(new Set(bootIds).size).toBe(4);
     } finally {
       await rm(cache, { force: true });
       await mac.set({});
     }
   });
 });
+
+/** What the start of a sandbox was made of. */
+async function spansOf({ url, apiKey }: RealDaemon, id: string): Promise<string[]> {
+  const response = await fetch(`${url}/sandboxes/${id}/latency`, { headers: { "x-api-key": apiKey } });
+  const { samples } = (await response.json()) as { samples: { span: string }[] };
+  return samples.map(({ span }) => span);
+}
 
 /** Pids of processes whose arguments name something below a folder. */
 function processesNaming(folder: string): number[] {

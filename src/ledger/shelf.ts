@@ -1,0 +1,58 @@
+/**
+ * The shelf: saves made ahead, each of a machine of its own, for templates of which one save cannot be several machines.
+ * A save stands there once it is complete, and is taken by one sandbox. What is not on the shelf any more and nobody was
+ * restored from is a stray continuation, which the next start removes.
+ */
+import type { Ledger } from "./open.ts";
+import {
+  markSnapshotReady,
+  type SnapshotFacts,
+  type SnapshotRecord,
+  type SnapshotRow,
+  toSnapshot,
+} from "./snapshots.ts";
+
+export interface ShelfSave {
+  readonly snapshot: SnapshotRecord;
+  readonly buildId: string;
+}
+
+/** Says that a registered save is complete and waits; durable. */
+export function putOnShelf(ledger: Ledger, snapshotId: string, buildId: string, facts: SnapshotFacts): void {
+  ledger.writeDurably(() => {
+    markSnapshotReady(ledger, snapshotId, facts);
+    ledger
+      .statement("insert into shelf_saves (snapshot_id, build_id) values (:snapshotId, :buildId)")
+      .run({ snapshotId, buildId });
+  });
+}
+
+/** Takes the oldest save of a build, for good. Call it in the write that says who has it. */
+export function takeFromShelf(ledger: Ledger, buildId: string): SnapshotRecord | undefined {
+  const row = ledger
+    .statement<SnapshotRow>(
+      `select s.* from shelf_saves h join snapshots s on s.id = h.snapshot_id
+       where h.build_id = :buildId and s.state = 'ready' order by s.created_at_ms, s.id limit 1`,
+    )
+    .get({ buildId });
+  if (!row) return undefined;
+  clearFromShelf(ledger, row.id);
+  return toSnapshot(row);
+}
+
+/** Takes a save off the shelf that nobody is restored from. */
+export function clearFromShelf(ledger: Ledger, snapshotId: string): void {
+  ledger.write(
+    () => void ledger.statement("delete from shelf_saves where snapshot_id = :snapshotId").run({ snapshotId }),
+  );
+}
+
+/** Oldest first. */
+export function listShelf(ledger: Ledger): ShelfSave[] {
+  return ledger
+    .statement<SnapshotRow & { build_id: string }>(
+      `select s.*, h.build_id from shelf_saves h join snapshots s on s.id = h.snapshot_id order by s.created_at_ms, s.id`,
+    )
+    .all({})
+    .map((row) => ({ snapshot: toSnapshot(row), buildId: row.build_id }));
+}
