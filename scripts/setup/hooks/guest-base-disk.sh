@@ -14,8 +14,11 @@ for folder in bin sbin lib lib64; do
   mkdir -p "$root/usr/$folder"
   ln -s "usr/$folder" "$root/$folder"
 done
-for archive in /job/required/*.deb; do dpkg-deb --extract "$archive" "$root"; done
-rm -rf "$root"/usr/share/doc/* "$root"/usr/share/man/* "$root"/usr/share/info/* "$root"/usr/share/locale/*
+for archive in /job/required/*.deb; do
+  dpkg-deb --fsys-tarfile "$archive" | tar --extract --keep-directory-symlink --directory "$root"
+done
+rm -rf "$root"/usr/share/doc/* "$root"/usr/share/man/* "$root"/usr/share/info/* "$root"/usr/share/locale/* \
+  "$root"/usr/share/lintian/*
 mkdir -p "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates" "$root/job"
 : >"$root/var/lib/dpkg/status"
 : >"$root/var/lib/dpkg/available"
