@@ -46,7 +46,7 @@ export async function readArchive(architecture, folder, context) {
     };
     const release = await fetchOne({ url: `${base}/dists/${suite}/InRelease` });
     const name = `main/binary-${architecture}/Packages.xz`;
-    const sha256 = checksumIn(await signedText(fs.readFileSync(release, "utf8")), name);
+    const sha256 = checksumIn(unexpired(await signedText(fs.readFileSync(release, "utf8")), Date.now()), name);
     const index = await fetchOne({ url: `${base}/dists/${suite}/${name}`, sha256 });
     for (const found of parseIndex(await unpackXz(index), base)) {
       const other = newest.get(found.name);
@@ -86,6 +86,20 @@ export async function signedText(message) {
       "something between this machine and deb.debian.org alters files; try another network",
     );
   }
+}
+
+/**
+ * A release that is still good. That of the security updates is for a week: an older one hides what was mended since.
+ * @param {string} release
+ * @param {number} nowMs
+ */
+export function unexpired(release, nowMs) {
+  const until = /^Valid-Until: (.+)$/m.exec(release)?.[1];
+  if (until === undefined || Date.parse(until) >= nowMs) return release;
+  throw new SetupError(
+    `an index of Debian's archive was good until ${until} only`,
+    "see whether this machine's clock is right",
+  );
 }
 
 /**

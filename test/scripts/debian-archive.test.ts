@@ -8,7 +8,13 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { createCleartextMessage, generateKey, sign } from "openpgp";
 import { expect, test } from "vitest";
-import { parseIndex, requiredPackages, signedText, withDependencies } from "../../scripts/setup/debian-archive.mjs";
+import {
+  parseIndex,
+  requiredPackages,
+  signedText,
+  unexpired,
+  withDependencies,
+} from "../../scripts/setup/debian-archive.mjs";
 import { compareVersions } from "../../scripts/setup/debian-version.mjs";
 import { download, sha256Of } from "../../scripts/setup/downloads.mjs";
 
@@ -81,6 +87,14 @@ const release = readFileSync(new URL("../corpus/debian/InRelease", import.meta.u
 test("a release of Debian's own is read, and no longer when one byte of it is another", async () => {
   expect(await signedText(release)).toContain("Codename: bookworm-security");
   await expect(signedText(release.replace("bookworm-security", "bookworm-Security"))).rejects.toThrow(/not signed/);
+});
+
+test("a release is good until the date that it names", () => {
+  const text = "Valid-Until: Wed, 02 Dec 2026 02:22:30 UTC\n";
+  const end = Date.UTC(2026, 11, 2, 2, 22, 30);
+  expect(unexpired(text, end)).toBe(text);
+  expect(() => unexpired(text, end + 1)).toThrow(/good until Wed, 02 Dec 2026/);
+  expect(unexpired("Codename: bookworm\n", end + 1)).toBe("Codename: bookworm\n");
 });
 
 test("versions are ordered as dpkg orders them", () => {
