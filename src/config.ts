@@ -43,7 +43,10 @@ const schema = z.object({
     .max(65535)
     .optional()
     .describe("port of a name server for the domain, on loopback; default none"),
-  engine: z.enum(["qemu", "vz"]).default("qemu").describe("VM engine"),
+  engine: z
+    .enum(["qemu", "vz"])
+    .default(process.platform === "darwin" ? "vz" : "qemu")
+    .describe("VM engine; default vz on macOS, qemu on Linux"),
   accel: z.enum(["auto", "kvm", "tcg"]).default("auto").describe("auto probes whether KVM really works"),
   vzHelper: z
     .string()

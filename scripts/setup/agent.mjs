@@ -5,42 +5,88 @@ import { run } from "./command.mjs";
 import { filesBelow, hashOf, placeAtomically } from "./files.mjs";
 import { readStamp, writeStamp } from "./stamps.mjs";
 
+const COMPILER_REMEDY = "see the compiler's words above";
+
 /**
+ * @typedef {import("./kernel.mjs").Architecture} Architecture
+ *
  * @typedef {object} AgentAsset
  * @property {string} agent The executable.
  * @property {string} hash SHA-256 of its sources.
  */
 
 /** @param {import("./roots.mjs").Roots} roots */
-export function agentSourceHash(roots) {
-  const folder = join(roots.repository, "src/guest-agent");
-  const sources = filesBelow([folder], (path) => {
+const folderOf = (roots) => join(roots.repository, "src/guest-agent");
+
+/**
+ * Absolute paths.
+ * @param {import("./roots.mjs").Roots} roots
+ */
+export function agentSources(roots) {
+  const folder = folderOf(roots);
+  return filesBelow([folder], (path) => {
     return (/\.[ch]$/.test(path) || basename(path) === "Makefile") && !relative(folder, path).startsWith("build/");
   });
-  return hashOf(...sources.flatMap((path) => [relative(folder, path), fs.readFileSync(path)]));
 }
 
 /** @param {import("./roots.mjs").Roots} roots */
-export function currentAgent(roots) {
-  return /** @type {AgentAsset | undefined} */ (readStamp(roots, "agent", agentSourceHash(roots)));
+function sourceHash(roots) {
+  const folder = folderOf(roots);
+  return hashOf(...agentSources(roots).flatMap((path) => [relative(folder, path), fs.readFileSync(path)]));
+}
+
+/** @param {Architecture} architecture */
+const stampOf = (architecture) => (architecture === "amd64" ? "agent" : `agent-${architecture}`);
+
+/**
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {Architecture} [architecture]
+ */
+export function currentAgent(roots, architecture = "amd64") {
+  return /** @type {AgentAsset | undefined} */ (readStamp(roots, stampOf(architecture), sourceHash(roots)));
 }
 
 /**
+ * Compiles it for this host.
  * @param {import("./roots.mjs").Roots} roots
  * @param {import("./graph.mjs").StepContext} context
  */
 export async function makeAgent(roots, { signal, onLine }) {
-  const hash = agentSourceHash(roots);
-  const folder = join(roots.repository, "src/guest-agent");
-  await run("make", ["-C", folder, "-j2", "build/firkin-agent"], {
-    signal,
-    onLine,
-    remedy: "see the compiler's words above",
-  });
-  const agent = join(roots.assets, "agent", `agent-${hash.slice(0, 12)}`);
+  await run("make", ["-C", folderOf(roots), "-j2", "build/firkin-agent"], { signal, onLine, remedy: COMPILER_REMEDY });
+  await keepAgent(roots, "amd64", join(folderOf(roots), "build/firkin-agent"));
+}
+
+/**
+ * Compiles it for arm64 with Debian's cross compiler, from a copy of the sources: the agent of this host has its objects
+ * beside them.
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {import("./graph.mjs").StepContext} context
+ */
+export async function crossCompileAgent(roots, { signal, onLine }) {
+  fs.mkdirSync(roots.scratch, { recursive: true });
+  const scratch = fs.mkdtempSync(join(roots.scratch, "arm64-agent-"));
+  try {
+    for (const path of agentSources(roots)) fs.copyFileSync(path, join(scratch, basename(path)));
+    const make = ["-C", scratch, "-j2", "CC=aarch64-linux-gnu-gcc", "build/firkin-agent"];
+    await run("make", make, { signal, onLine, remedy: COMPILER_REMEDY });
+    await keepAgent(roots, "arm64", join(scratch, "build/firkin-agent"));
+  } finally {
+    fs.rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+/**
+ * Keeps an executable that was compiled from the present sources.
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {Architecture} architecture
+ * @param {string} executable
+ */
+export async function keepAgent(roots, architecture, executable) {
+  const hash = sourceHash(roots);
+  const agent = join(roots.assets, "agent", `${stampOf(architecture)}-${hash.slice(0, 12)}`);
   await placeAtomically(agent, (partial) => {
-    fs.copyFileSync(join(folder, "build/firkin-agent"), partial);
+    fs.copyFileSync(executable, partial);
     fs.chmodSync(partial, 0o755);
   });
-  await writeStamp(roots, "agent", hash, { agent, hash });
+  await writeStamp(roots, stampOf(architecture), hash, { agent, hash });
 }

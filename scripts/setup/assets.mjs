@@ -21,9 +21,16 @@ import { currentBaseDisk } from "./rootfs.mjs";
  * @property {string} hash Changes whenever anything above does: what a template's freshness is judged by.
  */
 
-/** @param {import("./roots.mjs").Roots} roots */
-function parts(roots) {
-  const [kernel, disk, agent] = [currentKernel(roots), currentBaseDisk(roots), currentAgent(roots)];
+/** @typedef {import("./kernel.mjs").Architecture} Architecture */
+
+/**
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {Architecture} architecture
+ */
+function parts(roots, architecture) {
+  const kernel = currentKernel(roots, architecture);
+  const disk = currentBaseDisk(roots, architecture);
+  const agent = currentAgent(roots, architecture);
   if (!kernel || !disk || !agent) return undefined;
   // 2: the initramfs' own layout.
   return { kernel, disk, agent, hash: hashOf(2, kernel, disk, agent) };
@@ -32,10 +39,11 @@ function parts(roots) {
 /**
  * Whether the index names the newest of everything, and all of it is there.
  * @param {import("./roots.mjs").Roots} roots
+ * @param {Architecture} [architecture]
  */
-export function assetIndexCurrent(roots) {
+export function assetIndexCurrent(roots, architecture = "amd64") {
   const index = readAssetIndex(roots);
-  const wanted = parts(roots)?.hash;
+  const wanted = parts(roots, architecture)?.hash;
   return wanted !== undefined && index?.hash === wanted && fs.existsSync(index.initramfs);
 }
 
@@ -50,9 +58,10 @@ function readAssetIndex(roots) {
 /**
  * Makes the initramfs and then, last of all, the index.
  * @param {import("./roots.mjs").Roots} roots
+ * @param {Architecture} [architecture]
  */
-export async function writeAssetIndex(roots) {
-  const found = parts(roots);
+export async function writeAssetIndex(roots, architecture = "amd64") {
+  const found = parts(roots, architecture);
   if (found === undefined) throw new Error("kernel, base disk and agent come before the index");
   const { kernel, disk, agent, hash } = found;
   /** @type {AssetIndex} */

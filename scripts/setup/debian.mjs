@@ -86,26 +86,49 @@ function modeOptions() {
 
 /** The host's own sources for {@link SUITE}, if it has any; otherwise mmdebstrap's default is right. */
 function hostDebianSources() {
+  const signedBy = fs.existsSync(KEYRING) ? `[signed-by=${KEYRING}] ` : "";
+  return hostArchives()
+    .map(({ base, suite }) => `deb ${signedBy}${base} ${suite} main\n`)
+    .join("");
+}
+
+/**
+ * Where the host's apt has {@link SUITE} from, with its updates, if it has it; none otherwise.
+ * @returns {{ base: string, suite: string }[]}
+ */
+function hostArchives() {
   const format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)";
   // Without release info: the lists need not have been downloaded.
   const targets = execFileSync(
     "apt-get",
     ["indextargets", "--no-release-info", "--format", format, "Identifier: Packages"],
-    {
-      encoding: "utf8",
-    },
+    { encoding: "utf8" },
   );
   const suites = [SUITE, `${SUITE}-updates`, `${SUITE}-security`];
-  const signedBy = fs.existsSync(KEYRING) ? `[signed-by=${KEYRING}] ` : "";
-  const lines = targets
-    .split("\n")
+  const archives = [...new Set(targets.split("\n"))]
     .map((line) => line.split("|"))
     // Other archives have suites of that name as well; Debian's mirrors end in these folders.
     .filter(([uri = "", suite = "", component]) => {
       return /\/debian(-security)?\/?$/.test(uri) && suites.includes(suite) && component === "main";
     })
-    .map(([uri, suite]) => `deb ${signedBy}${uri} ${suite} main\n`);
-  return lines.some((line) => line.includes(` ${SUITE} `)) ? [...new Set(lines)].join("") : "";
+    .map(([uri = "", suite = ""]) => ({ base: uri.replace(/\/$/, ""), suite }));
+  return archives.some(({ suite }) => suite === SUITE) ? archives : [];
+}
+
+/**
+ * Where {@link SUITE} is to be had, for whoever fetches files of it without apt's lists, and whether an index may be as old
+ * as it likes there: as the host's apt has it, and as Debian has it where there is none.
+ * @returns {{ archives: { base: string, suite: string }[], checksAge: boolean }}
+ */
+export function debianArchives() {
+  const archives = [
+    { base: "https://deb.debian.org/debian", suite: SUITE },
+    { base: "https://deb.debian.org/debian-security", suite: `${SUITE}-security` },
+  ];
+  if (process.platform !== "linux") return { archives, checksAge: true };
+  const own = hostArchives();
+  const age = execFileSync("apt-config", ["shell", "age", "Acquire::Check-Valid-Until/b"], { encoding: "utf8" });
+  return { archives: own.length > 0 ? own : archives, checksAge: !age.includes("false") };
 }
 
 /** Proxy, certificate and date settings of the host's apt, as an apt configuration file. */
@@ -126,6 +149,8 @@ function makeScratch(scratch) {
  * @param {string} folder
  */
 export function removeUnmounted(folder) {
+  // Only Linux mounts anything there.
+  if (process.platform !== "linux") return fs.rmSync(folder, { recursive: true, force: true });
   const mounts = () =>
     fs
       .readFileSync("/proc/self/mountinfo", "utf8")

@@ -6,7 +6,7 @@ import { dirname, join, resolve } from "node:path";
 import { freeBytes } from "./files.mjs";
 import { npmCommand } from "./npm.mjs";
 import { installCommand, missingPackages, RUNTIME_PACKAGES } from "./packages.mjs";
-import { atLeast, NODE_REMEDY, nodeSupported, SYSTEM_REMEDY, systemSupported } from "./platform.mjs";
+import { atLeast, NODE_REMEDY, nodeSupported, systemRemedy } from "./platform.mjs";
 
 /** @typedef {import("./doctor.mjs").Finding} Finding */
 
@@ -42,19 +42,20 @@ export function checkHost(roots) {
 /** @returns {Finding} */
 function checkSystem() {
   const detail = `${process.platform} ${process.arch}`;
-  if (systemSupported()) return { level: "ok", what: "system", detail };
-  return { level: "failed", what: "system", detail, remedy: SYSTEM_REMEDY };
+  const remedy = systemRemedy();
+  if (remedy === undefined) return { level: "ok", what: "system", detail };
+  return { level: "failed", what: "system", detail, remedy };
 }
 
 /** @returns {Finding} */
-function checkNode() {
+export function checkNode() {
   const detail = process.version;
   if (nodeSupported()) return { level: "ok", what: "Node.js", detail };
   return { level: "failed", what: "Node.js", detail, remedy: NODE_REMEDY };
 }
 
 /** @returns {Finding} */
-function checkNpm() {
+export function checkNpm() {
   const [command, args] = npmCommand(["--version"]);
   const { status, stdout } = spawnSync(command, args, { encoding: "utf8" });
   if (status === 0) return { level: "ok", what: "npm", detail: stdout.trim() };

@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import { join } from "node:path";
 import { readJson } from "./files.mjs";
+import { TOOLS_REMEDY } from "./helper.mjs";
 import { atLeast } from "./platform.mjs";
 
 /** @typedef {import("./doctor.mjs").Finding} Finding */
@@ -10,7 +11,7 @@ import { atLeast } from "./platform.mjs";
 
 const NEEDED_MACOS = [14, 0];
 const ENTITLEMENT = "com.apple.security.virtualization";
-const BUILD = "scripts/build-helper builds and signs it";
+const BUILD = "npm start builds and signs it (scripts/build-helper)";
 
 /** @type {Ask} */
 const askSystem = (command, args) => {
@@ -26,7 +27,7 @@ const askSystem = (command, args) => {
 export function checkMac(roots, ask = askSystem) {
   const helper = join(roots.assets, "vz/firkin-vz");
   const kernel = readJson(join(roots.assets, "assets.json"))?.kernel;
-  return [checkSystem(ask), checkScreen(ask), checkHelper(helper, ask), checkKernel(kernel)];
+  return [checkSystem(ask), checkTools(ask), checkScreen(ask), checkHelper(helper, ask), checkKernel(kernel)];
 }
 
 /**
@@ -43,6 +44,17 @@ function checkSystem(ask) {
   }
   if (atLeast(version, NEEDED_MACOS)) return { level: "ok", what, detail };
   return { level: "failed", what, detail, remedy: `update to macOS ${NEEDED_MACOS[0]} or newer` };
+}
+
+/**
+ * @param {Ask} ask
+ * @returns {Finding}
+ */
+function checkTools(ask) {
+  const what = "Swift";
+  const { status, output } = ask("xcode-select", ["--print-path"]);
+  if (status === 0) return { level: "ok", what, detail: output.trim() };
+  return { level: "failed", what, detail: "Apple's command line tools are missing", remedy: TOOLS_REMEDY };
 }
 
 /**
@@ -88,8 +100,7 @@ function checkHelper(helper, ask) {
  */
 function checkKernel(kernel) {
   const what = "guest kernel";
-  const remedy =
-    "on Linux, npm test makes one below assets/arm64 of its cache folder: copy that, and name it in assets.json";
+  const remedy = "npm start makes it (npx firkin setup, without serving)";
   if (typeof kernel !== "string" || !fs.existsSync(kernel)) {
     return { level: "failed", what, detail: "assets.json names none", remedy };
   }

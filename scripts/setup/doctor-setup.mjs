@@ -17,19 +17,20 @@ const CONNECT_TIMEOUT_MS = 1000;
 
 /**
  * @param {import("./roots.mjs").Roots} roots
+ * @param {import("./kernel.mjs").Architecture} [architecture] The guests'.
  * @returns {Promise<Finding[]>}
  */
-export async function checkSetUp(roots) {
-  const kernel = currentKernel(roots);
-  const disk = currentBaseDisk(roots);
-  const agent = currentAgent(roots);
+export async function checkSetUp(roots, architecture = "amd64") {
+  const kernel = currentKernel(roots, architecture);
+  const disk = currentBaseDisk(roots, architecture);
+  const agent = currentAgent(roots, architecture);
   return [
     made("npm packages", npmPackagesCurrent(roots, false), "as in package-lock.json"),
     made("dist/", distCurrent(roots), "as in the sources"),
     made("guest kernel", kernel !== undefined, kernel?.packageVersion),
     made("guest agent", agent !== undefined, agent?.hash.slice(0, 12)),
     made("base root disk", disk !== undefined, disk?.baseDisk),
-    made("asset index", assetIndexCurrent(roots), join(roots.assets, "assets.json")),
+    made("asset index", assetIndexCurrent(roots, architecture), join(roots.assets, "assets.json")),
     checkTemplate(roots),
     ...(await checkDaemon(roots)),
   ];
@@ -77,7 +78,8 @@ async function checkDaemon(roots) {
   if (!(await answers(`http://${host}:${port}`))) {
     return [daemon, { level: "ok", what: "port", detail: `${host}:${port} is free` }];
   }
-  const remedy = `end what listens there (ss -ltnp 'sport = ${port}'), or choose another: npm start -- --port N`;
+  const who = process.platform === "darwin" ? `lsof -nP -iTCP:${port} -sTCP:LISTEN` : `ss -ltnp 'sport = ${port}'`;
+  const remedy = `end what listens there (${who}), or choose another: npm start -- --port N`;
   return [daemon, { level: "failed", what: "port", detail: `${host}:${port} is taken`, remedy }];
 }
 

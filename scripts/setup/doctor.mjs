@@ -1,6 +1,6 @@
 /** `firkin doctor`: checks everything that serving needs, and says of each thing that is missing what to do. */
 
-import { checkHost } from "./doctor-host.mjs";
+import { checkHost, checkNode, checkNpm } from "./doctor-host.mjs";
 import { checkMac } from "./doctor-macos.mjs";
 import { checkSetUp } from "./doctor-setup.mjs";
 import { checkTls } from "./doctor-tls.mjs";
@@ -24,7 +24,7 @@ export async function doctor() {
   const roots = storageRoots();
   const findings =
     process.platform === "darwin"
-      ? [...checkMac(roots), ...(await checkTls(roots))]
+      ? [checkNode(), checkNpm(), ...checkMac(roots), ...(await checkSetUp(roots, "arm64")), ...(await checkTls(roots))]
       : [...checkHost(roots), ...(await checkSetUp(roots)), ...(await checkTls(roots))];
   const width = Math.max(...findings.map(({ what }) => what.length));
   for (const { level, what, detail, remedy } of findings) {

@@ -1,98 +1,74 @@
 /** The guest's kernel: Debian's cloud kernel and the modules a microVM needs, taken out of its package. */
 import * as fs from "node:fs";
 import { basename, join } from "node:path";
+import { gunzipSync } from "node:zlib";
 import { run } from "./command.mjs";
 import { mmdebstrap, SUITE } from "./debian.mjs";
 import { filesBelow, hashOf, placeAtomically } from "./files.mjs";
+import { SetupError } from "./setup-error.mjs";
 import { readStamp, writeStamp } from "./stamps.mjs";
 
-/** The package that depends on the newest kernel package. Its kernel has ext4 built in, and virtio as modules. */
-const META_PACKAGE = "linux-image-cloud-amd64";
+/**
+ * For each of Debian's architectures the package that depends on the newest kernel package, whose kernel has ext4 built in, and
+ * the modules that guests load at boot, in this order; what they depend on is added before them. QEMU's devices are on
+ * virtio-mmio and the agent is at a console port; Apple's are on a PCI bus, and the agent is reached over vsock.
+ */
+export const KERNELS = {
+  amd64: {
+    metaPackage: "linux-image-cloud-amd64",
+    modules: ["virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "virtio-rng", "virtio_balloon"],
+  },
+  arm64: {
+    metaPackage: "linux-image-cloud-arm64",
+    modules: ["virtio_pci", "vmw_vsock_virtio_transport", "virtio_blk", "virtio_net", "virtio-rng"],
+  },
+};
 
-/** Modules the guest loads at boot, in this order; what they depend on is added before them. */
-const MODULES = [
-  "virtio_mmio",
-  "virtio_console",
-  "virtio_blk",
-  "virtio_net",
-  "virtio-rng",
-  "virtio_balloon",
-  "overlay",
-  "fuse",
-  "tun",
-];
+/** On every guest. */
+const COMMON_MODULES = ["overlay", "fuse", "tun"];
 
-const RECIPE = hashOf({ format: 1, SUITE, META_PACKAGE, MODULES });
+/** @typedef {keyof typeof KERNELS} Architecture */
+
+/** @param {Architecture} architecture */
+const modulesOf = (architecture) => [...KERNELS[architecture].modules, ...COMMON_MODULES];
+
+/** @param {Architecture} architecture */
+function recipe(architecture) {
+  const { metaPackage: META_PACKAGE } = KERNELS[architecture];
+  return hashOf({ format: 1, SUITE, META_PACKAGE, MODULES: modulesOf(architecture) });
+}
+
+/** @param {Architecture} architecture */
+const stampOf = (architecture) => (architecture === "amd64" ? "kernel" : `kernel-${architecture}`);
 
 /**
  * @typedef {object} KernelAsset
  * @property {string} version Kernel release, as `uname -r` says it.
  * @property {string} packageVersion
- * @property {string} vmlinuz
+ * @property {string} vmlinuz For arm64 the uncompressed `Image` that Apple's boot loader wants.
  * @property {readonly string[]} modules Absolute paths of the `.ko` files, in load order.
  */
 
-/** @param {import("./roots.mjs").Roots} roots */
-export function currentKernel(roots) {
-  return /** @type {KernelAsset | undefined} */ (readStamp(roots, "kernel", RECIPE));
+/**
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {Architecture} [architecture]
+ */
+export function currentKernel(roots, architecture = "amd64") {
+  return /** @type {KernelAsset | undefined} */ (readStamp(roots, stampOf(architecture), recipe(architecture)));
 }
 
 /**
- * Fetches the kernel package and keeps `<assets>/kernel/<version>/{vmlinuz,modules/}`.
+ * Fetches the kernel package with mmdebstrap and keeps what {@link keepKernel} keeps of it.
  * @param {import("./roots.mjs").Roots} roots
  * @param {import("./graph.mjs").StepContext} context
  */
 export async function makeKernel(roots, { signal, onLine }) {
-  await withKernelPackage(
-    roots,
-    META_PACKAGE,
-    { signal, onLine },
-    async ({ image, modulesFolder, version, packageVersion }) => {
-      const target = join(roots.assets, "kernel", `${version}_${packageVersion}_${RECIPE.slice(0, 8)}`);
-      const modules = resolveModules(modulesFolder, MODULES);
-      if (!fs.existsSync(target)) {
-        await placeAtomically(target, (partial) => {
-          fs.mkdirSync(join(partial, "modules"), { recursive: true });
-          fs.copyFileSync(image, join(partial, "vmlinuz"));
-          for (const module of modules) fs.copyFileSync(module, join(partial, "modules", basename(module)));
-        });
-      }
-      /** @type {KernelAsset} */
-      const asset = {
-        version,
-        packageVersion,
-        vmlinuz: join(target, "vmlinuz"),
-        modules: modules.map((module) => join(target, "modules", basename(module))),
-      };
-      await writeStamp(roots, "kernel", RECIPE, asset);
-    },
-  );
-}
-
-/**
- * @typedef {object} KernelPackage What is in an unpacked kernel package; gone when its user returns.
- * @property {string} image The bootable image, as the package has it.
- * @property {string} modulesFolder
- * @property {string} version
- * @property {string} packageVersion
- */
-
-/**
- * Fetches the package that a meta package stands for, and unpacks it for `use`.
- * @param {import("./roots.mjs").Roots} roots
- * @param {string} metaPackage
- * @param {import("./graph.mjs").StepContext & { architecture?: string }} context `architecture`: not the host's own.
- * @param {(unpacked: KernelPackage) => Promise<void>} use
- */
-export async function withKernelPackage(roots, metaPackage, { signal, onLine, architecture }, use) {
   fs.mkdirSync(roots.scratch, { recursive: true });
   const folder = fs.mkdtempSync(join(roots.scratch, "kernel-"));
-  // Nothing of a foreign package is run here.
-  const foreign = architecture ? [`--architectures=${architecture}`, "--skip=check/qemu"] : [];
   try {
-    await mmdebstrap(["--variant=custom", ...foreign, `--customize-hook=${hookPath("fetch-kernel.sh")}`], {
+    await mmdebstrap(["--variant=custom", `--customize-hook=${hookPath("fetch-kernel.sh")}`], {
       scratch: roots.scratch,
-      env: { FIRKIN_PACKAGE: metaPackage, FIRKIN_OUTPUT: folder },
+      env: { FIRKIN_PACKAGE: KERNELS.amd64.metaPackage, FIRKIN_OUTPUT: folder },
       signal,
       onLine,
     });
@@ -100,12 +76,54 @@ export async function withKernelPackage(roots, metaPackage, { signal, onLine, ar
     const tree = join(folder, "tree");
     await run("dpkg-deb", ["--extract", archive, tree], { signal, onLine });
     const packageVersion = (await run("dpkg-deb", ["--field", archive, "Version"], { signal })).trim();
-    const [image = ""] = filesBelow([join(tree, "boot")], (path) => basename(path).startsWith("vmlinuz-"));
-    const version = basename(image).replace("vmlinuz-", "");
-    await use({ image, modulesFolder: join(tree, "lib/modules", version), version, packageVersion });
+    await keepKernel(roots, "amd64", tree, packageVersion);
   } finally {
     fs.rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/**
+ * Keeps `<assets>/kernel/<version>/{vmlinuz,modules/}` of an unpacked kernel package.
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {Architecture} architecture
+ * @param {string} tree
+ * @param {string} packageVersion
+ */
+export async function keepKernel(roots, architecture, tree, packageVersion) {
+  const [image = ""] = filesBelow([join(tree, "boot")], (path) => basename(path).startsWith("vmlinuz-"));
+  const version = basename(image).replace("vmlinuz-", "");
+  const modules = resolveModules(join(tree, "lib/modules", version), modulesOf(architecture));
+  const name = `${version}_${packageVersion}_${recipe(architecture).slice(0, 8)}`;
+  const target = join(roots.assets, "kernel", name);
+  if (!fs.existsSync(target)) {
+    await placeAtomically(target, (partial) => {
+      fs.mkdirSync(join(partial, "modules"), { recursive: true });
+      const bytes = fs.readFileSync(image);
+      fs.writeFileSync(join(partial, "vmlinuz"), architecture === "arm64" ? kernelImage(bytes) : bytes);
+      for (const module of modules) fs.copyFileSync(module, join(partial, "modules", basename(module)));
+    });
+  }
+  /** @type {KernelAsset} */
+  const asset = {
+    version,
+    packageVersion,
+    vmlinuz: join(target, "vmlinuz"),
+    modules: modules.map((module) => join(target, "modules", basename(module))),
+  };
+  await writeStamp(roots, stampOf(architecture), recipe(architecture), asset);
+}
+
+/**
+ * The `Image` in what an arm64 kernel package has as its vmlinuz: either itself or compressed with gzip.
+ * @param {Buffer} file
+ */
+export function kernelImage(file) {
+  const image = file.readUInt16BE(0) === 0x1f8b ? gunzipSync(file) : file;
+  if (image.toString("latin1", 56, 60) === "ARM\u0064") return image;
+  throw new SetupError(
+    "the kernel package holds no arm64 Image",
+    `look what ${KERNELS.arm64.metaPackage} has in /boot now`,
+  );
 }
 
 /**

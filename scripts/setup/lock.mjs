@@ -1,4 +1,5 @@
 /** One set-up at a time per cache folder. */
+import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import { join } from "node:path";
 
@@ -23,7 +24,7 @@ export async function takeSetupLock(folder, { signal, onWait }) {
       if (/** @type {NodeJS.ErrnoException} */ (error).code !== "EEXIST") throw error;
     }
     const holder = readHolder(path);
-    const [pid, started] = holder?.split(":") ?? [];
+    const [pid, started] = holder?.split(/:(.*)/s) ?? [];
     // A process id alone may have passed to somebody else.
     if (started !== undefined && startTime(Number(pid)) === started) {
       if (!told) onWait(Number(pid));
@@ -36,10 +37,15 @@ export async function takeSetupLock(folder, { signal, onWait }) {
 }
 
 /**
- * When a process started, in clock ticks since boot (`/proc/PID/stat` field 22); undefined if there is none.
+ * When a process started: in clock ticks since boot (`/proc/PID/stat` field 22), or as ps says it where there is no /proc;
+ * undefined if there is none.
  * @param {number} pid
  */
 function startTime(pid) {
+  if (process.platform !== "linux") {
+    const { stdout } = spawnSync("ps", ["-o", "lstart=", "-p", String(pid)], { encoding: "utf8" });
+    return stdout?.trim() || undefined;
+  }
   try {
     // Counted from the end of the name, which may hold anything.
     return fs

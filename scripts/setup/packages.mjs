@@ -29,6 +29,8 @@ export const RUNTIME_PACKAGES = [
 export const TEST_PACKAGES = [
   { name: "gcc-aarch64-linux-gnu", why: "compiles the guest agent for the vz engine's guests" },
   { name: "libc6-dev-arm64-cross", why: "compiles the guest agent for the vz engine's guests" },
+  { name: "libarchive-tools", why: "unpacks packages for them, as a Mac's own tar does (bsdtar)" },
+  { name: "qemu-system-arm", why: "boots such a guest" },
   { name: "curl", why: "is one of the clients that tests use" },
   { name: "git", why: "the format check skips what git ignores" },
   { name: "iproute2", why: "makes networks for tests" },

@@ -1,144 +1,34 @@
 /** All of the set-up: the steps, what they need of each other, and running them. */
 import * as fs from "node:fs";
 import { join } from "node:path";
-import { currentAgent, makeAgent } from "./agent.mjs";
-import { currentArm64Assets, makeArm64Assets } from "./arm64.mjs";
-import { assetIndexCurrent, writeAssetIndex } from "./assets.mjs";
-import { buildDist, distCurrent } from "./build.mjs";
 import { removeUnmounted } from "./debian.mjs";
 import { sweepPartials } from "./files.mjs";
 import { runGraph } from "./graph.mjs";
-import { currentKernel, makeKernel } from "./kernel.mjs";
 import { takeSetupLock } from "./lock.mjs";
-import { installNpmPackages, npmPackagesCurrent } from "./npm.mjs";
-import {
-  browserSettled,
-  installBrowser,
-  installPackages,
-  missingPackages,
-  RUNTIME_PACKAGES,
-  TEST_PACKAGES,
-} from "./packages.mjs";
-import { NODE_REMEDY, nodeSupported, SYSTEM_REMEDY, systemSupported } from "./platform.mjs";
+import { NODE_REMEDY, nodeSupported, systemRemedy } from "./platform.mjs";
 import { Progress } from "./progress.mjs";
-import { currentBaseDisk, makeBaseDisk } from "./rootfs.mjs";
 import { storageRoots } from "./roots.mjs";
-import { currentSimulatedHelper, currentSwiftRoot, makeSimulatedHelper, makeSwiftRoot } from "./swift.mjs";
-import { currentTestTools, makeTestTools } from "./test-tools.mjs";
+import { linuxSteps } from "./steps-linux.mjs";
+import { macSteps } from "./steps-macos.mjs";
 
 /**
+ * @typedef {"programs" | "development" | "all" | "tests"} Scope
+ *
  * @typedef {object} SetUpOptions
- * @property {"programs" | "development" | "all" | "tests"} scope `programs`: what it takes to run dist/; `development`:
+ * @property {Scope} scope `programs`: what it takes to run dist/; `development`:
  *   with the npm packages for development; `all`: what it takes to run dist/ and microVMs; `tests`: all of that, and
  *   the programs that only tests use.
+ * @property {(roots: import("./roots.mjs").Roots, scope: Scope) => readonly import("./graph.mjs").Step[]} [plan]
  */
 
 /**
- * The steps in an order that respects their needs.
+ * The steps for a system, in an order that respects their needs.
  * @param {import("./roots.mjs").Roots} roots
- * @param {SetUpOptions["scope"]} scope
- * @returns {import("./graph.mjs").Step[]}
+ * @param {Scope} scope
+ * @param {string} [platform] As Node.js names it.
  */
-function planSteps(roots, scope) {
-  const tests = scope === "tests";
-  const withDev = tests || scope === "development";
-  const packages = tests ? [...RUNTIME_PACKAGES, ...TEST_PACKAGES] : RUNTIME_PACKAGES;
-  /** @type {import("./graph.mjs").Step[]} */
-  const programs = [
-    {
-      name: "packages",
-      title: "Debian packages",
-      needs: [],
-      isDone: () => missingPackages(packages).length === 0,
-      run: (context) => installPackages(packages, context),
-    },
-    {
-      name: "npm",
-      title: withDev ? "npm packages, with those for development" : "npm packages",
-      needs: ["packages"],
-      isDone: () => npmPackagesCurrent(roots, withDev),
-      run: (context) => installNpmPackages(roots, withDev, context),
-    },
-    {
-      name: "build",
-      title: "dist/, compiled from TypeScript",
-      needs: ["npm"],
-      isDone: () => distCurrent(roots),
-      run: (context) => buildDist(roots, context),
-    },
-  ];
-  /** @type {import("./graph.mjs").Step[]} */
-  const assets = [
-    {
-      name: "base-disk",
-      title: "root disk of template base",
-      needs: ["packages"],
-      isDone: () => currentBaseDisk(roots),
-      run: (context) => makeBaseDisk(roots, context),
-    },
-    {
-      name: "kernel",
-      title: "guest kernel",
-      needs: ["packages"],
-      isDone: () => currentKernel(roots),
-      run: (context) => makeKernel(roots, context),
-    },
-    {
-      name: "agent",
-      title: "guest agent",
-      needs: ["packages"],
-      isDone: () => currentAgent(roots),
-      run: (context) => makeAgent(roots, context),
-    },
-    {
-      name: "assets",
-      title: "initramfs and index of the guest's files",
-      needs: ["base-disk", "kernel", "agent"],
-      isDone: () => assetIndexCurrent(roots),
-      run: () => writeAssetIndex(roots),
-    },
-  ];
-  /** @type {import("./graph.mjs").Step[]} */
-  const forTests = [
-    {
-      name: "test-tools",
-      title: "programs for tests",
-      needs: ["packages"],
-      isDone: () => currentTestTools(roots),
-      run: (context) => makeTestTools(roots, context),
-    },
-    {
-      // Beside the root disk, which takes longer.
-      name: "browser",
-      title: "browser for tests",
-      needs: ["packages", "test-tools"],
-      isDone: () => browserSettled(),
-      run: installBrowser,
-    },
-    {
-      name: "arm64",
-      title: "kernel and initramfs for arm64 guests",
-      needs: ["packages"],
-      isDone: () => currentArm64Assets(roots),
-      run: (context) => makeArm64Assets(roots, context),
-    },
-    {
-      name: "swift-root",
-      title: "Swift, in a Debian root of its own",
-      needs: ["packages"],
-      isDone: () => currentSwiftRoot(roots),
-      run: (context) => makeSwiftRoot(roots, context),
-    },
-    {
-      name: "swift-helper",
-      title: "firkin-vz on the simulated framework",
-      needs: ["swift-root"],
-      isDone: () => currentSimulatedHelper(roots) ?? !currentSwiftRoot(roots)?.root,
-      run: (context) => makeSimulatedHelper(roots, context),
-    },
-  ];
-  if (scope === "programs" || scope === "development") return programs;
-  return tests ? [...programs, ...assets, ...forTests] : [...programs, ...assets];
+export function planSteps(roots, scope, platform = process.platform) {
+  return platform === "darwin" ? macSteps(roots, scope) : linuxSteps(roots, scope);
 }
 
 /**
@@ -147,10 +37,11 @@ function planSteps(roots, scope) {
  * @param {SetUpOptions} options
  * @returns {Promise<number>} 0, or the status to exit with
  */
-export async function setUp({ scope }) {
-  if (!nodeSupported() || !systemSupported()) {
+export async function setUp({ scope, plan = planSteps }) {
+  const obstacle = nodeSupported() ? systemRemedy() : NODE_REMEDY;
+  if (obstacle !== undefined) {
     process.stderr.write(`firkin: this is Node.js ${process.version} on ${process.platform} ${process.arch}\n`);
-    process.stderr.write(`  → ${nodeSupported() ? SYSTEM_REMEDY : NODE_REMEDY}\n`);
+    process.stderr.write(`  → ${obstacle}\n`);
     return 1;
   }
   const roots = storageRoots();
@@ -171,7 +62,7 @@ export async function setUp({ scope }) {
     sweepLeftovers(roots);
   };
   try {
-    const worked = await runGraph(planSteps(roots, scope), {
+    const worked = await runGraph(plan(roots, scope), {
       signal: interrupt.signal,
       observer: progress,
       beforeWork,
@@ -213,7 +104,7 @@ function sweepLeftovers(roots) {
   if (fs.existsSync(roots.scratch)) {
     for (const name of fs.readdirSync(roots.scratch)) removeUnmounted(join(roots.scratch, name));
   }
-  for (const folder of ["", "agent", "arm64", "kernel", "rootfs", "stamps", "swift"])
-    sweepPartials(join(roots.assets, folder));
+  for (const folder of ["", "agent", "kernel", "rootfs", "stamps", "swift"]) sweepPartials(join(roots.assets, folder));
+  sweepPartials(roots.downloads);
   sweepPartials(roots.repository);
 }

@@ -10,7 +10,8 @@ import { npmCommand } from "./npm.mjs";
 import { SetupError } from "./setup-error.mjs";
 import { readStamp, writeStamp } from "./stamps.mjs";
 
-const PACKAGES = [
+/** What it has besides what every Debian has. */
+export const PACKAGES = [
   "bash",
   "ca-certificates",
   "coreutils",
@@ -41,39 +42,42 @@ const NPM = {
   integrity: "sha512-OnUG836FwboQIbqtefDNlyR0gTHzIfwRfE3DuiNewBvnMnWEpB0VEXwBlFVgqpNzIgYo/MHh3d2Hel/pszapAA==",
 };
 
-const DISK_MIB = 8192;
+export const DISK_MIB = 8192;
 const FREE_SPACE_BYTES = 4 * 2 ** 30;
 
-const RECIPE = hashOf({ SUITE, PACKAGES, NPM, DISK_MIB }, fs.readFileSync(hookPath("base-disk.sh")));
+/** @param {Architecture} architecture */
+function recipe(architecture) {
+  const hooks = ["finish-root.sh", architecture === "amd64" ? "base-disk.sh" : "guest-base-disk.sh"];
+  return hashOf({ SUITE, PACKAGES, NPM, DISK_MIB }, ...hooks.map((name) => fs.readFileSync(hookPath(name))));
+}
+
+/** @param {Architecture} architecture */
+const stampOf = (architecture) => (architecture === "amd64" ? "base-disk" : `base-disk-${architecture}`);
 
 /**
+ * @typedef {import("./kernel.mjs").Architecture} Architecture
+ *
  * @typedef {object} BaseDiskAsset
  * @property {string} baseDisk Raw ext4 image, read-only to everybody.
  * @property {string} packages List of its packages, `name version` a line.
  * @property {number} virtualSizeBytes
  */
 
-/** @param {import("./roots.mjs").Roots} roots */
-export function currentBaseDisk(roots) {
-  return /** @type {BaseDiskAsset | undefined} */ (readStamp(roots, "base-disk", RECIPE));
+/**
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {Architecture} [architecture]
+ */
+export function currentBaseDisk(roots, architecture = "amd64") {
+  return /** @type {BaseDiskAsset | undefined} */ (readStamp(roots, stampOf(architecture), recipe(architecture)));
 }
 
 /**
- * Builds the disk as `<assets>/rootfs/base-<hash>.ext4`, the hash being that of its recipe and package versions: a disk
- * that snapshots stand on is never replaced by another one.
+ * Builds the disk with mmdebstrap.
  * @param {import("./roots.mjs").Roots} roots
  * @param {import("./graph.mjs").StepContext} context
  */
 export async function makeBaseDisk(roots, { signal, onLine }) {
-  requireFreeSpace(roots.cache, FREE_SPACE_BYTES);
-  const folder = join(roots.assets, "rootfs");
-  fs.mkdirSync(folder, { recursive: true });
-  fs.mkdirSync(roots.scratch, { recursive: true });
-  const scratch = fs.mkdtempSync(join(roots.scratch, "base-disk-"));
-  const image = partialName(join(folder, "base.ext4"));
-  try {
-    const npmArchive = await fetchNpm(scratch, signal, onLine);
-    const packageList = join(scratch, "packages");
+  await placeBaseDisk(roots, "amd64", { signal, onLine }, async ({ image, npmArchive, packageList }) => {
     await mmdebstrap(
       [
         "--variant=minbase",
@@ -100,7 +104,29 @@ export async function makeBaseDisk(roots, { signal, onLine }) {
         onLine,
       },
     );
-    const name = `base-${hashOf(RECIPE, fs.readFileSync(packageList)).slice(0, 12)}`;
+  });
+}
+
+/**
+ * Has a disk made as `<assets>/rootfs/base-<hash>.ext4`, the hash being that of its recipe and package versions: a disk
+ * that snapshots stand on is never replaced by another one.
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {Architecture} architecture
+ * @param {import("./graph.mjs").StepContext} context
+ * @param {(work: { image: string, npmArchive: string, packageList: string }) => Promise<void>} make Writes the image and
+ *   the list of its packages.
+ */
+export async function placeBaseDisk(roots, architecture, { signal, onLine }, make) {
+  requireFreeSpace(roots.cache, FREE_SPACE_BYTES);
+  const folder = join(roots.assets, "rootfs");
+  fs.mkdirSync(folder, { recursive: true });
+  fs.mkdirSync(roots.scratch, { recursive: true });
+  const scratch = fs.mkdtempSync(join(roots.scratch, "base-disk-"));
+  const image = partialName(join(folder, `base-${architecture}.ext4`));
+  try {
+    const packageList = join(scratch, "packages");
+    await make({ image, npmArchive: await fetchNpm(scratch, signal, onLine), packageList });
+    const name = `base-${hashOf(recipe(architecture), fs.readFileSync(packageList)).slice(0, 12)}`;
     const baseDisk = join(folder, `${name}.ext4`);
     const packages = join(folder, `${name}.packages`);
     await placeAtomically(packages, (partial) => fs.copyFileSync(packageList, partial));
@@ -108,7 +134,8 @@ export async function makeBaseDisk(roots, { signal, onLine }) {
       fs.chmodSync(image, 0o444);
       await placeAtomically(baseDisk, (partial) => fs.renameSync(image, partial));
     }
-    await writeStamp(roots, "base-disk", RECIPE, { baseDisk, packages, virtualSizeBytes: DISK_MIB * 2 ** 20 });
+    const asset = { baseDisk, packages, virtualSizeBytes: DISK_MIB * 2 ** 20 };
+    await writeStamp(roots, stampOf(architecture), recipe(architecture), asset);
   } finally {
     fs.rmSync(image, { force: true });
     fs.rmSync(scratch, { recursive: true, force: true });

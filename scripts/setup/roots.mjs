@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
  * @property {string} state Ledger, keys, snapshots, sockets.
  * @property {string} cache Everything that can be built again.
  * @property {string} assets `<cache>/assets`: guest kernel, initramfs, root disks, and their index `assets.json`.
+ * @property {string} downloads `<cache>/downloads`: Debian packages that guests are made from where there is no apt.
  * @property {string} logs `<cache>/logs`: what each step printed.
  * @property {string} scratch `<cache>/scratch`: half-made things; removed by the next set-up.
  */
@@ -26,6 +27,7 @@ export function storageRoots(env = process.env) {
     state,
     cache,
     assets: join(cache, "assets"),
+    downloads: join(cache, "downloads"),
     logs: join(cache, "logs"),
     scratch: join(cache, "scratch"),
   };

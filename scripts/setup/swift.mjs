@@ -4,10 +4,11 @@
  */
 import { execFileSync } from "node:child_process";
 import * as fs from "node:fs";
-import { join, relative } from "node:path";
+import { join } from "node:path";
 import { run } from "./command.mjs";
 import { mmdebstrap, removeUnmounted } from "./debian.mjs";
-import { filesBelow, freeBytes, hashOf, placeAtomically } from "./files.mjs";
+import { freeBytes, hashOf, placeAtomically } from "./files.mjs";
+import { helperSourceHash } from "./helper.mjs";
 import { readStamp, writeStamp } from "./stamps.mjs";
 
 const SUITE = "trixie";
@@ -113,11 +114,7 @@ export function inSwiftRoot(roots, root, script) {
 }
 
 /** @param {import("./roots.mjs").Roots} roots */
-function sourceHash(roots) {
-  const folder = join(roots.repository, "helper-swift");
-  const sources = filesBelow([folder], (path) => /(Package\.swift|\/Sources\/.*\.(swift|c|h))$/.test(path));
-  return hashOf(ROOT_RECIPE, ...sources.flatMap((path) => [relative(folder, path), fs.readFileSync(path)]));
-}
+const sourceHash = (roots) => hashOf(ROOT_RECIPE, helperSourceHash(roots));
 
 /** @param {import("./roots.mjs").Roots} roots */
 export function currentSimulatedHelper(roots) {

@@ -5,6 +5,8 @@ import { storageRoots } from "./roots.mjs";
 
 /** Forgets which kernel and root disk are current. Their files stay: snapshots may stand on them. */
 export function forgetAssets() {
-  const { assets } = storageRoots();
-  for (const step of ["kernel", "base-disk"]) fs.rmSync(join(assets, "stamps", `${step}.json`), { force: true });
+  const { assets, downloads } = storageRoots();
+  const steps = ["kernel", "base-disk", "debian-arm64", "kernel-arm64", "base-disk-arm64"];
+  for (const step of steps) fs.rmSync(join(assets, "stamps", `${step}.json`), { force: true });
+  fs.rmSync(downloads, { recursive: true, force: true });
 }

@@ -7,7 +7,7 @@ import { FakeDaemon, nothing, paused, running } from "../support/fake-daemon.ts"
 const locked = { error: new DomainError("not_ready", "nothing can be saved: the screen is locked") };
 const failure = { error: new DomainError("machine_failed", "arranged by the test") };
 /** The capacity stays, and so does the name of the snapshot to be made. */
-const pausedInMemory = { ...running, snapshots: 1 };
+const pausedInMemory = { ...running, links: 0, snapshots: 1 };
 
 /** With one sandbox that was paused while the screen was locked. */
 async function openLocked(options: Parameters<FakeDaemon["create"]>[0] = {}) {

@@ -54,7 +54,7 @@ test("each create gets a save of its own, used once, and they are made again", a
   expect(new Set(folders).size).toBe(3);
   expect(calls(daemon, "boot")).toBe(boots);
   await daemon.settle();
-  expect(await daemon.remains()).toEqual({ ...nothing, machines: 3, machineFolders: 3, reservations: 3 });
+  expect(await daemon.remains()).toEqual({ ...nothing, machines: 3, machineFolders: 3, links: 3, reservations: 3 });
   await daemon.create();
   expect(calls(daemon, "boot")).toBe(boots + 1);
   await keep(daemon, 2);

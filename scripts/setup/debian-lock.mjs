@@ -1,0 +1,68 @@
+/**
+ * Which Debian packages the guest's files are made from where mmdebstrap cannot be had: resolved once against today's signed
+ * index and kept, each with its URL and checksum, until `firkin setup --upgrade`.
+ */
+import { join } from "node:path";
+import { SUITE } from "./debian.mjs";
+import { readArchive, requiredPackages, withDependencies } from "./debian-archive.mjs";
+import { hashOf } from "./files.mjs";
+import { KERNELS } from "./kernel.mjs";
+import { PACKAGES } from "./rootfs.mjs";
+import { readStamp, writeStamp } from "./stamps.mjs";
+
+/** @typedef {import("./debian-archive.mjs").Package} Package */
+
+/** What a guest job itself is run by, and what one compiles with. */
+const TOOLS = "dash coreutils dpkg e2fsprogs findutils grep gzip kmod mount sed tar".split(" ");
+const COMPILER = [...TOOLS, "gcc", "libc6-dev", "make"];
+/** apt is what makes it Debian's smallest variant; the other says that /bin is a link, which here it is from the start. */
+const BASE = ["apt", "usr-is-merged"];
+
+/**
+ * @typedef {object} GuestPackages Each list is whole, and in an order to unpack in.
+ * @property {readonly Package[]} kernel
+ * @property {readonly Package[]} tools
+ * @property {readonly Package[]} compiler
+ * @property {readonly Package[]} required What every Debian has.
+ * @property {readonly Package[]} disk All of the root disk's; those of `required` as well.
+ *
+ * @typedef {import("./kernel.mjs").Architecture} Architecture
+ */
+
+/** @param {Architecture} architecture */
+const recipe = (architecture) => hashOf({ SUITE, TOOLS, COMPILER, BASE, PACKAGES }, KERNELS[architecture].metaPackage);
+
+/**
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {Architecture} architecture
+ */
+export function currentGuestPackages(roots, architecture) {
+  return /** @type {GuestPackages | undefined} */ (readStamp(roots, `debian-${architecture}`, recipe(architecture)));
+}
+
+/**
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {Architecture} architecture
+ * @param {import("./graph.mjs").StepContext} context
+ */
+export async function makeGuestPackages(roots, architecture, context) {
+  const archive = await readArchive(architecture, join(roots.downloads, `index-${architecture}`), context);
+  const { metaPackage } = KERNELS[architecture];
+  const image = archive
+    .get(metaPackage)
+    ?.depends.flat()
+    .find((name) => /^linux-image-\d/.test(name));
+  const kernel = archive.get(image ?? "");
+  if (!kernel) throw new Error(`${metaPackage} names no kernel in Debian's index`);
+  const required = requiredPackages(archive);
+  const { name, version, url, sha256 } = kernel;
+  /** @type {GuestPackages} */
+  const packages = {
+    kernel: [{ name, version, url, sha256 }],
+    tools: withDependencies(archive, TOOLS),
+    compiler: withDependencies(archive, COMPILER),
+    required: withDependencies(archive, [...required, ...BASE]),
+    disk: withDependencies(archive, [...required, ...BASE, ...PACKAGES]),
+  };
+  await writeStamp(roots, `debian-${architecture}`, recipe(architecture), packages);
+}

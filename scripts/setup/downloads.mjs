@@ -1,0 +1,67 @@
+/** Files from the internet by URL, fetched by the system's own client: apt's on Debian, curl on macOS. */
+import { createHash } from "node:crypto";
+import * as fs from "node:fs";
+import { basename, join } from "node:path";
+import { run } from "./command.mjs";
+import { partialName } from "./files.mjs";
+import { SetupError } from "./setup-error.mjs";
+
+/**
+ * @typedef {object} Download
+ * @property {string} url
+ * @property {string} [sha256] What the file must be; hex.
+ */
+
+const APT_HELPER = "/usr/lib/apt/apt-helper";
+/** So many in one call: a command line has an end. */
+const BATCH = 100;
+
+/**
+ * Fetches files into `folder`, those with a checksum only where they are not there yet, and returns their paths.
+ * @param {readonly Download[]} files
+ * @param {string} folder
+ * @param {Pick<import("./graph.mjs").StepContext, "signal" | "onLine">} context
+ * @returns {Promise<string[]>}
+ * @throws {SetupError} when one cannot be had, or is not what its checksum says
+ */
+export async function download(files, folder, { signal, onLine }) {
+  fs.mkdirSync(folder, { recursive: true });
+  const wanted = files.map((file) => ({ ...file, path: join(folder, basename(file.url)) }));
+  const missing = wanted.filter(({ path, sha256 }) => !sha256 || !fs.existsSync(path) || sha256Of(path) !== sha256);
+  for (let at = 0; at < missing.length; at += BATCH) {
+    const batch = missing.slice(at, at + BATCH);
+    const [command, args] = fetchCommand(batch.map(({ url, path }) => ({ url, path: partialName(path) })));
+    const remedy = `check that this machine reaches ${new URL(batch[0]?.url ?? "").origin}; where a version has left the archive, npx firkin setup --upgrade takes today's`;
+    await run(command, args, { signal, onLine, remedy });
+    for (const { path, sha256, url } of batch) {
+      const found = sha256Of(partialName(path));
+      if (sha256 && found !== sha256) {
+        fs.rmSync(partialName(path));
+        throw new SetupError(`${url} is not the file that Debian's index names: its SHA-256 is ${found}`, remedy);
+      }
+      fs.renameSync(partialName(path), path);
+    }
+  }
+  return wanted.map(({ path }) => path);
+}
+
+/**
+ * @param {readonly { url: string, path: string }[]} files
+ * @returns {[command: string, args: string[]]}
+ */
+function fetchCommand(files) {
+  if (fs.existsSync(APT_HELPER)) {
+    const unsandboxed = ["-o", "APT::Sandbox::User=root"];
+    return [APT_HELPER, [...unsandboxed, "download-file", ...files.flatMap(({ url, path }) => [url, path, ""])]];
+  }
+  const options = ["--fail", "--location", "--silent", "--show-error", "--retry", "3", "--parallel"];
+  return ["curl", [...options, ...files.flatMap(({ url, path }) => ["--output", path, url])]];
+}
+
+/**
+ * SHA-256 of a file, hex.
+ * @param {string} path
+ */
+export function sha256Of(path) {
+  return createHash("sha256").update(fs.readFileSync(path)).digest("hex");
+}

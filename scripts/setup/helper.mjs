@@ -1,0 +1,64 @@
+/** firkin-vz for this Mac, and Apple's command line tools, which build and sign it. */
+import { spawnSync } from "node:child_process";
+import * as fs from "node:fs";
+import { join, relative } from "node:path";
+import { run } from "./command.mjs";
+import { filesBelow, hashOf } from "./files.mjs";
+import { SetupError } from "./setup-error.mjs";
+import { readStamp, writeStamp } from "./stamps.mjs";
+
+export const TOOLS_REMEDY = "install them: xcode-select --install";
+
+/** Whether there are Apple's command line tools, or Xcode. */
+export function commandLineToolsThere() {
+  return spawnSync("xcode-select", ["--print-path"], { stdio: "ignore" }).status === 0;
+}
+
+/** @throws {SetupError} saying how to install them: that asks on the screen */
+export async function refuseWithoutCommandLineTools() {
+  throw new SetupError(
+    "Apple's command line tools (Swift, codesign, make) are missing",
+    `${TOOLS_REMEDY}; then start again`,
+  );
+}
+
+/**
+ * Where the daemon looks for it.
+ * @param {import("./roots.mjs").Roots} roots
+ */
+export function helperPath(roots) {
+  return join(roots.assets, "vz/firkin-vz");
+}
+
+/**
+ * Hash of the helper's sources.
+ * @param {import("./roots.mjs").Roots} roots
+ */
+export function helperSourceHash(roots) {
+  const folder = join(roots.repository, "helper-swift");
+  const sources = filesBelow([folder], (path) => /(Package\.swift|\/Sources\/.*\.(swift|c|h))$/.test(path));
+  return hashOf(...sources.flatMap((path) => [relative(folder, path), fs.readFileSync(path)]));
+}
+
+/** @param {import("./roots.mjs").Roots} roots */
+function recipe(roots) {
+  const files = ["scripts/build-helper", "helper-swift/vz.entitlements"].map((name) => join(roots.repository, name));
+  return hashOf(helperSourceHash(roots), ...files.map((path) => fs.readFileSync(path)));
+}
+
+/** @param {import("./roots.mjs").Roots} roots */
+export function currentHelper(roots) {
+  return /** @type {{ helper: string } | undefined} */ (readStamp(roots, "vz-helper", recipe(roots)));
+}
+
+/**
+ * Builds and signs it.
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {import("./graph.mjs").StepContext} context
+ */
+export async function makeHelper(roots, { signal, onLine }) {
+  const helper = helperPath(roots);
+  const remedy = "see the words above; scripts/build-helper does the same by itself";
+  await run(join(roots.repository, "scripts/build-helper"), [helper], { signal, onLine, remedy });
+  await writeStamp(roots, "vz-helper", recipe(roots), { helper });
+}

@@ -1,0 +1,53 @@
+/** What the set-up does on a Mac: no Docker, and no other Linux than the one that guest jobs boot. */
+import { assetIndexCurrent, writeAssetIndex } from "./assets.mjs";
+import { vzBoot } from "./guest-boot.mjs";
+import {
+  commandLineToolsThere,
+  currentHelper,
+  helperPath,
+  makeHelper,
+  refuseWithoutCommandLineTools,
+} from "./helper.mjs";
+import { GUEST, guestJobSteps, guestKernelSteps } from "./steps-guest.mjs";
+import { programSteps } from "./steps-programs.mjs";
+
+/**
+ * The steps in an order that respects their needs. None is for tests alone.
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {import("./plan.mjs").Scope} scope
+ * @returns {import("./graph.mjs").Step[]}
+ */
+export function macSteps(roots, scope) {
+  const withDev = scope === "tests" || scope === "development";
+  /** @type {import("./graph.mjs").Step[]} */
+  const programs = [
+    {
+      name: "command-line-tools",
+      title: "Apple's command line tools",
+      needs: [],
+      isDone: commandLineToolsThere,
+      run: refuseWithoutCommandLineTools,
+    },
+    ...programSteps(roots, withDev, "command-line-tools"),
+  ];
+  if (scope === "programs" || scope === "development") return programs;
+  return [
+    ...programs,
+    ...guestKernelSteps(roots),
+    {
+      name: "helper",
+      title: "firkin-vz, built and signed",
+      needs: ["command-line-tools"],
+      isDone: () => currentHelper(roots),
+      run: (context) => makeHelper(roots, context),
+    },
+    ...guestJobSteps(roots, vzBoot(roots, helperPath(roots)), ["helper", "build"]),
+    {
+      name: "assets",
+      title: "initramfs and index of the guest's files",
+      needs: ["guest-disk"],
+      isDone: () => assetIndexCurrent(roots, GUEST),
+      run: () => writeAssetIndex(roots, GUEST),
+    },
+  ];
+}

@@ -1,0 +1,41 @@
+/** What the set-up would do on each system; the Mac's own commands can be run on a Mac only. */
+import { expect, test } from "vitest";
+import { planSteps } from "../../scripts/setup/plan.mjs";
+import { systemRemedy } from "../../scripts/setup/platform.mjs";
+import { storageRoots } from "../../scripts/setup/roots.mjs";
+
+const roots = storageRoots();
+const plan = (scope: "programs" | "development" | "all" | "tests", platform: string) =>
+  planSteps(roots, scope, platform).map(({ name, needs }) => [name, ...needs].join(" < "));
+
+test("on a Mac everything comes from Apple's tools, npm and Debian's archive, and guests make what only Linux can", () => {
+  const programs = ["command-line-tools", "npm < command-line-tools", "build < npm"];
+  expect(plan("programs", "darwin")).toEqual(programs);
+  expect(plan("development", "darwin")).toEqual(programs);
+  expect(plan("all", "darwin")).toEqual([
+    ...programs,
+    "guest-packages < npm",
+    "guest-kernel < guest-packages",
+    "helper < command-line-tools",
+    "guest-agent < guest-kernel < helper < build",
+    "guest-disk < guest-agent",
+    "assets < guest-disk",
+  ]);
+  expect(plan("tests", "darwin")).toEqual(plan("all", "darwin"));
+});
+
+test.each(["darwin", "linux"])("on %s no step comes before one that it needs", (platform) => {
+  const done = new Set<string>();
+  for (const { name, needs } of planSteps(roots, "tests", platform)) {
+    expect([...done]).toEqual(expect.arrayContaining([...needs]));
+    done.add(name);
+  }
+});
+
+test("a system that no engine runs on is told why", () => {
+  expect(systemRemedy({ platform: "linux", arch: "x64", release: "6.1.0" })).toBeUndefined();
+  expect(systemRemedy({ platform: "darwin", arch: "arm64", release: "23.0.0" })).toBeUndefined();
+  expect(systemRemedy({ platform: "darwin", arch: "arm64", release: "22.6.0" })).toContain("macOS 14");
+  expect(systemRemedy({ platform: "darwin", arch: "x64", release: "24.0.0" })).toContain("Apple silicon");
+  expect(systemRemedy({ platform: "win32", arch: "x64", release: "10" })).toContain("needs Linux");
+});

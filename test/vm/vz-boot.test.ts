@@ -1,0 +1,60 @@
+/** The boot of a Mac's guest jobs, on the simulated framework: whose guest is the agent, and ends when it is told to. */
+import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { vzBoot } from "../../scripts/setup/guest-boot.mjs";
+import { storageRoots } from "../../scripts/setup/roots.mjs";
+import { HelperClient } from "../../src/machine/vz/helper-client.ts";
+import { nothingSchema } from "../../src/machine/vz/helper-messages.ts";
+import { missingForSimulation, type SimulatedFramework, simulateFramework } from "../support/simulated-framework.ts";
+
+const missing = await missingForSimulation();
+const title = "a machine for a guest job, simulated framework";
+
+describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () => {
+  let root = "";
+  let mac: SimulatedFramework;
+  beforeAll(async () => {
+    root = await mkdtemp(join(tmpdir(), "fk-"));
+    mac = await simulateFramework(join(root, "mac"));
+  });
+  afterAll(() => rm(root, { recursive: true, force: true }));
+
+  const context = { signal: new AbortController().signal, onLine: () => {} };
+  const boot = (name: string, kernel: string, diskSource: string) => {
+    const folder = join(root, name);
+    mkdirSync(folder);
+    const disk = join(folder, "image");
+    copyFileSync(diskSource, disk);
+    const commandLine = "firkin.vsock=1024";
+    const { initramfs } = mac;
+    return {
+      ...{ folder, disk },
+      ended: vzBoot(storageRoots(), mac.helper)({ folder, disk, kernel, initramfs, commandLine }, context),
+    };
+  };
+
+  test("is waited for until it has stopped, and its disk is handed over", async () => {
+    const { folder, disk, ended } = boot("good", mac.kernel, mac.baseDisk);
+    const client = await HelperClient.connect(join(folder, "control.sock"), { deadlineMs: 30_000 });
+    let stopped = false;
+    void ended.then(() => {
+      stopped = true;
+    });
+    await new Promise<void>((resolve) => client.onState((state) => state === "running" && resolve()));
+    expect(existsSync(join(folder, "disk.img"))).toBe(true);
+    expect(stopped).toBe(false);
+    await client.request({ op: "stop" }, nothingSchema, 30_000);
+    await ended;
+    expect(existsSync(join(folder, "disk.img"))).toBe(false);
+    expect(existsSync(disk)).toBe(true);
+  });
+
+  test("that the framework refuses ends the job with the framework's words", async () => {
+    const noKernel = join(root, "no-kernel");
+    writeFileSync(noKernel, Buffer.alloc(4096));
+    await expect(boot("bad", noKernel, mac.baseDisk).ended).rejects.toThrow(/firkin-vz: .*start/);
+  });
+});
