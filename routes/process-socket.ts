@@ -2,6 +2,7 @@
  * One WebSocket to one process of a sandbox: starts it or attaches to it, carries input, signals and sizes in and output
  * out. The process outlives the connection. Whoever reads slowly makes its own process wait, and nobody else.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import type { WebSocket } from "@fastify/websocket";
 import { rewordStart } from "../src/envd/processes.ts";
 import { DomainError, isDomainError, messageOf } from "../src/errors.ts";
@@ -32,6 +33,8 @@ const messageCostBytes = 256;
 const closeCodeBase = 4_000;
 const done = 1_000;
 const hangup = 1;
+const hangups = 5;
+const hangupPauseMs = 500;
 
 /** As E2B's SDKs start a terminal. */
 const shell = { command: "/bin/bash", args: ["-i", "-l"] };
@@ -250,10 +253,17 @@ export class ProcessSocket {
     this.#leave();
     // As when a terminal's window is closed. A connection that broke says something else.
     if (code !== done || this.#kind !== "terminal" || process?.state.at !== "running") return;
-    if (process.subscriberCount > 0) return;
-    this.#session.processes.signal({ pid: process.pid }, hangup).catch((error: unknown) => {
+    this.#hangUp(process).catch((error: unknown) => {
       this.#session.log.debug({ pid: process.pid, error: messageOf(error) }, "could not hang up a terminal");
     });
+  }
+
+  /** Unless somebody else has attached to it. More than once, because a shell about to read its next line misses one. */
+  async #hangUp(process: RunningProcess): Promise<void> {
+    for (let n = 0; n < hangups && process.state.at === "running" && process.subscriberCount === 0; n++) {
+      await this.#session.processes.signal({ pid: process.pid }, hangup);
+      await delay(hangupPauseMs, undefined, { ref: false });
+    }
   }
 
   #leave(): void {

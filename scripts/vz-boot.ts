@@ -13,7 +13,7 @@ import { checkSocketPaths, controlSocketName } from "../src/machine/vz/helper-pr
 const connectDeadlineMs = 10_000;
 /** Starts wait for the host's lock while other machines save or restore. */
 const startDeadlineMs = 300_000;
-const running: ReadonlySet<MachineState> = new Set(["starting", "running"]);
+const onTheWay: ReadonlySet<MachineState> = new Set(["starting", "running", "stopping"]);
 
 async function bootOnce(folder: string, order: StartOrder): Promise<void> {
   const client = await HelperClient.connect(join(folder, controlSocketName), { deadlineMs: connectDeadlineMs });
@@ -21,7 +21,7 @@ async function bootOnce(folder: string, order: StartOrder): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     client.onState((state, detail) => {
       if (state === "stopped") resolve();
-      else if (!running.has(state)) reject(new Error(`the machine is ${state}: ${detail ?? "nobody says why"}`));
+      else if (!onTheWay.has(state)) reject(new Error(`the machine is ${state}: ${detail ?? "nobody says why"}`));
     });
     void client.closed.then(reject);
   });

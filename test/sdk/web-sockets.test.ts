@@ -34,7 +34,9 @@ describe.skipIf("missing" in daemon)("WebSockets to processes", () => {
     return { client, pid: Number(said.pid), stream: said.stream };
   }
 
-  test("a terminal shows what a shell answers, knows its size, and is hung up with its window", async () => {
+  test("a terminal shows what a shell answers, knows its size, and is hung up with its window", {
+    repeats: 40,
+  }, async () => {
     const path = `/sandboxes/${sandbox.sandboxId}/ticket`;
     const { ticket } = (await (await call(shared, path, { method: "POST" })).json()) as { ticket: string };
     const terminal = await open(`terminal?ticket=${ticket}`, {});

@@ -5,7 +5,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { call, createOn, logLines, reservations } from "../support/daemon-client.ts";
 import { type DaemonHome, makeDaemonHome } from "../support/daemon-home.ts";
 import { missingForRealMachines, type RealDaemon } from "../support/real-daemon.ts";
@@ -33,7 +33,7 @@ describe.skipIf(missing)("observability", () => {
       await sandbox.commands.run("echo again");
       await sandbox.kill();
     }
-    await expect.poll(() => reservations(daemon)).toBe(0);
+    await vi.waitFor(async () => expect(await reservations(daemon)).toBe(0), { timeout: 30_000 });
   });
   afterAll(async () => {
     await daemon?.[Symbol.asyncDispose]();
