@@ -131,7 +131,9 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
       await first.kill();
       await using next = await start();
       expect(await kept(next)).toBe(1);
-      expect(helpers()).toEqual(pids);
+      await expect.poll(helpers).toEqual(pids);
+      // It knows from before what the host can do.
+      expect(next.log()).toMatch(/"works":true,.*"remembered":true,"msg":"fan-out probe"/);
       const resumed = await connect(next, sandboxId);
       const tick = await output(resumed, "cat /dev/shm/ticks");
       await expect.poll(() => output(resumed, "cat /dev/shm/ticks")).not.toBe(tick);

@@ -23,13 +23,17 @@ export interface FanOutProbe {
   readonly log: Logger;
 }
 
+/** What is known already, or is found out now: not while the host saves nothing. */
 export async function probeFanOut(driver: VmDriver, probe: FanOutProbe): Promise<Ability> {
   const { memorySnapshot } = driver.info.abilities;
-  if (!memorySnapshot.supported) return { supported: false, reason: `not probed: ${memorySnapshot.reason}` };
   const path = join(probe.cacheFolder, "fan-out.json");
   const host = `${probe.hostId} ${driver.info.version}`;
   const known = await readVerdict(path);
-  const verdict = known?.host === host ? known : { host, ...(await tryFanOut(driver, probe)) };
+  const isKnown = known?.host === host;
+  if (!isKnown && !memorySnapshot.supported) {
+    return { supported: false, reason: `not probed: ${memorySnapshot.reason}` };
+  }
+  const verdict = isKnown ? known : { host, ...(await tryFanOut(driver, probe)) };
   if (verdict !== known) await writeVerdict(path, verdict);
   probe.log.info({ works: verdict.works, reason: verdict.reason, remembered: verdict === known }, "fan-out probe");
   return verdict.works ? { supported: true } : { supported: false, reason: verdict.reason };
