@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
  * `node scripts/guest-files.mjs`: makes on Linux what `npm start` makes on a Mac for guests of the vz engine: kernel, agent and
- * root disk. By the same steps, only that QEMU boots the guest jobs and emulates the processor, which takes some minutes.
+ * root disk. By the same steps, only that QEMU boots the guest jobs and emulates the processor, which takes a quarter of an hour.
  */
 import { currentAgent } from "./setup/agent.mjs";
 import { qemuBoot } from "./setup/guest-boot.mjs";
