@@ -75,7 +75,7 @@ export async function sandboxSnapshotRoutes(
       const page = runtime.listSnapshots({
         limit: Math.min(query.limit, maxPageSize),
         ...(query.sandboxID === undefined ? {} : { sandboxId: parseSandboxId(query.sandboxID) }),
-        ...(query.name === undefined ? {} : parseNameFilter(query.name)),
+        ...(query.name === undefined ? {} : parseTemplateReference(query.name)),
         ...(after === undefined ? {} : { after: { createdAtMs: after.startedAtMs, position: after.id } }),
       });
       if (page.next) {
@@ -107,10 +107,4 @@ export async function sandboxSnapshotRoutes(
       });
     },
   );
-}
-
-/** Without a tag the name stands for all of its snapshots. */
-function parseNameFilter(text: string): { readonly name: string; readonly tag?: string } {
-  const { name, tag } = parseTemplateReference(text);
-  return tag === undefined ? { name } : { name, tag };
 }

@@ -3,7 +3,7 @@ import * as fs from "node:fs";
 import { basename, join, relative } from "node:path";
 import { run } from "./command.mjs";
 import { filesBelow, hashOf, placeAtomically } from "./files.mjs";
-import { readStamp, writeStamp } from "./stamps.mjs";
+import { readStamp, stampName, writeStamp } from "./stamps.mjs";
 
 const COMPILER_REMEDY = "see the compiler's words above";
 
@@ -35,15 +35,12 @@ function sourceHash(roots) {
   return hashOf(...agentSources(roots).flatMap((path) => [relative(folder, path), fs.readFileSync(path)]));
 }
 
-/** @param {Architecture} architecture */
-const stampOf = (architecture) => (architecture === "amd64" ? "agent" : `agent-${architecture}`);
-
 /**
  * @param {import("./roots.mjs").Roots} roots
  * @param {Architecture} [architecture]
  */
 export function currentAgent(roots, architecture = "amd64") {
-  return /** @type {AgentAsset | undefined} */ (readStamp(roots, stampOf(architecture), sourceHash(roots)));
+  return /** @type {AgentAsset | undefined} */ (readStamp(roots, stampName("agent", architecture), sourceHash(roots)));
 }
 
 /**
@@ -83,10 +80,10 @@ export async function crossCompileAgent(roots, { signal, onLine }) {
  */
 export async function keepAgent(roots, architecture, executable) {
   const hash = sourceHash(roots);
-  const agent = join(roots.assets, "agent", `${stampOf(architecture)}-${hash.slice(0, 12)}`);
+  const agent = join(roots.assets, "agent", `${stampName("agent", architecture)}-${hash.slice(0, 12)}`);
   await placeAtomically(agent, (partial) => {
     fs.copyFileSync(executable, partial);
     fs.chmodSync(partial, 0o755);
   });
-  await writeStamp(roots, stampOf(architecture), hash, { agent, hash });
+  await writeStamp(roots, stampName("agent", architecture), hash, { agent, hash });
 }

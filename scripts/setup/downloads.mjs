@@ -1,9 +1,8 @@
 /** Files from the internet by URL, fetched by the system's own client: apt's on Debian, curl on macOS. */
-import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import { basename, join } from "node:path";
 import { run } from "./command.mjs";
-import { partialName } from "./files.mjs";
+import { hashOf, partialName } from "./files.mjs";
 import { SetupError } from "./setup-error.mjs";
 
 /**
@@ -27,14 +26,16 @@ const BATCH = 100;
 export async function download(files, folder, { signal, onLine }) {
   fs.mkdirSync(folder, { recursive: true });
   const wanted = files.map((file) => ({ ...file, path: join(folder, basename(file.url)) }));
-  const missing = wanted.filter(({ path, sha256 }) => !sha256 || !fs.existsSync(path) || sha256Of(path) !== sha256);
+  const missing = wanted.filter(
+    ({ path, sha256 }) => !sha256 || !fs.existsSync(path) || hashOf(fs.readFileSync(path)) !== sha256,
+  );
   for (let at = 0; at < missing.length; at += BATCH) {
     const batch = missing.slice(at, at + BATCH);
     const [command, args] = fetchCommand(batch.map(({ url, path }) => ({ url, path: partialName(path) })));
     const remedy = `check that this machine reaches ${new URL(batch[0]?.url ?? "").origin}; where a version has left the archive, npx firkin setup --upgrade takes today's`;
     await run(command, args, { signal, onLine, remedy });
     for (const { path, sha256, url } of batch) {
-      const found = sha256Of(partialName(path));
+      const found = hashOf(fs.readFileSync(partialName(path)));
       if (sha256 && found !== sha256) {
         fs.rmSync(partialName(path));
         throw new SetupError(`${url} is not the file that Debian's index names: its SHA-256 is ${found}`, remedy);
@@ -56,12 +57,4 @@ function fetchCommand(files) {
   }
   const options = ["--fail", "--location", "--silent", "--show-error", "--retry", "3", "--parallel"];
   return ["curl", [...options, ...files.flatMap(({ url, path }) => ["--output", path, url])]];
-}
-
-/**
- * SHA-256 of a file, hex.
- * @param {string} path
- */
-export function sha256Of(path) {
-  return createHash("sha256").update(fs.readFileSync(path)).digest("hex");
 }

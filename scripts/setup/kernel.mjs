@@ -6,7 +6,7 @@ import { run } from "./command.mjs";
 import { mmdebstrap, SUITE } from "./debian.mjs";
 import { filesBelow, hashOf, placeAtomically } from "./files.mjs";
 import { SetupError } from "./setup-error.mjs";
-import { readStamp, writeStamp } from "./stamps.mjs";
+import { readStamp, stampName, writeStamp } from "./stamps.mjs";
 
 /**
  * For each of Debian's architectures the package that depends on the newest kernel package, whose kernel has ext4 built in, and
@@ -38,9 +38,6 @@ function recipe(architecture) {
   return hashOf({ format: 1, SUITE, META_PACKAGE, MODULES: modulesOf(architecture) });
 }
 
-/** @param {Architecture} architecture */
-const stampOf = (architecture) => (architecture === "amd64" ? "kernel" : `kernel-${architecture}`);
-
 /**
  * @typedef {object} KernelAsset
  * @property {string} version Kernel release, as `uname -r` says it.
@@ -54,7 +51,9 @@ const stampOf = (architecture) => (architecture === "amd64" ? "kernel" : `kernel
  * @param {Architecture} [architecture]
  */
 export function currentKernel(roots, architecture = "amd64") {
-  return /** @type {KernelAsset | undefined} */ (readStamp(roots, stampOf(architecture), recipe(architecture)));
+  return /** @type {KernelAsset | undefined} */ (
+    readStamp(roots, stampName("kernel", architecture), recipe(architecture))
+  );
 }
 
 /**
@@ -110,7 +109,7 @@ export async function keepKernel(roots, architecture, tree, packageVersion) {
     vmlinuz: join(target, "vmlinuz"),
     modules: modules.map((module) => join(target, "modules", basename(module))),
   };
-  await writeStamp(roots, stampOf(architecture), recipe(architecture), asset);
+  await writeStamp(roots, stampName("kernel", architecture), recipe(architecture), asset);
 }
 
 /**

@@ -8,7 +8,7 @@ import { hashOf, partialName, placeAtomically, requireFreeSpace } from "./files.
 import { hookPath } from "./kernel.mjs";
 import { npmCommand } from "./npm.mjs";
 import { SetupError } from "./setup-error.mjs";
-import { readStamp, writeStamp } from "./stamps.mjs";
+import { readStamp, stampName, writeStamp } from "./stamps.mjs";
 
 /** What it has besides what every Debian has. */
 export const PACKAGES = [
@@ -51,9 +51,6 @@ function recipe(architecture) {
   return hashOf({ SUITE, PACKAGES, NPM, DISK_MIB }, ...hooks.map((name) => fs.readFileSync(hookPath(name))));
 }
 
-/** @param {Architecture} architecture */
-const stampOf = (architecture) => (architecture === "amd64" ? "base-disk" : `base-disk-${architecture}`);
-
 /**
  * @typedef {import("./kernel.mjs").Architecture} Architecture
  *
@@ -68,7 +65,9 @@ const stampOf = (architecture) => (architecture === "amd64" ? "base-disk" : `bas
  * @param {Architecture} [architecture]
  */
 export function currentBaseDisk(roots, architecture = "amd64") {
-  return /** @type {BaseDiskAsset | undefined} */ (readStamp(roots, stampOf(architecture), recipe(architecture)));
+  return /** @type {BaseDiskAsset | undefined} */ (
+    readStamp(roots, stampName("base-disk", architecture), recipe(architecture))
+  );
 }
 
 /**
@@ -135,7 +134,7 @@ export async function placeBaseDisk(roots, architecture, { signal, onLine }, mak
       await placeAtomically(baseDisk, (partial) => fs.renameSync(image, partial));
     }
     const asset = { baseDisk, packages, virtualSizeBytes: DISK_MIB * 2 ** 20 };
-    await writeStamp(roots, stampOf(architecture), recipe(architecture), asset);
+    await writeStamp(roots, stampName("base-disk", architecture), recipe(architecture), asset);
   } finally {
     fs.rmSync(image, { force: true });
     fs.rmSync(scratch, { recursive: true, force: true });

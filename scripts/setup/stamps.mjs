@@ -4,6 +4,15 @@ import { join } from "node:path";
 import { readJson, writeJson } from "./files.mjs";
 
 /**
+ * The name under which a step remembers what it made for guests of an architecture.
+ * @param {string} step
+ * @param {import("./kernel.mjs").Architecture} architecture
+ */
+export function stampName(step, architecture) {
+  return architecture === "amd64" ? step : `${step}-${architecture}`;
+}
+
+/**
  * What the step made, if it was made by this recipe and its files are still there.
  * @param {import("./roots.mjs").Roots} roots
  * @param {string} step

@@ -37,7 +37,8 @@ export interface SandboxSnapshotQuery {
   readonly sandboxId?: string;
   /** A template's id or alias. */
   readonly name?: string;
-  readonly tag?: string;
+  /** Undefined: any. */
+  readonly tag?: string | undefined;
   readonly limit: number;
   readonly after?: { readonly createdAtMs: number; readonly position: string };
 }

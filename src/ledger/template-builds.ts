@@ -216,6 +216,13 @@ export interface SourcedBuild {
   readonly createdAtMs: number;
 }
 
+/** JSON of the steps that a build was made by; undefined for one that was not. */
+export function findBuildSpec(ledger: Ledger, buildId: string): string | undefined {
+  return ledger
+    .statement<{ spec: string }>("select spec from template_builds where id = :buildId and spec is not null")
+    .get({ buildId })?.spec;
+}
+
 /** Oldest first. */
 export function listSourcedBuilds(ledger: Ledger): SourcedBuild[] {
   return ledger

@@ -188,10 +188,10 @@ export function resolveTemplate(ledger: Ledger, name: string, tag: string = defa
   return { template: { ...template, shape }, buildId, defaults, snapshot: toSnapshot(current) };
 }
 
-/** What the default tag of a template stands for; undefined when there is none. */
-export function findCurrentBuild(ledger: Ledger, templateId: string): ResolvedTemplate | undefined {
+/** What {@link resolveTemplate} finds, or undefined. */
+export function findCurrentBuild(ledger: Ledger, name: string, tag?: string): ResolvedTemplate | undefined {
   try {
-    return resolveTemplate(ledger, templateId);
+    return resolveTemplate(ledger, name, tag);
   } catch (error) {
     if (isDomainError(error, "not_found")) return undefined;
     throw error;

@@ -68,7 +68,8 @@ export interface ListSnapshotsQuery {
   readonly sandboxId?: string;
   /** A template's id or alias. */
   readonly name?: string;
-  readonly tag?: string;
+  /** Undefined: any. */
+  readonly tag?: string | undefined;
   readonly limit: number;
   readonly after?: { readonly createdAtMs: number; readonly position: string };
 }

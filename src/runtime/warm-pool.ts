@@ -171,7 +171,8 @@ export class WarmPool implements EvictionSource {
 
   /** How many machines are in each state. */
   depth(): { readonly ready: number; readonly warming: number; readonly leaving: number } {
-    const count = (state: Member["at"]) => [...this.#members.values()].filter(({ at }) => at === state).length;
+    const states = [...this.#members.values()].map(({ at }) => at);
+    const count = (state: Member["at"]) => states.filter((at) => at === state).length;
     return { ready: count("ready"), warming: count("warming"), leaving: this.#leaving.size };
   }
 

@@ -6,7 +6,6 @@ import { createHash, randomBytes, randomUUID } from "node:crypto";
 import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import { isDomainError } from "../errors.ts";
-import { connectGuestAgent } from "../guest/link.ts";
 import { type CapacityBudgets, release, reserve } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";
 import { deleteSnapshot, markSnapshotReady, quarantineSnapshot, registerSnapshot } from "../ledger/snapshots.ts";
@@ -17,6 +16,7 @@ import { readSnapshot, removeSnapshot } from "../machine/snapshot-files.ts";
 import { Scope } from "../scope.ts";
 import type { MachineShape, SpanName } from "../types.ts";
 import type { GuestAssets } from "./assets.ts";
+import { openBootedAgent } from "./booted-agent.ts";
 import { factsOf } from "./snapshot-facts.ts";
 import { warmUp } from "./warm-up.ts";
 
@@ -24,8 +24,6 @@ import { warmUp } from "./warm-up.ts";
 const recipeVersion = 3;
 const alias = "base";
 const shape: MachineShape = { vcpuCount: 2, memoryMiB: 512, diskMiB: 8192 };
-/** Under TCG the agent answers some ten seconds after the kernel's first line. */
-const bootDeadlineMs = 120_000;
 
 export interface TemplateDependencies {
   readonly ledger: Ledger;
@@ -124,10 +122,7 @@ async function bootAndSnapshot(
   });
   const vm = await driver.boot({ sessionId: newSessionId(), shape, ...assets }, signal);
   booted = vm;
-  const agent = await connectGuestAgent(await vm.openGuestLink(signal), { deadlineMs: bootDeadlineMs, log, signal });
-  scope.defer(() => agent.close());
-  // What is under way over the link then fails at once.
-  signal.addEventListener("abort", () => agent.close(), { once: true });
+  const agent = await openBootedAgent(vm, scope, log, signal);
   await agent.setup({
     timeNs: BigInt(clock.nowMs()) * 1_000_000n,
     entropy: randomBytes(64),

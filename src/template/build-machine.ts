@@ -13,11 +13,10 @@ import { newSessionId, type Vm, type VmDriver } from "../machine/driver.ts";
 import { readSnapshot } from "../machine/snapshot-files.ts";
 import type { MachineShape } from "../types.ts";
 import type { GuestAssets } from "./assets.ts";
+import { bootDeadlineMs } from "./booted-agent.ts";
 import { warmUp } from "./warm-up.ts";
 
 const linkDeadlineMs = 15_000;
-/** Under TCG the agent answers some ten seconds after the kernel's first line. */
-const bootDeadlineMs = 120_000;
 export const baseAlias = "base";
 
 export interface BuildMachineDependencies {

@@ -5,16 +5,16 @@
 import { randomBytes } from "node:crypto";
 import type { Clock } from "../clock.ts";
 import { DomainError } from "../errors.ts";
-import { connectGuestAgent } from "../guest/link.ts";
 import type { Ledger } from "../ledger/open.ts";
 import type { SnapshotFacts } from "../ledger/snapshots.ts";
-import { listSourcedBuilds } from "../ledger/template-builds.ts";
+import { findBuildSpec } from "../ledger/template-builds.ts";
 import type { ResolvedTemplate } from "../ledger/templates.ts";
 import type { Logger } from "../log.ts";
 import { newSessionId, type Vm, type VmDriver } from "../machine/driver.ts";
 import { readSnapshot } from "../machine/snapshot-files.ts";
 import { Scope } from "../scope.ts";
 import type { GuestAssets } from "./assets.ts";
+import { openBootedAgent } from "./booted-agent.ts";
 import { BuildLog } from "./build-log.ts";
 import { baseAlias } from "./build-machine.ts";
 import { parseStoredSpec } from "./freshness.ts";
@@ -30,14 +30,12 @@ export interface IndividualSaveDependencies {
   readonly assets: GuestAssets;
 }
 
-const bootDeadlineMs = 120_000;
-
 /** What is run in it before it is saved; undefined for what cannot be prepared again: the moment of a sandbox. */
 export function findPreparation(ledger: Ledger, { template, buildId, snapshot }: ResolvedTemplate) {
   if (snapshot.sandboxId !== null) return undefined;
   if (template.aliases.includes(baseAlias)) return { kind: "base" } as const;
-  const source = listSourcedBuilds(ledger).find(({ id }) => id === buildId);
-  return source && ({ kind: "built", spec: parseStoredSpec(source.spec) } as const);
+  const spec = findBuildSpec(ledger, buildId);
+  return spec === undefined ? undefined : ({ kind: "built", spec: parseStoredSpec(spec) } as const);
 }
 
 /**
@@ -61,10 +59,7 @@ export async function makeIndividualSave(
   const order = { sessionId: newSessionId(), shape: template.shape, ...assets, snapshot: source };
   const vm = await driver.boot(order, signal);
   onLaunched(vm);
-  const agent = await connectGuestAgent(await vm.openGuestLink(signal), { deadlineMs: bootDeadlineMs, log, signal });
-  scope.defer(() => agent.close());
-  // What is under way over the link then fails at once.
-  signal.addEventListener("abort", () => agent.close(), { once: true });
+  const agent = await openBootedAgent(vm, scope, log, signal);
   await agent.setup({
     timeNs: BigInt(clock.nowMs()) * 1_000_000n,
     entropy: randomBytes(64),

@@ -1,9 +1,8 @@
 /** Builds stale templates again, one at a time, parents before what was built from them. */
 import { randomUUID } from "node:crypto";
-import { isDomainError } from "../errors.ts";
 import type { Ledger } from "../ledger/open.ts";
 import { insertBuildJob, listSourcedBuilds, type SourcedBuild } from "../ledger/template-builds.ts";
-import { resolveTemplate } from "../ledger/templates.ts";
+import { findCurrentBuild } from "../ledger/templates.ts";
 import type { Logger } from "../log.ts";
 import type { TemplateBuilds } from "./build.ts";
 import type { BuildSpec } from "./build-spec.ts";
@@ -44,22 +43,14 @@ function findStale({ ledger, log, maxAgeMs, tried }: StaleRebuildDependencies): 
     if (tried.has(build.id)) continue;
     try {
       const spec = parseStoredSpec(build.spec);
-      const freshness = decideFreshness(build, currentBuildOf(ledger, spec), ledger.nowMs(), maxAgeMs);
+      const parent = findCurrentBuild(ledger, spec.from.name, spec.from.tag);
+      const freshness = decideFreshness(build, parent?.buildId, ledger.nowMs(), maxAgeMs);
       if (freshness.state === "stale") return { build, spec, why: freshness.why };
     } catch (error) {
       log.warn({ err: error, buildID: build.id }, "it cannot be told whether a template is stale");
     }
   }
   return undefined;
-}
-
-function currentBuildOf(ledger: Ledger, { from }: BuildSpec): string | undefined {
-  try {
-    return resolveTemplate(ledger, from.name, from.tag).buildId;
-  } catch (error) {
-    if (isDomainError(error, "not_found")) return undefined;
-    throw error;
-  }
 }
 
 async function rebuild(
