@@ -92,15 +92,16 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
   test("more connections than it has descriptors for: it serves again when they are gone", async () => {
     (await control()).close();
     const crowd: Socket[] = [];
-    // Those that wait to be accepted are refused first; full is when it has no descriptor left.
+    // Those that wait to be accepted are refused first; full is when it has no descriptor left: the
+    // accept that waits at its other socket holds a number that is no file yet. A test runner's own may lie above the limit.
     const descriptorsOfCrowded = async () => {
       const crowded = async () => {
         for (;;) crowd.push(await openSocket(join(folder, "control.sock")));
       };
       await expect(crowded()).rejects.toMatchObject({ code: "EAGAIN" });
-      return (await readdir(`/proc/${helper.pid}/fd`)).length;
+      return (await readdir(`/proc/${helper.pid}/fd`)).filter((number) => Number(number) < descriptors).length;
     };
-    await expect.poll(descriptorsOfCrowded).toBe(descriptors);
+    await expect.poll(descriptorsOfCrowded).toBe(descriptors - 1);
     for (const socket of crowd) socket.destroy();
     expect((await control()).hello.state).toBe("new");
   });
