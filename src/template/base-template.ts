@@ -18,10 +18,10 @@ import type { MachineShape, SpanName } from "../types.ts";
 import type { GuestAssets } from "./assets.ts";
 import { openBootedAgent } from "./booted-agent.ts";
 import { factsOf } from "./snapshot-facts.ts";
-import { warmUp } from "./warm-up.ts";
+import { settle, warmUp } from "./warm-up.ts";
 
 /** Goes up whenever how a template is booted, or what is done to it before its snapshot, changes. */
-const recipeVersion = 3;
+const recipeVersion = 4;
 const alias = "base";
 const shape: MachineShape = { vcpuCount: 2, memoryMiB: 512, diskMiB: 8192 };
 
@@ -134,7 +134,7 @@ async function bootAndSnapshot(
   });
   progress("warm the base template");
   await warmUp(agent);
-  await agent.sync();
+  await settle(agent, clock, signal);
   progress("snapshot the base template");
   const { bootId } = agent;
   agent.close();

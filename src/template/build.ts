@@ -42,6 +42,7 @@ import type { BuildContext, GuestBuild } from "./guest-command.ts";
 import { factsOf } from "./snapshot-facts.ts";
 import { startAndWait } from "./start-command.ts";
 import type { UploadCache } from "./upload-cache.ts";
+import { settle } from "./warm-up.ts";
 
 export interface TemplateBuildDependencies extends BuildMachineDependencies {
   readonly ledger: Ledger;
@@ -253,14 +254,14 @@ export class TemplateBuilds {
   }
 
   /** What of a template is in its guest's memory: the agent keeps user and folder over every restore. */
-  async #prepareSnapshot({ agent }: GuestBuild, job: BuildJob, { user, workdir }: BuildContext): Promise<void> {
+  async #prepareSnapshot({ agent, signal }: GuestBuild, job: BuildJob, { user, workdir }: BuildContext): Promise<void> {
     const facts = `ENV_ID=${job.templateId}\nTEMPLATE_ID=${job.templateId}\nBUILD_ID=${job.id}\n`;
     await agent.setup({
       defaultUser: user,
       defaultCwd: workdir,
       files: [{ path: this.#deps.markerPath, content: facts, mode: 0o644 }],
     });
-    await agent.sync();
+    await settle(agent, this.#deps.clock, signal);
   }
 
   #publish(

@@ -20,7 +20,7 @@ import { baseAlias } from "./build-machine.ts";
 import { parseStoredSpec } from "./freshness.ts";
 import { factsOf } from "./snapshot-facts.ts";
 import { startAndWait } from "./start-command.ts";
-import { warmUp } from "./warm-up.ts";
+import { settle, warmUp } from "./warm-up.ts";
 
 export interface IndividualSaveDependencies {
   readonly ledger: Ledger;
@@ -70,7 +70,7 @@ export async function makeIndividualSave(
   });
   if (preparation.kind === "base") await warmUp(agent);
   else await startAndWait({ agent, log: new BuildLog(clock), signal }, preparation.spec, defaults, clock);
-  await agent.sync();
+  await settle(agent, clock, signal);
   const { bootId } = agent;
   agent.close();
   signal.throwIfAborted();
