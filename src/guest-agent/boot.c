@@ -179,5 +179,8 @@ void boot(void) {
   raise_limits();
   set_name();
   network_start_loopback();
-  if (kernel_option("firkin.net", net, sizeof net)) network_start(net);
+  if (!kernel_option("firkin.net", net, sizeof net)) return;
+  /* There is no router for IPv6, and an idle machine is not to be woken for ever to ask for one. */
+  set_kernel("/proc/sys/net/ipv6/conf/eth0/router_solicitations", "0");
+  network_start(net);
 }

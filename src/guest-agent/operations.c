@@ -43,6 +43,6 @@ void operation_open(struct stream *stream, uint16_t operation, struct slice fiel
     stream_fail(stream, STATUS_FAILED_PRECONDITION, "the machine is shutting down");
     return;
   }
-  accounts_refresh(&stream->agent->accounts);
+  accounts_expire(&stream->agent->accounts);
   operations[operation](&request);
 }

@@ -18,8 +18,7 @@ struct column {
 };
 
 void accounts_start(struct account_book *book) {
-  *book = (struct account_book){.passwd.path = "/etc/passwd", .group.path = "/etc/group"};
-  accounts_refresh(book);
+  *book = (struct account_book){.passwd.path = "/etc/passwd", .group.path = "/etc/group", .expired = true};
 }
 
 static void forget(struct account_file *file) {
@@ -44,14 +43,13 @@ static void load(struct account_file *file, int fd, size_t size) {
   }
 }
 
-static void refresh(struct account_file *file) {
+static void read_again(struct account_file *file) {
   struct stat now;
   int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0 || fstat(fd, &now) != 0 || !S_ISREG(now.st_mode)) {
     forget(file);
     file->inode = 0;
-  } else if (now.st_ino != file->inode || now.st_size != file->size || now.st_mtim.tv_sec != file->changed.tv_sec ||
-             now.st_mtim.tv_nsec != file->changed.tv_nsec) {
+  } else {
     file->inode = now.st_ino;
     file->size = now.st_size;
     file->changed = now.st_mtim;
@@ -60,9 +58,21 @@ static void refresh(struct account_file *file) {
   if (fd >= 0) close(fd);
 }
 
-void accounts_refresh(struct account_book *book) {
-  refresh(&book->passwd);
-  refresh(&book->group);
+static bool has_changed(const struct account_file *file) {
+  struct stat now;
+  return stat(file->path, &now) != 0 || now.st_ino != file->inode || now.st_size != file->size ||
+         now.st_mtim.tv_sec != file->changed.tv_sec || now.st_mtim.tv_nsec != file->changed.tv_nsec;
+}
+
+void accounts_expire(struct account_book *book) {
+  book->expired = true;
+}
+
+static void refresh(struct account_book *book) {
+  if (!book->expired) return;
+  book->expired = false;
+  if (has_changed(&book->passwd)) read_again(&book->passwd);
+  if (has_changed(&book->group)) read_again(&book->group);
   book->last_user.valid = false;
   book->last_group.valid = false;
 }
@@ -134,7 +144,8 @@ static bool find_account(const struct account_book *book, const char *name, bool
   return false;
 }
 
-bool accounts_find(const struct account_book *book, const char *name, struct account *account) {
+bool accounts_find(struct account_book *book, const char *name, struct account *account) {
+  refresh(book);
   return find_account(book, name, false, account) || find_account(book, name, true, account);
 }
 
@@ -151,7 +162,8 @@ static bool lists_member(struct column members, const char *name) {
   return false;
 }
 
-size_t accounts_groups(const struct account_book *book, const struct account *account, gid_t *groups) {
+size_t accounts_groups(struct account_book *book, const struct account *account, gid_t *groups) {
+  refresh(book);
   const char *text = book->group.text;
   size_t length = book->group.length;
   struct column columns[GROUP_COLUMNS];
@@ -186,10 +198,12 @@ static const char *name_of(const struct account_file *file, size_t columns, uint
 }
 
 const char *accounts_user_name(struct account_book *book, uid_t uid) {
+  refresh(book);
   return name_of(&book->passwd, PASSWD_COLUMNS, uid, &book->last_user);
 }
 
 const char *accounts_group_name(struct account_book *book, gid_t gid) {
+  refresh(book);
   return name_of(&book->group, GROUP_COLUMNS, gid, &book->last_group);
 }
 

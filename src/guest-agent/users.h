@@ -36,6 +36,7 @@ struct name_memory {
 };
 
 struct account_book {
+  bool expired;
   struct account_file passwd;
   struct account_file group;
   struct name_memory last_user;
@@ -45,14 +46,14 @@ struct account_book {
 void accounts_start(struct account_book *book);
 void accounts_stop(struct account_book *book);
 
-/* Reads the files again if they have changed. */
-void accounts_refresh(struct account_book *book);
+/* Whoever looks something up next reads the files again if they have changed: most requests ask for nobody. */
+void accounts_expire(struct account_book *book);
 
 /* An account by its name or, if no such name is there, its number. */
-bool accounts_find(const struct account_book *book, const char *name, struct account *account);
+bool accounts_find(struct account_book *book, const char *name, struct account *account);
 
 /* The account's group and those that list it; returns how many were written to `groups` (MAX_GROUPS of them at most). */
-size_t accounts_groups(const struct account_book *book, const struct account *account, gid_t *groups);
+size_t accounts_groups(struct account_book *book, const struct account *account, gid_t *groups);
 
 /* Name of a user or group, or the number in digits; good until the next call. */
 const char *accounts_user_name(struct account_book *book, uid_t uid);

@@ -133,7 +133,7 @@ static void send_change(struct watch *watch, const char *below, enum change_kind
   put_string(&agent->scratch, TAG_NAME, below);
   put_int(&agent->scratch, TAG_KIND, kind);
   if (watch->include_entry && may_exist && absolute(watch, below, path)) {
-    accounts_refresh(&agent->accounts);
+    accounts_expire(&agent->accounts);
     put_entry(&agent->scratch, &agent->accounts, path);
   }
   stream_send_event(watch->stream);

@@ -8,6 +8,7 @@ import type { GuestAgent, GuestSetup } from "../guest/agent.ts";
 import { connectGuestAgent } from "../guest/link.ts";
 import type { Logger } from "../log.ts";
 import type { Vm } from "../machine/driver.ts";
+import { sandboxFiles, templateFiles } from "../template/identity-files.ts";
 import type { GuestDefaults } from "../types.ts";
 
 const linkDeadlineMs = 15_000;
@@ -62,10 +63,10 @@ export async function probeReadiness(
 ): Promise<GuestAgent> {
   const agent = await openGuestAgent(vm, clock, log, signal, booted ? bootDeadlineMs : linkDeadlineMs);
   try {
-    const [own, common] = [ownFacts(identity, clock), templateFacts(identity)];
+    const own = ownFacts(identity, clock);
     const { user, workdir } = identity.defaults;
     const forgotten = booted ? { defaultUser: user, defaultCwd: workdir } : {};
-    const setup = { ...own, ...common, ...forgotten, files: [...own.files, ...common.files] };
+    const setup = { ...own, ...forgotten, files: [...own.files, ...templateFiles(identity.templateId)] };
     await setUp(agent, setup, clock, setupDeadlineMs);
     return agent;
   } catch (error) {
@@ -107,8 +108,6 @@ async function setUp(agent: GuestAgent, setup: GuestSetup, clock: Clock, deadlin
   }
 }
 
-const marker = (name: string, content: string) => ({ path: `/run/e2b/${name}`, content, mode: 0o644 });
-
 /** What no two sandboxes have in common. */
 function ownFacts(identity: SandboxIdentity, clock: Clock): GuestSetup & Pick<Required<GuestSetup>, "files"> {
   return {
@@ -116,13 +115,6 @@ function ownFacts(identity: SandboxIdentity, clock: Clock): GuestSetup & Pick<Re
     entropy: randomBytes(64),
     hostname: identity.sandboxId,
     envs: sandboxEnvironment(identity),
-    files: [marker(".E2B_SANDBOX_ID", identity.sandboxId)],
-  };
-}
-
-/** What all sandboxes of a template have in common, besides the default user and folder that it set before its snapshot. */
-function templateFacts(identity: SandboxIdentity): GuestSetup & Pick<Required<GuestSetup>, "files"> {
-  return {
-    files: [marker(".E2B_SANDBOX", "true"), marker(".E2B_TEMPLATE_ID", identity.templateId)],
+    files: sandboxFiles(identity.sandboxId),
   };
 }

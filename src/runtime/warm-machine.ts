@@ -2,6 +2,7 @@
 import type { GuestAgent } from "../guest/agent.ts";
 import type { WarmEntry } from "../ledger/warm-entries.ts";
 import { newSessionId, type Vm } from "../machine/driver.ts";
+import { placeholderId } from "../template/identity-files.ts";
 import { runCommand } from "../template/warm-up.ts";
 import { giveIdentity } from "./readiness-probe.ts";
 import { type RestoreDependencies, restoreMachine } from "./snapshot-restore.ts";
@@ -14,8 +15,6 @@ export interface WarmMachine {
   readonly agent: GuestAgent;
 }
 
-/** The name of a machine that waits: as long as a sandbox's, so that the guest writes its files over in place. */
-const nobody = "warm".padEnd(21, "0");
 /** How long it may take until a machine is warm. */
 export const warmingDeadlineMs = 60_000;
 
@@ -30,7 +29,12 @@ export async function warmMachine(
   signal: AbortSignal,
   onLaunched: (vm: Vm) => void,
 ): Promise<Omit<WarmMachine, "entry">> {
-  const identity = { sandboxId: nobody, templateId: key.templateId, envs: {}, defaults: { user: "", workdir: "" } };
+  const identity = {
+    sandboxId: placeholderId,
+    templateId: key.templateId,
+    envs: {},
+    defaults: { user: "", workdir: "" },
+  };
   const order = { snapshotFolder, sessionId: newSessionId(), identity, internetAccess: true, mayBoot };
   const machine = await restoreMachine(deps, order, { sandboxId: null, scenario: "refill", onLaunched, signal });
   const { agent } = machine;

@@ -64,7 +64,13 @@ export async function ensureBaseTemplate(
     return reserve(deps.ledger, { kind: "active", shape, budgets: deps.budgets });
   });
   try {
-    const manifest = await bootAndSnapshot(deps, assets, { folder, reservationId: reservation.id }, progress, signal);
+    const manifest = await bootAndSnapshot(
+      deps,
+      assets,
+      { folder, templateId, reservationId: reservation.id },
+      progress,
+      signal,
+    );
     deps.ledger.writeDurably(() => {
       markSnapshotReady(deps.ledger, snapshotId, factsOf(manifest));
       if (!template) insertTemplate(deps.ledger, { id: templateId, aliases: [alias], shape, public: true });
@@ -109,7 +115,7 @@ function tagOfRecipe({ info }: VmDriver, assets: GuestAssets): string {
 async function bootAndSnapshot(
   { ledger, driver, clock, log, recordSample }: TemplateDependencies,
   assets: GuestAssets,
-  { folder, reservationId }: { readonly folder: string; readonly reservationId: string },
+  { folder, templateId, reservationId }: Readonly<Record<"folder" | "templateId" | "reservationId", string>>,
   progress: (step: string) => void,
   signal: AbortSignal,
 ): Promise<SnapshotManifest> {
@@ -134,7 +140,7 @@ async function bootAndSnapshot(
   });
   progress("warm the base template");
   await warmUp(agent);
-  await settle(agent, clock, signal);
+  await settle(agent, templateId, clock, signal);
   progress("snapshot the base template");
   const { bootId } = agent;
   agent.close();

@@ -261,7 +261,7 @@ export class TemplateBuilds {
       defaultCwd: workdir,
       files: [{ path: this.#deps.markerPath, content: facts, mode: 0o644 }],
     });
-    await settle(agent, this.#deps.clock, signal);
+    await settle(agent, job.templateId, this.#deps.clock, signal);
   }
 
   #publish(

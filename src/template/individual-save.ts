@@ -70,7 +70,7 @@ export async function makeIndividualSave(
   });
   if (preparation.kind === "base") await warmUp(agent);
   else await startAndWait({ agent, log: new BuildLog(clock), signal }, preparation.spec, defaults, clock);
-  await settle(agent, clock, signal);
+  await settle(agent, template.id, clock, signal);
   const { bootId } = agent;
   agent.close();
   signal.throwIfAborted();

@@ -5,6 +5,7 @@
 import type { Clock } from "../clock.ts";
 import { DomainError } from "../errors.ts";
 import type { GuestAgent } from "../guest/agent.ts";
+import { placeholderId, sandboxFiles, templateFiles } from "./identity-files.ts";
 
 const commands: readonly string[] = [
   "true; ls -la / /home/user >/dev/null; cat /etc/os-release >/dev/null; ps aux >/dev/null; id; date; uname -a; mkdir -p /tmp/w; rm -r /tmp/w",
@@ -26,11 +27,12 @@ export async function warmUp(agent: GuestAgent): Promise<void> {
 const restMs = 1_000;
 
 /**
- * Has the guest write its files to its disk and do what its kernel put off: freeing what ended processes had, timers of
- * its last writes. Left in the snapshot, every machine of it would do all that before it answers.
+ * Makes the guest nobody's, has it write its files to its disk and do what its kernel put off: freeing what ended
+ * processes had, timers of its last writes. Left in the snapshot, every machine of it would do all that before it answers.
  * @throws the signal's reason
  */
-export async function settle(agent: GuestAgent, clock: Clock, signal: AbortSignal): Promise<void> {
+export async function settle(agent: GuestAgent, templateId: string, clock: Clock, signal: AbortSignal): Promise<void> {
+  await agent.setup({ hostname: placeholderId, files: [...sandboxFiles(placeholderId), ...templateFiles(templateId)] });
   await agent.sync();
   await clock.sleep(restMs, signal);
 }
