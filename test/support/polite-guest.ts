@@ -62,7 +62,8 @@ export class PoliteGuests {
         return;
       }
       const setup = Fields.decode(payload.subarray(2));
-      this.times.push(setup.integer(Tag.timeNs) / 1e6);
+      const timeNs = setup.optionalInteger(Tag.timeNs);
+      if (timeNs !== undefined) this.times.push(timeNs / 1e6);
       const hostname = setup.optionalString(Tag.hostname);
       if (hostname === undefined) return void fake.send(FrameType.result, stream, ok);
       this.hostnames.push(hostname);
