@@ -61,9 +61,10 @@ export function qemuArguments(launch: Launch): string[] {
     // Without a description and configuration section the device state alone is a stream that `-incoming` accepts.
     ["-machine", "microvm,acpi=on,rtc=on,isa-serial=on,x-option-roms=off,suppress-vmdesc=on,memory-backend=ram"],
     ["-global", "migration.send-configuration=off"],
-    // No switch has to learn where the guest is now. Asked to announce itself, it would do so five times in its first
-    // second: under TCG a quarter of what a restore costs.
-    ["-global", "migration.announce-rounds=0"],
+    // No switch has to learn where the guest is now. By default QEMU has it announce itself five times in its first second:
+    // under TCG a quarter of what a restore costs. Not at all is no choice: QEMU 7.2 dies when the guest then resets its
+    // network device. Once, and as late as can be (milliseconds).
+    ["-global", "migration.announce-rounds=1", "-global", "migration.announce-initial=100000"],
     ["-accel", acceleration === "tcg" ? `tcg,thread=multi,tb-size=${translationCacheMiB}` : "kvm"],
     ["-cpu", machine.cpuModel, "-smp", String(machine.vcpuCount), "-m", size],
     [
