@@ -76,20 +76,25 @@ interface SandboxRow {
 
 /**
  * Adds a sandbox in state `creating`. Call it in one `ledger.write` with `reserve` (or the checkout of a warm entry).
+ * @param machine what it will run on, if that is there already
  * @throws failed_precondition when the snapshot was quarantined or deleted meanwhile; invalid_state when its reservation
  * is not held for it.
  */
-export function insertSandbox(ledger: Ledger, sandbox: NewSandbox): SandboxRecord {
+export function insertSandbox(
+  ledger: Ledger,
+  sandbox: NewSandbox,
+  machine: MachineRecord | null = null,
+): SandboxRecord {
   const { metadata, envs, defaults, shape, allowInternetAccess, ingress, lifecycle, ...columns } = sandbox;
   ledger.write(() => {
     const { changes } = ledger
       .statement(
         `insert into sandboxes (id, template_id, template_alias, snapshot_id, state, metadata, envs,
            default_user, workdir, vcpu_count, memory_mib, disk_mib, allow_internet_access, ingress, on_timeout,
-           keep_memory, auto_resume, timeout_ms, started_at_ms, end_at_ms, reservation_id)
+           keep_memory, auto_resume, timeout_ms, started_at_ms, end_at_ms, machine, reservation_id)
          select :id, :templateId, :templateAlias, :snapshotId, 'creating', :metadata, :envs,
            :user, :workdir, :vcpuCount, :memoryMiB, :diskMiB, :allowInternetAccess, :ingress, :onTimeout,
-           :keepMemory, :autoResume, :timeoutMs, :startedAtMs, :endAtMs, id
+           :keepMemory, :autoResume, :timeoutMs, :startedAtMs, :endAtMs, :machine, id
          from reservations where id = :reservationId and sandbox_id = :id and state = 'held'
          and exists (select 1 from snapshots where id = :snapshotId and state = 'ready')`,
       )
@@ -105,12 +110,13 @@ export function insertSandbox(ledger: Ledger, sandbox: NewSandbox): SandboxRecor
         keepMemory: lifecycle.keepMemory ? 1 : 0,
         autoResume: lifecycle.autoResume ? 1 : 0,
         timeoutMs: lifecycle.timeoutMs,
+        machine: machineToJson(machine),
       });
     if (changes === 1) return;
     refuseUnreadySnapshot(ledger, sandbox.snapshotId);
     throw reservationNotHeld(sandbox.id, sandbox.reservationId);
   });
-  return { ...sandbox, state: "creating", machine: null, endReason: null };
+  return { ...sandbox, state: "creating", machine, endReason: null };
 }
 
 /**

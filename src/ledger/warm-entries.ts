@@ -82,23 +82,19 @@ export function markWarmEntryReady(ledger: Ledger, id: string, machine: MachineR
 }
 
 /**
- * Takes the oldest ready entry of a key and gives its reservation to a sandbox; undefined when there is none. Call it in
- * one `ledger.write` with `insertSandbox`.
+ * Takes a ready entry out of the pool for a sandbox, and makes its reservation the sandbox's. Call it in one
+ * `ledger.write` with `insertSandbox`.
+ * @throws invalid_state when it is not ready any more; already_exists when the sandbox holds a share already.
  */
-export function checkOutWarmEntry(ledger: Ledger, key: WarmEntryKey, sandboxId: string): WarmEntry | undefined {
-  const { templateId, buildId, runtimeProfile } = key;
-  return ledger.write(() => {
+export function checkOutWarmEntry(ledger: Ledger, id: string, sandboxId: string): void {
+  ledger.write(() => {
     const row = ledger
-      .statement<WarmEntryRow>(
-        `update warm_entries set state = 'checked_out' where id = (
-           select id from warm_entries where template_id = :templateId and build_id = :buildId
-             and runtime_profile = :runtimeProfile and state = 'ready' order by created_at_ms, rowid limit 1)
-         returning *`,
+      .statement<{ reservation_id: string }>(
+        "update warm_entries set state = 'checked_out' where id = :id and state = 'ready' returning reservation_id",
       )
-      .get({ templateId, buildId, runtimeProfile });
-    if (!row) return undefined;
+      .get({ id });
+    if (!row) throw new DomainError("invalid_state", `Warm entry ${id} is not ready`, { id });
     promote(ledger, row.reservation_id, sandboxId);
-    return toWarmEntry(row);
   });
 }
 

@@ -5,6 +5,7 @@ import type { Ledger } from "../ledger/open.ts";
 import { insertSandbox, type NewSandbox } from "../ledger/sandboxes.ts";
 import { recordSpawn } from "../ledger/templates.ts";
 import type { SandboxRecord } from "../types.ts";
+import type { WarmMachine } from "./warm-machine.ts";
 
 interface AdmissionDependencies {
   readonly ledger: Ledger;
@@ -15,23 +16,21 @@ interface AdmissionDependencies {
 /**
  * Gives a sandbox its share of the host, writes it down as `creating` from now on, and counts it for its template: all
  * of that or nothing.
- * @param reservationId the share of a warm machine, which is the sandbox's already
+ * @param warm the machine that is the sandbox's already, and its share with it
  * @throws capacity_exhausted; failed_precondition when its snapshot cannot be restored any more
  */
 export function admitSandbox(
   { ledger, clock, budgets }: AdmissionDependencies,
   sandbox: Omit<NewSandbox, "startedAtMs" | "endAtMs" | "reservationId">,
-  reservationId?: string,
+  warm?: WarmMachine,
 ): SandboxRecord {
   const { id: sandboxId, templateId, shape, lifecycle } = sandbox;
   const startedAtMs = clock.nowMs();
   return ledger.write(() => {
-    const record = insertSandbox(ledger, {
-      ...sandbox,
-      startedAtMs,
-      endAtMs: startedAtMs + lifecycle.timeoutMs,
-      reservationId: reservationId ?? reserve(ledger, { kind: "active", shape, budgets, sandboxId }).id,
-    });
+    const reservationId =
+      warm?.entry.reservationId ?? reserve(ledger, { kind: "active", shape, budgets, sandboxId }).id;
+    const endAtMs = startedAtMs + lifecycle.timeoutMs;
+    const record = insertSandbox(ledger, { ...sandbox, startedAtMs, endAtMs, reservationId }, warm?.vm.record);
     recordSpawn(ledger, templateId);
     return record;
   });

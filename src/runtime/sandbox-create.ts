@@ -48,10 +48,16 @@ export type ReadyMachine = Pick<RestoredMachine, "vm" | "agent"> & {
 /** Makes a running sandbox visible. */
 export type Attach = (record: SandboxRecord, machine: ReadyMachine) => SandboxView;
 
+/** A warm machine that is told whose it is. */
+interface Claimed extends WarmMachine {
+  /** Resolves when it has its identity. */
+  readonly identified: Promise<void>;
+}
+
 /** A sandbox that has its capacity, and the warm machine whose reservation it was, if it was one. */
 interface Admitted {
   readonly record: SandboxRecord;
-  readonly warm: WarmMachine | undefined;
+  readonly warm: Claimed | undefined;
   /** The save that it alone has. */
   readonly shelved?: SnapshotRecord | undefined;
   /** Where it comes from if not out of the pool. */
@@ -109,40 +115,31 @@ export class SandboxCreation {
 
   /** Takes a warm machine's capacity, or reserves some, and writes the sandbox down: both or neither. */
   #admit(request: CreateSandboxRequest, resolved: ResolvedTemplate, idempotency?: Idempotency): Admitted {
-    const { ledger, clock, newSandboxId, warmPool, metrics } = this.#deps;
-    const { template, snapshot, defaults } = resolved;
-    const id = newSandboxId();
+    const { ledger, clock, warmPool, metrics } = this.#deps;
     const startedMs = clock.monotonicMs();
-    const asksPool = warmPool.enabled;
-    const admitted = ledger.write(() => {
-      const warm = asksPool ? warmPool.checkOut(resolved, id) : undefined;
+    const sandbox = { ...requested(request, resolved), id: this.#deps.newSandboxId() };
+    const machine = warmPool.oldest(resolved);
+    const warm = machine && this.#claim(machine, identityOf(sandbox));
+    const insert = () => {
       const shelved = warm ? undefined : takeFromShelf(ledger, resolved.buildId);
-      const sandbox = {
-        id,
-        templateId: template.id,
-        templateAlias: template.aliases[0] ?? null,
-        snapshotId: shelved?.id ?? snapshot.id,
-        metadata: request.metadata,
-        envs: { ...defaults.envs, ...request.envs },
-        defaults: { user: defaults.user, workdir: defaults.workdir },
-        shape: template.shape,
-        allowInternetAccess: request.allowInternetAccess,
-        ingress: request.ingress,
-        lifecycle: { ...request.lifecycle, timeoutMs: request.timeoutMs },
-      };
-      const record = admitSandbox(this.#deps, sandbox, warm?.entry.reservationId);
-      if (idempotency) recordIdempotencyKey(ledger, { ...idempotency, sandboxId: id });
-      return {
-        record: warm ? setSandboxMachine(ledger, id, warm.vm.record) : record,
-        warm,
-        shelved,
-        origin: "create",
-        startedMs,
-      } as const;
-    });
-    if (admitted.warm) warmPool.handOver(admitted.warm);
-    if (asksPool) metrics.warmPoolCheckouts.inc({ outcome: admitted.warm ? "hit" : "miss" });
+      const snapshotId = shelved?.id ?? resolved.snapshot.id;
+      const record = admitSandbox(this.#deps, { ...sandbox, snapshotId }, warm);
+      if (idempotency) recordIdempotencyKey(ledger, { ...idempotency, sandboxId: sandbox.id });
+      return { record, warm, shelved, origin: "create", startedMs } as const;
+    };
+    const admitted = warm ? warmPool.checkOut(warm, sandbox.id, insert) : ledger.write(insert);
+    if (warmPool.enabled) metrics.warmPoolCheckouts.inc({ outcome: warm ? "hit" : "miss" });
     return admitted;
+  }
+
+  /**
+   * Tells a warm machine whose it is before the ledger knows: the guest works while the sandbox is written down. Should
+   * that fail, the machine stays in the pool, and is told the next one's identity over this.
+   */
+  #claim(machine: WarmMachine, identity: SandboxIdentity): Claimed {
+    const identified = giveIdentity(machine.agent, identity, this.#deps.clock, checkoutDeadlineMs);
+    identified.catch(() => {}); // whoever gets the machine awaits it; nobody does when the write failed
+    return { ...machine, identified };
   }
 
   /** A save of the shelf is for one machine, whatever became of that. */
@@ -177,16 +174,16 @@ export class SandboxCreation {
     }
   }
 
-  /** Gives a warm machine its identity; undefined when there is none, or it failed and is gone. */
+  /** Makes a warm machine the sandbox's; undefined when there is none, or it failed and is gone. */
   async #personalize({ record, warm, startedMs }: Admitted): Promise<ReadyMachine | undefined> {
     if (!warm) return undefined;
     const { clock, samples, metrics, log, terminator, reach } = this.#deps;
-    const { vm, agent } = warm;
+    const { vm, agent, identified } = warm;
     reach("pool.checked_out");
     try {
       // Warm machines wait with the network on.
       if (!record.allowInternetAccess) await vm.setInternetAccess(false);
-      await giveIdentity(agent, identityOf(record), clock, checkoutDeadlineMs);
+      await identified;
       reach("pool.identified");
       samples.record("warm_pool_checkout", "pool", clock.monotonicMs() - startedMs, record.id);
       return { vm, agent, origin: "pool", restoreStartedMs: undefined };
@@ -236,6 +233,25 @@ export class SandboxCreation {
   }
 }
 
-function identityOf({ id, templateId, envs, defaults }: SandboxRecord): SandboxIdentity {
+/** What a client asked for, over what the template has. */
+function requested(request: CreateSandboxRequest, { template, defaults }: ResolvedTemplate) {
+  const { metadata, allowInternetAccess, ingress, timeoutMs } = request;
+  return {
+    templateId: template.id,
+    templateAlias: template.aliases[0] ?? null,
+    envs: { ...defaults.envs, ...request.envs },
+    defaults: { user: defaults.user, workdir: defaults.workdir },
+    shape: template.shape,
+    lifecycle: { ...request.lifecycle, timeoutMs },
+    ...{ metadata, allowInternetAccess, ingress },
+  };
+}
+
+function identityOf({
+  id,
+  templateId,
+  envs,
+  defaults,
+}: Pick<SandboxRecord, "id" | "templateId" | "envs" | "defaults">): SandboxIdentity {
   return { sandboxId: id, templateId, envs, defaults };
 }

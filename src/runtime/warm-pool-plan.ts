@@ -64,6 +64,11 @@ export function planPool(
   return { discard, refill };
 }
 
+/** Whether one warm machine is as good as another. */
+export function isSameKey(one: WarmEntryKey, other: WarmEntryKey): boolean {
+  return nameOf(one) === nameOf(other);
+}
+
 /** One name for each key. */
 function nameOf({ templateId, buildId, runtimeProfile }: WarmEntryKey): string {
   return `${templateId} ${buildId} ${runtimeProfile}`;

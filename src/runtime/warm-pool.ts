@@ -25,7 +25,7 @@ import type { DiskPressureGuard } from "./disk-pressure-guard.ts";
 import type { SessionTerminator } from "./session-terminator.ts";
 import type { RestoreDependencies } from "./snapshot-restore.ts";
 import { type WarmMachine, warmingDeadlineMs, warmMachine } from "./warm-machine.ts";
-import { type DiscardReason, type PoolTarget, planPool } from "./warm-pool-plan.ts";
+import { type DiscardReason, isSameKey, type PoolTarget, planPool } from "./warm-pool-plan.ts";
 import { poolTargets, type WarmPoolSettings, warmKeyOf } from "./warm-pool-targets.ts";
 
 export interface WarmPoolDependencies extends RestoreDependencies {
@@ -78,7 +78,6 @@ export class WarmPool implements EvictionSource {
   beginCreate(templateId: string): () => void {
     const { clock } = this.#deps;
     if (this.enabled) this.#demand.note(templateId, clock.monotonicMs());
-    this.#rouse(templateId);
     this.#holds += 1;
     return () => {
       this.#holds -= 1;
@@ -86,23 +85,28 @@ export class WarmPool implements EvictionSource {
     };
   }
 
-  /**
-   * Takes the oldest machine that fits out of the ledger's pool and gives its reservation to the sandbox; undefined when
-   * there is none. Call it in one `ledger.write` with `insertSandbox`, and `handOver` after that.
-   */
-  checkOut(resolved: ResolvedTemplate, sandboxId: string): WarmMachine | undefined {
-    // Of one that left while the ledger could not be written, that is not written yet.
-    for (const id of this.#leaving.keys()) discardWarmEntry(this.#deps.ledger, id);
-    const entry = checkOutWarmEntry(this.#deps.ledger, warmKeyOf(this.#deps.driver.info, resolved), sandboxId);
-    if (!entry) return undefined;
-    const member = this.#members.get(entry.id);
-    if (member?.at === "ready") return member.machine;
-    throw new DomainError("internal", `warm entry ${entry.id} has no machine`);
+  /** The oldest machine that would do. It stays in the pool until {@link checkOut}. */
+  oldest(resolved: ResolvedTemplate): WarmMachine | undefined {
+    const key = warmKeyOf(this.#deps.driver.info, resolved);
+    for (const member of this.#members.values()) {
+      if (member.at === "ready" && isSameKey(member.entry, key)) return member.machine;
+    }
+    return undefined;
   }
 
-  /** The machine is the sandbox's now: whatever becomes of it does not concern the pool. */
-  handOver({ entry }: WarmMachine): void {
+  /**
+   * Gives a sandbox a machine that was the {@link oldest} in this turn of the event loop, and its reservation: whatever
+   * becomes of it does not concern the pool any more.
+   * @param insert writes the sandbox down; when that fails, the machine stays in the pool
+   */
+  checkOut<T>({ entry }: WarmMachine, sandboxId: string, insert: () => T): T {
+    const { ledger } = this.#deps;
+    const inserted = ledger.write(() => {
+      checkOutWarmEntry(ledger, entry.id, sandboxId);
+      return insert();
+    });
     this.#members.delete(entry.id);
+    return inserted;
   }
 
   /** Takes over a machine that an earlier daemon made. */
@@ -174,16 +178,6 @@ export class WarmPool implements EvictionSource {
     const states = [...this.#members.values()].map(({ at }) => at);
     const count = (state: Member["at"]) => states.filter((at) => at === state).length;
     return { ready: count("ready"), warming: count("warming"), leaving: this.#leaving.size };
-  }
-
-  /** An idle guest takes a millisecond to wake: it does while the create is written down. */
-  #rouse(templateId: string): void {
-    for (const member of this.#members.values()) {
-      if (member.at !== "ready" || member.entry.templateId !== templateId) continue;
-      // What it answers is of no matter: the checkout that follows asks in earnest.
-      member.machine.agent.ping().catch(() => {});
-      return;
-    }
   }
 
   #targets(): PoolTarget[] {

@@ -31,28 +31,25 @@ function addReady(ledger: Ledger) {
   return entry;
 }
 
-test("checkout takes the oldest ready entry of its key and makes its reservation the sandbox's", () => {
-  const clock = manualClock();
-  const ledger = ledgerWithSnapshot(clock);
-  addWarming(ledger);
-  clock.advance(1);
-  const [first, second] = [addReady(ledger), addReady(ledger)];
-  expect(checkOutWarmEntry(ledger, { ...key, buildId: "b2" }, "i1")).toBeUndefined();
-  expect(checkOutWarmEntry(ledger, key, "i1")).toEqual({
-    ...first,
-    state: "checked_out",
-    machine: machineOf(first.id),
-  });
-  expect(usage(ledger)).toMatchObject({ active: { sandboxes: 1 }, warm: { sandboxes: 2 } });
-  expect(checkOutWarmEntry(ledger, key, "i2")?.id).toBe(second.id);
-  expect(checkOutWarmEntry(ledger, key, "i3")).toBeUndefined();
+test("a checkout takes an entry that is ready, once, and makes its reservation the sandbox's", () => {
+  const ledger = ledgerWithSnapshot();
+  const [half, first] = [addWarming(ledger), addReady(ledger)];
+  checkOutWarmEntry(ledger, first.id, "i1");
+  expect(listWarmEntries(ledger, ["checked_out"])).toEqual([
+    { ...first, state: "checked_out", machine: machineOf(first.id) },
+  ]);
+  expect(usage(ledger)).toMatchObject({ active: { sandboxes: 1 }, warm: { sandboxes: 1 } });
+  for (const { id } of [half, first]) {
+    expect(failureOf(() => checkOutWarmEntry(ledger, id, "i2")).code).toBe("invalid_state");
+  }
+  expect(usage(ledger)).toMatchObject({ active: { sandboxes: 1 }, warm: { sandboxes: 1 } });
 });
 
 test("a checkout that fails leaves the entry in the pool", () => {
   const ledger = ledgerWithSnapshot();
-  addReady(ledger);
+  const { id } = addReady(ledger);
   reserve(ledger, { kind: "active", shape, budgets: roomy, sandboxId: "i1" });
-  expect(failureOf(() => checkOutWarmEntry(ledger, key, "i1")).code).toBe("already_exists");
+  expect(failureOf(() => checkOutWarmEntry(ledger, id, "i1")).code).toBe("already_exists");
   expect(listWarmEntries(ledger, ["ready"])).toHaveLength(1);
 });
 
@@ -60,7 +57,7 @@ test("a discarded entry cannot be checked out, and holds its reservation until i
   const ledger = ledgerWithSnapshot();
   const entry = addReady(ledger);
   expect([discardWarmEntry(ledger, entry.id), discardWarmEntry(ledger, entry.id)]).toEqual([true, false]);
-  expect(checkOutWarmEntry(ledger, key, "i1")).toBeUndefined();
+  expect(failureOf(() => checkOutWarmEntry(ledger, entry.id, "i1")).code).toBe("invalid_state");
   expect(failureOf(() => markWarmEntryReady(ledger, entry.id, machineOf("s"))).code).toBe("invalid_state");
   expect(usage(ledger).warm.sandboxes).toBe(1);
   expect(listUnownedReservations(ledger)).toEqual([]);

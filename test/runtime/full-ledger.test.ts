@@ -72,6 +72,21 @@ test("a warm machine that died while the disk was full is nobody's afterwards", 
   expect(daemon.held()).toEqual({ active: 1, warm: 0 });
 });
 
+test("a warm machine whose checkout could not be written waits for the next create, which makes it its own", async () => {
+  await using daemon = await FakeDaemon.open(pooled);
+  await daemon.refill();
+  const [warm] = daemon.host.machines.keys();
+  const disk = fillable(daemon.ledger);
+  disk.isFull = true;
+  await expect(daemon.create()).rejects.toBe(full);
+  expect([daemon.held(), daemon.deps.warmPool.depth().ready]).toEqual([{ active: 0, warm: 1 }, 1]);
+  disk.isFull = false;
+  const { record } = await daemon.create();
+  expect(record.machine?.sessionId).toBe(warm);
+  expect(daemon.guests.hostnames.at(-1)).toBe(record.id);
+  expect(daemon.held()).toEqual({ active: 1, warm: 0 });
+});
+
 test("a create whose room a warm machine makes waits until the ledger can be written", async () => {
   await using daemon = await FakeDaemon.open({ ...pooled, budgets: { sandboxes: 1 } });
   await daemon.addTemplate("other");
