@@ -21,7 +21,7 @@ import { factsOf } from "./snapshot-facts.ts";
 import { settle, warmUp } from "./warm-up.ts";
 
 /** Goes up whenever how a template is booted, or what is done to it before its snapshot, changes. */
-const recipeVersion = 4;
+const recipeVersion = 5;
 const alias = "base";
 const shape: MachineShape = { vcpuCount: 2, memoryMiB: 512, diskMiB: 8192 };
 

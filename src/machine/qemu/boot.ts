@@ -60,6 +60,9 @@ export async function describeMachine(
  * Under TCG the kernel is told the frequency of its time-stamp counter: it measures it against an emulated timer,
  * which fails when the host is busy, and then it waits for ticks that nobody sends, or gives up the counter as its
  * clock later. `tsc=reliable`: nor does it compare the two afterwards.
+ *
+ * `norandmaps`: QEMU keeps translated code by where it is in memory, so programs and libraries that are somewhere else in
+ * every process are translated again for every process. That was three quarters of what a command took.
  */
 export async function kernelCommandLine(
   acceleration: RunningMachine["acceleration"],
@@ -67,5 +70,5 @@ export async function kernelCommandLine(
 ): Promise<string> {
   if (acceleration !== "tcg") return commandLine;
   const { stdout } = await run(await buildTool("tsc-frequency", cacheFolder));
-  return `${commandLine} tsc_early_khz=${Number.parseInt(stdout, 10)} tsc=reliable`;
+  return `${commandLine} tsc_early_khz=${Number.parseInt(stdout, 10)} tsc=reliable norandmaps`;
 }
