@@ -135,7 +135,7 @@ export class FrameLink implements FrameSender {
   }
 
   /**
-   * Starts an operation.
+   * Starts an operation. The guest has it before the caller goes on: they may work at the same time.
    * @throws DomainError the reason when the link is no more, `capacity_exhausted` when too many streams are open,
    *   `invalid_argument` when the fields are too large.
    */
@@ -150,6 +150,7 @@ export class FrameLink implements FrameSender {
     const stream = new GuestStream(++this.#lastStreamId, this);
     this.#streams.set(stream.id, stream);
     for (const payload of payloads) this.send(FrameType.open, stream.id, payload);
+    this.#uncork();
     return stream;
   }
 

@@ -90,11 +90,12 @@ function durationAtRank(ledger: Ledger, { span, scenario, engine, acceleration }
   return sample.durationMs;
 }
 
+/** Found at the end of the key's range of the primary key, however many there are. */
 function newestNumber(ledger: Ledger, { span, scenario, engine, acceleration }: SampleKey): number {
   const newest = ledger
     .statement<{ number: number | null }>(
       `select max(number) as number from latency_samples
-       where span = :span and engine = :engine and acceleration = :acceleration`,
+       where span = :span and scenario = :scenario and engine = :engine and acceleration = :acceleration`,
     )
     .get({ span, scenario, engine, acceleration });
   return newest?.number ?? 0;

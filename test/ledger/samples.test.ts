@@ -77,6 +77,17 @@ test("only the newest are kept, of each key apart", () => {
   ]);
 });
 
+test("what is often a part of one thing leaves what is rarely a part of another", () => {
+  const ledger = memoryLedger();
+  for (let round = 0; round < 5; round += 1) {
+    recordSamples(ledger, [sample(1, { scenario: "pool" }), ...Array.from({ length: 20 }, () => sample(2))], 10);
+  }
+  expect(summarizeSamples(ledger).map(({ scenario, n }) => [scenario, n])).toEqual([
+    ["create", 10],
+    ["pool", 5],
+  ]);
+});
+
 test("a duration that cannot be is refused with its batch", () => {
   const ledger = memoryLedger();
   for (const durationMs of [-1, Number.NaN, Number.POSITIVE_INFINITY]) {
