@@ -95,7 +95,7 @@ static void sleep_ms(long ms) {
 static void mount_root(const char *device) {
   mkdir("/newroot", 0755);
   for (int waited = 0;; waited += ROOT_RETRY_MS) {
-    if (mount(device, "/newroot", "ext4", MS_NOATIME, "noauto_da_alloc") == 0) return;
+    if (mount(device, "/newroot", "ext4", MS_NOATIME | MS_LAZYTIME, "noauto_da_alloc") == 0) return;
     bool is_missing = errno == ENOENT || errno == ENXIO || errno == ENODEV;
     if (!is_missing || waited >= ROOT_WAIT_MS) give_up("cannot mount the root disk");
     sleep_ms(ROOT_RETRY_MS);

@@ -1,7 +1,8 @@
 /** The qemu engine for real: the suite of all engines, and what only this one has. */
 import { execFile } from "node:child_process";
-import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import { pino } from "pino";
 import { expect, test } from "vitest";
@@ -60,6 +61,29 @@ conformance(engine, (world) => {
     );
     await last.terminate();
     await rm(join(root, "deeper"), { recursive: true });
+  });
+
+  test("an idle machine is left in peace, and under emulation its programs are always in the same place", async () => {
+    const { driver, restore, connectTo } = world();
+    const vm = await restore();
+    const agent = await connectTo(vm);
+    expect(await shell(agent, "cat /proc/sys/vm/compaction_proactiveness")).toBe("0");
+    const isEmulated = driver.info.acceleration === "tcg";
+    expect(await shell(agent, "cat /proc/sys/kernel/randomize_va_space")).toBe(isEmulated ? "0" : "2");
+    const [qemu] = vm.record.processes;
+    if (!qemu) throw new Error("the machine has no process");
+    const wakeUps = async () => {
+      const status = await readFile(`/proc/${qemu.pid}/status`, "utf8");
+      return Number(/^voluntary_ctxt_switches:\s+(\d+)$/m.exec(status)?.[1]);
+    };
+    // An interval timer that nobody stopped would make it 36 at least.
+    const withinASecond = async () => {
+      const before = await wakeUps();
+      await delay(1_000);
+      return (await wakeUps()) - before;
+    };
+    await expect.poll(withinASecond, { timeout: 30_000 }).toBeLessThan(30);
+    await vm.terminate();
   });
 
   test("of a guest that powers itself off the console is quoted", async () => {
