@@ -235,23 +235,20 @@ export class SandboxCreation {
 
 /** What a client asked for, over what the template has. */
 function requested(request: CreateSandboxRequest, { template, defaults }: ResolvedTemplate) {
-  const { metadata, allowInternetAccess, ingress, timeoutMs } = request;
   return {
     templateId: template.id,
     templateAlias: template.aliases[0] ?? null,
-    envs: { ...defaults.envs, ...request.envs },
-    defaults: { user: defaults.user, workdir: defaults.workdir },
     shape: template.shape,
-    lifecycle: { ...request.lifecycle, timeoutMs },
-    ...{ metadata, allowInternetAccess, ingress },
+    defaults: { user: defaults.user, workdir: defaults.workdir },
+    envs: { ...defaults.envs, ...request.envs },
+    metadata: request.metadata,
+    allowInternetAccess: request.allowInternetAccess,
+    ingress: request.ingress,
+    lifecycle: { ...request.lifecycle, timeoutMs: request.timeoutMs },
   };
 }
 
-function identityOf({
-  id,
-  templateId,
-  envs,
-  defaults,
-}: Pick<SandboxRecord, "id" | "templateId" | "envs" | "defaults">): SandboxIdentity {
-  return { sandboxId: id, templateId, envs, defaults };
+function identityOf(sandbox: Pick<SandboxRecord, "id" | "templateId" | "envs" | "defaults">): SandboxIdentity {
+  const { id: sandboxId, templateId, envs, defaults } = sandbox;
+  return { sandboxId, templateId, envs, defaults };
 }
