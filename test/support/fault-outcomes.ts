@@ -64,14 +64,17 @@ export const afterDaemonDeath: Outcomes<string> = {
   "kill.released": "gone: killed",
 };
 
-/** After `kill -9` of the QEMU that the operation is about: its answer, and what is there. Null: it has none at that step. */
-export const afterMachineDeath: Outcomes<string | null> = {
+/**
+ * After `kill -9` of the QEMU that the operation is about: its answer, and what is there. Null: it has none at that step.
+ * Several: it depends on what the guest had said already.
+ */
+export const afterMachineDeath: Outcomes<string | readonly string[] | null> = {
   "create.reserved": null,
   "create.launched": "500; no sandbox",
   "create.recorded": "500; no sandbox",
   "create.probed": "201; no sandbox",
   "create.running": "201; no sandbox",
-  "pool.checked_out": "201; sandbox works",
+  "pool.checked_out": ["201; sandbox works", "201; no sandbox"],
   "pool.identified": "201; no sandbox",
   "pool.running": "201; no sandbox",
   "refill.reserved": null,

@@ -53,8 +53,9 @@ describe.skipIf(missingForRealMachines())("faults", () => {
     process.kill(world.daemon.pid, "SIGCONT");
     const answer = await acting;
     expect(await world.leftovers()).toEqual([]);
-    seen.machine.set(step, `${answer?.status}; ${await outcome(world)}`);
-    expect(seen.machine.get(step)).toBe(afterMachineDeath[step]);
+    const possible = [afterMachineDeath[step]].flat();
+    expect(possible).toContain(`${answer?.status}; ${await outcome(world)}`);
+    seen.machine.set(step, possible.join(" or "));
     await world.bystanderCounts();
     await cleanUp(world);
     expect(await world.leftovers()).toEqual([]);
