@@ -9,6 +9,8 @@ export interface StreamOptions {
   readonly signal: AbortSignal;
 }
 
+const over = "the stream is over";
+
 /**
  * The events of `source`, with `keepalive` in between whenever `keepaliveMs` passed without one. The source is
  * returned when the signal aborts, whether or not anybody still reads the result.
@@ -78,7 +80,8 @@ export async function* withKeepalive<T>(
     }
     throw signal.reason;
   } finally {
-    stopped.abort();
+    // A reason, because the default one takes a stack trace, for every command.
+    stopped.abort(over);
     signal.removeEventListener("abort", onAbort);
     await source.return?.();
   }

@@ -18,10 +18,12 @@ interface Series {
 
 export class MetricsSampler {
   readonly #clock: Clock;
+  readonly #onAnswer: (session: Session) => void;
   readonly #series = new Map<string, Series>();
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, onAnswer: (session: Session) => void) {
     this.#clock = clock;
+    this.#onAnswer = onAnswer;
   }
 
   /**
@@ -47,6 +49,7 @@ export class MetricsSampler {
       if (!session.ended.aborted) session.log.debug({ err: error }, "no metrics sample");
       return;
     }
+    this.#onAnswer(session);
     const series = this.#series.get(session.sandboxId) ?? { samples: [], previous: undefined };
     this.#series.set(session.sandboxId, series);
     const { previous } = series;

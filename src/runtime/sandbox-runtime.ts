@@ -80,7 +80,7 @@ export class SandboxRuntime implements Runtime {
 
   constructor(deps: RuntimeDependencies) {
     this.#deps = deps;
-    this.#sampler = new MetricsSampler(deps.clock);
+    this.#sampler = new MetricsSampler(deps.clock, (session) => this.#stuckVms.heard(session));
     this.#team = new TeamMetrics(deps.clock);
     this.#guestClocks = new GuestClocks(deps.clock);
     this.#attach = (record, machine) => {
@@ -250,7 +250,7 @@ export class SandboxRuntime implements Runtime {
     this.#deadlines.expireDue();
   }
 
-  /** Sends every machine a heartbeat, gives up those that have not answered for too long, and keeps their clocks right. */
+  /** Sends a heartbeat to every machine that said nothing of late, gives up those that have not answered for too long, and keeps their clocks right. */
   checkHeartbeats(): void {
     this.#stuckVms.check(this.#registry.sessions());
     this.#guestClocks.check(this.#registry.sessions());

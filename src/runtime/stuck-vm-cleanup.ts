@@ -17,6 +17,8 @@ interface Heartbeat {
   lastAnswerMs: number;
   /** A ping is on its way: never more than one per session. */
   waiting: boolean;
+  /** It has answered somebody since the last check, who need not wake it then. */
+  heard: boolean;
 }
 
 export class StuckVmCleanup {
@@ -35,20 +37,35 @@ export class StuckVmCleanup {
     this.#onStuck = onStuck;
   }
 
-  /** Sends every session a heartbeat and gives up those that have been silent for too long. Never waits for answers. */
+  /** The machine has answered something else: as good as a heartbeat. */
+  heard(session: Session): void {
+    const heartbeat = this.#heartbeatOf(session);
+    heartbeat.lastAnswerMs = this.#nowMs();
+    heartbeat.heard = true;
+  }
+
+  /** Sends a heartbeat to every session that said nothing since the last one, and gives up those that have been silent for too long. Never waits for answers. */
   check(sessions: Iterable<Watched>): void {
     const nowMs = this.#listen();
     for (const session of [...sessions]) {
-      const heartbeat = this.#heartbeats.get(session) ?? { lastAnswerMs: nowMs, waiting: false };
-      this.#heartbeats.set(session, heartbeat);
+      const heartbeat = this.#heartbeatOf(session);
       // However long a slow disk takes to save it, that is no silence of its guest.
       if (session.isStopped) heartbeat.lastAnswerMs = nowMs;
       if (decide(heartbeat.lastAnswerMs, nowMs, this.#timeoutMs) === "clean_up") {
         this.#onStuck(session, nowMs - heartbeat.lastAnswerMs);
-      } else if (!heartbeat.waiting) {
+      } else if (!heartbeat.waiting && !heartbeat.heard) {
         void this.#ping(session, heartbeat);
       }
+      heartbeat.heard = false;
     }
+  }
+
+  #heartbeatOf(session: Session): Heartbeat {
+    const known = this.#heartbeats.get(session);
+    if (known) return known;
+    const heartbeat = { lastAnswerMs: this.#nowMs(), waiting: false, heard: false };
+    this.#heartbeats.set(session, heartbeat);
+    return heartbeat;
   }
 
   /** However long ago the last check was, no more than half of the deadline counts: answers to come are heard first. */

@@ -17,7 +17,7 @@ function sessionOf(sandboxId: string, ...ticks: (readonly [busy: number, total: 
 
 test("a sandbox's series goes on over a pause, and what was before it is no load", async () => {
   const clock = new ManualClock();
-  const sampler = new MetricsSampler(clock);
+  const sampler = new MetricsSampler(clock, () => {});
   const before = sessionOf("i1", [0, 100], [50, 200]);
   const after = sessionOf("i1", [10, 100], [10, 200]);
   for (const session of [before, before, after, after]) {
@@ -30,10 +30,12 @@ test("a sandbox's series goes on over a pause, and what was before it is no load
   expect(sampler.samples("i1", { fromMs: second?.atMs ?? 0 })).toHaveLength(3);
 });
 
-test("the series of a sandbox that is gone is forgotten, one that is paused is kept", async () => {
-  const sampler = new MetricsSampler(new ManualClock());
+test("the series of a sandbox that is gone is forgotten, one that is paused is kept; who answered was heard", async () => {
+  const heard: string[] = [];
+  const sampler = new MetricsSampler(new ManualClock(), (session) => heard.push(session.sandboxId));
   await sampler.sampleAll([sessionOf("i1", [0, 1]), sessionOf("i2", [0, 1])], () => true);
   await sampler.sampleAll([], (id) => id === "i1");
   expect(sampler.samples("i1", {})).toHaveLength(1);
   expect(sampler.samples("i2", {})).toEqual([]);
+  expect(heard).toEqual(["i1", "i2"]);
 });

@@ -98,6 +98,28 @@ test("a machine that is stopped to be saved is not silent, and has its whole dea
   expect(stuck).toEqual([session]);
 });
 
+test("who answers something else is not pinged, and is given up once that stops", async () => {
+  const clock = new ManualClock();
+  const stuck: Session[] = [];
+  let pings = 0;
+  const cleanup = new StuckVmCleanup(clock, timeoutMs, (session) => stuck.push(session));
+  const session = sessionThat(() => {
+    pings += 1;
+    return new Promise(() => {});
+  });
+  const check = async (answers: boolean) => {
+    await clock.advance(timeoutMs / 4);
+    if (answers) cleanup.heard(session);
+    cleanup.check([session]);
+  };
+  for (let turn = 0; turn < 10; turn++) await check(true);
+  expect([pings, stuck]).toEqual([0, []]);
+  for (let turn = 0; turn < 3; turn++) await check(false);
+  expect([pings, stuck]).toEqual([1, []]);
+  await check(false);
+  expect(stuck).toEqual([session]);
+});
+
 test("time in which the daemon itself stood still is no silence of a machine", async () => {
   const clock = new ManualClock();
   const stuck: Session[] = [];
