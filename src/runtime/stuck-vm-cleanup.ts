@@ -17,7 +17,7 @@ interface Heartbeat {
   lastAnswerMs: number;
   /** A ping is on its way: never more than one per session. */
   waiting: boolean;
-  /** It has answered somebody since the last check, who need not wake it then. */
+  /** It has answered something else since the last check, so that it need not be woken for a ping. */
   heard: boolean;
 }
 
@@ -44,7 +44,10 @@ export class StuckVmCleanup {
     heartbeat.heard = true;
   }
 
-  /** Sends a heartbeat to every session that said nothing since the last one, and gives up those that have been silent for too long. Never waits for answers. */
+  /**
+   * Sends a heartbeat to every session that said nothing since the last check, and gives up those that have been silent
+   * for too long. Never waits for answers.
+   */
   check(sessions: Iterable<Watched>): void {
     const nowMs = this.#listen();
     for (const session of [...sessions]) {

@@ -5,8 +5,22 @@ import type { Ledger } from "../../src/ledger/open.ts";
 import { getSandbox, listSandboxes, moveSandbox } from "../../src/ledger/sandboxes.ts";
 import { deleteSnapshot, getSnapshot } from "../../src/ledger/snapshots.ts";
 import { findTemplate, insertTemplate, publishBuild } from "../../src/ledger/templates.ts";
-import { discardWarmEntry, insertWarmEntry, listWarmEntries } from "../../src/ledger/warm-entries.ts";
-import { addReadySnapshot, addSandbox, machineOf, manualClock, memoryLedger, roomy, shape } from "./support.ts";
+import {
+  checkOutWarmEntry,
+  discardWarmEntry,
+  insertWarmEntry,
+  listWarmEntries,
+} from "../../src/ledger/warm-entries.ts";
+import {
+  addReadySnapshot,
+  addSandbox,
+  failureOf,
+  machineOf,
+  manualClock,
+  memoryLedger,
+  roomy,
+  shape,
+} from "./support.ts";
 
 function end(ledger: Ledger, id: string): void {
   moveSandbox(ledger, id, "creating", "terminated", { endReason: "create_failed", endAtMs: ledger.nowMs() });
@@ -73,6 +87,7 @@ test("a discarded warm entry is remembered until its reservation is released", (
   const key = { templateId: "t1", buildId: "b1", runtimeProfile: "default" };
   const { id } = insertWarmEntry(ledger, { ...key, snapshotId: "snap", reservationId });
   discardWarmEntry(ledger, id);
+  expect(failureOf(() => checkOutWarmEntry(ledger, id, "i1")).code).toBe("invalid_state");
   expect(purgeEnded(ledger, { endedBeforeMs: 0, keep: 0 }).warmEntries).toBe(0);
   expect(listWarmEntries(ledger, ["discarded"])).toHaveLength(1);
   release(ledger, reservationId);

@@ -8,12 +8,12 @@ import {
   listWarmEntries,
   markWarmEntryReady,
 } from "../../src/ledger/warm-entries.ts";
-import { addReadySnapshot, failureOf, machineOf, manualClock, memoryLedger, roomy, shape } from "./support.ts";
+import { addReadySnapshot, failureOf, machineOf, memoryLedger, roomy, shape } from "./support.ts";
 
 const key = { templateId: "t1", buildId: "b1", runtimeProfile: "default" };
 
-function ledgerWithSnapshot(clock = manualClock()): Ledger {
-  const ledger = memoryLedger(clock);
+function ledgerWithSnapshot(): Ledger {
+  const ledger = memoryLedger();
   addReadySnapshot(ledger);
   return ledger;
 }

@@ -1,10 +1,18 @@
 import { pino } from "pino";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import type { Session } from "../../src/runtime/session.ts";
 import { decide, StuckVmCleanup } from "../../src/runtime/stuck-vm-cleanup.ts";
 import { ManualClock } from "../support/manual-clock.ts";
 
 const timeoutMs = 60_000;
+
+/** What a test moves and looks at; `stuck` are those that were given up. */
+function watcher() {
+  const clock = new ManualClock();
+  const stuck: Session[] = [];
+  const cleanup = new StuckVmCleanup(clock, timeoutMs, (session) => stuck.push(session));
+  return { clock, stuck, cleanup };
+}
 
 function sessionThat(ping: () => Promise<void>): Session & { isStopped: boolean } {
   const session = {
@@ -24,9 +32,7 @@ test("the decision is about the time since the last answer alone", () => {
 });
 
 test("a machine that answers is preserved however long it lives", async () => {
-  const clock = new ManualClock();
-  const stuck: Session[] = [];
-  const cleanup = new StuckVmCleanup(clock, timeoutMs, (session) => stuck.push(session));
+  const { clock, stuck, cleanup } = watcher();
   const session = sessionThat(async () => {});
   for (let turn = 0; turn < 20; turn++) {
     cleanup.check([session]);
@@ -37,14 +43,9 @@ test("a machine that answers is preserved however long it lives", async () => {
 });
 
 test("a machine that never answers is given up after the deadline, with one ping under way at most", async () => {
-  const clock = new ManualClock();
-  const stuck: Session[] = [];
-  let pings = 0;
-  const cleanup = new StuckVmCleanup(clock, timeoutMs, (session) => stuck.push(session));
-  const session = sessionThat(() => {
-    pings += 1;
-    return new Promise(() => {});
-  });
+  const { clock, stuck, cleanup } = watcher();
+  const ping = vi.fn(() => new Promise<void>(() => {}));
+  const session = sessionThat(ping);
   for (let turn = 0; turn < 6; turn++) {
     cleanup.check([session]);
     await settled();
@@ -53,14 +54,12 @@ test("a machine that never answers is given up after the deadline, with one ping
   expect(stuck).toEqual([]);
   cleanup.check([session]);
   expect(stuck).toEqual([session]);
-  expect(pings).toBe(1);
+  expect(ping).toHaveBeenCalledTimes(1);
 });
 
 test("a machine whose link breaks for a while is preserved once it answers again", async () => {
-  const clock = new ManualClock();
-  const stuck: Session[] = [];
+  const { clock, stuck, cleanup } = watcher();
   let answers = false;
-  const cleanup = new StuckVmCleanup(clock, timeoutMs, (session) => stuck.push(session));
   const session = sessionThat(async () => {
     if (!answers) throw new Error("the link is being re-established");
   });
@@ -78,9 +77,7 @@ test("a machine whose link breaks for a while is preserved once it answers again
 });
 
 test("a machine that is stopped to be saved is not silent, and has its whole deadline afterwards", async () => {
-  const clock = new ManualClock();
-  const stuck: Session[] = [];
-  const cleanup = new StuckVmCleanup(clock, timeoutMs, (session) => stuck.push(session));
+  const { clock, stuck, cleanup } = watcher();
   const session = sessionThat(() => new Promise(() => {}));
   const check = async (times: number) => {
     for (let turn = 0; turn < times; turn++) {
@@ -99,31 +96,24 @@ test("a machine that is stopped to be saved is not silent, and has its whole dea
 });
 
 test("who answers something else is not pinged, and is given up once that stops", async () => {
-  const clock = new ManualClock();
-  const stuck: Session[] = [];
-  let pings = 0;
-  const cleanup = new StuckVmCleanup(clock, timeoutMs, (session) => stuck.push(session));
-  const session = sessionThat(() => {
-    pings += 1;
-    return new Promise(() => {});
-  });
+  const { clock, stuck, cleanup } = watcher();
+  const ping = vi.fn(() => new Promise<void>(() => {}));
+  const session = sessionThat(ping);
   const check = async (answers: boolean) => {
     await clock.advance(timeoutMs / 4);
     if (answers) cleanup.heard(session);
     cleanup.check([session]);
   };
   for (let turn = 0; turn < 10; turn++) await check(true);
-  expect([pings, stuck]).toEqual([0, []]);
+  expect([ping.mock.calls.length, stuck]).toEqual([0, []]);
   for (let turn = 0; turn < 3; turn++) await check(false);
-  expect([pings, stuck]).toEqual([1, []]);
+  expect([ping.mock.calls.length, stuck]).toEqual([1, []]);
   await check(false);
   expect(stuck).toEqual([session]);
 });
 
 test("time in which the daemon itself stood still is no silence of a machine", async () => {
-  const clock = new ManualClock();
-  const stuck: Session[] = [];
-  const cleanup = new StuckVmCleanup(clock, timeoutMs, (session) => stuck.push(session));
+  const { clock, stuck, cleanup } = watcher();
   const answering = sessionThat(async () => {});
   const silent = sessionThat(() => new Promise(() => {}));
   const check = async (afterMs: number) => {

@@ -114,6 +114,19 @@ test("the pool grows with demand up to its most, and shrinks again, oldest first
   expect(readyIds(daemon)).toEqual(grown.slice(2));
 });
 
+test("a create takes the oldest machine of its template, and of no other", async () => {
+  await using daemon = await FakeDaemon.open({ ...pooled, pool: { min: 2, max: 2 } });
+  for (let n = 0; n < 2; n++) await daemon.refill();
+  const machines = listWarmEntries(daemon.ledger, ["ready"]).map(({ machine }) => machine);
+  await daemon.addTemplate("other");
+  const { record: other } = await daemon.create("other");
+  expect(machines).not.toContainEqual(other.machine);
+  const taken = [await daemon.create(), await daemon.create()].map(({ record }) => record.machine);
+  expect(taken).toEqual(machines);
+  expect((await daemon.create()).record.machine).not.toBeNull();
+  expect([await daemon.metric(hit), await daemon.metric(miss)]).toEqual([2, 2]);
+});
+
 test("only base is kept warm without demand; another template is once it was asked for", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   await daemon.addTemplate("other");
