@@ -1,10 +1,10 @@
 /** What a daemon does all the time, besides what it is asked for. */
 import { purgeEnded } from "./ledger/history.ts";
 import { runEvery } from "./run-every.ts";
-import type { Keyring } from "./runtime/keyring.ts";
+import { checkSnapshots } from "./runtime/machines/integrity.ts";
 import type { RuntimeDependencies, SandboxRuntime } from "./runtime/sandbox-runtime.ts";
-import { checkSnapshots } from "./runtime/snapshot-integrity.ts";
 import type { Scope } from "./scope.ts";
+import type { Keyring } from "./team/keyring.ts";
 import type { TemplateBuilds } from "./template/build.ts";
 import { rebuildStale } from "./template/stale-rebuild.ts";
 

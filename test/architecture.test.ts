@@ -1,6 +1,6 @@
 /**
- * Who may import whom (shared style 2.2). Data flows one way: routes → runtime → ledger and machine; nothing depends
- * upwards, and nothing imports in a circle.
+ * The architecture test holds who may import whom: layers first, then the rooms inside the larger layers. Data flows one
+ * way, from routes to runtime to ledger and machine. Nothing imports upwards, and nothing imports in a circle.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, normalize, relative } from "node:path";
@@ -26,22 +26,67 @@ const rules: Record<string, readonly string[]> = {
   ledger: common,
   machine: common,
   guest: common,
-  e2b: [...common, "runtime/runtime.ts", "runtime/templates.ts", "runtime/team.ts"],
+  e2b: [...common, "runtime/runtime.ts", "template/templates.ts", "team/team.ts"],
   envd: [
     ...common,
     "e2b",
     "guest/agent.ts",
-    "runtime/session.ts",
-    "runtime/process-table.ts",
-    "runtime/running-process.ts",
-    "runtime/process-subscription.ts",
+    "runtime/sessions/session.ts",
+    "runtime/processes/process-table.ts",
+    "runtime/processes/running-process.ts",
+    "runtime/processes/process-subscription.ts",
   ],
   template: [...common, "ledger", "machine/driver.ts", "machine/snapshot-files.ts", "guest", "metrics"],
-  runtime: [...common, "ledger", "machine/driver.ts", "machine/snapshot-files.ts", "guest", "metrics", "template"],
-  routes: [...common, "runtime", "envd", "e2b", "config", "metrics", "guest/agent.ts", "machine/driver.ts"],
+  team: [...common, "ledger"],
+  runtime: [
+    ...common,
+    "ledger",
+    "machine/driver.ts",
+    "machine/snapshot-files.ts",
+    "guest",
+    "metrics",
+    "template",
+    "team/team.ts",
+  ],
+  routes: [
+    ...common,
+    "runtime",
+    "template/templates.ts",
+    "team/team.ts",
+    "envd",
+    "e2b",
+    "config",
+    "metrics",
+    "guest/agent.ts",
+    "machine/driver.ts",
+  ],
 };
 /** They put the parts together and may see all of them. */
 const composers = new Set(["daemon", "daemon-loops", "main"]);
+
+/**
+ * Rooms of a layer, from the ground up: a room may import itself and what its row names. `.` is the layer's own files that
+ * compose the rooms; a file named here is on the ground, where every room may use it and it may use no room.
+ */
+const rooms: Record<string, Readonly<Record<string, readonly string[]>>> = {
+  "src/runtime": {
+    "lifecycle-samples.ts": [],
+    processes: ["lifecycle-samples.ts"],
+    machines: ["lifecycle-samples.ts", "sessions"],
+    capacity: ["machines"],
+    pool: ["capacity", "machines"],
+    sessions: ["lifecycle-samples.ts", "processes", "machines"],
+    records: ["processes", "sessions", "runtime.ts"],
+    sandboxes: ["lifecycle-samples.ts", "capacity", "machines", "pool", "records", "sessions", "runtime.ts"],
+    restart: ["machines", "pool", "sandboxes", "."],
+  },
+  routes: {
+    http: [],
+    console: [],
+    data: ["http"],
+    control: ["http", "data"],
+  },
+};
 
 interface Import {
   readonly from: string;
@@ -69,6 +114,13 @@ function layerOf(file: string): string {
   return top === "routes" ? "routes" : second.replace(/\.ts$/, "");
 }
 
+/** `src/runtime/pool/plan.ts` → `pool`; a file of the layer itself → its name if the table has it, else `.`. */
+function roomOf(file: string, layer: string, table: Readonly<Record<string, readonly string[]>>): string {
+  const inside = file.slice(layer.length + 1);
+  const [first = "", ...rest] = inside.split("/");
+  return rest.length > 0 || first in table ? first : ".";
+}
+
 const files = [...sourceFiles("src"), ...sourceFiles("routes")];
 const imports = files.flatMap(importsOf);
 
@@ -84,6 +136,19 @@ test("every layer imports only what the table allows", () => {
     const allowed = rules[layer];
     if (!allowed) return true;
     return !allowed.includes(layerOf(to)) && !allowed.includes(to.replace(/^src\//, ""));
+  });
+  expect(violations).toEqual([]);
+});
+
+test("every room imports only what its row allows", () => {
+  const violations = imports.filter(({ from, to }) => {
+    const layer = Object.keys(rooms).find((folder) => from.startsWith(`${folder}/`) && to.startsWith(`${folder}/`));
+    if (layer === undefined) return false;
+    const table = rooms[layer] ?? {};
+    const [source, target] = [roomOf(from, layer, table), roomOf(to, layer, table)];
+    // The layer's own files put the rooms together.
+    if (source === "." || source === target) return false;
+    return !table[source]?.includes(target) && !table[source]?.includes(to.slice(layer.length + 1));
   });
   expect(violations).toEqual([]);
 });

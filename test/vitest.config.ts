@@ -7,7 +7,7 @@ const realMachines = ["test/vm/**/*.test.ts", "test/sdk/**/*.test.ts"];
 export default defineConfig({
   root: fileURLToPath(new URL("..", import.meta.url)),
   test: {
-    // scripts/test.mjs counts from the report.
+    // scripts/cli/test.mjs counts from the report.
     reporters: ["default", ["json", { outputFile: "node_modules/.vitest/report.json" }]],
     // An emulated CPU, and hosts that are busy with other things: slow is not wrong. These end what never comes.
     testTimeout: 180_000,

@@ -49,7 +49,7 @@ export function vzBoot(roots, helper) {
     const diskMiB = fs.statSync(disk).size / 2 ** 20;
     const machine = { vcpuCount: VCPU_COUNT, memoryMiB: MEMORY_MIB, diskMiB, disk: machineDisk };
     const order = { machine, diskSource: disk, ...software };
-    const program = join(roots.repository, "dist/scripts/vz-boot.js");
+    const program = join(roots.repository, "dist/scripts/setup/vz-boot.js");
     await run(process.execPath, [program, helper, folder, JSON.stringify(order)], { signal, onLine });
     fs.renameSync(machineDisk, disk);
   };

@@ -42,7 +42,9 @@ export function helperSourceHash(roots) {
 
 /** @param {import("./roots.mjs").Roots} roots */
 function recipe(roots) {
-  const files = ["scripts/build-helper", "helper-swift/vz.entitlements"].map((name) => join(roots.repository, name));
+  const files = ["scripts/setup/build-helper", "helper-swift/vz.entitlements"].map((name) =>
+    join(roots.repository, name),
+  );
   return hashOf(helperSourceHash(roots), ...files.map((path) => fs.readFileSync(path)));
 }
 
@@ -58,7 +60,7 @@ export function currentHelper(roots) {
  */
 export async function makeHelper(roots, { signal, onLine }) {
   const helper = helperPath(roots);
-  const remedy = "see the words above; scripts/build-helper does the same by itself";
-  await run(join(roots.repository, "scripts/build-helper"), [helper], { signal, onLine, remedy });
+  const remedy = "see the words above; scripts/setup/build-helper does the same by itself";
+  await run(join(roots.repository, "scripts/setup/build-helper"), [helper], { signal, onLine, remedy });
   await writeStamp(roots, "vz-helper", recipe(roots), { helper });
 }

@@ -1,6 +1,6 @@
 /** Bodies, queries and answers of teams and API keys (reference, appendix A), in E2B's own spelling, and how they are made. */
 import { z } from "zod";
-import type { ApiKeyView, TeamMetricSample } from "../runtime/team.ts";
+import type { ApiKeyView, TeamMetricSample } from "../team/team.ts";
 import { wholeNumber } from "./query-values.ts";
 
 const text = z.string();

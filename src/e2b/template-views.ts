@@ -1,5 +1,5 @@
 /** Templates and builds as E2B's clients know them: field by field from the runtime's views. Pure. */
-import type { BuildLogLine, BuildView, TemplateView } from "../runtime/templates.ts";
+import type { BuildLogLine, BuildView, TemplateView } from "../template/templates.ts";
 import type { BuildLogRow, TemplateBuildInfo, TemplateRow } from "./template-schemas.ts";
 import { envdVersion } from "./views.ts";
 

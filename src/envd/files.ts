@@ -1,7 +1,7 @@
 /** Whole files in and out of a sandbox: reads, writes, their attributes, and E2B's words for what goes wrong. */
 import { posix } from "node:path";
 import { DomainError, isDomainError } from "../errors.ts";
-import type { Session } from "../runtime/session.ts";
+import type { Session } from "../runtime/sessions/session.ts";
 import type { FileEntry } from "../types.ts";
 import { type DownloadPlan, dependsOnEntry, planConditional, planWhole, type RequestHeaders } from "./download-plan.ts";
 import { guestStatus, reword } from "./guest-errors.ts";

@@ -10,7 +10,7 @@ import {
 } from "../e2b/gen/filesystem/filesystem_pb.ts";
 import { DomainError } from "../errors.ts";
 import type { Watch } from "../guest/agent.ts";
-import type { Session } from "../runtime/session.ts";
+import type { Session } from "../runtime/sessions/session.ts";
 import type { FileEvent } from "../types.ts";
 import { toEntryInfo } from "./entry.ts";
 import { guestStatus, reword, rewordUser } from "./guest-errors.ts";

@@ -14,10 +14,10 @@ import {
   type StartRequest,
 } from "../e2b/gen/process/process_pb.ts";
 import { DomainError } from "../errors.ts";
-import type { ProcessSubscription, ProcessEvent as TableEvent } from "../runtime/process-subscription.ts";
-import type { ProcessSelector as TableSelector } from "../runtime/process-table.ts";
-import type { RunningProcess } from "../runtime/running-process.ts";
-import type { Session } from "../runtime/session.ts";
+import type { ProcessSubscription, ProcessEvent as TableEvent } from "../runtime/processes/process-subscription.ts";
+import type { ProcessSelector as TableSelector } from "../runtime/processes/process-table.ts";
+import type { RunningProcess } from "../runtime/processes/running-process.ts";
+import type { Session } from "../runtime/sessions/session.ts";
 import type { ProcessEnd, ProcessSpec, TerminalSize } from "../types.ts";
 import { guestStatus, reword, rewordUser } from "./guest-errors.ts";
 import { type StreamOptions, withKeepalive } from "./keepalive.ts";

@@ -6,7 +6,7 @@
 import { randomUUID } from "node:crypto";
 import { DomainError, messageOf } from "../errors.ts";
 import type { Watch } from "../guest/agent.ts";
-import type { Session } from "../runtime/session.ts";
+import type { Session } from "../runtime/sessions/session.ts";
 import type { FileEvent } from "../types.ts";
 
 const MAX_WATCHERS = 256;

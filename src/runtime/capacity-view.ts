@@ -3,10 +3,10 @@ import { type CapacityBudgets, usage } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";
 import { listSandboxes } from "../ledger/sandboxes.ts";
 import type { Metrics } from "../metrics.ts";
-import type { Admission } from "./admission.ts";
-import type { Quarantine } from "./quarantine.ts";
+import type { Admission } from "./capacity/admission.ts";
+import type { Quarantine } from "./machines/quarantine.ts";
+import type { WarmPool } from "./pool/warm-pool.ts";
 import type { CapacityView } from "./runtime.ts";
-import type { WarmPool } from "./warm-pool.ts";
 
 export interface CapacitySources {
   readonly ledger: Ledger;

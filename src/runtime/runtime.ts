@@ -1,5 +1,6 @@
 /** The runtime's face towards the routes. */
 import type { EngineInfo } from "../machine/driver.ts";
+import type { TeamMetricSample } from "../team/team.ts";
 import type {
   ContinuationReason,
   LatencySample,
@@ -8,8 +9,7 @@ import type {
   SandboxLogEntry,
   SandboxRecord,
 } from "../types.ts";
-import type { Session } from "./session.ts";
-import type { TeamMetricSample } from "./team.ts";
+import type { Session } from "./sessions/session.ts";
 
 export interface CreateSandboxRequest {
   /** As the client wrote it: id, alias or alias:tag, already parsed. */

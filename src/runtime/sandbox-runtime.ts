@@ -8,13 +8,14 @@ import { isSandboxSnapshot } from "../ledger/sandbox-snapshots.ts";
 import { getSandbox } from "../ledger/sandboxes.ts";
 import { findTemplate } from "../ledger/templates.ts";
 import type { EngineInfo, Vm } from "../machine/driver.ts";
+import type { TeamMetricSample } from "../team/team.ts";
 import type { ContinuationReason, LatencySample, SandboxLogEntry, SandboxRecord } from "../types.ts";
 import { updateGauges, viewCapacity } from "./capacity-view.ts";
-import { GuestClocks } from "./guest-clocks.ts";
-import { IdempotentCreates } from "./idempotent-creates.ts";
-import { switchInternetAccess } from "./internet-access.ts";
-import { MetricsSampler } from "./metrics-sampler.ts";
-import type { Quarantine } from "./quarantine.ts";
+import type { Quarantine } from "./machines/quarantine.ts";
+import type { SnapshotShelf } from "./pool/snapshot-shelf.ts";
+import { MetricsSampler } from "./records/metrics-sampler.ts";
+import { TeamMetrics } from "./records/team-metrics.ts";
+import { tryFlush } from "./records/try-flush.ts";
 import type {
   BenchmarkSummary,
   CapacityView,
@@ -35,20 +36,19 @@ import type {
   SandboxView,
   SnapshotView,
 } from "./runtime.ts";
-import { type Attach, type CreationDependencies, type ReadyMachine, SandboxCreation } from "./sandbox-create.ts";
-import { SandboxDeadlines } from "./sandbox-deadlines.ts";
-import { SandboxEnds } from "./sandbox-ends.ts";
-import { type ForkDependencies, SandboxForks } from "./sandbox-forks.ts";
-import { SandboxPause } from "./sandbox-pause.ts";
-import { SandboxRegistry } from "./sandbox-registry.ts";
-import { SerialQueue } from "./serial-queue.ts";
-import type { Session } from "./session.ts";
-import { attachSession, releaseSessions } from "./session-attach.ts";
-import type { SnapshotShelf } from "./snapshot-shelf.ts";
-import { StuckVmCleanup } from "./stuck-vm-cleanup.ts";
-import type { TeamMetricSample } from "./team.ts";
-import { TeamMetrics } from "./team-metrics.ts";
-import { tryFlush } from "./try-flush.ts";
+import { attachSession, releaseSessions } from "./sandboxes/attach.ts";
+import { type Attach, type CreationDependencies, type ReadyMachine, SandboxCreation } from "./sandboxes/create.ts";
+import { SandboxDeadlines } from "./sandboxes/deadlines.ts";
+import { SandboxEnds } from "./sandboxes/end.ts";
+import { type ForkDependencies, SandboxForks } from "./sandboxes/fork.ts";
+import { IdempotentCreates } from "./sandboxes/idempotent-creates.ts";
+import { switchInternetAccess } from "./sandboxes/internet-access.ts";
+import { SandboxPause } from "./sandboxes/pause.ts";
+import { SandboxRegistry } from "./sandboxes/registry.ts";
+import { SerialQueue } from "./sandboxes/serial-queue.ts";
+import { GuestClocks } from "./sessions/guest-clocks.ts";
+import { StuckVmCleanup } from "./sessions/heartbeats.ts";
+import type { Session } from "./sessions/session.ts";
 
 export interface RuntimeDependencies extends CreationDependencies, ForkDependencies {
   /** How long a machine may leave heartbeats unanswered. */

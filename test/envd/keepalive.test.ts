@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { withKeepalive } from "../../src/envd/keepalive.ts";
-import { ManualClock } from "../support/manual-clock.ts";
+import { ManualClock } from "../support/fakes/manual-clock.ts";
 
 /** A source that a test feeds. */
 function source() {

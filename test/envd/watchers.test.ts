@@ -3,7 +3,7 @@ import { WatcherTable } from "../../src/envd/watchers.ts";
 import { DomainError } from "../../src/errors.ts";
 import type { GuestAgent } from "../../src/guest/agent.ts";
 import type { FileEvent } from "../../src/types.ts";
-import { TestSession } from "../support/data-plane.ts";
+import { TestSession } from "../support/daemon/data-plane.ts";
 
 const turns = () => new Promise<void>((resolve) => setImmediate(resolve));
 

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { connectGuestAgent } from "../../src/guest/link.ts";
-import { buildSanitized, sanitizedFolder } from "../support/built-agent.ts";
+import { buildSanitized, sanitizedFolder } from "../support/guest/built-agent.ts";
 
 beforeAll(buildSanitized);
 

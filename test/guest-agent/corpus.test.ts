@@ -4,8 +4,8 @@ import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { beforeAll, expect, test } from "vitest";
 import { FrameDecoder } from "../../src/guest/frames.ts";
-import { buildSanitized, sanitizedFolder } from "../support/built-agent.ts";
-import { frameTypes } from "../support/raw-link.ts";
+import { buildSanitized, sanitizedFolder } from "../support/guest/built-agent.ts";
+import { frameTypes } from "../support/guest/raw-link.ts";
 
 const folder = fileURLToPath(new URL("../corpus/frames/", import.meta.url));
 

@@ -2,8 +2,8 @@
 import net from "node:net";
 import { networkInterfaces } from "node:os";
 import { afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { buildSanitized, startAgent } from "../support/built-agent.ts";
-import { op, type RawLink, type RawStream, tag, WINDOW } from "../support/raw-link.ts";
+import { buildSanitized, startAgent } from "../support/guest/built-agent.ts";
+import { op, type RawLink, type RawStream, tag, WINDOW } from "../support/guest/raw-link.ts";
 
 let link: RawLink;
 let servers: net.Server[] = [];

@@ -16,8 +16,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { buildSanitized, startAgent } from "../support/built-agent.ts";
-import { type FieldPair, op, type RawFields, type RawLink, tag, WINDOW } from "../support/raw-link.ts";
+import { buildSanitized, startAgent } from "../support/guest/built-agent.ts";
+import { type FieldPair, op, type RawFields, type RawLink, tag, WINDOW } from "../support/guest/raw-link.ts";
 
 const isRoot = process.getuid?.() === 0;
 let folder: string;

@@ -5,7 +5,7 @@ import { writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { buildSanitized, sanitizedFolder, startAgent } from "../support/built-agent.ts";
+import { buildSanitized, sanitizedFolder, startAgent } from "../support/guest/built-agent.ts";
 import {
   encodeFrame,
   encodeHello,
@@ -16,7 +16,7 @@ import {
   type RawStream,
   tag,
   WINDOW,
-} from "../support/raw-link.ts";
+} from "../support/guest/raw-link.ts";
 
 let folder: string;
 

@@ -3,8 +3,8 @@ import { mkdtempSync, readlinkSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { buildSanitized, startAgent } from "../support/built-agent.ts";
-import { type FieldPair, op, type RawLink, type RawStream, tag, WINDOW } from "../support/raw-link.ts";
+import { buildSanitized, startAgent } from "../support/guest/built-agent.ts";
+import { type FieldPair, op, type RawLink, type RawStream, tag, WINDOW } from "../support/guest/raw-link.ts";
 
 const isRoot = process.getuid?.() === 0;
 let folder: string;

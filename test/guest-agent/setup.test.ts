@@ -13,8 +13,8 @@ import {
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { buildSanitized, startAgent } from "../support/built-agent.ts";
-import { type FieldPair, op, type RawLink, type RawStream, tag } from "../support/raw-link.ts";
+import { buildSanitized, startAgent } from "../support/guest/built-agent.ts";
+import { type FieldPair, op, type RawLink, type RawStream, tag } from "../support/guest/raw-link.ts";
 
 let folder: string;
 

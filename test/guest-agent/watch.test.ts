@@ -16,8 +16,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { buildSanitized, startAgent } from "../support/built-agent.ts";
-import { type FieldPair, op, type RawLink, type RawStream, tag } from "../support/raw-link.ts";
+import { buildSanitized, startAgent } from "../support/guest/built-agent.ts";
+import { type FieldPair, op, type RawLink, type RawStream, tag } from "../support/guest/raw-link.ts";
 
 const kinds = ["", "create", "write", "remove", "rename", "chmod"];
 let top: string;

@@ -9,7 +9,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import type { AttachedProcess, GuestAgent } from "../../src/guest/agent.ts";
 import { connectGuestAgent } from "../../src/guest/link.ts";
 import type { ProcessSpec } from "../../src/types.ts";
-import { builtProgram, type LocalAgent, startLocalAgent } from "../support/local-agent.ts";
+import { builtProgram, type LocalAgent, startLocalAgent } from "../support/guest/local-agent.ts";
 
 let local: LocalAgent;
 let agent: GuestAgent;

@@ -3,7 +3,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { FieldWriter } from "../../src/guest/fields.ts";
 import { EventKind, FrameType, MAX_PAYLOAD, Tag } from "../../src/guest/protocol.ts";
-import { connectFake, ok, payloadOf } from "../support/fake-agent.ts";
+import { connectFake, ok, payloadOf } from "../support/fakes/fake-agent.ts";
 
 function entryFields(name = "x"): FieldWriter {
   return new FieldWriter()

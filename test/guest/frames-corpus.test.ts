@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { beforeAll, expect, test } from "vitest";
 import { encodeFrame, FrameDecoder } from "../../src/guest/frames.ts";
 import { FrameType } from "../../src/guest/protocol.ts";
-import { builtProgram } from "../support/local-agent.ts";
+import { builtProgram } from "../support/guest/local-agent.ts";
 
 interface Sample {
   readonly file: string;

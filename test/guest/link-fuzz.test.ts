@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import { FieldWriter } from "../../src/guest/fields.ts";
 import { FrameType, Tag } from "../../src/guest/protocol.ts";
-import { connectFake } from "../support/fake-agent.ts";
+import { connectFake } from "../support/fakes/fake-agent.ts";
 
 const fields = fc
   .array(fc.tuple(fc.constantFrom(...Object.values(Tag)), fc.uint8Array({ maxLength: 12 })), { maxLength: 6 })

@@ -5,8 +5,8 @@ import { DomainError } from "../../src/errors.ts";
 import { Fields } from "../../src/guest/fields.ts";
 import { connectGuestAgent } from "../../src/guest/link.ts";
 import { EventKind, FrameType, INITIAL_WINDOW, MAX_PAYLOAD, Operation, Tag } from "../../src/guest/protocol.ts";
-import { duplexPair } from "../support/duplex-pair.ts";
-import { connectFake, FakeAgent, type FakeLink, ok, payloadOf } from "../support/fake-agent.ts";
+import { connectFake, FakeAgent, type FakeLink, ok, payloadOf } from "../support/fakes/fake-agent.ts";
+import { duplexPair } from "../support/guest/duplex-pair.ts";
 
 const machineFailed = expect.objectContaining({ code: "machine_failed" });
 const started = (pid: number) => payloadOf(EventKind.started, (fields) => fields.integer(Tag.pid, pid));

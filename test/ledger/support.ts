@@ -10,7 +10,7 @@ import { type Ledger, openLedger } from "../../src/ledger/open.ts";
 import { insertSandbox } from "../../src/ledger/sandboxes.ts";
 import { markSnapshotReady, registerSnapshot, type SnapshotFacts } from "../../src/ledger/snapshots.ts";
 import type { MachineRecord, MachineShape, SandboxRecord } from "../../src/types.ts";
-import { openIngress } from "../support/ingress.ts";
+import { openIngress } from "../support/daemon/ingress.ts";
 
 export const shape: MachineShape = { vcpuCount: 2, memoryMiB: 512, diskMiB: 1024 };
 

@@ -5,10 +5,10 @@ import { PassThrough } from "node:stream";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import { connectGuestAgent } from "../../src/guest/link.ts";
-import { FakeDriver, FakeHost } from "../../src/machine/fake.ts";
-import type { FakeGuest } from "../../src/machine/fake-guest.ts";
 import { readSnapshot } from "../../src/machine/snapshot-files.ts";
-import { localAgent } from "../support/local-agent.ts";
+import { FakeDriver, FakeHost } from "../support/fakes/fake-driver.ts";
+import type { FakeGuest } from "../support/fakes/fake-guest.ts";
+import { localAgent } from "../support/guest/local-agent.ts";
 
 const shape = { vcpuCount: 1, memoryMiB: 64, diskMiB: 64 };
 const bootRequest = { sessionId: "s1", shape, kernel: "/k", initramfs: "/i", baseDisk: "/b" };

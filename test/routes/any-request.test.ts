@@ -1,7 +1,7 @@
 /** Whatever a client sends, the answer is one the API documents: never a 500, always a code and a message. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { type Answer, openControlPlane } from "../support/control-plane.ts";
+import { type Answer, openControlPlane } from "../support/daemon/control-plane.ts";
 
 function expectDocumented(answer: Answer): void {
   expect(answer.status).toBeLessThan(600);

@@ -6,8 +6,8 @@ import { systemClock } from "../../src/clock.ts";
 import { signatureOf } from "../../src/e2b/signatures.ts";
 import { DomainError } from "../../src/errors.ts";
 import type { GuestAgent } from "../../src/guest/agent.ts";
-import { type DataPlane, serveDataPlane, TestSession } from "../support/data-plane.ts";
-import { type LocalAgent, startLocalAgent } from "../support/local-agent.ts";
+import { type DataPlane, serveDataPlane, TestSession } from "../support/daemon/data-plane.ts";
+import { type LocalAgent, startLocalAgent } from "../support/guest/local-agent.ts";
 
 let local: LocalAgent;
 beforeAll(async () => {

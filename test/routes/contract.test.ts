@@ -6,8 +6,8 @@ import fc from "fast-check";
 import type { RouteOptions } from "fastify";
 import { expect, test } from "vitest";
 import { z } from "zod";
-import { arbitraryOf, type JsonSchema, type Schemas } from "../support/arbitrary-json.ts";
-import { type Answer, type ControlPlane, openControlPlane, teamId } from "../support/control-plane.ts";
+import { arbitraryOf, type JsonSchema, type Schemas } from "../support/clients/arbitrary-json.ts";
+import { type Answer, type ControlPlane, openControlPlane, teamId } from "../support/daemon/control-plane.ts";
 
 interface Content {
   readonly content?: Readonly<Record<string, { readonly schema: JsonSchema }>>;

@@ -3,7 +3,7 @@ import { request } from "node:http";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { signatureOf } from "../../src/e2b/signatures.ts";
-import { type LocalSandbox, startLocalSandbox } from "../support/local-session.ts";
+import { type LocalSandbox, startLocalSandbox } from "../support/guest/local-session.ts";
 
 let sandbox: LocalSandbox;
 const inFolder = (...names: string[]) => join(sandbox.folder, ...names);

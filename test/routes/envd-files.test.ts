@@ -10,9 +10,9 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { signatureOf } from "../../src/e2b/signatures.ts";
 import { DomainError } from "../../src/errors.ts";
 import type { GuestAgent } from "../../src/guest/agent.ts";
-import { abandonUpload } from "../support/connect-frames.ts";
-import { serveDataPlane, TestSession } from "../support/data-plane.ts";
-import { type LocalSandbox, startLocalSandbox } from "../support/local-session.ts";
+import { abandonUpload } from "../support/clients/connect-frames.ts";
+import { serveDataPlane, TestSession } from "../support/daemon/data-plane.ts";
+import { type LocalSandbox, startLocalSandbox } from "../support/guest/local-session.ts";
 
 type Body = NonNullable<RequestInit["body"]>;
 

@@ -6,8 +6,8 @@ import { createConnectTransport } from "@connectrpc/connect-node";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { EventType, Filesystem, FileType } from "../../src/e2b/gen/filesystem/filesystem_pb.ts";
 import { Process, StreamInputRequestSchema } from "../../src/e2b/gen/process/process_pb.ts";
-import { callUnary, openStream } from "../support/connect-frames.ts";
-import { type LocalSandbox, startLocalSandbox } from "../support/local-session.ts";
+import { callUnary, openStream } from "../support/clients/connect-frames.ts";
+import { type LocalSandbox, startLocalSandbox } from "../support/guest/local-session.ts";
 
 let sandbox: LocalSandbox;
 const inFolder = (...names: string[]) => join(sandbox.folder, ...names);

@@ -2,10 +2,10 @@ import { once } from "node:events";
 import { request } from "node:http";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
-import { callUnary, envelope, openStream } from "../support/connect-frames.ts";
-import { type DataPlane, serveDataPlane, TestSession } from "../support/data-plane.ts";
-import { ManualClock } from "../support/manual-clock.ts";
-import { ScriptedAgent, type ScriptedProcess } from "../support/scripted-agent.ts";
+import { callUnary, envelope, openStream } from "../support/clients/connect-frames.ts";
+import { type DataPlane, serveDataPlane, TestSession } from "../support/daemon/data-plane.ts";
+import { ManualClock } from "../support/fakes/manual-clock.ts";
+import { ScriptedAgent, type ScriptedProcess } from "../support/fakes/scripted-agent.ts";
 
 const START = "process.Process/Start";
 const command = { process: { cmd: "/bin/bash", args: ["-l", "-c", "true"] } };

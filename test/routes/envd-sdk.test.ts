@@ -5,8 +5,8 @@ import * as current from "e2b";
 import * as v1Routes from "e2b-v1-routes";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
-import { type LocalSandbox, startLocalSandbox } from "../support/local-session.ts";
-import { type StubControlPlane, serveStubControlPlane } from "../support/stub-control-plane.ts";
+import { type StubControlPlane, serveStubControlPlane } from "../support/fakes/stub-control-plane.ts";
+import { type LocalSandbox, startLocalSandbox } from "../support/guest/local-session.ts";
 
 type Sdk = typeof current;
 

@@ -1,7 +1,7 @@
 import fastify from "fastify";
 import { expect, test } from "vitest";
-import { type Plane, planeOf } from "../../routes/plane.ts";
-import { planeConstraint, routesBelongTo, targetOf } from "../../routes/plane-constraint.ts";
+import { type Plane, planeOf } from "../../routes/http/plane.ts";
+import { planeConstraint, routesBelongTo, targetOf } from "../../routes/http/plane-constraint.ts";
 
 const id = "iaa0123456789abcdefgh";
 const control: Plane = { plane: "control" };

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from "node:http";
 import { expect, test } from "vitest";
-import { portClosed, renderRefusal, sandboxNotFound, tooManyConnections } from "../../routes/port-pages.ts";
+import { portClosed, renderRefusal, sandboxNotFound, tooManyConnections } from "../../routes/data/port-pages.ts";
 
 const firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 const html = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";

@@ -6,9 +6,9 @@ import { type AddressInfo, connect, createServer as createTcpServer, type Server
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { systemClock } from "../../src/clock.ts";
 import { deriveTrafficToken } from "../../src/e2b/access-token.ts";
-import { serveDataPlane } from "../support/data-plane.ts";
-import { openIngress } from "../support/ingress.ts";
-import { type LocalSandbox, startLocalSandbox } from "../support/local-session.ts";
+import { serveDataPlane } from "../support/daemon/data-plane.ts";
+import { openIngress } from "../support/daemon/ingress.ts";
+import { type LocalSandbox, startLocalSandbox } from "../support/guest/local-session.ts";
 
 let sandbox: LocalSandbox;
 let service: Server;

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
-import { openControlPlane } from "../support/control-plane.ts";
+import { openControlPlane } from "../support/daemon/control-plane.ts";
 
 test("the list needs the key; an entry is removed once", async () => {
   const entries = [{ id: "q1", kind: "file", name: "core", reason: "it is none", atMs: 0 } as const];

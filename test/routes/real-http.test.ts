@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { expect, test } from "vitest";
-import { apiKey, type ControlPlane, openControlPlane } from "../support/control-plane.ts";
+import { apiKey, type ControlPlane, openControlPlane } from "../support/daemon/control-plane.ts";
 
 async function listen(plane: ControlPlane): Promise<{ url: string; port: number }> {
   const url = await plane.app.listen({ host: "127.0.0.1", port: 0 });

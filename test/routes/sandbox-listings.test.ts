@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { openControlPlane } from "../support/control-plane.ts";
+import { openControlPlane } from "../support/daemon/control-plane.ts";
 
 type Plane = ReturnType<typeof openControlPlane>;
 

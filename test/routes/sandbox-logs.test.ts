@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { type ControlPlane, openControlPlane } from "../support/control-plane.ts";
+import { type ControlPlane, openControlPlane } from "../support/daemon/control-plane.ts";
 
 const at = (ms: number) => new Date(ms).toISOString();
 

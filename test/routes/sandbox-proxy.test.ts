@@ -4,8 +4,8 @@ import { type AddressInfo, connect, createServer as createTcpServer } from "node
 import type { Duplex } from "node:stream";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
-import { serveDataPlane } from "../support/data-plane.ts";
-import { type LocalSandbox, startLocalSandbox } from "../support/local-session.ts";
+import { serveDataPlane } from "../support/daemon/data-plane.ts";
+import { type LocalSandbox, startLocalSandbox } from "../support/guest/local-session.ts";
 
 let sandbox: LocalSandbox;
 let service: Server;

@@ -1,6 +1,6 @@
 /** Fork, snapshots and follow-ups over HTTP: what is asked, what is answered, what is refused. */
 import { expect, test } from "vitest";
-import { type ControlPlane, openControlPlane } from "../support/control-plane.ts";
+import { type ControlPlane, openControlPlane } from "../support/daemon/control-plane.ts";
 
 async function create(plane: ControlPlane, options: object = {}): Promise<string> {
   const { body } = await plane.call("POST", "/v2/sandboxes", { templateID: "base", ...options });

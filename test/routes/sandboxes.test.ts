@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { SandboxDetail } from "../../src/e2b/schemas.ts";
 import { DomainError } from "../../src/errors.ts";
-import { openControlPlane } from "../support/control-plane.ts";
+import { openControlPlane } from "../support/daemon/control-plane.ts";
 
 const unknown = (id: string) => ({
   code: 404,

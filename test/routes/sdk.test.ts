@@ -3,7 +3,7 @@ import * as current from "e2b";
 import * as v1Routes from "e2b-v1-routes";
 import { describe, expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
-import { apiKey, type ControlPlane, openControlPlane } from "../support/control-plane.ts";
+import { apiKey, type ControlPlane, openControlPlane } from "../support/daemon/control-plane.ts";
 
 const generations = [
   ["2.51.0", current],

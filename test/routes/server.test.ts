@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
-import { isKnownHost } from "../../routes/host-check.ts";
-import { routesBelongTo } from "../../routes/plane-constraint.ts";
+import { isKnownHost } from "../../routes/http/host-check.ts";
+import { routesBelongTo } from "../../routes/http/plane-constraint.ts";
 import { DomainError, type ErrorCode } from "../../src/errors.ts";
-import { apiKey, openControlPlane } from "../support/control-plane.ts";
+import { apiKey, openControlPlane } from "../support/daemon/control-plane.ts";
 
 const invalidKey = "Invalid API key, please visit https://e2b.dev/docs/api-key for more information.\n";
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { apiKey, openControlPlane, teamId } from "../support/control-plane.ts";
+import { apiKey, openControlPlane, teamId } from "../support/daemon/control-plane.ts";
 
 test("the one team, with the key the client came with", async () => {
   await using plane = openControlPlane();

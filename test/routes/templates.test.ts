@@ -9,8 +9,8 @@ import { moveSandbox } from "../../src/ledger/sandboxes.ts";
 import { findBuildJob } from "../../src/ledger/template-builds.ts";
 import { publishBuild } from "../../src/ledger/templates.ts";
 import { addReadySnapshot, addSandbox } from "../ledger/support.ts";
-import { type ControlPlane, openControlPlane } from "../support/control-plane.ts";
-import { shape } from "../support/fake-templates.ts";
+import { type ControlPlane, openControlPlane } from "../support/daemon/control-plane.ts";
+import { shape } from "../support/fakes/fake-templates.ts";
 
 interface Requested {
   readonly templateID: string;

@@ -2,14 +2,14 @@
 import { setImmediate as turn } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
-import { TAPE_BYTES } from "../../src/runtime/output-tape.ts";
-import { apiKey, type ControlPlane, openControlPlane } from "../support/control-plane.ts";
-import { TestSession } from "../support/data-plane.ts";
-import { FakeRuntime } from "../support/fake-runtime.ts";
-import { closedGate } from "../support/gate.ts";
-import { ManualClock } from "../support/manual-clock.ts";
-import { ScriptedAgent, type ScriptedProcess } from "../support/scripted-agent.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import { TAPE_BYTES } from "../../src/runtime/processes/output-tape.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { apiKey, type ControlPlane, openControlPlane } from "../support/daemon/control-plane.ts";
+import { TestSession } from "../support/daemon/data-plane.ts";
+import { FakeRuntime } from "../support/fakes/fake-runtime.ts";
+import { closedGate } from "../support/fakes/gate.ts";
+import { ManualClock } from "../support/fakes/manual-clock.ts";
+import { ScriptedAgent, type ScriptedProcess } from "../support/fakes/scripted-agent.ts";
 
 const id = "iaasandbox";
 const start = { type: "start", command: "sh", args: ["-c", "x"] };

@@ -2,7 +2,7 @@
 import { expect, test, vi } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import type { Ledger } from "../../src/ledger/open.ts";
-import { FakeDaemon, pooled } from "../support/fake-daemon.ts";
+import { FakeDaemon, pooled } from "../support/fakes/fake-daemon.ts";
 
 const full = new DomainError("disk_pressure", "No space is left to write the ledger");
 

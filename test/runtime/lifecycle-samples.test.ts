@@ -1,10 +1,10 @@
 /** Latency samples on their way to the ledger. */
 import { expect, test } from "vitest";
-import { FakeDriver, FakeHost } from "../../src/machine/fake.ts";
 import { createMetrics } from "../../src/metrics.ts";
 import { LifecycleSamples } from "../../src/runtime/lifecycle-samples.ts";
 import type { LatencySample } from "../../src/types.ts";
-import { ManualClock } from "../support/manual-clock.ts";
+import { FakeDriver, FakeHost } from "../support/fakes/fake-driver.ts";
+import { ManualClock } from "../support/fakes/manual-clock.ts";
 
 test("samples that the ledger does not take are written when it does, the newest of them", () => {
   const { info } = new FakeDriver({ host: new FakeHost(), machinesFolder: "/m", guest: { kind: "silent" } });

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { checkMac } from "../../scripts/setup/doctor-macos.mjs";
+import { checkMac } from "../../scripts/doctor/macos.mjs";
 import { storageRoots } from "../../scripts/setup/roots.mjs";
 
 let cache = "";

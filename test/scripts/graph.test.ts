@@ -1,7 +1,7 @@
 /** The runner of set-up steps: order, parallelism, skipping, and what a failure does to the others. */
 import { expect, test } from "vitest";
 import { runGraph, type Step } from "../../scripts/setup/graph.mjs";
-import { closedGate } from "../support/gate.ts";
+import { closedGate } from "../support/fakes/gate.ts";
 
 const quiet = { started: () => {}, line: () => {}, done: () => {}, failed: () => {} };
 const never = new AbortController().signal;

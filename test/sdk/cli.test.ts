@@ -1,7 +1,7 @@
 /** The official command line against a real daemon and real VMs, with nothing but environment variables. */
 import { describe, expect, test } from "vitest";
-import { openCli } from "../support/e2b-cli.ts";
-import { api, skipReason } from "../support/sdk.ts";
+import { openCli } from "../support/clients/e2b-cli.ts";
+import { api, skipReason } from "../support/clients/sdk.ts";
 
 interface LogLine {
   readonly message: string;

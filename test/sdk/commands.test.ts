@@ -1,7 +1,7 @@
 /** Commands of the unmodified SDKs in a real VM. */
 import { NotFoundError, TimeoutError } from "e2b";
 import { describe, expect, test } from "vitest";
-import { createSandbox, generations, skipReason } from "../support/sdk.ts";
+import { createSandbox, generations, skipReason } from "../support/clients/sdk.ts";
 
 describe.skipIf(skipReason)("commands", () => {
   describe.each(generations)("%s", (_, sdk) => {

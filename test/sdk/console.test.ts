@@ -2,8 +2,8 @@
 import { Sandbox } from "e2b";
 import type { Browser, Page } from "puppeteer-core";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
-import { type BreakableLine, breakableLineTo, findBrowser, openBrowser } from "../support/browser.ts";
-import { connectionTo, sandboxIds } from "../support/daemon-client.ts";
+import { type BreakableLine, breakableLineTo, findBrowser, openBrowser } from "../support/clients/browser.ts";
+import { connectionTo, sandboxIds } from "../support/daemon/daemon-client.ts";
 
 const daemon = inject("daemon");
 const browserPath = findBrowser();

@@ -7,9 +7,13 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { missingForNamespaces, type NetworkNamespace, openNetworkNamespace } from "../support/network-namespace.ts";
-import { installPythonSdk } from "../support/python-sdk.ts";
-import { missingForRealMachines, type RealDaemon, startDaemon } from "../support/real-daemon.ts";
+import { installPythonSdk } from "../support/clients/python-sdk.ts";
+import {
+  missingForNamespaces,
+  type NetworkNamespace,
+  openNetworkNamespace,
+} from "../support/daemon/network-namespace.ts";
+import { missingForRealMachines, type RealDaemon, startDaemon } from "../support/daemon/real-daemon.ts";
 
 const run = promisify(execFile);
 const main = fileURLToPath(new URL("../../dist/src/main.js", import.meta.url));
@@ -79,7 +83,7 @@ describe.skipIf(missing)(`a domain of the daemon's own${missing ? ` (skipped: ${
   });
 
   test("doctor sees the certificate", () => {
-    const firkin = fileURLToPath(new URL("../../scripts/firkin.mjs", import.meta.url));
+    const firkin = fileURLToPath(new URL("../../scripts/cli/firkin.mjs", import.meta.url));
     const { stdout } = spawnSync(process.execPath, [firkin, "doctor", "--state-dir", daemon.stateDir], {
       encoding: "utf8",
     });

@@ -5,8 +5,16 @@
 import { randomUUID } from "node:crypto";
 import { connect } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { callUnary } from "../support/connect-frames.ts";
-import { api, connection, createSandbox, generations, type Sandbox, sharedDaemon, skipReason } from "../support/sdk.ts";
+import { callUnary } from "../support/clients/connect-frames.ts";
+import {
+  api,
+  connection,
+  createSandbox,
+  generations,
+  type Sandbox,
+  sharedDaemon,
+  skipReason,
+} from "../support/clients/sdk.ts";
 
 const patient = { timeout: 30_000 };
 const failure = (promise: Promise<unknown>): Promise<Error> =>

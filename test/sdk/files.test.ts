@@ -2,7 +2,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { FileNotFoundError } from "e2b";
 import { describe, expect, test } from "vitest";
-import { createSandbox, generations, skipReason } from "../support/sdk.ts";
+import { createSandbox, generations, skipReason } from "../support/clients/sdk.ts";
 
 const digest = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
 

@@ -1,7 +1,7 @@
 /** Forks and snapshots through the unmodified SDKs, on real machines. */
 import { randomUUID } from "node:crypto";
 import { describe, expect, test } from "vitest";
-import { api, connection, createSandbox, generations, Sandbox, skipReason } from "../support/sdk.ts";
+import { api, connection, createSandbox, generations, Sandbox, skipReason } from "../support/clients/sdk.ts";
 
 /** A process that keeps a number in its own memory, adds one whenever it is asked to, and only then writes it down. */
 const adder = [

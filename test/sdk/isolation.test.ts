@@ -2,7 +2,7 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, expect, test } from "vitest";
-import { createSandbox, sharedDaemon, skipReason } from "../support/sdk.ts";
+import { createSandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
 
 describe.skipIf(skipReason)("isolation", () => {
   test("two sandboxes share a memory that only the template can have made", async () => {

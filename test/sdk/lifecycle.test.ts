@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { NotFoundError, SandboxNotFoundError } from "e2b";
 import { describe, expect, test } from "vitest";
-import { api, connection, createSandbox, generations, Sandbox, skipReason } from "../support/sdk.ts";
+import { api, connection, createSandbox, generations, Sandbox, skipReason } from "../support/clients/sdk.ts";
 
 describe.skipIf(skipReason)("lifecycle", () => {
   describe.each(generations)("%s", (_, sdk) => {

@@ -1,6 +1,6 @@
 /** Pausing without memory, through the unmodified SDKs, on real machines: the disk is kept, and the guest boots again. */
 import { describe, expect, test } from "vitest";
-import { api, connection, createSandbox, generations, Sandbox, skipReason } from "../support/sdk.ts";
+import { api, connection, createSandbox, generations, Sandbox, skipReason } from "../support/clients/sdk.ts";
 
 const bootId = "cat /proc/sys/kernel/random/boot_id";
 const post = (path: string, body: object) =>

@@ -2,8 +2,8 @@
 import { rm } from "node:fs/promises";
 import { SandboxNotFoundError } from "e2b";
 import { describe, expect, test } from "vitest";
-import { startDaemon } from "../support/real-daemon.ts";
-import { api, connection, createSandbox, generations, Sandbox, skipReason } from "../support/sdk.ts";
+import { api, connection, createSandbox, generations, Sandbox, skipReason } from "../support/clients/sdk.ts";
+import { startDaemon } from "../support/daemon/real-daemon.ts";
 
 /**
  * A process that counts in its own memory, ten times a second, and shows the count in a file system in memory: in a file

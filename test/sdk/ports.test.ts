@@ -4,7 +4,7 @@ import { Agent, type ClientRequest, type IncomingMessage, request } from "node:h
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
-import { createSandbox, type Sandbox, sharedDaemon, skipReason } from "../support/sdk.ts";
+import { createSandbox, type Sandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
 
 const port = 8000;
 const script = readFileSync(fileURLToPath(new URL("fixtures/service.mjs", import.meta.url)), "utf8");

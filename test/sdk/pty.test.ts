@@ -1,6 +1,6 @@
 /** Terminals of the unmodified SDKs in a real VM. */
 import { describe, expect, test } from "vitest";
-import { createSandbox, generations, type Sandbox, skipReason } from "../support/sdk.ts";
+import { createSandbox, generations, type Sandbox, skipReason } from "../support/clients/sdk.ts";
 
 /** What a terminal showed so far, as text. */
 function screen() {

@@ -2,8 +2,8 @@
 import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
-import { installPythonSdk } from "../support/python-sdk.ts";
-import { api, sharedDaemon, skipReason } from "../support/sdk.ts";
+import { installPythonSdk } from "../support/clients/python-sdk.ts";
+import { api, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
 
 const sdk = skipReason ? { missing: skipReason } : await installPythonSdk();
 const title = "missing" in sdk ? `the Python SDK (skipped: ${sdk.missing})` : "the Python SDK";
@@ -150,7 +150,7 @@ describe.skipIf("missing" in sdk)(title, () => {
   });
 
   test("the example runs", async () => {
-    const output = await runScript("../../scripts/example.py");
+    const output = await runScript("../../examples/first_sandbox.py");
     expect(output).toMatch(/ms {2}create a sandbox\n/);
     expect(output).toContain("'hi, A=1\\n' 'err\\n'");
     expect(output).toMatch(/'x'\n/);

@@ -1,6 +1,6 @@
 /** Stopping a sandbox, on a real machine: its processes may say farewell, and those that will not go are made to. */
 import { describe, expect, test } from "vitest";
-import { api, createSandbox, skipReason } from "../support/sdk.ts";
+import { api, createSandbox, skipReason } from "../support/clients/sdk.ts";
 
 describe.skipIf(skipReason)("stop", () => {
   /** Runs what does this at SIGTERM, and gives how to stop its sandbox and how the command ends. */

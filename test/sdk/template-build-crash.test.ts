@@ -3,7 +3,7 @@ import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { BuildError, Template } from "e2b";
 import { expect, test } from "vitest";
-import { missingForRealMachines, newStateDir, startDaemon } from "../support/real-daemon.ts";
+import { missingForRealMachines, newStateDir, startDaemon } from "../support/daemon/real-daemon.ts";
 
 /** VM processes that run on this state folder. */
 async function machinesOf(stateDir: string): Promise<string[]> {

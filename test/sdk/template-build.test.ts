@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { BuildError, type BuildOptions, type LogEntry, Template, type TemplateClass } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { api, connection, Sandbox, skipReason } from "../support/sdk.ts";
+import { api, connection, Sandbox, skipReason } from "../support/clients/sdk.ts";
 
 /** Removed at the end: a template keeps its snapshot. */
 const built: string[] = [];

@@ -3,9 +3,9 @@ import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { runningEngines } from "../support/engines.ts";
-import { newStateDir, type RealDaemon, startDaemon } from "../support/real-daemon.ts";
-import { skipReason } from "../support/sdk.ts";
+import { skipReason } from "../support/clients/sdk.ts";
+import { runningEngines } from "../support/daemon/engines.ts";
+import { newStateDir, type RealDaemon, startDaemon } from "../support/daemon/real-daemon.ts";
 
 const pool = ["--warm-pool-min", "2", "--warm-pool-max", "2"];
 

@@ -1,8 +1,8 @@
 /** The daemon's own WebSockets on a real VM, with the `ws` package: a terminal, a process that is left and come back to. */
 import { Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
-import { call, connectionTo } from "../support/daemon-client.ts";
-import { SocketClient } from "../support/socket-client.ts";
+import { SocketClient } from "../support/clients/socket-client.ts";
+import { call, connectionTo } from "../support/daemon/daemon-client.ts";
 
 const daemon = inject("daemon");
 

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { Sandbox } from "e2b";
-import { count, startCounter } from "../support/memory-counter.ts";
+import { count, startCounter } from "../support/guest/memory-counter.ts";
 
 export interface SoakContext {
   readonly connection: { readonly apiKey: string; readonly apiUrl: string; readonly sandboxUrl: string };

@@ -7,11 +7,11 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { RateLimitError, Sandbox } from "e2b";
-import { call, connectionTo } from "../support/daemon-client.ts";
-import { makeDaemonHome } from "../support/daemon-home.ts";
-import { leftoversOf } from "../support/leftovers.ts";
-import { count, startCounter } from "../support/memory-counter.ts";
-import type { RealDaemon } from "../support/real-daemon.ts";
+import { call, connectionTo } from "../support/daemon/daemon-client.ts";
+import { makeDaemonHome } from "../support/daemon/daemon-home.ts";
+import type { RealDaemon } from "../support/daemon/real-daemon.ts";
+import { leftoversOf } from "../support/faults/leftovers.ts";
+import { count, startCounter } from "../support/guest/memory-counter.ts";
 import { growthOf, type MemorySample } from "./growth.ts";
 import { jobs, type SoakJob } from "./jobs.ts";
 

@@ -6,7 +6,7 @@ import { listSnapshots } from "../../src/ledger/snapshots.ts";
 import { resolveTemplate } from "../../src/ledger/templates.ts";
 import { ensureBaseTemplate } from "../../src/template/base-template.ts";
 import { roomy, shape } from "../ledger/support.ts";
-import { FakeDaemon } from "../support/fake-daemon.ts";
+import { FakeDaemon } from "../support/fakes/fake-daemon.ts";
 
 const assets = { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" };
 

@@ -7,7 +7,7 @@ import { BuildLog, LineSplitter } from "../../src/template/build-log.ts";
 import { decideStart } from "../../src/template/build-machine.ts";
 import { type BuildSpec, parseSteps, sourceRevision } from "../../src/template/build-spec.ts";
 import { decideFreshness, parseStoredSpec } from "../../src/template/freshness.ts";
-import { ManualClock } from "../support/manual-clock.ts";
+import { ManualClock } from "../support/fakes/manual-clock.ts";
 
 test("a log says which step spoke, and keeps the end of it", () => {
   const log = new BuildLog(new ManualClock());

@@ -16,8 +16,8 @@ import {
   openFakeTemplates,
   shape,
   writeBaseSnapshot,
-} from "../support/fake-templates.ts";
-import { localAgent } from "../support/local-agent.ts";
+} from "../support/fakes/fake-templates.ts";
+import { localAgent } from "../support/guest/local-agent.ts";
 
 async function open(options: FakeTemplatesOptions = {}): Promise<FakeTemplates> {
   const fake = openFakeTemplates({ guest: { kind: "agent", command: localAgent() }, ...options });

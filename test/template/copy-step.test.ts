@@ -8,7 +8,7 @@ import { systemClock } from "../../src/clock.ts";
 import { BuildLog } from "../../src/template/build-log.ts";
 import type { BuildStep } from "../../src/template/build-spec.ts";
 import { copyFiles } from "../../src/template/copy-step.ts";
-import { startLocalAgent } from "../support/local-agent.ts";
+import { startLocalAgent } from "../support/guest/local-agent.ts";
 
 /** Makes an archive of `files` as the SDK does, copies it, and lists what is in the working directory then. */
 async function copy(

@@ -8,8 +8,8 @@ import { insertBuildJob, listBuildJobs } from "../../src/ledger/template-builds.
 import { insertTemplate, publishBuild, resolveTemplate } from "../../src/ledger/templates.ts";
 import { rebuildStale } from "../../src/template/stale-rebuild.ts";
 import { facts } from "../ledger/support.ts";
-import { type FakeTemplates, openFakeTemplates, shape, writeBaseSnapshot } from "../support/fake-templates.ts";
-import { localAgent } from "../support/local-agent.ts";
+import { type FakeTemplates, openFakeTemplates, shape, writeBaseSnapshot } from "../support/fakes/fake-templates.ts";
+import { localAgent } from "../support/guest/local-agent.ts";
 
 /** A template built from another, with one step. */
 async function build({ ledger, builds }: FakeTemplates, name: string, from: string, command = "true"): Promise<string> {

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import { expect, onTestFinished, test } from "vitest";
 import { maxUploadBytes, UploadCache } from "../../src/template/upload-cache.ts";
-import { ManualClock } from "../support/manual-clock.ts";
+import { ManualClock } from "../support/fakes/manual-clock.ts";
 
 const hash = "a1".repeat(32);
 

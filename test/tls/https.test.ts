@@ -15,7 +15,7 @@ import { Scope } from "../../src/scope.ts";
 import { type Https, openHttps } from "../../src/tls/https.ts";
 import { domainWithPort, tlsInstructions } from "../../src/tls/instructions.ts";
 import { answerQuestion } from "../../src/tls/name-server.ts";
-import { ManualClock } from "../support/manual-clock.ts";
+import { ManualClock } from "../support/fakes/manual-clock.ts";
 
 const domain = "firkin.test";
 /** Not `localhost`: a system without a hosts file does not know it. */

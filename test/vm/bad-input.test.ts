@@ -1,9 +1,9 @@
 /** Requests that are wrong in every way we know, to a daemon with a real sandbox: clear answers, nothing leaked. */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { envelope } from "../support/connect-frames.ts";
-import { ask, type RawAnswer, type RawRequest, sendAndCut } from "../support/raw-http.ts";
-import { createSandbox, sharedDaemon, skipReason } from "../support/sdk.ts";
+import { envelope } from "../support/clients/connect-frames.ts";
+import { ask, type RawAnswer, type RawRequest, sendAndCut } from "../support/clients/raw-http.ts";
+import { createSandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
 
 const json = { "content-type": "application/json" };
 const stream = { "content-type": "application/connect+json", "connect-protocol-version": "1" };

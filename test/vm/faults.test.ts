@@ -6,11 +6,11 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type LifecycleStep, lifecycleSteps } from "../../src/lifecycle-steps.ts";
-import { cleanUp, familyOf, operations } from "../support/fault-operations.ts";
-import { afterDaemonDeath, afterMachineDeath } from "../support/fault-outcomes.ts";
-import { faultTable, faultTablePath } from "../support/fault-table.ts";
-import { FaultWorld } from "../support/fault-world.ts";
-import { missingForRealMachines } from "../support/real-daemon.ts";
+import { missingForRealMachines } from "../support/daemon/real-daemon.ts";
+import { cleanUp, familyOf, operations } from "../support/faults/operations.ts";
+import { afterDaemonDeath, afterMachineDeath } from "../support/faults/outcomes.ts";
+import { faultTable, faultTablePath } from "../support/faults/table.ts";
+import { FaultWorld } from "../support/faults/world.ts";
 
 describe.skipIf(missingForRealMachines())("faults", () => {
   const seen = { daemon: new Map<LifecycleStep, string>(), machine: new Map<LifecycleStep, string>() };

@@ -7,7 +7,7 @@ import type { AddressInfo } from "node:net";
 import { networkInterfaces } from "node:os";
 import { ALL_TRAFFIC } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { api, createSandbox, Sandbox, sharedDaemon, skipReason } from "../support/sdk.ts";
+import { api, createSandbox, Sandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
 
 // Documentation addresses (RFC 5737) should be nobody's, but machines in the wild have them: take those this one lacks.
 const routes = spawnSync("ip", ["-4", "route"], { encoding: "utf8" }).stdout ?? "";

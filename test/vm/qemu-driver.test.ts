@@ -11,7 +11,7 @@ import { QemuDriver } from "../../src/machine/qemu/driver.ts";
 import { verifySnapshot } from "../../src/machine/snapshot-files.ts";
 import { type GuestAssets, readGuestAssets } from "../../src/template/assets.ts";
 import { type ConformanceEngine, conformance, shell } from "../machine/conformance.ts";
-import { cacheDir } from "../support/real-daemon.ts";
+import { cacheDir } from "../support/daemon/real-daemon.ts";
 
 const run = promisify(execFile);
 

@@ -1,7 +1,7 @@
 /** The short form of `npm run soak`: a minute of mixed work at capacity, with a daemon that is killed on the way. */
 import { expect, test } from "vitest";
 import { soak } from "../soak/soak.ts";
-import { missingForRealMachines } from "../support/real-daemon.ts";
+import { missingForRealMachines } from "../support/daemon/real-daemon.ts";
 
 test.skipIf(missingForRealMachines())("a minute of mixed work leaves nothing and fails at nothing", async () => {
   const result = await soak({ minutes: 1, killEveryMs: 8_000, report: () => {} });

@@ -5,10 +5,10 @@ import { readdir } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { createOn, logLines, reservations, sandboxIds } from "../support/daemon-client.ts";
-import { type DaemonHome, makeDaemonHome } from "../support/daemon-home.ts";
-import { missingForRealMachines } from "../support/real-daemon.ts";
-import { spawnServe } from "../support/serve-process.ts";
+import { createOn, logLines, reservations, sandboxIds } from "../support/daemon/daemon-client.ts";
+import { type DaemonHome, makeDaemonHome } from "../support/daemon/daemon-home.ts";
+import { missingForRealMachines } from "../support/daemon/real-daemon.ts";
+import { spawnServe } from "../support/daemon/serve-process.ts";
 
 const missing = missingForRealMachines();
 

@@ -8,7 +8,11 @@ import { vzBoot } from "../../scripts/setup/guest-boot.mjs";
 import { storageRoots } from "../../scripts/setup/roots.mjs";
 import { HelperClient } from "../../src/machine/vz/helper-client.ts";
 import { nothingSchema } from "../../src/machine/vz/helper-messages.ts";
-import { missingForSimulation, type SimulatedFramework, simulateFramework } from "../support/simulated-framework.ts";
+import {
+  missingForSimulation,
+  type SimulatedFramework,
+  simulateFramework,
+} from "../support/fakes/simulated-framework.ts";
 
 const missing = await missingForSimulation();
 const title = "a machine for a guest job, simulated framework";

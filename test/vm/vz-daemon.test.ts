@@ -8,8 +8,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type RealDaemon, startDaemon } from "../support/real-daemon.ts";
-import { missingForSimulation, type SimulatedFramework, simulateFramework } from "../support/simulated-framework.ts";
+import { type RealDaemon, startDaemon } from "../support/daemon/real-daemon.ts";
+import {
+  missingForSimulation,
+  type SimulatedFramework,
+  simulateFramework,
+} from "../support/fakes/simulated-framework.ts";
 
 const missing = await missingForSimulation();
 const title = "the E2B SDK on the vz engine, simulated framework";

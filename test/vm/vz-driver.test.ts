@@ -1,5 +1,5 @@
 /**
- * The vz engine: the suite of all engines, on the simulated framework, or on a Mac (`scripts/verify-macos`) on the real one.
+ * The vz engine: the suite of all engines, on the simulated framework, or on a Mac (`scripts/verify/verify-macos`) on the real one.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -10,9 +10,9 @@ import { expect, test } from "vitest";
 import { findProcessesIn, signalProcess } from "../../src/machine/processes.ts";
 import { VzDriver, type VzDriverOptions } from "../../src/machine/vz/driver.ts";
 import { type ConformanceEngine, conformance } from "../machine/conformance.ts";
-import { missingForSimulation, simulateFramework } from "../support/simulated-framework.ts";
+import { missingForSimulation, simulateFramework } from "../support/fakes/simulated-framework.ts";
 
-/** What `scripts/verify-macos` names: the signed helper, and a guest for arm64. */
+/** What `scripts/verify/verify-macos` names: the signed helper, and a guest for arm64. */
 const {
   FIRKIN_VZ_HELPER: helper,
   FIRKIN_VZ_KERNEL: kernel = "",

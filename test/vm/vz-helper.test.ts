@@ -8,7 +8,11 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { HelperClient, openSocket } from "../../src/machine/vz/helper-client.ts";
 import { identitySchema, nothingSchema, savedSchema, statsSchema } from "../../src/machine/vz/helper-messages.ts";
-import { missingForSimulation, type SimulatedFramework, simulateFramework } from "../support/simulated-framework.ts";
+import {
+  missingForSimulation,
+  type SimulatedFramework,
+  simulateFramework,
+} from "../support/fakes/simulated-framework.ts";
 
 const missing = await missingForSimulation();
 const title = "the helper on the simulated framework";

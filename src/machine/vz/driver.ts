@@ -205,7 +205,7 @@ export class VzDriver implements VmDriver {
 /** What a helper without a machine says of the host. */
 async function askHelper({ helper, machinesFolder }: VzDriverOptions): Promise<Hello> {
   await access(helper, constants.X_OK).catch((error: unknown) => {
-    const problem = `there is no helper at ${helper}. Build it: scripts/build-helper`;
+    const problem = `there is no helper at ${helper}. Build it: scripts/setup/build-helper`;
     throw new DomainError("failed_precondition", problem, {}, { cause: error });
   });
   const folder = await mkdtemp(join(machinesFolder, "hello-"));

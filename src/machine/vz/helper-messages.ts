@@ -152,7 +152,7 @@ export function toDomainError(op: string, { code, message, domain, number }: Hel
     case "invalid_argument":
       return new DomainError(code, text, details);
     case "unsupported_version":
-      return new DomainError("failed_precondition", `${text}. Build it anew: scripts/build-helper`, details);
+      return new DomainError("failed_precondition", `${text}. Build it anew: scripts/setup/build-helper`, details);
     case "bad_message":
     case "unknown_operation":
     case "hello_first":

@@ -1,0 +1,67 @@
+/**
+ * The console: a page at `/` that shows what the daemon does and opens terminals. Plain files without a key; the page gets
+ * the key from its user and calls the same API as everybody else.
+ */
+import { readdirSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname } from "node:path";
+import { fileURLToPath } from "node:url";
+import fastifyStatic from "@fastify/static";
+import type { FastifyInstance } from "fastify";
+
+const folder = fileURLToPath(new URL("./page/", import.meta.url));
+const require = createRequire(import.meta.url);
+/** What the page takes from npm packages, by the name it asks for. */
+const vendored: Readonly<Record<string, { readonly root: string; readonly path: string }>> = {
+  "xterm.mjs": { root: packageFolder("@xterm/xterm"), path: "lib/xterm.mjs" },
+  "xterm.css": { root: packageFolder("@xterm/xterm"), path: "css/xterm.css" },
+  "addon-fit.mjs": { root: packageFolder("@xterm/addon-fit"), path: "lib/addon-fit.mjs" },
+};
+
+/**
+ * Nothing but the daemon's own files runs, the page talks to nobody but the daemon, and no page may frame it. xterm.js
+ * makes style elements, hence `unsafe-inline` for styles alone.
+ */
+const headers = {
+  "content-security-policy": [
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self' 'unsafe-inline'",
+    "connect-src 'self'",
+    "img-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+    "require-trusted-types-for 'script'",
+    "trusted-types 'none'",
+  ].join("; "),
+  "x-frame-options": "DENY",
+  "x-content-type-options": "nosniff",
+  "referrer-policy": "no-referrer",
+  "cross-origin-opener-policy": "same-origin",
+  "cross-origin-resource-policy": "same-origin",
+  "cache-control": "no-cache",
+};
+
+export async function consoleRoutes(app: FastifyInstance): Promise<void> {
+  app.addHook("onRoute", (route) => {
+    route.config = { ...route.config, access: "open" };
+    route.schema = { ...route.schema, hide: true };
+  });
+  app.addHook("onRequest", async (_request, reply) => {
+    reply.headers(headers);
+  });
+  // Each file by its name: there is no path to play tricks with.
+  await app.register(fastifyStatic, { root: folder, serve: false, cacheControl: false });
+  app.get("/", (_request, reply) => reply.sendFile("index.html"));
+  for (const name of readdirSync(folder).filter((each) => /\.(?:js|css|svg)$/.test(each))) {
+    app.get(`/console/${name}`, (_request, reply) => reply.sendFile(name));
+  }
+  for (const [name, { root, path }] of Object.entries(vendored)) {
+    app.get(`/console/vendor/${name}`, (_request, reply) => reply.sendFile(path, root));
+  }
+}
+
+function packageFolder(name: string): string {
+  return dirname(require.resolve(`${name}/package.json`));
+}

@@ -1,0 +1,43 @@
+/** How the daemon itself is doing: is it there, its metrics for Prometheus, its capacity and latency samples. */
+import type { FastifyInstance } from "fastify";
+import type { ZodTypeProvider } from "fastify-type-provider-zod";
+import { parseSandboxId } from "../../src/e2b/ids.ts";
+import { ApiError, Benchmarks, Capacity, SandboxLatency, SandboxParams } from "../../src/e2b/schemas.ts";
+import { toCapacity, toSandboxLatency } from "../../src/e2b/views.ts";
+import type { Runtime } from "../../src/runtime/runtime.ts";
+import { noContent, sendNothing } from "../http/empty-answer.ts";
+
+export interface ObservabilityDeps {
+  readonly runtime: Pick<Runtime, "benchmarks" | "capacity" | "engine" | "sandboxLatency">;
+  /** Everything that Prometheus may know, in its text format. */
+  readonly metricsText: () => Promise<string>;
+}
+
+export async function observabilityRoutes(scope: FastifyInstance, deps: ObservabilityDeps): Promise<void> {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
+
+  app.get(
+    "/health",
+    { config: { access: "open" }, schema: { response: { 204: noContent.describe("the daemon serves") } } },
+    async (_request, reply) => sendNothing(reply.header("cache-control", "no-store")),
+  );
+
+  app.get("/metrics", { config: { access: "loopback" }, schema: { hide: true } }, async (_request, reply) =>
+    reply.type("text/plain; version=0.0.4; charset=utf-8").send(await deps.metricsText()),
+  );
+
+  app.get("/benchmarks", { schema: { response: { 200: Benchmarks, "4xx": ApiError } } }, async (_request, reply) =>
+    reply.send({ benchmarks: deps.runtime.benchmarks() }),
+  );
+
+  app.get("/capacity", { schema: { response: { 200: Capacity, "4xx": ApiError } } }, async (_request, reply) =>
+    reply.send(toCapacity(deps.runtime.engine, deps.runtime.capacity())),
+  );
+
+  app.get(
+    "/sandboxes/:sandboxID/latency",
+    { schema: { params: SandboxParams, response: { 200: SandboxLatency, "4xx": ApiError } } },
+    async ({ params }, reply) =>
+      reply.send(toSandboxLatency(deps.runtime.sandboxLatency(parseSandboxId(params.sandboxID)))),
+  );
+}

@@ -1,0 +1,301 @@
+/**
+ * One WebSocket to one process of a sandbox: starts it or attaches to it, carries input, signals and sizes in and output
+ * out. The process outlives the connection. Whoever reads slowly makes its own process wait, and nobody else.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import type { WebSocket } from "@fastify/websocket";
+import { rewordStart } from "../../src/envd/processes.ts";
+import { DomainError, isDomainError, messageOf } from "../../src/errors.ts";
+import type { ProcessSubscription } from "../../src/runtime/processes/process-subscription.ts";
+import type { RunningProcess } from "../../src/runtime/processes/running-process.ts";
+import type { Session } from "../../src/runtime/sessions/session.ts";
+import type { ProcessSpec } from "../../src/types.ts";
+import { statusOf } from "../http/errors.ts";
+import { whenSessionEnds } from "../http/session-end.ts";
+import {
+  encodeOutput,
+  type FirstMessage,
+  type LaterMessage,
+  type ProcessSocketKind,
+  parseFirstMessage,
+  parseLaterMessage,
+  type ServerMessage,
+  signalNumber,
+} from "./process-messages.ts";
+
+/** Output that the client has not taken yet, beyond which none is taken from the process. */
+const maxBufferedBytes = 256 * 1024;
+/** Input that the process has not taken yet, beyond which none is read from the client; half of it, to go on. */
+const maxPendingBytes = 256 * 1024;
+/** What a message costs besides its bytes, so that a flood of tiny ones is bounded too. */
+const messageCostBytes = 256;
+/** Close codes of our own are the HTTP status of the error above this. */
+const closeCodeBase = 4_000;
+const done = 1_000;
+const hangup = 1;
+const hangups = 5;
+const hangupPauseMs = 500;
+
+/** As E2B's SDKs start a terminal. */
+const shell = { command: "/bin/bash", args: ["-i", "-l"] };
+const shellEnvs = { TERM: "xterm-256color", LANG: "C.UTF-8", LC_ALL: "C.UTF-8" };
+
+type State =
+  /** For the first message; `beats` heartbeats long. */
+  | { readonly at: "waiting"; readonly beats: number }
+  /** What the client sends meanwhile waits for it; undefined when the client has left. */
+  | { readonly at: "opening"; readonly opened: Promise<RunningProcess | undefined> }
+  | { readonly at: "attached"; readonly process: RunningProcess; readonly events: ProcessSubscription }
+  | { readonly at: "closed" };
+
+interface Message {
+  readonly bytes: Buffer;
+  readonly isBinary: boolean;
+}
+
+interface Opened {
+  readonly process: RunningProcess;
+  readonly events: ProcessSubscription;
+  readonly greeting: readonly ServerMessage[];
+}
+
+export class ProcessSocket {
+  readonly #socket: WebSocket;
+  readonly #session: Session;
+  readonly #kind: ProcessSocketKind;
+  readonly #forgetSession: () => void;
+  #state: State = { at: "waiting", beats: 0 };
+  #pendingBytes = 0;
+  /** Pending while the client wants no output; `#goOn` resolves it. */
+  #wanted: Promise<void> = Promise.resolve();
+  #goOn: (() => void) | undefined;
+  /** Whether the client gave a sign of life since the last heartbeat. */
+  #isAlive = true;
+
+  constructor(socket: WebSocket, session: Session, kind: ProcessSocketKind) {
+    this.#socket = socket;
+    this.#session = session;
+    this.#kind = kind;
+    socket.on("message", (bytes: Buffer, isBinary: boolean) => this.#receive({ bytes, isBinary }));
+    socket.on("pong", () => this.#noteLife());
+    socket.once("close", (code: number) => this.#afterClose(code));
+    this.#forgetSession = whenSessionEnds(session, () => this.#fail(session.ended.reason));
+    if (session.ended.aborted) this.#fail(session.ended.reason);
+  }
+
+  get sandboxId(): string {
+    return this.#session.sandboxId;
+  }
+
+  /** To be called now and then: ends connections that nobody is at the other end of, or that say nothing. */
+  beat(): void {
+    const isMute = this.#state.at === "waiting" && this.#state.beats > 0;
+    // While its input waits for the process, the client's pongs are not read either.
+    const isGone = !this.#isAlive && !this.#socket.isPaused;
+    if (isMute) this.#close(4_408, "no first message: start or attach");
+    else if (isGone) this.#socket.terminate();
+    else if (this.#socket.readyState === this.#socket.OPEN) this.#socket.ping();
+    this.#isAlive = false;
+    if (this.#state.at === "waiting") this.#state = { at: "waiting", beats: 1 };
+  }
+
+  #receive(message: Message): void {
+    this.#noteLife();
+    const state = this.#state;
+    if (state.at === "waiting") {
+      const opened = this.#open(message);
+      this.#state = { at: "opening", opened };
+      this.#track(message, opened);
+    } else if (state.at === "opening") {
+      const handled = state.opened.then((process) => process && this.#handle(message, process));
+      this.#track(message, handled);
+    } else if (state.at === "attached") {
+      this.#track(message, this.#handle(message, state.process));
+    }
+  }
+
+  /** Counts a message as pending until `work` is done; reads no further while too much is. */
+  #track({ bytes }: Message, work: Promise<unknown>): void {
+    const cost = bytes.byteLength + messageCostBytes;
+    this.#pendingBytes += cost;
+    if (this.#pendingBytes > maxPendingBytes) this.#socket.pause();
+    const settle = async () => {
+      await work.catch((error: unknown) => this.#fail(error));
+      this.#pendingBytes -= cost;
+      if (this.#socket.isPaused && this.#pendingBytes < maxPendingBytes / 2) this.#socket.resume();
+    };
+    void settle();
+  }
+
+  async #open({ bytes, isBinary }: Message): Promise<RunningProcess | undefined> {
+    if (isBinary) throw new DomainError("invalid_argument", "the first message must be start or attach");
+    const first = parseFirstMessage(this.#kind, bytes.toString());
+    const { process, events, greeting } = await (first.type === "start" ? this.#start(first) : this.#attach(first));
+    if (this.#state.at !== "opening") {
+      events.close();
+      return undefined;
+    }
+    this.#state = { at: "attached", process, events };
+    for (const message of greeting) void this.#say(message);
+    void this.#pump(events);
+    return process;
+  }
+
+  async #start(first: Extract<FirstMessage, { type: "start" }>): Promise<Opened> {
+    const { timeoutMs } = first;
+    const spec = specOf(first);
+    const { process, events } = await this.#session.processes
+      .start(spec, { keepOutput: true, ...(timeoutMs !== undefined && { timeoutMs }) })
+      .catch((error: unknown) => {
+        throw rewordStart(error, spec);
+      });
+    const { id: stream } = process.keepOutput();
+    return { process, events, greeting: [{ type: "started", pid: process.pid, stream, offset: 0 }] };
+  }
+
+  async #attach({ pid, resume }: Extract<FirstMessage, { type: "attach" }>): Promise<Opened> {
+    const process = await this.#session.processes.find({ pid });
+    if (this.#kind === "terminal" && !process.description.terminal) {
+      throw new DomainError("invalid_argument", `process with pid ${pid} has no terminal`);
+    }
+    const { id: stream, endOffset } = process.keepOutput();
+    const isSame = resume?.stream === stream;
+    const { events, fromOffset: offset } = process.replay(isSame ? resume.offset : endOffset);
+    const greeting: ServerMessage[] = [{ type: "attached", pid, stream, offset }];
+    if (resume && !isSame) greeting.push({ type: "gap", from: resume.offset, to: null });
+    else if (resume && resume.offset < offset) greeting.push({ type: "gap", from: resume.offset, to: offset });
+    return { process, events, greeting };
+  }
+
+  /** A message that makes no sense ends the connection; one that the process refuses is answered. */
+  async #handle({ bytes, isBinary }: Message, process: RunningProcess): Promise<void> {
+    const message = isBinary ? undefined : parseLaterMessage(bytes.toString());
+    // It has just ended: the client did not know.
+    if (process.state.at !== "running") return;
+    try {
+      await (message ? this.#control(message, process) : process.write(inputOf(process), bytes));
+    } catch (error) {
+      if (!isDomainError(error)) throw error;
+      if (process.state.at === "running") await this.#say(errorMessage(error));
+    }
+  }
+
+  async #control(message: LaterMessage, process: RunningProcess): Promise<void> {
+    switch (message.type) {
+      case "signal":
+        return this.#session.processes.signal({ pid: process.pid }, signalNumber(message.signal));
+      case "closeStdin":
+        return process.closeStdin();
+      case "resize":
+        return process.resize({ columns: message.columns, rows: message.rows });
+      case "pause":
+        this.#goOn?.();
+        this.#wanted = new Promise((resolve) => {
+          this.#goOn = resolve;
+        });
+        return;
+      case "resume":
+        return this.#goOn?.();
+      default:
+        message satisfies never;
+    }
+  }
+
+  async #pump(events: ProcessSubscription): Promise<void> {
+    try {
+      for await (const event of events) {
+        if (event.type === "output") {
+          await this.#wanted;
+          await this.#send(encodeOutput(event.channel, event.bytes));
+        } else {
+          await this.#say({ type: "end", ...event.end });
+          this.#close(done, "the process has ended");
+        }
+      }
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #say(message: ServerMessage): Promise<void> {
+    return this.#send(JSON.stringify(message));
+  }
+
+  /** Resolves at once while the client keeps up, otherwise when it took this, or left. */
+  #send(data: Buffer | string): Promise<void> {
+    if (this.#socket.readyState !== this.#socket.OPEN) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#socket.send(data, (error) => {
+        if (!error) this.#noteLife();
+        resolve();
+      });
+      if (this.#socket.bufferedAmount <= maxBufferedBytes) resolve();
+    });
+  }
+
+  #fail(error: unknown): void {
+    if (this.#state.at === "closed") return;
+    const known = isDomainError(error) ? error : new DomainError("internal", "an internal error occurred");
+    if (known !== error) this.#session.log.error({ err: error }, "a process connection failed unexpectedly");
+    void this.#say(errorMessage(known));
+    this.#close(closeCodeBase + statusOf(known), known.message);
+  }
+
+  #close(code: number, reason: string): void {
+    this.#leave();
+    // What waits in a paused connection includes the client's answer to this.
+    this.#socket.resume();
+    this.#socket.close(code, shortened(reason));
+  }
+
+  #afterClose(code: number): void {
+    const { process } = this.#state.at === "attached" ? this.#state : {};
+    this.#leave();
+    // As when a terminal's window is closed. A connection that broke says something else.
+    if (code !== done || this.#kind !== "terminal" || process?.state.at !== "running") return;
+    this.#hangUp(process).catch((error: unknown) => {
+      this.#session.log.debug({ pid: process.pid, error: messageOf(error) }, "could not hang up a terminal");
+    });
+  }
+
+  /** Unless somebody else has attached to it. More than once, because a shell about to read its next line misses one. */
+  async #hangUp(process: RunningProcess): Promise<void> {
+    for (let n = 0; n < hangups && process.state.at === "running" && process.subscriberCount === 0; n++) {
+      await this.#session.processes.signal({ pid: process.pid }, hangup);
+      await delay(hangupPauseMs, undefined, { ref: false });
+    }
+  }
+
+  #leave(): void {
+    if (this.#state.at === "attached") this.#state.events.close();
+    this.#state = { at: "closed" };
+    this.#goOn?.();
+    this.#forgetSession();
+  }
+
+  #noteLife(): void {
+    this.#isAlive = true;
+  }
+}
+
+function specOf(start: Extract<FirstMessage, { type: "start" }>): ProcessSpec {
+  const { args, envs, cwd, user, tag } = start;
+  const common = { ...(cwd && { cwd }), ...(user && { user }), ...(tag && { tag }) };
+  if ("stdin" in start) return { ...common, command: start.command, args, envs, stdin: start.stdin };
+  const command = start.command === undefined ? shell : { command: start.command, args };
+  const terminal = { columns: start.columns, rows: start.rows };
+  return { ...common, ...command, envs: { ...shellEnvs, ...envs }, stdin: true, terminal };
+}
+
+function inputOf({ description }: RunningProcess): "stdin" | "terminal" {
+  return description.terminal ? "terminal" : "stdin";
+}
+
+function errorMessage({ code, message }: DomainError): ServerMessage {
+  return { type: "error", code, message };
+}
+
+/** A close frame has room for 123 bytes of reason; a character cut in two becomes one of three bytes. */
+function shortened(reason: string): string {
+  return Buffer.from(reason).subarray(0, 120).toString();
+}

@@ -1,0 +1,35 @@
+/** What the daemon set aside because it could not name it or it is damaged: the list, and giving it up. Not E2B's. */
+import type { FastifyInstance } from "fastify";
+import type { ZodTypeProvider } from "fastify-type-provider-zod";
+import { z } from "zod";
+import { ApiError, QuarantineList } from "../../src/e2b/schemas.ts";
+import type { Quarantine } from "../../src/runtime/machines/quarantine.ts";
+import { noContent, sendNothing } from "../http/empty-answer.ts";
+
+export interface QuarantineDeps {
+  readonly quarantine: Pick<Quarantine, "list" | "remove">;
+}
+
+export async function quarantineRoutes(scope: FastifyInstance, { quarantine }: QuarantineDeps): Promise<void> {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
+
+  app.get("/quarantine", { schema: { response: { 200: QuarantineList, "4xx": ApiError } } }, async (_request, reply) =>
+    reply.send({
+      entries: quarantine.list().map(({ atMs, ...entry }) => ({ ...entry, at: new Date(atMs).toISOString() })),
+    }),
+  );
+
+  app.delete(
+    "/quarantine/:entryID",
+    {
+      schema: {
+        params: z.object({ entryID: z.string() }),
+        response: { 204: noContent.describe("its files are removed, its machine is ended"), "4xx": ApiError },
+      },
+    },
+    async ({ params }, reply) => {
+      await quarantine.remove(params.entryID);
+      return sendNothing(reply);
+    },
+  );
+}

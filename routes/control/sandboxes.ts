@@ -1,0 +1,235 @@
+/** The routes of a sandbox's life: parse, one call to the runtime, shape the answer (reference 1.6). */
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { ZodTypeProvider } from "fastify-type-provider-zod";
+import { parseSandboxId } from "../../src/e2b/ids.ts";
+import { readIngress, readInternetAccess } from "../../src/e2b/network-options.ts";
+import { sandboxDomainFor } from "../../src/e2b/sandbox-domain.ts";
+import { checkSandboxOptions, checkTimeout } from "../../src/e2b/sandbox-options.ts";
+import {
+  ApiError,
+  ConnectSandbox,
+  ConnectSandboxV2,
+  NewSandbox,
+  NewSandboxV2,
+  ResumedSandbox,
+  Sandbox,
+  SandboxDetail,
+  SandboxNetworkUpdateConfig,
+  SandboxParams,
+  SandboxPauseRequest,
+  SandboxRefreshRequest,
+  SandboxStopRequest,
+  SandboxTimeoutRequest,
+} from "../../src/e2b/schemas.ts";
+import { parseTemplateReference } from "../../src/e2b/template-reference.ts";
+import { toSandbox, toSandboxDetail } from "../../src/e2b/views.ts";
+import { DomainError } from "../../src/errors.ts";
+import type { CreateSandboxRequest, MemoryOption, Runtime } from "../../src/runtime/runtime.ts";
+import { noContent, sendNothing } from "../http/empty-answer.ts";
+
+export interface SandboxRoutesDeps {
+  readonly runtime: Runtime;
+  /** The longest a client may ask for. */
+  readonly maxTimeoutMs: number;
+}
+
+/** What E2B's two generations of routes take when the client says nothing. */
+export const defaultTimeoutSeconds = { v1: 15, v2: 300 } as const;
+/** A refresh is good for at least this long. */
+const minRefreshSeconds = 15;
+const defaultStopDeadlineMs = 10_000;
+export const startsSandboxes = { startsSandboxes: true } as const;
+
+export async function sandboxRoutes(
+  scope: FastifyInstance,
+  { runtime, maxTimeoutMs }: SandboxRoutesDeps,
+): Promise<void> {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
+  const created = { 201: Sandbox, "4xx": ApiError, "5xx": ApiError };
+  const connected = { 200: Sandbox.describe("was running"), 201: Sandbox.describe("was resumed"), "4xx": ApiError };
+  const done = { 204: noContent, "4xx": ApiError };
+
+  async function create(body: NewSandbox, route: "v1" | "v2", reply: FastifyReply): Promise<Sandbox> {
+    const template = parseTemplateReference(body.templateID);
+    const timeoutSeconds = body.timeout ?? defaultTimeoutSeconds[route];
+    if (timeoutSeconds <= 0) throw new DomainError("invalid_argument", "Timeout must be greater than 0");
+    const timeoutMs = checkTimeout(timeoutSeconds, maxTimeoutMs);
+    checkSandboxOptions(body, route);
+    const sandbox: CreateSandboxRequest = {
+      template,
+      timeoutMs,
+      metadata: body.metadata ?? {},
+      envs: body.envVars ?? {},
+      allowInternetAccess: readInternetAccess(body.allow_internet_access, body.network),
+      ingress: readIngress(body.network),
+      lifecycle: {
+        onTimeout: body.autoPause ? "pause" : "kill",
+        keepMemory: body.autoPauseMemory ?? true,
+        autoResume: body.autoResume?.enabled ?? false,
+      },
+    };
+    const idempotencyKey = readIdempotencyKey(reply.request);
+    const view = await whileClientStays(reply, (signal) => runtime.createSandbox(sandbox, { signal, idempotencyKey }));
+    return toSandbox(view, domainOf(reply.request));
+  }
+
+  async function connect(
+    request: FastifyRequest,
+    sandboxID: string,
+    seconds: number,
+    options: { memory?: boolean | null | undefined },
+  ) {
+    const id = parseSandboxId(sandboxID);
+    const timeoutMs = checkTimeout(seconds, maxTimeoutMs);
+    const { view, resumed } = await runtime.connectSandbox(id, timeoutMs, memoryOption(options));
+    return { status: resumed ? 201 : 200, sandbox: toSandbox(view, domainOf(request)) } as const;
+  }
+
+  app.post(
+    "/sandboxes",
+    { config: startsSandboxes, schema: { body: NewSandbox, response: created } },
+    async (request, reply) => reply.code(201).send(await create(request.body, "v1", reply)),
+  );
+
+  app.post(
+    "/v2/sandboxes",
+    { config: startsSandboxes, schema: { body: NewSandboxV2, response: created } },
+    async (request, reply) => reply.code(201).send(await create(request.body, "v2", reply)),
+  );
+
+  app.post(
+    "/sandboxes/:sandboxID/connect",
+    { schema: { params: SandboxParams, body: ConnectSandbox, response: connected } },
+    async (request, reply) => {
+      const { params, body } = request;
+      const { status, sandbox } = await connect(request, params.sandboxID, body.timeout, body);
+      return reply.code(status).send(sandbox);
+    },
+  );
+
+  app.post(
+    "/v2/sandboxes/:sandboxID/connect",
+    { schema: { params: SandboxParams, body: ConnectSandboxV2, response: connected } },
+    async (request, reply) => {
+      const { params, body } = request;
+      const seconds = body?.timeout ?? defaultTimeoutSeconds.v2;
+      const { status, sandbox } = await connect(request, params.sandboxID, seconds, body ?? {});
+      return reply.code(status).send(sandbox);
+    },
+  );
+
+  app.post(
+    "/sandboxes/:sandboxID/resume",
+    { schema: { params: SandboxParams, body: ResumedSandbox, response: created } },
+    async (request, reply) => {
+      const { params, body } = request;
+      const id = parseSandboxId(params.sandboxID);
+      const timeoutMs = checkTimeout(body?.timeout ?? defaultTimeoutSeconds.v1, maxTimeoutMs);
+      const envs = body?.envVars;
+      const view = await runtime.resumeSandbox(id, timeoutMs, { ...memoryOption(body), ...(envs ? { envs } : {}) });
+      return reply.code(201).send(toSandbox(view, domainOf(request)));
+    },
+  );
+
+  app.post(
+    "/sandboxes/:sandboxID/pause",
+    { schema: { params: SandboxParams, body: SandboxPauseRequest, response: done } },
+    async ({ params, body }, reply) => {
+      const id = parseSandboxId(params.sandboxID);
+      await runtime.pauseSandbox(id, body?.reason ?? "stopped", {
+        ...memoryOption(body),
+        ...(body?.requireHealthyGuest && { requireAnswer: true }),
+      });
+      return sendNothing(reply);
+    },
+  );
+
+  app.get(
+    "/sandboxes/:sandboxID",
+    { schema: { params: SandboxParams, response: { 200: SandboxDetail, "4xx": ApiError } } },
+    async (request, reply) => {
+      const view = runtime.getSandbox(parseSandboxId(request.params.sandboxID));
+      return reply.send(toSandboxDetail(view, domainOf(request)));
+    },
+  );
+
+  app.delete(
+    "/sandboxes/:sandboxID",
+    { schema: { params: SandboxParams, response: done } },
+    async ({ params }, reply) => {
+      await runtime.killSandbox(parseSandboxId(params.sandboxID));
+      return sendNothing(reply);
+    },
+  );
+
+  app.post(
+    "/sandboxes/:sandboxID/stop",
+    { schema: { params: SandboxParams, body: SandboxStopRequest, response: done } },
+    async ({ params, body }, reply) => {
+      await runtime.stopSandbox(parseSandboxId(params.sandboxID), body?.deadlineMs ?? defaultStopDeadlineMs);
+      return sendNothing(reply);
+    },
+  );
+
+  app.post(
+    "/sandboxes/:sandboxID/timeout",
+    { schema: { params: SandboxParams, body: SandboxTimeoutRequest, response: done } },
+    async ({ params, body }, reply) => {
+      const timeoutMs = Math.min(body.timeout * 1000, maxTimeoutMs);
+      await runtime.setSandboxTimeout(parseSandboxId(params.sandboxID), timeoutMs);
+      return sendNothing(reply);
+    },
+  );
+
+  app.put(
+    "/sandboxes/:sandboxID/network",
+    { schema: { params: SandboxParams, body: SandboxNetworkUpdateConfig, response: done } },
+    async ({ params, body }, reply) => {
+      const id = parseSandboxId(params.sandboxID);
+      await runtime.setSandboxInternetAccess(id, readInternetAccess(body?.allow_internet_access, body));
+      return sendNothing(reply);
+    },
+  );
+
+  app.post(
+    "/sandboxes/:sandboxID/refreshes",
+    { schema: { params: SandboxParams, body: SandboxRefreshRequest, response: done } },
+    async ({ params, body }, reply) => {
+      const durationMs = Math.max(body?.duration ?? 0, minRefreshSeconds) * 1000;
+      await runtime.refreshSandbox(parseSandboxId(params.sandboxID), Math.min(durationMs, maxTimeoutMs));
+      return sendNothing(reply);
+    },
+  );
+}
+
+/** Below which the client of a request finds ports of sandboxes. */
+export function domainOf({ headers }: FastifyRequest): string | null {
+  return sandboxDomainFor(headers.host);
+}
+
+function memoryOption(body: { readonly memory?: boolean | null | undefined } | null | undefined): MemoryOption {
+  return { memory: body?.memory ?? true };
+}
+
+/** Runs `work` with a signal that is aborted when the client leaves before its answer: nobody waits in a queue for it. */
+async function whileClientStays<T>(reply: FastifyReply, work: (gone: AbortSignal) => Promise<T>): Promise<T> {
+  const gone = new AbortController();
+  const onClose = () => gone.abort(new DomainError("cancelled", "the client has left"));
+  reply.raw.once("close", onClose);
+  try {
+    return await work(gone.signal);
+  } finally {
+    reply.raw.off("close", onClose);
+  }
+}
+
+/** As the newest SDKs make them. @throws DomainError `invalid_argument` */
+function readIdempotencyKey({ headers }: FastifyRequest): string | undefined {
+  const key = headers["idempotency-key"];
+  if (key === undefined) return undefined;
+  if (typeof key === "string" && /^[a-z0-9-]{1,255}$/.test(key)) return key;
+  throw new DomainError(
+    "invalid_argument",
+    "Invalid Idempotency-Key: 1 to 255 lowercase letters, digits and hyphens are allowed",
+  );
+}

@@ -1,0 +1,111 @@
+/**
+ * Serves a Connect router from Fastify. Instead of connect-fastify's plugin, because a stream must end when its client
+ * goes away while the server waits to write (the plugin waits for ever), because failures must reach our log, and
+ * because Fastify's headers must get onto the answer.
+ */
+import type { ServerResponse } from "node:http";
+import {
+  type ConnectRouter,
+  type ConnectRouterOptions,
+  type ContextValues,
+  createConnectRouter,
+} from "@connectrpc/connect";
+import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
+import { universalRequestFromNodeRequest } from "@connectrpc/connect-node";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { sendError } from "../http/errors.ts";
+
+/** Longer times than a timer can hold (24 days) count as none. */
+const MAX_TIMEOUT_MS = 2_147_483_647;
+
+export interface ConnectAdapterOptions extends ConnectRouterOptions {
+  readonly routes: (router: ConnectRouter) => void;
+  readonly contextValues: (request: FastifyRequest) => ContextValues;
+  /** Bounds what a request may make the daemon hold; released once its first message is dealt with. */
+  readonly meter: (request: FastifyRequest, body: AsyncIterable<Uint8Array>) => MeteredBody;
+  /** A failure past the interceptors: the answer could not be made or written. */
+  readonly onError: (request: FastifyRequest, error: unknown) => void;
+}
+
+export interface MeteredBody {
+  readonly body: AsyncIterable<Uint8Array>;
+  release(): void;
+}
+
+/** Registers every method of the router on `app`, whose body parsing it takes over: use an encapsulated instance. */
+export function registerConnectRoutes(app: FastifyInstance, options: ConnectAdapterOptions): void {
+  const router = createConnectRouter({ ...options, grpc: false, grpcWeb: false });
+  options.routes(router);
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("*", (_request, _payload, done) => done(null));
+  for (const handle of router.handlers) {
+    app.all(handle.requestPath, async (request, reply) => {
+      dropUnusableTimeout(request);
+      const { raw } = request;
+      const asked = universalRequestFromNodeRequest(raw, reply.raw, undefined, options.contextValues(request));
+      const { body, release } = options.meter(request, asked.body as AsyncIterable<Uint8Array>);
+      try {
+        const answer = await handle({ ...asked, body });
+        if (answer.status === 415 || answer.status === 405) return await refuse(reply, answer.status);
+        reply.hijack();
+        await send(answer, reply, release);
+      } catch (error) {
+        options.onError(request, error);
+        reply.hijack();
+        reply.raw.destroy();
+      } finally {
+        release();
+      }
+      return reply;
+    });
+  }
+}
+
+function refuse(reply: FastifyReply, status: 405 | 415): FastifyReply {
+  const message = status === 415 ? "unsupported content type for this method" : "method not allowed";
+  return sendError(reply, status, message);
+}
+
+function dropUnusableTimeout(request: FastifyRequest): void {
+  const timeout = request.raw.headers["connect-timeout-ms"];
+  if (typeof timeout === "string" && /^\d{1,10}$/.test(timeout) && Number(timeout) > MAX_TIMEOUT_MS) {
+    delete request.raw.headers["connect-timeout-ms"];
+  }
+}
+
+/** Writes the answer with back-pressure, and gives its body back as soon as the client is gone. */
+async function send(answer: UniversalServerResponse, reply: FastifyReply, onFirstChunk: () => void): Promise<void> {
+  const response = reply.raw;
+  const body = answer.body?.[Symbol.asyncIterator]();
+  try {
+    for (const [name, value] of Object.entries(reply.getHeaders())) {
+      if (value !== undefined) response.setHeader(name, value);
+    }
+    answer.header?.forEach((value, name) => {
+      response.setHeader(name, value);
+    });
+    response.writeHead(answer.status);
+    for (let chunk = await body?.next(); chunk && !chunk.done; chunk = await body?.next()) {
+      onFirstChunk();
+      if (response.destroyed) return;
+      if (!response.write(chunk.value)) await writable(response);
+    }
+    response.end();
+  } finally {
+    await body?.return?.();
+  }
+}
+
+/** Resolves when the response takes more, or never will again. */
+function writable(response: ServerResponse): Promise<void> {
+  if (response.destroyed) return Promise.resolve();
+  return new Promise((resolve) => {
+    const settle = () => {
+      response.off("drain", settle);
+      response.off("close", settle);
+      resolve();
+    };
+    response.on("drain", settle);
+    response.on("close", settle);
+  });
+}

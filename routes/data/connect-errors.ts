@@ -1,0 +1,64 @@
+/** What a failure inside an RPC looks like to the client, and which ones are worth a line in the log. */
+import { Code, ConnectError, type ContextValues, type Interceptor } from "@connectrpc/connect";
+import { type DomainError, type ErrorCode, isDomainError } from "../../src/errors.ts";
+import type { Logger } from "../../src/log.ts";
+
+const CODES = {
+  invalid_argument: Code.InvalidArgument,
+  unauthenticated: Code.Unauthenticated,
+  permission_denied: Code.PermissionDenied,
+  not_found: Code.NotFound,
+  already_exists: Code.AlreadyExists,
+  idempotency_mismatch: Code.InvalidArgument,
+  invalid_state: Code.FailedPrecondition,
+  failed_precondition: Code.FailedPrecondition,
+  capacity_exhausted: Code.ResourceExhausted,
+  disk_pressure: Code.ResourceExhausted,
+  not_ready: Code.Unavailable,
+  deadline_exceeded: Code.DeadlineExceeded,
+  unsupported: Code.Unimplemented,
+  machine_failed: Code.Unavailable,
+  cancelled: Code.Canceled,
+  internal: Code.Internal,
+} satisfies Record<ErrorCode, Code>;
+
+/** Turns everything thrown, before or in the middle of a stream, into a ConnectError; logs what nobody expected. */
+export function connectErrors(logOf: (values: ContextValues) => Logger): Interceptor {
+  return (next) => async (request) => {
+    const toError = (error: unknown) => toConnectError(error, request.method.name, logOf(request.contextValues));
+    try {
+      const response = await next(request);
+      if (!response.stream) return response;
+      return { ...response, message: mapFailures(response.message, toError) };
+    } catch (error) {
+      throw toError(error);
+    }
+  };
+}
+
+function toConnectError(error: unknown, method: string, log: Logger): ConnectError {
+  if (error instanceof ConnectError) return error;
+  if (isDomainError(error)) return fromDomainError(error);
+  log.error({ err: error, method }, "an RPC failed for a reason nobody expected");
+  return new ConnectError("internal error", Code.Internal, undefined, undefined, error);
+}
+
+function fromDomainError(error: DomainError): ConnectError {
+  return new ConnectError(error.message, CODES[error.code], undefined, undefined, error);
+}
+
+/** The same stream with its failures mapped. Not a generator: `return` must pass through while `next` is under way. */
+function mapFailures<T>(source: AsyncIterable<T>, map: (error: unknown) => unknown): AsyncIterable<T> {
+  return {
+    [Symbol.asyncIterator]() {
+      const iterator = source[Symbol.asyncIterator]();
+      return {
+        next: () =>
+          iterator.next().catch((error: unknown) => {
+            throw map(error);
+          }),
+        return: async (value?: unknown) => (await iterator.return?.(value)) ?? { done: true, value: undefined },
+      };
+    },
+  };
+}

@@ -1,0 +1,261 @@
+/** `/files`: whole files in and out of a sandbox, streamed end to end in both directions. */
+import { posix } from "node:path";
+import { Readable } from "node:stream";
+import { createGunzip, createGzip } from "node:zlib";
+import multipart, { type MultipartFile } from "@fastify/multipart";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { Clock } from "../../src/clock.ts";
+import { contentDispositionOf, contentTypeOf } from "../../src/envd/content-types.ts";
+import { type Download, describeUpload, metadataOf, openDownload, uploadFile } from "../../src/envd/files.ts";
+import { DomainError, messageOf } from "../../src/errors.ts";
+import type { Session } from "../../src/runtime/sessions/session.ts";
+import type { FileEntry } from "../../src/types.ts";
+import { sendError } from "../http/errors.ts";
+import { checkFileAccess } from "./file-access.ts";
+
+const STREAM_BUFFER_BYTES = 256 * 1024;
+/** The answer to an upload names every file of it. */
+const MAX_FILES_PER_UPLOAD = 10_000;
+/** A file's content may be a web page; it must not act as one of this daemon's. */
+const ISOLATION_HEADERS = { "content-security-policy": "sandbox", "x-content-type-options": "nosniff" } as const;
+
+export interface EnvdFilesDeps {
+  readonly clock: Clock;
+  readonly sessionOf: (request: FastifyRequest) => Session;
+}
+
+interface FileQuery {
+  readonly path: string | undefined;
+  /** Undefined: the sandbox's default user. */
+  readonly username: string | undefined;
+}
+
+export async function envdFiles(app: FastifyInstance, { clock, sessionOf }: EnvdFilesDeps): Promise<void> {
+  // Bodies are streamed by the handlers: nothing parses or limits them here.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("*", (_request, _payload, done) => done(null));
+  await app.register(multipart, {
+    throwFileSizeLimit: false,
+    preservePath: true,
+    // A file whose path is in the query needs no name; what is not wanted streams past instead of being held.
+    isPartAFile: () => true,
+    limits: {
+      fileSize: Number.POSITIVE_INFINITY,
+      files: MAX_FILES_PER_UPLOAD,
+      parts: MAX_FILES_PER_UPLOAD,
+      headerPairs: 100,
+    },
+  });
+  app.addHook("preHandler", async (request) => checkFileAccess(request, sessionOf(request).accessToken, clock.nowMs()));
+
+  // With their own answer to who may call: a signature does, too.
+  const config = { access: "open" } as const;
+  app.route({
+    method: ["GET", "HEAD"],
+    url: "/files",
+    config,
+    handler: async (request, reply) => {
+      const { path, username } = queryOf(request);
+      const wanted = { headers: request.headers, body: request.method === "GET" };
+      return sendDownload(reply, await openDownload(sessionOf(request), path ?? "", username, wanted));
+    },
+  });
+
+  app.post("/files", { config }, async (request, reply) => {
+    const gone = new AbortController();
+    const onClose = () => {
+      if (!reply.raw.writableFinished) gone.abort(new DomainError("cancelled", "the client has left"));
+    };
+    reply.raw.once("close", onClose);
+    try {
+      const entries = await receiveFiles(request, sessionOf(request), gone.signal);
+      return entries.map(describeUpload);
+    } finally {
+      reply.raw.off("close", onClose);
+      // What is left of a refused upload is read and dropped, so that the client gets to read the answer.
+      request.raw.unpipe();
+      request.raw.resume();
+    }
+  });
+}
+
+async function receiveFiles(request: FastifyRequest, session: Session, signal: AbortSignal): Promise<FileEntry[]> {
+  const mediaType = (request.headers["content-type"] ?? "").split(";", 1)[0]?.trim().toLowerCase();
+  const { path, username } = queryOf(request);
+  const options = { user: username, attributes: metadataOf(request.headers), signal };
+  switch (mediaType) {
+    case "multipart/form-data":
+      if (encodingOf(request) !== "identity") {
+        throw new DomainError(
+          "invalid_argument",
+          "a multipart body must not be encoded: send application/octet-stream",
+        );
+      }
+      return receiveParts(request, session, path, options);
+    case "application/octet-stream":
+      if (path === undefined) throw new DomainError("invalid_argument", "the query parameter 'path' is required");
+      return [await receiveBody(request, session, path, options)];
+    default:
+      throw new DomainError(
+        "invalid_argument",
+        `unsupported content type '${mediaType}': use multipart/form-data or application/octet-stream`,
+      );
+  }
+}
+
+type UploadOptions = Parameters<typeof uploadFile>[3];
+
+/** Every part named `file`; its target is the `path` of the query or else its whole file name. */
+async function receiveParts(
+  request: FastifyRequest,
+  session: Session,
+  queryPath: string | undefined,
+  options: UploadOptions,
+): Promise<FileEntry[]> {
+  const entries: FileEntry[] = [];
+  const targets = new Set<string>();
+  for await (const part of partsOf(request)) {
+    // Without a name it is `undefined`, whatever the type says.
+    const path: string | undefined = queryPath ?? part.filename;
+    if (part.fieldname !== "file") {
+      part.file.resume();
+      continue;
+    }
+    if (!path) throw new DomainError("invalid_argument", "a file needs a 'path' query parameter or a file name");
+    claimTarget(targets, posix.normalize(path), path);
+    const entry = await uploadFile(session, path, readableBytes(part.file), options);
+    if (entry.path !== posix.normalize(path)) claimTarget(targets, entry.path, path);
+    entries.push(entry);
+  }
+  return entries;
+}
+
+/** Failures of the parser are the client's; what its reader throws does not pass through here. */
+async function* partsOf(request: FastifyRequest): AsyncGenerator<MultipartFile> {
+  try {
+    yield* request.files();
+  } catch (error) {
+    throw unreadable(error);
+  }
+}
+
+function claimTarget(targets: Set<string>, target: string, path: string): void {
+  if (targets.has(target)) {
+    throw new DomainError("invalid_argument", `you cannot upload multiple files to the same path '${path}' at once`);
+  }
+  targets.add(target);
+}
+
+async function receiveBody(
+  request: FastifyRequest,
+  session: Session,
+  path: string,
+  options: UploadOptions,
+): Promise<FileEntry> {
+  const encoding = encodingOf(request);
+  if (encoding === "identity") return uploadFile(session, path, readableBytes(request.raw), options);
+  if (encoding !== "gzip") throw new DomainError("invalid_argument", `unsupported content encoding '${encoding}'`);
+  const unzipped = createGunzip({ chunkSize: 64 * 1024 });
+  // Not `pipeline`: it would destroy the request, and with it the connection that the answer needs.
+  request.raw.on("error", (error) => unzipped.destroy(error));
+  request.raw.pipe(unzipped);
+  try {
+    return await uploadFile(session, path, readableBytes(unzipped), options);
+  } finally {
+    unzipped.destroy();
+  }
+}
+
+function encodingOf({ headers }: FastifyRequest): string {
+  return (headers["content-encoding"] ?? "identity").trim().toLowerCase();
+}
+
+/** The bytes of a client's stream, which stays usable when its reader leaves early. Its failures are the client's. */
+function readableBytes(stream: Readable): AsyncIterable<Uint8Array> {
+  return {
+    [Symbol.asyncIterator]() {
+      const iterator: AsyncIterator<Uint8Array> = stream.iterator({ destroyOnReturn: false });
+      return {
+        next: () =>
+          iterator.next().catch((error: unknown) => {
+            throw unreadable(error);
+          }),
+        return: async () => (await iterator.return?.()) ?? { done: true, value: undefined },
+      };
+    },
+  };
+}
+
+function unreadable(error: unknown): DomainError {
+  const isGzip = error instanceof Error && "code" in error && String(error.code).startsWith("Z_");
+  const message = isGzip ? "the body is not valid gzip" : `the body cannot be read: ${messageOf(error)}`;
+  return new DomainError("invalid_argument", message, {}, { cause: error });
+}
+
+function sendDownload(reply: FastifyReply, { plan, entry, sizeBytes, bytes }: Download): FastifyReply {
+  reply.headers({ ...ISOLATION_HEADERS, vary: "Accept-Encoding" });
+  const described = {
+    "last-modified": new Date(Number(entry.modifiedNs / 1_000_000n)).toUTCString(),
+    "content-disposition": contentDispositionOf(entry.name),
+    "content-type": contentTypeOf(entry.name),
+  };
+  switch (plan.kind) {
+    case "whole":
+      return sendWhole(reply.headers(described), plan.encoding, sizeBytes, bytes);
+    case "range":
+      reply.code(206).headers({
+        ...described,
+        "accept-ranges": "bytes",
+        "content-range": `bytes ${plan.offset}-${plan.offset + plan.length - 1}/${entry.sizeBytes}`,
+        "content-length": String(plan.length),
+      });
+      return reply.send(streamOf(bytes));
+    case "not_modified":
+      return reply.code(304).header("last-modified", described["last-modified"]).send();
+    case "precondition_failed":
+      return sendError(reply, 412, "the file does not meet the request's conditions");
+    case "unsatisfiable":
+      return sendError(
+        reply.header("content-range", `bytes */${entry.sizeBytes}`),
+        416,
+        "the range is outside the file",
+      );
+    case "not_acceptable":
+      return sendError(reply, 406, "no acceptable content encoding: supported are identity and gzip");
+    default:
+      return plan satisfies never;
+  }
+}
+
+function sendWhole(
+  reply: FastifyReply,
+  encoding: "identity" | "gzip",
+  sizeBytes: number | undefined,
+  bytes: AsyncIterable<Uint8Array> | undefined,
+): FastifyReply {
+  if (encoding === "identity" || sizeBytes === 0) {
+    if (sizeBytes !== undefined) reply.headers({ "accept-ranges": "bytes", "content-length": String(sizeBytes) });
+    return reply.send(streamOf(bytes));
+  }
+  const zipped = createGzip({ level: 1, chunkSize: 64 * 1024 });
+  const plain = streamOf(bytes);
+  plain.on("error", (error) => zipped.destroy(error));
+  zipped.on("close", () => plain.destroy());
+  return reply.header("content-encoding", "gzip").send(plain.pipe(zipped));
+}
+
+function streamOf(bytes: AsyncIterable<Uint8Array> | undefined): Readable {
+  return Readable.from(bytes ?? [], { objectMode: false, highWaterMark: STREAM_BUFFER_BYTES });
+}
+
+/** @throws invalid_argument when a parameter is given twice. */
+function queryOf(request: FastifyRequest): FileQuery {
+  const query = request.query as Readonly<Record<string, unknown>>;
+  const one = (name: string): string | undefined => {
+    const value = query[name];
+    if (value === undefined || value === "") return undefined;
+    if (typeof value === "string") return value;
+    throw new DomainError("invalid_argument", `the query parameter '${name}' is given more than once`);
+  };
+  return { path: one("path"), username: one("username") };
+}

@@ -1,0 +1,66 @@
+/** envd's small HTTP routes: health, metrics, the global environment. */
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { Clock } from "../../src/clock.ts";
+import type { Session } from "../../src/runtime/sessions/session.ts";
+import type { GuestMetrics } from "../../src/types.ts";
+
+const BYTES_PER_MIB = 1024 * 1024;
+/** Belong to E2B's own orchestrator; its public proxy refuses them in these words. */
+const RESERVED_PATHS = ["/init", "/freeze", "/unfreeze", "/collapse", "/fsfreeze", "/fsthaw", "/upgrade"];
+
+export interface EnvdHttpDeps {
+  readonly clock: Clock;
+  readonly sessionOf: (request: FastifyRequest) => Session;
+}
+
+export async function envdHttp(app: FastifyInstance, { clock, sessionOf }: EnvdHttpDeps): Promise<void> {
+  /** The previous sample of each session: processor use is the difference between two. */
+  const previous = new WeakMap<Session, GuestMetrics>();
+  // Nothing here reads a body, so its type is no reason to refuse.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("*", (_request, _payload, done) => done(null));
+
+  app.get("/health", { config: { access: "open" } }, async (_request, reply) =>
+    reply.code(204).header("cache-control", "no-store").send(),
+  );
+
+  app.get("/metrics", async (request) => {
+    const session = sessionOf(request);
+    const metrics = await session.agent.metrics();
+    const before = previous.get(session);
+    previous.set(session, metrics);
+    return {
+      ts: Math.floor(clock.nowMs() / 1000),
+      cpu_count: metrics.cpuCount,
+      cpu_used_pct: cpuUsedPercent(metrics, before),
+      mem_total_mib: Math.floor(metrics.memTotalBytes / BYTES_PER_MIB),
+      mem_used_mib: Math.floor(metrics.memUsedBytes / BYTES_PER_MIB),
+      mem_total: metrics.memTotalBytes,
+      mem_used: metrics.memUsedBytes,
+      mem_cache: metrics.memCacheBytes,
+      disk_used: metrics.diskUsedBytes,
+      disk_total: metrics.diskTotalBytes,
+    };
+  });
+
+  app.get("/envs", async (request) => sessionOf(request).envs);
+
+  for (const path of RESERVED_PATHS) {
+    const message = "This endpoint is reserved for the E2B control plane.";
+    app.all(path, { config: { access: "open" } }, async (_request, reply) =>
+      reply.code(404).send({ message, path, code: 404 }),
+    );
+  }
+
+  app.all("*", async (request, reply) =>
+    reply.code(404).send({ code: 404, message: `no such method or path: ${request.method} ${request.url}` }),
+  );
+}
+
+/** Of all processors together, over the time since `before` (since boot without one), to two decimals. */
+function cpuUsedPercent(now: GuestMetrics, before: GuestMetrics | undefined): number {
+  const totalTicks = now.cpuTotalTicks - (before?.cpuTotalTicks ?? 0);
+  const busyTicks = now.cpuBusyTicks - (before?.cpuBusyTicks ?? 0);
+  if (totalTicks <= 0) return 0;
+  return Math.round((Math.max(0, busyTicks) / totalTicks) * 10_000) / 100;
+}

@@ -1,0 +1,68 @@
+/** What `firkin doctor` looks at of HTTPS: each domain's certificate, its keys, and whether its names are found. */
+import { X509Certificate } from "node:crypto";
+import { lookup } from "node:dns/promises";
+import * as fs from "node:fs";
+import { join } from "node:path";
+
+/** @typedef {import("./doctor.mjs").Finding} Finding */
+
+const DAY_MS = 86_400_000;
+const LOOKUP_TIMEOUT_MS = 2000;
+
+/**
+ * Nothing where nobody asked for HTTPS.
+ * @param {import("../setup/roots.mjs").Roots} roots
+ * @returns {Promise<Finding[]>}
+ */
+export async function checkTls(roots) {
+  const folder = join(roots.state, "tls");
+  const domains = fs.existsSync(folder) ? fs.readdirSync(folder).sort() : [];
+  const findings = await Promise.all(
+    domains.map(async (domain) => [checkCertificate(join(folder, domain), domain), await checkNames(domain)]),
+  );
+  return findings.flat();
+}
+
+/**
+ * @param {string} folder
+ * @param {string} domain
+ * @returns {Finding}
+ */
+function checkCertificate(folder, domain) {
+  const what = "certificate";
+  const remedy = `rm -r ${folder}, then npx firkin tls --domain ${domain} and trust the new authority`;
+  try {
+    for (const name of ["authority-key.pem", "server-key.pem"]) {
+      const open = fs.statSync(join(folder, name)).mode & 0o077;
+      if (open !== 0) return { level: "advice", what, detail: `others may read ${join(folder, name)}`, remedy };
+    }
+    const days = (/** @type {string} */ name) =>
+      Math.floor((Date.parse(new X509Certificate(fs.readFileSync(join(folder, name))).validTo) - Date.now()) / DAY_MS);
+    const [authority, server] = [days("authority.pem"), days("server.pem")];
+    const detail = `*.${domain}, good for ${server} days, its authority for ${authority}; renewed by the daemon`;
+    return server >= 0 && authority >= 0
+      ? { level: "ok", what, detail }
+      : { level: "advice", what, detail: `of ${domain}: it has ended`, remedy: "npx firkin serve renews it" };
+  } catch (error) {
+    return { level: "advice", what, detail: `of ${domain}: ${error instanceof Error ? error.message : error}`, remedy };
+  }
+}
+
+/**
+ * @param {string} domain
+ * @returns {Promise<Finding>}
+ */
+async function checkNames(domain) {
+  const name = `49983-example.${domain}`;
+  const address = await Promise.race([
+    lookup(name).then(
+      (found) => found.address,
+      () => undefined,
+    ),
+    new Promise((done) => setTimeout(done, LOOKUP_TIMEOUT_MS).unref()),
+  ]);
+  const what = "names";
+  if (address === "127.0.0.1" || address === "::1") return { level: "ok", what, detail: `${name} is this machine` };
+  const detail = address === undefined ? `${name} is not found` : `${name} is ${address}, not this machine`;
+  return { level: "advice", what, detail, remedy: `npx firkin tls --domain ${domain} says how to resolve them` };
+}

@@ -1,0 +1,109 @@
+/** What becomes of a create that does not fit right now, and which warm machines make room for it. Pure. */
+import {
+  type CapacityBudgets,
+  type CapacityShortage,
+  type CapacityUsage,
+  findShortage,
+  type PoolUsage,
+} from "../../ledger/capacity.ts";
+import type { MachineShape } from "../../types.ts";
+
+export type AdmissionDecision =
+  /** Room comes as soon as warm machines are gone: it waits for that, whatever the queue's bounds. */
+  | { readonly answer: "wait_for_eviction"; readonly shortage: CapacityShortage }
+  /** Waits for sandboxes to end. `position` counts from 1. */
+  | { readonly answer: "queue"; readonly position: number; readonly shortage: CapacityShortage }
+  | { readonly answer: "reject"; readonly reason: RejectionReason; readonly shortage: CapacityShortage };
+
+export type RejectionReason = "oversized" | "queue_full" | "queue_off";
+
+export interface QueueBounds {
+  /** How many may wait. */
+  readonly limit: number;
+  /** How long one may; 0: nobody waits. */
+  readonly timeoutMs: number;
+}
+
+export interface AdmissionQuestion {
+  readonly shape: MachineShape;
+  readonly usage: CapacityUsage;
+  readonly budgets: CapacityBudgets;
+  /** Those that wait already, first come first. */
+  readonly ahead: readonly MachineShape[];
+  readonly bounds: QueueBounds;
+}
+
+/** Decides on a create that cannot be admitted now: there is no room, or others wait already. */
+export function decideAdmission({ shape, usage, budgets, ahead, bounds }: AdmissionQuestion): AdmissionDecision {
+  const active = ahead.reduce(plusOne, usage.active);
+  const shortage = findShortage(usage, shape, budgets) ??
+    findShortage({ ...usage, active }, shape, budgets) ?? {
+      // It was the last that is being given back: nothing is short but the turn.
+      dimension: "sandboxes",
+      requested: 1,
+      available: 0,
+      limit: budgets.sandboxes,
+      oversized: false,
+    };
+  if (shortage.oversized) return { answer: "reject", reason: "oversized", shortage };
+  if (fits(plusOne(active, shape), budgets)) return { answer: "wait_for_eviction", shortage };
+  if (bounds.timeoutMs === 0) return { answer: "reject", reason: "queue_off", shortage };
+  if (ahead.length >= bounds.limit) return { answer: "reject", reason: "queue_full", shortage };
+  return { answer: "queue", position: ahead.length + 1, shortage };
+}
+
+/** A warm machine that could make room. */
+export interface Evictable {
+  readonly id: string;
+  readonly shape: MachineShape;
+}
+
+export interface EvictionQuestion {
+  readonly usage: CapacityUsage;
+  readonly budgets: CapacityBudgets;
+  /** Creates that wait, first come first. */
+  readonly waiting: readonly MachineShape[];
+  /** Oldest first. */
+  readonly evictable: readonly Evictable[];
+  /** Evicted before, and still holding capacity. */
+  readonly leaving: readonly MachineShape[];
+}
+
+/**
+ * Ids of the warm machines to evict, oldest first and no more than it takes, so that the first of those who wait fit.
+ * None when not even the first would fit without any: then sandboxes have to end, and the pool is of use meanwhile.
+ */
+export function planEvictions({ usage, budgets, waiting, evictable, leaving }: EvictionQuestion): string[] {
+  let admitted = usage.active;
+  for (const shape of waiting) {
+    const next = plusOne(admitted, shape);
+    if (!fits(next, budgets)) break;
+    admitted = next;
+  }
+  if (admitted === usage.active) return [];
+  let warm = leaving.reduce(minusOne, usage.warm);
+  const evicted: string[] = [];
+  for (const { id, shape } of evictable) {
+    if (fits(combine(admitted, warm, 1), budgets)) break;
+    evicted.push(id);
+    warm = minusOne(warm, shape);
+  }
+  return evicted;
+}
+
+function fits(usage: PoolUsage, budgets: CapacityBudgets): boolean {
+  return (["vcpuCount", "memoryMiB", "diskMiB", "sandboxes"] as const).every((it) => usage[it] <= budgets[it]);
+}
+
+const one = (shape: MachineShape): PoolUsage => ({ ...shape, sandboxes: 1 });
+const plusOne = (usage: PoolUsage, shape: MachineShape) => combine(usage, one(shape), 1);
+const minusOne = (usage: PoolUsage, shape: MachineShape) => combine(usage, one(shape), -1);
+
+function combine(usage: PoolUsage, other: PoolUsage, sign: 1 | -1): PoolUsage {
+  return {
+    vcpuCount: usage.vcpuCount + sign * other.vcpuCount,
+    memoryMiB: usage.memoryMiB + sign * other.memoryMiB,
+    diskMiB: usage.diskMiB + sign * other.diskMiB,
+    sandboxes: usage.sandboxes + sign * other.sandboxes,
+  };
+}

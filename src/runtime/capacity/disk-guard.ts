@@ -1,0 +1,97 @@
+/**
+ * The seed's RuntimeDiskPressureGuard: refuses new work while the disk that holds the state has less free space than
+ * its floor, so that snapshots and disk layers never drive the host below it. Running work goes on.
+ */
+import { statfsSync } from "node:fs";
+import { DomainError } from "../../errors.ts";
+
+export interface DiskSpace {
+  readonly freeBytes: number;
+  readonly totalBytes: number;
+}
+
+/** Answers how much space the disk under `folder` has. Tests hand in their own. */
+export type DiskPressureProbe = (folder: string) => Promise<DiskSpace>;
+
+/** Synchronous, as the ledger on the same disk is: one quick call, where a thread of the pool would take milliseconds to wake. */
+const hostDiskPressureProbe: DiskPressureProbe = async (folder) => {
+  const stats = statfsSync(folder);
+  return { freeBytes: stats.bavail * stats.bsize, totalBytes: stats.blocks * stats.bsize };
+};
+
+const tenGiB = 10 * 2 ** 30;
+
+/** Pure: the floor in bytes for a disk of that size (design: 10 GiB or 10 % of the disk, whichever is less). */
+function defaultDiskFloorBytes(totalBytes: number): number {
+  return Math.min(tenGiB, totalBytes / 10);
+}
+
+/** New work, by how far it must stay away from a full disk. */
+export type DiskWork = "restore" | "save" | "refill";
+
+/** Floors in MiB, as somebody set them. */
+export interface DiskFloors {
+  /** Default: {@link defaultDiskFloorBytes}. */
+  readonly restoreMiB?: number | undefined;
+  /** Default: as for restores. */
+  readonly saveMiB?: number | undefined;
+  /** Default: twice that for restores, because it is work that can wait. */
+  readonly refillMiB?: number | undefined;
+}
+
+const settings = { restore: "--disk-floor-mib", save: "--save-disk-floor-mib", refill: "--refill-disk-floor-mib" };
+
+/** Gives disk space back until there is enough, or nothing is left that it may take. */
+export type Collect = (isEnough: () => Promise<boolean>) => Promise<void>;
+
+export class DiskPressureGuard {
+  readonly #folder: string;
+  readonly #floors: DiskFloors;
+  readonly #probe: DiskPressureProbe;
+  #collect: Collect | undefined;
+
+  constructor(folder: string, floors: DiskFloors, probe: DiskPressureProbe = hostDiskPressureProbe) {
+    this.#folder = folder;
+    this.#floors = floors;
+    this.#probe = probe;
+  }
+
+  /** What is tried before anything is refused. */
+  collectWith(collect: Collect): void {
+    this.#collect = collect;
+  }
+
+  /**
+   * @param what the work, for the error: `create a sandbox`
+   * @throws DomainError `disk_pressure` with the figures, while free space is under the floor of such work
+   */
+  async admit(what: string, work: DiskWork = "restore"): Promise<void> {
+    const look = async () => {
+      const { freeBytes, totalBytes } = await this.#probe(this.#folder);
+      return { freeBytes, floorBytes: this.#floorBytes(work, totalBytes) };
+    };
+    const isEnough = async () => {
+      const { freeBytes, floorBytes } = await look();
+      return freeBytes >= floorBytes;
+    };
+    if (await isEnough()) return;
+    await this.#collect?.(isEnough);
+    const { freeBytes, floorBytes } = await look();
+    if (freeBytes >= floorBytes) return;
+    throw new DomainError(
+      "disk_pressure",
+      `not enough free disk to ${what}: ${gib(freeBytes)} free at ${this.#folder}, the floor is ${gib(floorBytes)}. ` +
+        `Free some space, or lower ${settings[work]}.`,
+      { freeBytes, floorBytes, folder: this.#folder },
+    );
+  }
+
+  #floorBytes(work: DiskWork, totalBytes: number): number {
+    const { restoreMiB, saveMiB, refillMiB } = this.#floors;
+    const restoreBytes = restoreMiB === undefined ? defaultDiskFloorBytes(totalBytes) : restoreMiB * 2 ** 20;
+    const set = { restore: restoreMiB, save: saveMiB, refill: refillMiB }[work];
+    return set === undefined ? restoreBytes * (work === "refill" ? 2 : 1) : set * 2 ** 20;
+  }
+}
+
+const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;

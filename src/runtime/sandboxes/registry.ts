@@ -1,0 +1,150 @@
+/**
+ * The sandboxes that clients can see, in memory: a read model of the ledger, so that listing and routing need no query.
+ * *Listed* from running until ending; *routable* only while a session is attached.
+ */
+import { createHash } from "node:crypto";
+import { DomainError } from "../../errors.ts";
+import type { SandboxRecord } from "../../types.ts";
+import type { ListSandboxesPage, ListSandboxesQuery, SandboxView } from "../runtime.ts";
+import type { LiveSession } from "../sessions/live-session.ts";
+
+interface Listed {
+  view: SandboxView;
+  session: LiveSession | undefined;
+}
+
+export class SandboxRegistry {
+  readonly #byId = new Map<string, Listed>();
+  /** By digest: how long a look-up takes must say nothing about the token. */
+  readonly #byTokenDigest = new Map<string, Listed>();
+  /** Ascending by start time, then id: the order of paging. */
+  readonly #ordered: Listed[] = [];
+
+  count(state: SandboxView["state"]): number {
+    return this.#ordered.filter(({ view }) => view.state === state).length;
+  }
+
+  add(record: SandboxRecord, accessToken: string, session: LiveSession | undefined): SandboxView {
+    const listed: Listed = { view: viewOf(record, accessToken), session };
+    this.#byId.set(record.id, listed);
+    this.#byTokenDigest.set(digestOf(accessToken), listed);
+    let at = this.#ordered.length;
+    while (at > 0 && comparePosition(this.#ordered[at - 1]?.view.record, record) > 0) at -= 1;
+    this.#ordered.splice(at, 0, listed);
+    return listed.view;
+  }
+
+  /** Replaces the record of a listed sandbox after the ledger changed. Its start time must be the same. */
+  update(record: SandboxRecord): SandboxView | undefined {
+    const listed = this.#byId.get(record.id);
+    if (listed) listed.view = viewOf(record, listed.view.accessToken);
+    return listed?.view;
+  }
+
+  /** As {@link update}, and gives the sandbox a session or, with undefined, takes it away. */
+  change(record: SandboxRecord, session: LiveSession | undefined): SandboxView | undefined {
+    const listed = this.#byId.get(record.id);
+    if (listed) listed.session = session;
+    return this.update(record);
+  }
+
+  remove(id: string): void {
+    const listed = this.#byId.get(id);
+    if (!listed) return;
+    this.#byId.delete(id);
+    this.#byTokenDigest.delete(digestOf(listed.view.accessToken));
+    this.#ordered.splice(this.#ordered.indexOf(listed), 1);
+  }
+
+  view(id: string): SandboxView | undefined {
+    return this.#byId.get(id)?.view;
+  }
+
+  /** @throws not_found in E2B's words. */
+  get(id: string): SandboxView {
+    const view = this.view(id);
+    if (view) return view;
+    throw new DomainError("not_found", `Sandbox "${id}" doesn't exist or you don't have access to it`);
+  }
+
+  /** @throws not_found, of a paused one too. */
+  getRunning(id: string): { readonly record: SandboxRecord; readonly session: LiveSession } {
+    const { record, state } = this.get(id);
+    if (state === "paused") throw new DomainError("not_found", `Sandbox "${id}" is paused`);
+    const session = this.session(id);
+    if (!session) throw new DomainError("internal", `running sandbox ${id} has no session`);
+    return { record, session };
+  }
+
+  session(id: string): LiveSession | undefined {
+    return this.#byId.get(id)?.session;
+  }
+
+  sessionByAccessToken(accessToken: string): LiveSession | undefined {
+    return this.#byTokenDigest.get(digestOf(accessToken))?.session;
+  }
+
+  *sessions(): IterableIterator<LiveSession> {
+    for (const { session } of this.#ordered) if (session) yield session;
+  }
+
+  *views(): IterableIterator<SandboxView> {
+    for (const { view } of this.#ordered) yield view;
+  }
+
+  list(query: ListSandboxesQuery): ListSandboxesPage {
+    const wanted = Object.entries(query.metadata);
+    const sandboxes: SandboxView[] = [];
+    let totalRunning = 0;
+    let more = false;
+    for (const { view } of inOrder(this.#ordered, query.order)) {
+      if (!matches(view, query, wanted)) continue;
+      if (view.state === "running") totalRunning += 1;
+      if (query.after && !isPast(view.record, query.after, query.order)) continue;
+      if (sandboxes.length < query.limit) sandboxes.push(view);
+      else more = true;
+    }
+    const last = sandboxes.at(-1)?.record;
+    return { sandboxes, next: more && last ? { startedAtMs: last.startedAtMs, id: last.id } : undefined, totalRunning };
+  }
+}
+
+function viewOf(record: SandboxRecord, accessToken: string): SandboxView {
+  return { record, state: record.state === "running" ? "running" : "paused", accessToken };
+}
+
+type Position = { readonly startedAtMs: number; readonly id: string };
+
+function comparePosition(a: Position | undefined, b: Position): number {
+  if (!a) return -1;
+  if (a.startedAtMs !== b.startedAtMs) return a.startedAtMs - b.startedAtMs;
+  return a.id < b.id ? -1 : a.id > b.id ? 1 : 0;
+}
+
+function isPast(record: Position, after: Position, order: "asc" | "desc"): boolean {
+  const difference = comparePosition(record, after);
+  return order === "asc" ? difference > 0 : difference < 0;
+}
+
+function* inOrder(ordered: readonly Listed[], order: "asc" | "desc"): IterableIterator<Listed> {
+  if (order === "asc") return yield* ordered;
+  for (let at = ordered.length - 1; at >= 0; at -= 1) {
+    const listed = ordered[at];
+    if (listed) yield listed;
+  }
+}
+
+function matches(
+  view: SandboxView,
+  query: ListSandboxesQuery,
+  wanted: readonly (readonly [string, string])[],
+): boolean {
+  if (!query.states.has(view.state)) return false;
+  if (query.templateId !== undefined && view.record.templateId !== query.templateId) return false;
+  if (query.startedAfterMs !== undefined && view.record.startedAtMs < query.startedAfterMs) return false;
+  return wanted.every(([key, value]) => view.record.metadata[key] === value);
+}
+
+function digestOf(accessToken: string): string {
+  return createHash("sha256").update(accessToken).digest("hex");
+}

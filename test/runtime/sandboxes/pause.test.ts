@@ -1,0 +1,372 @@
+/** Pausing and resuming over the fake engine: every state, every failure, and what is left after each. */
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, test, vi } from "vitest";
+import { DomainError } from "../../../src/errors.ts";
+import { getSandbox } from "../../../src/ledger/sandboxes.ts";
+import { getSnapshot } from "../../../src/ledger/snapshots.ts";
+import type { SandboxRuntime } from "../../../src/runtime/sandbox-runtime.ts";
+import { FakeDaemon, nothing, paused, running } from "../../support/fakes/fake-daemon.ts";
+import { closedGate } from "../../support/fakes/gate.ts";
+
+const failure = { error: new DomainError("machine_failed", "arranged by the test") };
+
+test("a paused sandbox holds a snapshot and nothing else, and comes back as itself", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime, clock } = daemon;
+  const { record, accessToken } = await daemon.create({ metadata: { job: "a" } });
+  const session = runtime.findSession(record.id);
+  await clock.advance(1_000);
+  await runtime.pauseSandbox(record.id, "exited");
+  expect(session?.ended.reason).toMatchObject({ code: "not_found", message: "The sandbox was paused" });
+  expect(await daemon.remains()).toEqual(paused);
+  const view = runtime.getSandbox(record.id);
+  expect(view).toMatchObject({
+    state: "paused",
+    keptMemory: true,
+    accessToken,
+    record: { startedAtMs: record.startedAtMs },
+  });
+  expect(view.record.endAtMs).toBe(clock.nowMs());
+  expect(getSnapshot(daemon.deps.ledger, view.record.snapshotId)).toMatchObject({ reason: "exited", state: "ready" });
+  expect(runtime.findSession(record.id)).toBeUndefined();
+  expect(runtime.findSessionByAccessToken(accessToken)).toBeUndefined();
+  expect(runtime.sandboxMetrics(record.id, {})).toEqual([]);
+  await clock.advance(1e9);
+  runtime.expireSandboxes();
+  await daemon.settle();
+
+  const { resumed, view: back } = await runtime.connectSandbox(record.id, 5_000);
+  expect(resumed).toBe(true);
+  expect(back).toMatchObject({ state: "running", accessToken, record: { metadata: { job: "a" } } });
+  expect(back.record.endAtMs).toBe(clock.nowMs() + 5_000);
+  expect(runtime.findSessionByAccessToken(accessToken)?.sandboxId).toBe(record.id);
+  await daemon.settle();
+  expect(await daemon.remains()).toEqual(running);
+  await runtime.killSandbox(record.id);
+  await daemon.settle();
+  expect(await daemon.remains()).toEqual(nothing);
+});
+
+test("environment variables set anew at a resume stay, unless it fails", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { id } = (await daemon.create({ envs: { TOKEN: "old", A: "1" } })).record;
+  const envs = { TOKEN: "new" };
+  await daemon.runtime.pauseSandbox(id, "stopped");
+  daemon.host.arrange("restore", failure);
+  await expect(daemon.runtime.resumeSandbox(id, 60_000, { envs })).rejects.toBe(failure.error);
+  expect(daemon.runtime.getSandbox(id).record.envs).toEqual({ TOKEN: "old", A: "1" });
+  await daemon.runtime.resumeSandbox(id, 60_000, { envs });
+  expect(daemon.guests.envs.at(-1)).toMatchObject({ E2B_SANDBOX_ID: id, TOKEN: "new", A: "1" });
+  await daemon.restart();
+  expect(daemon.runtime.findSession(id)?.envs).toMatchObject({ TOKEN: "new", A: "1" });
+});
+
+test("what does not fit the state is refused, and changes nothing", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime } = daemon;
+  const { id } = (await daemon.create()).record;
+  await expect(runtime.resumeSandbox(id, 1)).rejects.toMatchObject({ code: "invalid_state" });
+  await runtime.pauseSandbox(id, "stopped");
+  await expect(runtime.pauseSandbox(id, "stopped")).rejects.toMatchObject({ code: "invalid_state" });
+  await expect(runtime.setSandboxTimeout(id, 1)).rejects.toMatchObject({ code: "not_found" });
+  await expect(runtime.refreshSandbox(id, 1)).rejects.toMatchObject({ code: "not_found" });
+  expect(await runtime.resumeForTraffic(id)).toBeUndefined();
+  for (const attempt of [
+    () => runtime.pauseSandbox("ixx", "stopped"),
+    () => runtime.resumeSandbox("ixx", 1),
+    () => runtime.connectSandbox("ixx", 1),
+  ]) {
+    await expect(attempt()).rejects.toMatchObject({ code: "not_found" });
+  }
+  expect(await daemon.remains()).toEqual(paused);
+});
+
+test("a guest that does not answer is not paused, if that is wanted, nor without its memory", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime, clock } = daemon;
+  const { id } = (await daemon.create()).record;
+  const agent = runtime.findSession(id)?.agent;
+  if (!agent) throw new Error("there is no session");
+  for (const [method, options, failing] of [
+    ["ping", { requireAnswer: true }, "its guest did not answer: nothing came in 5000 ms"],
+    ["sync", { memory: false }, "its guest did not write its files to its disk: nothing came in 30000 ms"],
+  ] as const) {
+    const silent = vi.spyOn(agent, method).mockReturnValue(new Promise(() => {}));
+    const refused = expect(runtime.pauseSandbox(id, "stopped", options)).rejects.toMatchObject({
+      code: "not_ready",
+      message: `The sandbox was not paused: ${failing}`,
+    });
+    await expect.poll(() => silent.mock.calls.length).toBe(1);
+    await clock.advance(30_000);
+    await refused;
+    silent.mockRestore();
+    expect(await daemon.remains()).toEqual(running);
+  }
+  await runtime.pauseSandbox(id, "stopped", { requireAnswer: true });
+  expect(runtime.getSandbox(id).state).toBe("paused");
+});
+
+test("a paused sandbox that is killed leaves nothing", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { id } = (await daemon.create()).record;
+  await daemon.runtime.pauseSandbox(id, "stopped");
+  await daemon.runtime.killSandbox(id);
+  expect(() => daemon.runtime.getSandbox(id)).toThrow("doesn't exist");
+  await expect(daemon.runtime.killSandbox(id)).rejects.toMatchObject({ code: "not_found" });
+  await daemon.settle();
+  expect(await daemon.remains()).toEqual(nothing);
+  expect(getSandbox(daemon.deps.ledger, id)).toMatchObject({ state: "terminated", endReason: "killed" });
+});
+
+test.each([
+  ["kill", (runtime, id) => runtime.killSandbox(id)],
+  ["resume", (runtime, id) => runtime.resumeSandbox(id, 1_000)],
+] as const satisfies [string, (runtime: SandboxRuntime, id: string) => Promise<unknown>][])(
+  "the files of a paused sandbox stay until power loss cannot bring it back: %s",
+  async (_, leave) => {
+    await using daemon = await FakeDaemon.open();
+    const { runtime, deps } = daemon;
+    const { id } = (await daemon.create()).record;
+    await runtime.pauseSandbox(id, "stopped");
+    const atSync: unknown[] = [];
+    vi.spyOn(deps.ledger, "sync").mockImplementation(async () => void atSync.push(await daemon.remains()));
+    await leave(runtime, id);
+    await daemon.settle();
+    expect(atSync).toMatchObject([{ snapshots: 0, snapshotFolders: 1 }]);
+    expect(await daemon.remains()).toMatchObject({ snapshots: 0, snapshotFolders: 0 });
+  },
+);
+
+test.each(["pause", "saveSnapshot"] as const)("when %s fails the sandbox goes on, reachable", async (step) => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime, host } = daemon;
+  const { record } = await daemon.create();
+  host.arrange(step, failure);
+  await expect(runtime.pauseSandbox(record.id, "stopped")).rejects.toBe(failure.error);
+  expect(runtime.getSandbox(record.id)).toMatchObject({ state: "running", record: { endAtMs: record.endAtMs } });
+  await runtime.findSession(record.id)?.agent.ping();
+  await daemon.settle();
+  expect(await daemon.remains()).toEqual(running);
+  await runtime.pauseSandbox(record.id, "stopped");
+  expect(await daemon.remains()).toEqual(paused);
+});
+
+test("when the machine dies while it is saved the sandbox is gone, and nothing is left", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime, host } = daemon;
+  const { id } = (await daemon.create()).record;
+  host.arrange("saveSnapshot", failure);
+  host.arrange("resume", failure);
+  await expect(runtime.pauseSandbox(id, "stopped")).rejects.toBe(failure.error);
+  expect(() => runtime.getSandbox(id)).toThrow("doesn't exist");
+  await daemon.settle();
+  expect(await daemon.remains()).toEqual(nothing);
+  expect(getSandbox(daemon.deps.ledger, id)).toMatchObject({ endReason: "machine_died" });
+});
+
+test("a machine that will not end keeps its reservation until it does, and the pause waits for that", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime, host } = daemon;
+  const { id } = (await daemon.create()).record;
+  const gate = closedGate();
+  host.arrange("terminate", failure, { gate: gate.opened });
+  const pausing = runtime.pauseSandbox(id, "stopped");
+  const attempts = () => host.calls.filter((step) => step === "terminate").length;
+  const before = attempts();
+  await expect.poll(attempts).toBe(before + 2);
+  expect(await daemon.remains()).toMatchObject({ machines: 1, reservations: 1 });
+  expect(runtime.getSandbox(id).state).toBe("paused");
+  gate.open();
+  await pausing;
+  expect(await daemon.remains()).toEqual(paused);
+});
+
+test.each(["restore", "openGuestLink"] as const)("when %s fails a paused sandbox stays paused, whole", async (step) => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime, host } = daemon;
+  const { record } = await daemon.create();
+  await runtime.pauseSandbox(record.id, "stopped");
+  const before = runtime.getSandbox(record.id);
+  host.arrange(step, failure);
+  await expect(runtime.connectSandbox(record.id, 1_000)).rejects.toBe(failure.error);
+  expect(runtime.getSandbox(record.id)).toEqual(before);
+  expect(await daemon.remains()).toEqual(paused);
+  expect((await runtime.connectSandbox(record.id, 1_000)).resumed).toBe(true);
+});
+
+test("capacity: a paused sandbox makes room, and may find none when it wants to come back", async () => {
+  await using daemon = await FakeDaemon.open({ budgets: { sandboxes: 1 } });
+  const { runtime } = daemon;
+  const { id: first } = (await daemon.create()).record;
+  await expect(daemon.create()).rejects.toMatchObject({ code: "capacity_exhausted" });
+  await runtime.pauseSandbox(first, "stopped");
+  const { id: second } = (await daemon.create()).record;
+  await expect(runtime.connectSandbox(first, 1_000)).rejects.toMatchObject({ code: "capacity_exhausted" });
+  expect(runtime.getSandbox(first).state).toBe("paused");
+  await runtime.pauseSandbox(second, "stopped");
+  expect((await runtime.connectSandbox(first, 1_000)).resumed).toBe(true);
+});
+
+test("disk pressure: neither pause nor resume begins, and running work goes on", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime } = daemon;
+  const { id } = (await daemon.create()).record;
+  daemon.disk.freeBytes = 1;
+  await expect(runtime.pauseSandbox(id, "stopped")).rejects.toMatchObject({ code: "disk_pressure" });
+  await runtime.findSession(id)?.agent.ping();
+  daemon.disk.freeBytes = 1e12;
+  await runtime.pauseSandbox(id, "stopped");
+  daemon.disk.freeBytes = 1;
+  await expect(runtime.resumeSandbox(id, 1_000)).rejects.toMatchObject({ code: "disk_pressure" });
+  expect(await daemon.remains()).toEqual(paused);
+});
+
+test("a sandbox that wants it is paused when its time is up, and later when that fails", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime, clock } = daemon;
+  const lifecycle = { onTimeout: "pause", keepMemory: true, autoResume: false } as const;
+  const { id } = (await daemon.create({ lifecycle })).record;
+  const { id: mortal } = (await daemon.create()).record;
+  daemon.disk.freeBytes = 1;
+  await clock.advance(60_000);
+  runtime.expireSandboxes();
+  await daemon.settle();
+  expect(runtime.getSandbox(id)).toMatchObject({ state: "running", record: { endAtMs: clock.nowMs() + 10_000 } });
+  expect(() => runtime.getSandbox(mortal)).toThrow("doesn't exist");
+  daemon.disk.freeBytes = 1e12;
+  await clock.advance(10_000);
+  runtime.expireSandboxes();
+  runtime.expireSandboxes();
+  await daemon.settle();
+  const { state, record } = runtime.getSandbox(id);
+  expect(state).toBe("paused");
+  expect(getSnapshot(daemon.deps.ledger, record.snapshotId)?.reason).toBe("idle");
+  expect(await daemon.remains()).toEqual(paused);
+});
+
+test("traffic resumes a sandbox that wants it, once, for at least five minutes", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime, clock, host } = daemon;
+  const { id } = (await daemon.create({ lifecycle: { onTimeout: "pause", keepMemory: true, autoResume: true } }))
+    .record;
+  await runtime.pauseSandbox(id, "stopped");
+  expect([...runtime.resumableByTraffic()].map(({ record }) => record.id)).toEqual([id]);
+  const sessions = await Promise.all([1, 2, 3].map(() => runtime.resumeForTraffic(id)));
+  expect(new Set(sessions).size).toBe(1);
+  expect(sessions[0]?.sandboxId).toBe(id);
+  expect(host.calls.filter((step) => step === "restore").length).toBe(2);
+  expect(runtime.getSandbox(id).record.endAtMs).toBe(clock.nowMs() + 300_000);
+  expect([...runtime.resumableByTraffic()]).toEqual([]);
+});
+
+test("traffic for a sandbox that is being paused waits until it can be resumed", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime, host } = daemon;
+  const lifecycle = { onTimeout: "pause", keepMemory: true, autoResume: true } as const;
+  const { id } = (await daemon.create({ lifecycle })).record;
+  const gate = closedGate();
+  host.arrange("saveSnapshot", { gate: gate.opened });
+  const pausing = runtime.pauseSandbox(id, "stopped");
+  await expect.poll(() => daemon.stateOf(id)).toBe("pausing");
+  expect(runtime.getSandbox(id).keptMemory).toBeUndefined();
+  expect([...runtime.resumableByTraffic()].map(({ record }) => record.id)).toEqual([id]);
+  const resuming = runtime.resumeForTraffic(id);
+  gate.open();
+  expect((await resuming)?.sandboxId).toBe(id);
+  await pausing;
+});
+
+test("50 clients pause, resume, connect and kill the same sandboxes: only documented answers, nothing left", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime, host } = daemon;
+  const documented = new Set(["done", "not_found", "invalid_state"]);
+  const answers = new Map<string, number>();
+  const attempt = async (action: () => Promise<unknown>) => {
+    const answer = await action().then(
+      () => "done",
+      (error: unknown) => (error instanceof DomainError ? error.code : String(error)),
+    );
+    answers.set(answer, (answers.get(answer) ?? 0) + 1);
+  };
+  const ids = (await Promise.all([1, 2, 3, 4, 5].map(() => daemon.create()))).map(({ record }) => record.id);
+  const slow = Array.from({ length: 200 }, (_, at) => ({ delayMs: at % 4 }));
+  for (const step of ["saveSnapshot", "terminate", "restore"] as const) host.arrange(step, ...slow);
+  const actions: ((id: string) => Promise<unknown>)[] = [
+    (id) => runtime.pauseSandbox(id, "stopped"),
+    (id) => runtime.resumeSandbox(id, 60_000),
+    (id) => runtime.connectSandbox(id, 60_000),
+    (id) => runtime.setSandboxTimeout(id, 90_000),
+    async (id) => void runtime.getSandbox(id),
+    async (id) =>
+      runtime
+        .findSession(id)
+        ?.agent.ping()
+        .catch(() => {}),
+  ];
+  await Promise.all(
+    Array.from({ length: 50 }, async (_, client) => {
+      for (let round = 0; round < 12; round++) {
+        const id = ids[(client + round) % ids.length] ?? "";
+        const action = actions[(client * 7 + round * 5) % actions.length];
+        if (action) await attempt(() => action(id));
+        if (client === 0 && round === 10) await attempt(() => runtime.killSandbox(ids[0] ?? ""));
+      }
+    }),
+  );
+  expect([...answers.keys()].filter((answer) => !documented.has(answer))).toEqual([]);
+  expect(answers.get("done")).toBeGreaterThan(100);
+  await Promise.all(ids.map((id) => attempt(() => runtime.killSandbox(id))));
+  await daemon.settle();
+  expect(await daemon.remains()).toEqual(nothing);
+  expect(host.openLinks).toBe(0);
+  expect(await readdir(join(daemon.folder, "machines"))).toEqual([]);
+});
+
+test("without its memory a sandbox keeps its disk, boots when it comes back, and never because of traffic", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime } = daemon;
+  const lifecycle = { onTimeout: "kill", keepMemory: true, autoResume: true } as const;
+  const { id } = (await daemon.create({ lifecycle })).record;
+  await runtime.pauseSandbox(id, "stopped", { memory: false });
+  expect(runtime.getSandbox(id)).toMatchObject({ state: "paused", keptMemory: false });
+  const { folder, facts } = getSnapshot(daemon.deps.ledger, runtime.getSandbox(id).record.snapshotId) ?? {};
+  expect((await readdir(folder ?? "")).sort()).toEqual(["disk", "manifest.json"]);
+  expect(facts?.memoryBytes).toBe(0);
+  expect([...runtime.resumableByTraffic()]).toEqual([]);
+  expect(await runtime.resumeForTraffic(id)).toBeUndefined();
+  await daemon.restart();
+  daemon.host.arrange("restore", failure);
+  expect(await runtimeConnect(daemon, id)).toBe("running");
+  await daemon.settle();
+  expect(await daemon.remains()).toEqual(running);
+});
+
+test("a sandbox that was paused with its memory boots when the client wants that", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { id } = (await daemon.create()).record;
+  await daemon.runtime.pauseSandbox(id, "stopped");
+  daemon.host.arrange("boot", failure);
+  await expect(daemon.runtime.resumeSandbox(id, 1_000, { memory: false })).rejects.toThrow("arranged by the test");
+  expect(daemon.runtime.getSandbox(id).state).toBe("paused");
+  expect(await daemon.remains()).toEqual(paused);
+  daemon.host.arrange("restore", failure);
+  expect((await daemon.runtime.resumeSandbox(id, 1_000, { memory: false })).state).toBe("running");
+});
+
+test("when its time is up a sandbox is paused as its client wanted, and follow-ups boot too", async () => {
+  await using daemon = await FakeDaemon.open();
+  const lifecycle = { onTimeout: "pause", keepMemory: false, autoResume: false } as const;
+  const { id } = (await daemon.create({ lifecycle, timeoutMs: 1_000 })).record;
+  await daemon.clock.advance(2_000);
+  daemon.runtime.expireSandboxes();
+  await daemon.settle();
+  const { state, record } = daemon.runtime.getSandbox(id);
+  expect([state, getSnapshot(daemon.deps.ledger, record.snapshotId)?.facts?.memoryBytes]).toEqual(["paused", 0]);
+  daemon.host.arrange("restore", failure);
+  expect((await daemon.runtime.followUpSandbox(id, { timeoutMs: 1_000 })).reason).toBe("idle");
+});
+
+async function runtimeConnect({ runtime }: FakeDaemon, id: string): Promise<string> {
+  return (await runtime.connectSandbox(id, 1_000)).view.state;
+}

@@ -1,0 +1,224 @@
+/** The runtime over the fake engine: whatever fails, and in whatever order, what is held is what runs. */
+import { existsSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { expect, test, vi } from "vitest";
+import { DomainError } from "../../../src/errors.ts";
+import { getSandbox } from "../../../src/ledger/sandboxes.ts";
+import { listSnapshots, registerSnapshot } from "../../../src/ledger/snapshots.ts";
+import { newSessionId } from "../../../src/machine/driver.ts";
+import { LiveSession } from "../../../src/runtime/sessions/live-session.ts";
+import { FakeDaemon, type FakeDaemonOptions, nothing, running } from "../../support/fakes/fake-daemon.ts";
+
+const failure = new DomainError("machine_failed", "out of luck");
+/** Room for two. */
+const small: FakeDaemonOptions = { budgets: { sandboxes: 2 }, retriesByHand: true };
+
+/** Moves time on, again and again, until `condition` holds. */
+async function advanceUntil(daemon: FakeDaemon, stepMs: number, condition: () => boolean): Promise<void> {
+  for (let step = 0; !condition(); step++) {
+    if (step > 5000) throw new Error("it never came to that");
+    await daemon.clock.advance(stepMs);
+    // Files are read and daemon in real time.
+    await delay(1);
+  }
+}
+
+test("a sandbox is created, seen, and killed, and holds its share for as long as it runs", async () => {
+  await using daemon = await FakeDaemon.open(small);
+  const { record } = await daemon.create();
+  expect(daemon.runtime.getSandbox(record.id).state).toBe("running");
+  expect(await daemon.remains()).toEqual(running);
+  await daemon.runtime.killSandbox(record.id);
+  expect(() => daemon.runtime.getSandbox(record.id)).toThrow("doesn't exist");
+  await daemon.deps.terminator.idle();
+  expect(await daemon.remains()).toEqual(nothing);
+  expect(getSandbox(daemon.deps.ledger, record.id)).toMatchObject({ state: "terminated", endReason: "killed" });
+});
+
+test("what is over the budget or the disk's floor is refused and holds nothing", async () => {
+  await using daemon = await FakeDaemon.open(small);
+  await Promise.all([daemon.create(), daemon.create()]);
+  await expect(daemon.create()).rejects.toMatchObject({ code: "capacity_exhausted" });
+  daemon.disk.freeBytes = 1;
+  await expect(daemon.create()).rejects.toMatchObject({ code: "disk_pressure" });
+  expect(await daemon.remains()).toMatchObject({ reservations: 2, machines: 2 });
+});
+
+test("a restore that fails gives everything back, and the next one works", async () => {
+  await using daemon = await FakeDaemon.open(small);
+  daemon.host.arrange("restore", { error: failure });
+  await expect(daemon.create()).rejects.toBe(failure);
+  await daemon.deps.terminator.idle();
+  expect(await daemon.remains()).toEqual(nothing);
+  await daemon.create();
+  expect(await daemon.remains()).toEqual(running);
+});
+
+test("where nothing can be restored for the moment, base is booted, and what is paused waits", async () => {
+  await using daemon = await FakeDaemon.open(small);
+  const locked = new DomainError("not_ready", "the screen is locked");
+  daemon.host.arrange("restore", { error: locked });
+  const { record } = await daemon.create();
+  expect(daemon.runtime.getSandbox(record.id).state).toBe("running");
+  expect(await daemon.remains()).toEqual(running);
+  daemon.host.arrange("restore", { error: locked });
+  await daemon.runtime.pauseSandbox(record.id, "exited");
+  await expect(daemon.runtime.resumeSandbox(record.id, 60_000)).rejects.toBe(locked);
+  expect(daemon.runtime.getSandbox(record.id).state).toBe("paused");
+});
+
+test.each(["silent", "garbage"] as const)(
+  "a %s guest is given up after its time, and nothing of it stays",
+  async (kind) => {
+    await using daemon = await FakeDaemon.open({ ...small, guest: { kind } });
+    let outcome: unknown;
+    const creating = daemon.create().catch((error: unknown) => {
+      outcome = error;
+    });
+    await advanceUntil(daemon, 1000, () => outcome !== undefined);
+    await creating;
+    expect(outcome).toMatchObject({ code: "deadline_exceeded" });
+    await daemon.deps.terminator.idle();
+    expect(await daemon.remains()).toEqual(nothing);
+    expect(
+      daemon.runtime.listSandboxes({ states: new Set(["running"]), metadata: {}, order: "asc", limit: 9 }),
+    ).toEqual({
+      sandboxes: [],
+      next: undefined,
+      totalRunning: 0,
+    });
+  },
+);
+
+test("a machine that does not go keeps its share until it does", async () => {
+  await using daemon = await FakeDaemon.open(small);
+  const { record } = await daemon.create();
+  daemon.host.arrange("terminate", { error: failure }, { error: failure });
+  await daemon.runtime.killSandbox(record.id);
+  expect(() => daemon.runtime.getSandbox(record.id)).toThrow("doesn't exist");
+  await advanceUntil(daemon, 1, () => daemon.clock.sleeperCount > 0);
+  expect(await daemon.remains()).toMatchObject({ reservations: 1, machines: 1 });
+  await advanceUntil(daemon, 250, () => daemon.host.calls.filter((step) => step === "terminate").length === 4);
+  await daemon.deps.terminator.idle();
+  expect(await daemon.remains()).toEqual(nothing);
+  expect(daemon.logged.map(({ msg }) => msg)).toContain("a step failed; its capacity stays reserved");
+});
+
+test("neither does one whose agent never answered", async () => {
+  await using daemon = await FakeDaemon.open(small);
+  daemon.host.arrange("openGuestLink", { error: failure });
+  daemon.host.arrange("terminate", { error: new Error("still there") });
+  await expect(daemon.create()).rejects.toBe(failure);
+  await advanceUntil(daemon, 1, () => daemon.clock.sleeperCount > 0);
+  expect(await daemon.remains()).toMatchObject({ reservations: 1, machines: 1, links: 0 });
+  await daemon.clock.advance(250);
+  await daemon.deps.terminator.idle();
+  expect(await daemon.remains()).toEqual(nothing);
+});
+
+test("a machine that dies takes its sandbox along, and no other", async () => {
+  await using daemon = await FakeDaemon.open(small);
+  const [doomed, other] = await Promise.all([daemon.create(), daemon.create()]);
+  const sessionId = daemon.runtime.findSession(doomed.record.id)?.sessionId ?? "";
+  daemon.host.crash(sessionId, "killed by the test");
+  await expect.poll(() => daemon.runtime.findSession(doomed.record.id)).toBeUndefined();
+  await daemon.deps.terminator.idle();
+  expect(daemon.runtime.getSandbox(other.record.id).state).toBe("running");
+  expect(await daemon.remains()).toEqual(running);
+  expect(getSandbox(daemon.deps.ledger, doomed.record.id)?.endReason).toBe("machine_died");
+  expect(daemon.logged).toContainEqual(expect.objectContaining({ msg: "sandbox lost", detail: "killed by the test" }));
+});
+
+test("a link that breaks is daemon anew; one that breaks again and again ends its sandbox", async () => {
+  await using daemon = await FakeDaemon.open(small);
+  const { record } = await daemon.create();
+  const session = daemon.runtime.findSession(record.id);
+  if (!session) throw new Error("no session");
+  const broken = daemon.guests.latest;
+  broken.bytes.write(Buffer.alloc(64, 0xee));
+  await advanceUntil(daemon, 250, () => daemon.guests.latest !== broken);
+  await expect.poll(() => session.agent.ping().then(() => "answers")).toBe("answers");
+  let links = 0;
+  for (let before = broken; !session.ended.aborted; ) {
+    if (daemon.guests.latest === before) {
+      await daemon.clock.advance(250);
+      await delay(1);
+      continue;
+    }
+    before = daemon.guests.latest;
+    links++;
+    before.bytes.destroy();
+  }
+  expect(links).toBeLessThan(20);
+  expect(() => daemon.runtime.getSandbox(record.id)).toThrow("doesn't exist");
+  await daemon.deps.terminator.idle();
+  expect(await daemon.remains()).toEqual(nothing);
+  expect(getSandbox(daemon.deps.ledger, record.id)?.endReason).toBe("lost");
+});
+
+test("a machine that died is not said to be out of reach, though its link breaks first", async () => {
+  await using daemon = await FakeDaemon.open(small);
+  const { record } = await daemon.create();
+  const session = daemon.runtime.findSession(record.id);
+  if (!(session instanceof LiveSession)) throw new Error("no session");
+  const reach = vi.spyOn(session.vm, "openGuestLink").mockRejectedValue(new Error("connection refused"));
+  daemon.guests.latest.bytes.destroy();
+  await advanceUntil(daemon, 250, () => reach.mock.calls.length > 0);
+  await delay(10);
+  daemon.host.crash(session.sessionId);
+  await expect.poll(() => session.ended.aborted).toBe(true);
+  await daemon.deps.terminator.idle();
+  expect(getSandbox(daemon.deps.ledger, record.id)?.endReason).toBe("machine_died");
+});
+
+test("its time ends a sandbox, and more time keeps it", async () => {
+  await using daemon = await FakeDaemon.open(small);
+  const [short, long] = await Promise.all([daemon.create(), daemon.create()]);
+  await daemon.runtime.setSandboxTimeout(long.record.id, 120_000);
+  await daemon.clock.advance(60_000);
+  await daemon.runtime.expireSandboxes();
+  expect(() => daemon.runtime.getSandbox(short.record.id)).toThrow("doesn't exist");
+  await daemon.deps.terminator.idle();
+  expect(await daemon.remains()).toEqual(running);
+  expect(getSandbox(daemon.deps.ledger, short.record.id)?.endReason).toBe("expired");
+});
+
+test("a daemon that starts goes on with what runs and cleans up what does not", async () => {
+  await using daemon = await FakeDaemon.open(small);
+  const [kept, dead] = await Promise.all([daemon.create(), daemon.create()]);
+  await daemon.runtime.close();
+  daemon.host.crash(dead.record.machine?.sessionId ?? "");
+  await daemon.start();
+  expect(daemon.runtime.getSandbox(kept.record.id)).toMatchObject({ state: "running", accessToken: kept.accessToken });
+  expect(() => daemon.runtime.getSandbox(dead.record.id)).toThrow("doesn't exist");
+  await daemon.deps.terminator.idle();
+  expect(await daemon.remains()).toEqual(running);
+  expect(getSandbox(daemon.deps.ledger, dead.record.id)?.endReason).toBe("lost");
+  expect(daemon.logged).toContainEqual(
+    expect.objectContaining({ msg: "sandbox cannot be adopted", reason: "its machine is gone" }),
+  );
+});
+
+test("machine folders, reservations and snapshots that nobody owns are gone after a start", async () => {
+  await using daemon = await FakeDaemon.open(small);
+  const creating = daemon.create();
+  await creating;
+  const { ledger, driver } = daemon.deps;
+  await driver.boot({
+    sessionId: newSessionId(),
+    shape: { vcpuCount: 1, memoryMiB: 1, diskMiB: 1 },
+    kernel: "",
+    initramfs: "",
+    baseDisk: "",
+  });
+  const halfMade = join(daemon.deps.snapshotsFolder, "half");
+  registerSnapshot(ledger, { id: "half", kind: "template", logicalId: "t", folder: halfMade, reason: null });
+  await mkdir(`${halfMade}.staging`, { recursive: true });
+  await daemon.runtime.close();
+  await daemon.start();
+  expect(await daemon.remains()).toEqual(running);
+  expect(existsSync(`${halfMade}.staging`)).toBe(false);
+  expect(listSnapshots(ledger, ["making", "quarantined"])).toEqual([]);
+});

@@ -1,0 +1,128 @@
+import { pino } from "pino";
+import { expect, test, vi } from "vitest";
+import { decide, StuckVmCleanup } from "../../../src/runtime/sessions/heartbeats.ts";
+import type { Session } from "../../../src/runtime/sessions/session.ts";
+import { ManualClock } from "../../support/fakes/manual-clock.ts";
+
+const timeoutMs = 60_000;
+
+/** What a test moves and looks at; `stuck` are those that were given up. */
+function watcher() {
+  const clock = new ManualClock();
+  const stuck: Session[] = [];
+  const cleanup = new StuckVmCleanup(clock, timeoutMs, (session) => stuck.push(session));
+  return { clock, stuck, cleanup };
+}
+
+function sessionThat(ping: () => Promise<void>): Session & { isStopped: boolean } {
+  const session = {
+    isStopped: false,
+    agent: { ping },
+    ended: new AbortController().signal,
+    log: pino({ level: "silent" }),
+  };
+  return session as unknown as Session & { isStopped: boolean };
+}
+
+const settled = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+test("the decision is about the time since the last answer alone", () => {
+  expect(decide(0, timeoutMs - 1, timeoutMs)).toBe("preserve");
+  expect(decide(0, timeoutMs, timeoutMs)).toBe("clean_up");
+});
+
+test("a machine that answers is preserved however long it lives", async () => {
+  const { clock, stuck, cleanup } = watcher();
+  const session = sessionThat(async () => {});
+  for (let turn = 0; turn < 20; turn++) {
+    cleanup.check([session]);
+    await settled();
+    await clock.advance(timeoutMs / 2);
+  }
+  expect(stuck).toEqual([]);
+});
+
+test("a machine that never answers is given up after the deadline, with one ping under way at most", async () => {
+  const { clock, stuck, cleanup } = watcher();
+  const ping = vi.fn(() => new Promise<void>(() => {}));
+  const session = sessionThat(ping);
+  for (let turn = 0; turn < 6; turn++) {
+    cleanup.check([session]);
+    await settled();
+    await clock.advance(10_000);
+  }
+  expect(stuck).toEqual([]);
+  cleanup.check([session]);
+  expect(stuck).toEqual([session]);
+  expect(ping).toHaveBeenCalledTimes(1);
+});
+
+test("a machine whose link breaks for a while is preserved once it answers again", async () => {
+  const { clock, stuck, cleanup } = watcher();
+  let answers = false;
+  const session = sessionThat(async () => {
+    if (!answers) throw new Error("the link is being re-established");
+  });
+  for (const ms of [0, 30_000, 20_000]) {
+    await clock.advance(ms);
+    cleanup.check([session]);
+    await settled();
+  }
+  answers = true;
+  cleanup.check([session]);
+  await settled();
+  await clock.advance(50_000);
+  cleanup.check([session]);
+  expect(stuck).toEqual([]);
+});
+
+test("a machine that is stopped to be saved is not silent, and has its whole deadline afterwards", async () => {
+  const { clock, stuck, cleanup } = watcher();
+  const session = sessionThat(() => new Promise(() => {}));
+  const check = async (times: number) => {
+    for (let turn = 0; turn < times; turn++) {
+      cleanup.check([session]);
+      await settled();
+      await clock.advance(20_000);
+    }
+  };
+  session.isStopped = true;
+  await check(5);
+  session.isStopped = false;
+  await check(2);
+  expect(stuck).toEqual([]);
+  await check(1);
+  expect(stuck).toEqual([session]);
+});
+
+test("who answers something else is not pinged, and is given up once that stops", async () => {
+  const { clock, stuck, cleanup } = watcher();
+  const ping = vi.fn(() => new Promise<void>(() => {}));
+  const session = sessionThat(ping);
+  const check = async (answers: boolean) => {
+    await clock.advance(timeoutMs / 4);
+    if (answers) cleanup.heard(session);
+    cleanup.check([session]);
+  };
+  for (let turn = 0; turn < 10; turn++) await check(true);
+  expect([ping.mock.calls.length, stuck]).toEqual([0, []]);
+  for (let turn = 0; turn < 3; turn++) await check(false);
+  expect([ping.mock.calls.length, stuck]).toEqual([1, []]);
+  await check(false);
+  expect(stuck).toEqual([session]);
+});
+
+test("time in which the daemon itself stood still is no silence of a machine", async () => {
+  const { clock, stuck, cleanup } = watcher();
+  const answering = sessionThat(async () => {});
+  const silent = sessionThat(() => new Promise(() => {}));
+  const check = async (afterMs: number) => {
+    await clock.advance(afterMs);
+    cleanup.check([answering, silent]);
+    await settled();
+  };
+  for (const afterMs of [0, 5_000, 3_600_000, 5_000]) await check(afterMs);
+  expect(stuck).toEqual([]);
+  for (let turn = 0; turn < 4; turn++) await check(5_000);
+  expect(stuck).toEqual([silent]);
+});

@@ -1,0 +1,77 @@
+/** The official command line, `@e2b/cli`, as users have it: a process of its own that knows only environment variables. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { sharedDaemon } from "./sdk.ts";
+
+const program = fileURLToPath(new URL("../../../node_modules/.bin/e2b", import.meta.url));
+/** Gives a program a terminal of its own, in which it finds what comes here, and says here what it shows. */
+const inTerminal = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)";
+
+export interface CliResult {
+  readonly exitCode: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface Cli extends AsyncDisposable {
+  /** Runs `e2b` with `input` piped in; default: nothing. */
+  run(args: readonly string[], options?: { input?: string; env?: Record<string, string> }): Promise<CliResult>;
+  /** Runs `e2b` in a terminal, and types `lines` as soon as it shows a prompt. */
+  runInTerminal(args: readonly string[], lines: readonly string[]): Promise<CliResult>;
+}
+
+/** With a home folder that is new and empty. */
+export async function openCli(): Promise<Cli> {
+  const { url, apiKey } = sharedDaemon();
+  const home = await mkdtemp(join(tmpdir(), "fk-cli-"));
+  const environment = {
+    PATH: process.env.PATH ?? "",
+    HOME: home,
+    NO_COLOR: "1",
+    TERM: "dumb",
+    E2B_API_KEY: apiKey,
+    E2B_API_URL: url,
+    E2B_SANDBOX_URL: url,
+  };
+  const start = (command: string, args: readonly string[], env = {}) => {
+    const child = spawn(command, args, { env: { ...environment, ...env }, stdio: "pipe" });
+    const output = { stdout: "", stderr: "" };
+    child.stdout.on("data", (chunk: Buffer) => {
+      output.stdout += chunk.toString();
+    });
+    child.stderr.on("data", (chunk: Buffer) => {
+      output.stderr += chunk.toString();
+    });
+    // What ends before it has read its input is none of the test's business.
+    child.stdin.on("error", () => {});
+    const result = once(child, "close").then(([exitCode]) => ({ exitCode: exitCode as number | null, ...output }));
+    return { child, result };
+  };
+  return {
+    run(args, { input = "", env } = {}) {
+      const { child, result } = start(program, args, env);
+      child.stdin.end(input);
+      return result;
+    },
+    runInTerminal(args, lines) {
+      const { child, result } = start("python3", ["-c", inTerminal, program, ...args]);
+      let shown = "";
+      child.stdout.on("data", (chunk: Buffer) => {
+        const hadPrompt = hasPrompt(shown);
+        shown += chunk.toString();
+        if (!hadPrompt && hasPrompt(shown)) child.stdin.write(lines.map((line) => `${line}\r`).join(""));
+      });
+      return result;
+    },
+    [Symbol.asyncDispose]: () => rm(home, { recursive: true, force: true }),
+  };
+}
+
+/** Of a shell that waits for a line. */
+function hasPrompt(shown: string): boolean {
+  return /[$#] $/m.test(shown);
+}

@@ -1,0 +1,38 @@
+/** The newest Python SDK from the package index, in a virtual environment that later runs use again. */
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdir, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { promisify } from "node:util";
+import { cacheDir } from "../daemon/real-daemon.ts";
+
+const run = promisify(execFile);
+const week = Math.floor(Date.now() / (7 * 24 * 3_600_000));
+
+/** Installs it when this week's is not there. Gives its python, or why there is none. */
+export async function installPythonSdk(): Promise<{ python: string } | { missing: string }> {
+  const environment = join(cacheDir(), "test-python", `e2b-${week}`);
+  const python = join(environment, "bin/python");
+  const installed = join(environment, "installed");
+  if (existsSync(installed)) return { python };
+  await rm(dirname(environment), { recursive: true, force: true });
+  await mkdir(dirname(environment), { recursive: true });
+  const attempt = async (what: string, command: string, args: string[]): Promise<string | undefined> => {
+    try {
+      await run(command, args, { timeout: 180_000 });
+      return undefined;
+    } catch (error) {
+      const lines = String((error as { stderr?: string }).stderr ?? error).trim();
+      return `${what}: ${lines.split("\n").at(-1)}`;
+    }
+  };
+  const missing =
+    (await attempt("python3 cannot make a venv", "python3", ["-m", "venv", environment])) ??
+    (await attempt("no package index answers", python, [
+      ...["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "15"],
+      "e2b",
+    ]));
+  if (missing !== undefined) return { missing };
+  await writeFile(installed, "");
+  return { python };
+}

@@ -1,0 +1,91 @@
+/**
+ * The vz engine on the simulated framework: the helper that set-up built, told by a file beside it where its guest agent
+ * is, with a small disk made from the base disk. Guests are local processes of the same instruction set as this host.
+ */
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { copyFile, link, mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { z } from "zod";
+import { cacheDir } from "../daemon/real-daemon.ts";
+
+const run = promisify(execFile);
+
+const swiftStamp = z.object({ result: z.object({ root: z.string().optional(), reason: z.string().optional() }) });
+const helperStamp = z.object({ result: z.object({ helper: z.string() }) });
+const assetsSchema = z.object({ agent: z.string(), baseDisk: z.string() });
+
+const readJson = async (path: string): Promise<unknown> => JSON.parse(await readFile(path, "utf8"));
+const stamp = (name: string) => join(cacheDir(), "assets/stamps", `${name}.json`);
+
+/** Why the simulated framework cannot be run here, or undefined. */
+export async function missingForSimulation(): Promise<string | undefined> {
+  if (!existsSync(join(cacheDir(), "assets/assets.json"))) return "there are no guest assets";
+  const swift = swiftStamp.safeParse(await readJson(stamp("swift-root")).catch(() => undefined));
+  if (!swift.success) return "Swift was not set up: run npm test once";
+  if (!swift.data.result.root) return `no Swift here: ${swift.data.result.reason}`;
+  return existsSync(stamp("swift-helper")) ? undefined : "the helper was not built: run npm test once";
+}
+
+export interface SimulatedFramework {
+  /** The executable of the helper. */
+  readonly helper: string;
+  readonly kernel: string;
+  readonly initramfs: string;
+  readonly baseDisk: string;
+  /** What of the framework is told beside its executable; helpers started from now on see it. */
+  readonly set: (settings: { readonly fanOut?: boolean; readonly saveMs?: number }) => Promise<void>;
+  /** Locks or unlocks the screen of the simulated Mac. */
+  readonly lockScreen: (locked: boolean) => Promise<void>;
+}
+
+/** A simulated Mac of a test's own in `folder`, which must not exist. */
+export async function simulateFramework(
+  folder: string,
+  settings: { readonly fanOut?: boolean; readonly saveMs?: number } = {},
+): Promise<SimulatedFramework> {
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const { agent, baseDisk } = assetsSchema.parse(await readJson(join(cacheDir(), "assets/assets.json")));
+  const built = helperStamp.parse(await readJson(stamp("swift-helper"))).result.helper;
+  const helper = join(folder, "firkin-vz");
+  // The framework reads its settings beside its executable: so that each test has its own.
+  await link(built, helper).catch(() => copyFile(built, helper));
+  const set = (changes: typeof settings) =>
+    writeFile(`${helper}.simulated.json`, JSON.stringify({ agent, folder, ...settings, ...changes }));
+  await set({});
+  const kernel = join(folder, "Image");
+  const header = Buffer.alloc(4096);
+  header.write("ARM\u0064", 56, "latin1");
+  await writeFile(kernel, header);
+  return {
+    helper,
+    kernel,
+    initramfs: kernel,
+    set,
+    baseDisk: await smallDisk(baseDisk),
+    lockScreen: async (locked) => {
+      const path = join(folder, "locked");
+      if (locked) await writeFile(path, "");
+      else if (existsSync(path)) await rename(path, join(folder, "unlocked"));
+    },
+  };
+}
+
+/**
+ * The base disk's files in an image of 640 MiB, made once per base disk: every machine clones its disk, which on a file
+ * system without reflinks copies it, and a full check reads all of it.
+ */
+async function smallDisk(baseDisk: string): Promise<string> {
+  const path = join(cacheDir(), "assets/swift", `small-${baseDisk.replace(/.*-|\.ext4/g, "")}.ext4`);
+  if (existsSync(path)) return path;
+  const unfinished = `${path}.${process.pid}.partial`;
+  const script = `
+    mkdir "$2.root"
+    mount -o loop,ro,noload "$1" "$2.root"
+    mke2fs -q -t ext4 -m 0 -J size=8 -E lazy_itable_init=0,lazy_journal_init=0 -d "$2.root" "$2" 640M`;
+  await run("unshare", ["--mount", "sh", "-ec", script, "sh", baseDisk, unfinished]);
+  await run("rmdir", [`${unfinished}.root`]);
+  await rename(unfinished, path);
+  return path;
+}

@@ -1,0 +1,147 @@
+/**
+ * Compares what the ledger of a daemon's home says with what the host has: processes, sockets, folders, reservations.
+ * Read from outside, while the daemon runs: whatever one of them has and another has not is named.
+ */
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { basename, join } from "node:path";
+import Database from "better-sqlite3";
+import { isRunning } from "../../../src/machine/processes.ts";
+import type { MachineRecord } from "../../../src/types.ts";
+import type { DaemonHome } from "../daemon/daemon-home.ts";
+
+interface Owner {
+  readonly name: string;
+  readonly reservation: string | null;
+  readonly machine: MachineRecord | null;
+}
+
+/** What does not fit, a sentence each; nothing when all is as it should be and nothing is under way. */
+export function leftoversOf(home: DaemonHome, daemonPid: number): string[] {
+  const ledger = new Database(join(home.stateDir, "ledger.db"), { readonly: true });
+  try {
+    const owners = ownersIn(ledger);
+    return [
+      ...unfinished(ledger),
+      ...reservationsOf(ledger, owners),
+      ...processesOf(home, owners, daemonPid),
+      ...machineFolders(home, owners),
+      ...snapshotFolders(ledger, home),
+      ...openedAndDeleted(home, daemonPid),
+    ];
+  } finally {
+    ledger.close();
+  }
+}
+
+/** What has, or may have, a machine and capacity. */
+function ownersIn(ledger: Database.Database): Owner[] {
+  const rows = ledger
+    .prepare(
+      `select 'sandbox ' || id as name, reservation_id as reservation, machine from sandboxes
+         where state not in ('paused', 'terminated')
+       union all select 'warm entry ' || id, reservation_id, machine from warm_entries
+         where state in ('warming', 'ready')
+       union all select 'build ' || id, reservation_id, machine from template_build_jobs where state = 'building'`,
+    )
+    .all() as { name: string; reservation: string | null; machine: string | null }[];
+  return rows.map((row) => ({ ...row, machine: row.machine ? (JSON.parse(row.machine) as MachineRecord) : null }));
+}
+
+function unfinished(ledger: Database.Database): string[] {
+  const rows = ledger
+    .prepare(
+      `select 'sandbox ' || id || ' is ' || state as text from sandboxes
+         where state not in ('running', 'paused', 'terminated')
+       union all select 'warm entry ' || id || ' is ' || state from warm_entries where state = 'warming'
+       union all select 'build ' || id || ' is ' || state from template_build_jobs where state = 'building'
+       union all select 'snapshot ' || id || ' is ' || state from snapshots where state in ('making', 'quarantined')
+       union all select 'continuation ' || id || ' belongs to nobody' from snapshots
+         where state = 'ready' and kind = 'continuation'
+           and id not in (select snapshot_id from sandboxes where state = 'paused')
+       union all select 'template snapshot ' || id || ' belongs to nobody' from snapshots
+         where state = 'ready' and kind = 'template' and id not in (select snapshot_id from template_builds)`,
+    )
+    .all() as { text: string }[];
+  return rows.map(({ text }) => text);
+}
+
+function reservationsOf(ledger: Database.Database, owners: readonly Owner[]): string[] {
+  const rows = ledger.prepare("select id from reservations where state = 'held'").all() as { id: string }[];
+  const held = rows.map(({ id }) => id);
+  const owned = owners.map(({ reservation }) => reservation);
+  return [
+    ...held.filter((id) => !owned.includes(id)).map((id) => `reservation ${id} is held for nobody`),
+    ...owners.filter(({ reservation }) => !held.includes(reservation ?? "")).map(({ name }) => `${name} holds nothing`),
+  ];
+}
+
+function processesOf(home: DaemonHome, owners: readonly Owner[], daemonPid: number): string[] {
+  const recorded = owners.flatMap(({ name, machine }) =>
+    (machine?.processes ?? []).map((identity) => ({ name, identity })),
+  );
+  const known = new Set(recorded.map(({ identity }) => identity.pid));
+  // A network's guard starts the rest of it. One network waits for the next machine, as the daemon's child; those that
+  // an earlier daemon had waiting are nobody's child any more.
+  const isKnown = (pid: number): boolean => {
+    const parent = parentOf(pid);
+    return known.has(pid) || pid === daemonPid || (parent !== undefined && parent > 1 && isKnown(parent));
+  };
+  const strays = home.processes().filter(({ pid, command }) => {
+    return command.startsWith("qemu") ? !known.has(pid) : !isKnown(pid);
+  });
+  return [
+    ...recorded
+      .filter(({ identity }) => !isRunning(identity))
+      .map(({ name, identity }) => `${basename(identity.executable)} (pid ${identity.pid}) of ${name} does not run`),
+    ...strays.map(({ pid, command }) => `process ${pid} is nobody's: ${command.slice(0, 120)}`),
+  ];
+}
+
+function machineFolders(home: DaemonHome, owners: readonly Owner[]): string[] {
+  const owned = owners.map(({ machine }) => machine?.sessionId);
+  const there = readdirSync(home.machinesFolder);
+  return [
+    ...there.filter((name) => !owned.includes(name)).map((name) => `machine folder ${name} is nobody's`),
+    ...owned.filter((name) => name && !there.includes(name)).map((name) => `machine folder ${name} is missing`),
+    ...listeningSockets(home)
+      .filter((path) => !there.some((name) => path.startsWith(join(home.machinesFolder, name))))
+      .map((path) => `socket ${path} is nobody's`),
+  ];
+}
+
+function snapshotFolders(ledger: Database.Database, home: DaemonHome): string[] {
+  const rows = ledger.prepare("select folder from snapshots where state <> 'deleted'").all() as { folder: string }[];
+  const known = rows.map(({ folder }) => basename(folder));
+  const there = readdirSync(join(home.stateDir, "snapshots"));
+  return [
+    ...there.filter((name) => !known.includes(name)).map((name) => `snapshot folder ${name} is nobody's`),
+    ...known.filter((name) => !there.includes(name)).map((name) => `snapshot folder ${name} is missing`),
+  ];
+}
+
+/** Files that are gone, but whose bytes stay for as long as the daemon has them open. */
+function openedAndDeleted(home: DaemonHome, daemonPid: number): string[] {
+  const folder = `/proc/${daemonPid}/fd`;
+  return readdirSync(folder).flatMap((fd) => {
+    try {
+      const target = readlinkSync(join(folder, fd));
+      return target.startsWith(home.stateDir) && target.endsWith(" (deleted)") ? [`${target} is still open`] : [];
+    } catch {
+      // Closed meanwhile.
+      return [];
+    }
+  });
+}
+
+function listeningSockets(home: DaemonHome): string[] {
+  const paths = readFileSync("/proc/net/unix", "utf8").split("\n");
+  return paths.map((line) => line.slice(line.indexOf("/"))).filter((path) => path.startsWith(home.stateDir));
+}
+
+function parentOf(pid: number): number | undefined {
+  try {
+    return Number(/^PPid:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
+  } catch {
+    return undefined;
+  }
+}

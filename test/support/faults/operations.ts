@@ -1,0 +1,168 @@
+/** What is under way when a fault strikes, one operation for each family of steps, and what can be seen of it afterwards. */
+import { setTimeout as delay } from "node:timers/promises";
+import { Sandbox, Template } from "e2b";
+import type { LifecycleStep } from "../../../src/lifecycle-steps.ts";
+import { connectionTo } from "../daemon/daemon-client.ts";
+import { startCounter } from "../guest/memory-counter.ts";
+import type { FaultWorld, PoolSize } from "./world.ts";
+
+export type Family = LifecycleStep extends `${infer F}.${string}` ? F : never;
+
+export interface Operation {
+  readonly pool: PoolSize;
+  /** Brings the world to where the operation can begin. */
+  prepare(world: FaultWorld): Promise<unknown>;
+  /** What a client does; undefined when the daemon died before it answered. */
+  act(world: FaultWorld): Promise<Response | undefined>;
+  /** What became of it: everything that is there was used, and worked. */
+  outcome(world: FaultWorld): Promise<string>;
+}
+
+const json = { templateID: "base", timeout: 900 };
+
+export const operations: Readonly<Record<Family, Operation>> = {
+  create: {
+    pool: 0,
+    prepare: nothing,
+    act: (world) => world.post("/sandboxes", json),
+    outcome: othersWork("sandbox"),
+  },
+  pool: {
+    pool: 1,
+    prepare: poolIsFull,
+    act: (world) => world.post("/sandboxes", json),
+    outcome: othersWork("sandbox"),
+  },
+  refill: {
+    pool: 1,
+    prepare: nothing,
+    act: (world) => world.post("/sandboxes", json),
+    outcome: async (world) => {
+      await poolIsFull(world);
+      return "pool full";
+    },
+  },
+  pause: {
+    pool: 0,
+    prepare: (world) => world.subjectIs("running"),
+    act: (world) => world.post(`/sandboxes/${world.subject.id}/pause`),
+    outcome: subjectWorks,
+  },
+  resume: {
+    pool: 0,
+    prepare: (world) => world.subjectIs("paused"),
+    act: (world) => world.post(`/sandboxes/${world.subject.id}/resume`, { timeout: 900 }),
+    outcome: subjectWorks,
+  },
+  fork: {
+    pool: 0,
+    prepare: (world) => world.subjectIs("running"),
+    act: (world) => world.post(`/sandboxes/${world.subject.id}/fork`, { timeout: 900 }),
+    outcome: sourceAndChild,
+  },
+  followup: {
+    pool: 0,
+    prepare: (world) => world.subjectIs("paused"),
+    act: (world) => world.post("/sandboxes/followups", { sandboxID: world.subject.id, timeout: 900 }),
+    outcome: sourceAndChild,
+  },
+  snapshot: {
+    pool: 0,
+    prepare: (world) => world.subjectIs("running"),
+    act: (world) => world.post(`/sandboxes/${world.subject.id}/snapshots`),
+    outcome: async (world) => {
+      const snapshots = await snapshotsOf(world);
+      return `${await subjectWorks(world)}, ${snapshots.length === 0 ? "no snapshot" : "snapshot kept"}`;
+    },
+  },
+  build: {
+    pool: 0,
+    prepare: nothing,
+    act: async (world) => {
+      const template = Template().fromTemplate("base").runCmd("echo built > /home/user/built");
+      const starting = Template.buildInBackground(template, buildName, connectionTo(world.daemon));
+      // As its route answers when the build was started.
+      return starting.then(
+        () => new Response(null, { status: 202 }),
+        () => undefined,
+      );
+    },
+    outcome: buildOutcome,
+  },
+  kill: {
+    pool: 0,
+    prepare: (world) => world.subjectIs("running"),
+    act: (world) => world.delete(`/sandboxes/${world.subject.id}`),
+    outcome: subjectWorks,
+  },
+};
+
+export function familyOf(step: LifecycleStep): Family {
+  return step.slice(0, step.indexOf(".")) as Family;
+}
+
+/** Removes what an operation made. */
+export async function cleanUp(world: FaultWorld): Promise<void> {
+  for (const id of await world.others()) await world.delete(`/sandboxes/${id}`);
+  for (const { snapshotID } of await snapshotsOf(world)) await world.delete(`/templates/${snapshotID}`);
+  for (const { templateID } of await buildsOf(world)) await world.delete(`/templates/${templateID}`);
+}
+
+const buildName = "faulty";
+
+async function nothing(): Promise<void> {}
+
+async function poolIsFull(world: FaultWorld): Promise<void> {
+  const isFull = async () => {
+    const text = await (await fetch(`${world.daemon.url}/metrics`)).text();
+    return /firkin_warm_pool_depth\{state="ready"\} 1/.test(text);
+  };
+  const end = performance.now() + 60_000;
+  while (!(await isFull())) {
+    if (performance.now() > end) throw new Error("the warm pool does not fill");
+    await delay(100);
+  }
+}
+
+async function subjectWorks(world: FaultWorld): Promise<string> {
+  const state = await world.stateOf(world.subject.id);
+  if (state === "gone") return `gone: ${world.endReasonOf(world.subject.id)}`;
+  await world.counts(world.subject);
+  return state;
+}
+
+function othersWork(what: string) {
+  return async (world: FaultWorld): Promise<string> => {
+    const others = await world.others();
+    for (const id of others) await startCounter(await Sandbox.connect(id, connectionTo(world.daemon)));
+    return others.length === 0 ? `no ${what}` : `${what} works`;
+  };
+}
+
+async function sourceAndChild(world: FaultWorld): Promise<string> {
+  const children = await world.others();
+  for (const id of children) await world.childCounts(id, world.subject);
+  return `${await subjectWorks(world)}, ${children.length === 0 ? "no child" : "child works"}`;
+}
+
+function snapshotsOf(world: FaultWorld): Promise<{ snapshotID: string }[]> {
+  return world.get("/snapshots");
+}
+
+async function buildsOf(world: FaultWorld): Promise<{ templateID: string; buildID: string; names?: string[] }[]> {
+  const all = await world.get<{ templateID: string; buildID: string; names?: string[] }[]>("/templates");
+  return all.filter(({ names }) => names?.some((name) => name.endsWith(buildName)));
+}
+
+async function buildOutcome(world: FaultWorld): Promise<string> {
+  const [template] = await buildsOf(world);
+  if (!template) return "no template";
+  const { templateID, buildID } = template;
+  const { status, reason } = await world.get<{ status: string; reason?: { message: string } }>(
+    `/templates/${templateID}/builds/${buildID}/status?logsOffset=0`,
+  );
+  if (status !== "ready") return `${status}, ${reason?.message ? "with its reason" : "for no reason"}`;
+  const sandbox = await Sandbox.create(templateID, { ...connectionTo(world.daemon), allowInternetAccess: false });
+  await sandbox.files.read("/home/user/built");
+  return "ready";
+}

@@ -1,0 +1,24 @@
+/** The README's table of what a fault at each step leads to, from what was seen; steps in a row with the same outcomes share a line. */
+import { fileURLToPath } from "node:url";
+import { type LifecycleStep, lifecycleSteps } from "../../../src/lifecycle-steps.ts";
+
+export const faultTablePath = fileURLToPath(new URL("../../../node_modules/.vitest/faults.md", import.meta.url));
+
+type Seen = ReadonlyMap<LifecycleStep, string>;
+
+export function faultTable(daemon: Seen, machine: Seen): string {
+  const rows: { steps: string[]; outcome: string }[] = [];
+  for (const step of lifecycleSteps) {
+    const outcome = `${daemon.get(step) ?? "not seen"} | ${machine.get(step) ?? "–"}`;
+    const last = rows.at(-1);
+    const [family, name = ""] = step.split(".");
+    if (last?.outcome === outcome && last.steps[0]?.startsWith(`${family}.`)) last.steps.push(name);
+    else rows.push({ steps: [step], outcome });
+  }
+  return [
+    "| at step | the daemon is killed | its QEMU is killed: answer; then |",
+    "| --- | --- | --- |",
+    ...rows.map(({ steps, outcome }) => `| \`${steps.join("`, `")}\` | ${outcome} |`),
+    "",
+  ].join("\n");
+}

@@ -1,0 +1,225 @@
+/**
+ * A home whose daemon is broken again and again, with a sandbox that every fault is about, one that must never notice,
+ * and one that stays paused. Each has a counter in its memory, so that whether it goes on can be seen.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import Database from "better-sqlite3";
+import { Sandbox } from "e2b";
+import { endProcess, identifyProcess } from "../../../src/machine/processes.ts";
+import type { ProcessIdentity } from "../../../src/types.ts";
+import { call, connectionTo } from "../daemon/daemon-client.ts";
+import { type DaemonHome, makeDaemonHome } from "../daemon/daemon-home.ts";
+import { killAllSandboxes, type RealDaemon } from "../daemon/real-daemon.ts";
+import { count, startCounter } from "../guest/memory-counter.ts";
+import { leftoversOf } from "./leftovers.ts";
+
+export type PoolSize = 0 | 1;
+
+interface Counted {
+  readonly id: string;
+  /** What its counter said last. */
+  value: number;
+}
+
+export type SubjectState = "running" | "paused" | "gone";
+
+const deadlineMs = 150_000;
+
+export class FaultWorld implements AsyncDisposable {
+  readonly home: DaemonHome;
+  #daemon: RealDaemon | undefined;
+  #pool: PoolSize = 0;
+  #subject: Counted | undefined;
+  #bystander: Counted | undefined;
+  #sleeper: Counted | undefined;
+
+  private constructor(home: DaemonHome) {
+    this.home = home;
+  }
+
+  static async open(): Promise<FaultWorld> {
+    const world = new FaultWorld(await makeDaemonHome());
+    try {
+      await world.start(0);
+      world.#bystander = await world.makeCounted();
+      world.#sleeper = await world.makeCounted();
+      await world.post(`/sandboxes/${world.#sleeper.id}/pause`);
+      return world;
+    } catch (error) {
+      await world[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  get daemon(): RealDaemon {
+    if (!this.#daemon) throw new Error("there is no daemon");
+    return this.#daemon;
+  }
+
+  get subject(): Counted {
+    if (!this.#subject) throw new Error("there is no subject");
+    return this.#subject;
+  }
+
+  async start(pool: PoolSize, args: readonly string[] = []): Promise<void> {
+    this.#pool = pool;
+    const size = ["--warm-pool-min", `${pool}`, "--warm-pool-max", `${pool}`];
+    this.#daemon = await this.home.start([...size, ...limits, ...args]);
+  }
+
+  /** Ends every sandbox and stops the daemon. */
+  async stopEmpty(): Promise<void> {
+    await killAllSandboxes(this.daemon.url, this.daemon.apiKey);
+    await this.leftovers();
+    await this.daemon.stop();
+    this.#bystander = undefined;
+    this.#sleeper = undefined;
+  }
+
+  /** Makes sure that a daemon runs, with a pool of that size. */
+  async needs(pool: PoolSize): Promise<void> {
+    if (this.#pool === pool) return;
+    await this.daemon.stop();
+    await this.start(pool);
+  }
+
+  /** The daemon that was ordered to die has: starts the next one. @throws when it never came to the step */
+  async restartAfterDeath(pool: PoolSize): Promise<void> {
+    const timeout = new AbortController();
+    const late = delay(deadlineMs, undefined, { signal: timeout.signal }).then(() => {
+      throw new Error("the daemon never came to that step");
+    });
+    await Promise.race([this.daemon.exited, late]).finally(() => timeout.abort());
+    late.catch(() => {});
+    await this.start(pool);
+  }
+
+  /** Waits until the daemon has stopped itself. @throws when it never came to the step */
+  async isStopped(): Promise<void> {
+    const end = performance.now() + deadlineMs;
+    while (!/^State:\s+T/m.test(readFileSync(`/proc/${this.daemon.pid}/status`, "utf8"))) {
+      if (performance.now() > end) throw new Error("the daemon never came to that step");
+      await delay(5);
+    }
+  }
+
+  /** The machine that was started last, unless that is the bystander's. */
+  newestEngine(): ProcessIdentity {
+    const engines = this.home.engines().flatMap(({ pid }) => identifyProcess("vm", pid) ?? []);
+    const [bystander, ...others] = engines.sort((one, other) => Number(one.startTime) - Number(other.startTime));
+    const newest = others.at(-1);
+    if (!bystander || !newest) throw new Error("there is no machine to break");
+    return newest;
+  }
+
+  async killNewestEngine(): Promise<void> {
+    await endProcess(this.newestEngine(), 0);
+  }
+
+  /** POST; undefined when the daemon died before it answered. */
+  async post(path: string, body: unknown = {}): Promise<Response | undefined> {
+    return this.#send("POST", path, JSON.stringify(body));
+  }
+
+  async delete(path: string): Promise<Response | undefined> {
+    return this.#send("DELETE", path);
+  }
+
+  async get<T>(path: string): Promise<T> {
+    return (await (await call(this.daemon, path)).json()) as T;
+  }
+
+  /** Brings the subject into that state, and makes a new one if there is none. */
+  async subjectIs(wanted: "running" | "paused"): Promise<void> {
+    if (!this.#subject || (await this.stateOf(this.#subject.id)) === "gone") this.#subject = await this.makeCounted();
+    const { id } = this.#subject;
+    if ((await this.stateOf(id)) === wanted) return;
+    const answer = wanted === "paused" ? await this.post(`/sandboxes/${id}/pause`) : await this.#wake(id);
+    if (!answer?.ok) throw new Error(`the subject is not ${wanted}: ${await answer?.text()}`);
+  }
+
+  /** Why a sandbox is no more, as the ledger has it. */
+  endReasonOf(id: string): string {
+    const ledger = new Database(join(this.home.stateDir, "ledger.db"), { readonly: true });
+    try {
+      return String(ledger.prepare("select end_reason from sandboxes where id = ?").pluck().get(id));
+    } finally {
+      ledger.close();
+    }
+  }
+
+  async stateOf(id: string): Promise<SubjectState> {
+    const answer = await call(this.daemon, `/sandboxes/${id}`);
+    if (answer.status === 404) return "gone";
+    return ((await answer.json()) as { state: "running" | "paused" }).state;
+  }
+
+  /** Whether a sandbox works: its memory is what it was and a command runs. Wakes it if it is paused. */
+  async counts(counted: Counted): Promise<void> {
+    const value = await count(await Sandbox.connect(counted.id, { ...connectionTo(this.daemon), timeoutMs: 900_000 }));
+    if (value !== counted.value + 1) throw new Error(`${counted.id} went on from ${value - 1}, not ${counted.value}`);
+    counted.value = value;
+  }
+
+  /** A child goes on from what its parent had. */
+  async childCounts(id: string, parent: Counted): Promise<void> {
+    await this.counts({ id, value: parent.value });
+  }
+
+  bystanderCounts(): Promise<void> {
+    return this.#bystander ? this.counts(this.#bystander) : Promise.resolve();
+  }
+
+  sleeperCounts(): Promise<void> {
+    return this.#sleeper ? this.counts(this.#sleeper) : Promise.resolve();
+  }
+
+  /** Sandboxes beside the three. */
+  async others(): Promise<string[]> {
+    const ours = [this.#subject, this.#bystander, this.#sleeper].map((counted) => counted?.id);
+    const all = await this.get<{ sandboxID: string }[]>("/v2/sandboxes?state=running,paused");
+    return all.map(({ sandboxID }) => sandboxID).filter((id) => !ours.includes(id));
+  }
+
+  /** What does not fit, once it has come to rest. */
+  async leftovers(): Promise<string[]> {
+    const end = performance.now() + deadlineMs;
+    for (;;) {
+      const found = leftoversOf(this.home, this.daemon.pid);
+      if (found.length === 0 || performance.now() > end) return found;
+      await delay(50);
+    }
+  }
+
+  async makeCounted(): Promise<Counted> {
+    const options = { ...connectionTo(this.daemon), timeoutMs: 900_000, allowInternetAccess: false };
+    const sandbox = await Sandbox.create("base", options);
+    await startCounter(sandbox);
+    return { id: sandbox.sandboxId, value: 0 };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // Its home ends what is left of it.
+    await this.#daemon?.stop();
+    await this.home[Symbol.asyncDispose]();
+  }
+
+  #wake(id: string): Promise<Response | undefined> {
+    return this.post(`/sandboxes/${id}/resume`, { timeout: 900 });
+  }
+
+  async #send(method: string, path: string, body?: string): Promise<Response | undefined> {
+    const json = body === undefined ? {} : { body, headers: { "content-type": "application/json" } };
+    try {
+      return await call(this.daemon, path, { method, ...json });
+    } catch (error) {
+      if (error instanceof TypeError) return undefined;
+      throw error;
+    }
+  }
+}
+
+/** Deadlines are quick, so that a machine that hangs is found within a test. */
+const limits = ["--stuck-after-seconds", "15"];
