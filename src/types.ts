@@ -1,7 +1,10 @@
 /** Value types that every layer may use. No behaviour, no dependencies. */
 
-export type EngineName = "qemu" | "vz" | "gvisor" | "fake";
-export type Acceleration = "kvm" | "tcg" | "hvf" | "none";
+/** Every engine there is; a manifest, a machine record and a snapshot's facts name one of them. */
+export const engineNames = ["qemu", "vz"] as const;
+export type EngineName = (typeof engineNames)[number];
+export const accelerations = ["kvm", "tcg", "hvf", "none"] as const;
+export type Acceleration = (typeof accelerations)[number];
 
 /** What a machine is given. One sandbox's share of the host. */
 export interface MachineShape {

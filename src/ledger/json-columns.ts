@@ -1,12 +1,12 @@
 /** The JSON columns of the ledger: what is in them is parsed here, and only here, on its way out. */
 import { z } from "zod";
 import { DomainError } from "../errors.ts";
-import type { MachineRecord, SandboxIngress } from "../types.ts";
+import { engineNames, type MachineRecord, type SandboxIngress } from "../types.ts";
 
 export const textMap = z.record(z.string(), z.string());
 
 const machineRecord: z.ZodType<MachineRecord> = z.object({
-  engine: z.enum(["qemu", "vz", "gvisor", "fake"]),
+  engine: z.enum(engineNames),
   sessionId: z.string(),
   folder: z.string(),
   processes: z.array(

@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { DomainError } from "../errors.ts";
-import type { Acceleration, EngineName } from "../types.ts";
+import { type Acceleration, accelerations, type EngineName, engineNames } from "../types.ts";
 import { fromJson } from "./json-columns.ts";
 import type { Ledger } from "./open.ts";
 
@@ -67,9 +67,9 @@ export interface SnapshotRow {
 }
 
 const snapshotFacts: z.ZodType<SnapshotFacts> = z.object({
-  engine: z.enum(["qemu", "vz", "gvisor", "fake"]),
+  engine: z.enum(engineNames),
   engineVersion: z.string(),
-  acceleration: z.enum(["kvm", "tcg", "hvf", "none"]),
+  acceleration: z.enum(accelerations),
   cpuModel: z.string(),
   memoryBytes: z.number(),
   devicesBytes: z.number(),

@@ -7,6 +7,7 @@ import { constants, type FileHandle, open, readFile, rename, rm, stat } from "no
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { DomainError, isDomainError, messageOf } from "../errors.ts";
+import { accelerations, engineNames } from "../types.ts";
 import type { SnapshotFile, SnapshotManifest } from "./driver.ts";
 
 const manifestName = "manifest.json";
@@ -23,9 +24,9 @@ const file = z.object({
 });
 const manifestSchema = z.object({
   formatVersion: z.literal(1),
-  engine: z.enum(["qemu", "vz", "gvisor", "fake"]),
+  engine: z.enum(engineNames),
   engineVersion: z.string(),
-  acceleration: z.enum(["kvm", "tcg", "hvf", "none"]),
+  acceleration: z.enum(accelerations),
   cpuModel: z.string(),
   shape: z.object({ vcpuCount: positive, memoryMiB: positive, diskMiB: positive }),
   bootId: z.string(),

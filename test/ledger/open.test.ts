@@ -132,7 +132,7 @@ test("a failed change is undone as a whole, and a failed part of one alone", () 
   const ledger = memoryLedger();
   const sample = {
     scenario: "create",
-    engine: "fake",
+    engine: "qemu",
     acceleration: "none",
     sandboxId: null,
     atMs: 1,

@@ -10,7 +10,7 @@ function sample(durationMs: number, changes: Partial<LatencySample> = {}): Laten
     span,
     scenario: "create",
     durationMs,
-    engine: "fake",
+    engine: "vz",
     acceleration: "none",
     sandboxId: "i1",
     atMs: 1,
@@ -26,7 +26,7 @@ test("percentiles are durations that were measured, with n beside them", () => {
     {
       span: "ready_probe",
       scenario: "create",
-      engine: "fake",
+      engine: "vz",
       acceleration: "none",
       n: 100,
       p50Ms: 50,
@@ -44,10 +44,10 @@ test("each span, engine and acceleration has its own line, and one sample is all
   recordSamples(ledger, [sample(4, { engine: "qemu", acceleration: "kvm" }), sample(5, { span: "kill_delete" })]);
   const lines = summarizeSamples(ledger).map((s) => [s.span, s.engine, s.acceleration, s.n, s.p50Ms, s.p99Ms]);
   expect(lines).toEqual([
-    ["kill_delete", "fake", "none", 1, 5, 5],
-    ["ready_probe", "fake", "none", 1, 2.5, 2.5],
+    ["kill_delete", "vz", "none", 1, 5, 5],
     ["ready_probe", "qemu", "kvm", 1, 4, 4],
     ["ready_probe", "qemu", "tcg", 1, 3, 3],
+    ["ready_probe", "vz", "none", 1, 2.5, 2.5],
   ]);
 });
 

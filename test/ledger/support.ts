@@ -17,7 +17,7 @@ export const shape: MachineShape = { vcpuCount: 2, memoryMiB: 512, diskMiB: 1024
 export const roomy: CapacityBudgets = { vcpuCount: 1_000, memoryMiB: 1_000_000, diskMiB: 10_000_000, sandboxes: 500 };
 
 export const facts: SnapshotFacts = {
-  engine: "fake",
+  engine: "qemu",
   engineVersion: "1",
   acceleration: "none",
   cpuModel: "none",
@@ -88,7 +88,7 @@ export function addSandbox(ledger: Ledger, id: string, snapshotId = "snap", temp
 
 export function machineOf(sessionId: string): MachineRecord {
   return {
-    engine: "fake",
+    engine: "qemu",
     sessionId,
     folder: `/machines/${sessionId}`,
     processes: [{ role: "vm", pid: 42, startTime: "1234", executable: "/usr/bin/vm" }],

@@ -61,7 +61,7 @@ test("sandboxes of an older ledger are kept with everything they had, and may be
   moveSandbox(ledger, "i1", "running", "terminating", { endReason: "stopped" });
   moveSandbox(ledger, "i1", "terminating", "terminated");
   expect(usage(ledger).active.sandboxes).toBe(0);
-  const at = { engine: "fake", acceleration: "none", sandboxId: null, atMs: 1 } as const;
+  const at = { engine: "qemu", acceleration: "none", sandboxId: null, atMs: 1 } as const;
   recordSamples(ledger, [{ span: "kill_delete", scenario: "stopped", durationMs: 1, ...at }]);
   expect(summarizeSamples(ledger)).toMatchObject([{ scenario: "stopped", n: 1 }]);
   await rm(folder, { recursive: true });

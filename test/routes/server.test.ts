@@ -243,7 +243,7 @@ test("the daemon describes itself", async () => {
       {
         span: "kill_delete",
         scenario: "killed",
-        engine: "fake",
+        engine: "qemu",
         acceleration: "none",
         n: 7,
         p50Ms: 1,
@@ -269,7 +269,7 @@ test("what is in use is told in E2B's units, and what one sandbox took by its id
   await using plane = openControlPlane();
   const use = { active: 3, warm: 1, limit: 100 };
   expect((await plane.call("GET", "/capacity")).body).toEqual({
-    engine: "fake",
+    engine: "qemu",
     engineVersion: "1",
     acceleration: "none",
     sandboxes: use,
@@ -283,7 +283,7 @@ test("what is in use is told in E2B's units, and what one sandbox took by its id
   const { body } = await plane.call("POST", "/v2/sandboxes", { templateID: "base" });
   const { sandboxID } = body as { sandboxID: string };
   const facts = { span: "ready_probe", scenario: "create", durationMs: 1.5 } as const;
-  plane.runtime.latency.push({ ...facts, engine: "fake", acceleration: "none", sandboxId: sandboxID, atMs: 0 });
+  plane.runtime.latency.push({ ...facts, engine: "qemu", acceleration: "none", sandboxId: sandboxID, atMs: 0 });
   expect((await plane.call("GET", `/sandboxes/${sandboxID}/latency`)).body).toEqual({
     samples: [{ ...facts, at: "1970-01-01T00:00:00.000Z" }],
   });

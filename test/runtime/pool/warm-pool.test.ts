@@ -244,7 +244,7 @@ test("after a crash, what waited is adopted, what was half-made is ended, and al
   const { ledger, deps, host } = daemon;
   const start = async (sessionId: string) => {
     const machine = {
-      engine: "fake",
+      engine: "qemu",
       sessionId,
       folder: `${daemon.machinesFolder}/${sessionId}`,
       processes: [],
@@ -256,7 +256,7 @@ test("after a crash, what waited is adopted, what was half-made is ended, and al
   const addEntry = () =>
     ledger.write(() => {
       const { id: reservationId } = reserve(ledger, { kind: "warm", shape, budgets: deps.budgets });
-      const key = { templateId: "template-base", buildId: "build-base", runtimeProfile: "fake 1.0.0 none 2/512/1024" };
+      const key = { templateId: "template-base", buildId: "build-base", runtimeProfile: "qemu 1.0.0 none 2/512/1024" };
       return insertWarmEntry(ledger, { ...key, snapshotId: "base-snapshot", reservationId }).id;
     });
   const waited = addEntry();

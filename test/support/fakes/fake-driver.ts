@@ -1,7 +1,8 @@
 /**
- * The engine `fake`, for unit tests: no machine, but the same contract, with delays and failures on order at each
- * step and a count of everything that is open. Its guests are the real agent as a local process, or scripted streams.
- * Never the source of a published number.
+ * The fake engine is a driver without machines, for unit tests: it keeps the same contract, with delays and failures on
+ * order at each step and a count of everything that is open. Its guests are the real agent as a local process, or scripted
+ * streams. The fake calls itself `qemu`, because the ledger and manifests know real engines only, with the acceleration
+ * `none`, which no real QEMU has: so no number of it can pass for a published one.
  */
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -143,7 +144,7 @@ export class FakeDriver implements VmDriver {
 
   get info(): EngineInfo {
     return {
-      engine: "fake",
+      engine: "qemu",
       version: "1.0.0",
       acceleration: "none",
       abilities: {
@@ -204,7 +205,7 @@ export class FakeDriver implements VmDriver {
     await host.play(step, signal);
     const folder = join(machinesFolder, sessionId);
     await mkdir(folder, { recursive: true, mode: 0o700 });
-    const record: MachineRecord = { engine: "fake", sessionId, folder, processes: [] };
+    const record: MachineRecord = { engine: "qemu", sessionId, folder, processes: [] };
     return new FakeMachine(host, record, shape, openGuestPort(guest));
   }
 }
@@ -252,7 +253,7 @@ class FakeVm implements Vm {
     const disk = await describeFile(staging, "disk");
     const manifest: SnapshotManifest = {
       formatVersion: 1,
-      engine: "fake",
+      engine: "qemu",
       engineVersion: "1.0.0",
       acceleration: "none",
       cpuModel: "none",

@@ -28,7 +28,7 @@ const templateId = "rki5dems9wqfm4r03t7g";
 
 export class FakeRuntime implements Runtime {
   readonly engine: EngineInfo = {
-    engine: "fake",
+    engine: "qemu",
     version: "1",
     acceleration: "none",
     abilities: { memorySnapshot: supported, fanOut: supported, pause: supported, network: supported },
@@ -259,7 +259,7 @@ export class FakeRuntime implements Runtime {
   benchmarks(): BenchmarkSummary[] {
     this.#mayFail();
     const times = { p50Ms: 1, p90Ms: 2, p95Ms: 3, p99Ms: 4 };
-    return [{ span: "kill_delete", scenario: "killed", engine: "fake", acceleration: "none", n: 7, ...times }];
+    return [{ span: "kill_delete", scenario: "killed", engine: "qemu", acceleration: "none", n: 7, ...times }];
   }
 
   sandboxLatency(id: string): LatencySample[] {

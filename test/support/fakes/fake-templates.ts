@@ -85,7 +85,7 @@ function publishBase(ledger: Ledger, snapshotFolder: string): void {
   const id = "base-snapshot";
   registerSnapshot(ledger, { id, kind: "template", logicalId: "base", folder: snapshotFolder, reason: null });
   markSnapshotReady(ledger, id, {
-    engine: "fake",
+    engine: "qemu",
     engineVersion: "1",
     acceleration: "none",
     cpuModel: "none",
@@ -115,7 +115,7 @@ export async function writeBaseSnapshot({ snapshotsFolder }: FakeTemplates): Pro
   if (!memory || !devices || !disk) throw new Error("three files were described");
   await publishSnapshot(staging, join(snapshotsFolder, "base"), {
     formatVersion: 1,
-    engine: "fake",
+    engine: "qemu",
     engineVersion: "1.0.0",
     acceleration: "none",
     cpuModel: "none",
