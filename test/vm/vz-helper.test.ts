@@ -6,7 +6,8 @@ import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { HelperClient, openSocket } from "../../src/machine/vz/helper-client.ts";
+import { openSocket } from "../../src/machine/socket.ts";
+import { HelperClient } from "../../src/machine/vz/helper-client.ts";
 import { identitySchema, nothingSchema, savedSchema, statsSchema } from "../../src/machine/vz/helper-messages.ts";
 import {
   missingForSimulation,

@@ -2,10 +2,10 @@
  * A client of QEMU's machine protocol (QMP) over a Unix socket: JSON lines, a greeting, then commands answered by id
  * with events in between. QEMU is not trusted here: lines are bounded, every command has a deadline.
  */
-import { connect, type Socket } from "node:net";
-import { setTimeout as delay } from "node:timers/promises";
+import type { Socket } from "node:net";
 import { z } from "zod";
 import { DomainError, messageOf } from "../../errors.ts";
+import { openSocketWhenBound } from "../socket.ts";
 
 /** The longest honest line is a console dump of 64 KiB, JSON-escaped six-fold. */
 const maxLineBytes = 1 << 20;
@@ -65,7 +65,7 @@ export class QmpClient {
   static async connect(path: string, options: { deadlineMs?: number; signal?: AbortSignal } = {}): Promise<QmpClient> {
     const { deadlineMs = defaultDeadlineMs, signal } = options;
     const end = performance.now() + deadlineMs;
-    const client = new QmpClient(await connectSocket(path, end, signal));
+    const client = new QmpClient(await openSocketWhenBound(path, end, signal));
     const abort = () => client.#fail("QMP: given up");
     const timer = setTimeout(
       () => client.#fail(`QEMU sent no greeting within ${deadlineMs} ms`),
@@ -176,32 +176,4 @@ export class QmpClient {
     this.#listeners.clear();
     this.#close?.(failure);
   }
-}
-
-/** QEMU binds its sockets some 20 ms after it started: cheap tries every 2 ms find that out soonest. */
-async function connectSocket(path: string, end: number, signal?: AbortSignal): Promise<Socket> {
-  for (;;) {
-    signal?.throwIfAborted();
-    try {
-      return await tryConnect(path);
-    } catch (error) {
-      if (performance.now() < end && ["ENOENT", "ECONNREFUSED"].includes((error as NodeJS.ErrnoException).code ?? "")) {
-        await delay(2);
-        continue;
-      }
-      throw new DomainError("machine_failed", `cannot connect to ${path}: ${messageOf(error)}`, {}, { cause: error });
-    }
-  }
-}
-
-/** @throws the socket's error */
-export function tryConnect(path: string): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = connect(path);
-    socket.once("error", reject);
-    socket.once("connect", () => {
-      socket.removeListener("error", reject);
-      resolve(socket);
-    });
-  });
 }

@@ -7,7 +7,7 @@ import { chmod, mkdir, rm, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { DomainError } from "../../errors.ts";
 import { explainDiskFull } from "../disk-full.ts";
-import type { SnapshotFile, SnapshotManifest } from "../driver.ts";
+import type { SaveOptions, SnapshotFile, SnapshotManifest } from "../driver.ts";
 import { describeFile, publishSnapshot, stagingOf } from "../snapshot-files.ts";
 import { copyLayer, diskName, linkFile } from "./disk.ts";
 import type { RunningMachine } from "./machine.ts";
@@ -21,46 +21,49 @@ const devicesName = "devices.bin";
 /** More than any device state takes. */
 const devicesRoomBytes = 1 << 20;
 
-export interface SaveInput {
-  /** The snapshot's folder, which must not exist. */
-  readonly folder: string;
-  readonly bootId: string;
-  /** The VM never runs again unless this fails: its disk layer is linked instead of copied. */
-  readonly isLast: boolean;
-  /** False: the disk alone, as after a power cut. */
-  readonly withMemory: boolean;
+export interface PausedMachine {
   /** The VM's folder. */
-  readonly source: string;
+  readonly folder: string;
   readonly pid: number;
   readonly running: RunningMachine;
   readonly qmp: QmpClient;
 }
 
-/** Writes the snapshot beside its final place and moves it there when it is whole; on failure nothing is left. */
-export async function saveSnapshot(input: SaveInput): Promise<SnapshotManifest> {
-  const staging = stagingOf(input.folder);
+/**
+ * Writes the snapshot beside its final place and moves it there when it is whole; on failure nothing is left.
+ * @param folder the snapshot's, which must not exist
+ * @param options.isLast the disk layer is then linked instead of copied
+ * @param options.memory false: the disk alone, as after a power cut
+ */
+export async function writeSnapshot(
+  paused: PausedMachine,
+  folder: string,
+  { bootId, isLast = false, memory = true }: SaveOptions,
+): Promise<SnapshotManifest> {
+  const staging = stagingOf(folder);
   await rm(staging, { recursive: true, force: true });
   try {
     await mkdir(staging, { recursive: true, mode: 0o700 });
     // Devices first: that makes QEMU give up its images, which writes the last of the disk layer.
-    await saveDevices(input, staging);
+    await saveDevices(paused, staging);
     const [machine, disk] = await Promise.all([
-      input.withMemory ? saveMachine(input, staging) : rm(join(staging, devicesName)),
-      saveDisk(input, staging),
+      memory ? saveMachine(paused, staging) : rm(join(staging, devicesName)),
+      saveDisk(paused, staging, isLast),
     ]);
+    const description = describeSnapshot(paused, bootId);
     const manifest = machine
-      ? { ...describeSnapshot(input), files: { ...machine.files, disk }, ...machine.changes }
-      : { ...describeSnapshot(input), files: { disk } };
-    await publishSnapshot(staging, input.folder, manifest);
+      ? { ...description, files: { ...machine.files, disk }, ...machine.changes }
+      : { ...description, files: { disk } };
+    await publishSnapshot(staging, folder, manifest);
     return manifest;
   } catch (error) {
     await rm(staging, { recursive: true, force: true });
-    throw explainDiskFull(error, "save a machine", input.folder);
+    throw explainDiskFull(error, "save a machine", folder);
   }
 }
 
 /** Whatever its name says, the command saves the device state of any machine: 13 KB in a millisecond. */
-async function saveDevices({ qmp }: SaveInput, staging: string): Promise<void> {
+async function saveDevices({ qmp }: PausedMachine, staging: string): Promise<void> {
   const filename = join(staging, devicesName);
   try {
     await qmp.execute("xen-save-devices-state", { filename, live: true });
@@ -78,8 +81,8 @@ async function saveDevices({ qmp }: SaveInput, staging: string): Promise<void> {
   await chmod(filename, 0o600);
 }
 
-async function saveMachine(input: SaveInput, staging: string) {
-  const [memory, devices] = await Promise.all([saveMemory(input, staging), describeFile(staging, devicesName)]);
+async function saveMachine(paused: PausedMachine, staging: string) {
+  const [memory, devices] = await Promise.all([saveMemory(paused, staging), describeFile(staging, devicesName)]);
   const { image, changes } = memory;
   return { files: { memory: image, devices }, changes: changes ? { memoryChanges: changes } : {} };
 }
@@ -89,9 +92,9 @@ interface SavedMemory {
   readonly changes?: SnapshotFile;
 }
 
-async function saveMemory({ source, pid, running }: SaveInput, staging: string): Promise<SavedMemory> {
+async function saveMemory({ folder, pid, running }: PausedMachine, staging: string): Promise<SavedMemory> {
   const { name, shared, sha256 } = running.memory;
-  const [path, target] = [join(source, name), join(staging, memoryName)];
+  const [path, target] = [join(folder, name), join(staging, memoryName)];
   if (!shared && sha256 !== undefined) {
     await linkFile(path, target);
     const changes = await saveMemoryChanges(pid, path, { folder: staging, name: changesName });
@@ -105,16 +108,19 @@ async function saveMemory({ source, pid, running }: SaveInput, staging: string):
   return { image: await describeFile(staging, memoryName) };
 }
 
-async function saveDisk({ source, running, isLast }: SaveInput, staging: string): Promise<SnapshotFile> {
-  const [path, target] = [join(source, diskName), join(staging, diskName)];
+async function saveDisk({ folder, running }: PausedMachine, staging: string, isLast: boolean): Promise<SnapshotFile> {
+  const [path, target] = [join(folder, diskName), join(staging, diskName)];
   await Promise.all([
     isLast ? linkFile(path, target) : copyLayer(path, target),
-    ...running.lowerLayers.map(({ name }) => linkFile(join(source, name), join(staging, name))),
+    ...running.lowerLayers.map(({ name }) => linkFile(join(folder, name), join(staging, name))),
   ]);
   return describeFile(staging, diskName);
 }
 
-function describeSnapshot({ bootId, running }: SaveInput): Omit<SnapshotManifest, "files" | "memoryChanges"> {
+function describeSnapshot(
+  { running }: PausedMachine,
+  bootId: string,
+): Omit<SnapshotManifest, "files" | "memoryChanges"> {
   const { machine, engineVersion, acceleration } = running;
   return {
     formatVersion: 1,

@@ -1,7 +1,7 @@
 /** Opening a port of the guest through the helper's stream socket: `CONNECT <port>`, `OK`, and then the guest's bytes. */
 import type { Socket } from "node:net";
 import { DomainError } from "../../errors.ts";
-import { openSocket } from "./helper-client.ts";
+import { openSocket } from "../socket.ts";
 
 /** The longest reply: `ERR` and why. */
 const maxReplyBytes = 4096;

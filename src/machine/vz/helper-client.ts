@@ -2,10 +2,10 @@
  * A client of one helper's control socket: requests answered by id, and the machine's state as it changes. The helper is
  * not trusted here: lines are bounded, every request has a deadline, and one bad message ends the connection.
  */
-import { connect, type Socket } from "node:net";
-import { setTimeout as delay } from "node:timers/promises";
+import type { Socket } from "node:net";
 import { z } from "zod";
 import { DomainError, messageOf } from "../../errors.ts";
+import { openSocketWhenBound } from "../socket.ts";
 import {
   decodeHelperMessage,
   type Hello,
@@ -57,7 +57,7 @@ export class HelperClient {
    */
   static async connect(path: string, { deadlineMs, signal }: ConnectOptions): Promise<HelperClient> {
     const end = performance.now() + deadlineMs;
-    const connection = new Connection(await connectSocket(path, end, signal));
+    const connection = new Connection(await openSocketWhenBound(path, end, signal));
     const abort = () => connection.fail("the helper was given up");
     signal?.addEventListener("abort", abort, { once: true });
     try {
@@ -202,34 +202,4 @@ class Connection {
     clearTimeout(pending.timer);
     act(pending);
   }
-}
-
-async function connectSocket(path: string, end: number, signal?: AbortSignal): Promise<Socket> {
-  for (;;) {
-    signal?.throwIfAborted();
-    try {
-      return await openSocket(path);
-    } catch (error) {
-      if (
-        performance.now() < end &&
-        ["ENOENT", "ECONNREFUSED", "EAGAIN"].includes((error as NodeJS.ErrnoException).code ?? "")
-      ) {
-        await delay(2);
-        continue;
-      }
-      throw new DomainError("machine_failed", `cannot connect to ${path}: ${messageOf(error)}`, {}, { cause: error });
-    }
-  }
-}
-
-/** @throws the socket's error */
-export function openSocket(path: string): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = connect(path);
-    socket.once("error", reject);
-    socket.once("connect", () => {
-      socket.removeListener("error", reject);
-      resolve(socket);
-    });
-  });
 }
