@@ -1,14 +1,19 @@
-/** One machine of the warm pool, made ahead of whoever will have it. */
+/** One machine of the warm pool: how it is restored and prepared ahead of the create that checks it out. */
 import type { GuestAgent } from "../../guest/agent.ts";
 import type { WarmEntry } from "../../ledger/warm-entries.ts";
 import { newSessionId, type Vm } from "../../machine/driver.ts";
 import { placeholderId } from "../../template/identity-files.ts";
 import { runCommand } from "../../template/warm-up.ts";
 import { giveIdentity } from "../machines/identity.ts";
-import { type RestoreDependencies, restoreMachine } from "../machines/restore.ts";
+import {
+  type HeldMachine,
+  type RestoreDependencies,
+  type RestoreOptions,
+  restoreMachine,
+} from "../machines/restore.ts";
 import type { PoolTarget } from "./plan.ts";
 
-/** A warm machine that somebody may have. */
+/** A warm machine that a create may check out. */
 export interface WarmMachine {
   readonly entry: WarmEntry;
   readonly vm: Vm;
@@ -21,36 +26,40 @@ export const warmingDeadlineMs = 60_000;
 /** An emulator translates what differs from one time to the next: a few times show it all. */
 const rehearsals = 3;
 
-/**
- * Restores a machine, runs a command in it and rehearses how it is given another identity: both go faster the next time.
- * @param onLaunched as in `RestoreOptions`
- * @throws the signal's reason; what the restore throws
- */
-export async function warmMachine(
+/** Restores a machine of a template under the placeholder identity. @throws as `restoreMachine` */
+export function restoreWarmMachine(
   deps: RestoreDependencies,
   { key, snapshotFolder, mayBoot }: PoolTarget,
-  signal: AbortSignal,
-  onLaunched: (vm: Vm) => void,
-): Promise<Omit<WarmMachine, "entry">> {
-  const identity = {
-    sandboxId: placeholderId,
-    templateId: key.templateId,
-    envs: {},
-    defaults: { user: "", workdir: "" },
-  };
+  options: Pick<RestoreOptions, "writeDown" | "abandon" | "signal">,
+): Promise<HeldMachine> {
+  const identity = placeholderIdentity(key.templateId);
   const order = { snapshotFolder, sessionId: newSessionId(), identity, internetAccess: true, mayBoot };
-  const machine = await restoreMachine(deps, order, { sandboxId: null, scenario: "refill", onLaunched, signal });
-  const { agent } = machine;
+  return restoreMachine(deps, order, { ...options, sandboxId: null, scenario: "refill" });
+}
+
+/**
+ * Runs a command in a machine and rehearses how it is given another identity, because both go faster the next time.
+ * @throws DomainError `machine_failed` when the link breaks; the signal's reason
+ */
+export async function rehearse(
+  { clock }: Pick<RestoreDependencies, "clock">,
+  agent: GuestAgent,
+  templateId: string,
+  signal: AbortSignal,
+): Promise<void> {
   const close = () => agent.close();
   signal.addEventListener("abort", close, { once: true });
   try {
     await runCommand(agent, "true");
     for (let times = 0; times < rehearsals; times++) {
-      await giveIdentity(agent, identity, deps.clock, warmingDeadlineMs);
+      await giveIdentity(agent, placeholderIdentity(templateId), clock, warmingDeadlineMs);
     }
     signal.throwIfAborted();
-    return machine;
   } finally {
     signal.removeEventListener("abort", close);
   }
+}
+
+function placeholderIdentity(templateId: string) {
+  return { sandboxId: placeholderId, templateId, envs: {}, defaults: { user: "", workdir: "" } };
 }

@@ -15,7 +15,6 @@ import {
   setWarmEntryMachine,
   type WarmEntry,
 } from "../../ledger/warm-entries.ts";
-import type { Vm } from "../../machine/driver.ts";
 import type { Metrics } from "../../metrics.ts";
 import type { MachineShape } from "../../types.ts";
 import type { EvictionSource } from "../capacity/admission.ts";
@@ -26,7 +25,7 @@ import type { SessionTerminator } from "../machines/unfinished-work.ts";
 import { Demand } from "./demand.ts";
 import { type DiscardReason, isSameKey, type PoolTarget, planPool } from "./plan.ts";
 import { poolTargets, type WarmPoolSettings, warmKeyOf } from "./targets.ts";
-import { type WarmMachine, warmingDeadlineMs, warmMachine } from "./warm-machine.ts";
+import { rehearse, restoreWarmMachine, type WarmMachine, warmingDeadlineMs } from "./warm-machine.ts";
 
 export interface WarmPoolDependencies extends RestoreDependencies {
   readonly ledger: Ledger;
@@ -213,23 +212,28 @@ export class WarmPool implements EvictionSource {
     const giveUp = new AbortController();
     this.#members.set(entry.id, { at: "warming", entry, shape, giveUp });
     const stop = AbortSignal.any([signal, giveUp.signal, AbortSignal.timeout(warmingDeadlineMs)]);
-    let launched: Vm | undefined;
+    const abandon = (destroy: () => Promise<void>) => {
+      this.#members.delete(entry.id);
+      this.#letGo(entry, shape, destroy);
+    };
     try {
-      const { vm, agent } = await warmMachine(this.#deps, target, stop, (started) => {
-        launched = started;
-        setWarmEntryMachine(ledger, entry.id, started.record);
+      await using machine = await restoreWarmMachine(this.#deps, target, {
+        writeDown: (record) => setWarmEntryMachine(ledger, entry.id, record),
+        abandon,
+        signal: stop,
       });
+      const { vm, agent } = machine;
+      await rehearse(this.#deps, agent, entry.templateId, stop);
       reach("refill.warmed");
       giveUp.signal.throwIfAborted();
       markWarmEntryReady(ledger, entry.id, vm.record);
       reach("refill.ready");
       this.#addReady({ entry, vm, agent }, shape);
+      machine.take();
       const seconds = (clock.monotonicMs() - startedMs) / 1000;
       metrics.warmPoolRefillSeconds.observe(seconds);
       log.info({ warmEntryID: entry.id, templateID: entry.templateId, seconds }, "warm pool refilled");
     } catch (error) {
-      this.#members.delete(entry.id);
-      this.#letGo(entry, shape, async () => launched?.terminate());
       if (!signal.aborted && !giveUp.signal.aborted) throw error;
     }
   }

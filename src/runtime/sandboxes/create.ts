@@ -11,7 +11,7 @@ import { takeFromShelf } from "../../ledger/shelf.ts";
 import { refuseUnreadySnapshot, type SnapshotRecord } from "../../ledger/snapshots.ts";
 import { type ResolvedTemplate, resolveTemplate } from "../../ledger/templates.ts";
 import type { RestoreScenario } from "../../lifecycle-steps.ts";
-import { newSessionId, type Vm } from "../../machine/driver.ts";
+import { newSessionId } from "../../machine/driver.ts";
 import type { Metrics } from "../../metrics.ts";
 import { baseAlias } from "../../template/build-machine.ts";
 import type { SandboxRecord, SessionOrigin } from "../../types.ts";
@@ -19,7 +19,7 @@ import type { Admission } from "../capacity/admission.ts";
 import type { DiskPressureGuard } from "../capacity/disk-guard.ts";
 import { discardContinuation } from "../machines/capture.ts";
 import { giveIdentity, type SandboxIdentity } from "../machines/identity.ts";
-import { type RestoreDependencies, type RestoredMachine, restoreMachine } from "../machines/restore.ts";
+import { HeldMachine, type RestoreDependencies, restoreMachine } from "../machines/restore.ts";
 import type { SessionTerminator } from "../machines/unfinished-work.ts";
 import type { WarmMachine } from "../pool/warm-machine.ts";
 import type { WarmPool } from "../pool/warm-pool.ts";
@@ -39,11 +39,7 @@ export interface CreationDependencies extends RestoreDependencies {
 }
 
 /** A machine that is ready for its first command. */
-export type ReadyMachine = Pick<RestoredMachine, "vm" | "agent"> & {
-  readonly origin: SessionOrigin;
-  /** Monotonic; undefined when it was restored long before. */
-  readonly restoreStartedMs: number | undefined;
-};
+export type ReadyMachine = Pick<HeldMachine, "vm" | "agent" | "restoreStartedMs"> & { readonly origin: SessionOrigin };
 
 /** Makes a running sandbox visible. */
 export type Attach = (record: SandboxRecord, machine: ReadyMachine) => SandboxView;
@@ -159,23 +155,22 @@ export class SandboxCreation {
   }
 
   async #start(admitted: Admitted, snapshotFolder: string, timeoutMs: number): Promise<SandboxView> {
-    const { ledger, clock, terminator, reach } = this.#deps;
+    const { ledger, clock, reach } = this.#deps;
     const { id } = admitted.record;
-    const machine = (await this.#personalize(admitted)) ?? (await this.#restore(admitted, snapshotFolder));
-    try {
-      const endAtMs = clock.nowMs() + timeoutMs;
-      const running = moveSandbox(ledger, id, "creating", "running", { machine: machine.vm.record, endAtMs });
-      reach(machine.origin === "pool" ? "pool.running" : `${admitted.origin}.running`);
-      return this.#attach(running, machine);
-    } catch (error) {
-      machine.agent.close();
-      terminator.terminate(admitted.record, () => machine.vm.terminate());
-      throw error;
-    }
+    const warm = await this.#personalize(admitted);
+    await using machine = warm ?? (await this.#restore(admitted, snapshotFolder));
+    const { vm, agent, restoreStartedMs } = machine;
+    const origin = warm ? "pool" : admitted.origin;
+    const endAtMs = clock.nowMs() + timeoutMs;
+    const running = moveSandbox(ledger, id, "creating", "running", { machine: vm.record, endAtMs });
+    reach(`${origin}.running`);
+    const view = this.#attach(running, { vm, agent, origin, restoreStartedMs });
+    machine.take();
+    return view;
   }
 
   /** Makes a warm machine the sandbox's; undefined when there is none, or it failed and is gone. */
-  async #personalize({ record, warm, startedMs }: Admitted): Promise<ReadyMachine | undefined> {
+  async #personalize({ record, warm, startedMs }: Admitted): Promise<HeldMachine | undefined> {
     if (!warm) return undefined;
     const { clock, samples, metrics, log, terminator, reach } = this.#deps;
     const { vm, agent, identified } = warm;
@@ -186,7 +181,7 @@ export class SandboxCreation {
       await identified;
       reach("pool.identified");
       samples.record("warm_pool_checkout", "pool", clock.monotonicMs() - startedMs, record.id);
-      return { vm, agent, origin: "pool", restoreStartedMs: undefined };
+      return new HeldMachine(vm, agent, undefined, (destroy) => terminator.terminate(record, destroy));
     } catch (error) {
       metrics.warmPoolCheckouts.inc({ outcome: "failed" });
       log.warn(
@@ -205,7 +200,7 @@ export class SandboxCreation {
     }
   }
 
-  async #restore({ record, origin }: Admitted, snapshotFolder: string): Promise<ReadyMachine> {
+  #restore({ record, origin }: Admitted, snapshotFolder: string): Promise<HeldMachine> {
     const { ledger, terminator, reach } = this.#deps;
     reach(`${origin}.reserved`);
     const order = {
@@ -216,20 +211,13 @@ export class SandboxCreation {
       // Other templates may have a start command, whose processes are in their memory.
       mayBoot: origin === "create" && record.templateAlias === baseAlias,
     };
-    let vm: Vm | undefined;
-    const onLaunched = (launched: Vm) => {
-      vm = launched;
-      // Written down at once, so that a later daemon finds it after a crash.
-      setSandboxMachine(ledger, record.id, launched.record);
-    };
-    try {
-      const options = { sandboxId: record.id, scenario: origin, onLaunched };
-      return { ...(await restoreMachine(this.#deps, order, options)), origin };
-    } catch (error) {
+    return restoreMachine(this.#deps, order, {
+      sandboxId: record.id,
+      scenario: origin,
+      writeDown: (machine) => setSandboxMachine(ledger, record.id, machine),
       // In the background, so that a machine that does not go keeps its reservation and the client its answer.
-      terminator.terminate(record, async () => vm?.terminate());
-      throw error;
-    }
+      abandon: (destroy) => terminator.terminate(record, destroy),
+    });
   }
 }
 

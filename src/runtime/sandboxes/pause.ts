@@ -14,7 +14,7 @@ import {
   type SnapshotFacts,
   type SnapshotRecord,
 } from "../../ledger/snapshots.ts";
-import { newSessionId, type Vm } from "../../machine/driver.ts";
+import { newSessionId } from "../../machine/driver.ts";
 import type { ContinuationReason, SandboxRecord } from "../../types.ts";
 import type { Admission } from "../capacity/admission.ts";
 import type { DiskPressureGuard } from "../capacity/disk-guard.ts";
@@ -26,13 +26,13 @@ import {
   removeStruckOff,
 } from "../machines/capture.ts";
 import { openGuestAgent } from "../machines/identity.ts";
-import { type RestoreDependencies, type RestoredMachine, restoreMachine } from "../machines/restore.ts";
+import { type Abandon, type RestoreDependencies, restoreMachine } from "../machines/restore.ts";
 import type { SessionTerminator } from "../machines/unfinished-work.ts";
 import type { SandboxLogs } from "../records/sandbox-logs.ts";
 import type { PauseOptions, ResumeOptions, SandboxView } from "../runtime.ts";
 import type { LiveSession } from "../sessions/live-session.ts";
 import type { Session } from "../sessions/session.ts";
-import type { Attach } from "./create.ts";
+import type { Attach, ReadyMachine } from "./create.ts";
 import { endMessages } from "./end-messages.ts";
 import { completePause } from "./pause-completion.ts";
 import { PausedInMemory } from "./paused-in-memory.ts";
@@ -191,25 +191,26 @@ export class SandboxPause {
       internetAccess: allowInternetAccess,
       withoutMemory: options.memory === false,
     };
-    let vm: Vm | undefined;
-    const onLaunched = (launched: Vm) => {
-      vm = launched;
-      // Written down at once, so that a later daemon finds it after a crash.
-      setSandboxMachine(ledger, id, launched.record);
-    };
-    let machine: RestoredMachine;
+    let machine: ReadyMachine;
     let running: SandboxRecord;
     try {
-      machine = await restoreMachine(this.#deps, order, { sandboxId: id, scenario: "resume", onLaunched });
-      const change = { machine: machine.vm.record, endAtMs: clock.nowMs() + timeoutMs, envs };
+      await using restored = await restoreMachine(this.#deps, order, {
+        sandboxId: id,
+        scenario: "resume",
+        writeDown: (launched) => setSandboxMachine(ledger, id, launched),
+        abandon: (destroy) => this.#backToPaused(id, destroy),
+      });
+      const { vm, agent, restoreStartedMs } = restored;
+      machine = { vm, agent, restoreStartedMs, origin: "resume" };
+      const change = { machine: vm.record, endAtMs: clock.nowMs() + timeoutMs, envs };
       running = moveSandbox(ledger, id, "resuming", "running", change);
+      restored.take();
     } catch (error) {
       log.error({ err: error, sandboxID: id }, "resuming failed; the sandbox stays paused");
-      await this.#backToPaused(id, vm);
       throw error;
     }
     reach("resume.running");
-    const view = this.#attach(running, { ...machine, origin: "resume" });
+    const view = this.#attach(running, machine);
     terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
     return view;
   }
@@ -283,10 +284,10 @@ export class SandboxPause {
     terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
   }
 
-  async #backToPaused(id: string, vm: Vm | undefined): Promise<void> {
+  async #backToPaused(id: string, destroy: Parameters<Abandon>[0]): Promise<void> {
     const { ledger, terminator } = this.#deps;
     await terminator.untilDone({ sandboxID: id }, async () => {
-      await vm?.terminate();
+      await destroy();
       moveSandbox(ledger, id, "resuming", "paused", { machine: null });
     });
   }
