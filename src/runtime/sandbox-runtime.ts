@@ -43,6 +43,7 @@ import { SandboxEnds } from "./sandboxes/end.ts";
 import { type ForkDependencies, SandboxForks } from "./sandboxes/fork.ts";
 import { IdempotentCreates } from "./sandboxes/idempotent-creates.ts";
 import { switchInternetAccess } from "./sandboxes/internet-access.ts";
+import { Departures } from "./sandboxes/leave.ts";
 import { SandboxPause } from "./sandboxes/pause.ts";
 import { SandboxRegistry } from "./sandboxes/registry.ts";
 import { SerialQueue } from "./sandboxes/serial-queue.ts";
@@ -65,6 +66,7 @@ export class SandboxRuntime implements Runtime {
   readonly #deps: RuntimeDependencies;
   readonly #registry = new SandboxRegistry();
   readonly #queue = new SerialQueue();
+  readonly departures: Departures;
   readonly #sampler: MetricsSampler;
   readonly #team: TeamMetrics;
   readonly #stuckVms: StuckVmCleanup;
@@ -80,6 +82,7 @@ export class SandboxRuntime implements Runtime {
 
   constructor(deps: RuntimeDependencies) {
     this.#deps = deps;
+    this.departures = new Departures(deps, this.#registry);
     this.#sampler = new MetricsSampler(deps.clock, (session) => this.#stuckVms.heard(session));
     this.#team = new TeamMetrics(deps.clock);
     this.#guestClocks = new GuestClocks(deps.clock);
@@ -89,8 +92,11 @@ export class SandboxRuntime implements Runtime {
     };
     const creation = new SandboxCreation(deps, this.#queue, this.#attach);
     this.#creates = new IdempotentCreates(deps.ledger, this.#registry, creation);
-    const pause = new SandboxPause(deps, this.#registry, this.#queue, this.#attach);
-    const ends = new SandboxEnds(deps, this.#registry, this.#queue, pause);
+    const pause = new SandboxPause(deps, this.#registry, this.#queue, {
+      attach: this.#attach,
+      departures: this.departures,
+    });
+    const ends = new SandboxEnds(deps, this.#registry, this.#queue, { pause, departures: this.departures });
     this.#pause = pause;
     this.#ends = ends;
     this.#stuckVms = new StuckVmCleanup(deps.clock, deps.stuckAfterMs, (session, silentMs) =>

@@ -30,7 +30,6 @@ import type { MachineRecord, SandboxRecord } from "../../types.ts";
 import { isSnapshotId } from "../machines/capture.ts";
 import type { Quarantine } from "../machines/quarantine.ts";
 import type { RuntimeDependencies, SandboxRuntime } from "../sandbox-runtime.ts";
-import { endMessages } from "../sandboxes/end-messages.ts";
 import { finishPause } from "../sandboxes/pause-completion.ts";
 import { tryAdoptPausedInMemory, tryAdoptRunning } from "./adopt.ts";
 import { reconcileWarmPool } from "./warm-pool.ts";
@@ -118,13 +117,13 @@ async function reconcileSandbox(
   const { driver, ledger, terminator } = deps;
   switch (decision.action) {
     case "adopt":
-      return (await tryAdoptRunning(deps, runtime, record, decision.machine)) ?? lose(deps, record);
+      return (await tryAdoptRunning(deps, runtime, record, decision.machine)) ?? lose(deps, runtime, record);
     case "finish_or_undo_pause":
     case "finish_or_keep_pause": {
       const saved = await findSaved(deps, record);
       if (!saved) {
         const take = decision.action === "finish_or_undo_pause" ? tryAdoptRunning : tryAdoptPausedInMemory;
-        return (await take(deps, runtime, record, decision.machine)) ?? lose(deps, record);
+        return (await take(deps, runtime, record, decision.machine)) ?? lose(deps, runtime, record);
       }
       // The machine has not run since, and may be half-ended.
       await begin(deps, record, async () => {
@@ -153,15 +152,15 @@ async function reconcileSandbox(
   }
 }
 
-function lose(
-  { ledger, terminator, driver, logs }: RuntimeDependencies,
-  { id, state, machine }: SandboxRecord,
-): Outcome {
-  const unsaved = state === "paused_in_memory" ? ": it was paused in memory only, and its machine is gone" : "";
-  logs.record(id, endMessages.lost + unsaved, { level: "error", event: "ended", reason: "lost" });
-  const ending = moveSandbox(ledger, id, state, "terminating", { endReason: "lost" });
-  terminator.terminate(ending, async () => {
-    if (machine) await driver.discard(machine);
+function lose({ driver }: RuntimeDependencies, { departures }: SandboxRuntime, record: SandboxRecord): Outcome {
+  const { state, machine } = record;
+  departures.leave({
+    record,
+    reason: "lost",
+    ...(state === "paused_in_memory" && { loss: "The sandbox was paused in memory only, and its machine is gone" }),
+    endMachine: async () => {
+      if (machine) await driver.discard(machine);
+    },
   });
   return "lost";
 }

@@ -3,11 +3,11 @@
  * sees an ended sandbox any more at once; its machine ends in the background, and its capacity is released after that.
  */
 import { DomainError } from "../../errors.ts";
-import { getSandbox, moveSandbox } from "../../ledger/sandboxes.ts";
-import type { EndReason, SandboxLogEntry, SandboxRecord } from "../../types.ts";
+import { getSandbox } from "../../ledger/sandboxes.ts";
+import type { SandboxRecord } from "../../types.ts";
 import type { SandboxLogs } from "../records/sandbox-logs.ts";
 import { SessionStop } from "../sessions/stop.ts";
-import { endMessages } from "./end-messages.ts";
+import type { DepartureReason, Departures } from "./leave.ts";
 import type { PauseDependencies, SandboxPause } from "./pause.ts";
 import type { SandboxRegistry } from "./registry.ts";
 import type { SerialQueue } from "./serial-queue.ts";
@@ -19,13 +19,20 @@ export class SandboxEnds {
   readonly #registry: SandboxRegistry;
   readonly #queue: SerialQueue;
   readonly #pause: SandboxPause;
+  readonly #departures: Departures;
   readonly #stop: SessionStop;
 
-  constructor(deps: EndDependencies, registry: SandboxRegistry, queue: SerialQueue, pause: SandboxPause) {
+  constructor(
+    deps: EndDependencies,
+    registry: SandboxRegistry,
+    queue: SerialQueue,
+    { pause, departures }: { readonly pause: SandboxPause; readonly departures: Departures },
+  ) {
     this.#deps = deps;
     this.#registry = registry;
     this.#queue = queue;
     this.#pause = pause;
+    this.#departures = departures;
     this.#stop = new SessionStop(deps.clock);
   }
 
@@ -56,34 +63,21 @@ export class SandboxEnds {
   }
 
   /** Ends a sandbox whose session is lost, unless that was ended meanwhile or succeeded by another. */
-  lose(id: string, sessionId: string, reason: EndReason, detail: string): void {
-    const { log, logs } = this.#deps;
+  lose(id: string, sessionId: string, reason: "machine_died" | "lost", detail: string): void {
     const ending = this.#queue.run(id, async () => {
       const session = this.#registry.session(id);
       const record = this.#registry.view(id)?.record;
       if (!record || session?.sessionId !== sessionId) return;
-      session.log.error({ detail }, "sandbox lost");
-      logs.record(id, detail, { level: "error", event: "lost" });
-      this.endInQueue(record, reason);
+      this.endInQueue(record, reason, detail);
     });
-    ending.catch((error) => log.error({ err: error, sandboxID: id }, "a lost sandbox could not be ended"));
+    ending.catch((error) => this.#deps.log.error({ err: error, sandboxID: id }, "a lost sandbox could not be ended"));
   }
 
   /** Ends a running sandbox: nobody sees it any more when this returns. */
-  endInQueue(record: SandboxRecord, reason: EndReason): void {
-    const { ledger, clock, samples, terminator, logs } = this.#deps;
-    const startedMs = clock.monotonicMs();
+  endInQueue(record: SandboxRecord, reason: DepartureReason, loss?: string): void {
     const { session } = this.#registry.getRunning(record.id);
-    const ending = moveSandbox(ledger, record.id, "running", "terminating", { endReason: reason });
-    this.#registry.remove(record.id);
-    session.end(new DomainError("not_found", endMessages[reason]));
-    logs.record(record.id, endMessages[reason], { event: "ended", reason, level: levelOf(reason) });
-    session.log.info({ reason }, "sandbox ending");
-    terminator.terminate(
-      ending,
-      () => session.vm.terminate(),
-      () => samples.record("kill_delete", reason, clock.monotonicMs() - startedMs, record.id),
-    );
+    const endMachine = () => session.vm.terminate();
+    this.#departures.leave({ record, reason, session, endMachine, loss });
   }
 
   /** Waits for no guest any more that was asked to stop. */
@@ -95,9 +89,4 @@ export class SandboxEnds {
 /** Told to whoever waits for capacity to do something with a sandbox that is wanted gone. */
 function endedMeanwhile(): DomainError {
   return new DomainError("not_found", "The sandbox was ended while there was no capacity for what was asked of it");
-}
-
-/** Clients want these; whatever else ends a sandbox is a fault. */
-function levelOf(reason: EndReason): SandboxLogEntry["level"] {
-  return reason === "killed" || reason === "stopped" || reason === "expired" ? "info" : "error";
 }

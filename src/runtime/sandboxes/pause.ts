@@ -7,13 +7,7 @@ import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { GuestAgent } from "../../guest/agent.ts";
 import { type CapacityBudgets, reserve } from "../../ledger/capacity.ts";
 import { moveSandbox, setSandboxMachine } from "../../ledger/sandboxes.ts";
-import {
-  deleteContinuation,
-  getSnapshot,
-  refuseUnreadySnapshot,
-  type SnapshotFacts,
-  type SnapshotRecord,
-} from "../../ledger/snapshots.ts";
+import { getSnapshot, refuseUnreadySnapshot, type SnapshotFacts, type SnapshotRecord } from "../../ledger/snapshots.ts";
 import { newSessionId } from "../../machine/driver.ts";
 import type { ContinuationReason, SandboxRecord } from "../../types.ts";
 import type { Admission } from "../capacity/admission.ts";
@@ -23,7 +17,6 @@ import {
   captureSession,
   discardContinuation,
   registerContinuation,
-  removeStruckOff,
 } from "../machines/capture.ts";
 import { openGuestAgent } from "../machines/identity.ts";
 import { type Abandon, type RestoreDependencies, restoreMachine } from "../machines/restore.ts";
@@ -33,7 +26,7 @@ import type { PauseOptions, ResumeOptions, SandboxView } from "../runtime.ts";
 import type { LiveSession } from "../sessions/live-session.ts";
 import type { Session } from "../sessions/session.ts";
 import type { Attach, ReadyMachine } from "./create.ts";
-import { endMessages } from "./end-messages.ts";
+import type { Departures } from "./leave.ts";
 import { completePause } from "./pause-completion.ts";
 import { PausedInMemory } from "./paused-in-memory.ts";
 import type { SandboxRegistry } from "./registry.ts";
@@ -58,13 +51,20 @@ export class SandboxPause {
   readonly #registry: SandboxRegistry;
   readonly #queue: SerialQueue;
   readonly #attach: Attach;
+  readonly #departures: Departures;
 
-  constructor(deps: PauseDependencies, registry: SandboxRegistry, queue: SerialQueue, attach: Attach) {
+  constructor(
+    deps: PauseDependencies,
+    registry: SandboxRegistry,
+    queue: SerialQueue,
+    { attach, departures }: { readonly attach: Attach; readonly departures: Departures },
+  ) {
     this.#deps = deps;
     this.#registry = registry;
     this.#queue = queue;
     this.#attach = attach;
-    this.inMemory = new PausedInMemory(deps, registry, queue, attach);
+    this.#departures = departures;
+    this.inMemory = new PausedInMemory(deps, registry, queue, { attach, departures });
   }
 
   /** See `Runtime.pauseSandbox`. */
@@ -216,29 +216,13 @@ export class SandboxPause {
   }
 
   /** Ends a paused sandbox and removes what is left of it. */
-  killInQueue(record: SandboxRecord, endReason: "killed" | "stopped"): void {
+  killInQueue(record: SandboxRecord, reason: "killed" | "stopped"): void {
     if (record.state === "paused_in_memory") {
-      this.inMemory.endInQueue(record, endReason);
+      this.inMemory.endInQueue(record, reason);
       return;
     }
-    const { ledger, terminator, clock, samples, log } = this.#deps;
-    const startedMs = clock.monotonicMs();
-    const snapshot = getSnapshot(ledger, record.snapshotId);
-    const ending = ledger.write(() => {
-      const moved = moveSandbox(ledger, record.id, "paused", "terminating", { endReason });
-      if (snapshot) deleteContinuation(ledger, snapshot.id);
-      return moved;
-    });
-    this.#registry.remove(record.id);
-    this.#deps.logs.record(record.id, endMessages[endReason], { event: "ended", reason: endReason });
-    log.info({ sandboxID: record.id }, "paused sandbox ending");
-    terminator.terminate(
-      ending,
-      async () => {
-        if (snapshot) await removeStruckOff(ledger, snapshot);
-      },
-      () => samples.record("kill_delete", endReason, clock.monotonicMs() - startedMs, record.id),
-    );
+    const continuation = getSnapshot(this.#deps.ledger, record.snapshotId);
+    this.#departures.leave({ record, reason, continuation });
   }
 
   /** @throws not_ready when the guest fails, or takes longer than `deadlineMs`, saying what it did not do. */
@@ -258,29 +242,30 @@ export class SandboxPause {
     }
   }
 
-  /** Lets the machine of a sandbox that could not be paused run on, under a new session. */
-  async #goOn({ vm, log }: LiveSession, { id }: SandboxRecord, snapshot: SnapshotRecord): Promise<void> {
+  /** Lets the machine of a sandbox that could not be paused go on, under a new session; without it the sandbox leaves. */
+  async #goOn({ vm, log }: LiveSession, pausing: SandboxRecord, snapshot: SnapshotRecord): Promise<void> {
     const { ledger, clock, terminator } = this.#deps;
-    let agent: GuestAgent | undefined;
+    const { id } = pausing;
+    let agent: GuestAgent;
     try {
       await vm.resume();
       agent = await openGuestAgent(vm, clock, log);
     } catch (error) {
-      log.error({ reason: messageOf(error) }, "sandbox lost while it was being paused");
+      const loss = `The sandbox's machine could not go on after a failed pause: ${messageOf(error)}`;
+      const endMachine = () => vm.terminate();
+      // If the daemon stops before the ledger knows, the next one finds the machine and decides.
+      await terminator.untilDone({ sandboxID: id }, async () => {
+        this.#departures.leave({ record: pausing, reason: "machine_died", loss, continuation: snapshot, endMachine });
+      });
+      return;
     }
-    let after: SandboxRecord | undefined;
+    let running: SandboxRecord | undefined;
     await terminator.untilDone({ sandboxID: id }, async () => {
-      after = agent
-        ? moveSandbox(ledger, id, "pausing", "running")
-        : moveSandbox(ledger, id, "pausing", "terminating", { endReason: "machine_died" });
+      running = moveSandbox(ledger, id, "pausing", "running");
     });
     // The daemon stops: the next one finds the machine and decides.
-    if (!after) return agent?.close();
-    if (agent) this.#attach(after, { vm, agent, origin: "adopted", restoreStartedMs: undefined });
-    else {
-      this.#registry.remove(id);
-      terminator.terminate(after, () => vm.terminate());
-    }
+    if (!running) return agent.close();
+    this.#attach(running, { vm, agent, origin: "adopted", restoreStartedMs: undefined });
     terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
   }
 

@@ -6,16 +6,10 @@
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { GuestAgent } from "../../guest/agent.ts";
 import { moveSandbox } from "../../ledger/sandboxes.ts";
-import {
-  deleteContinuation,
-  findContinuationInMaking,
-  noteBootId,
-  type SnapshotRecord,
-} from "../../ledger/snapshots.ts";
+import { findContinuationInMaking, noteBootId, type SnapshotRecord } from "../../ledger/snapshots.ts";
 import type { Logger } from "../../log.ts";
 import type { Vm } from "../../machine/driver.ts";
-import { removeSnapshot } from "../../machine/snapshot-files.ts";
-import type { EndReason, SandboxRecord } from "../../types.ts";
+import type { SandboxRecord } from "../../types.ts";
 import type { DiskPressureGuard } from "../capacity/disk-guard.ts";
 import { type CaptureDependencies, captureSession, discardContinuation } from "../machines/capture.ts";
 import { probeReadiness } from "../machines/identity.ts";
@@ -23,7 +17,7 @@ import type { SessionTerminator } from "../machines/unfinished-work.ts";
 import type { SandboxLogs } from "../records/sandbox-logs.ts";
 import type { SandboxView } from "../runtime.ts";
 import type { Attach } from "./create.ts";
-import { endMessages } from "./end-messages.ts";
+import type { DepartureReason, Departures } from "./leave.ts";
 import { completePause } from "./pause-completion.ts";
 import type { SandboxRegistry } from "./registry.ts";
 import type { SerialQueue } from "./serial-queue.ts";
@@ -49,14 +43,21 @@ export class PausedInMemory {
   readonly #registry: SandboxRegistry;
   readonly #queue: SerialQueue;
   readonly #attach: Attach;
+  readonly #departures: Departures;
   /** By sandbox. */
   readonly #kept = new Map<string, Kept>();
 
-  constructor(deps: PausedInMemoryDependencies, registry: SandboxRegistry, queue: SerialQueue, attach: Attach) {
+  constructor(
+    deps: PausedInMemoryDependencies,
+    registry: SandboxRegistry,
+    queue: SerialQueue,
+    { attach, departures }: { readonly attach: Attach; readonly departures: Departures },
+  ) {
     this.#deps = deps;
     this.#registry = registry;
     this.#queue = queue;
     this.#attach = attach;
+    this.#departures = departures;
   }
 
   /** Keeps a machine that stands still and that the host refused to save. */
@@ -146,28 +147,12 @@ export class PausedInMemory {
     }
   }
 
-  /** Ends it, and nobody sees it any more when this returns. */
-  endInQueue(record: SandboxRecord, endReason: EndReason): void {
-    const { ledger, terminator, clock, samples } = this.#deps;
-    const startedMs = clock.monotonicMs();
-    const { vm, snapshot } = this.#get(record.id);
-    const ending = ledger.write(() => {
-      const moved = moveSandbox(ledger, record.id, "paused_in_memory", "terminating", { endReason });
-      deleteContinuation(ledger, snapshot.id);
-      return moved;
-    });
+  /** Ends a sandbox that is paused in memory: nobody sees it any more when this returns. */
+  endInQueue(record: SandboxRecord, reason: DepartureReason, loss?: string): void {
+    const { vm, snapshot: continuation } = this.#get(record.id);
+    const endMachine = () => vm.terminate();
+    this.#departures.leave({ record, reason, continuation, endMachine, loss });
     this.#kept.delete(record.id);
-    this.#registry.remove(record.id);
-    const level = endReason === "machine_died" ? "error" : "info";
-    this.#deps.logs.record(record.id, endMessages[endReason], { event: "ended", reason: endReason, level });
-    terminator.terminate(
-      ending,
-      async () => {
-        await vm.terminate();
-        await removeSnapshot(snapshot.folder);
-      },
-      () => samples.record("kill_delete", endReason, clock.monotonicMs() - startedMs, record.id),
-    );
   }
 
   /** Lets go of every machine without ending it: the daemon stops. */
@@ -178,14 +163,12 @@ export class PausedInMemory {
   }
 
   #watch(id: string, kept: Kept): void {
-    const { log, logs } = this.#deps;
+    const { log } = this.#deps;
     this.#kept.set(id, kept);
     const lose = async (detail: string) => {
       const record = this.#registry.view(id)?.record;
       if (!record || this.#kept.get(id) !== kept) return;
-      log.error({ sandboxID: id, detail }, "a sandbox that was paused in memory is lost");
-      logs.record(id, `Its machine died before it could be saved: ${detail}`, { level: "error", event: "lost" });
-      this.endInQueue(record, "machine_died");
+      this.endInQueue(record, "machine_died", `The sandbox's machine died before it could be saved: ${detail}`);
     };
     void kept.vm.exited.then((exit) => {
       if (exit.reason !== "died") return;
