@@ -24,15 +24,15 @@ import { templateRoutes } from "./control/templates.ts";
 import { unsupportedRoutes } from "./control/unsupported.ts";
 import { webSocketRoutes } from "./control/web-sockets.ts";
 import { handleClientError, handleError, sendError } from "./http/errors.ts";
-import { isKnownHost, isOwnOrigin } from "./http/host-check.ts";
+import { isKnownHost, isOwnOrigin, ownHostNames } from "./http/host-check.ts";
 import { planeConstraint, planeOfRequest, routesBelongTo } from "./http/plane-constraint.ts";
 
 interface ServerConfig {
   readonly isApiKey: ApiKeyCheck;
   /** The longest time to live that a client may ask for. */
   readonly maxTimeoutMs: number;
-  /** Names, besides localhost and addresses, by which clients reach the daemon. Lower case, no port. */
-  readonly hostNames?: readonly string[];
+  /** The domain of the daemon's own names, besides localhost and addresses. Lower case, no port. */
+  readonly domain?: string;
   /** How long a client may take to send the body of a control-plane request. Default 30 s. */
   readonly bodyTimeoutMs?: number;
   /** How long a client may take to send the head of any request. Default 20 s. */
@@ -84,7 +84,7 @@ export function buildServer(deps: ServerDeps): FastifyInstance {
   app.setValidatorCompiler(validatorCompiler);
   // Answers are made by typed functions: describing them is the schemas' job, checking them again is nobody's.
   app.setSerializerCompiler(() => JSON.stringify);
-  checkEveryRequest(app, new Set(deps.config.hostNames));
+  checkEveryRequest(app, deps.config.domain === undefined ? new Set() : ownHostNames(deps.config.domain));
   app.register(async (scope) => controlPlane(scope, deps));
   app.register(async (scope) => {
     // Apart: its bodies are neither small nor JSON, and its token is in the URL.

@@ -1,39 +1,14 @@
-/** What a client must export to use this daemon, and the key it needs: made at the first start, kept in a 0600 file. */
-import { randomBytes } from "node:crypto";
+/**
+ * The client environment: the variables that point an E2B SDK at this daemon, and the file in which the daemon notes
+ * where it listens.
+ */
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { DomainError } from "./errors.ts";
 
-const keyFile = "api-key";
 const addressFile = "address.json";
 
-/** A new API key: `e2b_` and 40 hex digits, a form that every client accepts. */
-export function newApiKey(): string {
-  return `e2b_${randomBytes(20).toString("hex")}`;
-}
-
-/** Reads the machine's own API key, or makes one. */
-export async function readOrCreateApiKey(stateDir: string): Promise<string> {
-  const path = join(stateDir, keyFile);
-  const key = newApiKey();
-  try {
-    await writeFile(path, `${key}\n`, { mode: 0o600, flag: "wx" });
-    return key;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-  }
-  const existing = (await readFile(path, "utf8")).trim();
-  if (!/^e2b_[0-9a-f]{40}$/.test(existing)) {
-    throw new DomainError(
-      "invalid_state",
-      `${path} does not hold an API key. Delete it; the next start makes a new one.`,
-    );
-  }
-  return existing;
-}
-
-/** Where a daemon serves HTTPS, and the files with which clients trust it. */
+/** The address at which a daemon serves HTTPS, and the files with which clients trust it. */
 export interface HttpsAddress {
   /** With the port, unless it is 443. */
   readonly domain: string;
@@ -56,7 +31,7 @@ export async function writeAddress(stateDir: string, address: Address): Promise<
   await writeFile(join(stateDir, addressFile), JSON.stringify({ ...address, pid: process.pid }), { mode: 0o600 });
 }
 
-/** Where the daemon of this state folder listens, or last listened; undefined before its first start. */
+/** The address at which the daemon of this state folder listens, or last listened; undefined before its first start. */
 export async function readAddress(stateDir: string): Promise<Address | undefined> {
   try {
     return addressSchema.parse(JSON.parse(await readFile(join(stateDir, addressFile), "utf8")));
@@ -67,8 +42,8 @@ export async function readAddress(stateDir: string): Promise<Address | undefined
 }
 
 /**
- * The lines that point an unmodified E2B SDK at the daemon (reference 3.1, 3.2), for `eval`. With HTTPS the domain says
- * it all, once its names resolve; without, every call goes to one URL.
+ * The lines that point an unmodified E2B SDK at the daemon, for `eval`. With HTTPS the domain is enough, once its names
+ * resolve. Without HTTPS every call goes to one URL (docs/compatibility.md#ports).
  */
 export function clientEnvironment(apiKey: string, { url, https }: Address): string {
   const assignments = https

@@ -9,7 +9,7 @@ import { join, resolve } from "node:path";
 import type { FastifyInstance } from "fastify";
 import { registerDataPlane } from "../routes/data/data-plane.ts";
 import { buildServer } from "../routes/server.ts";
-import { type Address, newApiKey, readOrCreateApiKey, writeAddress } from "./client-environment.ts";
+import { type Address, writeAddress } from "./client-environment.ts";
 import { systemClock } from "./clock.ts";
 import type { Config } from "./config.ts";
 import { type Every, loopsIn, startLoops } from "./daemon-loops.ts";
@@ -39,6 +39,7 @@ import { reconcile } from "./runtime/restart/reconcile.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "./runtime/sandbox-runtime.ts";
 import { Scope } from "./scope.ts";
 import { Keyring } from "./team/keyring.ts";
+import { newApiKey, readOrCreateApiKey } from "./team/machine-key.ts";
 import { type GuestAssets, readGuestAssets } from "./template/assets.ts";
 import { ensureBaseTemplate } from "./template/base-template.ts";
 import { TemplateBuilds } from "./template/build.ts";
@@ -263,8 +264,7 @@ async function listen(config: Config, served: Served, scope: Scope): Promise<Fas
     config: {
       isApiKey: (candidate) => keyring.accepts(candidate),
       maxTimeoutMs: config.maxTimeoutHours * 3_600_000,
-      // The last one is for clients that know the domain as one of E2B's own.
-      hostNames: ["", "api.", "sandbox."].map((label) => `${label}${config.domain}`),
+      domain: config.domain,
     },
     metricsText: () => {
       runtime.updateGauges();

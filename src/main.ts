@@ -1,9 +1,10 @@
 /** The command line: `firkin serve | env | tls | help | version`. Set-up and doctor run before this is built: `scripts/`. */
 import { readFileSync } from "node:fs";
 import closeWithGrace from "close-with-grace";
-import { clientEnvironment, readAddress, readOrCreateApiKey } from "./client-environment.ts";
+import { clientEnvironment, readAddress } from "./client-environment.ts";
 import { type Config, describeSettings, readConfig } from "./config.ts";
 import { DomainError, isDomainError, messageOf } from "./errors.ts";
+import { readOrCreateApiKey } from "./team/machine-key.ts";
 
 // dist/src/main.js and src/main.ts alike are two or three folders below package.json.
 const version = readVersion();

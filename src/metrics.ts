@@ -1,42 +1,33 @@
-/** Every Prometheus metric of the daemon, in one place. Label values come from closed sets; never a sandbox id. */
+/** The metrics of the daemon, all in one place. Label values come from closed sets and are never a sandbox's id. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 
-/** From half a millisecond: a pool hit takes less than one, a cold template build minutes. */
+/** From half a millisecond to five minutes, because a pool hit takes less than 1 ms and a cold template build minutes. */
 const latencyBucketsSeconds = [
   0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 5, 10, 30, 60, 300,
 ];
 
-export interface Metrics {
-  readonly registry: Registry;
-  readonly lifecycleSeconds: Histogram<"span" | "engine" | "acceleration">;
-  readonly sandboxes: Gauge<"state">;
-  readonly sandboxesCreated: Counter<"outcome">;
-  readonly sandboxesEnded: Counter<"reason">;
-  readonly capacity: Gauge<"budget" | "kind">;
-  readonly admissions: Counter<"answer">;
-  readonly admissionQueue: Gauge;
-  readonly warmPoolCheckouts: Counter<"outcome">;
-  readonly warmPoolDepth: Gauge<"state">;
-  readonly warmPoolDiscards: Counter<"reason">;
-  readonly warmPoolRefillSeconds: Histogram;
-  readonly backgroundErrors: Counter<"loop">;
-  readonly reconciled: Counter<"outcome">;
-  readonly quarantined: Gauge<"kind">;
-  readonly snapshotChecks: Counter<"outcome">;
-  readonly snapshotsToCheck: Gauge;
-  readonly artifactsCollected: Counter<"kind">;
-}
+export type Metrics = ReturnType<typeof createMetrics>;
 
-export function createMetrics(): Metrics {
+export function createMetrics() {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry, prefix: "firkin_" });
-  // Gauges that are named like counters, which promtool rightly refuses; the same by type stay.
-  for (const what of ["handles", "requests", "resources"]) {
-    registry.removeSingleMetric(`firkin_nodejs_active_${what}_total`);
+  // These gauges are named like counters, which promtool refuses. The same figures by type stay.
+  for (const kind of ["handles", "requests", "resources"]) {
+    registry.removeSingleMetric(`firkin_nodejs_active_${kind}_total`);
   }
   const registers = [registry];
   return {
     registry,
+    ...sandboxMetrics(registers),
+    ...capacityMetrics(registers),
+    ...warmPoolMetrics(registers),
+    ...upkeepMetrics(registers),
+  };
+}
+
+/** The life of sandboxes. */
+function sandboxMetrics(registers: Registry[]) {
+  return {
     lifecycleSeconds: new Histogram({
       name: "firkin_lifecycle_seconds",
       help: "Latency of the spans of a sandbox's life",
@@ -57,6 +48,12 @@ export function createMetrics(): Metrics {
       labelNames: ["reason"],
       registers,
     }),
+  };
+}
+
+/** Capacity, and the creates that ask for it. */
+function capacityMetrics(registers: Registry[]) {
+  return {
     capacity: new Gauge({
       name: "firkin_capacity",
       help: "Capacity by budget: reserved and limit",
@@ -74,6 +71,12 @@ export function createMetrics(): Metrics {
       help: "Creates that wait for capacity",
       registers,
     }),
+  };
+}
+
+/** The warm pool. */
+function warmPoolMetrics(registers: Registry[]) {
+  return {
     warmPoolCheckouts: new Counter({
       name: "firkin_warm_pool_checkouts_total",
       help: "Creates that asked the warm pool: hit, miss, or hit a machine that failed its probe",
@@ -88,7 +91,7 @@ export function createMetrics(): Metrics {
     }),
     warmPoolDiscards: new Counter({
       name: "firkin_warm_pool_discards_total",
-      help: "Warm machines that nobody got, by reason",
+      help: "Warm machines that no create got, by reason",
       labelNames: ["reason"],
       registers,
     }),
@@ -98,6 +101,12 @@ export function createMetrics(): Metrics {
       buckets: latencyBucketsSeconds,
       registers,
     }),
+  };
+}
+
+/** The work that no client asks for: loops, reconciliation, checks and collection. */
+function upkeepMetrics(registers: Registry[]) {
+  return {
     backgroundErrors: new Counter({
       name: "firkin_background_errors_total",
       help: "Errors in background loops",
@@ -112,7 +121,7 @@ export function createMetrics(): Metrics {
     }),
     quarantined: new Gauge({
       name: "firkin_quarantine_entries",
-      help: "What waits in quarantine, by kind",
+      help: "Entries in quarantine, by kind",
       labelNames: ["kind"],
       registers,
     }),
@@ -122,15 +131,15 @@ export function createMetrics(): Metrics {
       labelNames: ["outcome"],
       registers,
     }),
+    snapshotsToCheck: new Gauge({
+      name: "firkin_snapshots_to_check",
+      help: "Snapshots that the check in the background has not read yet",
+      registers,
+    }),
     artifactsCollected: new Counter({
       name: "firkin_artifacts_collected_total",
       help: "Unneeded files that were removed because the disk was nearly full, by kind",
       labelNames: ["kind"],
-      registers,
-    }),
-    snapshotsToCheck: new Gauge({
-      name: "firkin_snapshots_to_check",
-      help: "Snapshots that the check in the background has not read yet",
       registers,
     }),
   };

@@ -20,7 +20,7 @@ const rules: Record<string, readonly string[]> = {
   "run-every": ["clock"],
   "until-done": ["clock"],
   config: ["errors"],
-  "client-environment": ["errors"],
+  "client-environment": [],
   metrics: [],
   tls: common,
   ledger: common,

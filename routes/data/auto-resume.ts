@@ -1,16 +1,14 @@
 /**
- * Requests to a paused sandbox that wants to be resumed by them: finds the one that is meant, checks that the caller may
- * wake it, and waits until it runs. Other paused sandboxes are, to the data plane, not there.
+ * Auto-resume: a request to a paused sandbox that allows it resumes that sandbox. This file finds the sandbox, checks
+ * that the caller may wake it, and waits until it runs. Every other paused sandbox does not exist for the data plane.
  */
 import type { IncomingMessage } from "node:http";
 import type { Clock } from "../../src/clock.ts";
-import { secretsEqual } from "../../src/e2b/access-token.ts";
-import { fileOperationOf, matchesSignature, refuseExpired } from "../../src/e2b/signatures.ts";
 import { DomainError } from "../../src/errors.ts";
-import type { Runtime, SandboxView } from "../../src/runtime/runtime.ts";
+import type { Runtime } from "../../src/runtime/runtime.ts";
 import type { Session } from "../../src/runtime/sessions/session.ts";
-import { type DataPlaneTarget, envdPort, signedFileUrl } from "../http/plane.ts";
-import { checkTrafficToken } from "./traffic-token.ts";
+import { type DataPlaneTarget, envdPort } from "../http/plane.ts";
+import { checkTrafficToken, mayWake } from "./access.ts";
 
 export interface AutoResumeDeps {
   readonly runtime: Pick<Runtime, "resumeForTraffic" | "resumableByTraffic">;
@@ -18,43 +16,31 @@ export interface AutoResumeDeps {
 }
 
 /**
- * The session of the paused sandbox that a request is for, once it runs again.
- * @returns undefined when it is for none
- * @throws DomainError `permission_denied` or `unauthenticated` when the request may not wake it; what resuming throws
+ * The session of the paused sandbox that a request is for, once the sandbox runs again.
+ * @returns undefined when the request is for no such sandbox
+ * @throws DomainError `permission_denied` or `unauthenticated` when the request may not wake the sandbox, and every error
+ *   of a resume; the sandbox stays paused
  */
 export async function resumeForRequest(
   target: DataPlaneTarget,
   request: IncomingMessage,
   { runtime, clock }: AutoResumeDeps,
 ): Promise<Session | undefined> {
-  // A browser asks first, and the question wakes nobody.
+  // A browser asks before it sends the request itself. Only the request wakes the sandbox.
   if (target.by === "preflight" || request.method === "OPTIONS") return undefined;
-  for (const view of runtime.resumableByTraffic()) {
+  for (const { record, accessToken } of runtime.resumableByTraffic()) {
     if (target.by === "id") {
-      if (target.sandboxId !== view.record.id) continue;
-      if (target.port === envdPort && !mayUseEnvd(request, view, clock)) throw refusal();
-      checkTrafficToken(request.headers, target.port, { ...view, ingress: view.record.ingress });
-    } else if (!mayUseEnvd(request, view, clock)) continue;
-    return runtime.resumeForTraffic(view.record.id);
+      if (target.sandboxId !== record.id) continue;
+      if (target.port === envdPort && !mayWake(request, accessToken, clock.nowMs())) throw resumeDenied();
+      checkTrafficToken(request.headers, target.port, { accessToken, ingress: record.ingress });
+    } else if (!mayWake(request, accessToken, clock.nowMs())) continue;
+    return runtime.resumeForTraffic(record.id);
   }
   return undefined;
 }
 
-function mayUseEnvd(
-  { url = "", method, headers }: IncomingMessage,
-  { accessToken }: SandboxView,
-  clock: Clock,
-): boolean {
-  const given = headers["x-access-token"];
-  if (typeof given === "string") return secretsEqual(given, accessToken);
-  const signed = signedFileUrl(url);
-  if (!signed || !matchesSignature(signed, fileOperationOf(method), accessToken)) return false;
-  refuseExpired(signed, clock.nowMs());
-  return true;
-}
-
-/** E2B's own words. */
-function refusal(): DomainError {
+/** The refusal in E2B's own words. */
+function resumeDenied(): DomainError {
   const message = "This sandbox can't be resumed with the credentials provided. Check your access token and try again.";
   return new DomainError("permission_denied", message);
 }

@@ -6,16 +6,15 @@ import { type IncomingMessage, METHODS } from "node:http";
 import type { Duplex } from "node:stream";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Clock } from "../../src/clock.ts";
-import { secretsEqual } from "../../src/e2b/access-token.ts";
-import { fileOperationOf, matchesSignature } from "../../src/e2b/signatures.ts";
 import { isDomainError } from "../../src/errors.ts";
 import type { Logger } from "../../src/log.ts";
 import type { Runtime } from "../../src/runtime/runtime.ts";
 import type { Session } from "../../src/runtime/sessions/session.ts";
 import { sendError, statusOf } from "../http/errors.ts";
-import { type DataPlaneTarget, envdPort } from "../http/plane.ts";
+import { type DataPlaneTarget, envdPort, unauthorizedMessage } from "../http/plane.ts";
 import { planeOfRequest, routesBelongTo, targetOf } from "../http/plane-constraint.ts";
 import { whenSessionEnds } from "../http/session-end.ts";
+import { checkTrafficToken, findSession, hasAccessToken } from "./access.ts";
 import { type AutoResumeDeps, resumeForRequest } from "./auto-resume.ts";
 import { envdCompose } from "./envd-compose.ts";
 import { envdFiles } from "./envd-files.ts";
@@ -25,7 +24,6 @@ import { dropIdleBody } from "./idle-body.ts";
 import { sandboxNotFound } from "./port-pages.ts";
 import { countRequest, tooManyRequests } from "./request-limit.ts";
 import { proxyRequest, proxyUpgrade, refuseUpgrade, sendRefusal } from "./sandbox-proxy.ts";
-import { checkTrafficToken } from "./traffic-token.ts";
 
 export interface DataPlaneDeps {
   readonly runtime: Pick<Runtime, "findSession" | "findSessionByAccessToken" | "liveSessions"> &
@@ -36,16 +34,14 @@ export interface DataPlaneDeps {
   readonly bodyIdleMs?: number;
 }
 
-const UNAUTHORIZED = "unauthorized access, please provide a valid access token or method signing if supported";
-
-const CORS_HEADERS = {
+const corsHeaders = {
   "access-control-allow-origin": "*",
   "access-control-expose-headers":
     "Connect-Content-Encoding, Connect-Accept-Encoding, Grpc-Status, Grpc-Message, Location, Cache-Control, X-Content-Type-Options",
 } as const;
 /** Input of a process as it is typed. */
-const ENDLESS_BODY = "/process.Process/StreamInput";
-const BODY_IDLE_MS = 60_000;
+const endlessBodyRoute = "/process.Process/StreamInput";
+const defaultBodyIdleMs = 60_000;
 
 const sessions = new WeakMap<FastifyRequest, Session>();
 type NamedTarget = DataPlaneTarget & { readonly by: "id" };
@@ -82,21 +78,22 @@ async function admit(request: FastifyRequest, reply: FastifyReply, deps: DataPla
   const target = targetOf(request);
   if (target.by === "preflight") return answerPreflight(request, reply);
   if (target.by === "id" && target.port !== envdPort) return admitToPort(target, request, reply, deps);
-  const session = findSession(target, request, deps.runtime) ?? (await resumeForRequest(target, request.raw, deps));
+  const session =
+    findSession(target, request.method, deps.runtime) ?? (await resumeForRequest(target, request.raw, deps));
   if (session && !enter(session, reply)) {
     return reply.header("retry-after", "1").code(429).send(tooManyRequests(session.sandboxId));
   }
-  reply.headers(CORS_HEADERS);
+  reply.headers(corsHeaders);
   if (request.method === "OPTIONS") return answerPreflight(request, reply);
   if (!session) {
     if (target.by === "signature") return sendError(reply, 401, "invalid signature");
     return sendRefusal(reply, sandboxNotFound(target.by === "id" ? target.sandboxId : ""));
   }
-  if (request.routeOptions.config.access !== "open" && !hasAccess(request, session)) {
-    return sendError(reply, 401, UNAUTHORIZED);
+  if (request.routeOptions.config.access !== "open" && !hasAccessToken(request.headers, session.accessToken)) {
+    return sendError(reply, 401, unauthorizedMessage);
   }
   sessions.set(request, session);
-  if (request.routeOptions.url !== ENDLESS_BODY) dropIdleBody(request.raw, deps.bodyIdleMs ?? BODY_IDLE_MS);
+  if (request.routeOptions.url !== endlessBodyRoute) dropIdleBody(request.raw, deps.bodyIdleMs ?? defaultBodyIdleMs);
   return undefined;
 }
 
@@ -179,35 +176,6 @@ function sessionOf(request: FastifyRequest): Session {
   return session;
 }
 
-function findSession(
-  target: DataPlaneTarget,
-  request: FastifyRequest,
-  runtime: DataPlaneDeps["runtime"],
-): Session | undefined {
-  switch (target.by) {
-    case "id":
-      return runtime.findSession(target.sandboxId);
-    case "accessToken":
-      return runtime.findSessionByAccessToken(target.accessToken);
-    case "signature": {
-      const operation = fileOperationOf(request.method);
-      for (const session of runtime.liveSessions()) {
-        if (matchesSignature(target.signed, operation, session.accessToken)) return session;
-      }
-      return undefined;
-    }
-    case "preflight":
-      return undefined;
-    default:
-      return target satisfies never;
-  }
-}
-
-function hasAccess(request: FastifyRequest, session: Session): boolean {
-  const given = request.headers["x-access-token"];
-  return typeof given === "string" && secretsEqual(given, session.accessToken);
-}
-
 /**
  * Counts the request among the sandbox's; false when those are too many. A sandbox that is killed takes its connections
  * along, without a clean end: clients ask `/health` then.
@@ -226,7 +194,7 @@ function enter(session: Session, reply: FastifyReply): boolean {
 function answerPreflight(request: FastifyRequest, reply: FastifyReply): FastifyReply {
   return reply
     .headers({
-      ...CORS_HEADERS,
+      ...corsHeaders,
       "access-control-allow-methods": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
       "access-control-allow-headers": request.headers["access-control-request-headers"] ?? "*",
       "access-control-max-age": "7200",

@@ -11,7 +11,7 @@ import { DomainError, messageOf } from "../../src/errors.ts";
 import type { Session } from "../../src/runtime/sessions/session.ts";
 import type { FileEntry } from "../../src/types.ts";
 import { sendError } from "../http/errors.ts";
-import { checkFileAccess } from "./file-access.ts";
+import { checkFileAccess } from "./access.ts";
 
 const STREAM_BUFFER_BYTES = 256 * 1024;
 /** The answer to an upload names every file of it. */

@@ -14,12 +14,20 @@ import type { FastifyReply, FastifyRequest } from "fastify";
 import { maskedHost } from "../../src/e2b/network-options.ts";
 import type { Session } from "../../src/runtime/sessions/session.ts";
 import { whenSessionEnds } from "../http/session-end.ts";
+import { trafficTokenHeader } from "./access.ts";
 import { dialPort } from "./port-dial.ts";
 import { type PortRefusal, portClosed, renderRefusal } from "./port-pages.ts";
-import { trafficTokenHeader } from "./traffic-token.ts";
 
 /** Concern one connection, not the message (RFC 9110, 7.6.1). */
-const HOP_BY_HOP = ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
+const hopByHopHeaders = [
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+];
 
 /** Passes a request on to a port of the sandbox and its answer back, streaming both. */
 export async function proxyRequest(
@@ -159,7 +167,7 @@ function withoutHopByHop({ headers }: IncomingMessage): IncomingMessage["headers
     .toLowerCase()
     .split(",")
     .map((name) => name.trim());
-  const dropped = new Set([...HOP_BY_HOP, ...named]);
+  const dropped = new Set([...hopByHopHeaders, ...named]);
   return Object.fromEntries(Object.entries(headers).filter(([name]) => !dropped.has(name)));
 }
 

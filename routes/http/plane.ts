@@ -1,32 +1,33 @@
 /**
- * One port serves two planes: the control plane (create, list, kill …) and the data plane (envd and ports inside a
- * sandbox). This file alone decides which of them a request means, and which sandbox. Pure: it looks at the request
- * line and headers and knows no sandbox, so that it cannot tell an unknown one from a live one.
+ * The plane of a request: one port serves the control plane (create, list, kill …) and the data plane (envd and ports
+ * inside a sandbox). This file alone decides which of them a request means, and which sandbox. Pure: it looks at the
+ * request line and headers and knows no sandbox, so it cannot tell an unknown sandbox from a live one.
  */
 import type { IncomingHttpHeaders } from "node:http";
-import type { SignedUrl } from "../../src/e2b/signatures.ts";
+import { type SignedUrl, signedFileUrl } from "../../src/e2b/signatures.ts";
+import { parseId, parsePort, parseSandboxHost } from "./sandbox-host.ts";
 
 /** The port of envd, the agent that every sandbox answers commands and file requests on. */
 export const envdPort = 49983;
 
-/** How a data-plane request says which sandbox it means. Ids are well-formed, but nobody has looked whether they exist. */
+/** The target is how a data-plane request names its sandbox. Ids are well-formed; whether they exist is not known here. */
 export type DataPlaneTarget =
   /** Named by headers or by host: `<port>-<id>.<domain>`. */
   | { readonly by: "id"; readonly sandboxId: string; readonly port: number }
-  /** Only an `X-Access-Token`: unique per sandbox, so it names one. Always envd. */
+  /** Named by an `X-Access-Token` alone, which is unique per sandbox. Always envd. */
   | { readonly by: "accessToken"; readonly accessToken: string; readonly port: typeof envdPort }
-  /** A signed URL without any id: the sandbox is the one whose token makes this signature. Always envd's `/files`. */
+  /** Named by a signed URL without any id: it means the sandbox with the token that makes this signature. Always `/files`. */
   | { readonly by: "signature"; readonly signed: SignedUrl; readonly port: typeof envdPort }
-  /** A browser asks whether it may send headers that would name a sandbox. Answered without one. */
+  /** A browser asks whether it may send headers that would name a sandbox. The answer needs no sandbox. */
   | { readonly by: "preflight" };
 
 export type Plane =
   | { readonly plane: "control" }
   | { readonly plane: "data"; readonly target: DataPlaneTarget }
-  /** Means the data plane, but not in a way that names a sandbox. 400 is answered as plain text, 401 as JSON. */
+  /** The request means the data plane and names no sandbox. The answer is plain text with 400, JSON with 401. */
   | { readonly plane: "bad"; readonly status: 400 | 401; readonly message: string };
 
-/** What the decision needs of a request; `IncomingMessage` has it. */
+/** The part of a request that decides; `IncomingMessage` has it. */
 export interface RequestHead {
   readonly method?: string | undefined;
   readonly url?: string | undefined;
@@ -35,25 +36,22 @@ export interface RequestHead {
 
 const control: Plane = { plane: "control" };
 const envdOnlyPath = /^\/(?:files(?:\/compose)?|envs|process\.Process\/.*|filesystem\.Filesystem\/.*)$/;
-/** Both planes have these two; only a mark makes them envd's. */
+/** Both planes have these two paths; only a token, a header or a host makes a request for them envd's. */
 const sharedPath = /^\/(?:health|metrics)$/;
-const sandboxId = /^[a-z0-9]+$/;
-/** The label after which a host belongs to a sandbox. What follows the id (`-<clientID>`) is the older form. */
-const sandboxHost = /^(\d+)-([^.]*)\./;
 
 /**
  * Decides by, in this order: a host `<port>-<id>.<domain>`, the headers `E2b-Sandbox-Id` and `E2b-Sandbox-Port`, and, on
- * envd's paths, an `X-Access-Token` or a `signature` in the query (reference 3.1, 3.2).
+ * envd's paths, an `X-Access-Token` or a `signature` in the query (docs/compatibility.md#ports).
  */
 export function planeOf({ method, url = "/", headers }: RequestHead): Plane {
-  const byHost = sandboxHost.exec(headers.host?.toLowerCase() ?? "");
-  if (byHost) return namedTarget(byHost[2]?.split("-", 1)[0] ?? "", byHost[1] ?? "");
+  const byHost = parseSandboxHost(headers.host ?? "");
+  if (byHost) return namedTarget(byHost.sandboxId, byHost.port);
 
   const id = headers["e2b-sandbox-id"];
   const port = headers["e2b-sandbox-port"];
   if (id !== undefined || port !== undefined) {
     if (typeof id !== "string" || typeof port !== "string") return bad("missing header");
-    return namedTarget(id, port);
+    return namedTarget(parseId(id), parsePort(port));
   }
 
   const queryAt = url.indexOf("?");
@@ -76,32 +74,15 @@ export function planeOf({ method, url = "/", headers }: RequestHead): Plane {
   return isEnvdOnly ? unauthorized : control;
 }
 
-/** envd's own words for a request that proves nothing. */
-const unauthorized: Plane = {
-  plane: "bad",
-  status: 401,
-  message: "unauthorized access, please provide a valid access token or method signing if supported",
-};
+/** envd's own words for a request that shows neither its token nor a signature. */
+export const unauthorizedMessage =
+  "unauthorized access, please provide a valid access token or method signing if supported";
+const unauthorized: Plane = { plane: "bad", status: 401, message: unauthorizedMessage };
 
-function namedTarget(id: string, portText: string): Plane {
-  const port = /^\d{1,5}$/.test(portText) ? Number(portText) : 0;
-  if (port < 1 || port > 65535) return bad("Invalid sandbox port");
-  if (!sandboxId.test(id)) return bad("Invalid sandbox ID");
-  return { plane: "data", target: { by: "id", sandboxId: id, port } };
-}
-
-/** What a signed URL of a file says; undefined when `url` is none. */
-export function signedFileUrl(url: string): SignedUrl | undefined {
-  if (!url.startsWith("/files?")) return undefined;
-  const values = new URLSearchParams(url.slice("/files?".length));
-  const signature = values.get("signature");
-  if (!signature) return undefined;
-  return {
-    path: values.get("path") ?? "",
-    username: values.get("username") ?? "",
-    signature,
-    expiration: values.get("signature_expiration") ?? undefined,
-  };
+function namedTarget(sandboxId: string | undefined, port: number | undefined): Plane {
+  if (port === undefined) return bad("Invalid sandbox port");
+  if (sandboxId === undefined) return bad("Invalid sandbox ID");
+  return { plane: "data", target: { by: "id", sandboxId, port } };
 }
 
 function bad(message: string): Plane {

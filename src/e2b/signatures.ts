@@ -1,4 +1,7 @@
-/** Signed file URLs (reference 2.2): whoever holds one may read or write one path, without the access token. */
+/**
+ * Signed file URLs (docs/compatibility.md#files): a client that holds one may read or write one path without the access
+ * token.
+ */
 import { createHash } from "node:crypto";
 import { DomainError } from "../errors.ts";
 import { secretsEqual } from "./access-token.ts";
@@ -13,10 +16,32 @@ export interface SignedUrl {
   readonly expiration: string | undefined;
 }
 
-/** What a signature allows: `read` is GET and HEAD, `write` is POST. */
+/**
+ * The signed URL in a query; undefined when the query has no signature.
+ * @param parameterOf the decoded value of a parameter, or nothing
+ */
+export function readSignedUrl(parameterOf: (parameter: string) => string | null | undefined): SignedUrl | undefined {
+  const signature = parameterOf("signature");
+  if (!signature) return undefined;
+  return {
+    path: parameterOf("path") ?? "",
+    username: parameterOf("username") ?? "",
+    signature,
+    expiration: parameterOf("signature_expiration") ?? undefined,
+  };
+}
+
+/** The signed URL that a request line has; undefined when `url` is not a signed URL of `/files`. */
+export function signedFileUrl(url: string): SignedUrl | undefined {
+  if (!url.startsWith("/files?")) return undefined;
+  const query = new URLSearchParams(url.slice("/files?".length));
+  return readSignedUrl((parameter) => query.get(parameter));
+}
+
+/** The operation that a signature allows: `read` is GET and HEAD, `write` is POST. */
 export type FileOperation = "read" | "write";
 
-/** What a request to `/files` does with the file, by its method. */
+/** The operation of a request to `/files`, by its method. */
 export function fileOperationOf(method: string | undefined): FileOperation {
   return method === "GET" || method === "HEAD" ? "read" : "write";
 }
@@ -29,18 +54,19 @@ export function signatureOf(url: Omit<SignedUrl, "signature">, operation: FileOp
   return `v1_${digest.replace(/=+$/, "")}`;
 }
 
-/** Whether `url` was signed with this access token. Says nothing about its age: see {@link refuseExpired}. */
+/** Whether `url` was signed with this access token. Its age is not looked at: see {@link refuseExpired}. */
 export function matchesSignature(url: SignedUrl, operation: FileOperation, accessToken: string): boolean {
   return secretsEqual(url.signature, signatureOf(url, operation, accessToken));
 }
 
 /**
- * Ends a signed URL's life. Ask only about one that matches, for a wrong signature is the worse news.
- * @throws DomainError `unauthenticated` in the words that clients compare (reference 2.2)
+ * Refuses a signed URL after its time. Callers check the signature first, because a wrong signature is the error that
+ * E2B reports first.
+ * @throws DomainError `unauthenticated` in the words that clients compare
  */
 export function refuseExpired(url: SignedUrl, nowMs: number): void {
   if (url.expiration === undefined) return;
-  // Not a number never expires in E2B's comparison; here it is never good.
+  // In E2B's comparison a text that is no number never expires. Here such a URL is never good.
   const expiresAtMs = /^\d{1,12}$/.test(url.expiration) ? Number(url.expiration) * 1000 : 0;
   if (expiresAtMs < nowMs) throw new DomainError("unauthenticated", "signature is already expired");
 }

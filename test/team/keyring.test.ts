@@ -1,7 +1,7 @@
 import { expect, test, vi } from "vitest";
-import { newApiKey } from "../../src/client-environment.ts";
 import type { Ledger } from "../../src/ledger/open.ts";
 import { Keyring } from "../../src/team/keyring.ts";
+import { newApiKey } from "../../src/team/machine-key.ts";
 import { failureOf, manualClock, memoryLedger } from "../ledger/support.ts";
 
 const machineKey = newApiKey();

@@ -2,10 +2,10 @@
 import type { FastifyInstance, InjectOptions } from "fastify";
 import { pino } from "pino";
 import { buildServer, type ServerDeps } from "../../../routes/server.ts";
-import { newApiKey } from "../../../src/client-environment.ts";
 import { systemClock } from "../../../src/clock.ts";
 import { openLedger } from "../../../src/ledger/open.ts";
 import { Keyring } from "../../../src/team/keyring.ts";
+import { newApiKey } from "../../../src/team/machine-key.ts";
 import { FakeRuntime } from "../fakes/fake-runtime.ts";
 import { type FakeTemplates, openFakeTemplates } from "../fakes/fake-templates.ts";
 
