@@ -2,7 +2,7 @@
  * The folder of a durable snapshot: `manifest.json` and the files it lists. Writing it so that a crash leaves either a
  * whole snapshot or none, and telling a whole one from a damaged one. Knows nothing of what the files mean.
  */
-import { webcrypto } from "node:crypto";
+import { randomUUID, webcrypto } from "node:crypto";
 import { constants, type FileHandle, open, readFile, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { z } from "zod";
@@ -15,6 +15,21 @@ const manifestName = "manifest.json";
 /** Digest block: small enough for bounded memory, large enough that hashing runs in the thread pool without overhead. */
 export const blockBytes = 1 << 20;
 const maxManifestBytes = 1 << 20;
+
+/** The id of a snapshot, and the folder of that name. */
+export interface SnapshotPlace {
+  readonly id: string;
+  readonly folder: string;
+}
+
+/** A place for a snapshot that is still to be made. */
+export function newSnapshotPlace(snapshotsFolder: string): SnapshotPlace {
+  const id = randomUUID();
+  return { id, folder: join(snapshotsFolder, id) };
+}
+
+/** Whether a name has the form of an id that {@link newSnapshotPlace} makes. */
+export const isSnapshotId = (name: string) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(name);
 
 const positive = z.number().int().positive();
 const file = z.object({

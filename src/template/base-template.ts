@@ -3,21 +3,27 @@
  * make one. A template whose ingredients changed is made anew, and the old snapshot stays for the sandboxes it made.
  */
 import { createHash, randomBytes, randomUUID } from "node:crypto";
-import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import { isDomainError } from "../errors.ts";
+import { saveMachine } from "../guest-machine/save.ts";
+import { setupOf } from "../guest-machine/setup.ts";
 import { type CapacityBudgets, release, reserve } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";
-import { deleteSnapshot, markSnapshotReady, quarantineSnapshot, registerSnapshot } from "../ledger/snapshots.ts";
+import {
+  deleteSnapshot,
+  markSnapshotReady,
+  quarantineSnapshot,
+  registerSnapshot,
+  type SnapshotFacts,
+} from "../ledger/snapshots.ts";
 import { defaultTag, findTemplate, insertTemplate, publishBuild, resolveTemplate } from "../ledger/templates.ts";
 import type { Logger } from "../log.ts";
-import { newSessionId, type SnapshotManifest, type Vm, type VmDriver } from "../machine/driver.ts";
-import { readSnapshot, removeSnapshot } from "../machine/snapshot-files.ts";
+import { newSessionId, type VmDriver } from "../machine/driver.ts";
+import { newSnapshotPlace, readSnapshot, removeSnapshot } from "../machine/snapshot-files.ts";
 import { Scope } from "../scope.ts";
 import type { MachineShape, SpanName } from "../types.ts";
 import type { GuestAssets } from "./assets.ts";
-import { openBootedAgent } from "./booted-agent.ts";
-import { factsOf } from "./snapshot-facts.ts";
+import { launchIn, openAgentIn } from "./template-machine.ts";
 import { settle, warmUp } from "./warm-up.ts";
 
 /** Goes up whenever how a template is booted, or what is done to it before its snapshot, changes. */
@@ -55,8 +61,7 @@ export async function ensureBaseTemplate(
   if (await isCurrent(deps, recipeTag)) return;
   await deps.admitDisk("make the base template");
   const startedMs = deps.clock.monotonicMs();
-  const snapshotId = randomUUID();
-  const folder = join(deps.snapshotsFolder, snapshotId);
+  const { id: snapshotId, folder } = newSnapshotPlace(deps.snapshotsFolder);
   const template = findTemplate(deps.ledger, alias);
   const templateId = template?.id ?? deps.newTemplateId();
   const reservation = deps.ledger.write(() => {
@@ -64,7 +69,7 @@ export async function ensureBaseTemplate(
     return reserve(deps.ledger, { kind: "active", shape, budgets: deps.budgets });
   });
   try {
-    const manifest = await bootAndSnapshot(
+    const facts = await bootAndSnapshot(
       deps,
       assets,
       { folder, templateId, reservationId: reservation.id },
@@ -72,7 +77,7 @@ export async function ensureBaseTemplate(
       signal,
     );
     deps.ledger.writeDurably(() => {
-      markSnapshotReady(deps.ledger, snapshotId, factsOf(manifest));
+      markSnapshotReady(deps.ledger, snapshotId, facts);
       if (!template) insertTemplate(deps.ledger, { id: templateId, aliases: [alias], shape, public: true });
       const tags = [defaultTag, recipeTag];
       publishBuild(deps.ledger, { id: randomUUID(), templateId, snapshotId, shape, tags });
@@ -118,35 +123,28 @@ async function bootAndSnapshot(
   { folder, templateId, reservationId }: Readonly<Record<"folder" | "templateId" | "reservationId", string>>,
   progress: (step: string) => void,
   signal: AbortSignal,
-): Promise<SnapshotManifest> {
+): Promise<SnapshotFacts> {
   await using scope = new Scope();
   progress("boot the base template");
-  let booted: Vm | undefined;
-  scope.defer(async () => {
-    await booted?.terminate();
-    release(ledger, reservationId);
-  });
-  const vm = await driver.boot({ sessionId: newSessionId(), shape, ...assets }, signal);
-  booted = vm;
-  const agent = await openBootedAgent(vm, scope, log, signal);
-  await agent.setup({
-    timeNs: BigInt(clock.nowMs()) * 1_000_000n,
-    entropy: randomBytes(64),
-    hostname: alias,
-    envs: {},
-    defaultUser: "user",
-    // On a file system in memory: whoever reads it in a sandbox knows that memory was restored, not booted.
-    files: [{ path: "/run/firkin/template-nonce", content: randomBytes(16).toString("hex"), mode: 0o644 }],
-  });
+  const vm = await launchIn(
+    scope,
+    () => driver.boot({ sessionId: newSessionId(), shape, ...assets }, signal),
+    async (destroy) => {
+      await destroy();
+      release(ledger, reservationId);
+    },
+  );
+  const agent = await openAgentIn(scope, vm, { clock, log, booted: true, signal });
+  // A file in memory: a sandbox that has it was restored from memory, not booted.
+  const nonce = { path: "/run/firkin/template-nonce", content: randomBytes(16).toString("hex"), mode: 0o644 };
+  await agent.setup(setupOf({ hostname: alias, envs: {}, defaultUser: "user", files: [nonce] }, clock));
   progress("warm the base template");
   await warmUp(agent);
   await settle(agent, templateId, clock, signal);
   progress("snapshot the base template");
-  const { bootId } = agent;
-  agent.close();
-  const startedMs = clock.monotonicMs();
-  await vm.pause();
-  const manifest = await vm.saveSnapshot(folder, { bootId });
-  recordSample("snapshot_save", clock.monotonicMs() - startedMs);
-  return manifest;
+  // Awaited, so that the machine is saved before the scope ends it.
+  return await saveMachine(
+    { vm, guest: agent },
+    { folder, clock, signal, recordSample: (durationMs) => recordSample("snapshot_save", durationMs) },
+  );
 }

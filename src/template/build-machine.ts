@@ -2,21 +2,20 @@
  * The machine a build works in: restored from the parent's snapshot, or, when it is to be of another shape, booted from
  * the base disk. Only `base` can be booted anew: all there is to it is that disk.
  */
-import { randomBytes } from "node:crypto";
 import type { Clock } from "../clock.ts";
 import { DomainError } from "../errors.ts";
 import type { GuestAgent } from "../guest/agent.ts";
-import { connectGuestAgent } from "../guest/link.ts";
+import { setupOf, templateEnvironment } from "../guest-machine/setup.ts";
 import type { ResolvedTemplate } from "../ledger/templates.ts";
 import type { Logger } from "../log.ts";
 import { newSessionId, type Vm, type VmDriver } from "../machine/driver.ts";
 import { readSnapshot } from "../machine/snapshot-files.ts";
+import type { Scope } from "../scope.ts";
 import type { MachineShape } from "../types.ts";
 import type { GuestAssets } from "./assets.ts";
-import { bootDeadlineMs } from "./booted-agent.ts";
+import { openAgentIn } from "./template-machine.ts";
 import { warmUp } from "./warm-up.ts";
 
-const linkDeadlineMs = 15_000;
 export const baseAlias = "base";
 
 export interface BuildMachineDependencies {
@@ -70,28 +69,19 @@ export async function startBuildMachine(
   return driver.restore({ sessionId, snapshotFolder: start.snapshotFolder, manifest }, signal);
 }
 
-/** Connects to the guest and gives it clock, entropy and the identity of a build. */
+/** Opens the agent of a build's machine, until `scope` closes, and gives the guest clock, entropy and identity. */
 export async function openBuildAgent(
   { clock, log }: BuildMachineDependencies,
+  scope: Scope,
   vm: Vm,
   start: BuildStart,
   templateId: string,
   signal: AbortSignal,
 ): Promise<GuestAgent> {
-  const deadlineMs = start.kind === "boot" ? bootDeadlineMs : linkDeadlineMs;
-  const agent = await connectGuestAgent(await vm.openGuestLink(signal), { deadlineMs, log, signal });
-  try {
-    await agent.setup({
-      timeNs: BigInt(clock.nowMs()) * 1_000_000n,
-      entropy: randomBytes(64),
-      hostname: "build",
-      envs: { E2B_SANDBOX: "true", E2B_TEMPLATE_ID: templateId },
-      defaultUser: "user",
-    });
-    if (start.kind === "boot") await warmUp(agent);
-    return agent;
-  } catch (error) {
-    agent.close();
-    throw error;
-  }
+  const booted = start.kind === "boot";
+  const agent = await openAgentIn(scope, vm, { clock, log, booted, signal });
+  const profile = { hostname: "build", envs: templateEnvironment(templateId), defaultUser: "user" };
+  await agent.setup(setupOf(profile, clock));
+  if (booted) await warmUp(agent);
+  return agent;
 }

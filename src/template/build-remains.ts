@@ -9,7 +9,7 @@ import type { Ledger } from "../ledger/open.ts";
 import { deleteSnapshot, getSnapshot } from "../ledger/snapshots.ts";
 import { type BuildFailure, type BuildJob, type BuildLogEntry, failBuildJob } from "../ledger/template-builds.ts";
 import type { Logger } from "../log.ts";
-import type { Vm, VmDriver } from "../machine/driver.ts";
+import type { VmDriver } from "../machine/driver.ts";
 import { removeSnapshot } from "../machine/snapshot-files.ts";
 import { untilDone } from "../until-done.ts";
 
@@ -33,9 +33,9 @@ export class BuildRemains {
   }
 
   /** Ends the machine, and gives its capacity back only then. */
-  async endMachine({ id }: BuildJob, vm: Vm | undefined, reservationId: string): Promise<void> {
+  async endMachine({ id }: BuildJob, destroy: () => Promise<void>, reservationId: string): Promise<void> {
     await this.#untilDone(id, async () => {
-      await vm?.terminate();
+      await destroy();
       release(this.#deps.ledger, reservationId);
     });
   }

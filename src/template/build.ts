@@ -2,12 +2,11 @@
  * Template builds: from a restored base session run the client's steps, snapshot, publish. The old build serves until
  * the new one is published; a build that fails, is cancelled or whose daemon dies leaves nothing but its reason.
  */
-import { randomUUID } from "node:crypto";
-import { join } from "node:path";
 import { DomainError, isDomainError, messageOf } from "../errors.ts";
+import { saveMachine } from "../guest-machine/save.ts";
 import { type CapacityBudgets, type Reservation, reserve } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";
-import { markSnapshotReady, refuseUnreadySnapshot, registerSnapshot } from "../ledger/snapshots.ts";
+import { markSnapshotReady, refuseUnreadySnapshot, registerSnapshot, type SnapshotFacts } from "../ledger/snapshots.ts";
 import {
   type BuildFailure,
   type BuildJob,
@@ -22,8 +21,7 @@ import {
 import { strikeUnneededSnapshots } from "../ledger/template-upkeep.ts";
 import { publishBuild, type ResolvedTemplate, resolveTemplate } from "../ledger/templates.ts";
 import type { ReachStep } from "../lifecycle-steps.ts";
-import type { SnapshotManifest, Vm } from "../machine/driver.ts";
-import { removeSnapshot } from "../machine/snapshot-files.ts";
+import { newSnapshotPlace, removeSnapshot, type SnapshotPlace } from "../machine/snapshot-files.ts";
 import { Scope } from "../scope.ts";
 import type { SpanName } from "../types.ts";
 import { BuildLog } from "./build-log.ts";
@@ -39,8 +37,8 @@ import { type BuildSpec, sourceRevision } from "./build-spec.ts";
 import { runSteps } from "./build-steps.ts";
 import { checkFreeDisk } from "./free-disk.ts";
 import type { BuildContext, GuestBuild } from "./guest-command.ts";
-import { factsOf } from "./snapshot-facts.ts";
 import { startAndWait } from "./start-command.ts";
+import { launchIn } from "./template-machine.ts";
 import type { UploadCache } from "./upload-cache.ts";
 import { settle } from "./warm-up.ts";
 
@@ -182,22 +180,22 @@ export class TemplateBuilds {
   }
 
   async #build(plan: BuildPlan, log: BuildLog, signal: AbortSignal): Promise<void> {
-    const { clock, log: logger, recordSample, reach } = this.#deps;
+    const { clock, log: logger, recordSample, reach, snapshotsFolder } = this.#deps;
     const { job } = plan;
     const context = { templateID: job.templateId, buildID: job.id };
     const startedMs = clock.monotonicMs();
-    const snapshotId = randomUUID();
+    const place = newSnapshotPlace(snapshotsFolder);
     logger.info(context, "build started");
     try {
-      const { manifest, defaults } = await this.#makeSnapshot(plan, snapshotId, log, signal);
+      const { facts, defaults } = await this.#makeSnapshot(plan, place, log, signal);
       reach("build.ended");
       log.add("info", "build finished");
-      this.#publish(plan, snapshotId, manifest, defaults, log);
+      this.#publish(plan, place.id, facts, defaults, log);
     } catch (error) {
       const reason = describeFailure(signal.aborted ? signal.reason : error, log);
       log.add("error", reason.message);
       logger.warn({ ...context, err: error, step: reason.step }, "build failed");
-      await this.#remains.fail(job, snapshotId, reason, log.entries);
+      await this.#remains.fail(job, place.id, reason, log.entries);
       return;
     }
     reach("build.published");
@@ -207,28 +205,26 @@ export class TemplateBuilds {
   }
 
   /** Everything that needs the machine; when it returns or throws the machine is gone and its capacity given back. */
-  async #makeSnapshot(plan: BuildPlan, snapshotId: string, log: BuildLog, signal: AbortSignal) {
-    const { ledger, clock, recordSample, snapshotsFolder, uploads, admitDisk, reach } = this.#deps;
+  async #makeSnapshot(plan: BuildPlan, { id: snapshotId, folder }: SnapshotPlace, log: BuildLog, signal: AbortSignal) {
+    const { ledger, clock, recordSample, uploads, admitDisk, reach } = this.#deps;
     const { job, spec, parent, start, reservation } = plan;
     await using scope = new Scope();
-    const machine: { vm?: Vm } = {};
     reach("build.reserved");
-    scope.defer(() => this.#remains.endMachine(job, machine.vm, reservation.id));
     log.beginStep("base");
     log.add("info", `FROM ${[spec.from.name, spec.from.tag].filter((text) => text !== undefined).join(":")}`);
     if (start.kind === "boot") {
       const { vcpuCount, memoryMiB } = start.shape;
       log.add("info", `booting it with ${vcpuCount} vCPUs and ${memoryMiB} MiB: its snapshot has another shape`);
     }
-    const vm = await startBuildMachine(this.#deps, start, signal);
-    machine.vm = vm;
+    const vm = await launchIn(
+      scope,
+      () => startBuildMachine(this.#deps, start, signal),
+      (destroy) => this.#remains.endMachine(job, destroy, reservation.id),
+    );
     reach("build.launched");
     noteBuildPossession(ledger, job.id, { machine: vm.record });
     reach("build.recorded");
-    const agent = await openBuildAgent(this.#deps, vm, start, job.templateId, signal);
-    scope.defer(() => agent.close());
-    // A link that is closed ends every operation on it at once.
-    signal.addEventListener("abort", () => agent.close(), { once: true });
+    const agent = await openBuildAgent(this.#deps, scope, vm, start, job.templateId, signal);
     const build: GuestBuild = { agent, log, signal };
     const context = await runSteps(build, spec.steps, parent.defaults, (hash) => uploads.pathOf(hash));
     log.beginStep("finalize");
@@ -237,20 +233,20 @@ export class TemplateBuilds {
     await this.#prepareSnapshot(build, job, context);
     reach("build.prepared");
     await admitDisk("save a template's snapshot", "save");
-    const folder = join(snapshotsFolder, snapshotId);
     registerSnapshot(ledger, { id: snapshotId, kind: "template", logicalId: job.templateId, folder, reason: null });
     noteBuildPossession(ledger, job.id, { snapshotId });
     reach("build.registered");
-    const savingMs = clock.monotonicMs();
-    const { bootId } = agent;
-    agent.close();
-    signal.throwIfAborted();
-    await vm.pause();
-    reach("build.stopped");
-    const manifest = await vm.saveSnapshot(folder, { bootId });
-    reach("build.saved");
-    recordSample("snapshot_save", clock.monotonicMs() - savingMs);
-    return { manifest, defaults: context };
+    const facts = await saveMachine(
+      { vm, guest: agent },
+      {
+        folder,
+        clock,
+        signal,
+        reach: (step) => reach(`build.${step}`),
+        recordSample: (durationMs) => recordSample("snapshot_save", durationMs),
+      },
+    );
+    return { facts, defaults: context };
   }
 
   /** What of a template is in its guest's memory: the agent keeps user and folder over every restore. */
@@ -267,7 +263,7 @@ export class TemplateBuilds {
   #publish(
     { job, spec, parent, start }: BuildPlan,
     snapshotId: string,
-    manifest: SnapshotManifest,
+    facts: SnapshotFacts,
     defaults: BuildContext,
     log: BuildLog,
   ): void {
@@ -276,7 +272,7 @@ export class TemplateBuilds {
     const revision = sourceRevision(spec, parent.buildId);
     const source = { revision, parentBuildId: parent.buildId, spec: JSON.stringify(spec) };
     ledger.writeDurably(() => {
-      markSnapshotReady(ledger, snapshotId, factsOf(manifest));
+      markSnapshotReady(ledger, snapshotId, facts);
       publishBuild(ledger, { id, templateId, snapshotId, shape: start.shape, tags, defaults, source });
       finishBuildJob(ledger, id, log.entries);
     });

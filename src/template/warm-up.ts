@@ -5,7 +5,7 @@
 import type { Clock } from "../clock.ts";
 import { DomainError } from "../errors.ts";
 import type { GuestAgent } from "../guest/agent.ts";
-import { placeholderId, sandboxFiles, templateFiles } from "./identity-files.ts";
+import { placeholderId, sandboxFiles, templateFiles } from "../guest-machine/setup.ts";
 
 const commands: readonly string[] = [
   "true; ls -la / /home/user >/dev/null; cat /etc/os-release >/dev/null; ps aux >/dev/null; id; date; uname -a; mkdir -p /tmp/w; rm -r /tmp/w",

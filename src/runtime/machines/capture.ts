@@ -1,10 +1,9 @@
 /**
- * The seed's RuntimeContinuationSnapshotCapture: a live session saved as a durable snapshot that keeps why it was taken,
- * and the removal of one that nothing needs any more. Whose sandbox it is and what becomes of it is decided elsewhere.
+ * The capture of a sandbox's machine as a continuation or a template's snapshot, and the removal of a continuation that
+ * nothing needs any more. The callers decide what becomes of the sandbox.
  */
-import { randomUUID } from "node:crypto";
-import { join } from "node:path";
 import type { Clock } from "../../clock.ts";
+import { saveMachine } from "../../guest-machine/save.ts";
 import type { Ledger } from "../../ledger/open.ts";
 import {
   deleteContinuation,
@@ -13,10 +12,9 @@ import {
   type SnapshotRecord,
 } from "../../ledger/snapshots.ts";
 import type { CaptureScenario, ReachStep } from "../../lifecycle-steps.ts";
-import { removeSnapshot } from "../../machine/snapshot-files.ts";
-import { factsOf } from "../../template/snapshot-facts.ts";
+import type { Vm } from "../../machine/driver.ts";
+import { newSnapshotPlace, removeSnapshot } from "../../machine/snapshot-files.ts";
 import type { LifecycleSamples } from "../lifecycle-samples.ts";
-import type { LiveSession } from "../sessions/live-session.ts";
 
 export interface CaptureDependencies {
   readonly ledger: Ledger;
@@ -26,15 +24,6 @@ export interface CaptureDependencies {
   /** Folder of all snapshots, in the state folder. */
   readonly snapshotsFolder: string;
 }
-
-/** A name, and the folder of that name, for a snapshot to be made. */
-export function newSnapshotPlace(snapshotsFolder: string): { id: string; folder: string } {
-  const id = randomUUID();
-  return { id, folder: join(snapshotsFolder, id) };
-}
-
-/** Whether a name may be one of {@link newSnapshotPlace}. */
-export const isSnapshotId = (name: string) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(name);
 
 /** Names a continuation of a sandbox before anything of it exists. Call it in the write that says what it is for. */
 export function registerContinuation(
@@ -46,31 +35,36 @@ export function registerContinuation(
   return registerSnapshot(ledger, { ...place, kind: "continuation", logicalId: sandboxId, reason });
 }
 
+/** The machine of a running or paused sandbox. */
+export interface CaptureSource {
+  readonly vm: Vm;
+  /** The boot id of its guest. */
+  readonly bootId: string;
+  readonly sandboxId: string;
+}
+
 /**
- * Stops the session's machine and saves it into the snapshot's folder, whole and synced. The machine stays stopped.
- * @throws what the engine says; the folder is not there then
+ * Pauses a sandbox's machine and saves it into the snapshot's folder, whole and synced. The machine stays paused.
+ * @throws what the engine throws; the folder does not exist then
  */
-export async function captureSession(
+export function captureSession(
   { clock, samples, reach }: CaptureDependencies,
-  { vm, bootId, sandboxId }: Pick<LiveSession, "vm" | "bootId" | "sandboxId">,
+  { vm, bootId, sandboxId }: CaptureSource,
   { folder }: SnapshotRecord,
-  options: { isLast: boolean; scenario: CaptureScenario; memory?: boolean },
+  options: { readonly isLast: boolean; readonly scenario: CaptureScenario; readonly memory?: boolean },
 ): Promise<SnapshotFacts> {
-  const startedMs = clock.monotonicMs();
-  try {
-    const { scenario, ...what } = options;
-    reach(`${scenario}.registered`);
-    await vm.pause();
-    reach(`${scenario}.stopped`);
-    const manifest = await vm.saveSnapshot(folder, { bootId, ...what });
-    reach(`${scenario}.saved`);
-    samples.record("snapshot_save", scenario, clock.monotonicMs() - startedMs, sandboxId);
-    return factsOf(manifest);
-  } catch (error) {
-    // The save may have failed after the folder got its name: whoever finds it must not take it for a snapshot.
-    await removeSnapshot(folder);
-    throw error;
-  }
+  const { scenario, ...content } = options;
+  reach(`${scenario}.registered`);
+  return saveMachine(
+    { vm, guest: { bootId } },
+    {
+      folder,
+      ...content,
+      clock,
+      reach: (step) => reach(`${scenario}.${step}`),
+      recordSample: (durationMs) => samples.record("snapshot_save", scenario, durationMs, sandboxId),
+    },
+  );
 }
 
 /** Removes a continuation that nothing is restored from any more: the ledger first, then its files. */
@@ -79,7 +73,7 @@ export async function discardContinuation(ledger: Ledger, snapshot: SnapshotReco
   await removeStruckOff(ledger, snapshot);
 }
 
-/** Removes the files of a snapshot that was struck off: not before power loss could not bring back who needs them. */
+/** Removes the files of a snapshot whose deletion the ledger has, once a power loss cannot undo that deletion. */
 export async function removeStruckOff(ledger: Ledger, { folder }: SnapshotRecord): Promise<void> {
   await ledger.sync();
   await removeSnapshot(folder);

@@ -1,73 +1,50 @@
 /**
- * The seed's RuntimeReadinessProbe: a restored VM is shown to nobody before its agent answered over a fresh link and
- * took its identity. Ready means that a command would start now.
+ * The readiness probe and what else gives a machine its identity. A restored machine is shown to no client before its
+ * agent answered over a fresh link and took its identity; from then on a command would start at once.
  */
-import { randomBytes } from "node:crypto";
 import type { Clock } from "../../clock.ts";
 import type { GuestAgent, GuestSetup } from "../../guest/agent.ts";
-import { connectGuestAgent } from "../../guest/link.ts";
+import { openGuestAgent } from "../../guest-machine/agent.ts";
+import { sandboxEnvironment, sandboxFiles, setupOf, templateFiles, timeSetup } from "../../guest-machine/setup.ts";
 import type { Logger } from "../../log.ts";
 import type { Vm } from "../../machine/driver.ts";
-import { sandboxFiles, templateFiles } from "../../template/identity-files.ts";
 import type { GuestDefaults } from "../../types.ts";
 
-const linkDeadlineMs = 15_000;
-/** Under TCG the agent answers some ten seconds after the kernel's first line. */
-const bootDeadlineMs = 120_000;
 const setupDeadlineMs = 15_000;
 
-/** What makes a restored VM one particular sandbox. */
+/** What makes a restored machine one particular sandbox. */
 export interface SandboxIdentity {
   readonly sandboxId: string;
   readonly templateId: string;
   readonly envs: Readonly<Record<string, string>>;
-  /** Given to an agent that was booted; one that was restored has its template's in its memory. */
+  /** Given to an agent that was booted. A restored agent has those of its template in its memory. */
   readonly defaults: GuestDefaults;
-}
-
-/** Opens the guest link of a running VM. @throws DomainError `machine_failed` when the agent does not answer in time. */
-export async function openGuestAgent(
-  vm: Vm,
-  clock: Clock,
-  log: Logger,
-  signal?: AbortSignal,
-  deadlineMs: number = linkDeadlineMs,
-): Promise<GuestAgent> {
-  const stream = await vm.openGuestLink(signal);
-  return connectGuestAgent(stream, { deadlineMs, clock, log, ...(signal && { signal }) });
-}
-
-/** The environment every process of a sandbox sees (reference 2.5), before its own `envs`. */
-export function sandboxEnvironment(identity: Omit<SandboxIdentity, "defaults">): Record<string, string> {
-  return {
-    E2B_SANDBOX: "true",
-    E2B_SANDBOX_ID: identity.sandboxId,
-    E2B_TEMPLATE_ID: identity.templateId,
-    ...identity.envs,
-  };
 }
 
 export interface ProbeOptions {
   readonly clock: Clock;
   readonly log: Logger;
-  /** The guest was not restored but booted, and remembers nothing. */
+  /** The guest was not restored but booted, so that it has nothing of its template in its memory. */
   readonly booted: boolean;
   readonly signal?: AbortSignal;
 }
 
-/** Probes a restored VM and gives it its clock, entropy, host name, environment and markers. */
+/**
+ * Probes a restored machine and gives it its clock, entropy, host name, environment and marker files.
+ * @throws DomainError `machine_failed`, `deadline_exceeded`; the signal's reason. The link is closed then.
+ */
 export async function probeReadiness(
   vm: Vm,
   identity: SandboxIdentity,
   { clock, log, booted, signal }: ProbeOptions,
 ): Promise<GuestAgent> {
-  const agent = await openGuestAgent(vm, clock, log, signal, booted ? bootDeadlineMs : linkDeadlineMs);
+  const agent = await openGuestAgent(vm, { clock, log, booted, signal });
   try {
-    const own = ownFacts(identity, clock);
     const { user, workdir } = identity.defaults;
     const forgotten = booted ? { defaultUser: user, defaultCwd: workdir } : {};
-    const setup = { ...own, ...forgotten, files: [...own.files, ...templateFiles(identity.templateId)] };
-    await setUp(agent, setup, clock, setupDeadlineMs);
+    const profile = sandboxProfile(identity);
+    const files = [...profile.files, ...templateFiles(identity.templateId)];
+    await setUp(agent, setupOf({ ...profile, ...forgotten, files }, clock), clock, setupDeadlineMs);
     return agent;
   } catch (error) {
     agent.close();
@@ -76,8 +53,8 @@ export async function probeReadiness(
 }
 
 /**
- * Makes a machine that was somebody else before one particular sandbox: one round trip, with no more than differs.
- * @throws DomainError `machine_failed` when the link breaks; it is closed when the deadline passes
+ * Gives a machine with another identity that of one sandbox: one round trip, with no more than what differs.
+ * @throws DomainError `machine_failed` when the link breaks; the link is closed when the deadline passes
  */
 export function giveIdentity(
   agent: GuestAgent,
@@ -85,15 +62,13 @@ export function giveIdentity(
   clock: Clock,
   deadlineMs: number,
 ): Promise<void> {
-  return setUp(agent, ownFacts(identity, clock), clock, deadlineMs);
+  return setUp(agent, setupOf(sandboxProfile(identity), clock), clock, deadlineMs);
 }
 
-/** Corrects the clock of a guest that went on while its host's clock jumped. @throws as {@link giveIdentity} */
+/** Corrects the clock of a guest whose host's clock jumped. @throws DomainError as {@link giveIdentity} */
 export function setGuestClock(agent: GuestAgent, clock: Clock): Promise<void> {
-  return setUp(agent, { timeNs: timeOf(clock) }, clock, setupDeadlineMs);
+  return setUp(agent, timeSetup(clock), clock, setupDeadlineMs);
 }
-
-const timeOf = (clock: Clock) => BigInt(clock.nowMs()) * 1_000_000n;
 
 async function setUp(agent: GuestAgent, setup: GuestSetup, clock: Clock, deadlineMs: number): Promise<void> {
   const answered = new AbortController();
@@ -108,11 +83,9 @@ async function setUp(agent: GuestAgent, setup: GuestSetup, clock: Clock, deadlin
   }
 }
 
-/** What no two sandboxes have in common. */
-function ownFacts(identity: SandboxIdentity, clock: Clock): GuestSetup & Pick<Required<GuestSetup>, "files"> {
+/** The part of SETUP that differs between two sandboxes of a template. */
+function sandboxProfile(identity: SandboxIdentity) {
   return {
-    timeNs: timeOf(clock),
-    entropy: randomBytes(64),
     hostname: identity.sandboxId,
     envs: sandboxEnvironment(identity),
     files: sandboxFiles(identity.sandboxId),

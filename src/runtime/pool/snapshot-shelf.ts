@@ -8,18 +8,19 @@ import { type CapacityBudgets, findShortage, release, reserve, usage } from "../
 import { clearFromShelf, listShelf, putOnShelf } from "../../ledger/shelf.ts";
 import { registerSnapshot } from "../../ledger/snapshots.ts";
 import { findCurrentBuild, listTemplates, type ResolvedTemplate } from "../../ledger/templates.ts";
-import type { Vm } from "../../machine/driver.ts";
+import { newSnapshotPlace } from "../../machine/snapshot-files.ts";
 import { baseAlias } from "../../template/build-machine.ts";
 import {
   findPreparation,
   type IndividualSaveDependencies,
   makeIndividualSave,
+  type Preparation,
 } from "../../template/individual-save.ts";
 import type { MachineShape } from "../../types.ts";
 import type { EvictionSource } from "../capacity/admission.ts";
 import type { Evictable } from "../capacity/admission-plan.ts";
 import type { DiskPressureGuard } from "../capacity/disk-guard.ts";
-import { discardContinuation, newSnapshotPlace } from "../machines/capture.ts";
+import { discardContinuation } from "../machines/capture.ts";
 import type { SessionTerminator } from "../machines/unfinished-work.ts";
 import type { WarmPool } from "./warm-pool.ts";
 
@@ -37,7 +38,13 @@ const wantedMs = 24 * 3_600_000;
 const firstRetryMs = 5_000;
 const longestRetryMs = 10 * 60_000;
 
-interface Making {
+/** A template that has a shelf, and how its saves are prepared. */
+interface ShelfTarget {
+  readonly resolved: ResolvedTemplate;
+  readonly preparation: Preparation;
+}
+
+interface ShelfJob {
   readonly id: string;
   readonly shape: MachineShape;
   readonly giveUp: AbortController;
@@ -46,7 +53,7 @@ interface Making {
 export class SnapshotShelf implements EvictionSource {
   readonly #deps: ShelfDependencies;
   /** Until its machine is gone. */
-  #making: Making | undefined;
+  #making: ShelfJob | undefined;
   /** Monotonic time before which none is made. */
   #restUntilMs = 0;
   #retryMs = firstRetryMs;
@@ -92,21 +99,23 @@ export class SnapshotShelf implements EvictionSource {
     }
   }
 
-  #targets(): ResolvedTemplate[] {
+  #targets(): ShelfTarget[] {
     const { ledger, driver, clock } = this.#deps;
     if (driver.info.abilities.fanOut.supported) return [];
     const since = clock.nowMs() - wantedMs;
     return listTemplates(ledger).flatMap((template) => {
       if (!template.aliases.includes(baseAlias) && (template.lastSpawnedAtMs ?? 0) < since) return [];
       const resolved = findCurrentBuild(ledger, template.id);
-      return resolved?.snapshot.state === "ready" && findPreparation(ledger, resolved) ? [resolved] : [];
+      if (resolved?.snapshot.state !== "ready") return [];
+      const preparation = findPreparation(ledger, resolved);
+      return preparation ? [{ resolved, preparation }] : [];
     });
   }
 
   /** Lets go of what is of no use. @returns the target that lacks most saves, if one does */
-  #clear(targets: readonly ResolvedTemplate[]): ResolvedTemplate | undefined {
+  #clear(targets: readonly ShelfTarget[]): ShelfTarget | undefined {
     const { ledger, terminator } = this.#deps;
-    const kept = new Map(targets.map(({ buildId }) => [buildId, 0]));
+    const kept = new Map(targets.map(({ resolved }) => [resolved.buildId, 0]));
     for (const { snapshot, buildId } of listShelf(ledger)) {
       const n = kept.get(buildId);
       if (n !== undefined && n < savesPerTemplate && snapshot.state === "ready") {
@@ -119,45 +128,44 @@ export class SnapshotShelf implements EvictionSource {
         terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
       }
     }
-    const [least] = [...targets].sort((a, b) => (kept.get(a.buildId) ?? 0) - (kept.get(b.buildId) ?? 0));
-    return least && (kept.get(least.buildId) ?? 0) < savesPerTemplate ? least : undefined;
+    const count = ({ resolved }: ShelfTarget) => kept.get(resolved.buildId) ?? 0;
+    const [least] = [...targets].sort((one, other) => count(one) - count(other));
+    return least && count(least) < savesPerTemplate ? least : undefined;
   }
 
-  #mayMake({ template }: ResolvedTemplate): boolean {
+  #mayMake({ resolved }: ShelfTarget): boolean {
     const { ledger, budgets, clock, warmPool } = this.#deps;
     if (this.#making || !warmPool.isQuiet || clock.monotonicMs() < this.#restUntilMs) return false;
-    return findShortage(usage(ledger), template.shape, budgets) === undefined;
+    return findShortage(usage(ledger), resolved.template.shape, budgets) === undefined;
   }
 
   /** @throws what making it throws, with nothing left behind */
-  async #make(target: ResolvedTemplate, signal: AbortSignal): Promise<void> {
+  async #make({ resolved, preparation }: ShelfTarget, signal: AbortSignal): Promise<void> {
     const { ledger, budgets, log, terminator, snapshotsFolder } = this.#deps;
-    const { buildId, template } = target;
+    const { buildId, template } = resolved;
     const { shape } = template;
     const place = newSnapshotPlace(snapshotsFolder);
     const [reservation, snapshot] = ledger.write(() => [
       reserve(ledger, { kind: "warm", shape, budgets }),
       registerSnapshot(ledger, { ...place, kind: "continuation", logicalId: buildId, reason: null }),
     ]);
-    let launched: Vm | undefined;
     const making = { id: reservation.id, shape, giveUp: new AbortController() };
     this.#making = making;
+    const end = (destroy: () => Promise<void>) =>
+      terminator.finish({ reservationID: reservation.id }, async () => {
+        await destroy();
+        release(ledger, reservation.id);
+        this.#making = undefined;
+      });
     try {
       const stop = AbortSignal.any([signal, making.giveUp.signal]);
-      const facts = await makeIndividualSave(this.#deps, target, snapshot.folder, stop, (vm) => {
-        launched = vm;
-      });
+      const { folder } = snapshot;
+      const facts = await makeIndividualSave(this.#deps, { resolved, preparation, folder, end }, stop);
       putOnShelf(ledger, snapshot.id, buildId, facts);
       log.info({ snapshotID: snapshot.id, templateID: template.id }, "a save was made ahead");
     } catch (error) {
       terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
       throw making.giveUp.signal.aborted ? making.giveUp.signal.reason : error;
-    } finally {
-      terminator.finish({ reservationID: reservation.id }, async () => {
-        await launched?.terminate();
-        release(ledger, reservation.id);
-        this.#making = undefined;
-      });
     }
   }
 }

@@ -1,8 +1,8 @@
 /** One machine of the warm pool: how it is restored and prepared ahead of the create that checks it out. */
 import type { GuestAgent } from "../../guest/agent.ts";
+import { placeholderId } from "../../guest-machine/setup.ts";
 import type { WarmEntry } from "../../ledger/warm-entries.ts";
 import { newSessionId, type Vm } from "../../machine/driver.ts";
-import { placeholderId } from "../../template/identity-files.ts";
 import { runCommand } from "../../template/warm-up.ts";
 import { giveIdentity } from "../machines/identity.ts";
 import {

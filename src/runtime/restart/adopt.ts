@@ -1,9 +1,10 @@
 /** Machines of sandboxes that an earlier daemon started: they are taken over if they still answer. */
 import { messageOf } from "../../errors.ts";
+import { openGuestAgent } from "../../guest-machine/agent.ts";
 import { moveSandbox } from "../../ledger/sandboxes.ts";
 import type { Vm } from "../../machine/driver.ts";
 import type { MachineRecord, SandboxRecord } from "../../types.ts";
-import { openGuestAgent, setGuestClock } from "../machines/identity.ts";
+import { setGuestClock } from "../machines/identity.ts";
 import type { RuntimeDependencies, SandboxRuntime } from "../sandbox-runtime.ts";
 
 /** Shows a sandbox again, with its machine; undefined when that is gone or does not answer. */
@@ -22,7 +23,7 @@ export const tryAdoptRunning: TryAdopt = (deps, runtime, record, machine) =>
     if (driver.info.abilities.network.supported) await vm.setInternetAccess(record.allowInternetAccess);
     // It may have been stopped for a snapshot that was never completed.
     await vm.resume();
-    const agent = await openGuestAgent(vm, clock, log);
+    const agent = await openGuestAgent(vm, { clock, log });
     // The host may have slept meanwhile.
     await setGuestClock(agent, clock);
     const running = record.state === "running" ? record : moveSandbox(ledger, record.id, "pausing", "running");

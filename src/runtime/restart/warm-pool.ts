@@ -3,10 +3,10 @@
  * that answer are adopted, and everything that was on its way in or out is ended before its capacity is released.
  */
 import { DomainError, messageOf } from "../../errors.ts";
+import { openGuestAgent } from "../../guest-machine/agent.ts";
 import { getReservation, release } from "../../ledger/capacity.ts";
 import { discardWarmEntry, type WarmEntry } from "../../ledger/warm-entries.ts";
 import type { MachineRecord } from "../../types.ts";
-import { openGuestAgent } from "../machines/identity.ts";
 import type { WarmMachine } from "../pool/warm-machine.ts";
 import type { RuntimeDependencies } from "../sandbox-runtime.ts";
 
@@ -53,7 +53,7 @@ async function adopt({ driver, clock, log }: RuntimeDependencies, entry: WarmEnt
   const vm = await driver.adopt(record);
   if (!vm) throw new DomainError("machine_failed", "it is gone");
   try {
-    return { entry, vm, agent: await openGuestAgent(vm, clock, log) } satisfies WarmMachine;
+    return { entry, vm, agent: await openGuestAgent(vm, { clock, log }) } satisfies WarmMachine;
   } catch (error) {
     await vm.release();
     throw error;

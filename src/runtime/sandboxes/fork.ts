@@ -19,15 +19,9 @@ import {
   type SnapshotRecord,
 } from "../../ledger/snapshots.ts";
 import { defaultTag, findTemplate } from "../../ledger/templates.ts";
-import { removeSnapshot } from "../../machine/snapshot-files.ts";
+import { newSnapshotPlace, removeSnapshot } from "../../machine/snapshot-files.ts";
 import type { SandboxRecord } from "../../types.ts";
-import {
-  captureSession,
-  discardContinuation,
-  newSnapshotPlace,
-  registerContinuation,
-  removeStruckOff,
-} from "../machines/capture.ts";
+import { captureSession, discardContinuation, registerContinuation, removeStruckOff } from "../machines/capture.ts";
 import type { WarmPool } from "../pool/warm-pool.ts";
 import type {
   FollowupRequest,

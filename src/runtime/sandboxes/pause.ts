@@ -5,6 +5,7 @@
  */
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { GuestAgent } from "../../guest/agent.ts";
+import { openGuestAgent } from "../../guest-machine/agent.ts";
 import { type CapacityBudgets, reserve } from "../../ledger/capacity.ts";
 import { moveSandbox, setSandboxMachine } from "../../ledger/sandboxes.ts";
 import { getSnapshot, refuseUnreadySnapshot, type SnapshotFacts, type SnapshotRecord } from "../../ledger/snapshots.ts";
@@ -18,7 +19,6 @@ import {
   discardContinuation,
   registerContinuation,
 } from "../machines/capture.ts";
-import { openGuestAgent } from "../machines/identity.ts";
 import { type Abandon, type RestoreDependencies, restoreMachine } from "../machines/restore.ts";
 import type { SessionTerminator } from "../machines/unfinished-work.ts";
 import type { SandboxLogs } from "../records/sandbox-logs.ts";
@@ -249,7 +249,7 @@ export class SandboxPause {
     let agent: GuestAgent;
     try {
       await vm.resume();
-      agent = await openGuestAgent(vm, clock, log);
+      agent = await openGuestAgent(vm, { clock, log });
     } catch (error) {
       const loss = `The sandbox's machine could not go on after a failed pause: ${messageOf(error)}`;
       const endMachine = () => vm.terminate();

@@ -5,11 +5,12 @@
 import type { Clock } from "../../clock.ts";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { GuestAgent } from "../../guest/agent.ts";
+import { openGuestAgent } from "../../guest-machine/agent.ts";
+import { sandboxEnvironment } from "../../guest-machine/setup.ts";
 import type { Logger } from "../../log.ts";
 import type { Vm } from "../../machine/driver.ts";
 import type { EndReason, SandboxIngress, SandboxRecord, SessionOrigin, SpanName } from "../../types.ts";
 import type { LifecycleSamples } from "../lifecycle-samples.ts";
-import { openGuestAgent, sandboxEnvironment } from "../machines/identity.ts";
 import type { SessionLog } from "../processes/process-log.ts";
 import { ProcessTable } from "../processes/process-table.ts";
 import type { Session } from "./session.ts";
@@ -139,7 +140,11 @@ export class LiveSession implements Session {
       if (this.#shortLinks > maxShortLinks) throw new DomainError("machine_failed", "its link breaks again and again");
       // A guest that keeps breaking its link must not keep the daemon busy with it.
       if (this.#shortLinks > 0) await this.#clock.sleep(this.#shortLinks * reconnectPauseMs, this.#ended.signal);
-      const agent = await openGuestAgent(this.vm, this.#clock, this.log, this.#ended.signal);
+      const agent = await openGuestAgent(this.vm, {
+        clock: this.#clock,
+        log: this.log,
+        signal: this.#ended.signal,
+      });
       if (this.#ended.signal.aborted) return agent.close();
       this.#link = { at: "up", agent };
       this.#watchLink(agent);

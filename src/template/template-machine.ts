@@ -1,0 +1,37 @@
+/** A machine that a template is made in: it and its agent end with the scope of the work. */
+import type { GuestAgent } from "../guest/agent.ts";
+import { type OpenAgentOptions, openGuestAgent } from "../guest-machine/agent.ts";
+import type { Vm } from "../machine/driver.ts";
+import type { Scope } from "../scope.ts";
+
+/**
+ * Launches a machine that ends with `scope`.
+ * @param end called once when the scope closes, even if nothing was launched; `destroy` ends the machine if there is one
+ * @throws what `launch` throws
+ */
+export async function launchIn(
+  scope: Scope,
+  launch: () => Promise<Vm>,
+  end: (destroy: () => Promise<void>) => void | Promise<void>,
+): Promise<Vm> {
+  let launched: Vm | undefined;
+  scope.defer(() => end(async () => launched?.terminate()));
+  launched = await launch();
+  return launched;
+}
+
+/**
+ * Opens the agent of a machine. It is closed with `scope`, and when the signal aborts, which ends at once what is under
+ * way over its link.
+ * @throws DomainError as `openGuestAgent`
+ */
+export async function openAgentIn(
+  scope: Scope,
+  vm: Vm,
+  options: OpenAgentOptions & { readonly signal: AbortSignal },
+): Promise<GuestAgent> {
+  const agent = await openGuestAgent(vm, options);
+  scope.defer(() => agent.close());
+  options.signal.addEventListener("abort", () => agent.close(), { once: true });
+  return agent;
+}
