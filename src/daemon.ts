@@ -31,7 +31,7 @@ import { ArtifactCollector } from "./runtime/capacity/artifact-collector.ts";
 import { DiskPressureGuard } from "./runtime/capacity/disk-guard.ts";
 import { LifecycleSamples } from "./runtime/lifecycle-samples.ts";
 import { Quarantine } from "./runtime/machines/quarantine.ts";
-import { SessionTerminator } from "./runtime/machines/unfinished-work.ts";
+import { UnfinishedWork } from "./runtime/machines/unfinished-work.ts";
 import { joinSources, SnapshotShelf } from "./runtime/pool/snapshot-shelf.ts";
 import { WarmPool } from "./runtime/pool/warm-pool.ts";
 import { SandboxLogs } from "./runtime/records/sandbox-logs.ts";
@@ -168,7 +168,7 @@ function wireRuntime(
       refillMiB: config.refillDiskFloorMiB,
     }),
     logs: new SandboxLogs(ledger, clock),
-    terminator: new SessionTerminator({ ledger, clock, log, metrics, reach }),
+    terminator: new UnfinishedWork({ ledger, clock, log, metrics, reach }),
     reach,
     stuckAfterMs: config.stuckAfterSeconds * 1000,
     budgets: {

@@ -1,30 +1,58 @@
-/** The one shape of a step that must not be left half-done: an end of a machine, or what the ledger has to say of one. */
+/** Steps that must not be left half-done, such as the end of a machine or its entry in the ledger, are tried again. */
 import type { Clock } from "./clock.ts";
+
+/** The pauses between tries: each is twice as long as the one before it, up to a longest one. */
+export class BackOff {
+  readonly #firstMs: number;
+  readonly #longestMs: number;
+  #nextMs: number;
+
+  constructor(firstMs: number, longestMs: number) {
+    this.#firstMs = firstMs;
+    this.#longestMs = longestMs;
+    this.#nextMs = firstMs;
+  }
+
+  /** The pause after a failure. */
+  next(): number {
+    const pauseMs = this.#nextMs;
+    this.#nextMs = Math.min(pauseMs * 2, this.#longestMs);
+    return pauseMs;
+  }
+
+  /** Begins again with the first pause, because a try succeeded. */
+  reset(): void {
+    this.#nextMs = this.#firstMs;
+  }
+}
 
 const firstRetryMs = 250;
 const longestRetryMs = 30_000;
 
-/** When it is tried again, and who hears of a try that failed. */
 export interface Persistence {
   readonly clock: Clock;
   /** Gives up after the try under way: the next daemon goes on from the ledger. */
   readonly signal: AbortSignal;
+  /** Called after each try that failed. */
   readonly onFailure: (error: unknown, retryMs: number) => void;
 }
 
 /**
  * Tries a step, with pauses, until it succeeds.
- * @returns false when it was given up
+ * @returns false when the step was given up
  */
 export async function untilDone(
   step: () => void | Promise<void>,
   { clock, signal, onFailure }: Persistence,
 ): Promise<boolean> {
-  for (let retryMs = firstRetryMs; ; retryMs = Math.min(retryMs * 2, longestRetryMs)) {
+  const backOff = new BackOff(firstRetryMs, longestRetryMs);
+  for (;;) {
+    let retryMs: number;
     try {
       await step();
       return true;
     } catch (error) {
+      retryMs = backOff.next();
       onFailure(error, retryMs);
     }
     await clock.sleep(retryMs, signal).catch(() => {});

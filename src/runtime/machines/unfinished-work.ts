@@ -1,6 +1,6 @@
 /**
- * The seed's SessionTerminator: ends a machine for good and releases its capacity only after the machine is really
- * gone. A failed attempt keeps the reservation, so that it is visible, and is tried again.
+ * Unfinished work: steps that outlive the request that caused them and are tried until they succeed, first of all the
+ * end of a machine. Its capacity is released only after the machine is really gone, so that a failed try stays visible.
  */
 import type { Clock } from "../../clock.ts";
 import type { Ledger } from "../../ledger/open.ts";
@@ -10,12 +10,11 @@ import type { Logger } from "../../log.ts";
 import type { Metrics } from "../../metrics.ts";
 import type { SandboxRecord } from "../../types.ts";
 import { untilDone } from "../../until-done.ts";
-import { Background } from "./background.ts";
 
-/** A kill is answered before the last trace of its sandbox is gone: so long may who removes what it stood on wait. */
+/** How long the removal of a snapshot or template waits for kills that were answered and are still finishing. */
 const settleMs = 2_000;
 
-export interface TerminatorDependencies {
+export interface UnfinishedWorkDependencies {
   readonly ledger: Ledger;
   readonly clock: Clock;
   readonly log: Logger;
@@ -23,22 +22,21 @@ export interface TerminatorDependencies {
   readonly reach: ReachStep;
 }
 
-export class SessionTerminator {
-  readonly #deps: TerminatorDependencies;
-  readonly #background: Background;
+export class UnfinishedWork {
+  readonly #deps: UnfinishedWorkDependencies;
+  readonly #running = new Set<Promise<void>>();
   readonly #closing = new AbortController();
 
-  constructor(deps: TerminatorDependencies) {
+  constructor(deps: UnfinishedWorkDependencies) {
     this.#deps = deps;
-    this.#background = new Background(deps.log);
   }
 
   /**
-   * Ends what runs a sandbox that is `terminating`, or that never got beyond `creating`, in the background.
+   * Ends the machine of a sandbox that is `terminating`, or that never got beyond `creating`, in the background.
    * @param destroy ends the machine and removes its files; called again, with pauses, until it succeeds
    */
   terminate(record: SandboxRecord, destroy: () => Promise<void>, onGone: () => void = () => {}): void {
-    this.#background.start("terminate session", async () => {
+    this.#start("end the machine of a sandbox", async () => {
       this.#deps.reach("kill.decided");
       let ended: SandboxRecord | undefined;
       await this.untilDone({ sandboxID: record.id }, async () => {
@@ -53,14 +51,14 @@ export class SessionTerminator {
     });
   }
 
-  /** Takes a step that must not be left half-done, in the background: see {@link untilDone}. */
+  /** Does a step that must not be left half-done, in the background: see {@link untilDone}. */
   finish(owner: Readonly<Record<string, string>>, step: () => Promise<void>): void {
-    this.#background.start("finish", async () => void (await this.untilDone(owner, step)));
+    this.#start("finish a step", async () => void (await this.untilDone(owner, step)));
   }
 
   /**
    * Tries a step that must not be left half-done, with pauses, until it succeeds. Meanwhile its capacity stays reserved.
-   * @returns false when the daemon stops first: the next one goes on from the ledger
+   * @returns false when the daemon stops first; the next one goes on from the ledger
    */
   untilDone(owner: Readonly<Record<string, string>>, step: () => Promise<void>): Promise<boolean> {
     const { clock, log } = this.#deps;
@@ -69,15 +67,15 @@ export class SessionTerminator {
     return untilDone(step, { clock, signal: this.#closing.signal, onFailure });
   }
 
-  /** Gives up retrying (the next daemon goes on from the ledger) and waits for the attempts under way. */
+  /** Gives up retrying (the next daemon goes on from the ledger) and waits for the tries under way. */
   async close(): Promise<void> {
     this.#closing.abort();
-    await this.#background.idle();
+    await this.idle();
   }
 
-  /** Resolves when every termination has come to its end. */
-  idle(): Promise<void> {
-    return this.#background.idle();
+  /** Resolves when no work is left, including work that was started meanwhile. */
+  async idle(): Promise<void> {
+    while (this.#running.size > 0) await Promise.all(this.#running);
   }
 
   /** As {@link idle}, but does not wait long for a machine that cannot be ended. */
@@ -87,9 +85,16 @@ export class SessionTerminator {
     await Promise.race([this.idle(), soon]);
     settled.abort();
   }
+
+  #start(name: string, work: () => Promise<void>): void {
+    const running = work()
+      .catch((error) => this.#deps.log.error({ err: error, work: name }, "background work failed"))
+      .finally(() => this.#running.delete(running));
+    this.#running.add(running);
+  }
 }
 
-/** Says that the machine is gone; the ledger releases the reservation in the same transaction. */
+/** Writes down that the machine is gone; the ledger releases the reservation in the same transaction. */
 function endInLedger(ledger: Ledger, { id, state }: SandboxRecord): SandboxRecord {
   if (state !== "creating") return endSandbox(ledger, id);
   return moveSandbox(ledger, id, "creating", "terminated", { endReason: "create_failed", endAtMs: ledger.nowMs() });

@@ -1,10 +1,10 @@
 /**
- * Keeps the shelf full where one save cannot be several machines: for `base`, and for what was built and asked for within
- * a day, a few saves, each of a machine of its own. One is made at a time, while nothing else is under way, above the
- * disk's floor, with spare capacity that is given back as soon as a create wants it.
+ * The shelf: prepared individual snapshots, each of a machine of its own, on hosts where one snapshot starts one machine
+ * only. It has a few for `base`, and for built templates that were asked for within a day. One is made at a time, while
+ * nothing else is under way, with spare capacity that is given back as soon as a create wants it.
  */
-import { DomainError, isDomainError } from "../../errors.ts";
-import { type CapacityBudgets, findShortage, release, reserve, usage } from "../../ledger/capacity.ts";
+import { DomainError } from "../../errors.ts";
+import { type CapacityBudgets, release, reserve } from "../../ledger/capacity.ts";
 import { clearFromShelf, listShelf, putOnShelf } from "../../ledger/shelf.ts";
 import { registerSnapshot } from "../../ledger/snapshots.ts";
 import { findCurrentBuild, listTemplates, type ResolvedTemplate } from "../../ledger/templates.ts";
@@ -21,22 +21,28 @@ import type { EvictionSource } from "../capacity/admission.ts";
 import type { Evictable } from "../capacity/admission-plan.ts";
 import type { DiskPressureGuard } from "../capacity/disk-guard.ts";
 import { discardContinuation } from "../machines/capture.ts";
-import type { SessionTerminator } from "../machines/unfinished-work.ts";
+import type { UnfinishedWork } from "../machines/unfinished-work.ts";
+import { Maker } from "./maker.ts";
 import type { WarmPool } from "./warm-pool.ts";
 
 export interface ShelfDependencies extends IndividualSaveDependencies {
   readonly budgets: CapacityBudgets;
   readonly disk: DiskPressureGuard;
-  readonly terminator: SessionTerminator;
+  readonly terminator: UnfinishedWork;
   readonly warmPool: Pick<WarmPool, "isQuiet">;
   readonly snapshotsFolder: string;
 }
 
-const savesPerTemplate = 2;
-/** What nobody asked for in this time has no shelf. */
+const snapshotsPerTemplate = 2;
+/** A built template that no create asked for in this time has no shelf. */
 const wantedMs = 24 * 3_600_000;
-const firstRetryMs = 5_000;
-const longestRetryMs = 10 * 60_000;
+const making = {
+  work: "prepare a snapshot ahead",
+  firstRetryMs: 5_000,
+  longestRetryMs: 10 * 60_000,
+  expected: ["disk_pressure", "not_ready", "cancelled"],
+  expectedMessage: "no snapshot is made for the shelf now",
+} as const;
 
 /** A template that has a shelf, and how its saves are prepared. */
 interface ShelfTarget {
@@ -52,51 +58,35 @@ interface ShelfJob {
 
 export class SnapshotShelf implements EvictionSource {
   readonly #deps: ShelfDependencies;
-  /** Until its machine is gone. */
-  #making: ShelfJob | undefined;
-  /** Monotonic time before which none is made. */
-  #restUntilMs = 0;
-  #retryMs = firstRetryMs;
+  readonly #maker: Maker;
+  /** The snapshot that is being made, until its machine is gone. */
+  #job: ShelfJob | undefined;
 
   constructor(deps: ShelfDependencies) {
     this.#deps = deps;
+    this.#maker = new Maker(deps, making);
   }
 
   evictable(): Evictable[] {
-    return this.#making && !this.#making.giveUp.signal.aborted ? [this.#making] : [];
+    return this.#job && !this.#job.giveUp.signal.aborted ? [this.#job] : [];
   }
 
   leaving(): MachineShape[] {
-    return this.#making?.giveUp.signal.aborted ? [this.#making.shape] : [];
+    return this.#job?.giveUp.signal.aborted ? [this.#job.shape] : [];
   }
 
   evict(ids: readonly string[]): void {
-    if (!this.#making || !ids.includes(this.#making.id)) return;
-    this.#making.giveUp.abort(new DomainError("cancelled", "its capacity is wanted for a sandbox"));
+    if (!this.#job || !ids.includes(this.#job.id)) return;
+    this.#job.giveUp.abort(new DomainError("cancelled", "the capacity of a shelf snapshot is wanted for a sandbox"));
   }
 
-  /** One round: lets go of saves of no use any more, then makes at most one. */
+  /** One round: removes snapshots that are of no use any more, then makes at most one. */
   async maintain(signal: AbortSignal): Promise<void> {
-    const { clock, disk, log } = this.#deps;
-    const targets = this.#targets();
-    const lacking = this.#clear(targets);
-    if (!lacking || !this.#mayMake(lacking)) return;
-    try {
-      await disk.admit("prepare a save ahead", "refill");
-      // Somebody may have come meanwhile.
-      if (!this.#mayMake(lacking)) return;
-      await this.#make(lacking, signal);
-      this.#retryMs = firstRetryMs;
-    } catch (error) {
-      if (signal.aborted) return;
-      this.#restUntilMs = clock.monotonicMs() + this.#retryMs;
-      this.#retryMs = Math.min(this.#retryMs * 2, longestRetryMs);
-      const isExpected = (["disk_pressure", "not_ready", "cancelled"] as const).some((code) =>
-        isDomainError(error, code),
-      );
-      if (!isExpected) throw error;
-      log.info({ reason: (error as Error).message }, "no save is made ahead now");
-    }
+    const lacking = this.#clear(this.#targets());
+    if (!lacking) return;
+    const { shape } = lacking.resolved.template;
+    const isQuiet = () => !this.#job && this.#deps.warmPool.isQuiet;
+    await this.#maker.tryMake({ shape, isQuiet, make: () => this.#make(lacking, signal) }, signal);
   }
 
   #targets(): ShelfTarget[] {
@@ -112,34 +102,28 @@ export class SnapshotShelf implements EvictionSource {
     });
   }
 
-  /** Lets go of what is of no use. @returns the target that lacks most saves, if one does */
+  /** Removes snapshots that are of no use. @returns the target that lacks most snapshots, if one does */
   #clear(targets: readonly ShelfTarget[]): ShelfTarget | undefined {
     const { ledger, terminator } = this.#deps;
     const kept = new Map(targets.map(({ resolved }) => [resolved.buildId, 0]));
     for (const { snapshot, buildId } of listShelf(ledger)) {
       const n = kept.get(buildId);
-      if (n !== undefined && n < savesPerTemplate && snapshot.state === "ready") {
+      if (n !== undefined && n < snapshotsPerTemplate && snapshot.state === "ready") {
         kept.set(buildId, n + 1);
         continue;
       }
       clearFromShelf(ledger, snapshot.id);
-      // One that is damaged is in quarantine, and stays there.
+      // A damaged snapshot is in quarantine, and stays there.
       if (snapshot.state === "ready") {
         terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
       }
     }
     const count = ({ resolved }: ShelfTarget) => kept.get(resolved.buildId) ?? 0;
     const [least] = [...targets].sort((one, other) => count(one) - count(other));
-    return least && count(least) < savesPerTemplate ? least : undefined;
+    return least && count(least) < snapshotsPerTemplate ? least : undefined;
   }
 
-  #mayMake({ resolved }: ShelfTarget): boolean {
-    const { ledger, budgets, clock, warmPool } = this.#deps;
-    if (this.#making || !warmPool.isQuiet || clock.monotonicMs() < this.#restUntilMs) return false;
-    return findShortage(usage(ledger), resolved.template.shape, budgets) === undefined;
-  }
-
-  /** @throws what making it throws, with nothing left behind */
+  /** @throws what `makeIndividualSave` throws; nothing is left behind */
   async #make({ resolved, preparation }: ShelfTarget, signal: AbortSignal): Promise<void> {
     const { ledger, budgets, log, terminator, snapshotsFolder } = this.#deps;
     const { buildId, template } = resolved;
@@ -149,28 +133,28 @@ export class SnapshotShelf implements EvictionSource {
       reserve(ledger, { kind: "warm", shape, budgets }),
       registerSnapshot(ledger, { ...place, kind: "continuation", logicalId: buildId, reason: null }),
     ]);
-    const making = { id: reservation.id, shape, giveUp: new AbortController() };
-    this.#making = making;
+    const job = { id: reservation.id, shape, giveUp: new AbortController() };
+    this.#job = job;
     const end = (destroy: () => Promise<void>) =>
       terminator.finish({ reservationID: reservation.id }, async () => {
         await destroy();
         release(ledger, reservation.id);
-        this.#making = undefined;
+        this.#job = undefined;
       });
     try {
-      const stop = AbortSignal.any([signal, making.giveUp.signal]);
+      const stop = AbortSignal.any([signal, job.giveUp.signal]);
       const { folder } = snapshot;
       const facts = await makeIndividualSave(this.#deps, { resolved, preparation, folder, end }, stop);
       putOnShelf(ledger, snapshot.id, buildId, facts);
-      log.info({ snapshotID: snapshot.id, templateID: template.id }, "a save was made ahead");
+      log.info({ snapshotID: snapshot.id, templateID: template.id }, "a snapshot was put on the shelf");
     } catch (error) {
       terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
-      throw making.giveUp.signal.aborted ? making.giveUp.signal.reason : error;
+      throw job.giveUp.signal.aborted ? job.giveUp.signal.reason : error;
     }
   }
 }
 
-/** Both, the first one's machines first. */
+/** Two sources as one, with the machines of the first before those of the second. */
 export function joinSources(first: EvictionSource, second: EvictionSource): EvictionSource {
   return {
     evictable: () => [...first.evictable(), ...second.evictable()],

@@ -1,10 +1,10 @@
 /**
- * The seed's RuntimeWarmPoolService: machines restored ahead of demand, with their link open, that have run a command, so
- * that a create only has to give one its identity. The ledger has an entry and a reservation for each; this has the
- * live ends. Refilling is background work: one at a time, and never while a create is under way.
+ * The warm pool: machines restored ahead of demand, with their link open, that have run a command, so that a create only
+ * has to give one its identity. The ledger has an entry and a reservation for each; this class has the live ends. This
+ * room makes things ahead of demand, in the background, and may call capacity and machines.
  */
-import { DomainError, isDomainError, messageOf } from "../../errors.ts";
-import { type CapacityBudgets, findShortage, release, reserve, usage } from "../../ledger/capacity.ts";
+import { DomainError, messageOf } from "../../errors.ts";
+import { type CapacityBudgets, release, reserve } from "../../ledger/capacity.ts";
 import type { Ledger } from "../../ledger/open.ts";
 import type { ResolvedTemplate } from "../../ledger/templates.ts";
 import {
@@ -21,17 +21,25 @@ import type { EvictionSource } from "../capacity/admission.ts";
 import type { Evictable } from "../capacity/admission-plan.ts";
 import type { DiskPressureGuard } from "../capacity/disk-guard.ts";
 import type { RestoreDependencies } from "../machines/restore.ts";
-import type { SessionTerminator } from "../machines/unfinished-work.ts";
+import type { UnfinishedWork } from "../machines/unfinished-work.ts";
 import { Demand } from "./demand.ts";
-import { type DiscardReason, isSameKey, type PoolTarget, planPool } from "./plan.ts";
-import { poolTargets, type WarmPoolSettings, warmKeyOf } from "./targets.ts";
+import { Maker } from "./maker.ts";
+import {
+  type DiscardReason,
+  isSameKey,
+  type PoolTarget,
+  planPool,
+  poolTargets,
+  type WarmPoolSettings,
+  warmKeyOf,
+} from "./plan.ts";
 import { rehearse, restoreWarmMachine, type WarmMachine, warmingDeadlineMs } from "./warm-machine.ts";
 
 export interface WarmPoolDependencies extends RestoreDependencies {
   readonly ledger: Ledger;
   readonly metrics: Metrics;
   readonly disk: DiskPressureGuard;
-  readonly terminator: SessionTerminator;
+  readonly terminator: UnfinishedWork;
   readonly budgets: CapacityBudgets;
 }
 
@@ -44,13 +52,19 @@ const demandWindowMs = 5 * 60_000;
 const maxAgeMs = 60 * 60_000;
 /** After a create the processors belong to its first command for a moment. */
 const quietMs = 100;
-const firstRetryMs = 1_000;
-const longestRetryMs = 60_000;
+const refilling = {
+  work: "keep a sandbox warm",
+  firstRetryMs: 1_000,
+  longestRetryMs: 60_000,
+  expected: ["disk_pressure"],
+  expectedMessage: "the warm pool is not refilled",
+} as const;
 
 export class WarmPool implements EvictionSource {
   readonly #deps: WarmPoolDependencies;
   readonly #settings: WarmPoolSettings;
   readonly #demand: Demand;
+  readonly #maker: Maker;
   /** By entry id, oldest first. */
   readonly #members = new Map<string, Member>();
   /** Discarded ones whose machines are not gone yet, by entry id. */
@@ -59,14 +73,12 @@ export class WarmPool implements EvictionSource {
   #holds = 0;
   /** The last refill that was started. */
   #refilling: Promise<void> = Promise.resolve();
-  /** Monotonic time before which no refill starts. */
-  #restUntilMs = 0;
-  #retryMs = firstRetryMs;
 
   constructor(deps: WarmPoolDependencies, { min, max }: WarmPoolSettings) {
     this.#deps = deps;
     this.#settings = { min, max: max === 0 ? 0 : Math.max(min, max) };
     this.#demand = new Demand(demandWindowMs, this.#settings.max);
+    this.#maker = new Maker(deps, refilling);
   }
 
   get enabled(): boolean {
@@ -80,7 +92,7 @@ export class WarmPool implements EvictionSource {
     this.#holds += 1;
     return () => {
       this.#holds -= 1;
-      this.#rest(quietMs);
+      this.#maker.rest(quietMs);
     };
   }
 
@@ -146,25 +158,15 @@ export class WarmPool implements EvictionSource {
 
   /** One round of the supervisor: lets go of what is of no use any more, then makes at most one machine. */
   async maintain(signal: AbortSignal): Promise<void> {
-    const { clock, disk } = this.#deps;
     const members = [...this.#members.values()].map(({ entry }) => ({ ...entry, key: entry }));
-    const { discard, refill } = planPool(this.#targets(), members, clock.nowMs(), maxAgeMs);
+    const { discard, refill } = planPool(this.#targets(), members, this.#deps.clock.nowMs(), maxAgeMs);
     for (const { id, reason } of discard) this.#discard(id, reason);
-    if (!refill || !this.#mayRefill(refill)) return;
-    try {
-      await disk.admit("keep a sandbox warm", "refill");
-      // Somebody may have come meanwhile.
-      if (this.#mayRefill(refill)) {
-        this.#refilling = this.#refill(refill, signal);
-        await this.#refilling;
-      }
-      this.#retryMs = firstRetryMs;
-    } catch (error) {
-      this.#rest(this.#retryMs);
-      this.#retryMs = Math.min(this.#retryMs * 2, longestRetryMs);
-      if (!isDomainError(error, "disk_pressure")) throw error;
-      this.#deps.log.info({ reason: error.message }, "the warm pool is not refilled");
-    }
+    if (!refill) return;
+    const make = () => {
+      this.#refilling = this.#refill(refill, signal);
+      return this.#refilling;
+    };
+    await this.#maker.tryMake({ shape: refill.shape, isQuiet: () => this.isQuiet, make }, signal);
   }
 
   /** Ends every warm machine, in the background: a daemon that stops keeps what clients asked for, and nothing else. */
@@ -189,17 +191,7 @@ export class WarmPool implements EvictionSource {
 
   /** No create is under way, nor was one a moment ago. */
   get isQuiet(): boolean {
-    return this.#holds === 0 && this.#deps.clock.monotonicMs() >= this.#restUntilMs;
-  }
-
-  #mayRefill({ shape }: PoolTarget): boolean {
-    const { ledger, budgets } = this.#deps;
-    if (!this.isQuiet) return false;
-    return findShortage(usage(ledger), shape, budgets) === undefined;
-  }
-
-  #rest(ms: number): void {
-    this.#restUntilMs = Math.max(this.#restUntilMs, this.#deps.clock.monotonicMs() + ms);
+    return this.#holds === 0 && this.#maker.isRested;
   }
 
   /** Reserves, restores, warms. @throws what the restore throws, with nothing left behind; not when it was evicted. */

@@ -20,7 +20,7 @@ import type { DiskPressureGuard } from "../capacity/disk-guard.ts";
 import { discardContinuation } from "../machines/capture.ts";
 import { giveIdentity, type SandboxIdentity } from "../machines/identity.ts";
 import { HeldMachine, type RestoreDependencies, restoreMachine } from "../machines/restore.ts";
-import type { SessionTerminator } from "../machines/unfinished-work.ts";
+import type { UnfinishedWork } from "../machines/unfinished-work.ts";
 import type { WarmMachine } from "../pool/warm-machine.ts";
 import type { WarmPool } from "../pool/warm-pool.ts";
 import type { CreateSandboxRequest, SandboxView } from "../runtime.ts";
@@ -31,7 +31,7 @@ export interface CreationDependencies extends RestoreDependencies {
   readonly ledger: Ledger;
   readonly metrics: Metrics;
   readonly disk: DiskPressureGuard;
-  readonly terminator: SessionTerminator;
+  readonly terminator: UnfinishedWork;
   readonly budgets: CapacityBudgets;
   readonly admission: Admission;
   readonly warmPool: WarmPool;

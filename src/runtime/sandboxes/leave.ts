@@ -12,7 +12,7 @@ import type { Logger } from "../../log.ts";
 import type { EndReason, SandboxLogEntry, SandboxRecord } from "../../types.ts";
 import type { LifecycleSamples } from "../lifecycle-samples.ts";
 import { removeStruckOff } from "../machines/capture.ts";
-import type { SessionTerminator } from "../machines/unfinished-work.ts";
+import type { UnfinishedWork } from "../machines/unfinished-work.ts";
 import type { SandboxLogs } from "../records/sandbox-logs.ts";
 import type { LiveSession } from "../sessions/live-session.ts";
 import type { SandboxRegistry } from "./registry.ts";
@@ -23,7 +23,7 @@ export interface DepartureDependencies {
   readonly log: Logger;
   readonly samples: LifecycleSamples;
   readonly logs: SandboxLogs;
-  readonly terminator: SessionTerminator;
+  readonly terminator: UnfinishedWork;
 }
 
 /** A reason for which a sandbox leaves. A sandbox that was never created did not leave. */

@@ -6,7 +6,7 @@ import { markSnapshotReady, type SnapshotFacts, type SnapshotRecord } from "../.
 import type { ReachStep } from "../../lifecycle-steps.ts";
 import type { Vm } from "../../machine/driver.ts";
 import type { SandboxRecord } from "../../types.ts";
-import type { SessionTerminator } from "../machines/unfinished-work.ts";
+import type { UnfinishedWork } from "../machines/unfinished-work.ts";
 import type { SandboxRegistry } from "./registry.ts";
 
 export interface SavedPause {
@@ -32,7 +32,7 @@ export function finishPause(ledger: Ledger, { record, snapshot, facts, pausedAtM
  * @throws not_ready when the daemon stops meanwhile: the next one finds the whole snapshot
  */
 export async function completePause(
-  deps: { readonly ledger: Ledger; readonly terminator: SessionTerminator; readonly reach: ReachStep },
+  deps: { readonly ledger: Ledger; readonly terminator: UnfinishedWork; readonly reach: ReachStep },
   registry: SandboxRegistry,
   vm: Vm,
   saved: SavedPause,

@@ -20,7 +20,7 @@ import {
   registerContinuation,
 } from "../machines/capture.ts";
 import { type Abandon, type RestoreDependencies, restoreMachine } from "../machines/restore.ts";
-import type { SessionTerminator } from "../machines/unfinished-work.ts";
+import type { UnfinishedWork } from "../machines/unfinished-work.ts";
 import type { SandboxLogs } from "../records/sandbox-logs.ts";
 import type { PauseOptions, ResumeOptions, SandboxView } from "../runtime.ts";
 import type { LiveSession } from "../sessions/live-session.ts";
@@ -34,7 +34,7 @@ import type { SerialQueue } from "./serial-queue.ts";
 
 export interface PauseDependencies extends CaptureDependencies, RestoreDependencies {
   readonly disk: DiskPressureGuard;
-  readonly terminator: SessionTerminator;
+  readonly terminator: UnfinishedWork;
   readonly budgets: CapacityBudgets;
   readonly admission: Admission;
   readonly logs: SandboxLogs;

@@ -13,7 +13,7 @@ import type { SandboxRecord } from "../../types.ts";
 import type { DiskPressureGuard } from "../capacity/disk-guard.ts";
 import { type CaptureDependencies, captureSession, discardContinuation } from "../machines/capture.ts";
 import { probeReadiness } from "../machines/identity.ts";
-import type { SessionTerminator } from "../machines/unfinished-work.ts";
+import type { UnfinishedWork } from "../machines/unfinished-work.ts";
 import type { SandboxLogs } from "../records/sandbox-logs.ts";
 import type { SandboxView } from "../runtime.ts";
 import type { Attach } from "./create.ts";
@@ -26,7 +26,7 @@ export interface PausedInMemoryDependencies extends CaptureDependencies {
   readonly log: Logger;
   readonly logs: SandboxLogs;
   readonly disk: DiskPressureGuard;
-  readonly terminator: SessionTerminator;
+  readonly terminator: UnfinishedWork;
 }
 
 interface Kept {

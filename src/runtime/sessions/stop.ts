@@ -1,6 +1,6 @@
 /**
  * The seed's RuntimeSessionStop, the graceful half of an end: the guest's processes are asked to end, then made to, and
- * what they wrote is on its disk. The final half is the `SessionTerminator`'s, whatever comes of this one.
+ * what they wrote is on its disk. The final half is the `UnfinishedWork`'s, whatever comes of this one.
  */
 import type { Clock } from "../../clock.ts";
 import { DomainError, messageOf } from "../../errors.ts";

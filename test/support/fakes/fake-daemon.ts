@@ -12,7 +12,7 @@ import { type Ledger, openLedger } from "../../../src/ledger/open.ts";
 import { getSandbox } from "../../../src/ledger/sandboxes.ts";
 import { listSnapshots } from "../../../src/ledger/snapshots.ts";
 import type { QueueBounds } from "../../../src/runtime/capacity/admission-plan.ts";
-import type { WarmPoolSettings } from "../../../src/runtime/pool/targets.ts";
+import type { WarmPoolSettings } from "../../../src/runtime/pool/plan.ts";
 import { reconcile } from "../../../src/runtime/restart/reconcile.ts";
 import type { CreateSandboxRequest, SandboxView } from "../../../src/runtime/runtime.ts";
 import { type RuntimeDependencies, SandboxRuntime } from "../../../src/runtime/sandbox-runtime.ts";

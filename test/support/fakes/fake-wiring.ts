@@ -14,9 +14,9 @@ import type { QueueBounds } from "../../../src/runtime/capacity/admission-plan.t
 import { type DiskFloors, DiskPressureGuard, type DiskSpace } from "../../../src/runtime/capacity/disk-guard.ts";
 import { LifecycleSamples } from "../../../src/runtime/lifecycle-samples.ts";
 import { Quarantine } from "../../../src/runtime/machines/quarantine.ts";
-import { SessionTerminator } from "../../../src/runtime/machines/unfinished-work.ts";
+import { UnfinishedWork } from "../../../src/runtime/machines/unfinished-work.ts";
+import type { WarmPoolSettings } from "../../../src/runtime/pool/plan.ts";
 import { joinSources, SnapshotShelf } from "../../../src/runtime/pool/snapshot-shelf.ts";
-import type { WarmPoolSettings } from "../../../src/runtime/pool/targets.ts";
 import { WarmPool } from "../../../src/runtime/pool/warm-pool.ts";
 import { SandboxLogs } from "../../../src/runtime/records/sandbox-logs.ts";
 import type { CreateSandboxRequest } from "../../../src/runtime/runtime.ts";
@@ -62,7 +62,7 @@ export function wireFakeRuntime<C extends Clock>(clock: C, wiring: Wiring): Wire
     disk: new DiskPressureGuard(folder, wiring.floors ?? {}, async () => wiring.disk()),
     quarantine: new Quarantine({ ledger, driver, log, metrics, folder: join(folder, "quarantine") }),
     logs: new SandboxLogs(ledger, clock),
-    terminator: new SessionTerminator({ ledger, clock, log, metrics, reach }),
+    terminator: new UnfinishedWork({ ledger, clock, log, metrics, reach }),
     stuckAfterMs: 60_000,
     snapshotsFolder: join(folder, "snapshots"),
   };
@@ -83,7 +83,7 @@ export function wireFakeRuntime<C extends Clock>(clock: C, wiring: Wiring): Wire
 /** As a start after this daemon died: the same host and ledger, and nothing else of what was in its memory. */
 export function withoutMemories<D extends RuntimeDependencies>(deps: D): D {
   const { ledger, clock, log, metrics, reach } = deps;
-  const basis = { ...deps, terminator: new SessionTerminator({ ledger, clock, log, metrics, reach }) };
+  const basis = { ...deps, terminator: new UnfinishedWork({ ledger, clock, log, metrics, reach }) };
   const warmPool = new WarmPool(basis, { min: 0, max: 0 });
   const shelf = new SnapshotShelf({ ...basis, warmPool });
   const admission = new Admission({ ...basis, pool: joinSources(shelf, warmPool), bounds: { limit: 0, timeoutMs: 0 } });
