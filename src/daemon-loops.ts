@@ -5,8 +5,8 @@ import { checkSnapshots } from "./runtime/machines/integrity.ts";
 import type { RuntimeDependencies, SandboxRuntime } from "./runtime/sandbox-runtime.ts";
 import type { Scope } from "./scope.ts";
 import type { Keyring } from "./team/keyring.ts";
-import type { TemplateBuilds } from "./template/build.ts";
-import { rebuildStale } from "./template/stale-rebuild.ts";
+import type { TemplateBuilds } from "./template/build/builds.ts";
+import { rebuildStale } from "./template/build/rebuild.ts";
 
 const deadlineTickMs = 100;
 const metricsTickMs = 5_000;

@@ -40,12 +40,12 @@ import { type RuntimeDependencies, SandboxRuntime } from "./runtime/sandbox-runt
 import { Scope } from "./scope.ts";
 import { Keyring } from "./team/keyring.ts";
 import { newApiKey, readOrCreateApiKey } from "./team/machine-key.ts";
-import { type GuestAssets, readGuestAssets } from "./template/assets.ts";
-import { ensureBaseTemplate } from "./template/base-template.ts";
-import { TemplateBuilds } from "./template/build.ts";
-import { assetsFolderOf, registerCacheUser } from "./template/cached-assets.ts";
+import { assetsFolderOf, registerCacheUser } from "./template/assets/cache.ts";
+import { type GuestAssets, readGuestAssets } from "./template/assets/guest-assets.ts";
+import { ensureBaseTemplate } from "./template/base/template.ts";
+import { TemplateBuilds } from "./template/build/builds.ts";
 import { TemplateService } from "./template/service.ts";
-import { UploadCache } from "./template/upload-cache.ts";
+import { UploadCache } from "./template/uploads/cache.ts";
 import { domainWithPort } from "./tls/instructions.ts";
 
 export interface Daemon extends AsyncDisposable {

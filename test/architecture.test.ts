@@ -97,6 +97,13 @@ const rooms: Record<string, Readonly<Record<string, readonly string[]>>> = {
     qemu: ["."],
     vz: ["."],
   },
+  "src/template": {
+    assets: [],
+    uploads: [],
+    machine: [],
+    base: ["assets", "machine"],
+    build: ["assets", "uploads", "machine", "base"],
+  },
   routes: {
     http: [],
     console: [],

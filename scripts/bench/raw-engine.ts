@@ -11,7 +11,7 @@ import { connectGuestAgent } from "../../src/guest/link.ts";
 import type { Vm, VmDriver } from "../../src/machine/driver.ts";
 import { QemuDriver } from "../../src/machine/qemu/driver.ts";
 import { readSnapshot } from "../../src/machine/snapshot-files.ts";
-import { readGuestAssets } from "../../src/template/assets.ts";
+import { readGuestAssets } from "../../src/template/assets/guest-assets.ts";
 
 const log = pino({ level: "warn" }, pino.destination(2));
 

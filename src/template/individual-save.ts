@@ -13,14 +13,14 @@ import type { Logger } from "../log.ts";
 import { newSessionId, type VmDriver } from "../machine/driver.ts";
 import { readSnapshot } from "../machine/snapshot-files.ts";
 import { Scope } from "../scope.ts";
-import type { GuestAssets } from "./assets.ts";
-import { BuildLog } from "./build-log.ts";
-import { baseAlias } from "./build-machine.ts";
-import type { BuildSpec } from "./build-spec.ts";
-import { parseStoredSpec } from "./freshness.ts";
-import { startAndWait } from "./start-command.ts";
-import { launchIn, openAgentIn } from "./template-machine.ts";
-import { settle, warmUp } from "./warm-up.ts";
+import type { GuestAssets } from "./assets/guest-assets.ts";
+import { baseAlias } from "./base/template.ts";
+import { BuildLog } from "./build/log.ts";
+import type { BuildSpec } from "./build/spec.ts";
+import { startAndWait } from "./build/start-command.ts";
+import { parseStoredSpec } from "./build/stored-spec.ts";
+import { launchIn, openAgentIn } from "./machine/machine.ts";
+import { settle, warmUp } from "./machine/warm-up.ts";
 
 export interface IndividualSaveDependencies {
   readonly ledger: Ledger;

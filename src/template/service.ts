@@ -22,11 +22,11 @@ import {
   type TemplateTag,
 } from "../ledger/templates.ts";
 import type { MachineShape } from "../types.ts";
-import type { TemplateBuilds } from "./build.ts";
-import { baseAlias } from "./build-machine.ts";
-import { parseSteps } from "./build-spec.ts";
+import { baseAlias } from "./base/template.ts";
+import type { TemplateBuilds } from "./build/builds.ts";
+import { parseSteps } from "./build/spec.ts";
 import type { BuildView, RequestBuild, StartBuild, Templates, TemplateView } from "./templates.ts";
-import type { UploadCache } from "./upload-cache.ts";
+import type { UploadCache } from "./uploads/cache.ts";
 
 export interface TemplateServiceDependencies {
   readonly ledger: Ledger;

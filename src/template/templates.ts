@@ -3,7 +3,7 @@ import type { Readable } from "node:stream";
 import type { BuildFailure, BuildLogEntry, BuildState } from "../ledger/template-builds.ts";
 import type { TemplateRecord, TemplateTag } from "../ledger/templates.ts";
 import type { MachineShape } from "../types.ts";
-import type { RawStep } from "./build-spec.ts";
+import type { RawStep } from "./build/spec.ts";
 
 export type BuildLogLine = BuildLogEntry;
 

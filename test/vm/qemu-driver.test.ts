@@ -9,7 +9,7 @@ import { expect, test } from "vitest";
 import { processName } from "../../src/machine/processes.ts";
 import { QemuDriver } from "../../src/machine/qemu/driver.ts";
 import { verifySnapshot } from "../../src/machine/snapshot-files.ts";
-import { type GuestAssets, readGuestAssets } from "../../src/template/assets.ts";
+import { type GuestAssets, readGuestAssets } from "../../src/template/assets/guest-assets.ts";
 import { type ConformanceEngine, conformance, shell } from "../machine/conformance.ts";
 import { cacheDir } from "../support/daemon/real-daemon.ts";
 

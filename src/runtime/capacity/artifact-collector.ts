@@ -13,10 +13,10 @@ import type { Logger } from "../../log.ts";
 import type { VmDriver } from "../../machine/driver.ts";
 import { readManifest } from "../../machine/snapshot-files.ts";
 import type { Metrics } from "../../metrics.ts";
-import { type GuestAssets, readGuestAssets } from "../../template/assets.ts";
-import { assetsFolderOf, cachedNameOf, listCachedAssets, otherCacheUsers } from "../../template/cached-assets.ts";
-import { parseStoredSpec } from "../../template/freshness.ts";
-import type { UploadCache } from "../../template/upload-cache.ts";
+import { assetsFolderOf, cachedNameOf, listCachedAssets, otherCacheUsers } from "../../template/assets/cache.ts";
+import { type GuestAssets, readGuestAssets } from "../../template/assets/guest-assets.ts";
+import { parseStoredSpec } from "../../template/build/stored-spec.ts";
+import type { UploadCache } from "../../template/uploads/cache.ts";
 import type { Quarantine } from "../machines/quarantine.ts";
 import { type Artifact, planCollection, reachable } from "./artifact-plan.ts";
 

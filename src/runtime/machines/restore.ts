@@ -7,7 +7,7 @@ import { isDomainError } from "../../errors.ts";
 import type { GuestAgent } from "../../guest/agent.ts";
 import type { ReachStep, RestoreScenario } from "../../lifecycle-steps.ts";
 import type { Vm, VmDriver } from "../../machine/driver.ts";
-import type { GuestAssets } from "../../template/assets.ts";
+import type { GuestAssets } from "../../template/assets/guest-assets.ts";
 import type { MachineRecord } from "../../types.ts";
 import type { LifecycleSamples } from "../lifecycle-samples.ts";
 import { probeReadiness, type SandboxIdentity } from "./identity.ts";

@@ -3,7 +3,7 @@ import type { Ledger } from "../../ledger/open.ts";
 import { findCurrentBuild, findTemplate, type ResolvedTemplate } from "../../ledger/templates.ts";
 import type { WarmEntryKey } from "../../ledger/warm-entries.ts";
 import type { EngineInfo } from "../../machine/driver.ts";
-import { baseAlias } from "../../template/build-machine.ts";
+import { baseAlias } from "../../template/base/template.ts";
 import type { MachineShape } from "../../types.ts";
 
 export interface WarmPoolSettings {

@@ -9,7 +9,7 @@ import { clearFromShelf, listShelf, putOnShelf } from "../../ledger/shelf.ts";
 import { registerSnapshot } from "../../ledger/snapshots.ts";
 import { findCurrentBuild, listTemplates, type ResolvedTemplate } from "../../ledger/templates.ts";
 import { newSnapshotPlace } from "../../machine/snapshot-files.ts";
-import { baseAlias } from "../../template/build-machine.ts";
+import { baseAlias } from "../../template/base/template.ts";
 import {
   findPreparation,
   type IndividualSaveDependencies,

@@ -3,7 +3,7 @@ import type { GuestAgent } from "../../guest/agent.ts";
 import { placeholderId } from "../../guest-machine/setup.ts";
 import type { WarmEntry } from "../../ledger/warm-entries.ts";
 import { newSessionId, type Vm } from "../../machine/driver.ts";
-import { runCommand } from "../../template/warm-up.ts";
+import { runCommand } from "../../template/machine/warm-up.ts";
 import { giveIdentity } from "../machines/identity.ts";
 import {
   type HeldMachine,

@@ -13,7 +13,7 @@ import { type ResolvedTemplate, resolveTemplate } from "../../ledger/templates.t
 import type { RestoreScenario } from "../../lifecycle-steps.ts";
 import { newSessionId } from "../../machine/driver.ts";
 import type { Metrics } from "../../metrics.ts";
-import { baseAlias } from "../../template/build-machine.ts";
+import { baseAlias } from "../../template/base/template.ts";
 import type { SandboxRecord, SessionOrigin } from "../../types.ts";
 import type { Admission } from "../capacity/admission.ts";
 import type { DiskPressureGuard } from "../capacity/disk-guard.ts";

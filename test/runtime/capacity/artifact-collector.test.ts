@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { ArtifactCollector } from "../../../src/runtime/capacity/artifact-collector.ts";
 import { type DiskFloors, DiskPressureGuard } from "../../../src/runtime/capacity/disk-guard.ts";
-import { registerCacheUser } from "../../../src/template/cached-assets.ts";
-import { UploadCache } from "../../../src/template/upload-cache.ts";
+import { registerCacheUser } from "../../../src/template/assets/cache.ts";
+import { UploadCache } from "../../../src/template/uploads/cache.ts";
 import { FakeDaemon } from "../../support/fakes/fake-daemon.ts";
 
 const oldHash = "0".repeat(64);

@@ -6,7 +6,7 @@ import { moveSandbox } from "../../../src/ledger/sandboxes.ts";
 import { listShelf, takeFromShelf } from "../../../src/ledger/shelf.ts";
 import { getSnapshot, quarantineSnapshot } from "../../../src/ledger/snapshots.ts";
 import { publishBuild, resolveTemplate } from "../../../src/ledger/templates.ts";
-import { sourceRevision } from "../../../src/template/build-spec.ts";
+import { sourceRevision } from "../../../src/template/build/spec.ts";
 import { shape } from "../../ledger/support.ts";
 import { FakeDaemon, type FakeDaemonOptions, nothing, running } from "../../support/fakes/fake-daemon.ts";
 import { addFakeTemplate } from "../../support/fakes/fake-wiring.ts";

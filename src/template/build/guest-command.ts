@@ -1,8 +1,8 @@
 /** Commands of a build in its guest: run to their end, what they say in the log, their failure in E2B's words. */
-import { DomainError, isDomainError, messageOf } from "../errors.ts";
-import type { AttachedProcess, GuestAgent } from "../guest/agent.ts";
-import type { ProcessEnd, ProcessSpec } from "../types.ts";
-import { type BuildLog, LineSplitter } from "./build-log.ts";
+import { DomainError, isDomainError, messageOf } from "../../errors.ts";
+import type { AttachedProcess, GuestAgent } from "../../guest/agent.ts";
+import type { ProcessEnd, ProcessSpec } from "../../types.ts";
+import { type BuildLog, LineSplitter } from "./log.ts";
 
 /** What the next command of a build gets. Replaced, never changed, by ENV, WORKDIR and USER. */
 export interface BuildContext {

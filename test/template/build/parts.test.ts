@@ -1,13 +1,14 @@
 /** The pure parts of a build: its log, its steps, where it starts, whether it is stale. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { isDomainError } from "../../src/errors.ts";
-import type { ResolvedTemplate } from "../../src/ledger/templates.ts";
-import { BuildLog, LineSplitter } from "../../src/template/build-log.ts";
-import { decideStart } from "../../src/template/build-machine.ts";
-import { type BuildSpec, parseSteps, sourceRevision } from "../../src/template/build-spec.ts";
-import { decideFreshness, parseStoredSpec } from "../../src/template/freshness.ts";
-import { ManualClock } from "../support/fakes/manual-clock.ts";
+import { isDomainError } from "../../../src/errors.ts";
+import type { ResolvedTemplate } from "../../../src/ledger/templates.ts";
+import { decideFreshness } from "../../../src/template/build/freshness.ts";
+import { BuildLog, LineSplitter } from "../../../src/template/build/log.ts";
+import { decideStart } from "../../../src/template/build/machine.ts";
+import { type BuildSpec, parseSteps, sourceRevision } from "../../../src/template/build/spec.ts";
+import { parseStoredSpec } from "../../../src/template/build/stored-spec.ts";
+import { ManualClock } from "../../support/fakes/manual-clock.ts";
 
 test("a log says which step spoke, and keeps the end of it", () => {
   const log = new BuildLog(new ManualClock());

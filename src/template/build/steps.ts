@@ -1,9 +1,9 @@
 /** The steps of a build, one after the other in one guest. Each gives the context of those after it. */
 import { posix } from "node:path";
-import { DomainError, messageOf } from "../errors.ts";
-import { type BuildStep, describeStep } from "./build-spec.ts";
+import { DomainError, messageOf } from "../../errors.ts";
 import { absoluteWorkdir, copyFiles } from "./copy-step.ts";
 import { type BuildContext, type GuestBuild, runClientCommand, runScript } from "./guest-command.ts";
+import { type BuildStep, describeStep } from "./spec.ts";
 
 /** Where the archive of a COPY step is on this host. @throws DomainError when it was not uploaded */
 export type ArchiveOf = (filesHash: string) => string;

@@ -1,8 +1,8 @@
 /** A machine that a template is made in: it and its agent end with the scope of the work. */
-import type { GuestAgent } from "../guest/agent.ts";
-import { type OpenAgentOptions, openGuestAgent } from "../guest-machine/agent.ts";
-import type { Vm } from "../machine/driver.ts";
-import type { Scope } from "../scope.ts";
+import type { GuestAgent } from "../../guest/agent.ts";
+import { type OpenAgentOptions, openGuestAgent } from "../../guest-machine/agent.ts";
+import type { Vm } from "../../machine/driver.ts";
+import type { Scope } from "../../scope.ts";
 
 /**
  * Launches a machine that ends with `scope`.

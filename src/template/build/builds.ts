@@ -2,11 +2,16 @@
  * Template builds: from a restored base session run the client's steps, snapshot, publish. The old build serves until
  * the new one is published; a build that fails, is cancelled or whose daemon dies leaves nothing but its reason.
  */
-import { DomainError, isDomainError, messageOf } from "../errors.ts";
-import { saveMachine } from "../guest-machine/save.ts";
-import { type CapacityBudgets, type Reservation, reserve } from "../ledger/capacity.ts";
-import type { Ledger } from "../ledger/open.ts";
-import { markSnapshotReady, refuseUnreadySnapshot, registerSnapshot, type SnapshotFacts } from "../ledger/snapshots.ts";
+import { DomainError, isDomainError, messageOf } from "../../errors.ts";
+import { saveMachine } from "../../guest-machine/save.ts";
+import { type CapacityBudgets, type Reservation, reserve } from "../../ledger/capacity.ts";
+import type { Ledger } from "../../ledger/open.ts";
+import {
+  markSnapshotReady,
+  refuseUnreadySnapshot,
+  registerSnapshot,
+  type SnapshotFacts,
+} from "../../ledger/snapshots.ts";
 import {
   type BuildFailure,
   type BuildJob,
@@ -17,30 +22,30 @@ import {
   noteBuildPossession,
   readBuildLog,
   startBuildJob,
-} from "../ledger/template-builds.ts";
-import { strikeUnneededSnapshots } from "../ledger/template-upkeep.ts";
-import { publishBuild, type ResolvedTemplate, resolveTemplate } from "../ledger/templates.ts";
-import type { ReachStep } from "../lifecycle-steps.ts";
-import { newSnapshotPlace, removeSnapshot, type SnapshotPlace } from "../machine/snapshot-files.ts";
-import { Scope } from "../scope.ts";
-import type { SpanName } from "../types.ts";
-import { BuildLog } from "./build-log.ts";
+} from "../../ledger/template-builds.ts";
+import { strikeUnneededSnapshots } from "../../ledger/template-upkeep.ts";
+import { publishBuild, type ResolvedTemplate, resolveTemplate } from "../../ledger/templates.ts";
+import type { ReachStep } from "../../lifecycle-steps.ts";
+import { newSnapshotPlace, removeSnapshot, type SnapshotPlace } from "../../machine/snapshot-files.ts";
+import { Scope } from "../../scope.ts";
+import type { SpanName } from "../../types.ts";
+import { launchIn } from "../machine/machine.ts";
+import { settle } from "../machine/warm-up.ts";
+import type { UploadCache } from "../uploads/cache.ts";
+import { checkFreeDisk } from "./free-disk.ts";
+import type { BuildContext, GuestBuild } from "./guest-command.ts";
+import { BuildLog } from "./log.ts";
 import {
   type BuildMachineDependencies,
   type BuildStart,
   decideStart,
   openBuildAgent,
   startBuildMachine,
-} from "./build-machine.ts";
-import { BuildRemains } from "./build-remains.ts";
-import { type BuildSpec, sourceRevision } from "./build-spec.ts";
-import { runSteps } from "./build-steps.ts";
-import { checkFreeDisk } from "./free-disk.ts";
-import type { BuildContext, GuestBuild } from "./guest-command.ts";
+} from "./machine.ts";
+import { BuildRemains } from "./remains.ts";
+import { type BuildSpec, sourceRevision } from "./spec.ts";
 import { startAndWait } from "./start-command.ts";
-import { launchIn } from "./template-machine.ts";
-import type { UploadCache } from "./upload-cache.ts";
-import { settle } from "./warm-up.ts";
+import { runSteps } from "./steps.ts";
 
 export interface TemplateBuildDependencies extends BuildMachineDependencies {
   readonly ledger: Ledger;

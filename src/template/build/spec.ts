@@ -1,6 +1,7 @@
 /** What a client asks of a build, checked before anything is started for it. Pure. */
 import { createHash } from "node:crypto";
-import { DomainError } from "../errors.ts";
+import { DomainError } from "../../errors.ts";
+import { filesHashForm } from "../uploads/cache.ts";
 
 /** A step as clients write it: a type and texts. */
 export interface RawStep {
@@ -37,8 +38,6 @@ const maxSteps = 500;
 const account = /^(?:[a-z_][a-z0-9_-]{0,31}|[0-9]{1,9})$/i;
 const owner = /^[a-z0-9_-]{1,32}(?::[a-z0-9_-]{1,32})?$/i;
 const variable = /^[A-Za-z_][A-Za-z0-9_]*$/;
-/** Of an uploaded archive. */
-export const filesHashForm = /^[0-9a-f]{64}$/;
 
 /** @throws DomainError `invalid_argument` or `unsupported` naming the step (1-based) and what is wrong with it */
 export function parseSteps(steps: readonly RawStep[]): BuildStep[] {

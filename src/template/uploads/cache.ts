@@ -8,9 +8,11 @@ import { mkdir, readdir, rename, rm, stat, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import type { Clock } from "../clock.ts";
-import { DomainError, messageOf } from "../errors.ts";
-import { filesHashForm } from "./build-spec.ts";
+import type { Clock } from "../../clock.ts";
+import { DomainError, messageOf } from "../../errors.ts";
+
+/** The form of the hash that names an archive. */
+export const filesHashForm = /^[0-9a-f]{64}$/;
 
 /** Larger than any template's disk could take twice. */
 export const maxUploadBytes = 4 * 2 ** 30;

@@ -3,32 +3,32 @@
  * make one. A template whose ingredients changed is made anew, and the old snapshot stays for the sandboxes it made.
  */
 import { createHash, randomBytes, randomUUID } from "node:crypto";
-import type { Clock } from "../clock.ts";
-import { isDomainError } from "../errors.ts";
-import { saveMachine } from "../guest-machine/save.ts";
-import { setupOf } from "../guest-machine/setup.ts";
-import { type CapacityBudgets, release, reserve } from "../ledger/capacity.ts";
-import type { Ledger } from "../ledger/open.ts";
+import type { Clock } from "../../clock.ts";
+import { isDomainError } from "../../errors.ts";
+import { saveMachine } from "../../guest-machine/save.ts";
+import { setupOf } from "../../guest-machine/setup.ts";
+import { type CapacityBudgets, release, reserve } from "../../ledger/capacity.ts";
+import type { Ledger } from "../../ledger/open.ts";
 import {
   deleteSnapshot,
   markSnapshotReady,
   quarantineSnapshot,
   registerSnapshot,
   type SnapshotFacts,
-} from "../ledger/snapshots.ts";
-import { defaultTag, findTemplate, insertTemplate, publishBuild, resolveTemplate } from "../ledger/templates.ts";
-import type { Logger } from "../log.ts";
-import { newSessionId, type VmDriver } from "../machine/driver.ts";
-import { newSnapshotPlace, readSnapshot, removeSnapshot } from "../machine/snapshot-files.ts";
-import { Scope } from "../scope.ts";
-import type { MachineShape, SpanName } from "../types.ts";
-import type { GuestAssets } from "./assets.ts";
-import { launchIn, openAgentIn } from "./template-machine.ts";
-import { settle, warmUp } from "./warm-up.ts";
+} from "../../ledger/snapshots.ts";
+import { defaultTag, findTemplate, insertTemplate, publishBuild, resolveTemplate } from "../../ledger/templates.ts";
+import type { Logger } from "../../log.ts";
+import { newSessionId, type VmDriver } from "../../machine/driver.ts";
+import { newSnapshotPlace, readSnapshot, removeSnapshot } from "../../machine/snapshot-files.ts";
+import { Scope } from "../../scope.ts";
+import type { MachineShape, SpanName } from "../../types.ts";
+import type { GuestAssets } from "../assets/guest-assets.ts";
+import { launchIn, openAgentIn } from "../machine/machine.ts";
+import { settle, warmUp } from "../machine/warm-up.ts";
 
 /** Goes up whenever how a template is booted, or what is done to it before its snapshot, changes. */
 const recipeVersion = 5;
-const alias = "base";
+export const baseAlias = "base";
 const shape: MachineShape = { vcpuCount: 2, memoryMiB: 512, diskMiB: 8192 };
 
 export interface TemplateDependencies {
@@ -62,7 +62,7 @@ export async function ensureBaseTemplate(
   await deps.admitDisk("make the base template");
   const startedMs = deps.clock.monotonicMs();
   const { id: snapshotId, folder } = newSnapshotPlace(deps.snapshotsFolder);
-  const template = findTemplate(deps.ledger, alias);
+  const template = findTemplate(deps.ledger, baseAlias);
   const templateId = template?.id ?? deps.newTemplateId();
   const reservation = deps.ledger.write(() => {
     registerSnapshot(deps.ledger, { id: snapshotId, kind: "template", logicalId: templateId, folder, reason: null });
@@ -78,7 +78,7 @@ export async function ensureBaseTemplate(
     );
     deps.ledger.writeDurably(() => {
       markSnapshotReady(deps.ledger, snapshotId, facts);
-      if (!template) insertTemplate(deps.ledger, { id: templateId, aliases: [alias], shape, public: true });
+      if (!template) insertTemplate(deps.ledger, { id: templateId, aliases: [baseAlias], shape, public: true });
       const tags = [defaultTag, recipeTag];
       publishBuild(deps.ledger, { id: randomUUID(), templateId, snapshotId, shape, tags });
     });
@@ -93,8 +93,8 @@ export async function ensureBaseTemplate(
 /** Whether the default build of `base` came from this very recipe, and its files are there. */
 async function isCurrent({ ledger, log }: TemplateDependencies, recipeTag: string): Promise<boolean> {
   try {
-    const current = resolveTemplate(ledger, alias);
-    const fresh = resolveTemplate(ledger, alias, recipeTag);
+    const current = resolveTemplate(ledger, baseAlias);
+    const fresh = resolveTemplate(ledger, baseAlias, recipeTag);
     if (current.buildId !== fresh.buildId || current.snapshot.state !== "ready") return false;
     try {
       await readSnapshot(current.snapshot.folder);
@@ -137,7 +137,7 @@ async function bootAndSnapshot(
   const agent = await openAgentIn(scope, vm, { clock, log, booted: true, signal });
   // A file in memory: a sandbox that has it was restored from memory, not booted.
   const nonce = { path: "/run/firkin/template-nonce", content: randomBytes(16).toString("hex"), mode: 0o644 };
-  await agent.setup(setupOf({ hostname: alias, envs: {}, defaultUser: "user", files: [nonce] }, clock));
+  await agent.setup(setupOf({ hostname: baseAlias, envs: {}, defaultUser: "user", files: [nonce] }, clock));
   progress("warm the base template");
   await warmUp(agent);
   await settle(agent, templateId, clock, signal);

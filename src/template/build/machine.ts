@@ -2,21 +2,20 @@
  * The machine a build works in: restored from the parent's snapshot, or, when it is to be of another shape, booted from
  * the base disk. Only `base` can be booted anew: all there is to it is that disk.
  */
-import type { Clock } from "../clock.ts";
-import { DomainError } from "../errors.ts";
-import type { GuestAgent } from "../guest/agent.ts";
-import { setupOf, templateEnvironment } from "../guest-machine/setup.ts";
-import type { ResolvedTemplate } from "../ledger/templates.ts";
-import type { Logger } from "../log.ts";
-import { newSessionId, type Vm, type VmDriver } from "../machine/driver.ts";
-import { readSnapshot } from "../machine/snapshot-files.ts";
-import type { Scope } from "../scope.ts";
-import type { MachineShape } from "../types.ts";
-import type { GuestAssets } from "./assets.ts";
-import { openAgentIn } from "./template-machine.ts";
-import { warmUp } from "./warm-up.ts";
-
-export const baseAlias = "base";
+import type { Clock } from "../../clock.ts";
+import { DomainError } from "../../errors.ts";
+import type { GuestAgent } from "../../guest/agent.ts";
+import { setupOf, templateEnvironment } from "../../guest-machine/setup.ts";
+import type { ResolvedTemplate } from "../../ledger/templates.ts";
+import type { Logger } from "../../log.ts";
+import { newSessionId, type Vm, type VmDriver } from "../../machine/driver.ts";
+import { readSnapshot } from "../../machine/snapshot-files.ts";
+import type { Scope } from "../../scope.ts";
+import type { MachineShape } from "../../types.ts";
+import type { GuestAssets } from "../assets/guest-assets.ts";
+import { baseAlias } from "../base/template.ts";
+import { openAgentIn } from "../machine/machine.ts";
+import { warmUp } from "../machine/warm-up.ts";
 
 export interface BuildMachineDependencies {
   readonly driver: VmDriver;

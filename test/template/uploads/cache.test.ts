@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { expect, onTestFinished, test } from "vitest";
-import { maxUploadBytes, UploadCache } from "../../src/template/upload-cache.ts";
-import { ManualClock } from "../support/fakes/manual-clock.ts";
+import { maxUploadBytes, UploadCache } from "../../../src/template/uploads/cache.ts";
+import { ManualClock } from "../../support/fakes/manual-clock.ts";
 
 const hash = "a1".repeat(32);
 

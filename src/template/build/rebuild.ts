@@ -1,12 +1,13 @@
 /** Builds stale templates again, one at a time, parents before what was built from them. */
 import { randomUUID } from "node:crypto";
-import type { Ledger } from "../ledger/open.ts";
-import { insertBuildJob, listSourcedBuilds, type SourcedBuild } from "../ledger/template-builds.ts";
-import { findCurrentBuild } from "../ledger/templates.ts";
-import type { Logger } from "../log.ts";
-import type { TemplateBuilds } from "./build.ts";
-import type { BuildSpec } from "./build-spec.ts";
-import { decideFreshness, parseStoredSpec } from "./freshness.ts";
+import type { Ledger } from "../../ledger/open.ts";
+import { insertBuildJob, listSourcedBuilds, type SourcedBuild } from "../../ledger/template-builds.ts";
+import { findCurrentBuild } from "../../ledger/templates.ts";
+import type { Logger } from "../../log.ts";
+import type { TemplateBuilds } from "./builds.ts";
+import { decideFreshness } from "./freshness.ts";
+import type { BuildSpec } from "./spec.ts";
+import { parseStoredSpec } from "./stored-spec.ts";
 
 export interface StaleRebuildDependencies {
   readonly ledger: Ledger;

@@ -1,5 +1,5 @@
 /** What a build leaves of its disk to the sandboxes that are made from it. */
-import { DomainError } from "../errors.ts";
+import { DomainError } from "../../errors.ts";
 import type { GuestBuild } from "./guest-command.ts";
 
 /**

@@ -2,9 +2,7 @@
  * Which templates are stale: made from a parent that has a newer build since, older than they may be, or damaged. They are built
  * again from what is kept with the build, beside the old one, which serves until the new one is published.
  */
-import { z } from "zod";
-import type { SourcedBuild } from "../ledger/template-builds.ts";
-import type { BuildSpec } from "./build-spec.ts";
+import type { SourcedBuild } from "../../ledger/template-builds.ts";
 
 export type Freshness =
   | { readonly state: "fresh" }
@@ -27,32 +25,4 @@ export function decideFreshness(
   if (currentParentBuildId !== build.parentBuildId) return { state: "stale", why: "parent_changed" };
   if (maxAgeMs !== undefined && nowMs - build.createdAtMs > maxAgeMs) return { state: "stale", why: "too_old" };
   return { state: "fresh" };
-}
-
-const text = z.string();
-const step = z.discriminatedUnion("type", [
-  z.object({ type: z.literal("RUN"), command: text, user: text }),
-  z.object({ type: z.literal("ENV"), pairs: z.array(z.tuple([text, text])) }),
-  z.object({ type: z.literal("WORKDIR"), path: text }),
-  z.object({ type: z.literal("USER"), name: text }),
-  z.object({
-    type: z.literal("COPY"),
-    source: text,
-    destination: text,
-    owner: text,
-    mode: text,
-    filesHash: text,
-  }),
-]);
-const storedSpec = z.object({
-  from: z.object({ name: text, tag: text.optional() }),
-  steps: z.array(step),
-  startCommand: text.optional(),
-  readyCommand: text.optional(),
-});
-
-/** What a build was made from, as the ledger keeps it. @throws ZodError when an other version wrote it. */
-export function parseStoredSpec(json: string): BuildSpec {
-  const { from, steps, startCommand, readyCommand } = storedSpec.parse(JSON.parse(json));
-  return { from: { name: from.name, tag: from.tag }, steps, startCommand, readyCommand };
 }

@@ -4,11 +4,11 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
-import { systemClock } from "../../src/clock.ts";
-import { BuildLog } from "../../src/template/build-log.ts";
-import type { BuildStep } from "../../src/template/build-spec.ts";
-import { copyFiles } from "../../src/template/copy-step.ts";
-import { startLocalAgent } from "../support/guest/local-agent.ts";
+import { systemClock } from "../../../src/clock.ts";
+import { copyFiles } from "../../../src/template/build/copy-step.ts";
+import { BuildLog } from "../../../src/template/build/log.ts";
+import type { BuildStep } from "../../../src/template/build/spec.ts";
+import { startLocalAgent } from "../../support/guest/local-agent.ts";
 
 /** Makes an archive of `files` as the SDK does, copies it, and lists what is in the working directory then. */
 async function copy(

@@ -2,10 +2,10 @@
  * The last part of a build: the start command is started and left running, the ready command is tried until it says
  * that the template may be snapshotted. Sandboxes come up with that process running.
  */
-import type { Clock } from "../clock.ts";
-import { DomainError } from "../errors.ts";
-import type { AttachedProcess } from "../guest/agent.ts";
-import type { ProcessEnd } from "../types.ts";
+import type { Clock } from "../../clock.ts";
+import { DomainError } from "../../errors.ts";
+import type { AttachedProcess } from "../../guest/agent.ts";
+import type { ProcessEnd } from "../../types.ts";
 import {
   type BuildContext,
   commandFailure,

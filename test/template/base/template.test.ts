@@ -1,12 +1,12 @@
 /** The base template over the fake engine: made once, for what it is made from, and within the budgets. */
 import { expect, test, vi } from "vitest";
-import { DomainError } from "../../src/errors.ts";
-import { type CapacityBudgets, reserve, usage } from "../../src/ledger/capacity.ts";
-import { listSnapshots } from "../../src/ledger/snapshots.ts";
-import { resolveTemplate } from "../../src/ledger/templates.ts";
-import { ensureBaseTemplate } from "../../src/template/base-template.ts";
-import { roomy, shape } from "../ledger/support.ts";
-import { FakeDaemon } from "../support/fakes/fake-daemon.ts";
+import { DomainError } from "../../../src/errors.ts";
+import { type CapacityBudgets, reserve, usage } from "../../../src/ledger/capacity.ts";
+import { listSnapshots } from "../../../src/ledger/snapshots.ts";
+import { resolveTemplate } from "../../../src/ledger/templates.ts";
+import { ensureBaseTemplate } from "../../../src/template/base/template.ts";
+import { roomy, shape } from "../../ledger/support.ts";
+import { FakeDaemon } from "../../support/fakes/fake-daemon.ts";
 
 const assets = { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" };
 

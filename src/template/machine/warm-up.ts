@@ -2,10 +2,10 @@
  * What a template runs before its snapshot. Whatever was touched then is in the page cache of every sandbox restored
  * from it: python's first start drops from 1.4 s to 0.4 s (design section 4).
  */
-import type { Clock } from "../clock.ts";
-import { DomainError } from "../errors.ts";
-import type { GuestAgent } from "../guest/agent.ts";
-import { placeholderId, sandboxFiles, templateFiles } from "../guest-machine/setup.ts";
+import type { Clock } from "../../clock.ts";
+import { DomainError } from "../../errors.ts";
+import type { GuestAgent } from "../../guest/agent.ts";
+import { placeholderId, sandboxFiles, templateFiles } from "../../guest-machine/setup.ts";
 
 const commands: readonly string[] = [
   "true; ls -la / /home/user >/dev/null; cat /etc/os-release >/dev/null; ps aux >/dev/null; id; date; uname -a; mkdir -p /tmp/w; rm -r /tmp/w",

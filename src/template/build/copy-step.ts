@@ -3,9 +3,9 @@
  * it is only ever opened inside the guest that it is for.
  */
 import { createReadStream } from "node:fs";
-import { DomainError, messageOf } from "../errors.ts";
-import type { BuildStep } from "./build-spec.ts";
+import { DomainError, messageOf } from "../../errors.ts";
 import { type BuildContext, type GuestBuild, runScript } from "./guest-command.ts";
+import type { BuildStep } from "./spec.ts";
 
 /**
  * $1 scratch folder, $2 source pattern, $3 destination, $4 owner, $5 mode, $6 working directory.

@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { DomainError } from "../errors.ts";
+import { DomainError } from "../../errors.ts";
 
 const schema = z.object({
   kernel: z.string(),

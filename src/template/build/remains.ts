@@ -3,15 +3,15 @@
  * will be none. Everything here is tried until it succeeds, or the daemon stops: the next one finds it in the ledger.
  */
 import { join } from "node:path";
-import type { Clock } from "../clock.ts";
-import { release } from "../ledger/capacity.ts";
-import type { Ledger } from "../ledger/open.ts";
-import { deleteSnapshot, getSnapshot } from "../ledger/snapshots.ts";
-import { type BuildFailure, type BuildJob, type BuildLogEntry, failBuildJob } from "../ledger/template-builds.ts";
-import type { Logger } from "../log.ts";
-import type { VmDriver } from "../machine/driver.ts";
-import { removeSnapshot } from "../machine/snapshot-files.ts";
-import { untilDone } from "../until-done.ts";
+import type { Clock } from "../../clock.ts";
+import { release } from "../../ledger/capacity.ts";
+import type { Ledger } from "../../ledger/open.ts";
+import { deleteSnapshot, getSnapshot } from "../../ledger/snapshots.ts";
+import { type BuildFailure, type BuildJob, type BuildLogEntry, failBuildJob } from "../../ledger/template-builds.ts";
+import type { Logger } from "../../log.ts";
+import type { VmDriver } from "../../machine/driver.ts";
+import { removeSnapshot } from "../../machine/snapshot-files.ts";
+import { untilDone } from "../../until-done.ts";
 
 export interface BuildRemainsDependencies {
   readonly ledger: Ledger;

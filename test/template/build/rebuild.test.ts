@@ -3,13 +3,13 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { pino } from "pino";
 import { expect, test } from "vitest";
-import { markSnapshotReady, registerSnapshot } from "../../src/ledger/snapshots.ts";
-import { insertBuildJob, listBuildJobs } from "../../src/ledger/template-builds.ts";
-import { insertTemplate, publishBuild, resolveTemplate } from "../../src/ledger/templates.ts";
-import { rebuildStale } from "../../src/template/stale-rebuild.ts";
-import { facts } from "../ledger/support.ts";
-import { type FakeTemplates, openFakeTemplates, shape, writeBaseSnapshot } from "../support/fakes/fake-templates.ts";
-import { localAgent } from "../support/guest/local-agent.ts";
+import { markSnapshotReady, registerSnapshot } from "../../../src/ledger/snapshots.ts";
+import { insertBuildJob, listBuildJobs } from "../../../src/ledger/template-builds.ts";
+import { insertTemplate, publishBuild, resolveTemplate } from "../../../src/ledger/templates.ts";
+import { rebuildStale } from "../../../src/template/build/rebuild.ts";
+import { facts } from "../../ledger/support.ts";
+import { type FakeTemplates, openFakeTemplates, shape, writeBaseSnapshot } from "../../support/fakes/fake-templates.ts";
+import { localAgent } from "../../support/guest/local-agent.ts";
 
 /** A template built from another, with one step. */
 async function build({ ledger, builds }: FakeTemplates, name: string, from: string, command = "true"): Promise<string> {

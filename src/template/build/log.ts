@@ -2,8 +2,8 @@
  * The log of one build: only ever appended to, because clients page through it by counting entries. Bounded: what a
  * command says after it is full is left out, and the last entries are kept aside, for they say why a step failed.
  */
-import type { Clock } from "../clock.ts";
-import type { BuildLogEntry, BuildLogLevel } from "../ledger/template-builds.ts";
+import type { Clock } from "../../clock.ts";
+import type { BuildLogEntry, BuildLogLevel } from "../../ledger/template-builds.ts";
 
 const maxEntries = 10_000;
 const maxBytes = 1024 * 1024;

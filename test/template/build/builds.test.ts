@@ -3,21 +3,21 @@ import { randomUUID } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test, vi } from "vitest";
-import { DomainError } from "../../src/errors.ts";
-import { usage } from "../../src/ledger/capacity.ts";
-import { listSnapshots } from "../../src/ledger/snapshots.ts";
-import { findBuildJob, insertBuildJob } from "../../src/ledger/template-builds.ts";
-import { findTemplate, insertTemplate, resolveTemplate } from "../../src/ledger/templates.ts";
-import { readSnapshot } from "../../src/machine/snapshot-files.ts";
-import type { BuildSpec, BuildStep } from "../../src/template/build-spec.ts";
+import { DomainError } from "../../../src/errors.ts";
+import { usage } from "../../../src/ledger/capacity.ts";
+import { listSnapshots } from "../../../src/ledger/snapshots.ts";
+import { findBuildJob, insertBuildJob } from "../../../src/ledger/template-builds.ts";
+import { findTemplate, insertTemplate, resolveTemplate } from "../../../src/ledger/templates.ts";
+import { readSnapshot } from "../../../src/machine/snapshot-files.ts";
+import type { BuildSpec, BuildStep } from "../../../src/template/build/spec.ts";
 import {
   type FakeTemplates,
   type FakeTemplatesOptions,
   openFakeTemplates,
   shape,
   writeBaseSnapshot,
-} from "../support/fakes/fake-templates.ts";
-import { localAgent } from "../support/guest/local-agent.ts";
+} from "../../support/fakes/fake-templates.ts";
+import { localAgent } from "../../support/guest/local-agent.ts";
 
 async function open(options: FakeTemplatesOptions = {}): Promise<FakeTemplates> {
   const fake = openFakeTemplates({ guest: { kind: "agent", command: localAgent() }, ...options });

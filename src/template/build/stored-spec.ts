@@ -1,0 +1,31 @@
+/** The form in which the ledger keeps what a build was made from, so that a later daemon can build it again. */
+import { z } from "zod";
+import type { BuildSpec } from "./spec.ts";
+
+const text = z.string();
+const step = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("RUN"), command: text, user: text }),
+  z.object({ type: z.literal("ENV"), pairs: z.array(z.tuple([text, text])) }),
+  z.object({ type: z.literal("WORKDIR"), path: text }),
+  z.object({ type: z.literal("USER"), name: text }),
+  z.object({
+    type: z.literal("COPY"),
+    source: text,
+    destination: text,
+    owner: text,
+    mode: text,
+    filesHash: text,
+  }),
+]);
+const storedSpec = z.object({
+  from: z.object({ name: text, tag: text.optional() }),
+  steps: z.array(step),
+  startCommand: text.optional(),
+  readyCommand: text.optional(),
+});
+
+/** Parses the stored form. @throws ZodError when another version of firkin wrote it */
+export function parseStoredSpec(json: string): BuildSpec {
+  const { from, steps, startCommand, readyCommand } = storedSpec.parse(JSON.parse(json));
+  return { from: { name: from.name, tag: from.tag }, steps, startCommand, readyCommand };
+}
