@@ -23,8 +23,8 @@ export interface OpenAgentOptions {
 
 /**
  * Opens the guest link of a running machine and waits until its agent answers.
- * @throws DomainError `machine_failed` when the link breaks, `deadline_exceeded` when the agent does not answer in time;
- *   the signal's reason
+ * @throws DomainError `machine_failed` when the link breaks, `deadline_exceeded` when the agent does not answer in
+ *   time; the signal's reason
  */
 export async function openGuestAgent(
   vm: Vm,

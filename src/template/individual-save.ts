@@ -1,6 +1,7 @@
 /**
- * A template prepared once more, as a machine of its own: its disk is booted, its start command runs until it is ready,
- * and it is saved. For engines of which one save cannot be several machines.
+ * The individual snapshot: a template prepared once more, in a machine of its own. Its disk is booted, its start
+ * command runs until the machine is ready, and the machine is saved. The shelf needs it where one snapshot starts one
+ * machine only.
  */
 import type { Clock } from "../clock.ts";
 import { saveMachine } from "../guest-machine/save.ts";

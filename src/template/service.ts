@@ -1,4 +1,7 @@
-/** Templates as clients manage them: the ledger's rows, the builds under way, and what is uploaded for them. */
+/**
+ * The template service, which clients manage templates through: the ledger's rows, the builds under way, and the
+ * uploads. The files beside it compose the rooms of this layer.
+ */
 import { randomUUID } from "node:crypto";
 import type { Readable } from "node:stream";
 import { DomainError } from "../errors.ts";
@@ -25,7 +28,7 @@ import type { MachineShape } from "../types.ts";
 import { baseAlias } from "./base/template.ts";
 import type { TemplateBuilds } from "./build/builds.ts";
 import { parseSteps } from "./build/spec.ts";
-import type { BuildView, RequestBuild, StartBuild, Templates, TemplateView } from "./templates.ts";
+import type { BuildRequest, BuildStartRequest, BuildView, Templates, TemplateView } from "./templates.ts";
 import type { UploadCache } from "./uploads/cache.ts";
 
 export interface TemplateServiceDependencies {
@@ -35,11 +38,11 @@ export interface TemplateServiceDependencies {
   readonly newTemplateId: () => string;
   /** @throws DomainError `disk_pressure` while there is not enough free disk for `work`. */
   readonly admitDisk: (work: string) => Promise<void>;
-  /** Waits, not for long, until sandboxes that were killed are gone. */
+  /** Waits a short while until sandboxes that were killed are gone. */
   readonly settleKills: () => Promise<void>;
 }
 
-/** Until its first build says what it is. */
+/** The shape of a template before its first build. */
 const shapeToCome: MachineShape = { vcpuCount: 2, memoryMiB: 512, diskMiB: 8192 };
 
 export class TemplateService implements Templates {
@@ -49,7 +52,7 @@ export class TemplateService implements Templates {
     this.#deps = deps;
   }
 
-  requestBuild(request: RequestBuild): { template: TemplateRecord; buildId: string; tags: readonly string[] } {
+  requestBuild(request: BuildRequest): { template: TemplateRecord; buildId: string; tags: readonly string[] } {
     const { ledger, newTemplateId } = this.#deps;
     const { name, vcpuCount, memoryMiB, minFreeDiskMiB } = request;
     const tags = request.tags.length > 0 ? [...new Set(request.tags)] : [defaultTag];
@@ -64,7 +67,7 @@ export class TemplateService implements Templates {
     });
   }
 
-  async startBuild(templateId: string, buildId: string, request: StartBuild): Promise<void> {
+  async startBuild(templateId: string, buildId: string, request: BuildStartRequest): Promise<void> {
     const { builds } = this.#deps;
     const job = this.#job(templateId, buildId);
     if (job.state !== "waiting") throw new DomainError("failed_precondition", "build is not in waiting state");
@@ -137,7 +140,7 @@ export class TemplateService implements Templates {
     await uploads.receive(hash, body, lengthBytes);
   }
 
-  #newTemplate(id: string, { name, vcpuCount, memoryMiB }: RequestBuild): TemplateRecord {
+  #newTemplate(id: string, { name, vcpuCount, memoryMiB }: BuildRequest): TemplateRecord {
     const shape = {
       ...shapeToCome,
       ...(vcpuCount !== null && { vcpuCount }),
@@ -162,7 +165,7 @@ export class TemplateService implements Templates {
   #view(template: TemplateRecord): TemplateView {
     const jobs = listBuildJobs(this.#deps.ledger, template.id).map((job) => viewOf(job, template));
     const asked = new Set(jobs.map(({ id }) => id));
-    // The daemon's own builds, of `base`, were nobody's job.
+    // The builds of `base` have no job, because the daemon makes them without a request.
     const own = template.buildIds.filter((id) => !asked.has(id)).map((id) => ownBuild(id, template));
     const damaged = listDamagedBuilds(this.#deps.ledger, template.id);
     const builds = [...jobs, ...own].sort((one, other) => other.createdAtMs - one.createdAtMs);

@@ -1,4 +1,4 @@
-/** What becomes of a create that does not fit right now, and which warm machines make room for it. Pure. */
+/** The plan of admission: the answer to a create that does not fit now, and the machines to evict for it. Pure. */
 import {
   type CapacityBudgets,
   type CapacityShortage,
@@ -9,18 +9,18 @@ import {
 import type { MachineShape } from "../../types.ts";
 
 export type AdmissionDecision =
-  /** Room comes as soon as warm machines are gone: it waits for that, whatever the queue's bounds. */
+  /** The create waits until evicted machines are gone, whatever the queue's bounds. */
   | { readonly answer: "wait_for_eviction"; readonly shortage: CapacityShortage }
-  /** Waits for sandboxes to end. `position` counts from 1. */
+  /** The create waits for sandboxes to end. `position` counts from 1. */
   | { readonly answer: "queue"; readonly position: number; readonly shortage: CapacityShortage }
   | { readonly answer: "reject"; readonly reason: RejectionReason; readonly shortage: CapacityShortage };
 
 export type RejectionReason = "oversized" | "queue_full" | "queue_off";
 
 export interface QueueBounds {
-  /** How many may wait. */
+  /** Most creates that may wait. */
   readonly limit: number;
-  /** How long one may; 0: nobody waits. */
+  /** Longest wait of a create; 0: no create waits. */
   readonly timeoutMs: number;
 }
 
@@ -28,17 +28,17 @@ export interface AdmissionQuestion {
   readonly shape: MachineShape;
   readonly usage: CapacityUsage;
   readonly budgets: CapacityBudgets;
-  /** Those that wait already, first come first. */
+  /** The shapes of the creates that wait already, first come first. */
   readonly ahead: readonly MachineShape[];
   readonly bounds: QueueBounds;
 }
 
-/** Decides on a create that cannot be admitted now: there is no room, or others wait already. */
+/** Decides on a create that cannot be admitted now, because there is no room or because others wait already. */
 export function decideAdmission({ shape, usage, budgets, ahead, bounds }: AdmissionQuestion): AdmissionDecision {
   const active = ahead.reduce(plusOne, usage.active);
   const shortage = findShortage(usage, shape, budgets) ??
     findShortage({ ...usage, active }, shape, budgets) ?? {
-      // It was the last that is being given back: nothing is short but the turn.
+      // The last reservation was just released: there is room, but it is not this create's turn.
       dimension: "sandboxes",
       requested: 1,
       available: 0,
@@ -52,7 +52,7 @@ export function decideAdmission({ shape, usage, budgets, ahead, bounds }: Admiss
   return { answer: "queue", position: ahead.length + 1, shortage };
 }
 
-/** A warm machine that could make room. */
+/** A machine that could make room. */
 export interface Evictable {
   readonly id: string;
   readonly shape: MachineShape;
@@ -61,17 +61,18 @@ export interface Evictable {
 export interface EvictionQuestion {
   readonly usage: CapacityUsage;
   readonly budgets: CapacityBudgets;
-  /** Creates that wait, first come first. */
+  /** The shapes of the creates that wait, first come first. */
   readonly waiting: readonly MachineShape[];
   /** Oldest first. */
   readonly evictable: readonly Evictable[];
-  /** Evicted before, and still holding capacity. */
+  /** The shapes of machines that were evicted before and still hold capacity. */
   readonly leaving: readonly MachineShape[];
 }
 
 /**
- * Ids of the warm machines to evict, oldest first and no more than it takes, so that the first of those who wait fit.
- * None when not even the first would fit without any: then sandboxes have to end, and the pool is of use meanwhile.
+ * The ids of the machines to evict, oldest first and no more than needed, so that the first waiting creates fit. No
+ * machine is evicted when not even the first create would fit without all of them: then a sandbox has to end, and the
+ * pool is of use meanwhile.
  */
 export function planEvictions({ usage, budgets, waiting, evictable, leaving }: EvictionQuestion): string[] {
   let admitted = usage.active;

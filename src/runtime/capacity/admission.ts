@@ -1,7 +1,8 @@
 /**
- * Admission of creates: now, in turn, or not at all. Who does not fit waits in one bounded queue, first come first served,
- * and warm machines are evicted, oldest first, before anybody waits for a sandbox to end. Any commit of the ledger may
- * have made room, so none is missed, whoever released something.
+ * Admission: a create gets its reservation now, waits for it, or is refused. A create that does not fit waits in one
+ * bounded queue, first come first served, and warm machines are evicted, oldest first, before a create waits for a
+ * sandbox to end. The queue is looked at after every commit of the ledger, because any commit may have made room. This
+ * room decides what fits on the host, and may call machines.
  */
 import type { Clock } from "../../clock.ts";
 import { DomainError, isDomainError } from "../../errors.ts";
@@ -24,13 +25,13 @@ import {
   type QueueBounds,
 } from "./admission-plan.ts";
 
-/** What admission needs of the warm pool. */
+/** Machines made ahead of demand, as admission sees them. */
 export interface EvictionSource {
-  /** Warm machines, oldest first. */
+  /** The machines that could make room, oldest first. */
   evictable(): readonly Evictable[];
-  /** Shapes of those that were evicted and are not gone yet. */
+  /** The shapes of machines that were evicted and are not gone yet. */
   leaving(): readonly MachineShape[];
-  /** Ends them in the background; their capacity is released when they are gone. */
+  /** Ends machines in the background; their capacity is released when they are gone. */
   evict(ids: readonly string[]): void;
 }
 
@@ -72,11 +73,11 @@ export class Admission {
   }
 
   /**
-   * Gives the result of `attempt`, called when it is this create's turn.
-   * @param attempt reserves capacity for `shape`, in one transaction; throws `capacity_exhausted` when there is none
-   * @param signal gives up its place, for the signal's reason; without one the client has left
-   * @throws DomainError `capacity_exhausted` saying which budget, what was asked, what is left, and whether it is too
-   *   large, the queue is full or waiting took too long; `not_ready` while the daemon stops; what `attempt` throws
+   * Calls `attempt` when it is this create's turn, and gives its result.
+   * @param attempt reserves capacity for `shape` in one transaction; throws `capacity_exhausted` when there is none
+   * @param signal gives up the place in the queue, for the signal's reason; without a reason the client has left
+   * @throws DomainError `capacity_exhausted` with the budget, the request, the rest, and whether the request is too
+   *   large, the queue is full or the wait took too long; `not_ready` while the daemon stops; what `attempt` throws
    */
   async admit<T>(shape: MachineShape, attempt: () => T, signal?: AbortSignal): Promise<T> {
     if (this.#closed) throw stopping();
@@ -97,7 +98,7 @@ export class Admission {
     return this.#wait(shape, decision.shortage, attempt, signal);
   }
 
-  /** Sends everybody who waits away. */
+  /** Refuses every create that waits. */
   close(): void {
     this.#closed = true;
     this.#stopListening();
@@ -161,7 +162,8 @@ export class Admission {
     metrics.admissions.inc({ answer: "timed_out" });
     const position = this.#waiting.indexOf(waiter) + 1;
     const shortage = findShortage(usage(ledger), waiter.shape, budgets) ?? shortageAtFirst;
-    const note = `; waited ${Math.round(waitedMs / 100) / 10} s for it, at place ${position} of ${this.#waiting.length}`;
+    const waitedS = Math.round(waitedMs / 100) / 10;
+    const note = `; waited ${waitedS} s for it, at place ${position} of ${this.#waiting.length}`;
     return capacityExhausted(shortage, note, { reason: "timed_out", position, waitedMs });
   }
 
@@ -179,7 +181,7 @@ export class Admission {
     this.#lookSoon();
   }
 
-  /** A commit may be in the middle of somebody's work: the queue is looked at after it. */
+  /** Looks at the queue after the current task, because a commit may be in the middle of one. */
   #lookSoon(): void {
     if (this.#lookScheduled || this.#waiting.length === 0) return;
     this.#lookScheduled = true;
@@ -189,7 +191,7 @@ export class Admission {
     });
   }
 
-  /** Admits from the front while there is room, and makes room by eviction for as many of the rest as that helps. */
+  /** Admits creates from the front while there is room, and evicts machines for as many of the others as that helps. */
   #look(): void {
     while (this.#waiting[0]?.tryAgain()) {}
     if (this.#waiting.length === 0) return;

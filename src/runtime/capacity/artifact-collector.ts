@@ -1,7 +1,8 @@
 /**
- * Gives up, while the disk is too full for new work, what nothing needs any more: snapshots of templates that no name
- * leads to, then guest images, kernels and uploads in the cache, and last what is in quarantine. Never what a live or
- * paused sandbox, a template, a snapshot or a warm VM stands on: who needs what is read anew each time.
+ * The collector of artifacts: while the disk is too full for new work it removes files that nothing needs any more.
+ * First go snapshots of templates that no name leads to, then guest images, kernels and uploads in the cache, and last
+ * the content of the quarantine. A file that a sandbox, template, snapshot or warm machine needs stays; the needs are
+ * read anew each time.
  */
 import { rm } from "node:fs/promises";
 import type { Clock } from "../../clock.ts";
@@ -28,17 +29,17 @@ export interface CollectorDependencies {
   readonly metrics: Metrics;
   readonly quarantine: Quarantine;
   readonly uploads: UploadCache;
-  /** Removes snapshots of templates that nothing needs: they know their own references. */
+  /** Removes snapshots of templates that nothing needs; the template layer knows its references. */
   readonly collectTemplates: () => Promise<void>;
-  /** What this daemon boots. */
+  /** The assets that this daemon boots. */
   readonly assets: GuestAssets;
   readonly cacheDir: string;
   readonly stateDir: string;
 }
 
-/** Longer than any build, and than any set-up. */
+/** Longer than any build or set-up, whose files are not written down yet. */
 const minAgeMs = 3 * 3_600_000;
-/** A disk that stays full is not searched at every request. */
+/** Time between two searches, so that a disk that stays full is not searched at every request. */
 const restMs = 60_000;
 
 export class ArtifactCollector {
@@ -51,8 +52,8 @@ export class ArtifactCollector {
   }
 
   /**
-   * Gives things up until `isEnough`, or nothing is left to give up. Whoever comes meanwhile waits for the same. Never
-   * fails: whoever asked looks at the disk again, and tells of that.
+   * Removes artifacts until `isEnough`, or until nothing is left that may go. Callers that come meanwhile wait for the
+   * same collection. It never throws, because its caller looks at the disk again and reports that.
    */
   async collect(isEnough: () => Promise<boolean>): Promise<void> {
     if (this.#deps.clock.monotonicMs() < this.#notBeforeMs) return;
@@ -65,14 +66,14 @@ export class ArtifactCollector {
     try {
       await this.#collect(isEnough);
     } catch (error) {
-      log.error({ err: error }, "what nothing needs could not be collected");
+      log.error({ err: error }, "the collection of artifacts failed");
     } finally {
       this.#notBeforeMs = clock.monotonicMs() + restMs;
       this.#underWay = undefined;
     }
   }
 
-  /** @throws what keeps it from telling who needs what */
+  /** @throws an error of {@link #needed} */
   async #collect(isEnough: () => Promise<boolean>): Promise<void> {
     const { log, metrics, collectTemplates, clock } = this.#deps;
     await collectTemplates();
@@ -83,21 +84,24 @@ export class ArtifactCollector {
       try {
         await this.#remove(artifact);
         metrics.artifactsCollected.inc({ kind: artifact.kind });
-        log.warn({ ...artifact }, "the disk is nearly full: removed what nothing needs");
+        log.warn({ ...artifact }, "the disk is nearly full: removed an artifact that nothing needs");
       } catch (error) {
-        // A damaged snapshot that somebody stands on stays; so does what cannot be removed.
-        if (!isDomainError(error, "invalid_state")) log.error({ err: error, ...artifact }, "it cannot be removed");
+        // A damaged snapshot that a sandbox or template names stays, and so does a file that cannot be removed.
+        if (!isDomainError(error, "invalid_state"))
+          log.error({ err: error, ...artifact }, "the artifact cannot be removed");
       }
     }
   }
 
-  /** Nothing while another state folder uses the cache: what its snapshots need is not known here. */
+  /**
+   * The files in the cache; none while another state folder uses it, because the needs of its snapshots are unknown.
+   */
   async #cached(): Promise<Artifact[]> {
     const { cacheDir, stateDir, uploads, log } = this.#deps;
     const assetsFolder = await assetsFolderOf(cacheDir);
     const others = await otherCacheUsers(assetsFolder, stateDir);
     if (others.length > 0) {
-      log.warn({ others }, "the cache is shared: nothing of it is removed");
+      log.warn({ others }, "the cache is shared, so none of its files is removed");
       return [];
     }
     const assets = (await listCachedAssets(assetsFolder)).map((file) => ({ ...file, kind: "asset" as const }));
@@ -112,7 +116,7 @@ export class ArtifactCollector {
     return entries.map(({ id, atMs }) => ({ name: id, kind: "quarantined", atMs }));
   }
 
-  /** @throws what keeps it from telling who needs what: then nothing may be removed */
+  /** The names of all artifacts that something needs. @throws an error after which nothing may be removed */
   async #needed(): Promise<Set<string>> {
     const { ledger, driver, cacheDir, assets, uploads } = this.#deps;
     const needs = new Map<string, readonly string[]>();
@@ -129,16 +133,16 @@ export class ArtifactCollector {
     const images = [assets, installed].flatMap(({ kernel, initramfs, baseDisk }) => [kernel, initramfs, baseDisk]);
     const roots = snapshots.map(({ id }) => id);
     const all = reachable([...roots, ...images, ...archives, ...(await driver.imagesInUse())], needs);
-    // What damaged ones stand on stays with them; whether they are needed themselves is the quarantine's to say.
+    // The files that a damaged snapshot needs stay. Whether the snapshot itself is needed decides the quarantine.
     for (const { id, state } of snapshots) if (state === "quarantined") all.delete(id);
     const assetsFolder = await assetsFolderOf(cacheDir);
     return new Set(await Promise.all([...all].map((name) => cachedNameOf(assetsFolder, name))));
   }
 
-  /** A snapshot without a manifest stands on nothing any more; one that cannot be read may stand on anything. */
+  /** A snapshot without a manifest needs nothing any more; a snapshot that cannot be read may need anything. */
   #giveUp(error: unknown): undefined {
     if (isDomainError(error, "not_found") && error.details.damaged === true) return undefined;
-    this.#deps.log.error({ reason: messageOf(error) }, "it cannot be told what a snapshot needs: nothing is removed");
+    this.#deps.log.error({ reason: messageOf(error) }, "the needs of a snapshot cannot be read, so nothing is removed");
     throw error;
   }
 

@@ -1,19 +1,19 @@
-/** Which of the things that fill the disk may be given up, and in which order. Pure. */
+/** The plan of a collection: the artifacts that may be removed, and their order. Pure. */
 
 export type ArtifactKind = "asset" | "upload" | "quarantined";
 
-/** Something on the disk that is there for somebody, or for nobody any more. */
+/** A file or folder on the disk that something may need. */
 export interface Artifact {
-  /** Its path, or its id in the quarantine. */
+  /** The path, or the id in the quarantine. */
   readonly name: string;
   readonly kind: ArtifactKind;
   readonly atMs: number;
 }
 
-/** What stands on what. Names that are no artifacts (snapshots, sandboxes) are links of the chain like all others. */
+/** The names that each name needs. Names that are no artifacts (snapshots, sandboxes) are links of the chain, too. */
 export type Needs = ReadonlyMap<string, readonly string[]>;
 
-/** Everything that the roots need, whether directly or through others, and they themselves. Circles are fine. */
+/** The roots, and everything that they need directly or through others. Circles are fine. */
 export function reachable(roots: Iterable<string>, needs: Needs): Set<string> {
   const found = new Set<string>();
   const open = [...roots];
@@ -26,8 +26,8 @@ export function reachable(roots: Iterable<string>, needs: Needs): Set<string> {
 }
 
 /**
- * What may go, oldest first; what somebody may still want to look at goes last.
- * @param youngestMs what is younger may belong to work that has not written it down yet
+ * The artifacts that may go, oldest first. The quarantine, which a person may still want to look at, comes last.
+ * @param youngestMs a younger artifact may belong to work that has not written it down yet
  */
 export function planCollection(
   artifacts: readonly Artifact[],

@@ -1,6 +1,6 @@
 /**
- * The seed's RuntimeDiskPressureGuard: refuses new work while the disk that holds the state has less free space than
- * its floor, so that snapshots and disk layers never drive the host below it. Running work goes on.
+ * The disk guard: refuses new work while the disk that holds the state has less free space than its floor, so that
+ * snapshots and disk layers never drive the host below it. Running work goes on.
  */
 import { statfsSync } from "node:fs";
 import { DomainError } from "../../errors.ts";
@@ -10,10 +10,10 @@ export interface DiskSpace {
   readonly totalBytes: number;
 }
 
-/** Answers how much space the disk under `folder` has. Tests hand in their own. */
+/** Measures the space of the disk under `folder`. Tests pass their own. */
 export type DiskPressureProbe = (folder: string) => Promise<DiskSpace>;
 
-/** Synchronous, as the ledger on the same disk is: one quick call, where a thread of the pool would take milliseconds to wake. */
+/** Synchronous, because it is one quick call, and a thread of the pool would take milliseconds to wake. */
 const hostDiskPressureProbe: DiskPressureProbe = async (folder) => {
   const stats = statfsSync(folder);
   return { freeBytes: stats.bavail * stats.bsize, totalBytes: stats.blocks * stats.bsize };
@@ -21,27 +21,27 @@ const hostDiskPressureProbe: DiskPressureProbe = async (folder) => {
 
 const tenGiB = 10 * 2 ** 30;
 
-/** Pure: the floor in bytes for a disk of that size (design: 10 GiB or 10 % of the disk, whichever is less). */
+/** The floor in bytes for a disk of that size: 10 GiB or 10 % of the disk, whichever is less. Pure. */
 function defaultDiskFloorBytes(totalBytes: number): number {
   return Math.min(tenGiB, totalBytes / 10);
 }
 
-/** New work, by how far it must stay away from a full disk. */
+/** Kinds of new work, each with a floor of its own. */
 export type DiskWork = "restore" | "save" | "refill";
 
-/** Floors in MiB, as somebody set them. */
+/** The configured floors in MiB. */
 export interface DiskFloors {
   /** Default: {@link defaultDiskFloorBytes}. */
   readonly restoreMiB?: number | undefined;
-  /** Default: as for restores. */
+  /** Default: the floor for restores. */
   readonly saveMiB?: number | undefined;
-  /** Default: twice that for restores, because it is work that can wait. */
+  /** Default: twice the floor for restores, because a refill can wait. */
   readonly refillMiB?: number | undefined;
 }
 
 const settings = { restore: "--disk-floor-mib", save: "--save-disk-floor-mib", refill: "--refill-disk-floor-mib" };
 
-/** Gives disk space back until there is enough, or nothing is left that it may take. */
+/** Frees disk space until there is enough, or until nothing is left that may be removed. */
 export type Collect = (isEnough: () => Promise<boolean>) => Promise<void>;
 
 export class DiskPressureGuard {
@@ -56,14 +56,15 @@ export class DiskPressureGuard {
     this.#probe = probe;
   }
 
-  /** What is tried before anything is refused. */
+  /** Sets the collection that is tried before work is refused. */
   collectWith(collect: Collect): void {
     this.#collect = collect;
   }
 
   /**
+   * Lets new work begin, if there is enough free disk for it.
    * @param what the work, for the error: `create a sandbox`
-   * @throws DomainError `disk_pressure` with the figures, while free space is under the floor of such work
+   * @throws DomainError `disk_pressure` with the figures, while the free space is below the floor of such work
    */
   async admit(what: string, work: DiskWork = "restore"): Promise<void> {
     const look = async () => {

@@ -25,7 +25,7 @@ export interface CaptureDependencies {
   readonly snapshotsFolder: string;
 }
 
-/** Names a continuation of a sandbox before anything of it exists. Call it in the write that says what it is for. */
+/** Writes down a continuation before any file of it exists. Call it in the write that says what it is for. */
 export function registerContinuation(
   { ledger, snapshotsFolder }: CaptureDependencies,
   sandboxId: string,

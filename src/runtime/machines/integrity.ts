@@ -1,7 +1,7 @@
 /**
- * Whether snapshots are what they were when they were made: a cheap look before each restore, and a reading of every
- * byte in the background. One that is damaged is set aside by name, and never restored from again unless a later check
- * finds it whole, because what was missing was put back.
+ * The integrity of snapshots: a cheap check before each restore, and a check of every byte in the background. A damaged
+ * snapshot is put in quarantine by name, and nothing is restored from it unless a later check finds it whole, because a
+ * missing file was put back.
  */
 import type { Clock } from "../../clock.ts";
 import { DomainError, messageOf } from "../../errors.ts";
@@ -26,12 +26,12 @@ export interface IntegrityDependencies {
   readonly metrics: Metrics;
 }
 
-/** Rest after each MiB that is read: whoever works meanwhile goes first. */
+/** Rest after each MiB that is read, so that other work goes first. */
 const restMs = 2;
 
 /**
- * The manifest of a snapshot whose files are there with their sizes.
- * @throws failed_precondition naming a damaged snapshot, which is set aside
+ * Reads the manifest of a snapshot and checks that its files have their sizes.
+ * @throws DomainError `failed_precondition` naming a damaged snapshot, which is in quarantine then
  */
 export async function openSnapshot(deps: IntegrityDependencies, folder: string): Promise<SnapshotManifest> {
   try {
@@ -39,7 +39,7 @@ export async function openSnapshot(deps: IntegrityDependencies, folder: string):
   } catch (error) {
     const snapshot = findSnapshotByFolder(deps.ledger, folder);
     if (!snapshot || !isDamage(error)) throw error;
-    setAside(deps, snapshot, messageOf(error));
+    putInQuarantine(deps, snapshot, messageOf(error));
     const owner = `${snapshot.kind === "template" ? "template" : "sandbox"} ${snapshot.logicalId}`;
     const message = `Snapshot ${snapshot.id} of ${owner} cannot be restored: ${messageOf(error)}`;
     throw new DomainError("failed_precondition", message, { id: snapshot.id }, { cause: error });
@@ -47,7 +47,7 @@ export async function openSnapshot(deps: IntegrityDependencies, folder: string):
 }
 
 /**
- * Reads all files of all snapshots, one at a time and slowly. A file that several snapshots share is read once.
+ * Reads all files of all snapshots, slowly and one at a time. A file that several snapshots share is read once.
  * @throws the signal's reason
  */
 export async function checkSnapshots(deps: IntegrityDependencies, signal: AbortSignal): Promise<void> {
@@ -69,7 +69,7 @@ async function checkOne(
   options: { readonly signal: AbortSignal; readonly pace: () => Promise<void>; readonly read: Map<string, string> },
 ): Promise<void> {
   const { ledger, metrics, log } = deps;
-  // It may have been removed since, which removes its files.
+  // The snapshot may have been removed meanwhile, with its files.
   const current = () => {
     const found = getSnapshot(ledger, id);
     return found?.state === "ready" || found?.state === "quarantined" ? found : undefined;
@@ -81,24 +81,24 @@ async function checkOne(
     if (found?.state === "quarantined" && found.facts) {
       releaseSnapshot(ledger, id);
       metrics.snapshotChecks.inc({ outcome: "whole_again" });
-      log.warn({ snapshotID: id }, "a snapshot that was damaged is whole again");
+      log.warn({ snapshotID: id }, "a damaged snapshot is whole again");
     } else metrics.snapshotChecks.inc({ outcome: "whole" });
   } catch (error) {
     options.signal.throwIfAborted();
     const found = current();
     if (!found || !isDamage(error)) {
-      // Gone meanwhile, or it cannot be told: that is no reason to give it up.
+      // A snapshot is not given up because it was removed meanwhile, or because its state cannot be read.
       if (found) throw error;
       return;
     }
-    if (found.state === "ready") setAside(deps, found, messageOf(error));
+    if (found.state === "ready") putInQuarantine(deps, found, messageOf(error));
   }
 }
 
-function setAside({ ledger, metrics, log }: IntegrityDependencies, snapshot: SnapshotRecord, reason: string): void {
+function putInQuarantine({ ledger, metrics, log }: IntegrityDependencies, snapshot: SnapshotRecord, reason: string): void {
   const { id, kind, logicalId, state } = snapshot;
   if (state !== "ready") return;
   quarantineSnapshot(ledger, id, reason);
   metrics.snapshotChecks.inc({ outcome: "damaged" });
-  log.error({ snapshotID: id, kind, of: logicalId, reason }, "a snapshot is damaged; it is set aside");
+  log.error({ snapshotID: id, kind, of: logicalId, reason }, "a snapshot is damaged and was put in quarantine");
 }

@@ -1,6 +1,6 @@
 /**
- * The quarantine: what reconciliation found and could not name (moved into a folder of its own), machines that run and
- * belong to nobody, and snapshots that are damaged. Nothing in it is ever used; it waits for somebody to look at it.
+ * The quarantine: files that reconciliation could not name (moved into a folder of their own), running machines without
+ * an owner, and damaged snapshots. Nothing in it is ever used; it waits for a person to look at it.
  */
 import { randomUUID } from "node:crypto";
 import { mkdir, readdir, rename, rm } from "node:fs/promises";
@@ -38,7 +38,7 @@ export interface QuarantineView {
   readonly atMs: number;
 }
 
-/** What does not fit stays where it is, and is looked at again by the next daemon. */
+/** A file that does not fit stays where it is, and the next daemon looks at it again. */
 const maxEntries = 1_000;
 const maxNameLength = 255;
 
@@ -58,8 +58,8 @@ export class Quarantine {
   }
 
   /**
-   * Gives up what an entry stands for: files are removed, a machine is ended.
-   * @throws not_found; invalid_state for a damaged snapshot that a sandbox or a template still names
+   * Removes an entry for good: its files are removed, its machine is ended.
+   * @throws DomainError `not_found`; `invalid_state` for a damaged snapshot that a sandbox or a template still names
    */
   async remove(id: string): Promise<void> {
     const { ledger, driver, folder, log } = this.#deps;
@@ -68,10 +68,13 @@ export class Quarantine {
     if (entry.machine) await driver.discard(entry.machine);
     else await rm(join(folder, entry.id), { recursive: true, force: true });
     deleteQuarantineEntry(ledger, id);
-    log.info({ quarantineID: id, kind: entry.kind, name: entry.name }, "removed from quarantine");
+    log.info({ quarantineID: id, kind: entry.kind, name: entry.name }, "an entry was removed from the quarantine");
   }
 
-  /** Makes the folder, and makes the list and it agree: whoever removed files by hand, or died between the two steps. */
+  /**
+   * Makes the folder, and makes list and folder agree: a person may have removed files by hand, and a daemon may have
+   * died between the two steps.
+   */
   async open(): Promise<void> {
     const { ledger, folder } = this.#deps;
     await mkdir(folder, { recursive: true, mode: 0o700 });
@@ -80,14 +83,14 @@ export class Quarantine {
       if (kind !== "machine" && !there.delete(id)) deleteQuarantineEntry(ledger, id);
     }
     for (const id of there) {
-      const reason = "an earlier daemon set it aside and died before it wrote down why";
+      const reason = "an earlier daemon put it in quarantine and died before it wrote down why";
       insertQuarantineEntry(ledger, { id, kind: "folder", name: printableName(id), reason, machine: null });
     }
   }
 
   /**
-   * Moves a file or folder that nobody can name out of the way.
-   * @returns false when the quarantine is full: it stays where it is
+   * Moves a file or folder that cannot be named into the quarantine.
+   * @returns false when the quarantine is full; the file stays where it is then
    */
   async setAside(path: string, kind: "file" | "folder", reason: string): Promise<boolean> {
     const { ledger, folder, log } = this.#deps;
@@ -95,11 +98,11 @@ export class Quarantine {
     const id = randomUUID();
     await rename(path, join(folder, id));
     insertQuarantineEntry(ledger, { id, kind, name: printableName(basename(path)), reason, machine: null });
-    log.warn({ quarantineID: id, path, reason }, "set aside what cannot be named");
+    log.warn({ quarantineID: id, path, reason }, "a file that cannot be named was put in quarantine");
     return true;
   }
 
-  /** Lists exactly `strays`, which run and belong to nobody. They are left alone. @returns how many are new */
+  /** Lists exactly `strays`, the running machines without an owner. They are left alone. @returns how many are new */
   noteMachines(strays: readonly MachineRecord[]): number {
     const { ledger, log } = this.#deps;
     const listed = listQuarantineEntries(ledger).filter(({ kind }) => kind === "machine");
@@ -111,10 +114,10 @@ export class Quarantine {
     const fresh = strays.filter(({ sessionId }) => !known.has(sessionId) && !this.#isFull());
     for (const machine of fresh) {
       const { sessionId, processes } = machine;
-      const reason = `process ${processes.map(({ pid }) => pid).join(", ")} runs a machine that nobody owns`;
+      const reason = `process ${processes.map(({ pid }) => pid).join(", ")} runs a machine without an owner`;
       const name = printableName(sessionId);
       insertQuarantineEntry(ledger, { id: randomUUID(), kind: "machine", name, reason, machine });
-      log.warn({ sessionID: sessionId, reason }, "a machine cannot be named; it is left alone");
+      log.warn({ sessionID: sessionId, reason }, "a machine without an owner is left alone");
     }
     return fresh.length;
   }
@@ -145,7 +148,7 @@ export class Quarantine {
       throw new DomainError("invalid_state", message, { id }, { cause: error });
     }
     await removeSnapshot(snapshot.folder);
-    log.info({ snapshotID: id }, "removed a damaged snapshot");
+    log.info({ snapshotID: id }, "a damaged snapshot was removed");
   }
 }
 
@@ -154,7 +157,7 @@ function viewOfSnapshot({ id, kind, logicalId, quarantineReason, quarantinedAtMs
   return { id, kind: "snapshot", name, reason: quarantineReason ?? "", atMs: quarantinedAtMs ?? 0 };
 }
 
-/** Names come from whoever made the file. */
+/** A name for the list: any process may have made the file, so the name may have any characters. */
 function printableName(name: string): string {
   return name.replace(/[^\x20-\x7e]+/g, "?").slice(0, maxNameLength);
 }

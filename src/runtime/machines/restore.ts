@@ -1,7 +1,7 @@
 /**
  * The restore of a machine from a snapshot: check the files, launch, probe, with a latency sample of each. Before it, a
- * caller asks, in this order, whether the snapshot is ready, the disk guard, and admission. A snapshot without memory is
- * booted from its disk.
+ * caller asks, in this order, whether the snapshot is ready, the disk guard, and admission. A snapshot without memory
+ * is booted from its disk. This room takes machines from a snapshot to their end and may call no other room.
  */
 import { isDomainError } from "../../errors.ts";
 import type { GuestAgent } from "../../guest/agent.ts";
@@ -16,7 +16,7 @@ import { type IntegrityDependencies, openSnapshot } from "./integrity.ts";
 export interface RestoreDependencies extends IntegrityDependencies {
   readonly driver: VmDriver;
   readonly samples: LifecycleSamples;
-  /** What is booted when there is no memory to restore. */
+  /** The assets that are booted when there is no memory to restore. */
   readonly assets: GuestAssets;
   readonly reach: ReachStep;
 }
@@ -26,9 +26,9 @@ export interface RestoreOrder {
   readonly sessionId: string;
   readonly identity: SandboxIdentity;
   readonly internetAccess: boolean;
-  /** Boots from the disk even if there is a memory. */
+  /** Boots from the disk even if the snapshot has a memory. */
   readonly withoutMemory?: boolean;
-  /** Boots from the disk when the memory cannot be restored at the moment: nothing that matters runs in it. */
+  /** Boots from the disk when the host cannot restore the memory now, because nothing that matters runs in it. */
   readonly mayBoot?: boolean;
 }
 
@@ -80,8 +80,8 @@ export interface RestoreOptions {
 
 /**
  * Restores a snapshot into a machine that is ready for its first command.
- * @throws DomainError `failed_precondition` naming a snapshot that is damaged, and is set aside; `machine_failed` when the
- *   engine fails or the agent does not answer. The machine is abandoned then.
+ * @throws DomainError `failed_precondition` naming a snapshot that is damaged, and is set aside; `machine_failed` when
+ *   the engine fails or the agent does not answer. The machine is abandoned then.
  */
 export async function restoreMachine(
   deps: RestoreDependencies,

@@ -57,7 +57,8 @@ export class UnfinishedWork {
   }
 
   /**
-   * Tries a step that must not be left half-done, with pauses, until it succeeds. Meanwhile its capacity stays reserved.
+   * Tries a step that must not be left half-done, with pauses, until it succeeds. Meanwhile its capacity stays
+   * reserved.
    * @returns false when the daemon stops first; the next one goes on from the ledger
    */
   untilDone(owner: Readonly<Record<string, string>>, step: () => Promise<void>): Promise<boolean> {

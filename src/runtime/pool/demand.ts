@@ -1,4 +1,6 @@
-/** How often each template was asked for lately: what the warm pool's size follows. Bounded, however busy it gets. */
+/**
+ * The recent demand for each template, which the size of the warm pool follows. Its memory is bounded under any load.
+ */
 export class Demand {
   readonly #windowMs: number;
   readonly #mostCounted: number;
@@ -17,7 +19,7 @@ export class Demand {
     if (times.length > this.#mostCounted) times.shift();
   }
 
-  /** Who was asked for within the window, and how often, up to the most that are counted. */
+  /** The templates that were asked for within the window, and how often, up to the most that are counted. */
   counts(nowMs: number): Map<string, number> {
     for (const [templateId, times] of this.#requests) {
       while (times[0] !== undefined && nowMs - times[0] > this.#windowMs) times.shift();

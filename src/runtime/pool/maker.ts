@@ -1,6 +1,6 @@
 /**
- * The maker of what is made ahead of demand, one at a time: a machine for the warm pool, or a snapshot for the shelf. It
- * makes something while there is spare capacity and free disk, and rests longer after each failure.
+ * The maker works ahead of demand, on one thing at a time: a machine for the warm pool, or a snapshot for the shelf. It
+ * works while there is spare capacity and free disk, and rests longer after each failure.
  */
 import type { Clock } from "../../clock.ts";
 import { type DomainError, type ErrorCode, isDomainError } from "../../errors.ts";

@@ -1,4 +1,6 @@
-/** The plan of the warm pool: how many machines it keeps for which templates, which have to go and which is made next. */
+/**
+ * The plan of the warm pool: how many machines it keeps for which templates, which have to go and which is made next.
+ */
 import type { Ledger } from "../../ledger/open.ts";
 import { findCurrentBuild, findTemplate, type ResolvedTemplate } from "../../ledger/templates.ts";
 import type { WarmEntryKey } from "../../ledger/warm-entries.ts";

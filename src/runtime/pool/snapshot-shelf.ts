@@ -1,7 +1,7 @@
 /**
- * The shelf: prepared individual snapshots, each of a machine of its own, on hosts where one snapshot starts one machine
- * only. It has a few for `base`, and for built templates that were asked for within a day. One is made at a time, while
- * nothing else is under way, with spare capacity that is given back as soon as a create wants it.
+ * The shelf: prepared individual snapshots, each of a machine of its own, on hosts where one snapshot starts one
+ * machine only. It has a few for `base`, and for built templates that were asked for within a day. One is made at a
+ * time, while nothing else is under way, with spare capacity that is given back as soon as a create wants it.
  */
 import { DomainError } from "../../errors.ts";
 import { type CapacityBudgets, release, reserve } from "../../ledger/capacity.ts";

@@ -23,7 +23,7 @@ export interface WarmMachine {
 /** How long it may take until a machine is warm. */
 export const warmingDeadlineMs = 60_000;
 
-/** An emulator translates what differs from one time to the next: a few times show it all. */
+/** An emulator translates code when it first runs, and a few rehearsals run all of it. */
 const rehearsals = 3;
 
 /** Restores a machine of a template under the placeholder identity. @throws as `restoreMachine` */

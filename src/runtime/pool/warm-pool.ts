@@ -1,7 +1,7 @@
 /**
- * The warm pool: machines restored ahead of demand, with their link open, that have run a command, so that a create only
- * has to give one its identity. The ledger has an entry and a reservation for each; this class has the live ends. This
- * room makes things ahead of demand, in the background, and may call capacity and machines.
+ * The warm pool: machines restored ahead of demand, with their link open, that have run a command, so that a create
+ * only has to give one its identity. The ledger has an entry and a reservation for each; this class has the live ends.
+ * This room makes things ahead of demand, in the background, and may call capacity and machines.
  */
 import { DomainError, messageOf } from "../../errors.ts";
 import { type CapacityBudgets, release, reserve } from "../../ledger/capacity.ts";
@@ -67,9 +67,9 @@ export class WarmPool implements EvictionSource {
   readonly #maker: Maker;
   /** By entry id, oldest first. */
   readonly #members = new Map<string, Member>();
-  /** Discarded ones whose machines are not gone yet, by entry id. */
+  /** The shapes of discarded members whose machines are not gone yet, by entry id. */
   readonly #leaving = new Map<string, MachineShape>();
-  /** Creates and removals of snapshots under way. */
+  /** How many creates and removals of snapshots are under way. */
   #holds = 0;
   /** The last refill that was started. */
   #refilling: Promise<void> = Promise.resolve();
@@ -96,7 +96,7 @@ export class WarmPool implements EvictionSource {
     };
   }
 
-  /** The oldest machine that would do. It stays in the pool until {@link checkOut}. */
+  /** The oldest machine that fits a create of this build. It stays in the pool until {@link checkOut}. */
   oldest(resolved: ResolvedTemplate): WarmMachine | undefined {
     const key = warmKeyOf(this.#deps.driver.info, resolved);
     for (const member of this.#members.values()) {
@@ -106,8 +106,8 @@ export class WarmPool implements EvictionSource {
   }
 
   /**
-   * Gives a sandbox a machine that was the {@link oldest} in this turn of the event loop, and its reservation: whatever
-   * becomes of it does not concern the pool any more.
+   * Gives a sandbox a machine that was the {@link oldest} in this turn of the event loop, with its reservation. The
+   * pool has nothing to do with the machine any more.
    * @param insert writes the sandbox down; when that fails, the machine stays in the pool
    */
   checkOut<T>({ entry }: WarmMachine, sandboxId: string, insert: () => T): T {
@@ -126,8 +126,9 @@ export class WarmPool implements EvictionSource {
   }
 
   /**
-   * Removes a template's snapshot while no machine is being made of one: that is given up first, and none is begun.
-   * @param remove must do it before it waits for anything
+   * Removes a template's snapshot while no machine is made from it: a refill under way is given up first, and none
+   * begins.
+   * @param remove must remove the snapshot before it waits for anything
    */
   async withdraw<T>(templateId: string, remove: () => T): Promise<T> {
     this.#holds += 1;
@@ -135,7 +136,7 @@ export class WarmPool implements EvictionSource {
       const [half] = [...this.#members.values()].filter((each) => each.at === "warming");
       if (half?.entry.templateId === templateId) {
         this.#discard(half.entry.id, "stale");
-        // Whoever refills hears of its failure.
+        // The refill itself reports its failure.
         await Promise.allSettled([this.#refilling]);
       }
       return remove();
@@ -156,7 +157,7 @@ export class WarmPool implements EvictionSource {
     for (const id of ids) this.#discard(id, "evicted");
   }
 
-  /** One round of the supervisor: lets go of what is of no use any more, then makes at most one machine. */
+  /** One round: discards machines that are of no use any more, then makes at most one. */
   async maintain(signal: AbortSignal): Promise<void> {
     const members = [...this.#members.values()].map(({ entry }) => ({ ...entry, key: entry }));
     const { discard, refill } = planPool(this.#targets(), members, this.#deps.clock.nowMs(), maxAgeMs);
@@ -169,7 +170,7 @@ export class WarmPool implements EvictionSource {
     await this.#maker.tryMake({ shape: refill.shape, isQuiet: () => this.isQuiet, make }, signal);
   }
 
-  /** Ends every warm machine, in the background: a daemon that stops keeps what clients asked for, and nothing else. */
+  /** Ends every warm machine in the background, because a stopping daemon keeps only what clients asked for. */
   close(): void {
     for (const id of [...this.#members.keys()]) this.#discard(id, "stopping");
   }
@@ -189,12 +190,15 @@ export class WarmPool implements EvictionSource {
     return poolTargets(ledger, driver.info, this.#settings, { demand, members });
   }
 
-  /** No create is under way, nor was one a moment ago. */
+  /** Whether no create is under way, nor was one a moment ago. */
   get isQuiet(): boolean {
     return this.#holds === 0 && this.#maker.isRested;
   }
 
-  /** Reserves, restores, warms. @throws what the restore throws, with nothing left behind; not when it was evicted. */
+  /**
+   * Reserves, restores, warms.
+   * @throws what the restore throws, unless the refill was given up; nothing is left behind
+   */
   async #refill(target: PoolTarget, signal: AbortSignal): Promise<void> {
     const { ledger, metrics, clock, log, reach } = this.#deps;
     const startedMs = clock.monotonicMs();
@@ -224,7 +228,7 @@ export class WarmPool implements EvictionSource {
       machine.take();
       const seconds = (clock.monotonicMs() - startedMs) / 1000;
       metrics.warmPoolRefillSeconds.observe(seconds);
-      log.info({ warmEntryID: entry.id, templateID: entry.templateId, seconds }, "warm pool refilled");
+      log.info({ warmEntryID: entry.id, templateID: entry.templateId, seconds }, "the warm pool was refilled");
     } catch (error) {
       if (!signal.aborted && !giveUp.signal.aborted) throw error;
     }
@@ -258,7 +262,7 @@ export class WarmPool implements EvictionSource {
     const { entry, shape } = member;
     this.#members.delete(id);
     metrics.warmPoolDiscards.inc({ reason });
-    log.info({ warmEntryID: id, reason }, "warm machine discarded");
+    log.info({ warmEntryID: id, reason }, "a warm machine was discarded");
     if (member.at === "warming") {
       this.#leaving.set(id, shape);
       member.giveUp.abort(new DomainError("cancelled", `the warm machine is not wanted any more: ${reason}`));
@@ -269,7 +273,7 @@ export class WarmPool implements EvictionSource {
     this.#letGo(entry, shape, () => vm.terminate());
   }
 
-  /** Never throws: whoever tells that a machine died has nobody to tell that the ledger cannot be written just now. */
+  /** Never throws: the news of a machine's death has no caller that could handle a ledger that cannot be written. */
   #letGo({ id, reservationId }: WarmEntry, shape: MachineShape, destroy: () => Promise<void>): void {
     this.#leaving.set(id, shape);
     const { ledger, terminator } = this.#deps;

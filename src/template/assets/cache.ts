@@ -1,4 +1,4 @@
-/** What set-up left in the cache, by name, and which state folders stand on it. */
+/** The cache of guest assets: the files that set-up left there, and the state folders that need them. */
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, realpath, rm, stat, writeFile } from "node:fs/promises";
 import { isAbsolute, join, relative } from "node:path";
@@ -9,7 +9,7 @@ export interface CachedFile {
   readonly atMs: number;
 }
 
-/** Where set-up puts one file or folder for each version; the name tells. */
+/** The folders in which set-up keeps a file or folder for each version, and the form of its name. */
 const places: readonly (readonly [folder: string, form: RegExp])[] = [
   ["rootfs", /^base-[0-9a-f]+\.(ext4|packages)$/],
   ["kernel", /^[\w.+~-]+_[0-9a-f]+$/],
@@ -18,8 +18,8 @@ const places: readonly (readonly [folder: string, form: RegExp])[] = [
 ];
 
 /**
- * The folder of the assets, without links: a cache whose `assets` is a link shares them with another one, and what is
- * needed and what may go must be told by the same names.
+ * The folder of the assets, with links followed. A cache may share the assets of another cache through a link, and both
+ * have to name the same file in the same way.
  */
 export function assetsFolderOf(cacheDir: string): Promise<string> {
   return realpath(join(cacheDir, "assets"));
@@ -38,8 +38,8 @@ export async function listCachedAssets(assetsFolder: string): Promise<CachedFile
 }
 
 /**
- * What the collection calls a path: links followed, and the asset that it is in, as kernels are folders. Other names,
- * such as a snapshot's id, stay as they are.
+ * The name of the asset that a path lies in, with links followed; kernels are folders. A name that is no path, such as
+ * a snapshot's id, stays as it is.
  */
 export async function cachedNameOf(assetsFolder: string, path: string): Promise<string> {
   if (!isAbsolute(path)) return path;
@@ -51,7 +51,7 @@ export async function cachedNameOf(assetsFolder: string, path: string): Promise<
   return first === "kernel" && second && third ? join(assetsFolder, first, second) : real;
 }
 
-/** Notes that the snapshots of a state folder stand on these assets; forgets those that are gone. */
+/** Notes that the snapshots of a state folder need these assets, and forgets state folders that are gone. */
 export async function registerCacheUser(assetsFolder: string, stateDir: string): Promise<void> {
   const folder = join(assetsFolder, "users");
   await mkdir(folder, { recursive: true, mode: 0o700 });
@@ -59,12 +59,12 @@ export async function registerCacheUser(assetsFolder: string, stateDir: string):
   await otherCacheUsers(assetsFolder, stateDir);
 }
 
-/** Other state folders that use the assets and are still there. */
+/** The other state folders that use the assets and still exist. */
 export async function otherCacheUsers(assetsFolder: string, stateDir: string): Promise<string[]> {
   const folder = join(assetsFolder, "users");
   const others: string[] = [];
   for (const name of (await readdir(folder).catch(orNone)).filter((each) => each !== nameOf(stateDir))) {
-    // Another daemon that starts may be forgetting it, too.
+    // Another starting daemon may remove the file at the same time.
     const other = await readFile(join(folder, name), "utf8").catch(orNone);
     if (typeof other === "string" && (await isThere(join(other, "ledger.db")))) others.push(other);
     else await rm(join(folder, name), { force: true });

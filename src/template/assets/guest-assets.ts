@@ -1,4 +1,7 @@
-/** The guest assets that set-up made (`scripts/setup/`): kernel, initramfs with the agent, base root disk. */
+/**
+ * The guest assets that set-up made (`scripts/setup/`): kernel, initramfs with the agent, base root disk. This room
+ * knows what lies in the cache folder, and calls nothing of the other rooms.
+ */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
@@ -14,7 +17,7 @@ const schema = z.object({
 /** Absolute paths. File names carry a hash of what they were made from, so equal paths mean equal content. */
 export type GuestAssets = z.infer<typeof schema>;
 
-/** @throws DomainError `not_ready` saying how to make them. */
+/** Reads the list that set-up wrote. @throws DomainError `not_ready` saying how to make the assets */
 export async function readGuestAssets(cacheDir: string): Promise<GuestAssets> {
   const index = join(cacheDir, "assets", "assets.json");
   let text: string;
@@ -25,7 +28,10 @@ export async function readGuestAssets(cacheDir: string): Promise<GuestAssets> {
   }
   const parsed = schema.safeParse(JSON.parse(text));
   if (!parsed.success) {
-    throw new DomainError("not_ready", `${index} is not what this version expects. Delete it and run: npm start`);
+    throw new DomainError(
+      "not_ready",
+      `${index} does not have the form that this version expects. Delete it and run: npm start`,
+    );
   }
   return parsed.data;
 }

@@ -1,6 +1,7 @@
 /**
- * The template `base`: boot once, warm, snapshot. Every sandbox is restored from that snapshot; nothing ever boots to
- * make one. A template whose ingredients changed is made anew, and the old snapshot stays for the sandboxes it made.
+ * The template `base`: booted once, warmed up, saved. Every sandbox of it is restored from that snapshot. When an
+ * ingredient changed, the template is made anew, and the old snapshot stays for sandboxes that need it. This room may
+ * call assets and machine.
  */
 import { createHash, randomBytes, randomUUID } from "node:crypto";
 import type { Clock } from "../../clock.ts";
@@ -26,7 +27,7 @@ import type { GuestAssets } from "../assets/guest-assets.ts";
 import { launchIn, openAgentIn } from "../machine/machine.ts";
 import { settle, warmUp } from "../machine/warm-up.ts";
 
-/** Goes up whenever how a template is booted, or what is done to it before its snapshot, changes. */
+/** To be raised when the boot of `base`, or the work in it before its snapshot, changes. */
 const recipeVersion = 5;
 export const baseAlias = "base";
 const shape: MachineShape = { vcpuCount: 2, memoryMiB: 512, diskMiB: 8192 };
@@ -47,7 +48,7 @@ export interface TemplateDependencies {
 
 /**
  * Makes sure that `base` exists and is made from these assets by this engine.
- * @param progress told of every step that takes more than a moment, for people
+ * @param progress called with the name of every step that takes more than a moment, for people
  * @throws DomainError `machine_failed` when the guest does not boot or a warm-up command fails; `capacity_exhausted`,
  *   `disk_pressure`; the signal's reason
  */
@@ -90,7 +91,7 @@ export async function ensureBaseTemplate(
   deps.recordSample("cold_template_build", deps.clock.monotonicMs() - startedMs);
 }
 
-/** Whether the default build of `base` came from this very recipe, and its files are there. */
+/** Whether the default build of `base` came from this recipe, and its files are there. */
 async function isCurrent({ ledger, log }: TemplateDependencies, recipeTag: string): Promise<boolean> {
   try {
     const current = resolveTemplate(ledger, baseAlias);
@@ -100,7 +101,7 @@ async function isCurrent({ ledger, log }: TemplateDependencies, recipeTag: strin
       await readSnapshot(current.snapshot.folder);
       return true;
     } catch (error) {
-      log.warn({ err: error, snapshotID: current.snapshot.id }, "the base template's snapshot is damaged");
+      log.warn({ err: error, snapshotID: current.snapshot.id }, "the snapshot of the base template is damaged");
       quarantineSnapshot(ledger, current.snapshot.id, String(error));
       return false;
     }
@@ -110,7 +111,7 @@ async function isCurrent({ ledger, log }: TemplateDependencies, recipeTag: strin
   }
 }
 
-/** Names what a template is made from: two equal tags, two equal templates. */
+/** A tag for the ingredients of the template: two equal tags mean two equal templates. */
 function tagOfRecipe({ info }: VmDriver, assets: GuestAssets): string {
   const { engine, version, acceleration } = info;
   const ingredients = { recipeVersion, engine, version, acceleration, shape, assets };

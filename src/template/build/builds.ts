@@ -1,6 +1,7 @@
 /**
- * Template builds: from a restored base session run the client's steps, snapshot, publish. The old build serves until
- * the new one is published; a build that fails, is cancelled or whose daemon dies leaves nothing but its reason.
+ * The builds of templates: each runs the client's steps in a machine restored from the parent, saves it and publishes
+ * the snapshot. The old build serves until the new one is published. A build that fails, is cancelled or loses its
+ * daemon leaves nothing but a reason. This room may call base, machine, assets and uploads.
  */
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import { saveMachine } from "../../guest-machine/save.ts";
@@ -54,7 +55,7 @@ export interface TemplateBuildDependencies extends BuildMachineDependencies {
   readonly snapshotsFolder: string;
   readonly uploads: UploadCache;
   readonly reach: ReachStep;
-  /** Where a guest has the facts of its template. */
+  /** The file in a guest that names its template and build. */
   readonly markerPath: string;
   /** @throws DomainError `disk_pressure` while there is not enough free disk for `work`. */
   readonly admitDisk: (what: string, work?: "save") => Promise<void>;
@@ -78,7 +79,7 @@ interface BuildPlan {
 }
 
 const stopped = "the build was cancelled: the daemon stopped";
-/** No client can cancel a build: a command that never ends must not hold its capacity for ever. */
+/** No client can cancel a build, and a command that never ends must not keep its capacity for ever. */
 const maxBuildMs = 2 * 3_600_000;
 
 export class TemplateBuilds {
@@ -86,7 +87,7 @@ export class TemplateBuilds {
   readonly #running = new Map<string, RunningBuild>();
   readonly #closing = new AbortController();
   readonly #remains: BuildRemains;
-  /** Of builds that an earlier daemon left. */
+  /** The clearing up after builds that an earlier daemon left. */
   #recovering: readonly Promise<void>[] = [];
 
   constructor(deps: TemplateBuildDependencies) {
@@ -95,9 +96,9 @@ export class TemplateBuilds {
   }
 
   /**
-   * Starts a build that waits, in the background. What the client can know at once is refused here.
-   * @throws failed_precondition (not waiting, files not uploaded), not_found (parent), unsupported (shape),
-   *   capacity_exhausted, disk_pressure, not_ready (the daemon stops)
+   * Starts a waiting build in the background, after the checks that need no machine.
+   * @throws DomainError `failed_precondition` (not waiting, files not uploaded), `not_found` (parent), `unsupported`
+   *   (shape), `capacity_exhausted`, `disk_pressure`, `not_ready` (the daemon stops); the build waits on
    */
   async start(job: BuildJob, spec: BuildSpec): Promise<void> {
     const { ledger, budgets, uploads, admitDisk } = this.#deps;
@@ -117,25 +118,25 @@ export class TemplateBuilds {
     this.#run(plan);
   }
 
-  /** Says of a build that waits why it will never start. */
+  /** Fails a waiting build that will never start, and writes down why. */
   refuse(job: BuildJob, error: unknown): void {
     failBuildJob(this.#deps.ledger, job.id, { message: messageOf(error), step: "base", logEntries: [] }, []);
   }
 
-  /** The log so far. */
+  /** The log of a build up to now. */
   log(buildId: string): readonly BuildLogEntry[] {
     return this.#running.get(buildId)?.log.entries ?? readBuildLog(this.#deps.ledger, buildId);
   }
 
-  /** Resolves when the build, if it is under way here, has come to its end. */
+  /** Resolves when a build has ended; at once when it is not under way here. */
   async finished(buildId: string): Promise<void> {
     await this.#running.get(buildId)?.done;
   }
 
   /**
    * Clears up after builds that were under way when an earlier daemon died: machine, snapshot, reservation. Waits for
-   * the first try only: a machine that does not go must not keep the daemon from serving. Call it before anything is
-   * served, and before folders without an owner are removed.
+   * the first try only, because a machine that does not go must not keep the daemon from serving. Call it before
+   * anything is served, and before folders without an owner are removed.
    */
   async recover(): Promise<void> {
     const tried = listBuildingJobs(this.#deps.ledger).map(
@@ -148,17 +149,19 @@ export class TemplateBuilds {
     await this.collect();
   }
 
-  /** Removes the snapshots of templates that nothing needs any more; files that do not go are left to the next start. */
+  /** Removes snapshots of templates that nothing needs any more. The next start removes files that cannot go now. */
   async collect(): Promise<void> {
     const { ledger, log } = this.#deps;
     const parents = new Set([...this.#running.values()].map(({ parentSnapshotId }) => parentSnapshotId));
     for (const { id, folder, logicalId } of strikeUnneededSnapshots(ledger, parents)) {
       log.info({ snapshotID: id, templateID: logicalId }, "removing a template's snapshot that nothing needs");
-      await removeSnapshot(folder).catch((error) => log.error({ err: error, folder }, "it cannot be removed"));
+      const onFailure = (error: unknown) =>
+        log.error({ err: error, folder }, "a template's snapshot cannot be removed");
+      await removeSnapshot(folder).catch(onFailure);
     }
   }
 
-  /** Cancels every build and waits until nothing of them is left. */
+  /** Cancels every build and waits until their machines and snapshots are gone. */
   async close(): Promise<void> {
     this.#closing.abort();
     for (const { cancel } of this.#running.values()) cancel.abort(new DomainError("cancelled", stopped));
@@ -176,7 +179,7 @@ export class TemplateBuilds {
       () => {},
     );
     const done = this.#build(plan, log, cancel.signal)
-      .catch((error) => logger.error({ err: error, buildID: job.id }, "what a build replaced could not be removed"))
+      .catch((error) => logger.error({ err: error, buildID: job.id }, "the clearing up after a build failed"))
       .finally(() => {
         ended.abort();
         this.#running.delete(job.id);
@@ -209,7 +212,9 @@ export class TemplateBuilds {
     await this.collect();
   }
 
-  /** Everything that needs the machine; when it returns or throws the machine is gone and its capacity given back. */
+  /**
+   * The part of a build that needs a machine. When this returns or throws, the machine and its reservation are gone.
+   */
   async #makeSnapshot(plan: BuildPlan, { id: snapshotId, folder }: SnapshotPlace, log: BuildLog, signal: AbortSignal) {
     const { ledger, clock, recordSample, uploads, admitDisk, reach } = this.#deps;
     const { job, spec, parent, start, reservation } = plan;
@@ -219,7 +224,7 @@ export class TemplateBuilds {
     log.add("info", `FROM ${[spec.from.name, spec.from.tag].filter((text) => text !== undefined).join(":")}`);
     if (start.kind === "boot") {
       const { vcpuCount, memoryMiB } = start.shape;
-      log.add("info", `booting it with ${vcpuCount} vCPUs and ${memoryMiB} MiB: its snapshot has another shape`);
+      log.add("info", `booting with ${vcpuCount} vCPUs and ${memoryMiB} MiB, because the snapshot has another shape`);
     }
     const vm = await launchIn(
       scope,
@@ -254,7 +259,7 @@ export class TemplateBuilds {
     return { facts, defaults: context };
   }
 
-  /** What of a template is in its guest's memory: the agent keeps user and folder over every restore. */
+  /** Puts the template's defaults into the guest's memory: the agent keeps user and folder over every restore. */
   async #prepareSnapshot({ agent, signal }: GuestBuild, job: BuildJob, { user, workdir }: BuildContext): Promise<void> {
     const facts = `ENV_ID=${job.templateId}\nTEMPLATE_ID=${job.templateId}\nBUILD_ID=${job.id}\n`;
     await agent.setup({

@@ -1,6 +1,6 @@
 /**
- * COPY: an archive that the client uploaded, unpacked in the guest and laid out as Docker does. The archive is hostile:
- * it is only ever opened inside the guest that it is for.
+ * The step COPY: an archive that the client uploaded is unpacked in the guest and laid out as Docker does. The archive
+ * is hostile input, so it is opened only inside the guest that it is for.
  */
 import { createReadStream } from "node:fs";
 import { DomainError, messageOf } from "../../errors.ts";
@@ -48,7 +48,7 @@ for source in "\${sources[@]}"; do
 done
 `;
 
-/** @throws DomainError `failed_precondition` saying what tar or cp said */
+/** Copies the files of one step. @throws DomainError `failed_precondition` with the message of tar or cp */
 export async function copyFiles(
   build: GuestBuild,
   step: Extract<BuildStep, { type: "COPY" }>,
@@ -68,12 +68,12 @@ export async function copyFiles(
     const message = `failed to copy '${step.source}' to '${step.destination}': ${messageOf(error)}`;
     throw new DomainError("failed_precondition", message, {}, { cause: error });
   } finally {
-    // A guest that is gone has nothing to tidy up.
+    // A guest that is gone has nothing to remove.
     await runScript(build, 'rm --recursive --force -- "$1"', [scratch]).catch(() => {});
   }
 }
 
-/** Where relative paths of a build begin. */
+/** The folder that relative paths of a build start from. */
 export async function absoluteWorkdir(build: GuestBuild, { user, workdir }: BuildContext): Promise<string> {
   if (workdir !== "") return workdir;
   return (await runScript(build, "pwd", [], { user, workdir: "" })).trim();

@@ -1,10 +1,10 @@
-/** What a build leaves of its disk to the sandboxes that are made from it. */
+/** The free disk that a build leaves to the sandboxes that are made from it. */
 import { DomainError } from "../../errors.ts";
 import type { GuestBuild } from "./guest-command.ts";
 
 /**
- * The disk of a template has one size, so a build can only be held to what it leaves.
- * @param minFreeDiskMiB null: whatever is left
+ * Checks the free space after the steps. A template's disk has a fixed size, so nothing can be added to it.
+ * @param minFreeDiskMiB null: the free space does not matter
  * @throws DomainError `failed_precondition` with both figures
  */
 export async function checkFreeDisk({ agent, log }: GuestBuild, minFreeDiskMiB: number | null): Promise<void> {

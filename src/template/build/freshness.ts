@@ -1,6 +1,7 @@
 /**
- * Which templates are stale: made from a parent that has a newer build since, older than they may be, or damaged. They are built
- * again from what is kept with the build, beside the old one, which serves until the new one is published.
+ * The freshness of templates. A template is stale when its parent has a newer build, when it is older than the
+ * configured age, or when it is damaged. It is built again from its stored spec, and the old build serves until the new
+ * one is published.
  */
 import type { SourcedBuild } from "../../ledger/template-builds.ts";
 
@@ -9,9 +10,9 @@ export type Freshness =
   | { readonly state: "stale"; readonly why: "damaged" | "parent_changed" | "too_old" };
 
 /**
- * Pure.
- * @param currentParentBuildId the build that the parent's name stands for now; undefined when there is no such parent any
- *   more: then there is nothing to build it from, and it stays as it is
+ * Decides whether a build is stale. Pure.
+ * @param currentParentBuildId the build that the parent's name stands for now; undefined when that parent is gone. Then
+ *   there is nothing to build from, and the template stays as it is.
  * @param maxAgeMs undefined: no build is ever too old
  */
 export function decideFreshness(

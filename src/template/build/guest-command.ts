@@ -1,10 +1,12 @@
-/** Commands of a build in its guest: run to their end, what they say in the log, their failure in E2B's words. */
+/**
+ * The commands of a build in its guest: run to their end, with their output in the log and E2B's words for a failure.
+ */
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { AttachedProcess, GuestAgent } from "../../guest/agent.ts";
 import type { ProcessEnd, ProcessSpec } from "../../types.ts";
 import { type BuildLog, LineSplitter } from "./log.ts";
 
-/** What the next command of a build gets. Replaced, never changed, by ENV, WORKDIR and USER. */
+/** The environment, user and folder of a build's next command. ENV, WORKDIR and USER make a new context. */
 export interface BuildContext {
   readonly envs: Readonly<Record<string, string>>;
   readonly user: string;
@@ -15,7 +17,7 @@ export interface BuildContext {
 export interface GuestBuild {
   readonly agent: GuestAgent;
   readonly log: BuildLog;
-  /** Aborted when the daemon stops; the machine ends then, and with it whatever runs. */
+  /** Aborted when the daemon stops; the machine ends then, with everything that runs in it. */
   readonly signal: AbortSignal;
 }
 
@@ -31,7 +33,7 @@ export function loginShell(command: string, { envs, user, workdir }: BuildContex
   };
 }
 
-/** Runs a command line of the client; its output goes to the log. @throws DomainError `failed_precondition`, worded. */
+/** Runs a command line of the client; its output goes to the log. @throws DomainError `failed_precondition` */
 export async function runClientCommand(build: GuestBuild, command: string, context: BuildContext): Promise<void> {
   try {
     const process = await build.agent.exec(loginShell(command, context), build.signal);
@@ -44,8 +46,9 @@ export async function runClientCommand(build: GuestBuild, command: string, conte
 }
 
 /**
- * Runs a shell script of ours as root and gives its output. Arguments are `$1`…; nothing of a client is in the script.
- * @throws DomainError `failed_precondition` with what it said on stderr
+ * Runs one of our own shell scripts as root and gives its output. Arguments are `$1`…; no text of a client is in a
+ * script.
+ * @throws DomainError `failed_precondition` with the text on stderr
  */
 export async function runScript(
   { agent, signal }: GuestBuild,
@@ -56,18 +59,18 @@ export async function runScript(
   const { envs = {}, user = "root", workdir = "/" } = context;
   const spec = { command: "/bin/bash", args: ["-c", script, "build", ...args], envs, user, stdin: false };
   const process = await agent.exec({ ...spec, ...(workdir !== "" && { cwd: workdir }) }, signal);
-  const said = { stdout: "", stderr: "", terminal: "" };
+  const output = { stdout: "", stderr: "", terminal: "" };
   for await (const { channel, bytes } of process.output) {
-    if (said[channel].length < maxSaidBytes) said[channel] += Buffer.from(bytes).toString();
+    if (output[channel].length < maxOutputLength) output[channel] += Buffer.from(bytes).toString();
   }
   const end = await process.end;
-  if (end.exitCode === 0) return said.stdout;
-  throw new DomainError("failed_precondition", said.stderr.trim() || describeEnd(end));
+  if (end.exitCode === 0) return output.stdout;
+  throw new DomainError("failed_precondition", output.stderr.trim() || describeEnd(end));
 }
 
-const maxSaidBytes = 64 * 1024;
+const maxOutputLength = 64 * 1024;
 
-/** Reads a process to its end into the log. */
+/** Copies the output of a process into the log until it ends. */
 export async function logOutput({ log }: GuestBuild, process: AttachedProcess): Promise<ProcessEnd> {
   const stdout = new LineSplitter((line) => log.add("info", line));
   const stderr = new LineSplitter((line) => log.add("warn", line));
@@ -81,7 +84,7 @@ export function describeEnd({ exitCode, signal }: ProcessEnd): string {
   return signal === undefined ? `exit status ${exitCode}` : `killed by signal ${signal}`;
 }
 
-/** `failed to run command 'x': …`, with an unknown user in the words that clients know (reference 5). */
+/** `failed to run command 'x': …`, with E2B's words for an unknown user. */
 export function commandFailure(command: string, error: unknown, user: string): DomainError {
   const isUnknownUser = isDomainError(error) && error.details.status === "unauthenticated";
   const why = isUnknownUser ? `command failed: unauthenticated: invalid username: '${user}'` : messageOf(error);

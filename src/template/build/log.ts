@@ -1,6 +1,7 @@
 /**
- * The log of one build: only ever appended to, because clients page through it by counting entries. Bounded: what a
- * command says after it is full is left out, and the last entries are kept aside, for they say why a step failed.
+ * The log of one build. Entries are only appended, because clients page through the log by counting them. The log is
+ * bounded: output that comes after it is full is left out. The last entries are also kept apart, because they say why a
+ * step failed.
  */
 import type { Clock } from "../../clock.ts";
 import type { BuildLogEntry, BuildLogLevel } from "../../ledger/template-builds.ts";
@@ -13,7 +14,7 @@ const tailEntries = 50;
 export class BuildLog {
   readonly #clock: Clock;
   readonly #entries: BuildLogEntry[] = [];
-  /** The newest of the step under way, in or out of `#entries`. */
+  /** The newest entries of the step under way, whether they are in `#entries` or were left out. */
   #tail: BuildLogEntry[] = [];
   #bytes = 0;
   #full = false;
@@ -27,7 +28,7 @@ export class BuildLog {
     return this.#entries;
   }
 
-  /** The end of what the step under way said. */
+  /** The last entries of the step under way. */
   get tail(): readonly BuildLogEntry[] {
     return this.#tail;
   }
@@ -61,7 +62,7 @@ export class BuildLog {
   }
 }
 
-/** Cuts a stream of output into lines for a log. Control characters but tabs are dropped; a long line is cut. */
+/** Cuts a stream of output into lines for a log. Control characters except tabs are dropped, long lines are cut. */
 export class LineSplitter {
   readonly #onLine: (line: string) => void;
   readonly #decoder = new TextDecoder();
@@ -78,16 +79,16 @@ export class LineSplitter {
     if (this.#rest.length > maxLineBytes) this.end();
   }
 
-  /** What is left is a line too. */
+  /** Gives the unfinished line at the end of the output. */
   end(): void {
     if (this.#rest !== "") this.#emit(this.#rest);
     this.#rest = "";
   }
 
   #emit(line: string): void {
-    // A progress bar draws over itself: only its last state counts.
+    // A progress bar draws over itself, so only its last state counts.
     const visible = line.slice(line.lastIndexOf("\r") + 1);
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: exactly those are to go
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are removed here
     this.#onLine(visible.replaceAll(/\u001b\[[0-9;?]*[A-Za-z]|[\u0000-\u0008\u000b-\u001f\u007f]/g, ""));
   }
 }

@@ -1,6 +1,6 @@
 /**
- * The machine a build works in: restored from the parent's snapshot, or, when it is to be of another shape, booted from
- * the base disk. Only `base` can be booted anew: all there is to it is that disk.
+ * The machine that a build works in: restored from the parent's snapshot, or booted from the base disk when the build
+ * asks for another shape. Only `base` can be booted anew, because it consists of that disk alone.
  */
 import type { Clock } from "../../clock.ts";
 import { DomainError } from "../../errors.ts";
@@ -24,13 +24,13 @@ export interface BuildMachineDependencies {
   readonly assets: GuestAssets;
 }
 
-/** Where a build begins: `boot` when the parent's snapshot has another shape. */
+/** The start of a build: `boot` when the parent's snapshot has another shape. */
 export type BuildStart =
   | { readonly kind: "restore"; readonly snapshotFolder: string; readonly shape: MachineShape }
   | { readonly kind: "boot"; readonly shape: MachineShape };
 
 /**
- * Pure. What a build asks for, against what its parent is.
+ * Compares the shape that a build asks for with its parent's. Pure.
  * @throws DomainError `unsupported` naming the option when only a boot could give it, and the parent cannot be booted
  */
 export function decideStart(
@@ -56,7 +56,7 @@ export function decideStart(
   );
 }
 
-/** A machine for a build, not yet connected to. It is the caller's to terminate. */
+/** Launches a machine for a build, without opening its agent. The caller has to terminate it. */
 export async function startBuildMachine(
   { driver, assets }: BuildMachineDependencies,
   start: BuildStart,

@@ -1,4 +1,4 @@
-/** Builds stale templates again, one at a time, parents before what was built from them. */
+/** The rebuild of stale templates: one at a time, parents before their children. */
 import { randomUUID } from "node:crypto";
 import type { Ledger } from "../../ledger/open.ts";
 import { insertBuildJob, listSourcedBuilds, type SourcedBuild } from "../../ledger/template-builds.ts";
@@ -15,13 +15,13 @@ export interface StaleRebuildDependencies {
   readonly builds: TemplateBuilds;
   /** Undefined: no build is ever too old. */
   readonly maxAgeMs: number | undefined;
-  /** Builds that were tried to be made anew: each once. */
+  /** The ids of builds that a rebuild was tried for; each is tried once. */
   readonly tried: Set<string>;
 }
 
 /**
- * Goes on until nothing is stale, or what is cannot be built: that is logged and told by the build's status. Does not
- * wait for a build under way once the signal is aborted.
+ * Rebuilds until no template is stale, except those whose rebuild fails: the log and the status of that build say why.
+ * Does not wait for the build under way once the signal is aborted.
  */
 export async function rebuildStale(deps: StaleRebuildDependencies, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
@@ -32,14 +32,14 @@ export async function rebuildStale(deps: StaleRebuildDependencies, signal: Abort
   }
 }
 
-interface Stale {
+interface StaleBuild {
   readonly build: SourcedBuild;
   readonly spec: BuildSpec;
   readonly why: string;
 }
 
-/** The oldest stale build: a parent is always older than what was built from it. */
-function findStale({ ledger, log, maxAgeMs, tried }: StaleRebuildDependencies): Stale | undefined {
+/** The oldest stale build, because a parent is always older than its children. */
+function findStale({ ledger, log, maxAgeMs, tried }: StaleRebuildDependencies): StaleBuild | undefined {
   for (const build of listSourcedBuilds(ledger)) {
     if (tried.has(build.id)) continue;
     try {
@@ -48,7 +48,7 @@ function findStale({ ledger, log, maxAgeMs, tried }: StaleRebuildDependencies): 
       const freshness = decideFreshness(build, parent?.buildId, ledger.nowMs(), maxAgeMs);
       if (freshness.state === "stale") return { build, spec, why: freshness.why };
     } catch (error) {
-      log.warn({ err: error, buildID: build.id }, "it cannot be told whether a template is stale");
+      log.warn({ err: error, buildID: build.id }, "the freshness of a template cannot be decided");
     }
   }
   return undefined;
@@ -56,7 +56,7 @@ function findStale({ ledger, log, maxAgeMs, tried }: StaleRebuildDependencies): 
 
 async function rebuild(
   { ledger, log, builds }: StaleRebuildDependencies,
-  stale: Stale,
+  stale: StaleBuild,
   signal: AbortSignal,
 ): Promise<void> {
   const { build, spec, why } = stale;

@@ -1,6 +1,6 @@
 /**
- * What is left of a build that comes to its end: a machine, its reservation, half a snapshot, and the reason why there
- * will be none. Everything here is tried until it succeeds, or the daemon stops: the next one finds it in the ledger.
+ * The remains of a build that ends: a machine, its reservation, and, if it failed, half a snapshot and a reason. Every
+ * step here is tried until it succeeds or the daemon stops; the next daemon finds the remains in the ledger.
  */
 import { join } from "node:path";
 import type { Clock } from "../../clock.ts";
@@ -26,13 +26,13 @@ export class BuildRemains {
   readonly #deps: BuildRemainsDependencies;
   readonly #signal: AbortSignal;
 
-  /** @param signal aborted when the daemon stops: nothing is tried again then */
+  /** @param signal aborted when the daemon stops; no step is tried again then */
   constructor(deps: BuildRemainsDependencies, signal: AbortSignal) {
     this.#deps = deps;
     this.#signal = signal;
   }
 
-  /** Ends the machine, and gives its capacity back only then. */
+  /** Ends the machine and releases its reservation after that. */
   async endMachine({ id }: BuildJob, destroy: () => Promise<void>, reservationId: string): Promise<void> {
     await this.#untilDone(id, async () => {
       await destroy();
@@ -40,7 +40,7 @@ export class BuildRemains {
     });
   }
 
-  /** Says why there will be no build, once nothing of its snapshot is left. */
+  /** Writes down why the build failed, after its snapshot was removed. */
   async fail({ id }: BuildJob, snapshotId: string, reason: BuildFailure, log: readonly BuildLogEntry[]): Promise<void> {
     await this.#untilDone(id, async () => {
       await this.#dropSnapshot(snapshotId);
@@ -49,9 +49,9 @@ export class BuildRemains {
   }
 
   /**
-   * Clears up after a build that was under way when an earlier daemon died. Until that is done the build is still under
-   * way, and its capacity reserved.
-   * @param onTried called after the first try, whatever came of it
+   * Clears up after a build that was under way when an earlier daemon died. Until then the build counts as under way
+   * and its capacity stays reserved.
+   * @param onTried called after each try, failed or not
    */
   async recover(job: BuildJob, onTried: () => void): Promise<void> {
     const { ledger, driver, log } = this.#deps;
@@ -75,7 +75,7 @@ export class BuildRemains {
     await untilDone(step, { clock, signal: this.#signal, onFailure });
   }
 
-  /** Removes what there is of a snapshot that will not be: the ledger first, which refuses if anything stands on it. */
+  /** Removes an unfinished snapshot: first from the ledger, which refuses if anything needs the snapshot. */
   async #dropSnapshot(id: string): Promise<void> {
     const { ledger, snapshotsFolder } = this.#deps;
     if (getSnapshot(ledger, id)) deleteSnapshot(ledger, id);

@@ -1,4 +1,4 @@
-/** What a client asks of a build, checked before anything is started for it. Pure. */
+/** The specification of a build: the client's request, checked before anything is started for it. Pure. */
 import { createHash } from "node:crypto";
 import { DomainError } from "../../errors.ts";
 import { filesHashForm } from "../uploads/cache.ts";
@@ -44,7 +44,7 @@ export function parseSteps(steps: readonly RawStep[]): BuildStep[] {
   if (steps.length > maxSteps) throw new DomainError("invalid_argument", `a build has at most ${maxSteps} steps`);
   return steps.map((step, index) => {
     const refuse = (why: string) => new DomainError("invalid_argument", `step ${index + 1} (${step.type}): ${why}`);
-    if (step.args.some((text) => text.includes("\0"))) throw refuse("a NUL byte");
+    if (step.args.some((text) => text.includes("\0"))) throw refuse("an argument has a NUL byte");
     return parseStep(step, refuse);
   });
 }
@@ -83,7 +83,7 @@ function parsePairs(args: readonly string[], refuse: (why: string) => DomainErro
   });
 }
 
-/** How a log shows a step. */
+/** The text of a step in a build's log. */
 export function describeStep(step: BuildStep): string {
   switch (step.type) {
     case "RUN":
@@ -101,7 +101,7 @@ export function describeStep(step: BuildStep): string {
   }
 }
 
-/** Names what a build is made from: two equal revisions, two equal templates. */
+/** A digest of the sources of a build: two equal revisions mean two equal templates. */
 export function sourceRevision(spec: BuildSpec, parentBuildId: string): string {
   return createHash("sha256").update(JSON.stringify({ spec, parentBuildId })).digest("hex").slice(0, 32);
 }

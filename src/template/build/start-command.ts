@@ -1,6 +1,6 @@
 /**
- * The last part of a build: the start command is started and left running, the ready command is tried until it says
- * that the template may be snapshotted. Sandboxes come up with that process running.
+ * The last part of a build: the start command is started and left running, and the ready command is tried until it
+ * succeeds. The snapshot is taken then, so that sandboxes come up with that process running.
  */
 import type { Clock } from "../../clock.ts";
 import { DomainError } from "../../errors.ts";
@@ -17,18 +17,21 @@ import {
 
 const retryMs = 2_000;
 const readyDeadlineMs = 10 * 60_000;
-/** What E2B waits for when a client says nothing: time for the start command to come up. */
+/** E2B's default when a client names no ready command: time for the start command to come up. */
 const defaultReadyCommand = "sleep 20";
 
-interface Commands {
+interface StartCommands {
   readonly startCommand: string | undefined;
   readonly readyCommand: string | undefined;
 }
 
-/** @throws DomainError `failed_precondition` when the start command fails or the ready command never succeeds */
+/**
+ * Starts the start command and waits until the template is ready.
+ * @throws DomainError `failed_precondition` when the start command fails or the ready command never succeeds
+ */
 export async function startAndWait(
   build: GuestBuild,
-  { startCommand, readyCommand }: Commands,
+  { startCommand, readyCommand }: StartCommands,
   context: BuildContext,
   clock: Clock,
 ): Promise<void> {
@@ -41,19 +44,19 @@ export async function startAndWait(
   }
 }
 
-interface Started {
+interface StartProcess {
   readonly command: string;
   readonly process: AttachedProcess;
-  /** Set once it ended by itself, before the template was ready. */
+  /** Set when the process ended by itself before the template was ready. */
   end: ProcessEnd | undefined;
 }
 
-async function start(build: GuestBuild, command: string, context: BuildContext): Promise<Started> {
+async function start(build: GuestBuild, command: string, context: BuildContext): Promise<StartProcess> {
   build.log.add("info", `start command: ${command}`);
   try {
     const process = await build.agent.exec(loginShell(command, context), build.signal);
-    const started: Started = { command, process, end: undefined };
-    // Rejects when it is let go, or with the machine.
+    const started: StartProcess = { command, process, end: undefined };
+    // Rejects when the process is detached, or when the machine ends.
     logOutput(build, process).then(
       (end) => {
         started.end = end;
@@ -72,13 +75,13 @@ async function waitUntilReady(
   command: string,
   context: BuildContext,
   clock: Clock,
-  started: Started | undefined,
+  started: StartProcess | undefined,
 ): Promise<void> {
   build.log.add("info", `ready command: ${command}`);
   const deadlineMs = clock.monotonicMs() + readyDeadlineMs;
   for (;;) {
     const end = await tryReady(build, command, context, clock, deadlineMs);
-    // A start command that sets something up and ends well has done what it is for.
+    // A start command may set something up and end with success.
     if (started?.end && started.end.exitCode !== 0) {
       throw commandFailure(started.command, new Error(describeEnd(started.end)), context.user);
     }
@@ -90,7 +93,7 @@ async function waitUntilReady(
   }
 }
 
-/** One try. Undefined when it took longer than there is time. */
+/** Tries the ready command once. Undefined when the try took longer than the time that is left. */
 async function tryReady(
   build: GuestBuild,
   command: string,

@@ -1,14 +1,17 @@
-/** The steps of a build, one after the other in one guest. Each gives the context of those after it. */
+/** The steps of a build, run one after the other in one guest. Each step gives the context of the next one. */
 import { posix } from "node:path";
 import { DomainError, messageOf } from "../../errors.ts";
 import { absoluteWorkdir, copyFiles } from "./copy-step.ts";
 import { type BuildContext, type GuestBuild, runClientCommand, runScript } from "./guest-command.ts";
 import { type BuildStep, describeStep } from "./spec.ts";
 
-/** Where the archive of a COPY step is on this host. @throws DomainError when it was not uploaded */
+/** The path of a COPY step's archive on this host. @throws DomainError when the archive was not uploaded */
 export type ArchiveOf = (filesHash: string) => string;
 
-/** Runs every step. @throws DomainError `failed_precondition` of the first that fails; `build.log.step` names it */
+/**
+ * Runs every step.
+ * @throws DomainError `failed_precondition` of the first step that fails; `build.log.step` names it
+ */
 export async function runSteps(
   build: GuestBuild,
   steps: readonly BuildStep[],
@@ -49,7 +52,7 @@ async function runStep(
   }
 }
 
-/** As Docker: every value sees the environment from before the step. */
+/** As in Docker, every value sees the environment from before the step. */
 async function expandAll(
   build: GuestBuild,
   pairs: readonly (readonly [string, string])[],
@@ -63,10 +66,10 @@ async function expandAll(
   return expanded;
 }
 
-/** Login shells, which all commands of clients are, forget the PATH they were given: /etc/profile sets its own. */
+/** All commands of clients run in login shells, where /etc/profile replaces the PATH that the shell was given. */
 const keepPath = 'printf "export PATH=%q\\n" "$1" > /etc/profile.d/template-path.sh';
 
-/** The guest's shell expands variables; what would run a command stays text. */
+/** The guest's shell expands variables; text that would run a command stays text. */
 async function expand(build: GuestBuild, name: string, value: string, context: BuildContext): Promise<string> {
   const quoted = value.replaceAll(/[\\"`]|\$(?=\()/g, "\\$&");
   try {

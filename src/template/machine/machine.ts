@@ -1,4 +1,7 @@
-/** A machine that a template is made in: it and its agent end with the scope of the work. */
+/**
+ * The machine that a template is made in: it and its agent end with the scope of the work. This room has what every
+ * making of a template does in its machine; it may call guest-machine, and no other room.
+ */
 import type { GuestAgent } from "../../guest/agent.ts";
 import { type OpenAgentOptions, openGuestAgent } from "../../guest-machine/agent.ts";
 import type { Vm } from "../../machine/driver.ts";
@@ -6,7 +9,8 @@ import type { Scope } from "../../scope.ts";
 
 /**
  * Launches a machine that ends with `scope`.
- * @param end called once when the scope closes, even if nothing was launched; `destroy` ends the machine if there is one
+ * @param end called once when the scope closes, even if nothing was launched; `destroy` ends the machine if there is
+ *   one
  * @throws what `launch` throws
  */
 export async function launchIn(

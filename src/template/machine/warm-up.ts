@@ -1,6 +1,6 @@
 /**
- * What a template runs before its snapshot. Whatever was touched then is in the page cache of every sandbox restored
- * from it: python's first start drops from 1.4 s to 0.4 s (design section 4).
+ * The warm-up of a template before its snapshot. Files that a command reads then are in the page cache of every sandbox
+ * that is restored from it: python's first start drops from 1.4 s to 0.4 s.
  */
 import type { Clock } from "../../clock.ts";
 import { DomainError } from "../../errors.ts";
@@ -16,20 +16,21 @@ const commands: readonly string[] = [
   "sudo -n true; ip address; which bash; grep -r x /etc/hostname; sed s/a/b/ /etc/hostname; find /home -name x; sort /etc/passwd; head -1 /etc/passwd | cut -c1-3 | tr a b",
 ];
 
-/** Runs every warm-up command as the default user, as an SDK would (a login shell). @throws machine_failed naming the command. */
+/** Runs every warm-up command. @throws DomainError `machine_failed` naming the command */
 export async function warmUp(agent: GuestAgent): Promise<void> {
   for (const command of commands) await runCommand(agent, command);
-  // Once more the first one: the path every command takes is then the last thing touched.
+  // The path that every command takes is then the last that was touched.
   await runCommand(agent, "true");
 }
 
-/** For how long a guest has nothing to do before its snapshot. */
+/** How long a guest is idle before its snapshot. */
 const restMs = 1_000;
 
 /**
- * Makes the guest nobody's, has it write its files to its disk and do what its kernel put off: freeing what ended
- * processes had, timers of its last writes. Left in the snapshot, every machine of it would do all that before it answers.
- * @throws the signal's reason
+ * Gives the guest the placeholder identity, lets it write its files to its disk and gives its kernel time for deferred
+ * work: freeing the memory of ended processes, timers of the last writes. Otherwise every machine of the snapshot would
+ * do that work before it answers.
+ * @throws DomainError `machine_failed` when the link breaks; the signal's reason
  */
 export async function settle(agent: GuestAgent, templateId: string, clock: Clock, signal: AbortSignal): Promise<void> {
   await agent.setup({ hostname: placeholderId, files: [...sandboxFiles(placeholderId), ...templateFiles(templateId)] });
@@ -37,7 +38,10 @@ export async function settle(agent: GuestAgent, templateId: string, clock: Clock
   await clock.sleep(restMs, signal);
 }
 
-/** Runs one command as the default user, as an SDK would. @throws machine_failed with the end of its output. */
+/**
+ * Runs one command as the default user in a login shell, as an SDK does.
+ * @throws DomainError `machine_failed` with the end of its output
+ */
 export async function runCommand(agent: GuestAgent, command: string): Promise<void> {
   const process = await agent.exec({ command: "/bin/bash", args: ["-l", "-c", command], envs: {}, stdin: false });
   const tail: Uint8Array[] = [];

@@ -1,6 +1,7 @@
 /**
- * Archives that clients upload for COPY steps, by the hash that the client gave them, in the cache folder. An archive
- * is there whole or not at all: it is written beside its place and moved when every byte has come.
+ * The cache of archives that clients upload for COPY steps, by the hash that the client names. An archive is present
+ * whole or not at all, because it is written beside its place and moved when every byte has come. This room calls no
+ * other room.
  */
 import { createHmac, randomUUID, timingSafeEqual } from "node:crypto";
 import { createWriteStream } from "node:fs";
@@ -14,19 +15,19 @@ import { DomainError, messageOf } from "../../errors.ts";
 /** The form of the hash that names an archive. */
 export const filesHashForm = /^[0-9a-f]{64}$/;
 
-/** Larger than any template's disk could take twice. */
+/** An archive of this size and its unpacked content already fill a template's disk of 8 GiB. */
 export const maxUploadBytes = 4 * 2 ** 30;
-/** Of all archives together; the ones unused for longest go first. */
+/** For all archives together; the least recently used archives go first. */
 const maxCacheBytes = 16 * 2 ** 30;
-/** One that a client was just told is there stays at least this long. */
+/** An archive stays at least this long after a client was told that it is present. */
 const minAgeMs = 3_600_000;
-/** Clients may take this long, as their own default says. */
+/** A client may take this long for an upload, which is also the clients' own default. */
 const linkLifeMs = 3_600_000;
 const partial = /\.part$/;
 
 export interface UploadCacheOptions {
   readonly folder: string;
-  /** Signs upload links; whoever has it may upload. */
+  /** The key that signs upload links. */
   readonly secret: string;
   readonly clock: Clock;
 }
@@ -34,16 +35,16 @@ export interface UploadCacheOptions {
 export class UploadCache {
   readonly #options: UploadCacheOptions;
 
-  /** Over a folder that is there and has no halves in it. */
+  /** Takes a folder that exists and has no partial archives; see {@link open}. */
   constructor(options: UploadCacheOptions) {
     this.#options = options;
   }
 
-  /** Makes the folder, or removes the halves that an earlier daemon left in it. */
+  /** Makes the folder, or removes the partial archives that an earlier daemon left in it. */
   static async open(options: UploadCacheOptions): Promise<UploadCache> {
     await mkdir(options.folder, { recursive: true, mode: 0o700 });
-    const halves = (await readdir(options.folder)).filter((name) => partial.test(name));
-    await Promise.all(halves.map((name) => rm(join(options.folder, name), { force: true })));
+    const partials = (await readdir(options.folder)).filter((name) => partial.test(name));
+    await Promise.all(partials.map((name) => rm(join(options.folder, name), { force: true })));
     return new UploadCache(options);
   }
 
@@ -53,7 +54,7 @@ export class UploadCache {
     return join(this.#options.folder, hash);
   }
 
-  /** Whether it is there; then it stays for a while. */
+  /** Whether an archive is present. If it is, it stays for a while. */
   async has(hash: string): Promise<boolean> {
     const now = new Date(this.#options.clock.nowMs());
     try {
@@ -71,13 +72,15 @@ export class UploadCache {
     throw new DomainError("failed_precondition", `the files of COPY '${source}' were not uploaded (hash ${hash})`);
   }
 
-  /** What makes an upload link good for this hash, for an hour. */
+  /** The token of an upload link, good for this hash and for an hour. */
   token(hash: string): string {
     const expiresAtMs = this.#options.clock.nowMs() + linkLifeMs;
     return `${expiresAtMs}.${this.#sign(hash, expiresAtMs)}`;
   }
 
-  /** @throws DomainError `permission_denied` when the token is not ours, for another hash, or too old */
+  /**
+   * @throws DomainError `permission_denied` when the token has another signature, is for another hash, or is too old
+   */
   checkToken(hash: string, token: string): void {
     const [expiry = "", signature = ""] = token.split(".");
     const expiresAtMs = /^\d{1,15}$/.test(expiry) ? Number(expiry) : 0;
@@ -90,8 +93,9 @@ export class UploadCache {
   }
 
   /**
-   * Takes an archive of exactly `lengthBytes`.
-   * @throws DomainError `invalid_argument` when it is longer than allowed or does not come whole; nothing is left then
+   * Stores an archive of exactly `lengthBytes`.
+   * @throws DomainError `invalid_argument` when the archive is too long or does not come whole, `disk_pressure` when
+   *   the disk is full; nothing is left then
    */
   async receive(hash: string, body: Readable, lengthBytes: number): Promise<void> {
     const path = this.pathOf(hash);
@@ -115,7 +119,7 @@ export class UploadCache {
     }
   }
 
-  /** Every archive, with when it was last asked for. */
+  /** Every archive, with the time at which a client last asked for it. */
   async list(): Promise<{ readonly name: string; readonly atMs: number }[]> {
     const { folder } = this.#options;
     const names = (await readdir(folder)).filter((name) => filesHashForm.test(name));
@@ -124,7 +128,7 @@ export class UploadCache {
     );
   }
 
-  /** Removes archives, the ones unused for longest first, until there is room for `bytes` more. */
+  /** Removes archives, the least recently used first, until there is room for `bytes` more. */
   async #makeRoom(bytes: number): Promise<void> {
     const { folder, clock } = this.#options;
     const names = (await readdir(folder)).filter((name) => filesHashForm.test(name));

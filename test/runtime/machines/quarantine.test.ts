@@ -1,4 +1,6 @@
-/** What a daemon that starts cannot name is set aside, listed with its reason, and given up only when somebody says so. */
+/**
+ * What a daemon that starts cannot name is set aside, listed with its reason, and given up only when somebody says so.
+ */
 import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";

@@ -1,4 +1,6 @@
-/** The shelf, on a pretended host on which one save is one machine: what is made ahead, who gets it, what is left of it. */
+/**
+ * The shelf, on a pretended host on which one save is one machine: what is made ahead, who gets it, what is left of it.
+ */
 import { expect, test } from "vitest";
 import { DomainError } from "../../../src/errors.ts";
 import { usage } from "../../../src/ledger/capacity.ts";

@@ -1,4 +1,7 @@
-/** The warm pool over a pretended host: who gets which machine, what is made ahead, and that nothing is left of any of it. */
+/**
+ * The warm pool over a pretended host: who gets which machine, what is made ahead, and that nothing is left of any of
+ * it.
+ */
 import { readdir } from "node:fs/promises";
 import fc from "fast-check";
 import { expect, test, vi } from "vitest";

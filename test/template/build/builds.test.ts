@@ -1,4 +1,6 @@
-/** Builds over the fake engine; their guest is the real agent as a process of this machine, so only `folder` is touched. */
+/**
+ * Builds over the fake engine; their guest is the real agent as a process of this machine, so only `folder` is touched.
+ */
 import { randomUUID } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -69,7 +71,7 @@ const nothing = { machines: 0, links: 0, reserved: 0, machineFolders: 0, snapsho
 test("a build that has to boot says so, which takes it longer", async () => {
   await using fake = await open();
   const { messages } = await build(fake, [], {}, null, shape.memoryMiB * 2);
-  const booting = `booting it with ${shape.vcpuCount} vCPUs and ${shape.memoryMiB * 2} MiB: its snapshot has another shape`;
+  const booting = `booting with ${shape.vcpuCount} vCPUs and ${shape.memoryMiB * 2} MiB, because the snapshot has another shape`;
   expect(messages.slice(0, 2)).toEqual(["FROM base", booting]);
 });
 
