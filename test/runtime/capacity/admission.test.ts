@@ -1,4 +1,4 @@
-/** Admission over a pretended host: who gets in when, who is told what, and whom the warm pool makes room for. */
+/** Admission over a pretended host: the order of creates, their answers, and the warm machines that make room. */
 import { setImmediate as turn } from "node:timers/promises";
 import fc from "fast-check";
 import { expect, test } from "vitest";
@@ -16,7 +16,7 @@ const failureOf = (work: Promise<unknown>): Promise<DomainError> =>
     (error) => error,
   );
 
-/** Begins a create that is expected to wait, and gives what became of it. */
+/** Begins a create that is expected to wait, and gives its outcome. */
 function begin(daemon: FakeDaemon, template?: string, signal?: AbortSignal) {
   const state = { at: "waits" as "waits" | "created" | "failed", id: "", error: undefined as DomainError | undefined };
   const done = daemon.create(template, signal).then(
@@ -26,7 +26,7 @@ function begin(daemon: FakeDaemon, template?: string, signal?: AbortSignal) {
   return { state, done };
 }
 
-test("who does not fit waits, first come first served, and released capacity wakes the first", async () => {
+test("a create that does not fit waits, first come first served, and released capacity wakes the first", async () => {
   await using daemon = await FakeDaemon.open({ ...pooled, budgets: { sandboxes: 1 }, pool: off });
   const first = await daemon.create();
   const [second, third] = [begin(daemon), begin(daemon)];
@@ -61,7 +61,7 @@ test.each(["kill", "stop"] as const)(
   },
 );
 
-test("a small one does not overtake a large one that waits", async () => {
+test("a small create does not overtake a large one that waits", async () => {
   await using daemon = await FakeDaemon.open({ ...pooled, budgets: { memoryMiB: 1024 }, pool: off });
   await daemon.addTemplate("large", { ...shape, memoryMiB: 1024 });
   const first = await daemon.create();
@@ -73,7 +73,7 @@ test("a small one does not overtake a large one that waits", async () => {
   expect([large.state.at, small.state.at]).toEqual(["created", "waits"]);
 });
 
-test("whoever waits too long is told which budget, what was asked, what is left, and its place", async () => {
+test("a create that waits too long is told the budget, its request, the rest, and its place", async () => {
   await using daemon = await FakeDaemon.open({ ...pooled, budgets: { memoryMiB: 700 }, pool: off });
   await daemon.create();
   const [second, third] = [begin(daemon), begin(daemon)];
@@ -91,7 +91,7 @@ test("whoever waits too long is told which budget, what was asked, what is left,
   expect(await daemon.metric('firkin_admissions_total{answer="timed_out"}')).toBe(2);
 });
 
-test("one that can never fit, and one more than may wait, are refused at once", async () => {
+test("a create that can never fit, and one more than may wait, are refused at once", async () => {
   await using daemon = await FakeDaemon.open({
     ...pooled,
     budgets: { memoryMiB: 512 },
@@ -109,7 +109,7 @@ test("one that can never fit, and one more than may wait, are refused at once", 
   expect(waiting.state.at).toBe("waits");
 });
 
-test("without a queue nobody waits", async () => {
+test("without a queue no create waits", async () => {
   await using daemon = await FakeDaemon.open({
     ...pooled,
     budgets: { sandboxes: 1 },
@@ -135,7 +135,7 @@ test("a client that leaves gives up its place, and the next moves up", async () 
   expect(daemon.held().active).toBe(1);
 });
 
-test("a daemon that stops sends everybody away who waits", async () => {
+test("a daemon that stops refuses every create that waits", async () => {
   await using daemon = await FakeDaemon.open({ ...pooled, budgets: { sandboxes: 1 }, pool: off });
   await daemon.create();
   const waiting = begin(daemon);
@@ -153,7 +153,7 @@ test("a disk under pressure refuses at once, whatever the queue", async () => {
   expect(daemon.deps.admission.queueLength).toBe(0);
 });
 
-test("warm machines make room, oldest first and no more than it takes, even without a queue", async () => {
+test("warm machines make room, oldest first and no more than needed, even without a queue", async () => {
   const queue = { limit: 0, timeoutMs: 0 };
   await using daemon = await FakeDaemon.open({ ...pooled, budgets: { sandboxes: 3 }, pool: { min: 3, max: 3 }, queue });
   await daemon.addTemplate("other");
@@ -183,7 +183,7 @@ test("a machine that is being warmed makes room too", async () => {
   expect([daemon.held(), daemon.host.machines.size]).toEqual([{ active: 1, warm: 0 }, 1]);
 });
 
-test("no warm machine is given up when that would not be enough", async () => {
+test("no warm machine is evicted when that would not be enough", async () => {
   await using daemon = await FakeDaemon.open({
     ...pooled,
     budgets: { memoryMiB: 1024 },
@@ -197,7 +197,7 @@ test("no warm machine is given up when that would not be enough", async () => {
   expect([large.state.at, daemon.held()]).toEqual(["waits", { active: 1, warm: 1 }]);
 });
 
-test("at any moment the queue is in order, and everybody gets exactly one answer", async () => {
+test("at any moment the queue is in order, and every create gets exactly one answer", async () => {
   const step = fc.constantFrom("create", "create", "create", "kill", "leave", "wait", "refill");
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 30 }), fc.infiniteStream(fc.nat()), async (steps, numbers) => {
@@ -223,14 +223,14 @@ test("at any moment the queue is in order, and everybody gets exactly one answer
         } else if (what === "wait") await daemon.clock.advance(4_000);
         else await daemon.refill();
         await daemon.settle();
-        // Those who got in are restored from real files.
+        // Admitted creates are restored from real files.
         await expect.poll(() => waiting().length - daemon.deps.admission.queueLength, { interval: 1 }).toBe(0);
         const { active, warm } = daemon.held();
         expect(active + warm).toBeLessThanOrEqual(2);
         expect(daemon.deps.admission.queueLength).toBeLessThanOrEqual(3);
-        // Nobody waits while there is room, or a warm machine that could make some.
+        // No create waits while there is room, or a warm machine that could make some.
         if (daemon.deps.admission.queueLength > 0) expect(active).toBe(2);
-        // Of those who were not sent away, earlier ones are in before later ones.
+        // Of the creates that were not refused, earlier ones are admitted before later ones.
         const answers = begun.map(({ create }) => create.state.at).filter((at) => at !== "failed");
         expect(answers.lastIndexOf("created")).toBeLessThan(answers.indexOf("waits") >>> 0);
       }
@@ -259,7 +259,7 @@ const fitTogether = (shapes: readonly Size[]) => {
   return total.vcpuCount <= 100 && total.memoryMiB <= 100 && total.diskMiB <= 100;
 };
 
-test("a position is how many wait before, plus one, and the answer fits the figures", () => {
+test("a position is one more than the number of creates ahead, and the answer fits the figures", () => {
   fc.assert(
     fc.property(fc.array(sizes, { maxLength: 6 }), fc.array(sizes, { maxLength: 4 }), sizes, (active, ahead, asked) => {
       const usage = { active: sum(active), warm: sum([]) };
@@ -272,7 +272,7 @@ test("a position is how many wait before, plus one, and the answer fits the figu
   );
 });
 
-test("evictions are the oldest ones, enough for those who can get in, and not one too many", () => {
+test("evictions are the oldest machines, enough for the creates that can get in, and not one too many", () => {
   fc.assert(
     fc.property(
       fc.array(sizes, { maxLength: 3 }),
@@ -297,7 +297,7 @@ test("evictions are the oldest ones, enough for those who can get in, and not on
   );
 });
 
-test("what the pool keeps is of its targets, young, and no more than wanted; what it makes is what lacks most", () => {
+test("the pool keeps young machines of its targets and no more than wanted; it makes the one that lacks most", () => {
   const key = fc.integer({ min: 0, max: 3 }).map((n) => ({ templateId: `t${n}`, buildId: "b", runtimeProfile: "p" }));
   const member = fc.record({ key, createdAtMs: fc.integer({ min: 0, max: 100 }) });
   const wanted = fc.uniqueArray(fc.record({ key, size: fc.nat({ max: 4 }) }), { selector: (it) => it.key.templateId });

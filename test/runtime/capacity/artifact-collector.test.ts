@@ -1,4 +1,7 @@
-/** A disk that is nearly full: what nothing needs goes first, then new work is refused with the figures; old work goes on. */
+/**
+ * The collector on a disk that is nearly full: artifacts that nothing needs go first, then new work is refused with the
+ * figures, and old work goes on.
+ */
 import { existsSync } from "node:fs";
 import { mkdir, readFile, symlink, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -11,7 +14,9 @@ import { FakeDaemon } from "../../support/fakes/fake-daemon.ts";
 
 const oldHash = "0".repeat(64);
 
-/** A cache with two versions of each asset, the newer installed, and an upload; one snapshot stands on the older disk. */
+/**
+ * A cache with two versions of each asset, the newer installed, and an upload; one snapshot needs the older disk.
+ */
 async function openCache(daemon: FakeDaemon, assetsFolder = join(daemon.folder, "cache", "assets")) {
   const { deps, folder, clock } = daemon;
   const cacheDir = join(folder, "cache");
@@ -49,7 +54,7 @@ async function openCache(daemon: FakeDaemon, assetsFolder = join(daemon.folder, 
 const never = async () => false;
 const there = (paths: readonly string[]) => paths.filter((path) => existsSync(path));
 
-test("old images, kernels and uploads go; what is installed or stood on stays", async () => {
+test("old images, kernels and uploads go; installed and needed ones stay", async () => {
   await using daemon = await FakeDaemon.open();
   const { collector, old, needed, assets } = await openCache(daemon);
   await collector.collect(never);
@@ -58,7 +63,7 @@ test("old images, kernels and uploads go; what is installed or stood on stays", 
   expect(there(kept)).toEqual(kept);
 });
 
-test("what is needed stays where the assets are a link to those of another cache", async () => {
+test("a needed asset stays where the assets are a link to those of another cache", async () => {
   await using daemon = await FakeDaemon.open();
   const elsewhere = join(daemon.folder, "elsewhere");
   const { collector, old, needed, assets } = await openCache(daemon, elsewhere);
@@ -68,7 +73,7 @@ test("what is needed stays where the assets are a link to those of another cache
   expect(there(kept)).toEqual(kept);
 });
 
-test("no more goes than is needed, and what is young stays", async () => {
+test("no more goes than it takes, and young artifacts stay", async () => {
   await using daemon = await FakeDaemon.open();
   const { collector, old } = await openCache(daemon);
   let left = 2;
@@ -76,7 +81,7 @@ test("no more goes than is needed, and what is young stays", async () => {
   expect(there(old)).toHaveLength(2);
 });
 
-test("nothing of a cache goes that another state folder uses, until that is gone", async () => {
+test("no file of a cache goes while another state folder uses it", async () => {
   await using daemon = await FakeDaemon.open();
   const { collector, old, cacheDir } = await openCache(daemon);
   const other = join(daemon.folder, "other");
@@ -88,7 +93,7 @@ test("nothing of a cache goes that another state folder uses, until that is gone
   expect(there(old)).toEqual(old);
 });
 
-test("what keeps it from telling who needs what is no error of who asked: nothing goes", async () => {
+test("when the needs cannot be read nothing goes, and the work that asked sees no error of it", async () => {
   await using daemon = await FakeDaemon.open();
   const { collector, old, cacheDir } = await openCache(daemon);
   await writeFile(join(cacheDir, "assets", "assets.json"), "{");
@@ -96,7 +101,7 @@ test("what keeps it from telling who needs what is no error of who asked: nothin
   expect(there(old)).toEqual(old);
 });
 
-test("quarantine goes when it is old, but never a damaged snapshot that somebody stands on", async () => {
+test("old files in quarantine go, but never a damaged snapshot that a sandbox or template names", async () => {
   await using daemon = await FakeDaemon.open();
   await daemon.restart(() => writeFile(join(daemon.folder, "machines", "core"), ""));
   const { collector } = await openCache(daemon);
@@ -129,7 +134,7 @@ test.each<[DiskFloors, number, string[]]>([
   }
 });
 
-test("what was collected makes room for the work that asked", async () => {
+test("a collection makes room for the work that asked", async () => {
   const space = { freeBytes: 1, totalBytes: 2 ** 40 };
   const guard = new DiskPressureGuard("/state", {}, async () => space);
   let calls = 0;

@@ -1,4 +1,4 @@
-/** Whatever stands on whatever: what is given up is exactly what nobody who is there can reach, in the order promised. */
+/** The plan of a collection over any needs: exactly the artifacts that no root can reach go, in the promised order. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type Artifact, planCollection, reachable } from "../../../src/runtime/capacity/artifact-plan.ts";
@@ -10,7 +10,7 @@ const graphs = fc.record({
   kinds: fc.array(fc.constantFrom("asset", "upload", "quarantined", "none"), { minLength: size, maxLength: size }),
   ages: fc.array(fc.integer({ min: 0, max: 100 }), { minLength: size, maxLength: size }),
   edges: fc.array(fc.tuple(node, node), { maxLength: 60 }),
-  /** Sandboxes, paused or live, templates, snapshots, warm VMs: whoever is there. */
+  /** Sandboxes, templates, snapshots and warm machines. */
   roots: fc.array(node, { maxLength: 8 }),
   youngestMs: fc.integer({ min: 0, max: 100 }),
 });
@@ -25,7 +25,7 @@ function isNeeded(target: number, roots: readonly number[], edges: readonly (rea
   return needed.has(target);
 }
 
-test("nothing that anybody needs is given up, everything else that is old enough is, and quarantine is last", () => {
+test("no needed artifact goes, every other one that is old enough goes, and the quarantine is last", () => {
   fc.assert(
     fc.property(graphs, ({ kinds, ages, edges, roots, youngestMs }) => {
       const artifacts = kinds.flatMap((kind, index): Artifact[] =>

@@ -1,5 +1,6 @@
 /**
- * What a daemon that starts cannot name is set aside, listed with its reason, and given up only when somebody says so.
+ * The quarantine: a starting daemon puts files that it cannot name there, lists them with a reason, and removes them
+ * only on request.
  */
 import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -41,7 +42,7 @@ test("strange files and folders are moved away, listed, and stay through restart
   await expect(quarantine.remove(core?.id ?? "")).rejects.toMatchObject({ code: "not_found" });
 });
 
-test("the list and the folder agree, whoever touched either", async () => {
+test("after a start the list and the folder agree, even if a person changed one of them", async () => {
   await using daemon = await FakeDaemon.open();
   const folder = join(daemon.folder, "quarantine");
   await daemon.restart(() => writeFile(join(daemon.folder, "machines", "one"), ""));
@@ -52,7 +53,7 @@ test("the list and the folder agree, whoever touched either", async () => {
   expect(kindsOf(daemon)).toEqual([["folder", "by-hand"]]);
 });
 
-test("a machine that nobody owns is listed and left alone; removing its entry ends it", async () => {
+test("a machine without an owner is listed and left alone; the removal of its entry ends it", async () => {
   await using daemon = await FakeDaemon.open();
   const { deps, host } = daemon;
   await daemon.restart(async () => {
@@ -66,7 +67,7 @@ test("a machine that nobody owns is listed and left alone; removing its entry en
   expect([kindsOf(daemon), host.machines.size]).toEqual([[], 0]);
 });
 
-test("a damaged snapshot is refused by name from then on; whoever stands on it must go before it can", async () => {
+test("a damaged snapshot is refused by name from then on, and can go only after the sandboxes that need it", async () => {
   await using daemon = await FakeDaemon.open();
   const { deps, runtime } = daemon;
   const { id } = (await daemon.create()).record;
@@ -88,7 +89,7 @@ test("a damaged snapshot is refused by name from then on; whoever stands on it m
   expect([kindsOf(daemon), await daemon.remains()]).toEqual([[], nothing]);
 });
 
-test("a full check finds what a cheap one cannot, and lets go of what is whole again", async () => {
+test("a full check finds damage that a cheap one cannot, and releases a snapshot that is whole again", async () => {
   await using daemon = await FakeDaemon.open();
   const { deps } = daemon;
   const file = join(deps.snapshotsFolder, "base", "memory");
@@ -110,7 +111,7 @@ test("a full check finds what a cheap one cannot, and lets go of what is whole a
   await daemon.create();
 });
 
-test("a check stops when the daemon does, and gives nothing up for that", async () => {
+test("a check stops when the daemon does, and calls no snapshot damaged for that", async () => {
   await using daemon = await FakeDaemon.open();
   await expect(checkSnapshots(daemon.deps, AbortSignal.abort(new Error("stopping")))).rejects.toThrow("stopping");
   expect(kindsOf(daemon)).toEqual([]);

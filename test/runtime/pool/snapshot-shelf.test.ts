@@ -1,5 +1,6 @@
 /**
- * The shelf, on a pretended host on which one save is one machine: what is made ahead, who gets it, what is left of it.
+ * The shelf, on a pretended host where one snapshot starts one machine: which snapshots are made ahead, which create
+ * gets them, and that nothing is left of them.
  */
 import { expect, test } from "vitest";
 import { DomainError } from "../../../src/errors.ts";
@@ -23,7 +24,7 @@ async function openHost(options: FakeDaemonOptions = {}): Promise<FakeDaemon> {
   return daemon;
 }
 
-/** Rounds of the supervisor, each some time after whatever was before. */
+/** Runs rounds of the shelf, each some time after the one before. */
 async function keep(daemon: FakeDaemon, rounds = 1): Promise<void> {
   for (let round = 0; round < rounds; round += 1) {
     await daemon.clock.advance(1_000);
@@ -36,7 +37,7 @@ const shelved = ({ deps }: FakeDaemon) => listShelf(deps.ledger).length;
 const calls = ({ host }: FakeDaemon, step: string) => host.calls.filter((call) => call === step).length;
 const onShelf = (saves: number) => ({ ...nothing, snapshots: saves, snapshotFolders: saves });
 
-test("two saves of base are made and wait, and no more; with fan-out there are none", async () => {
+test("two snapshots of base are made and wait, and no more; with fan-out there are none", async () => {
   await using daemon = await openHost();
   await keep(daemon, 4);
   expect(shelved(daemon)).toBe(2);
@@ -47,7 +48,7 @@ test("two saves of base are made and wait, and no more; with fan-out there are n
   expect(await daemon.remains()).toEqual(nothing);
 });
 
-test("each create gets a save of its own, used once, and they are made again", async () => {
+test("each create gets a snapshot of its own, used once, and the shelf is filled again", async () => {
   await using daemon = await openHost();
   await keep(daemon, 2);
   const boots = calls(daemon, "boot");
@@ -63,7 +64,7 @@ test("each create gets a save of its own, used once, and they are made again", a
   expect(shelved(daemon)).toBe(2);
 });
 
-test("what was built has its start command run again; what nobody asked for, or is the moment of a sandbox, has no shelf", async () => {
+test("a built template has its start command run again; one without demand, or a snapshot of a sandbox, has no shelf", async () => {
   await using daemon = await openHost();
   const { deps, guests } = daemon;
   const spec = { from: { name: "base", tag: undefined }, steps: [], startCommand: "serve", readyCommand: "true" };
@@ -121,7 +122,7 @@ test.each([
   expect(shelved(daemon)).toBe(1);
 });
 
-test("nothing is made on a disk that is nearly full, nor with the last of the capacity of a create", async () => {
+test("nothing is made on a disk that is nearly full, nor with capacity that a create wants", async () => {
   await using daemon = await openHost({ budgets: { sandboxes: 1 } });
   daemon.disk.freeBytes = 0;
   await keep(daemon);
@@ -139,7 +140,7 @@ test("nothing is made on a disk that is nearly full, nor with the last of the ca
   expect(shelved(daemon)).toBe(0);
 });
 
-test("the next daemon has what was complete; what was being made or was taken is gone", async () => {
+test("the next daemon has the complete snapshots; those that were being made or were taken are gone", async () => {
   await using daemon = await openHost();
   await keep(daemon, 2);
   const { ledger } = daemon.deps;
@@ -149,7 +150,7 @@ test("the next daemon has what was complete; what was being made or was taken is
   await daemon.settle();
   expect(await daemon.remains()).toEqual(running);
   expect(getSnapshot(ledger, record.snapshotId)?.state).toBe("deleted");
-  // The daemon died while it was restored from it.
+  // The daemon died while a sandbox was restored from the snapshot.
   await keep(daemon);
   const [save] = listShelf(ledger);
   const { record: other } = await daemon.create();
@@ -159,7 +160,7 @@ test("the next daemon has what was complete; what was being made or was taken is
   expect(await daemon.remains()).toEqual(running);
 });
 
-test("a damaged save is passed over and replaced", async () => {
+test("a damaged snapshot is passed over and replaced", async () => {
   await using daemon = await openHost();
   await keep(daemon, 2);
   const { ledger } = daemon.deps;
@@ -170,7 +171,7 @@ test("a damaged save is passed over and replaced", async () => {
   expect(listShelf(ledger).map(({ snapshot }) => snapshot.state)).toEqual(["ready", "ready"]);
 });
 
-test("a fork, which would be two machines of one save, is refused with the reason, and its source goes on", async () => {
+test("a fork, which would be two machines of one snapshot, is refused with the reason, and its source goes on", async () => {
   await using daemon = await openHost();
   const { id } = (await daemon.create()).record;
   await expect(daemon.runtime.forkSandbox(id, { count: 1, timeoutMs: 1_000 })).rejects.toMatchObject({

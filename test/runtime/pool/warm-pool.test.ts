@@ -1,6 +1,6 @@
 /**
- * The warm pool over a pretended host: who gets which machine, what is made ahead, and that nothing is left of any of
- * it.
+ * The warm pool over a pretended host: which create gets which machine, which machines are made ahead, and that nothing
+ * is left of them.
  */
 import { readdir } from "node:fs/promises";
 import fc from "fast-check";
@@ -43,7 +43,7 @@ test("a create takes a warm machine, which gets its own identity, and the next r
   expect(daemon.held()).toEqual({ active: 0, warm: 1 });
 });
 
-test("where memory cannot be restored just now, base is kept warm by a boot, and nothing else is", async () => {
+test("where memory cannot be restored now, base alone is kept warm, by a boot", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   const locked = { error: new DomainError("not_ready", "the screen is locked") };
   daemon.host.arrange("restore", locked);
@@ -55,7 +55,7 @@ test("where memory cannot be restored just now, base is kept warm by a boot, and
   await expect(daemon.refill()).rejects.toBe(locked.error);
 });
 
-test("an empty pool is a restore, and a miss", async () => {
+test("a create from an empty pool is a restore, and counts as a miss", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   const { record } = await daemon.create();
   expect(record.machine).not.toBeNull();
@@ -81,7 +81,7 @@ test("a warm machine that fails its probe is replaced, and the client sees only 
   expect(await daemon.metric('firkin_warm_pool_checkouts_total{outcome="failed"}')).toBe(1);
 });
 
-test("one that cannot be ended fails the create and keeps its capacity until it is gone", async () => {
+test("a warm machine that fails and cannot be ended fails the create, and keeps its capacity until it is gone", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   await daemon.refill();
   daemon.guests.refusedSetups = 1;
@@ -106,7 +106,7 @@ test("a warm machine that dies is noticed and replaced", async () => {
   expect(readyIds(daemon)[0]).not.toBe(before);
 });
 
-test("the pool grows with demand up to its most, and shrinks again, oldest first", async () => {
+test("the pool grows with demand up to its maximum, and shrinks again, oldest first", async () => {
   await using daemon = await FakeDaemon.open({ ...pooled, pool: { min: 1, max: 3 } });
   for (let n = 0; n < 5; n++) await daemon.create();
   for (let n = 0; n < 5; n++) await daemon.refill();
@@ -130,7 +130,7 @@ test("a create takes the oldest machine of its template, and of no other", async
   expect([await daemon.metric(hit), await daemon.metric(miss)]).toEqual([2, 2]);
 });
 
-test("only base is kept warm without demand; another template is once it was asked for", async () => {
+test("only base is kept warm without demand; another template is kept warm after a create", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   await daemon.addTemplate("other");
   for (let n = 0; n < 3; n++) await daemon.refill();
@@ -143,7 +143,7 @@ test("only base is kept warm without demand; another template is once it was ask
   ]);
 });
 
-test("a round asks the ledger no more for templates that nobody asks for", async () => {
+test("a round reads no more of the ledger for templates without demand", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   await daemon.refill();
   const asked = vi.spyOn(daemon.ledger, "statement");
@@ -211,7 +211,7 @@ test("a stop in the middle of a refill leaves nothing", async () => {
   expect(await readdir(daemon.machinesFolder)).toEqual([]);
 });
 
-test("a snapshot is deleted although a machine is just being made of it ahead of demand", async () => {
+test("a snapshot is deleted although a warm machine is just being made of it", async () => {
   await using daemon = await FakeDaemon.open({ ...pooled, pool: { min: 0, max: 1 } });
   const { runtime, host } = daemon;
   const { templateId } = await runtime.snapshotSandbox((await daemon.create()).record.id);
@@ -242,7 +242,7 @@ test("a daemon that stops leaves its sandboxes and no warm machine", async () =>
   expect(await readdir(daemon.machinesFolder)).toEqual([record.machine?.sessionId]);
 });
 
-test("after a crash, what waited is adopted, what was half-made is ended, and all capacity is accounted for", async () => {
+test("after a crash, waiting machines are adopted, half-made ones are ended, and all capacity is accounted for", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   const { ledger, deps, host } = daemon;
   const start = async (sessionId: string) => {
@@ -278,7 +278,7 @@ test("after a crash, what waited is adopted, what was half-made is ended, and al
   expect((await daemon.create()).record.machine?.sessionId).toBe("waited");
 });
 
-test("whatever is created, killed, refilled and dies in whatever order, the sums are right and nothing is left", async () => {
+test("after any order of creates, kills, refills and deaths the sums are right and nothing is left", async () => {
   const step = fc.oneof(
     { weight: 4, arbitrary: fc.constant("create" as const) },
     { weight: 3, arbitrary: fc.constant("refill" as const) },

@@ -1,4 +1,4 @@
-/** The base template over the fake engine: made once, for what it is made from, and within the budgets. */
+/** The base template over the fake engine: made once for its ingredients, and within the budgets. */
 import { expect, test, vi } from "vitest";
 import { DomainError } from "../../../src/errors.ts";
 import { type CapacityBudgets, reserve, usage } from "../../../src/ledger/capacity.ts";
@@ -10,7 +10,7 @@ import { FakeDaemon } from "../../support/fakes/fake-daemon.ts";
 
 const assets = { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" };
 
-/** Makes sure that `base`, which the engine has from elsewhere, is made from these assets. */
+/** Makes sure that `base`, which the fake host already has, is made from these assets. */
 function ensure({ deps }: FakeDaemon, budgets: CapacityBudgets = roomy): Promise<void> {
   const { ledger, driver, clock, log, snapshotsFolder, newTemplateId } = deps;
   const template = { ledger, driver, clock, log, snapshotsFolder, newTemplateId, budgets };
@@ -21,7 +21,7 @@ function ensure({ deps }: FakeDaemon, budgets: CapacityBudgets = roomy): Promise
 const heldBy = ({ deps }: FakeDaemon) => usage(deps.ledger).active.sandboxes;
 const making = ({ deps }: FakeDaemon) => listSnapshots(deps.ledger, ["making"]);
 
-test("it is made once, in a machine that holds capacity until it is gone", async () => {
+test("the template is made once, in a machine that holds capacity until it is gone", async () => {
   await using daemon = await FakeDaemon.open();
   const { driver, ledger } = daemon.deps;
   const boot = vi.spyOn(driver, "boot").mockClear();
@@ -35,7 +35,7 @@ test("it is made once, in a machine that holds capacity until it is gone", async
   expect([held, heldBy(daemon), daemon.host.machines.size]).toEqual([1, 0, 0]);
   expect(resolveTemplate(ledger, "base").buildId).not.toBe(before);
   await ensure(daemon);
-  // The first one calls the real one.
+  // The first boot calls the fake engine's own boot.
   expect(boot).toHaveBeenCalledTimes(2);
 });
 
@@ -51,7 +51,7 @@ test.each(["boot", "openGuestLink", "pause", "saveSnapshot"] as const)(
   },
 );
 
-test("it waits until there is room", async () => {
+test("the template is not made before there is room", async () => {
   await using daemon = await FakeDaemon.open();
   const budgets = { ...roomy, sandboxes: 1 };
   reserve(daemon.deps.ledger, { kind: "active", shape, budgets });

@@ -1,5 +1,6 @@
 /**
- * Builds over the fake engine; their guest is the real agent as a process of this machine, so only `folder` is touched.
+ * The builds of templates over the fake engine. Their guest is the real agent as a process of this host, so that steps
+ * touch `folder` only.
  */
 import { randomUUID } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
@@ -29,7 +30,7 @@ async function open(options: FakeTemplatesOptions = {}): Promise<FakeTemplates> 
 
 const run = (command: string, user = ""): BuildStep => ({ type: "RUN", command, user });
 
-/** Asks for a build of template `made`, and starts it. */
+/** Requests a build of template `made`, and starts it. */
 async function start(
   { ledger, builds }: FakeTemplates,
   steps: readonly BuildStep[],
@@ -55,7 +56,7 @@ async function build(fake: FakeTemplates, ...args: Parameters<typeof start> exte
   return { job, messages: fake.builds.log(id).map(({ message }) => message) };
 }
 
-/** What is open or held: nothing, once a build has come to its end. */
+/** The machines, reservations and snapshots of builds: none after a build has ended. */
 async function held({ ledger, host, snapshotsFolder, folder }: FakeTemplates) {
   return {
     machines: host.machines.size,
@@ -68,14 +69,14 @@ async function held({ ledger, host, snapshotsFolder, folder }: FakeTemplates) {
 }
 const nothing = { machines: 0, links: 0, reserved: 0, machineFolders: 0, snapshots: 0, making: 0 };
 
-test("a build that has to boot says so, which takes it longer", async () => {
+test("a build that has to boot, which takes longer, says so", async () => {
   await using fake = await open();
   const { messages } = await build(fake, [], {}, null, shape.memoryMiB * 2);
   const booting = `booting with ${shape.vcpuCount} vCPUs and ${shape.memoryMiB * 2} MiB, because the snapshot has another shape`;
   expect(messages.slice(0, 2)).toEqual(["FROM base", booting]);
 });
 
-test("steps run in order, and what they set is the template's", async () => {
+test("steps run in order, and the template has the values that they set", async () => {
   await using fake = await open();
   const workdir = join(fake.folder, "work dir");
   const { job, messages } = await build(fake, [
@@ -113,7 +114,7 @@ test("steps run in order, and what they set is the template's", async () => {
   expect(await held(fake)).toEqual({ ...nothing, snapshots: 1 });
 });
 
-test("a failing command is named with its step and what it said last", async () => {
+test("a failing command is named with its step and the end of its output", async () => {
   await using fake = await open();
   const { job } = await build(fake, [run("true"), run("echo because; exit 7"), run("echo never")]);
   expect(job.state).toBe("error");
@@ -156,7 +157,7 @@ test("a machine that does not end at once keeps its capacity until it is gone", 
   expect(await held(fake)).toEqual({ ...nothing, snapshots: 1 });
 });
 
-test("what was published stays whole when nothing else can be cleared up", async () => {
+test("a published build stays whole when nothing else can be cleared up", async () => {
   await using fake = await open();
   vi.spyOn(fake.builds, "collect").mockRejectedValueOnce(new Error("a folder is busy"));
   const { job } = await build(fake, [run("true")]);
@@ -164,7 +165,7 @@ test("what was published stays whole when nothing else can be cleared up", async
   await readSnapshot(resolveTemplate(fake.ledger, "made").snapshot.folder);
 });
 
-test("a failure that cannot be written down is, as soon as there is room", async () => {
+test("a failure that cannot be written down is written as soon as there is room", async () => {
   await using fake = await open();
   const id = await start(fake, [run("false")]);
   const full = new DomainError("disk_pressure", "no space is left");
@@ -189,7 +190,7 @@ test("a daemon that stops cancels its builds", async () => {
   await expect(start(fake, [])).rejects.toMatchObject({ code: "not_ready" });
 });
 
-test("a build whose daemon died is told as failed by the next one, with nothing left of it", async () => {
+test("a build of a dead daemon has failed for the next one, and nothing is left of it", async () => {
   await using fake = await open();
   const id = await start(fake, [run("echo on; sleep 600")]);
   await expect.poll(() => fake.builds.log(id).map(({ message }) => message)).toContain("on");
@@ -241,7 +242,7 @@ test("a start command that fails fails the build", async () => {
   expect(await held(fake)).toEqual(nothing);
 });
 
-test("a build is held to what it leaves of its disk", async () => {
+test("a build fails when it leaves less free disk than the client asked for", async () => {
   await using fake = await open();
   expect((await build(fake, [], {}, 1)).job.state).toBe("ready");
   const { job } = await build(fake, [], {}, 2 ** 31 - 1);
@@ -261,7 +262,7 @@ test("a newer build takes the tag, and the snapshot that nothing needs is remove
   expect(await held(fake)).toEqual({ ...nothing, snapshots: 1 });
 });
 
-test("what can be known at once is refused before anything starts", async () => {
+test("a request that can be judged at once is refused before anything starts", async () => {
   await using fake = await open({ budgets: { vcpuCount: 1, memoryMiB: 1, diskMiB: 1, sandboxes: 0 } });
   await expect(start(fake, [])).rejects.toMatchObject({ code: "capacity_exhausted" });
   await expect(start(fake, [], { from: { name: "nobody", tag: undefined } })).rejects.toMatchObject({

@@ -1,4 +1,4 @@
-/** COPY in the real agent, as a process of this machine: everything happens in a folder of the test. */
+/** The step COPY with the real agent as a process of this host: everything happens in a folder of the test. */
 import { execFileSync } from "node:child_process";
 import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -78,6 +78,6 @@ test("links stay links, and a mode is for files", async () => {
   );
 });
 
-test("what is not there is named", async () => {
+test("a missing file is named", async () => {
   await expect(copy({ a: "1" }, ["b*", "c"])).rejects.toThrow("failed to copy 'b*' to 'c': no file matches 'b*'");
 });

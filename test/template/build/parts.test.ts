@@ -1,4 +1,4 @@
-/** The pure parts of a build: its log, its steps, where it starts, whether it is stale. */
+/** The pure parts of a build: its log, its steps, its start, its freshness. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { isDomainError } from "../../../src/errors.ts";
@@ -10,7 +10,7 @@ import { type BuildSpec, parseSteps, sourceRevision } from "../../../src/templat
 import { parseStoredSpec } from "../../../src/template/build/stored-spec.ts";
 import { ManualClock } from "../../support/fakes/manual-clock.ts";
 
-test("a log says which step spoke, and keeps the end of it", () => {
+test("a log names the step of each entry, and keeps the last entries", () => {
   const log = new BuildLog(new ManualClock());
   log.beginStep("1");
   log.add("info", "one");
@@ -117,7 +117,7 @@ test("a template is stale when its parent was built again, or when it is too old
   expect(decideFreshness(build, undefined, 9_000, 1)).toEqual({ state: "fresh" });
 });
 
-test("what a build was made from survives the ledger, and its revision tells a change", () => {
+test("the spec of a build survives the ledger, and its revision shows a change", () => {
   const spec: BuildSpec = {
     from: { name: "base", tag: undefined },
     steps: parseSteps([

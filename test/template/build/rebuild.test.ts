@@ -23,7 +23,7 @@ async function build({ ledger, builds }: FakeTemplates, name: string, from: stri
   return job.id;
 }
 
-/** As a daemon does that finds other ingredients: `base` has a new build. */
+/** Gives `base` a new build, as a daemon does that finds other ingredients. */
 function renewBase({ ledger, snapshotsFolder }: FakeTemplates): void {
   const folder = join(snapshotsFolder, "base");
   ledger.statement("update snapshots set folder = folder || '.old' where id = 'base-snapshot'").run({});
@@ -51,7 +51,7 @@ function refresh({ ledger, builds }: FakeTemplates, signal = new AbortController
   return rebuildStale({ ledger, builds, log, maxAgeMs: undefined, tried: new Set() }, signal);
 }
 
-test("a template whose parent was built again is built again, and so is what was built from it", async () => {
+test("a template whose parent was built again is built again, and so are its own children", async () => {
   await using fake = await open();
   const [parent, child] = [await build(fake, "parent", "base"), await build(fake, "child", "parent")];
   await refresh(fake);
@@ -64,11 +64,11 @@ test("a template whose parent was built again is built again, and so is what was
   expect(resolveTemplate(fake.ledger, "parent").buildId).toBe(newParent);
   const jobs = listBuildJobs(fake.ledger, "id-child");
   expect(jobs).toMatchObject(Array(2).fill({ state: "ready", minFreeDiskMiB: 1 }));
-  // base, parent and child: the old ones are gone.
+  // The snapshots of base, parent and child; the old ones are gone.
   expect(await readdir(fake.snapshotsFolder)).toHaveLength(3);
 });
 
-test("the old build serves while the new one is made, and on when it fails", async () => {
+test("the old build serves while the new one is made, and also after that fails", async () => {
   await using fake = await open();
   const gate = join(fake.folder, "gate");
   const old = await build(fake, "gated", "base", `test ! -e ${gate} && touch ${gate}`);
@@ -82,7 +82,7 @@ test("the old build serves while the new one is made, and on when it fails", asy
   ).toEqual(["error", "ready"]);
 });
 
-test("it is not waited for when the daemon stops", async () => {
+test("a daemon that stops does not wait for a rebuild", async () => {
   await using fake = await open();
   const gate = join(fake.folder, "gate");
   await build(fake, "slow", "base", `test ! -e ${gate} || sleep 600; touch ${gate}`);

@@ -15,7 +15,7 @@ async function open() {
   return { folder, clock, cache: await UploadCache.open({ folder, secret: "s", clock }) };
 }
 
-test("an archive is there once all of it has come", async () => {
+test("an archive is present after all of it has come", async () => {
   const { cache, folder } = await open();
   expect(await cache.has(hash)).toBe(false);
   await expect(cache.mustHave(hash, "src")).rejects.toThrow("the files of COPY 'src' were not uploaded");
@@ -44,7 +44,7 @@ test("an upload that is short, long or breaks leaves nothing", async () => {
   expect(await readdir(folder)).toEqual([]);
 });
 
-test("halves that an earlier daemon left are removed", async () => {
+test("partial archives that an earlier daemon left are removed", async () => {
   const { folder, clock } = await open();
   await writeFile(join(folder, `${hash}.x.part`), "half");
   await writeFile(join(folder, hash), "whole");
