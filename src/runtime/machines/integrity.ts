@@ -95,7 +95,11 @@ async function checkOne(
   }
 }
 
-function putInQuarantine({ ledger, metrics, log }: IntegrityDependencies, snapshot: SnapshotRecord, reason: string): void {
+function putInQuarantine(
+  { ledger, metrics, log }: IntegrityDependencies,
+  snapshot: SnapshotRecord,
+  reason: string,
+): void {
   const { id, kind, logicalId, state } = snapshot;
   if (state !== "ready") return;
   quarantineSnapshot(ledger, id, reason);

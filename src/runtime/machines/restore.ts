@@ -33,7 +33,7 @@ export interface RestoreOrder {
 }
 
 /**
- * Called once for a machine that nobody took, to end it for good.
+ * Called once for a machine that was not taken, to end it for good.
  * @param destroy ends the machine and removes its files, if a machine was launched; may be called until it succeeds
  */
 export type Abandon = (destroy: () => Promise<void>) => void | Promise<void>;

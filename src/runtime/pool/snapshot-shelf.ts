@@ -12,10 +12,10 @@ import { newSnapshotPlace } from "../../machine/snapshot-files.ts";
 import { baseAlias } from "../../template/base/template.ts";
 import {
   findPreparation,
-  type IndividualSaveDependencies,
-  makeIndividualSave,
+  type IndividualSnapshotDependencies,
+  makeIndividualSnapshot,
   type Preparation,
-} from "../../template/individual-save.ts";
+} from "../../template/individual-snapshot.ts";
 import type { MachineShape } from "../../types.ts";
 import type { EvictionSource } from "../capacity/admission.ts";
 import type { Evictable } from "../capacity/admission-plan.ts";
@@ -25,7 +25,7 @@ import type { UnfinishedWork } from "../machines/unfinished-work.ts";
 import { Maker } from "./maker.ts";
 import type { WarmPool } from "./warm-pool.ts";
 
-export interface ShelfDependencies extends IndividualSaveDependencies {
+export interface ShelfDependencies extends IndividualSnapshotDependencies {
   readonly budgets: CapacityBudgets;
   readonly disk: DiskPressureGuard;
   readonly terminator: UnfinishedWork;
@@ -44,7 +44,7 @@ const making = {
   expectedMessage: "no snapshot is made for the shelf now",
 } as const;
 
-/** A template that has a shelf, and how its saves are prepared. */
+/** A template that has a shelf, and how its snapshots are prepared. */
 interface ShelfTarget {
   readonly resolved: ResolvedTemplate;
   readonly preparation: Preparation;
@@ -123,7 +123,7 @@ export class SnapshotShelf implements EvictionSource {
     return least && count(least) < snapshotsPerTemplate ? least : undefined;
   }
 
-  /** @throws what `makeIndividualSave` throws; nothing is left behind */
+  /** @throws what `makeIndividualSnapshot` throws; nothing is left behind */
   async #make({ resolved, preparation }: ShelfTarget, signal: AbortSignal): Promise<void> {
     const { ledger, budgets, log, terminator, snapshotsFolder } = this.#deps;
     const { buildId, template } = resolved;
@@ -144,7 +144,7 @@ export class SnapshotShelf implements EvictionSource {
     try {
       const stop = AbortSignal.any([signal, job.giveUp.signal]);
       const { folder } = snapshot;
-      const facts = await makeIndividualSave(this.#deps, { resolved, preparation, folder, end }, stop);
+      const facts = await makeIndividualSnapshot(this.#deps, { resolved, preparation, folder, end }, stop);
       putOnShelf(ledger, snapshot.id, buildId, facts);
       log.info({ snapshotID: snapshot.id, templateID: template.id }, "a snapshot was put on the shelf");
     } catch (error) {

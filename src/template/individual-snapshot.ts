@@ -23,7 +23,7 @@ import { parseStoredSpec } from "./build/stored-spec.ts";
 import { launchIn, openAgentIn } from "./machine/machine.ts";
 import { settle, warmUp } from "./machine/warm-up.ts";
 
-export interface IndividualSaveDependencies {
+export interface IndividualSnapshotDependencies {
   readonly ledger: Ledger;
   readonly driver: VmDriver;
   readonly clock: Clock;
@@ -45,7 +45,7 @@ export function findPreparation(
   return spec === undefined ? undefined : { kind: "built", spec: parseStoredSpec(spec) };
 }
 
-export interface IndividualSaveOrder {
+export interface IndividualSnapshotOrder {
   readonly resolved: ResolvedTemplate;
   readonly preparation: Preparation;
   /** The folder of the snapshot, which must not exist. */
@@ -59,9 +59,9 @@ export interface IndividualSaveOrder {
  * @throws DomainError `not_ready` while the host saves nothing; `failed_precondition` when the start command fails;
  *   `machine_failed`; the signal's reason. `end` was called then, too.
  */
-export async function makeIndividualSave(
-  { driver, clock, log, assets }: IndividualSaveDependencies,
-  { resolved, preparation, folder, end }: IndividualSaveOrder,
+export async function makeIndividualSnapshot(
+  { driver, clock, log, assets }: IndividualSnapshotDependencies,
+  { resolved, preparation, folder, end }: IndividualSnapshotOrder,
   signal: AbortSignal,
 ): Promise<SnapshotFacts> {
   await using scope = new Scope();
