@@ -1,28 +1,30 @@
 /**
- * `npm run example`: what a user of the E2B SDK does, against the running daemon, with the time of every step.
- * Nothing here knows firkin: the SDK reads E2B_API_KEY, E2B_API_URL and E2B_SANDBOX_URL.
+ * The first sandbox: creates one, runs commands, moves files, and prints the time that each step took.
+ *
+ *   npm run example
+ *
+ * The sandbox part does not know firkin: the SDK reads E2B_API_KEY, E2B_API_URL and E2B_SANDBOX_URL. This program alone
+ * asks `npx firkin env` for these variables when they are not set.
  */
 import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { setUpOrExit } from "../scripts/setup/plan.mjs";
 
-// The SDK is a package for development, which `npm start` leaves out.
+// The SDK is a package for development, which `npm start` does not install.
 await setUpOrExit({ scope: "development" });
 
 if (!process.env.E2B_API_URL) {
   const lines = execFileSync(
     process.execPath,
     [fileURLToPath(new URL("../scripts/cli/firkin.mjs", import.meta.url)), "env"],
-    {
-      encoding: "utf8",
-    },
+    { encoding: "utf8" },
   );
   for (const [, name = "", value] of lines.matchAll(/(E2B_\w+)=(\S+)/g)) process.env[name] ??= value;
 }
 const { Sandbox } = await import("e2b");
 
 /**
- * Runs one step and prints what it took.
+ * Runs one step and prints how long it took.
  * @template T
  * @param {string} name
  * @param {() => Promise<T>} work

@@ -1,4 +1,7 @@
-"""The same as example.mjs with the Python SDK: pip install e2b, export the lines of `npx firkin env`, run this."""
+"""The first sandbox: creates one, runs a command, moves a file, and prints the time that each step took.
+
+    eval "$(npx firkin env)" && python3 examples/first_sandbox.py
+"""
 
 import time
 

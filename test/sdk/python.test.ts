@@ -1,38 +1,25 @@
-/** The unmodified Python SDK, synchronous and not, in a real VM. */
-import { execFile } from "node:child_process";
+/** The unmodified Python SDK on real machines, with its synchronous and its asynchronous face. */
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
-import { installPythonSdk } from "../support/clients/python-sdk.ts";
-import { api, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
+import { installPythonSdk, scriptArguments } from "../support/clients/python-sdk.ts";
+import { api, skipReason } from "../support/clients/sdk.ts";
+import { runUserProgram } from "../support/clients/user-program.ts";
 
 const sdk = skipReason ? { missing: skipReason } : await installPythonSdk();
 const title = "missing" in sdk ? `the Python SDK (skipped: ${sdk.missing})` : "the Python SDK";
 
-/** Runs a script with the environment a user exports and nothing else of the SDK's. */
-function runScript(path: string, ...args: string[]): Promise<string> {
+/** Runs a script of fixtures/ and gives the value of each step that it printed. */
+async function stepsOf(script: string, ...args: string[]): Promise<Record<string, unknown>> {
   if ("missing" in sdk) throw new Error(sdk.missing);
-  const { url, apiKey } = sharedDaemon();
-  const e2b = { E2B_API_KEY: apiKey, E2B_API_URL: url, E2B_SANDBOX_URL: url };
-  const env = { PATH: process.env.PATH, HOME: process.env.HOME, PYTHONDONTWRITEBYTECODE: "1", ...e2b };
-  const [runner, script] = ["fixtures/run_to_end.py", path].map((each) =>
-    fileURLToPath(new URL(each, import.meta.url)),
-  );
-  const options = { env, timeout: 150_000 };
-  return new Promise((resolve, reject) => {
-    execFile(sdk.python, [runner ?? "", script ?? "", ...args], options, (error, stdout, stderr) => {
-      if (!error) resolve(stdout);
-      else reject(new Error(`the script ended with ${error.signal ?? error.code}\n${stdout}\n${stderr}`));
-    });
-  });
+  const path = fileURLToPath(new URL(`fixtures/${script}`, import.meta.url));
+  const output = await runUserProgram(sdk.python, scriptArguments(path, ...args));
+  const lines = output.trim().split("\n");
+  return Object.fromEntries(lines.map((line) => JSON.parse(line)).map(({ step, value }) => [step, value] as const));
 }
 
 describe.skipIf("missing" in sdk)(title, () => {
-  test("commands, files and sandboxes' lives are as promised, synchronous and not", async () => {
-    const lines = (await runScript("fixtures/sandboxes.py")).trim().split("\n");
-    const steps = Object.fromEntries(
-      lines.map((line) => JSON.parse(line)).map(({ step, value }) => [step, value] as const),
-    );
-    expect(steps).toEqual({
+  test("commands, files and the lives of sandboxes are as promised, synchronous and asynchronous", async () => {
+    expect(await stepsOf("sandboxes.py")).toEqual({
       run: [
         0,
         "out 1 2\n",
@@ -72,12 +59,8 @@ describe.skipIf("missing" in sdk)(title, () => {
     });
   });
 
-  test.each(["Sandbox", "AsyncSandbox"])("every feature of %s", async (face) => {
-    const lines = (await runScript("fixtures/features.py", face)).trim().split("\n");
-    const steps = Object.fromEntries(
-      lines.map((line) => JSON.parse(line)).map(({ step, value }) => [step, value] as const),
-    );
-    expect(steps).toEqual({
+  test.each(["Sandbox", "AsyncSandbox"])("every feature of %s works", async (face) => {
+    expect(await stepsOf("features.py", face)).toEqual({
       run: [0, "/tmp g l root\n", "e\n", ["/tmp g l root\n", "e\n"]],
       list: [true],
       input: "one\ntwo\nthree\nfour\nover\n",
@@ -130,12 +113,8 @@ describe.skipIf("missing" in sdk)(title, () => {
     });
   });
 
-  test.each(["Template", "AsyncTemplate"])("template builds of %s", async (face) => {
-    const lines = (await runScript("fixtures/templates.py", face)).trim().split("\n");
-    const steps = Object.fromEntries(
-      lines.map((line) => JSON.parse(line)).map(({ step, value }) => [step, value] as const),
-    );
-    expect(steps).toEqual({
+  test.each(["Template", "AsyncTemplate"])("templates are built, tagged and used through %s", async (face) => {
+    expect(await stepsOf("templates.py", face)).toEqual({
       built: [true, ["v1", "two"], true],
       sandbox: ["/srv/pages", "builder", "blue", "ran", "run.sh", "more.txt", "user", "home"],
       exists: [true, false],
@@ -147,13 +126,5 @@ describe.skipIf("missing" in sdk)(title, () => {
     });
     const template = `/templates/python-${face.toLowerCase()}`;
     expect((await api(template, { method: "DELETE" })).status).toBe(204);
-  });
-
-  test("the example runs", async () => {
-    const output = await runScript("../../examples/first_sandbox.py");
-    expect(output).toMatch(/ms {2}create a sandbox\n/);
-    expect(output).toContain("'hi, A=1\\n' 'err\\n'");
-    expect(output).toMatch(/'x'\n/);
-    expect(output).toMatch(/ms {2}kill\n/);
   });
 });

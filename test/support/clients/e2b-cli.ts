@@ -5,7 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { sharedDaemon } from "./sdk.ts";
+import { exportedVariables } from "./sdk.ts";
 
 const program = fileURLToPath(new URL("../../../node_modules/.bin/e2b", import.meta.url));
 /** Gives a program a terminal of its own, in which it finds what comes here, and says here what it shows. */
@@ -26,16 +26,13 @@ export interface Cli extends AsyncDisposable {
 
 /** With a home folder that is new and empty. */
 export async function openCli(): Promise<Cli> {
-  const { url, apiKey } = sharedDaemon();
   const home = await mkdtemp(join(tmpdir(), "fk-cli-"));
   const environment = {
     PATH: process.env.PATH ?? "",
     HOME: home,
     NO_COLOR: "1",
     TERM: "dumb",
-    E2B_API_KEY: apiKey,
-    E2B_API_URL: url,
-    E2B_SANDBOX_URL: url,
+    ...exportedVariables(),
   };
   const start = (command: string, args: readonly string[], env = {}) => {
     const child = spawn(command, args, { env: { ...environment, ...env }, stdio: "pipe" });

@@ -3,6 +3,7 @@ import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { cacheDir } from "../daemon/real-daemon.ts";
 
@@ -35,4 +36,9 @@ export async function installPythonSdk(): Promise<{ python: string } | { missing
   if (missing !== undefined) return { missing };
   await writeFile(installed, "");
   return { python };
+}
+
+/** Arguments with which an installed python runs a script that uses the SDK, and ends as soon as the script is done. */
+export function scriptArguments(script: string, ...args: string[]): string[] {
+  return [fileURLToPath(new URL("run_to_end.py", import.meta.url)), script, ...args];
 }

@@ -1,9 +1,9 @@
-/** The two client generations that are in the field (reference section 0), pointed at the shared daemon. */
+/** The JavaScript SDKs: the two generations of npm's `e2b` that are in use, pointed at the shared daemon. */
 import * as current from "e2b";
 import * as v1Routes from "e2b-v1-routes";
 import { inject } from "vitest";
 
-/** What the tests use is the same in both. */
+/** The type of a generation. All that tests use of it is the same in both. */
 export type Sdk = typeof current;
 export type Sandbox = InstanceType<Sdk["Sandbox"]>;
 
@@ -16,19 +16,25 @@ export const { Sandbox } = current;
 
 const daemon = inject("daemon");
 
-/** A reason to skip every test that needs a real VM, or false. */
+/** Why every test that needs a real machine is skipped, or false. */
 export const skipReason = "missing" in daemon ? daemon.missing : false;
 
-/** The running daemon. */
+/** The shared daemon. @throws Error when real machines cannot be started here. */
 export function sharedDaemon() {
   if ("missing" in daemon) throw new Error(daemon.missing);
   return daemon;
 }
 
+/** The variables that a user exports for the shared daemon: what `firkin env` prints. */
+export function exportedVariables(): Record<string, string> {
+  const { url, apiKey } = sharedDaemon();
+  return { E2B_API_KEY: apiKey, E2B_API_URL: url, E2B_SANDBOX_URL: url };
+}
+
 /** Twenty creates at once take a busy host longer than the SDK waits by itself. */
 const requestTimeoutMs = 180_000;
 
-/** Connection options: what a user exports as E2B_API_KEY, E2B_API_URL and E2B_SANDBOX_URL. */
+/** Connection options for the shared daemon: the same facts as `exportedVariables`, for a client in this process. */
 export function connection() {
   const { url, apiKey } = sharedDaemon();
   return { apiKey, apiUrl: url, sandboxUrl: url, requestTimeoutMs };

@@ -1,0 +1,22 @@
+/** A user's program: a process that knows the shared daemon by the exported variables and by nothing else. */
+import { execFile } from "node:child_process";
+import { exportedVariables } from "./sdk.ts";
+
+const timeoutMs = 150_000;
+/** Beside the exported variables. With FIRKIN_CACHE_DIR a program that sets up first finds what the tests have set up. */
+const passedOn = ["PATH", "HOME", "FIRKIN_CACHE_DIR"];
+
+/**
+ * Runs a program to its end and gives what it printed to its standard output.
+ * @throws Error with all output when the exit code is not 0, or after 150 s.
+ */
+export function runUserProgram(command: string, args: readonly string[]): Promise<string> {
+  const ownVariables = passedOn.map((name) => [name, process.env[name]]).filter(([, value]) => value !== undefined);
+  const env = { ...Object.fromEntries(ownVariables), ...exportedVariables(), PYTHONDONTWRITEBYTECODE: "1" };
+  return new Promise((resolve, reject) => {
+    execFile(command, args, { env, timeout: timeoutMs }, (error, stdout, stderr) => {
+      if (!error) resolve(stdout);
+      else reject(new Error(`the program ended with ${error.signal ?? error.code}\n${stdout}\n${stderr}`));
+    });
+  });
+}
