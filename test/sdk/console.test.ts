@@ -3,7 +3,7 @@ import { Sandbox } from "e2b";
 import type { Browser, Page } from "puppeteer-core";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { type BreakableLine, breakableLineTo, findBrowser, openBrowser } from "../support/clients/browser.ts";
-import { connectionTo, sandboxIds } from "../support/daemon/daemon-client.ts";
+import { connectionTo, sandboxIds } from "../support/daemon/requests.ts";
 
 const daemon = inject("daemon");
 const browserPath = findBrowser();

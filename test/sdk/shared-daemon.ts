@@ -1,7 +1,7 @@
 /** One daemon for every test file of this folder, and a prepared state for those that start their own. */
 import { rm } from "node:fs/promises";
 import type { TestProject } from "vitest/node";
-import { usePreparedState } from "../support/daemon/prepared-state.ts";
+import { usePreparedState } from "../support/daemon/base-template-state.ts";
 import { missingForRealMachines, newStateDir, type RealDaemon, startDaemon } from "../support/daemon/real-daemon.ts";
 
 export interface SharedDaemon {

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { skipReason } from "../support/clients/sdk.ts";
-import { runningEngines } from "../support/daemon/engines.ts";
+import { runningEngines } from "../support/daemon/engine-processes.ts";
 import { newStateDir, type RealDaemon, startDaemon } from "../support/daemon/real-daemon.ts";
 
 const pool = ["--warm-pool-min", "2", "--warm-pool-max", "2"];

@@ -2,7 +2,7 @@
 import { Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { SocketClient } from "../support/clients/socket-client.ts";
-import { call, connectionTo } from "../support/daemon/daemon-client.ts";
+import { call, connectionTo } from "../support/daemon/requests.ts";
 
 const daemon = inject("daemon");
 

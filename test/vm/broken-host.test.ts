@@ -10,8 +10,8 @@ import { Sandbox } from "e2b";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { identifyProcess } from "../../src/machine/processes.ts";
 import type { ProcessIdentity } from "../../src/types.ts";
-import { connectionTo, logLines } from "../support/daemon/daemon-client.ts";
 import { missingForRealMachines } from "../support/daemon/real-daemon.ts";
+import { connectionTo, logLines } from "../support/daemon/requests.ts";
 import { cannotMount, moveToSmallDisk } from "../support/faults/small-disk.ts";
 import { FaultWorld } from "../support/faults/world.ts";
 

@@ -6,9 +6,9 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { call, createOn, logLines, reservations } from "../support/daemon/daemon-client.ts";
-import { type DaemonHome, makeDaemonHome } from "../support/daemon/daemon-home.ts";
+import { type DaemonHome, makeDaemonHome } from "../support/daemon/home.ts";
 import { missingForRealMachines, type RealDaemon } from "../support/daemon/real-daemon.ts";
+import { call, createOn, logLines, reservations } from "../support/daemon/requests.ts";
 
 const missing = missingForRealMachines();
 const hasPrometheus = spawnSync("prometheus", ["--version"]).status === 0;

@@ -1,8 +1,8 @@
 /** Many clients at once on the same few sandboxes: every answer is one that is documented, and nothing is left over. */
 import { Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { call, connectionTo } from "../support/daemon/daemon-client.ts";
 import { missingForRealMachines } from "../support/daemon/real-daemon.ts";
+import { call, connectionTo } from "../support/daemon/requests.ts";
 import { FaultWorld } from "../support/faults/world.ts";
 
 const clients = 50;

@@ -6,9 +6,9 @@ import { setTimeout as delay } from "node:timers/promises";
 import Database from "better-sqlite3";
 import { ALL_TRAFFIC, Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { call, connectionTo, createOn, logLines, reservations, sandboxIds } from "../support/daemon/daemon-client.ts";
-import { type DaemonHome, makeDaemonHome } from "../support/daemon/daemon-home.ts";
+import { type DaemonHome, makeDaemonHome } from "../support/daemon/home.ts";
 import { missingForRealMachines, type RealDaemon } from "../support/daemon/real-daemon.ts";
+import { call, connectionTo, createOn, logLines, reservations, sandboxIds } from "../support/daemon/requests.ts";
 
 const missing = missingForRealMachines();
 

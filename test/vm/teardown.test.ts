@@ -5,10 +5,10 @@ import { readdir } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { createOn, logLines, reservations, sandboxIds } from "../support/daemon/daemon-client.ts";
-import { type DaemonHome, makeDaemonHome } from "../support/daemon/daemon-home.ts";
+import { type DaemonHome, makeDaemonHome } from "../support/daemon/home.ts";
 import { missingForRealMachines } from "../support/daemon/real-daemon.ts";
-import { spawnServe } from "../support/daemon/serve-process.ts";
+import { createOn, logLines, reservations, sandboxIds } from "../support/daemon/requests.ts";
+import { spawnDaemon } from "../support/daemon/starting-daemon.ts";
 
 const missing = missingForRealMachines();
 
@@ -65,7 +65,7 @@ describe.skipIf(missing)("tear-down", () => {
   test("a first start that was killed is begun anew by the next, and nothing of it is left", async () => {
     await using home = await makeDaemonHome({ firstStart: true });
     for (const step of ["boot the base template", "warm the base template", "snapshot the base template"]) {
-      const first = spawnServe(home.args);
+      const first = spawnDaemon(home.args);
       await first.says(step);
       await delay(step.startsWith("boot") ? 700 : 100);
       await first.end("SIGKILL");
@@ -84,7 +84,7 @@ describe.skipIf(missing)("tear-down", () => {
   test("a first start that was interrupted by Ctrl-C cleans up after itself at once", async () => {
     await using home = await makeDaemonHome({ firstStart: true });
     for (const step of ["boot the base template", "warm the base template"]) {
-      const first = spawnServe(home.args);
+      const first = spawnDaemon(home.args);
       await first.says(step);
       await delay(300);
       await first.end("SIGINT");
@@ -102,11 +102,11 @@ describe.skipIf(missing)("tear-down", () => {
     try {
       // Before it makes its template: there is none in this home yet.
       await using home = await makeDaemonHome({ firstStart: true });
-      const early = spawnServe([...home.args, "--port", String(port)]);
+      const early = spawnDaemon([...home.args, "--port", String(port)]);
       expect(await early.exited).toBe(1);
       expect(early.output()).toContain(`Port ${port} is in use.`);
       expect(existsSync(`${home.stateDir}/snapshots`)).toBe(false);
-      const refused = spawnServe([...shared.args, "--port", String(port)]);
+      const refused = spawnDaemon([...shared.args, "--port", String(port)]);
       expect(await refused.exited).toBe(1);
       expect(refused.output()).toContain(`Port ${port} is in use. Choose another with --port.`);
       await nothingRuns(shared);

@@ -4,9 +4,9 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import { Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { call, connectionTo, createOn, reservations } from "../support/daemon/daemon-client.ts";
-import { type DaemonHome, makeDaemonHome } from "../support/daemon/daemon-home.ts";
+import { type DaemonHome, makeDaemonHome } from "../support/daemon/home.ts";
 import { missingForRealMachines, type RealDaemon } from "../support/daemon/real-daemon.ts";
+import { call, connectionTo, createOn, reservations } from "../support/daemon/requests.ts";
 
 interface Entry {
   readonly id: string;

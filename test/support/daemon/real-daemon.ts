@@ -7,7 +7,7 @@ import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { copyPreparedState } from "./prepared-state.ts";
+import { copyPreparedState } from "./base-template-state.ts";
 
 const main = fileURLToPath(new URL("../../../dist/src/main.js", import.meta.url));
 /** The first start boots, warms and snapshots the base template under TCG. */

@@ -7,7 +7,7 @@ import { basename, join } from "node:path";
 import Database from "better-sqlite3";
 import { isRunning } from "../../../src/machine/processes.ts";
 import type { MachineRecord } from "../../../src/types.ts";
-import type { DaemonHome } from "../daemon/daemon-home.ts";
+import type { DaemonHome } from "../daemon/home.ts";
 
 interface Owner {
   readonly name: string;

@@ -2,7 +2,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { Sandbox, Template } from "e2b";
 import type { LifecycleStep } from "../../../src/lifecycle-steps.ts";
-import { connectionTo } from "../daemon/daemon-client.ts";
+import { connectionTo } from "../daemon/requests.ts";
 import { startCounter } from "../guest/memory-counter.ts";
 import type { FaultWorld, PoolSize } from "./world.ts";
 

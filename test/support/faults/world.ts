@@ -9,9 +9,9 @@ import Database from "better-sqlite3";
 import { Sandbox } from "e2b";
 import { endProcess, identifyProcess } from "../../../src/machine/processes.ts";
 import type { ProcessIdentity } from "../../../src/types.ts";
-import { call, connectionTo } from "../daemon/daemon-client.ts";
-import { type DaemonHome, makeDaemonHome } from "../daemon/daemon-home.ts";
+import { type DaemonHome, makeDaemonHome } from "../daemon/home.ts";
 import { killAllSandboxes, type RealDaemon } from "../daemon/real-daemon.ts";
+import { call, connectionTo } from "../daemon/requests.ts";
 import { count, startCounter } from "../guest/memory-counter.ts";
 import { leftoversOf } from "./leftovers.ts";
 

@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 
 const main = fileURLToPath(new URL("../../../dist/src/main.js", import.meta.url));
 
-export interface ServeProcess {
+export interface StartingDaemon {
   readonly output: () => string;
   readonly exited: Promise<number | null>;
   /** Resolves when it printed `text`. @throws Error when it ended before. */
@@ -12,7 +12,7 @@ export interface ServeProcess {
   end(signal: NodeJS.Signals): Promise<number | null>;
 }
 
-export function spawnServe(args: readonly string[]): ServeProcess {
+export function spawnDaemon(args: readonly string[]): StartingDaemon {
   const child = spawn(process.execPath, [main, "serve", ...args], { stdio: ["ignore", "pipe", "pipe"] });
   let output = "";
   let wake = () => {};

@@ -4,7 +4,7 @@ import { cp, mkdir, mkdtemp, rename, rm, symlink, writeFile } from "node:fs/prom
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { LifecycleStep } from "../../../src/lifecycle-steps.ts";
-import { copyPreparedState } from "./prepared-state.ts";
+import { copyPreparedState } from "./base-template-state.ts";
 import { cacheDir, type RealDaemon, startDaemon } from "./real-daemon.ts";
 
 export interface Process {
