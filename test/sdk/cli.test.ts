@@ -1,7 +1,8 @@
 /** The official command line against a real daemon and real VMs, with nothing but environment variables. */
 import { describe, expect, test } from "vitest";
 import { openCli } from "../support/clients/e2b-cli.ts";
-import { api, skipReason } from "../support/clients/sdk.ts";
+import { api, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
+import { post } from "../support/daemon/requests.ts";
 
 interface LogLine {
   readonly message: string;
@@ -120,8 +121,7 @@ describe.skipIf(skipReason)("e2b", () => {
     await using cli = await openCli();
     const wrong = await cli.run(["sandbox", "list"], { env: { E2B_API_KEY: `e2b_${"0".repeat(40)}` } });
     expect(wrong).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/Unauthorized|Invalid API key/) });
-    const body = JSON.stringify({ name: "cli" });
-    const made = await api("/api-keys", { method: "POST", body, headers: { "content-type": "application/json" } });
+    const made = await post(sharedDaemon(), "/api-keys", { name: "cli" });
     const { id, key } = (await made.json()) as { id: string; key: string };
     const list = () => cli.run(["sandbox", "list", "--format", "json"], { env: { E2B_API_KEY: key } });
     expect(await list()).toMatchObject({ exitCode: 0 });

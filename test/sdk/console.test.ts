@@ -1,23 +1,25 @@
 /** The console in a real browser, over real VMs: what a user sees and does, mostly by keyboard. */
 import { Sandbox } from "e2b";
 import type { Browser, Page } from "puppeteer-core";
-import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type BreakableLine, breakableLineTo, findBrowser, openBrowser } from "../support/clients/browser.ts";
+import { sharedDaemon, skipReason } from "../support/clients/sdk.ts";
 import { connectionTo, sandboxIds } from "../support/daemon/requests.ts";
+import type { SharedDaemon } from "./shared-daemon.ts";
 
-const daemon = inject("daemon");
 const browserPath = findBrowser();
 const name = browserPath ? "the console" : "the console (skipped: there is no chromium-headless-shell or chromium)";
 const hostile = `<img src=x onerror="document.title='owned'">\u202e\u0007`;
 
-describe.skipIf("missing" in daemon || !browserPath)(name, () => {
-  const shared = daemon as Exclude<typeof daemon, { missing: string }>;
+describe.skipIf(skipReason || !browserPath)(name, () => {
+  let shared: SharedDaemon;
   let browser: Browser;
   let line: BreakableLine;
   let page: Page;
   const problems: string[] = [];
 
   beforeAll(async () => {
+    shared = sharedDaemon();
     line = await breakableLineTo(shared.url);
     browser = await openBrowser(browserPath ?? "");
     page = await browser.newPage();
@@ -32,7 +34,6 @@ describe.skipIf("missing" in daemon || !browserPath)(name, () => {
   afterAll(async () => {
     await browser?.close();
     await line?.[Symbol.asyncDispose]();
-    if ("missing" in daemon) return;
     for (const id of await sandboxIds(shared)) await Sandbox.kill(id, connectionTo(shared));
   });
 

@@ -14,6 +14,7 @@ import {
   openNetworkNamespace,
 } from "../support/daemon/network-namespace.ts";
 import { missingForRealMachines, type RealDaemon, startDaemon } from "../support/daemon/real-daemon.ts";
+import { titleOf } from "../support/skipped-title.ts";
 
 const run = promisify(execFile);
 const main = fileURLToPath(new URL("../../dist/src/main.js", import.meta.url));
@@ -21,7 +22,7 @@ const fixture = (name: string) => fileURLToPath(new URL(`fixtures/${name}`, impo
 const missing = missingForRealMachines() ?? missingForNamespaces();
 const domain = "firkin.test";
 
-describe.skipIf(missing)(`a domain of the daemon's own${missing ? ` (skipped: ${missing})` : ""}`, () => {
+describe.skipIf(missing)(titleOf("a domain of the daemon's own", missing), () => {
   let network: NetworkNamespace;
   let daemon: RealDaemon;
 

@@ -5,6 +5,7 @@ import { describe, expect, test } from "vitest";
 import { installPythonSdk, scriptArguments } from "../support/clients/python-sdk.ts";
 import { skipReason } from "../support/clients/sdk.ts";
 import { runUserProgram } from "../support/clients/user-program.ts";
+import { titleOf } from "../support/skipped-title.ts";
 
 const folder = fileURLToPath(new URL("../../examples/", import.meta.url));
 
@@ -37,9 +38,9 @@ describe.skipIf(skipReason)("the JavaScript examples", () => {
 });
 
 const sdk = skipReason ? { missing: skipReason } : await installPythonSdk();
-const title = "missing" in sdk ? `the Python examples (skipped: ${sdk.missing})` : "the Python examples";
+const missing = "missing" in sdk && sdk.missing;
 
-describe.skipIf("missing" in sdk)(title, () => {
+describe.skipIf(missing)(titleOf("the Python examples", missing), () => {
   test.each(examplesOf(".py"))("%s runs to its end", async (name, ending) => {
     if ("missing" in sdk) throw new Error(sdk.missing);
     const output = await runUserProgram(sdk.python, scriptArguments(`${folder}${name}`));

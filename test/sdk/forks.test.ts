@@ -1,54 +1,29 @@
 /** Forks and snapshots through the unmodified SDKs, on real machines. */
 import { randomUUID } from "node:crypto";
 import { describe, expect, test } from "vitest";
-import { api, connection, createSandbox, generations, Sandbox, skipReason } from "../support/clients/sdk.ts";
-
-/** A process that keeps a number in its own memory, adds one whenever it is asked to, and only then writes it down. */
-const adder = [
-  "import os, signal",
-  "n=0",
-  "def add(*_):",
-  " global n",
-  " n+=1",
-  " open('/dev/shm/n','w').write(str(n))",
-  "signal.signal(signal.SIGUSR1, add)",
-  "open('/dev/shm/pid','w').write(str(os.getpid()))",
-  "while True: signal.pause()",
-].join("\n");
-
-async function startAdder(sandbox: Sandbox): Promise<void> {
-  await sandbox.files.write("/tmp/adder.py", adder);
-  await sandbox.commands.run("exec python3 /tmp/adder.py", { background: true, timeoutMs: 0 });
-  await expect.poll(() => sandbox.files.exists("/dev/shm/pid")).toBe(true);
-}
-
-/** Asks once and reads what it wrote. */
-async function add(sandbox: Sandbox): Promise<number> {
-  const { stdout } = await sandbox.commands.run(
-    "rm -f /dev/shm/n; kill -USR1 $(cat /dev/shm/pid); until test -s /dev/shm/n; do sleep 0.05; done; cat /dev/shm/n",
-  );
-  return Number(stdout);
-}
+import { connection, createSandbox, generations, Sandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
+import { post } from "../support/daemon/requests.ts";
+import { count, startCounter } from "../support/guest/memory-counter.ts";
 
 describe.skipIf(skipReason)("forks and snapshots", () => {
   test("both sides of a fork go on from the same number, and share nothing afterwards", async () => {
     await using made = await createSandbox({ metadata: { job: "fork" } });
     const { sandbox } = made;
-    await startAdder(sandbox);
-    for (const n of [1, 2, 3]) expect(await add(sandbox)).toBe(n);
+    await startCounter(sandbox);
+    for (const n of [1, 2, 3]) expect(await count(sandbox)).toBe(n);
     await sandbox.files.write("/home/user/shared", "before");
     const before = await sandbox.getInfo();
     const children = await sandbox.fork({ count: 3, timeoutMs: 600_000 });
     try {
       for (const child of children) {
         if (child instanceof Error) throw child;
-        expect(await add(child)).toBe(4);
+        expect(await count(child)).toBe(4);
         expect(await child.files.read("/home/user/shared")).toBe("before");
         await child.files.write("/home/user/shared", child.sandboxId);
         expect((await child.commands.run("hostname")).stdout.trim()).toBe(child.sandboxId);
         expect((await child.getInfo()).metadata).toEqual({ job: "fork" });
       }
-      expect([await add(sandbox), await add(sandbox)]).toEqual([4, 5]);
+      expect([await count(sandbox), await count(sandbox)]).toEqual([4, 5]);
       expect(await sandbox.files.read("/home/user/shared")).toBe("before");
       expect((await sandbox.getInfo()).endAt).toEqual(before.endAt);
     } finally {
@@ -70,17 +45,17 @@ describe.skipIf(skipReason)("forks and snapshots", () => {
   test.each(generations)("%s: a snapshot is a template with the memory of its sandbox", async (_, sdk) => {
     await using made = await createSandbox({}, sdk);
     const { sandbox } = made;
-    await startAdder(sandbox);
-    for (const n of [1, 2]) expect(await add(sandbox)).toBe(n);
+    await startCounter(sandbox);
+    for (const n of [1, 2]) expect(await count(sandbox)).toBe(n);
     const name = `s${randomUUID().slice(0, 8)}`;
     const snapshot = await sandbox.createSnapshot({ name });
     expect(snapshot.names).toEqual([`local/${name}:default`]);
-    expect(await add(sandbox)).toBe(3);
+    expect(await count(sandbox)).toBe(3);
     const listed = await sandbox.listSnapshots().nextItems();
     expect(listed.map(({ snapshotId }) => snapshotId)).toEqual([snapshot.snapshotId]);
     for (const reference of [snapshot.snapshotId, name]) {
       const copy = await sdk.Sandbox.create(reference, { timeoutMs: 600_000, ...connection(), envs: { NEW: "1" } });
-      expect(await add(copy)).toBe(3);
+      expect(await count(copy)).toBe(3);
       expect((await copy.commands.run("echo $NEW; hostname")).stdout).toBe(`1\n${copy.sandboxId}\n`);
       await copy.kill();
     }
@@ -92,20 +67,17 @@ describe.skipIf(skipReason)("forks and snapshots", () => {
   test("a follow-up goes on in a new sandbox, and its origin can still be resumed", async () => {
     await using made = await createSandbox();
     const { sandbox } = made;
-    await startAdder(sandbox);
-    expect(await add(sandbox)).toBe(1);
+    await startCounter(sandbox);
+    expect(await count(sandbox)).toBe(1);
     await sandbox.pause();
-    const answer = await api("/sandboxes/followups", {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ sandboxID: sandbox.sandboxId, timeout: 120 }),
-    });
+    const order = { sandboxID: sandbox.sandboxId, timeout: 120 };
+    const answer = await post(sharedDaemon(), "/sandboxes/followups", order);
     expect(answer.status).toBe(201);
     const { sandboxID, continuationReason } = (await answer.json()) as Record<string, string>;
     expect(continuationReason).toBe("stopped");
     const followup = await Sandbox.connect(sandboxID ?? "", connection());
-    expect(await add(followup)).toBe(2);
+    expect(await count(followup)).toBe(2);
     await followup.kill();
-    expect(await add(await sandbox.connect())).toBe(2);
+    expect(await count(await sandbox.connect())).toBe(2);
   });
 });

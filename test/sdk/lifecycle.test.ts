@@ -2,7 +2,8 @@
 import { randomUUID } from "node:crypto";
 import { NotFoundError, SandboxNotFoundError } from "e2b";
 import { describe, expect, test } from "vitest";
-import { api, connection, createSandbox, generations, Sandbox, skipReason } from "../support/clients/sdk.ts";
+import { connection, createSandbox, generations, Sandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
+import { reservations } from "../support/daemon/requests.ts";
 
 describe.skipIf(skipReason)("lifecycle", () => {
   describe.each(generations)("%s", (_, sdk) => {
@@ -88,10 +89,6 @@ describe.skipIf(skipReason)("lifecycle", () => {
   test("every machine, socket and reservation is gone after a kill", async () => {
     const made = await createSandbox();
     await made.sandbox.kill();
-    const held = async () => {
-      const text = await (await api("/metrics")).text();
-      return Number(/firkin_capacity\{budget="sandboxes",kind="active"\} (\d+)/.exec(text)?.[1]);
-    };
-    await expect.poll(held).toBe(0);
+    await expect.poll(() => reservations(sharedDaemon())).toBe(0);
   });
 });

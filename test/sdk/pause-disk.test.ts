@@ -1,10 +1,10 @@
 /** Pausing without memory, through the unmodified SDKs, on real machines: the disk is kept, and the guest boots again. */
 import { describe, expect, test } from "vitest";
-import { api, connection, createSandbox, generations, Sandbox, skipReason } from "../support/clients/sdk.ts";
+import { connection, createSandbox, generations, Sandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
+import { post } from "../support/daemon/requests.ts";
 
 const bootId = "cat /proc/sys/kernel/random/boot_id";
-const post = (path: string, body: object) =>
-  api(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+const postShared = (path: string, body: object) => post(sharedDaemon(), path, body);
 
 describe.skipIf(skipReason)("pause without memory", () => {
   describe.each(generations)("%s", (_, sdk) => {
@@ -39,12 +39,12 @@ describe.skipIf(skipReason)("pause without memory", () => {
   test("a booted sandbox is paused with its memory like any other, and a follow-up of a disk boots", async () => {
     await using made = await createSandbox();
     const { sandbox } = made;
-    const { sandboxID } = { sandboxID: sandbox.sandboxId };
+    const sandboxID = sandbox.sandboxId;
     await sandbox.files.write("/home/user/first", "1");
     // Not synced by anybody: booting from the disk of a memory snapshot is like a power cut.
     await sandbox.commands.run("sync");
     await sandbox.pause();
-    expect((await post(`/sandboxes/${sandboxID}/resume`, { timeout: 300, memory: false })).status).toBe(201);
+    expect((await postShared(`/sandboxes/${sandboxID}/resume`, { timeout: 300, memory: false })).status).toBe(201);
     expect(await sandbox.files.read("/home/user/first")).toBe("1");
     const { stdout: boot } = await sandbox.commands.run(bootId);
     await sandbox.commands.run("echo kept > /dev/shm/kept");
@@ -52,8 +52,8 @@ describe.skipIf(skipReason)("pause without memory", () => {
     await sandbox.connect();
     expect((await sandbox.commands.run(`${bootId}; cat /dev/shm/kept`)).stdout).toBe(`${boot}kept\n`);
     await sandbox.commands.run("echo 2 > ~/second");
-    expect((await post(`/sandboxes/${sandboxID}/pause`, { memory: false, reason: "exited" })).status).toBe(204);
-    const answer = await post("/sandboxes/followups", { sandboxID, timeout: 300 });
+    expect((await postShared(`/sandboxes/${sandboxID}/pause`, { memory: false, reason: "exited" })).status).toBe(204);
+    const answer = await postShared("/sandboxes/followups", { sandboxID, timeout: 300 });
     const followup = (await answer.json()) as { sandboxID: string; continuationReason: string };
     expect([answer.status, followup.continuationReason]).toEqual([201, "exited"]);
     const next = await Sandbox.connect(followup.sandboxID, connection());

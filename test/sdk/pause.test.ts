@@ -2,8 +2,17 @@
 import { rm } from "node:fs/promises";
 import { SandboxNotFoundError } from "e2b";
 import { describe, expect, test } from "vitest";
-import { api, connection, createSandbox, generations, Sandbox, skipReason } from "../support/clients/sdk.ts";
+import {
+  api,
+  connection,
+  createSandbox,
+  generations,
+  Sandbox,
+  sharedDaemon,
+  skipReason,
+} from "../support/clients/sdk.ts";
 import { startDaemon } from "../support/daemon/real-daemon.ts";
+import { connectionTo, createOn, post } from "../support/daemon/requests.ts";
 
 /**
  * A process that counts in its own memory, ten times a second, and shows the count in a file system in memory: in a file
@@ -77,11 +86,8 @@ describe.skipIf(skipReason)("pause", () => {
     for (const round of ["one", "two", "three"]) {
       await sandbox.commands.run(`echo ${round} >> ~/rounds; head -c 3000000 /dev/urandom > /dev/shm/${round}`);
       await sandbox.pause();
-      const answer = await api(`/sandboxes/${sandbox.sandboxId}/resume`, {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify({ timeout: 100, envVars: { ROUND: round } }),
-      });
+      const order = { timeout: 100, envVars: { ROUND: round } };
+      const answer = await post(sharedDaemon(), `/sandboxes/${sandbox.sandboxId}/resume`, order);
       expect(answer.status).toBe(201);
       expect((await sandbox.commands.run("echo $ROUND")).stdout).toBe(`${round}\n`);
       const count = await countOf(sandbox);
@@ -128,14 +134,13 @@ describe.skipIf(skipReason)("pause", () => {
   test("a daemon that is killed while sandboxes are paused and running finds all of them again", async () => {
     const first = await startDaemon();
     try {
-      const options = { apiKey: first.apiKey, apiUrl: first.url, sandboxUrl: first.url, timeoutMs: 600_000 };
-      const [sleeping, awake] = await Promise.all([Sandbox.create("base", options), Sandbox.create("base", options)]);
+      const [sleeping, awake] = await Promise.all([createOn(first), createOn(first)]);
       for (const sandbox of [sleeping, awake]) await startCounter(sandbox);
       const before = await countOf(sleeping);
       await sleeping.pause();
       await first.kill();
       await using second = await startDaemon({ stateDir: first.stateDir });
-      const there = { apiKey: second.apiKey, apiUrl: second.url, sandboxUrl: second.url };
+      const there = connectionTo(second);
       expect((await Sandbox.getInfo(sleeping.sandboxId, there)).state).toBe("paused");
       expect(second.log()).toContain('"adopted":1,"paused":1,"cleanedUp":0,"lost":0,"orphanFolders":0');
       expect(await countOf(await Sandbox.connect(awake.sandboxId, there))).toBeGreaterThan(3);

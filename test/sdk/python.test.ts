@@ -4,9 +4,10 @@ import { describe, expect, test } from "vitest";
 import { installPythonSdk, scriptArguments } from "../support/clients/python-sdk.ts";
 import { api, skipReason } from "../support/clients/sdk.ts";
 import { runUserProgram } from "../support/clients/user-program.ts";
+import { titleOf } from "../support/skipped-title.ts";
 
 const sdk = skipReason ? { missing: skipReason } : await installPythonSdk();
-const title = "missing" in sdk ? `the Python SDK (skipped: ${sdk.missing})` : "the Python SDK";
+const missing = "missing" in sdk && sdk.missing;
 
 /** Runs a script of fixtures/ and gives the value of each step that it printed. */
 async function stepsOf(script: string, ...args: string[]): Promise<Record<string, unknown>> {
@@ -17,7 +18,7 @@ async function stepsOf(script: string, ...args: string[]): Promise<Record<string
   return Object.fromEntries(lines.map((line) => JSON.parse(line)).map(({ step, value }) => [step, value] as const));
 }
 
-describe.skipIf("missing" in sdk)(title, () => {
+describe.skipIf(missing)(titleOf("the Python SDK", missing), () => {
   test("commands, files and the lives of sandboxes are as promised, synchronous and asynchronous", async () => {
     expect(await stepsOf("sandboxes.py")).toEqual({
       run: [

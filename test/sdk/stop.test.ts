@@ -1,20 +1,18 @@
-/** Stopping a sandbox, on a real machine: its processes may say farewell, and those that will not go are made to. */
+/** Stopping a sandbox on a real machine: its processes may end in their own way, and those that do not are killed. */
 import { describe, expect, test } from "vitest";
-import { api, createSandbox, skipReason } from "../support/clients/sdk.ts";
+import { api, createSandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
+import { post } from "../support/daemon/requests.ts";
 
 describe.skipIf(skipReason)("stop", () => {
-  /** Runs what does this at SIGTERM, and gives how to stop its sandbox and how the command ends. */
+  /** Runs a command that does `atTerm` at SIGTERM, and gives its sandbox, its end, and a function that stops the sandbox. */
   async function running(atTerm: string) {
     const { sandbox } = await createSandbox();
     const script = `trap "${atTerm}" TERM; echo ready; while :; do sleep 0.1; done`;
     const handle = await sandbox.commands.run(script, { background: true, timeoutMs: 0 });
     const end = handle.wait().catch((error: unknown) => error);
     await expect.poll(() => handle.stdout).toBe("ready\n");
-    const stop = async (deadlineMs: number) => {
-      const headers = { "content-type": "application/json" };
-      const body = JSON.stringify({ deadlineMs });
-      return (await api(`/sandboxes/${sandbox.sandboxId}/stop`, { method: "POST", headers, body })).status;
-    };
+    const stop = async (deadlineMs: number) =>
+      (await post(sharedDaemon(), `/sandboxes/${sandbox.sandboxId}/stop`, { deadlineMs })).status;
     return { sandbox, end, stop };
   }
 
@@ -24,7 +22,7 @@ describe.skipIf(skipReason)("stop", () => {
     expect(await polite.end).toMatchObject({ exitCode: 7, stdout: "ready\nfarewell\n" });
     expect(await rude.end).toMatchObject({ name: "CommandExitError" });
     expect(await Promise.all([polite.sandbox.kill(), rude.sandbox.kill()])).toEqual([false, false]);
-    // Counted when the machine is gone, which nobody waits for.
+    // A stop is counted when its machine is gone, and the answer does not wait for that.
     const metrics = async () => (await api("/metrics")).text();
     await expect.poll(metrics).toMatch(/firkin_sandboxes_ended_total\{reason="stopped"\} [1-9]/);
   });

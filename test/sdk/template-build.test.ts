@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { BuildError, type BuildOptions, type LogEntry, Template, type TemplateClass } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { api, connection, Sandbox, skipReason } from "../support/clients/sdk.ts";
+import { api, connection, Sandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
+import { reservations } from "../support/daemon/requests.ts";
 
 /** Removed at the end: a template keeps its snapshot. */
 const built: string[] = [];
@@ -109,8 +110,7 @@ describe.skipIf(skipReason)("template builds", { timeout: 300_000 }, () => {
     const worded = "failed to run command 'whoami': command failed: unauthenticated: invalid username: 'root123'";
     expect((await failureOf(Template.build(unknownUser, "fails", connection()))).message).toContain(worded);
     await expect(Sandbox.create("fails", connection())).rejects.toThrow("tag 'default' does not exist");
-    const metrics = await (await api("/metrics")).text();
-    expect(metrics).toMatch(/firkin_capacity\{budget="sandboxes",kind="active"\} 0/);
+    expect(await reservations(sharedDaemon())).toBe(0);
     const { templateID } = (await (await api("/templates/aliases/fails")).json()) as { templateID: string };
     expect((await api(`/templates/${templateID}`, { method: "DELETE" })).status).toBe(204);
   });

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { skipReason } from "../support/clients/sdk.ts";
 import { runningEngines } from "../support/daemon/engine-processes.ts";
 import { newStateDir, type RealDaemon, startDaemon } from "../support/daemon/real-daemon.ts";
+import { connectionTo, createOn, metric as metricOf } from "../support/daemon/requests.ts";
 
 const pool = ["--warm-pool-min", "2", "--warm-pool-max", "2"];
 
@@ -22,15 +23,10 @@ describe.skipIf(skipReason)("warm pool", () => {
     await rm(stateDir, { recursive: true, force: true });
   });
 
-  const connection = () => ({ apiKey: daemon.apiKey, apiUrl: daemon.url, sandboxUrl: daemon.url });
-  const create = (envs: Record<string, string> = {}) =>
-    Sandbox.create("base", { ...connection(), timeoutMs: 300_000, envs });
-
-  async function metric(name: string): Promise<number> {
-    const text = await (await fetch(`${daemon.url}/metrics`, { headers: { "x-api-key": daemon.apiKey } })).text();
-    const line = text.split("\n").find((it) => it.startsWith(`${name} `));
-    return Number(line?.slice(name.length) ?? 0);
-  }
+  const connection = () => connectionTo(daemon);
+  const create = (envs: Record<string, string> = {}) => createOn(daemon, { timeoutMs: 300_000, envs });
+  /** A counter that nothing has counted yet is not published. */
+  const metric = async (name: string) => (await metricOf(daemon, name)) || 0;
   const hits = () => metric('firkin_warm_pool_checkouts_total{outcome="hit"}');
   const ready = () => metric('firkin_warm_pool_depth{state="ready"}');
   const isFull = () => expect.poll(ready, { timeout: 60_000, interval: 200 }).toBe(2);

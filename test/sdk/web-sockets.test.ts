@@ -1,27 +1,27 @@
 /** The daemon's own WebSockets on a real VM, with the `ws` package: a terminal, a process that is left and come back to. */
-import { Sandbox } from "e2b";
-import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import type { Sandbox } from "e2b";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { api, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
 import { SocketClient } from "../support/clients/socket-client.ts";
-import { call, connectionTo } from "../support/daemon/requests.ts";
+import { createOn } from "../support/daemon/requests.ts";
 
-const daemon = inject("daemon");
-
-describe.skipIf("missing" in daemon)("WebSockets to processes", () => {
-  const shared = daemon as Exclude<typeof daemon, { missing: string }>;
-  const key = { headers: { "x-api-key": "missing" in daemon ? "" : shared.apiKey } };
+describe.skipIf(skipReason)("WebSockets to processes", () => {
   let sandbox: Sandbox;
   const clients: SocketClient[] = [];
 
   beforeAll(async () => {
-    sandbox = await Sandbox.create("base", { timeoutMs: 300_000, ...connectionTo(shared) });
+    sandbox = await createOn(sharedDaemon(), { timeoutMs: 300_000 });
   });
   afterAll(async () => {
     for (const client of clients) client.drop();
     await sandbox?.kill();
   });
 
-  async function open(path: string, options: object = key): Promise<SocketClient> {
-    const client = await SocketClient.open(`${shared.url}/sandboxes/${sandbox.sandboxId}/${path}`, options);
+  /** Opens a WebSocket of the sandbox, with the API key unless the options say otherwise. */
+  async function open(path: string, options?: object): Promise<SocketClient> {
+    const { url, apiKey } = sharedDaemon();
+    const withKey = { headers: { "x-api-key": apiKey } };
+    const client = await SocketClient.open(`${url}/sandboxes/${sandbox.sandboxId}/${path}`, options ?? withKey);
     clients.push(client);
     return client;
   }
@@ -38,7 +38,7 @@ describe.skipIf("missing" in daemon)("WebSockets to processes", () => {
     repeats: 40,
   }, async () => {
     const path = `/sandboxes/${sandbox.sandboxId}/ticket`;
-    const { ticket } = (await (await call(shared, path, { method: "POST" })).json()) as { ticket: string };
+    const { ticket } = (await (await api(path, { method: "POST" })).json()) as { ticket: string };
     const terminal = await open(`terminal?ticket=${ticket}`, {});
     terminal.say({ type: "start", columns: 100, rows: 30 });
     const { pid } = await terminal.next();

@@ -8,6 +8,7 @@ import { networkInterfaces } from "node:os";
 import { ALL_TRAFFIC } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { api, createSandbox, Sandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
+import { titleOf } from "../support/skipped-title.ts";
 
 // Documentation addresses (RFC 5737) should be nobody's, but machines in the wild have them: take those this one lacks.
 const routes = spawnSync("ip", ["-4", "route"], { encoding: "utf8" }).stdout ?? "";
@@ -18,9 +19,8 @@ const link = `fk${process.pid}a`;
 
 const ip = (...args: string[]) => spawnSync("ip", args, { encoding: "utf8" });
 const refusal = skipReason || refusalOfNamespaces();
-const title = refusal ? `outgoing network (skipped: ${refusal})` : "outgoing network";
 
-describe.skipIf(refusal)(title, () => {
+describe.skipIf(refusal)(titleOf("outgoing network", refusal), () => {
   let server: ChildProcess;
 
   beforeAll(async () => {

@@ -2,7 +2,7 @@
 import { Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { missingForRealMachines } from "../support/daemon/real-daemon.ts";
-import { call, connectionTo } from "../support/daemon/requests.ts";
+import { call, connectionTo, post } from "../support/daemon/requests.ts";
 import { FaultWorld } from "../support/faults/world.ts";
 
 const clients = 50;
@@ -47,20 +47,14 @@ describe.skipIf(missingForRealMachines())("races", () => {
   afterAll(() => world?.[Symbol.asyncDispose]());
 
   const requests: Record<Call, (id: string) => Promise<Response>> = {
-    pause: (id) => post(`/sandboxes/${id}/pause`),
-    resume: (id) => post(`/sandboxes/${id}/resume`, { timeout: 600 }),
-    connect: (id) => post(`/v2/sandboxes/${id}/connect`, { timeout: 600 }),
-    fork: (id) => post(`/sandboxes/${id}/fork`, { timeout: 600 }),
+    pause: (id) => post(world.daemon, `/sandboxes/${id}/pause`),
+    resume: (id) => post(world.daemon, `/sandboxes/${id}/resume`, { timeout: 600 }),
+    connect: (id) => post(world.daemon, `/v2/sandboxes/${id}/connect`, { timeout: 600 }),
+    fork: (id) => post(world.daemon, `/sandboxes/${id}/fork`, { timeout: 600 }),
     info: (id) => call(world.daemon, `/sandboxes/${id}`),
-    timeout: (id) => post(`/sandboxes/${id}/timeout`, { timeout: 600 }),
+    timeout: (id) => post(world.daemon, `/sandboxes/${id}/timeout`, { timeout: 600 }),
     kill: (id) => call(world.daemon, `/sandboxes/${id}`, { method: "DELETE" }),
   };
-  const post = (path: string, body: unknown = {}) =>
-    call(world.daemon, path, {
-      method: "POST",
-      body: JSON.stringify(body),
-      headers: { "content-type": "application/json" },
-    });
 
   test("fifty clients that pause, resume, fork, kill and run commands get documented answers alone", async () => {
     const connection = connectionTo(world.daemon);

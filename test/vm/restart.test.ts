@@ -8,7 +8,7 @@ import { ALL_TRAFFIC, Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type DaemonHome, makeDaemonHome } from "../support/daemon/home.ts";
 import { missingForRealMachines, type RealDaemon } from "../support/daemon/real-daemon.ts";
-import { call, connectionTo, createOn, logLines, reservations, sandboxIds } from "../support/daemon/requests.ts";
+import { call, connectionTo, createOn, logLines, post, reservations, sandboxIds } from "../support/daemon/requests.ts";
 
 const missing = missingForRealMachines();
 
@@ -158,7 +158,7 @@ describe.skipIf(missing)("a daemon that starts again", () => {
   test("leaves nothing of a sandbox that was being made when the first one was killed", async () => {
     for (const afterMs of [0, 15, 30, 45, 60, 80, 100, 120, 150, 200]) {
       const first = await home.start();
-      const creating = call(first, "/sandboxes", { method: "POST", ...json({ templateID: "base", timeout: 300 }) });
+      const creating = post(first, "/sandboxes", { templateID: "base", timeout: 300 });
       creating.catch(() => {});
       await delay(afterMs);
       await first.kill();
@@ -173,9 +173,7 @@ describe.skipIf(missing)("a daemon that starts again", () => {
   });
 });
 
-const json = (body: unknown) => ({ body: JSON.stringify(body), headers: { "content-type": "application/json" } });
-
 async function accessToken(daemon: RealDaemon, sandboxId: string): Promise<unknown> {
-  const answer = await call(daemon, `/sandboxes/${sandboxId}/connect`, { method: "POST", ...json({ timeout: 60 }) });
+  const answer = await post(daemon, `/sandboxes/${sandboxId}/connect`, { timeout: 60 });
   return ((await answer.json()) as { envdAccessToken: unknown }).envdAccessToken;
 }

@@ -13,11 +13,12 @@ import {
   type SimulatedFramework,
   simulateFramework,
 } from "../support/fakes/simulated-framework.ts";
+import { titleOf } from "../support/skipped-title.ts";
 
 const missing = await missingForSimulation();
 const title = "a machine for a guest job, simulated framework";
 
-describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () => {
+describe.skipIf(missing)(titleOf(title, missing), () => {
   let root = "";
   let mac: SimulatedFramework;
   beforeAll(async () => {

@@ -2,23 +2,26 @@
  * End to end on the vz engine and the simulated framework: the built daemon, the unmodified SDK, one helper per sandbox.
  * Guests are local processes, so what a saved state holds is files in memory and no processes.
  */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { runningEngines } from "../support/daemon/engine-processes.ts";
 import { type RealDaemon, startDaemon } from "../support/daemon/real-daemon.ts";
+import { call, connectionTo, createOn, post } from "../support/daemon/requests.ts";
 import {
   missingForSimulation,
   type SimulatedFramework,
   simulateFramework,
 } from "../support/fakes/simulated-framework.ts";
+import { titleOf } from "../support/skipped-title.ts";
 
 const missing = await missingForSimulation();
 const title = "the E2B SDK on the vz engine, simulated framework";
 
-describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () => {
+describe.skipIf(missing)(titleOf(title, missing), () => {
   let root = "";
   let mac: SimulatedFramework;
   let stateDir = "";
@@ -39,12 +42,11 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
       stateDir,
       args: ["--engine", "vz", "--vz-helper", mac.helper, "--cache-dir", join(root, "cache"), ...args],
     });
-  const connection = ({ url, apiKey }: RealDaemon) => ({ apiKey, apiUrl: url, sandboxUrl: url });
-  const create = (daemon: RealDaemon) => Sandbox.create("base", { timeoutMs: 120_000, ...connection(daemon) });
+  const create = (daemon: RealDaemon) => createOn(daemon, { timeoutMs: 120_000 });
   const connect = (daemon: RealDaemon, id: string) =>
-    Sandbox.connect(id, { timeoutMs: 120_000, ...connection(daemon) });
+    Sandbox.connect(id, { timeoutMs: 120_000, ...connectionTo(daemon) });
   const output = async (sandbox: Sandbox, command: string) => (await sandbox.commands.run(command)).stdout.trim();
-  const helpers = () => processesNaming(`${stateDir}/machines/`);
+  const helpers = () => runningEngines(stateDir, "firkin-vz");
 
   test("sandboxes are created, used, paused, resumed and killed, and leave nothing", async () => {
     await using daemon = await start();
@@ -98,14 +100,9 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
     await resting.pause();
     await mac.lockScreen(true);
     try {
-      const headers = { "x-api-key": daemon.apiKey, "content-type": "application/json" };
-      const call = async (path: string, body: unknown) => {
-        const response = await fetch(`${daemon.url}${path}`, { method: "POST", headers, body: JSON.stringify(body) });
-        return { status: response.status, text: await response.text() };
-      };
-      const refused = await call(`/sandboxes/${resting.sandboxId}/resume`, {});
+      const refused = await post(daemon, `/sandboxes/${resting.sandboxId}/resume`);
       expect(refused.status).toBe(503);
-      expect(refused.text).toContain("the screen is locked");
+      expect(await refused.text()).toContain("the screen is locked");
       expect(await sandbox.pause()).toBe(true);
       expect(await output(await connect(daemon, sandbox.sandboxId), "echo still here")).toBe("still here");
       expect(await output(await create(daemon), "echo booted")).toBe("booted");
@@ -122,14 +119,14 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
     await sandbox.commands.run("while sleep 0.05; do date +%s%N > /dev/shm/ticks; done", { background: true });
     await expect.poll(() => output(sandbox, "cat /dev/shm/ticks")).not.toBe("");
     const { sandboxId } = sandbox;
-    const kept = async ({ url, apiKey }: RealDaemon) => {
-      const response = await fetch(`${url}/capacity`, { headers: { "x-api-key": apiKey } });
-      return ((await response.json()) as { pausedInMemory: number }).pausedInMemory;
+    const kept = async (daemon: RealDaemon) => {
+      const capacity = await (await call(daemon, "/capacity")).json();
+      return (capacity as { pausedInMemory: number }).pausedInMemory;
     };
     await mac.lockScreen(true);
     try {
       expect(await sandbox.pause()).toBe(true);
-      expect((await Sandbox.getInfo(sandboxId, connection(first))).state).toBe("paused");
+      expect((await Sandbox.getInfo(sandboxId, connectionTo(first))).state).toBe("paused");
       expect(await kept(first)).toBe(1);
       const pids = helpers();
       await first.kill();
@@ -145,7 +142,7 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
       expect(await kept(next)).toBe(1);
       await mac.lockScreen(false);
       await expect.poll(() => kept(next), { timeout: 30_000 }).toBe(0);
-      expect((await Sandbox.getInfo(sandboxId, connection(next))).state).toBe("paused");
+      expect((await Sandbox.getInfo(sandboxId, connectionTo(next))).state).toBe("paused");
       expect(helpers().some((pid) => pids.includes(pid))).toBe(false);
       expect(await output(await connect(next, sandboxId), "test -s /dev/shm/ticks && echo kept")).toBe("kept");
     } finally {
@@ -180,24 +177,9 @@ describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () 
   });
 });
 
-/** What the start of a sandbox was made of. */
-async function spansOf({ url, apiKey }: RealDaemon, id: string): Promise<string[]> {
-  const response = await fetch(`${url}/sandboxes/${id}/latency`, { headers: { "x-api-key": apiKey } });
-  const { samples } = (await response.json()) as { samples: { span: string }[] };
+/** The spans that the start of a sandbox was made of. */
+async function spansOf(daemon: RealDaemon, id: string): Promise<string[]> {
+  const latency = await (await call(daemon, `/sandboxes/${id}/latency`)).json();
+  const { samples } = latency as { samples: { span: string }[] };
   return samples.map(({ span }) => span);
-}
-
-/** Pids of processes whose arguments name something below a folder. */
-function processesNaming(folder: string): number[] {
-  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
-  const isHelper = (pid: string) => {
-    try {
-      const [command = "", ...rest] = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-      return command.endsWith("/firkin-vz") && rest.some((argument) => argument.startsWith(folder));
-    } catch (error) {
-      if (["ENOENT", "ESRCH"].includes((error as NodeJS.ErrnoException).code ?? "")) return false;
-      throw error;
-    }
-  };
-  return pids.filter(isHelper).map(Number);
 }

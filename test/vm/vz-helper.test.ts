@@ -14,13 +14,14 @@ import {
   type SimulatedFramework,
   simulateFramework,
 } from "../support/fakes/simulated-framework.ts";
+import { titleOf } from "../support/skipped-title.ts";
 
 const missing = await missingForSimulation();
 const title = "the helper on the simulated framework";
 const deadlineMs = 60_000;
 const descriptors = 64;
 
-describe.skipIf(missing)(missing ? `${title} (skipped: ${missing})` : title, () => {
+describe.skipIf(missing)(titleOf(title, missing), () => {
   let root = "";
   let folder = "";
   let mac: SimulatedFramework;

@@ -2,6 +2,7 @@
 import * as current from "e2b";
 import * as v1Routes from "e2b-v1-routes";
 import { inject } from "vitest";
+import { call, connectionTo } from "../daemon/requests.ts";
 
 /** The type of a generation. All that tests use of it is the same in both. */
 export type Sdk = typeof current;
@@ -31,13 +32,9 @@ export function exportedVariables(): Record<string, string> {
   return { E2B_API_KEY: apiKey, E2B_API_URL: url, E2B_SANDBOX_URL: url };
 }
 
-/** Twenty creates at once take a busy host longer than the SDK waits by itself. */
-const requestTimeoutMs = 180_000;
-
 /** Connection options for the shared daemon: the same facts as `exportedVariables`, for a client in this process. */
 export function connection() {
-  const { url, apiKey } = sharedDaemon();
-  return { apiKey, apiUrl: url, sandboxUrl: url, requestTimeoutMs };
+  return connectionTo(sharedDaemon());
 }
 
 /** Creates a sandbox and kills it at the end of the `await using` block. */
@@ -54,8 +51,7 @@ export async function createSandbox(
   };
 }
 
-/** Calls the HTTP API as curl would. */
+/** Calls the HTTP API of the shared daemon as curl would. */
 export function api(path: string, init: RequestInit = {}): Promise<Response> {
-  const { url, apiKey } = sharedDaemon();
-  return fetch(`${url}${path}`, { ...init, headers: { "x-api-key": apiKey, ...init.headers } });
+  return call(sharedDaemon(), path, init);
 }

@@ -1,13 +1,16 @@
-/** Which engine processes run on this host, whoever started them. */
+/** The engine processes of a state folder that run on this host, no matter which daemon started them. */
 import { readdirSync, readFileSync } from "node:fs";
 
-/** Pids of the QEMU processes whose machines are in that state folder. */
-export function runningEngines(stateDir: string): number[] {
+/** Pids of the processes of that program that name a file of a machine of this state folder. */
+export function runningEngines(
+  stateDir: string,
+  program: "qemu-system-x86_64" | "firkin-vz" = "qemu-system-x86_64",
+): number[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
     .filter((pid) => {
       const [command = "", ...rest] = commandLine(pid);
-      return command.endsWith("qemu-system-x86_64") && rest.some((it) => it.includes(`path=${stateDir}/machines/`));
+      return command.endsWith(program) && rest.some((argument) => argument.includes(`${stateDir}/machines/`));
     })
     .map(Number);
 }
@@ -16,7 +19,7 @@ function commandLine(pid: string): string[] {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
   } catch (error) {
-    // It ended meanwhile.
+    // The process has ended since the folder was read.
     if (["ENOENT", "ESRCH"].includes((error as NodeJS.ErrnoException).code ?? "")) return [];
     throw error;
   }

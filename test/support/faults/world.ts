@@ -11,7 +11,7 @@ import { endProcess, identifyProcess } from "../../../src/machine/processes.ts";
 import type { ProcessIdentity } from "../../../src/types.ts";
 import { type DaemonHome, makeDaemonHome } from "../daemon/home.ts";
 import { killAllSandboxes, type RealDaemon } from "../daemon/real-daemon.ts";
-import { call, connectionTo } from "../daemon/requests.ts";
+import { call, connectionTo, post } from "../daemon/requests.ts";
 import { count, startCounter } from "../guest/memory-counter.ts";
 import { leftoversOf } from "./leftovers.ts";
 
@@ -120,11 +120,11 @@ export class FaultWorld implements AsyncDisposable {
 
   /** POST; undefined when the daemon died before it answered. */
   async post(path: string, body: unknown = {}): Promise<Response | undefined> {
-    return this.#send("POST", path, JSON.stringify(body));
+    return answerOf(post(this.daemon, path, body));
   }
 
   async delete(path: string): Promise<Response | undefined> {
-    return this.#send("DELETE", path);
+    return answerOf(call(this.daemon, path, { method: "DELETE" }));
   }
 
   async get<T>(path: string): Promise<T> {
@@ -209,15 +209,15 @@ export class FaultWorld implements AsyncDisposable {
   #wake(id: string): Promise<Response | undefined> {
     return this.post(`/sandboxes/${id}/resume`, { timeout: 900 });
   }
+}
 
-  async #send(method: string, path: string, body?: string): Promise<Response | undefined> {
-    const json = body === undefined ? {} : { body, headers: { "content-type": "application/json" } };
-    try {
-      return await call(this.daemon, path, { method, ...json });
-    } catch (error) {
-      if (error instanceof TypeError) return undefined;
-      throw error;
-    }
+/** The answer to a request; undefined when the connection broke, which `fetch` reports as a TypeError. */
+async function answerOf(asked: Promise<Response>): Promise<Response | undefined> {
+  try {
+    return await asked;
+  } catch (error) {
+    if (error instanceof TypeError) return undefined;
+    throw error;
   }
 }
 
