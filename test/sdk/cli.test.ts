@@ -1,4 +1,4 @@
-/** The official command line against a real daemon and real VMs, with nothing but environment variables. */
+/** E2B's command line against a real daemon and real machines, with nothing but environment variables. */
 import { describe, expect, test } from "vitest";
 import { openCli } from "../support/clients/e2b-cli.ts";
 import { api, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
@@ -16,8 +16,8 @@ function jsonLines<T>(text: string): T[] {
     .map((line) => JSON.parse(line) as T);
 }
 
-describe.skipIf(skipReason)("e2b", () => {
-  test("a sandbox from create to kill", async () => {
+describe.skipIf(skipReason)("the command line", () => {
+  test("a sandbox is created, used, paused, resumed and killed", async () => {
     await using cli = await openCli();
     const sandbox = (...args: readonly string[]) => cli.run(["sandbox", ...args]);
 
@@ -87,7 +87,7 @@ describe.skipIf(skipReason)("e2b", () => {
     expect(await sandbox("info", id)).toMatchObject({ exitCode: 1, stderr: expect.stringContaining("wasn't found") });
   });
 
-  test("create opens a terminal, and the sandbox goes soon after it", async () => {
+  test("create opens a terminal, and the sandbox ends soon after the terminal", async () => {
     await using cli = await openCli();
     const { exitCode, stdout } = await cli.runInTerminal(
       ["sandbox", "create", "base"],
@@ -117,7 +117,7 @@ describe.skipIf(skipReason)("e2b", () => {
     expect(templates).toContainEqual(expect.objectContaining({ aliases: ["base"], cpuCount: 2, buildStatus: "ready" }));
   });
 
-  test("a wrong key, and a further key until it is deleted", async () => {
+  test("a wrong key is refused, and a further key is accepted until it is deleted", async () => {
     await using cli = await openCli();
     const wrong = await cli.run(["sandbox", "list"], { env: { E2B_API_KEY: `e2b_${"0".repeat(40)}` } });
     expect(wrong).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/Unauthorized|Invalid API key/) });

@@ -1,4 +1,4 @@
-/** Commands of the unmodified SDKs in a real VM. */
+/** Commands of the unmodified SDKs on real machines. */
 import { NotFoundError, TimeoutError } from "e2b";
 import { describe, expect, test } from "vitest";
 import { createSandbox, generations, skipReason } from "../support/clients/sdk.ts";
@@ -81,7 +81,7 @@ describe.skipIf(skipReason)("commands", () => {
     await expect.poll(() => made.sandbox.commands.list()).toEqual([]);
   });
 
-  test("users, working directories, and what is wrong with them", async () => {
+  test("a command has its user and its working directory, and a wrong one of either is refused", async () => {
     await using made = await createSandbox();
     const { commands } = made.sandbox;
     expect((await commands.run("id -un; pwd")).stdout).toBe("user\n/home/user\n");
@@ -110,7 +110,7 @@ describe.skipIf(skipReason)("commands", () => {
     expect(stdout.endsWith("\n199999\n200000\n")).toBe(true);
   });
 
-  test("100 commands one after the other, and 20 at once", async () => {
+  test("100 commands run one after the other, and 20 at once", async () => {
     await using made = await createSandbox();
     const { commands } = made.sandbox;
     for (let n = 0; n < 100; n++) expect((await commands.run(`echo ${n}`)).stdout).toBe(`${n}\n`);

@@ -1,4 +1,4 @@
-/** The console in a real browser, over real VMs: what a user sees and does, mostly by keyboard. */
+/** The console in a real browser, over real machines: what a user sees and does, mostly by keyboard. */
 import { Sandbox } from "e2b";
 import type { Browser, Page } from "puppeteer-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -25,7 +25,7 @@ describe.skipIf(skipReason || !browserPath)(name, () => {
     page = await browser.newPage();
     page.on("pageerror", (error) => problems.push(String(error)));
     page.on("console", (message) => {
-      // A lost connection is tried again; anything else, a broken security policy first, is a mistake of the page.
+      // The page tries a lost connection again. Any other error, such as a broken policy, is a mistake of the page.
       if (message.type() === "error" && !/net::ERR_|WebSocket|status of 40[14]/.test(message.text()))
         problems.push(message.text());
     });
@@ -75,7 +75,7 @@ describe.skipIf(skipReason || !browserPath)(name, () => {
     await sees("#capacity", /Sandboxes1 \/ \d+/);
   });
 
-  test("its terminal takes keys and shows the answer, and the waterfall has every stage", async () => {
+  test("the terminal of a sandbox takes keys and shows the answer, and the waterfall has every stage", async () => {
     await page.keyboard.press("t");
     await sees(".shell header", /pid \d+/);
     await page.keyboard.type("echo $((6 * 7))-answer\r");
@@ -101,7 +101,7 @@ describe.skipIf(skipReason || !browserPath)(name, () => {
     await sees(".xterm", "still-here-42");
   });
 
-  test("Shift+Esc leaves the terminal; P pauses and resumes", async () => {
+  test("Shift+Esc leaves the terminal, and P pauses and resumes the sandbox", async () => {
     await page.keyboard.down("Shift");
     await page.keyboard.press("Escape");
     await page.keyboard.up("Shift");
@@ -117,7 +117,7 @@ describe.skipIf(skipReason || !browserPath)(name, () => {
     await sees("#waterfall caption", "resumed");
   });
 
-  test("F forks it, arrows choose, and E gives more time", async () => {
+  test("F forks a sandbox, arrows choose one, and E gives it more time", async () => {
     const id = await selected();
     await page.keyboard.press("f");
     await sees("#status", `Forked ${id}`);
@@ -134,7 +134,7 @@ describe.skipIf(skipReason || !browserPath)(name, () => {
     expect((await Sandbox.getInfo(child, connectionTo(shared))).endAt.getTime()).toBeGreaterThan(endAt.getTime());
   });
 
-  test("K asks before it kills, and thinks better of it first", async () => {
+  test("K asks before it kills, and Cancel is the first answer", async () => {
     const child = await selected();
     await page.keyboard.press("k");
     await page.waitForSelector("#kill-dialog[open]");
@@ -153,7 +153,7 @@ describe.skipIf(skipReason || !browserPath)(name, () => {
     await expect.poll(rows).toHaveLength(1);
   });
 
-  test("what guests and clients choose is text, whatever it looks like", async () => {
+  test("text that guests and clients choose stays text, even if it looks like HTML", async () => {
     const sandbox = await Sandbox.create("base", { metadata: { [hostile]: hostile }, ...connectionTo(shared) });
     await expect.poll(async () => (await rows()).join()).toContain(sandbox.sandboxId);
     await page.click("#sandboxes tbody tr");
@@ -163,7 +163,7 @@ describe.skipIf(skipReason || !browserPath)(name, () => {
     await sandbox.kill();
   });
 
-  test("nothing broke the page's security policy, and nothing failed in it", () => {
+  test("no test broke the security policy of the page, and nothing failed in it", () => {
     expect(problems).toEqual([]);
   });
 

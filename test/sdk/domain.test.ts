@@ -1,6 +1,6 @@
 /**
- * HTTPS with names of the daemon's own, as a user has it: unmodified SDKs that know E2B_DOMAIN, a certificate and nothing
- * else, on port 443 of a network of the test's own, where the daemon's name server is the only one.
+ * HTTPS with names of the daemon's own, as a user has it: unmodified SDKs know E2B_DOMAIN, a certificate and nothing
+ * else. They reach port 443 in a network of the test's own, where the daemon's name server is the only one.
  */
 import { execFile, spawnSync } from "node:child_process";
 import { join } from "node:path";
@@ -36,7 +36,7 @@ describe.skipIf(missing)(titleOf("a domain of the daemon's own", missing), () =>
     await network?.[Symbol.asyncDispose]();
   });
 
-  /** Runs a command inside, with what `firkin env` prints and nothing else of the SDK's. */
+  /** Runs a command inside, with the variables that `firkin env` prints and no others that the SDK reads. */
   async function inside(command: string): Promise<string> {
     const [nsenter = "", ...rest] = network.enter;
     const script = `eval "$('${process.execPath}' '${main}' env --state-dir '${daemon.stateDir}')" && ${command}`;
@@ -45,7 +45,7 @@ describe.skipIf(missing)(titleOf("a domain of the daemon's own", missing), () =>
     return stdout;
   }
 
-  test("the JavaScript SDK", async () => {
+  test("the JavaScript SDK works over HTTPS", async () => {
     expect(JSON.parse(await inside(`'${process.execPath}' '${fixture("domain.mjs")}'`))).toEqual({
       domain,
       command: "over TLS\n",
@@ -62,7 +62,7 @@ describe.skipIf(missing)(titleOf("a domain of the daemon's own", missing), () =>
     });
   });
 
-  test("the Python SDK", async (context) => {
+  test("the Python SDK works over HTTPS", async (context) => {
     const sdk = await installPythonSdk();
     if ("missing" in sdk) return context.skip(sdk.missing);
     expect(JSON.parse(await inside(`'${sdk.python}' '${fixture("domain.py")}'`))).toEqual({
@@ -74,7 +74,7 @@ describe.skipIf(missing)(titleOf("a domain of the daemon's own", missing), () =>
     });
   });
 
-  test("curl, by name and by certificate", async () => {
+  test("curl resolves the name and trusts the certificate", async () => {
     const authority = join(daemon.stateDir, "tls", domain, "authority.pem");
     expect(
       await inside(`curl -sS --cacert '${authority}' https://api.${domain}/health -o /dev/null -w '%{http_code}'`),

@@ -1,6 +1,6 @@
 /**
- * The features of the unmodified SDKs inside a sandbox, one after the other, for each client generation: one real VM
- * each. Sandboxes' own lives are in `lifecycle.test.ts`, `pause.test.ts` and `forks.test.ts`.
+ * The features of the unmodified SDKs inside a sandbox, one after the other, with one real machine for each client
+ * generation. The lives of sandboxes are in `lifecycle.test.ts`, `pause.test.ts` and `forks.test.ts`.
  */
 import { randomUUID } from "node:crypto";
 import { connect } from "node:net";
@@ -19,7 +19,7 @@ import {
 const patient = { timeout: 30_000 };
 const failure = (promise: Promise<unknown>): Promise<Error> =>
   promise.then(
-    () => new Error("it did not fail"),
+    () => new Error("the call did not fail"),
     (error: Error) => error,
   );
 
@@ -33,7 +33,7 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
   });
   afterAll(() => made?.[Symbol.asyncDispose]());
 
-  test("commands: options, background, connect, input, list, kill, time-out", async () => {
+  test("commands take options, run in the background, are fed, listed, killed and timed out", async () => {
     const { commands } = sandbox;
     const seen: string[] = [];
     const done = await commands.run("echo $PWD $GLOBAL $LOCAL $(id -un); echo e >&2", {
@@ -63,7 +63,7 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
     await expect.poll(() => commands.list(), patient).toEqual([]);
   });
 
-  test("commands: every way to go wrong has its error", async () => {
+  test("every way in which a command goes wrong has its error", async () => {
     const { commands } = sandbox;
     expect(await failure(commands.run("echo o; echo e >&2; exit 9"))).toMatchObject({
       exitCode: 9,
@@ -89,19 +89,24 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
     await closed.kill();
   });
 
-  test("commands: output that is large, and output that is no UTF-8", async () => {
+  test("large output of a command arrives, and so does output that is not UTF-8", async () => {
     const { stdout } = await sandbox.commands.run("head -c 3000000 /dev/zero | tr '\\0' x; printf '\\377\\376é'");
     expect(stdout.length).toBe(3_000_003);
     expect(stdout.endsWith("x\ufffd\ufffdé")).toBe(true);
   });
 
-  test("pty: create, input, resize, connect, kill", async () => {
+  test("a terminal is created, typed into, resized, connected to and killed", async () => {
     const { pty } = sandbox;
     const seen = { first: "", second: "" };
     const text = (bytes: Uint8Array) => Buffer.from(bytes).toString();
     const type = (pid: number, line: string) => pty.sendInput(pid, new TextEncoder().encode(line));
     const terminal = await pty.create({
-      ...{ cols: 91, rows: 31, cwd: "/tmp", user: "root", envs: { LOCAL: "l" }, timeoutMs: 60_000 },
+      cols: 91,
+      rows: 31,
+      cwd: "/tmp",
+      user: "root",
+      envs: { LOCAL: "l" },
+      timeoutMs: 60_000,
       onData: (bytes) => {
         seen.first += text(bytes);
       },
@@ -121,7 +126,7 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
     expect(await pty.kill(terminal.pid)).toBe(false);
   });
 
-  test("files: read and write in every form", async () => {
+  test("files are written and read in every form", async () => {
     const { files } = sandbox;
     const text = "größe ✓\n".repeat(1_000);
     const bytes = new TextEncoder().encode(text);
@@ -152,11 +157,15 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
     expect(await files.read("many/4/24")).toBe("24");
   });
 
-  test("files: owners, modes and metadata", async () => {
+  test("files have owners, modes and metadata", async () => {
     const { files } = sandbox;
     await files.write("/srv/deep/er/mine", "x", { user: "user", metadata: { Kind: "report", n: "1" } });
     expect(await files.getInfo("/srv/deep/er/mine")).toMatchObject({
-      ...{ owner: "user", group: "user", mode: 0o644, permissions: "-rw-r--r--", size: 1 },
+      owner: "user",
+      group: "user",
+      mode: 0o644,
+      permissions: "-rw-r--r--",
+      size: 1,
       metadata: { kind: "report", n: "1" },
     });
     expect(await files.getInfo("/srv/deep")).toMatchObject({ owner: "user", mode: 0o755, permissions: "drwxr-xr-x" });
@@ -172,14 +181,19 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
     expect(await failure(files.write("bad", "x", { metadata: { k: "ü" } }))).toBeInstanceOf(sdk.InvalidArgumentError);
   });
 
-  test("files: list, exists, info, make, rename, remove", async () => {
+  test("files and folders are made, listed, described, renamed and removed", async () => {
     const { files } = sandbox;
     expect([await files.makeDir("tree/b/c"), await files.makeDir("tree/b")]).toEqual([true, false]);
     await files.write("tree/a", "1");
     await files.write("tree/b/z", "22");
     await sandbox.commands.run("ln -s /home/user/tree/a tree/link; ln -s nowhere tree/broken; touch tree/$'\\377'");
     expect((await files.list("tree", { depth: 2 })).map(({ path }) => path.slice("/home/user/tree/".length))).toEqual([
-      ...["a", "b", "b/c", "b/z", "link", "\ufffd"],
+      "a",
+      "b",
+      "b/c",
+      "b/z",
+      "link",
+      "\ufffd",
     ]);
     expect((await files.list("tree")).length).toBe(4);
     expect(await files.getInfo("tree/link")).toMatchObject({ type: "file", symlinkTarget: "/home/user/tree/a" });
@@ -206,7 +220,7 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
     expect(await failure(files.read("x", { user: "nobody-here" as "user" }))).toBeInstanceOf(sdk.AuthenticationError);
   });
 
-  test("files: watching with entries, below, in folders made later, until it is stopped or its time is up", async () => {
+  test("a watch tells of every change below its folder, with entries, until it is stopped or its time is up", async () => {
     const { files } = sandbox;
     await files.makeDir("watched/old");
     const seen: string[] = [];
@@ -241,7 +255,7 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
     expect(await failure(files.watchDir("watched/after", () => {}))).toBeInstanceOf(sdk.InvalidArgumentError);
   });
 
-  test("files: signed URLs, with and without the sandbox's name, run out and are for one thing only", async () => {
+  test("a signed URL is good for one file and one direction, with and without the name of the sandbox, and runs out", async () => {
     const options = { useSignatureExpiration: 60, user: "root" as const };
     const form = new FormData();
     form.set("file", new Blob(["through a URL"]), "ignored.txt");
@@ -270,7 +284,7 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
     }
   });
 
-  test("git: a repository, a remote, branches and what changed", async () => {
+  test("git makes repositories, remotes, branches and commits", async () => {
     const { git, files } = sandbox;
     await git.init("/home/user/remote.git", { bare: true, initialBranch: "main" });
     await git.init("/home/user/repo", { initialBranch: "main" });
@@ -295,7 +309,7 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
     await git.pull("/home/user/cloned");
   });
 
-  test("the sandbox: info, full info, time, metrics, running, properties, a client of its own", async () => {
+  test("a sandbox tells its facts and metrics, and takes a new time and network", async () => {
     const info = await sandbox.getInfo();
     expect(info).toMatchObject({ metadata: { job: "features" }, state: "running", envdVersion: "0.6.13" });
     const full = await sdk.Sandbox.getFullInfo(sandbox.sandboxId, connection());
@@ -316,7 +330,7 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
     expect((await same.commands.run("echo same")).stdout).toBe("same\n");
   });
 
-  test("options of create: lifecycle and internet; betaPause; listed by state", async () => {
+  test("create takes options of lifecycle and internet, and a paused sandbox is listed by its state", async () => {
     const options = { ...connection(), timeoutMs: 60_000, metadata: { job: randomUUID() } };
     const lifecycle = { onTimeout: "pause", autoResume: true } as const;
     const other = await sdk.Sandbox.create("base", { ...options, allowInternetAccess: false, lifecycle });
@@ -328,7 +342,7 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
     expect(await other.kill()).toBe(true);
   });
 
-  test("templates: build, exists, tags, sandboxes of it", async () => {
+  test("a template is built, found, tagged and used", async () => {
     const name = `features-${randomUUID()}`;
     const template = sdk.Template().fromTemplate("base").runCmd("echo built > /home/user/made");
     const { templateId } = await sdk.Template.build(template, `${name}:v1`, connection());
@@ -345,7 +359,7 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
     }
   });
 
-  test("a snapshot is listed, makes sandboxes, and is deleted; pause and connect keep what runs", async () => {
+  test("a snapshot is listed, used and deleted, and a command goes on over a fork and a pause", async () => {
     await sandbox.files.write("kept", "kept");
     const sleeper = await sandbox.commands.run("sleep 600", { background: true, timeoutMs: 0 });
     const { snapshotId } = await sandbox.createSnapshot();
@@ -370,7 +384,7 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
     expect(await sandbox.commands.kill(sleeper.pid)).toBe(true);
   });
 
-  test("what is not there yet is refused by its name", async () => {
+  test("a feature that does not exist yet is refused by its name", async () => {
     const options = connection();
     const token = { audience: "x", tokenType: "JWT-SVID" } as const;
     const refusals: [RegExp, () => Promise<unknown>][] = [
@@ -388,7 +402,7 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
 });
 
 describe.skipIf(skipReason)("the wire of the data plane, which no SDK shows", () => {
-  test("a killed sandbox drops its streams and is a 502; the other planes' words are exact", async () => {
+  test("a killed sandbox drops its streams and answers 502, and the messages of the data plane are exact", async () => {
     const { url, apiKey } = sharedDaemon();
     const made = await createSandbox();
     const { sandbox } = made;

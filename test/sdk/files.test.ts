@@ -1,4 +1,4 @@
-/** Files of every kind through the unmodified SDKs and a real VM. */
+/** Files of every kind through the unmodified SDKs, on real machines. */
 import { createHash, randomBytes } from "node:crypto";
 import { FileNotFoundError } from "e2b";
 import { describe, expect, test } from "vitest";
@@ -8,7 +8,7 @@ const digest = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest(
 
 describe.skipIf(skipReason)("files", () => {
   describe.each(generations)("%s", (_, sdk) => {
-    test("write, read, list, info, rename, remove", async () => {
+    test("files are written, read, listed, described, renamed and removed", async () => {
       await using made = await createSandbox({}, sdk);
       const { files } = made.sandbox;
       const written = await files.write("/home/user/a.txt", "x");
@@ -38,7 +38,7 @@ describe.skipIf(skipReason)("files", () => {
     });
   });
 
-  test("empty, binary and unicode", async () => {
+  test("empty files, binary files and Unicode names arrive whole", async () => {
     await using made = await createSandbox();
     const { files } = made.sandbox;
     await files.write("empty", "");
@@ -74,7 +74,7 @@ describe.skipIf(skipReason)("files", () => {
     expect(actual.digest("hex")).toBe(expected.digest("hex"));
   });
 
-  test("symbolic links and permissions", async () => {
+  test("symbolic links are followed and permissions hold", async () => {
     await using made = await createSandbox();
     const { files, commands } = made.sandbox;
     await commands.run("echo t > target; ln -s target link; ln -s nowhere broken; chmod 600 target; mkdir -m 700 d");
@@ -105,7 +105,7 @@ describe.skipIf(skipReason)("files", () => {
     await expect(files.watchDir("missing", () => {})).rejects.toThrow(FileNotFoundError);
   });
 
-  test("metadata of a file, and signed URLs", async () => {
+  test("a file keeps its metadata, and signed URLs reach it", async () => {
     await using made = await createSandbox();
     const { sandbox } = made;
     await sandbox.files.write("m", "x", { metadata: { kind: "report" } });

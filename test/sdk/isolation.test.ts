@@ -1,4 +1,4 @@
-/** That sandboxes are restored and not booted, differ where they must, and see nothing of each other or of the host. */
+/** Isolation: sandboxes are restored, not booted, differ where they must, and see nothing of each other or the host. */
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, expect, test } from "vitest";
@@ -32,7 +32,7 @@ describe.skipIf(skipReason)("isolation", () => {
     }
   });
 
-  test("what one writes, kills or listens on is not in the other", async () => {
+  test("the files, processes and ports of one sandbox are not in the other", async () => {
     await using one = await createSandbox();
     await using two = await createSandbox();
     await one.sandbox.files.write("/tmp/mine", "1");
@@ -82,7 +82,7 @@ describe.skipIf(skipReason)("isolation", () => {
     expect((await calm.sandbox.commands.run("echo calm")).stdout).toBe("calm\n");
   });
 
-  test("root in a guest cannot take the agent's port, kill the agent, or break the sandbox by writing to the link", async () => {
+  test("root in a guest can neither kill the agent nor break the sandbox by writing to the guest link", async () => {
     await using made = await createSandbox();
     const { commands } = made.sandbox;
     await commands.run("kill -9 1; kill -TERM 1; for p in /dev/vport*; do echo garbage > $p; done; true", {

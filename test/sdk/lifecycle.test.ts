@@ -1,4 +1,4 @@
-/** Sandboxes' lives through the unmodified SDKs: create, find, extend, expire, kill. */
+/** The life of a sandbox through the unmodified SDKs: create, find, extend, expire, kill. */
 import { randomUUID } from "node:crypto";
 import { NotFoundError, SandboxNotFoundError } from "e2b";
 import { describe, expect, test } from "vitest";
@@ -7,7 +7,7 @@ import { reservations } from "../support/daemon/requests.ts";
 
 describe.skipIf(skipReason)("lifecycle", () => {
   describe.each(generations)("%s", (_, sdk) => {
-    test("create, info, connect, kill", async () => {
+    test("a sandbox is created, described, connected to and killed", async () => {
       const sandbox = await sdk.Sandbox.create({
         ...connection(),
         timeoutMs: 600_000,
@@ -27,7 +27,7 @@ describe.skipIf(skipReason)("lifecycle", () => {
       await expect(sdk.Sandbox.connect(sandbox.sandboxId, connection())).rejects.toThrow(/not found|doesn't exist/i);
     });
 
-    test("metadata filter and paging", async () => {
+    test("sandboxes are listed by their metadata, page by page", async () => {
       const job = randomUUID();
       const made = await Promise.all(
         ["one", "two", "three"].map((name) => createSandbox({ metadata: { job, "na me": `v&${name}` } }, sdk)),
@@ -45,7 +45,7 @@ describe.skipIf(skipReason)("lifecycle", () => {
     });
   });
 
-  test("a sandbox ends when its time is up, and setTimeout moves that", async () => {
+  test("a sandbox ends when its time is up, and setTimeout moves that moment", async () => {
     await using made = await createSandbox({ timeoutMs: 600_000 });
     const { sandbox } = made;
     await sandbox.setTimeout(1_000);
@@ -55,7 +55,7 @@ describe.skipIf(skipReason)("lifecycle", () => {
     await expect(sandbox.commands.run("true")).rejects.toThrow(/not running anymore/);
   });
 
-  test("connect only ever extends", async () => {
+  test("a connect extends the time of a sandbox and never shortens it", async () => {
     await using made = await createSandbox({ timeoutMs: 300_000 });
     const { sandboxId } = made.sandbox;
     const endAt = async () => (await made.sandbox.getInfo()).endAt.getTime();
@@ -66,7 +66,7 @@ describe.skipIf(skipReason)("lifecycle", () => {
     expect(await endAt()).toBeGreaterThan(before + 500_000);
   });
 
-  test("metrics come within seconds", async () => {
+  test("metrics of a sandbox come within seconds", async () => {
     await using made = await createSandbox();
     await expect.poll(() => made.sandbox.getMetrics()).not.toEqual([]);
     const [sample] = await made.sandbox.getMetrics();
@@ -76,7 +76,7 @@ describe.skipIf(skipReason)("lifecycle", () => {
     expect(sample?.diskTotal).toBeGreaterThan(2 ** 30);
   });
 
-  test("20 sandboxes at once", async () => {
+  test("20 sandboxes are created at once", async () => {
     const made = await Promise.all(Array.from({ length: 20 }, () => createSandbox()));
     try {
       const names = await Promise.all(made.map(({ sandbox }) => sandbox.commands.run("hostname")));

@@ -1,4 +1,4 @@
-/** Pausing without memory, through the unmodified SDKs, on real machines: the disk is kept, and the guest boots again. */
+/** Pauses without memory through the unmodified SDKs, on real machines: the disk is kept, and the guest boots again. */
 import { describe, expect, test } from "vitest";
 import { connection, createSandbox, generations, Sandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
 import { post } from "../support/daemon/requests.ts";
@@ -20,7 +20,7 @@ describe.skipIf(skipReason)("pause without memory", () => {
       expect((await sandbox.getInfo()).state).toBe("paused");
       const again = await sdk.Sandbox.connect(sandbox.sandboxId, { ...connection(), timeoutMs: 300_000 });
       expect(again.sandboxId).toBe(sandbox.sandboxId);
-      // The handle from before has the old token: it still works.
+      // The handle from before has the old token, which still works.
       const { stdout } = await sandbox.commands.run(`${bootId}; echo $MINE $E2B_SANDBOX_ID; id -un; pwd; hostname`);
       const [bootIdNow, envs, user, folder, hostname] = stdout.split("\n");
       expect(bootIdNow).not.toBe(before.trim());
@@ -41,7 +41,7 @@ describe.skipIf(skipReason)("pause without memory", () => {
     const { sandbox } = made;
     const sandboxID = sandbox.sandboxId;
     await sandbox.files.write("/home/user/first", "1");
-    // Not synced by anybody: booting from the disk of a memory snapshot is like a power cut.
+    // Nothing else syncs the disk, and to boot from the disk of a memory snapshot is like a power cut.
     await sandbox.commands.run("sync");
     await sandbox.pause();
     expect((await postShared(`/sandboxes/${sandboxID}/resume`, { timeout: 300, memory: false })).status).toBe(201);

@@ -1,4 +1,4 @@
-/** Pause and resume through the unmodified SDKs, on real machines: what is in memory goes on, what is promised holds. */
+/** Pause and resume through the unmodified SDKs, on real machines: processes go on, and promises hold. */
 import { rm } from "node:fs/promises";
 import { SandboxNotFoundError } from "e2b";
 import { describe, expect, test } from "vitest";
@@ -15,8 +15,8 @@ import { startDaemon } from "../support/daemon/real-daemon.ts";
 import { connectionTo, createOn, post } from "../support/daemon/requests.ts";
 
 /**
- * A process that counts in its own memory, ten times a second, and shows the count in a file system in memory: in a file
- * that it replaces at once, so that no reader finds it empty.
+ * A process that counts in its own memory, ten times a second, and shows the count in a file of a memory file system.
+ * The file is replaced in one step, so that no reader finds it empty.
  */
 const counter =
   "python3 -u -c \"import os, time\nn=0\nwhile True:\n n+=1\n open('/dev/shm/next','w').write(str(n))\n os.replace('/dev/shm/next','/dev/shm/count')\n time.sleep(0.1)\"";
@@ -44,13 +44,13 @@ describe.skipIf(skipReason)("pause", () => {
       expect(info.state).toBe("paused");
       expect(Math.abs(info.endAt.getTime() - Date.now())).toBeLessThan(20_000);
       expect(await sandbox.isRunning()).toBe(false);
-      // Those of before are kept, and there are no others.
+      // The samples from before the pause are kept, and there are no others.
       expect((await sandbox.getMetrics()).filter(({ timestamp }) => timestamp > info.endAt)).toEqual([]);
       await expect(sandbox.setTimeout(10_000)).rejects.toThrow(/paused|not found/i);
       await expect(sandbox.commands.run("true")).rejects.toThrow(/not running anymore/);
       const again = await sdk.Sandbox.connect(sandbox.sandboxId, { ...connection(), timeoutMs: 90_000 });
       expect((await again.getInfo()).state).toBe("running");
-      // The handle from before has the old token: it still works.
+      // The handle from before has the old token, which still works.
       const resumedAt = await countOf(sandbox);
       await expect.poll(() => countOf(again)).toBeGreaterThan(resumedAt);
       expect((await again.commands.list()).map((each) => each.pid)).toContain(pid);
@@ -78,7 +78,7 @@ describe.skipIf(skipReason)("pause", () => {
     expect(await again.files.read("/tmp/open")).toBe("before\nafter\n");
   });
 
-  test("pause, resume, pause, resume: disk, memory and environment of each time", async () => {
+  test("disk and memory last over three pauses, and each resume brings its environment", async () => {
     await using made = await createSandbox();
     const { sandbox } = made;
     await startCounter(sandbox);
@@ -94,7 +94,7 @@ describe.skipIf(skipReason)("pause", () => {
       expect(count).toBeGreaterThan(last);
       last = count;
     }
-    // All of them; the counter's own files come and go.
+    // These three and no others, because the counter's own files come and go.
     const { stdout } = await sandbox.commands.run("cat ~/rounds; ls /dev/shm/one /dev/shm/two /dev/shm/three | wc -l");
     expect(stdout).toBe("one\ntwo\nthree\n3\n");
     const twice = await api(`/sandboxes/${sandbox.sandboxId}/resume`, { method: "POST" });
@@ -113,7 +113,7 @@ describe.skipIf(skipReason)("pause", () => {
     await expect(sandbox.pause()).rejects.toThrow(SandboxNotFoundError);
   });
 
-  test("a sandbox that wants it is paused when its time is up, and any traffic brings it back", async () => {
+  test("a sandbox with onTimeout pause is paused when its time is up, and any traffic brings it back", async () => {
     const lifecycle = { onTimeout: "pause", autoResume: true } as const;
     await using made = await createSandbox({ lifecycle });
     const { sandbox } = made;

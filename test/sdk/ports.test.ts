@@ -1,4 +1,4 @@
-/** Ports of a sandbox as users reach them: a service in a real VM, which listens on its loopback alone. */
+/** Ports of a sandbox as users reach them: a service on a real machine, which listens on its loopback alone. */
 import { readdirSync, readFileSync } from "node:fs";
 import { Agent, type ClientRequest, type IncomingMessage, request } from "node:http";
 import { fileURLToPath } from "node:url";
@@ -27,7 +27,7 @@ describe.skipIf(skipReason)("ports of a sandbox", () => {
       sandbox.commands.run(`node service.mjs ${on}`, { background: true, timeoutMs: 0, onStdout }).catch(reject);
     });
 
-  /** As a browser or curl would: by the name that `getHost` gives, which both know to be this machine. */
+  /** Asks as a browser or curl would, by the name that `getHost` gives, which both resolve to this machine. */
   function open(path: string, options: { method?: string; agent?: Agent; headers?: object; on?: number } = {}) {
     const host = sandbox.getHost(options.on ?? port);
     const { port: daemonPort } = new URL(`http://${host}`);
@@ -47,7 +47,7 @@ describe.skipIf(skipReason)("ports of a sandbox", () => {
     return { status: answer.statusCode, text };
   }
 
-  test("a name that getHost gives leads to the service, which sees it, and so do the headers", async () => {
+  test("the name that getHost gives leads to the service, which sees it, and headers lead there as well", async () => {
     const host = sandbox.getHost(port);
     expect(host).toBe(`${port}-${sandbox.sandboxId}.localhost:${new URL(sharedDaemon().url).port}`);
     const { status, text } = await textOf(open("/path?x=1").end());
@@ -57,7 +57,7 @@ describe.skipIf(skipReason)("ports of a sandbox", () => {
     expect((await fetch(sharedDaemon().url, { headers })).status).toBe(200);
   });
 
-  test("both directions stream at once, and megabytes go up", async () => {
+  test("both directions of a request stream at once, and megabytes go up", async () => {
     const asked = open("/echo", { method: "POST" });
     asked.write("one");
     const answer = await answerOf(asked);
@@ -71,7 +71,7 @@ describe.skipIf(skipReason)("ports of a sandbox", () => {
     expect(JSON.parse(text)).toMatchObject({ bytes: 8_000_000 });
   });
 
-  test("a WebSocket works, by name", async () => {
+  test("a WebSocket works by name", async () => {
     const host = sandbox.getHost(port);
     const socket = new WebSocket(`ws://127.0.0.1:${new URL(`http://${host}`).port}/`, { headers: { host } });
     await new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject));
@@ -82,7 +82,7 @@ describe.skipIf(skipReason)("ports of a sandbox", () => {
     socket.terminate();
   });
 
-  test("a closed port is a page for people and JSON for programs; a service that starts meanwhile is waited for", async () => {
+  test("a closed port is a page for people and JSON for programs, until a service listens on it", async () => {
     const browser = { "user-agent": "Mozilla/5.0 Firefox/140.0", accept: "text/html", "sec-fetch-mode": "navigate" };
     const page = await textOf(open("/", { on: 9, headers: browser }).end());
     expect(page.status).toBe(502);
@@ -115,7 +115,7 @@ describe.skipIf(skipReason)("ports of a sandbox", () => {
     await expect.poll(inDaemon).toBeLessThanOrEqual(before.daemon);
     // Sockets in TIME_WAIT are the kernel's, for a minute.
     await expect.poll(async () => (await inSandbox())[0]).toBeLessThanOrEqual(before.sandbox[0] ?? 0);
-    // Open, or half of it: all but the one that listens and those that are only waiting out their time.
+    // Sockets that are open or half open, without the listening one and those in TIME_WAIT.
     const open8000 = "grep ':1F40 ' /proc/net/tcp | awk '$4 == \"01\" || $4 == \"08\"' | wc -l";
     const openInSandbox = async () => (await sandbox.commands.run(open8000, { user: "root" })).stdout.trim();
     await expect.poll(openInSandbox).toBe("0");

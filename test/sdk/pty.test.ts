@@ -1,8 +1,8 @@
-/** Terminals of the unmodified SDKs in a real VM. */
+/** Terminals of the unmodified SDKs on real machines. */
 import { describe, expect, test } from "vitest";
 import { createSandbox, generations, type Sandbox, skipReason } from "../support/clients/sdk.ts";
 
-/** What a terminal showed so far, as text. */
+/** A screen: the text that a terminal has shown so far. */
 function screen() {
   const decoder = new TextDecoder();
   const seen = { text: "" };
@@ -46,7 +46,7 @@ describe.skipIf(skipReason)("terminals", () => {
     });
   });
 
-  test("Ctrl-C interrupts what runs in it and not the shell", async () => {
+  test("Ctrl-C interrupts the command in a terminal and not its shell", async () => {
     await using made = await createSandbox();
     const shown = screen();
     const terminal = await made.sandbox.pty.create({ cols: 80, rows: 24, onData: shown.onData });
@@ -72,7 +72,7 @@ describe.skipIf(skipReason)("terminals", () => {
     expect(first.text).not.toContain("alone\r\n");
   });
 
-  test("killing a terminal ends it and what runs in it, for every client, and it is not found again", async () => {
+  test("a killed terminal ends for every client with all that runs in it, and is not found again", async () => {
     await using made = await createSandbox();
     const shown = screen();
     const { pty, commands } = made.sandbox;
@@ -88,7 +88,7 @@ describe.skipIf(skipReason)("terminals", () => {
     await expect.poll(() => countOf(made.sandbox, "sleep 60[1]")).toBe(0);
   });
 
-  test("a terminal that outputs much arrives whole", async () => {
+  test("large output of a terminal arrives whole", async () => {
     await using made = await createSandbox();
     const shown = screen();
     const terminal = await made.sandbox.pty.create({ cols: 80, rows: 24, onData: shown.onData });

@@ -1,4 +1,4 @@
-/** One daemon for every test file of this folder, and a prepared state for those that start their own. */
+/** The shared daemon: one for all test files on real machines. Tests that start their own copy its prepared state. */
 import { rm } from "node:fs/promises";
 import type { TestProject } from "vitest/node";
 import { usePreparedState } from "../support/daemon/base-template-state.ts";

@@ -4,7 +4,7 @@ import { api, createSandbox, sharedDaemon, skipReason } from "../support/clients
 import { post } from "../support/daemon/requests.ts";
 
 describe.skipIf(skipReason)("stop", () => {
-  /** Runs a command that does `atTerm` at SIGTERM, and gives its sandbox, its end, and a function that stops the sandbox. */
+  /** Runs a command that does `atTerm` at SIGTERM. Gives its sandbox, its end, and a way to stop the sandbox. */
   async function running(atTerm: string) {
     const { sandbox } = await createSandbox();
     const script = `trap "${atTerm}" TERM; echo ready; while :; do sleep 0.1; done`;

@@ -1,4 +1,4 @@
-/** A daemon killed in the middle of a build, on a real machine: the next one says so, and nothing of the build is left. */
+/** A daemon killed in the middle of a build, on a real machine: the next one says so, and the build leaves nothing. */
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { BuildError, Template } from "e2b";
@@ -7,7 +7,7 @@ import { runningEngines } from "../support/daemon/engine-processes.ts";
 import { missingForRealMachines, newStateDir, startDaemon } from "../support/daemon/real-daemon.ts";
 import { connectionTo, reservations } from "../support/daemon/requests.ts";
 
-test.skipIf(missingForRealMachines())("kill -9 in the middle of a build", { timeout: 500_000 }, async () => {
+test.skipIf(missingForRealMachines())("a build cut off by kill -9 has its reason", { timeout: 500_000 }, async () => {
   const stateDir = await newStateDir();
   try {
     const first = await startDaemon({ stateDir });

@@ -1,4 +1,4 @@
-/** Template.build() of the unmodified SDK, on real machines: what was built is in every sandbox made from it. */
+/** Template.build() of the unmodified SDK, on real machines: every sandbox of a template has what was built. */
 import { mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { api, connection, Sandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
 import { reservations } from "../support/daemon/requests.ts";
 
-/** Removed at the end: a template keeps its snapshot. */
+/** Templates to remove at the end, because a template keeps its snapshot. */
 const built: string[] = [];
 
 async function build(template: TemplateClass, name: string, options: Omit<BuildOptions, "alias"> = {}) {
@@ -16,14 +16,14 @@ async function build(template: TemplateClass, name: string, options: Omit<BuildO
   return info;
 }
 
-/** What a build failed with. */
+/** The error that a build failed with. */
 async function failureOf(building: Promise<unknown>): Promise<BuildError> {
   const error = await building.then(
     () => undefined,
     (reason: unknown) => reason,
   );
   if (error instanceof BuildError) return error;
-  throw new Error(`not a BuildError: ${String(error)}`);
+  throw new Error(`the build did not end with a BuildError: ${String(error)}`);
 }
 
 async function runIn(name: string, ...commands: string[]): Promise<string[]> {
@@ -52,7 +52,7 @@ describe.skipIf(skipReason)("template builds", { timeout: 300_000 }, () => {
     for (const id of built) await api(`/templates/${id}`, { method: "DELETE" });
   });
 
-  test("every kind of step, the start command, and the logs", async () => {
+  test("a build runs every kind of step and the start command, and logs them", async () => {
     const template = Template({ fileContextPath: context })
       .fromTemplate("base")
       .setEnvs({ GREETING: "hi", LONGER: "$HOME/x:$USER", QUOTED: 'a "b" `c` $(d)' })
@@ -98,7 +98,7 @@ describe.skipIf(skipReason)("template builds", { timeout: 300_000 }, () => {
     expect(tool).toBe("/opt/tools/my-tool");
   });
 
-  test("a step that fails is named, and leaves nothing but its reason", async () => {
+  test("a step that fails is named, and its build leaves nothing but the reason", async () => {
     const logs: string[] = [];
     const template = Template().fromTemplate("base").runCmd("true").runCmd("echo why; exit 3");
     const options = { ...connection(), onBuildLogs: ({ message }: LogEntry) => logs.push(message) };
@@ -120,8 +120,8 @@ describe.skipIf(skipReason)("template builds", { timeout: 300_000 }, () => {
     expect(error.message).toContain("fromImage ('python:3') is not supported by this daemon yet");
   });
 
-  test("a template of a template, tags, and what exists", async () => {
-    // An image, by its name, which template base stands for.
+  test("a template is built on a template, tagged and found", async () => {
+    // `fromBaseImage` names an image, for which template base stands.
     await build(Template().fromBaseImage().setEnvs({ LAYER: "one" }).setWorkdir("/opt/one"), "parent");
     await build(
       Template().fromTemplate("parent").runCmd("echo $LAYER > two").setEnvs({ TWO: "$LAYER+two" }),
@@ -140,7 +140,7 @@ describe.skipIf(skipReason)("template builds", { timeout: 300_000 }, () => {
     expect(await runIn("child", "cat two")).toEqual(["one"]);
   });
 
-  test("another shape is booted, and a sandbox has it", async () => {
+  test("a template with another shape is booted, and its sandboxes have that shape", async () => {
     const template = Template().fromTemplate("base").runCmd("nproc > /home/user/cpus");
     await build(template, "larger", { cpuCount: 1, memoryMB: 640 });
     const [cpus, memory] = await runIn(

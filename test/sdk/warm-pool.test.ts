@@ -1,4 +1,4 @@
-/** The warm pool on real machines, with a daemon of its own: hits, identity, and nothing left after a stop or a crash. */
+/** The warm pool on real machines, with a daemon of its own: hits, identity, and no remains after a stop or a crash. */
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Sandbox } from "e2b";
@@ -31,7 +31,7 @@ describe.skipIf(skipReason)("warm pool", () => {
   const ready = () => metric('firkin_warm_pool_depth{state="ready"}');
   const isFull = () => expect.poll(ready, { timeout: 60_000, interval: 200 }).toBe(2);
 
-  test("a hit is a sandbox like any other, with an identity of its own", async () => {
+  test("a sandbox from a hit is like any other, with an identity of its own", async () => {
     await isFull();
     const before = await hits();
     const made = await Promise.all([create({ WHO: "one" }), create({ WHO: "two" })]);
@@ -43,7 +43,7 @@ describe.skipIf(skipReason)("warm pool", () => {
       'echo "$WHO $E2B_SANDBOX_ID $E2B_SANDBOX"',
       "cat /proc/sys/kernel/random/uuid",
       "date +%s",
-      // Not through a pipe: what bash starts for one is a bash too for a moment.
+      // Not through a pipe, because the process that bash starts for a pipe is a bash for a moment as well.
       "whoami; pwd; pgrep -x bash > /tmp/shells; grep -c . /tmp/shells",
     ].join("; ");
     const seen = await Promise.all(made.map(async (it) => (await it.commands.run(script)).stdout.split("\n")));
@@ -53,7 +53,7 @@ describe.skipIf(skipReason)("warm pool", () => {
       expect([name, fileName, marker, hosts]).toEqual([id, id, id, "1"]);
       expect(envs).toBe(`${n === 0 ? "one" : "two"} ${id} true`);
       expect(Math.abs(Number(seconds) - Date.now() / 1000)).toBeLessThan(30);
-      // The command that warmed it is over.
+      // The command that warmed the machine is over.
       expect([user, cwd, shells]).toEqual(["user", "/home/user", "1"]);
     }
     expect(seen[0]?.[5]).not.toBe(seen[1]?.[5]);
@@ -71,7 +71,7 @@ describe.skipIf(skipReason)("warm pool", () => {
     await Promise.all(made.map((it) => it.kill()));
   });
 
-  test("a daemon that is killed finds its warm machines again, and the sandboxes made from others", async () => {
+  test("the daemon after a killed one finds the warm machines again, and the sandboxes made from others", async () => {
     await isFull();
     const sandbox = await create();
     await isFull();
@@ -89,11 +89,11 @@ describe.skipIf(skipReason)("warm pool", () => {
     await Promise.all([again.kill(), hit.kill()]);
   });
 
-  test("a daemon that is killed in the middle of refilling leaves nothing that nobody knows", async () => {
+  test("a daemon that is killed in the middle of refilling leaves no machine that the next one does not know", async () => {
     for (const afterMs of [40, 120, 250]) {
       await isFull();
       const sandbox = await create();
-      // Who is too late to see it under way finds it done: that is a moment to die at like any other.
+      // A look that comes too late finds the refill done, which is a moment to die at like any other.
       const isRefilling = async () =>
         (await metric('firkin_warm_pool_depth{state="warming"}')) === 1 || (await ready()) === 2;
       await expect.poll(isRefilling, { interval: 5 }).toBe(true);

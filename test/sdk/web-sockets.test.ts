@@ -1,4 +1,4 @@
-/** The daemon's own WebSockets on a real VM, with the `ws` package: a terminal, a process that is left and come back to. */
+/** The daemon's own WebSockets on a real machine: terminals, and processes that a client leaves and comes back to. */
 import type { Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { api, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
@@ -65,7 +65,7 @@ describe.skipIf(skipReason)("WebSockets to processes", () => {
     expect((await client.closed).code).toBe(1000);
   });
 
-  test("after a drop a client goes on where it was, and gets every byte once", async () => {
+  test("a client whose connection dropped goes on where it was, and gets every byte once", async () => {
     const { client, pid, stream } = await start("read go; seq 1 20000; read end; exit 5");
     client.input("go\n");
     await client.sees("\n100\n");

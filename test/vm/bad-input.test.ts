@@ -1,4 +1,4 @@
-/** Requests that are wrong in every way we know, to a daemon with a real sandbox: clear answers, nothing leaked. */
+/** Bad input: wrong requests of every known kind, to a real daemon. Each gets a clear answer and leaks nothing. */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { envelope } from "../support/clients/connect-frames.ts";
@@ -43,7 +43,7 @@ describe.skipIf(skipReason)("bad input", () => {
     );
     return { descriptors: countDescriptors(pid), children: children.length };
   }
-  /** A network is started ahead after every create, and what was cut is closed a little later. */
+  /** Resources at rest, because a network is started ahead after a create, and cut connections are closed later. */
   async function settledResources() {
     let latest = resources();
     for (let same = 0; same < 3; same++) {
@@ -89,7 +89,7 @@ describe.skipIf(skipReason)("bad input", () => {
       ["an unknown route", "/no/such/route", {}, 404, /There is no GET/],
       ["a limit that is no number", "/v2/sandboxes?limit=many", {}, 400, /limit/],
       ["a page that never was", "/v2/sandboxes?nextToken=zzz", {}, 400, /[Tt]oken/],
-    ])("%s", async (_, path, request, status, message) => {
+    ])("%s is refused", async (_, path, request, status, message) => {
       const answer = await control(path, request);
       expect([answer.status, answer.json]).toEqual([status, { code: status, message: expect.stringMatching(message) }]);
     });
@@ -99,7 +99,7 @@ describe.skipIf(skipReason)("bad input", () => {
       ["an empty key", { "x-api-key": "" }],
       ["another key", { "x-api-key": `e2b_${"0".repeat(40)}` }],
       ["the key in the wrong place", { authorization: "Bearer x" }],
-    ])("%s", async (_, headers) => {
+    ])("a request with %s is refused", async (_, headers) => {
       const answer = await ask(`${sharedDaemon().url}/v2/sandboxes`, { headers });
       expect([answer.status, answer.json]).toEqual([401, { code: 401, message: expect.any(String) }]);
     });
@@ -109,7 +109,7 @@ describe.skipIf(skipReason)("bad input", () => {
     const at = (path: string) => `/files?path=${path}`;
     const octets = { method: "POST", headers: { "content-type": "application/octet-stream" }, body: "x" };
     test.each<[string, string, RawRequest, number]>([
-      ["what is not there", at("/nowhere"), {}, 404],
+      ["a file that is not there", at("/nowhere"), {}, 404],
       ["a folder", at("/tmp"), {}, 400],
       ["a NUL in a path to read", at("/tmp/a%00b"), {}, 400],
       ["a NUL in a path to write", at("/tmp/a%00b"), octets, 400],
@@ -130,12 +130,12 @@ describe.skipIf(skipReason)("bad input", () => {
       ["a wrong token", at("/tmp/x"), { headers: { "x-access-token": "wrong" } }, 401],
       ["a sandbox that is not there", at("/tmp/x"), { headers: { "e2b-sandbox-id": unknownId } }, 502],
       ["a port that is none", at("/tmp/x"), { headers: { "e2b-sandbox-port": "99999" } }, 400],
-    ])("%s", async (_, path, request, status) => {
+    ])("%s is refused", async (_, path, request, status) => {
       const answer = await data(path, request);
       expect([answer.status, answer.body.toString()]).toEqual([status, expect.stringMatching(/./)]);
     });
 
-    test("uploads that stop in the middle leave the file without what never came, and nothing open", async () => {
+    test("uploads that stop in the middle leave no file open", async () => {
       const { sandboxId } = sandbox.sandbox;
       const head = (path: string, extra: string) =>
         `POST /files?path=${path} HTTP/1.1\r\nHost: localhost\r\nE2b-Sandbox-Id: ${sandboxId}\r\nE2b-Sandbox-Port: 49983\r\n` +
@@ -199,17 +199,17 @@ describe.skipIf(skipReason)("bad input", () => {
         "invalid_argument",
       ],
       ["a process that is not there", "Connect", envelope({ process: { pid: 999_999 } }), "not_found"],
-    ])("%s", async (_, method, body, code) => {
+    ])("%s is refused", async (_, method, body, code) => {
       expect(String(codeOf(await call(method, body)))).toBe(code);
     });
 
     test("a unary message of 40 MiB is refused", async () => {
       const answer = await call("SendInput", `"${"x".repeat(40 * 2 ** 20)}"`, json).catch((error: Error) => error);
-      // The daemon does not read on: the client sees the answer, or a connection that ends.
+      // The daemon reads no further, so the client sees the answer or a connection that ends.
       if (!(answer instanceof Error)) expect(codeOf(answer)).toBe("resource_exhausted");
     });
 
-    test("streams that their clients cut, at any moment, leave no subscriber", async () => {
+    test("streams that clients cut at any moment leave no command behind", async () => {
       const { sandboxId } = sandbox.sandbox;
       const body = envelope({ process: { cmd: "/bin/sh", args: ["-c", "yes | head -c 3000000"] } });
       const head =
@@ -235,11 +235,11 @@ describe.skipIf(skipReason)("bad input", () => {
       "POST /sandboxes HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
       /^HTTP\/1\.1 400 /,
     ],
-  ])("%s", async (_, bytes, answer) => {
+  ])("a connection with %s is refused", async (_, bytes, answer) => {
     expect(await sendAndCut(sharedDaemon().url, bytes, 60_000)).toMatch(answer);
   });
 
-  test("after all of it the daemon and the sandbox serve, with no descriptor and no process more than before", async () => {
+  test("the daemon and the sandbox still serve, with no more descriptors and processes than before", async () => {
     expect((await control("/health")).status).toBe(204);
     expect((await sandbox.sandbox.commands.run("echo fine")).stdout).toBe("fine\n");
     await expect.poll(() => resources().children).toBeLessThanOrEqual(before.children);
@@ -260,7 +260,7 @@ function readLink(path: string): string | undefined {
   try {
     return readlinkSync(path);
   } catch {
-    return undefined; // closed meanwhile
+    return undefined; // The descriptor was closed meanwhile.
   }
 }
 
@@ -268,6 +268,6 @@ function readChildren(path: string): string[] {
   try {
     return readFileSync(path, "utf8").split(" ").filter(Boolean);
   } catch {
-    return []; // that thread has ended
+    return []; // The thread has ended.
   }
 }

@@ -1,6 +1,6 @@
 /**
- * What breaks around a daemon that goes on: guests that panic or freeze, a disk that is full, a ledger that is locked, a
- * pid that is somebody else's now, and many clients at once. Whatever it was, nothing of it is left.
+ * A host that breaks around a daemon that goes on: guests that panic or freeze, a disk that is full, a ledger that is
+ * locked, a pid that belongs to another process now. No break leaves anything behind.
  */
 import { spawn } from "node:child_process";
 import { join } from "node:path";
@@ -60,10 +60,10 @@ describe.skipIf(missingForRealMachines())("a host that breaks", () => {
     expect(await world.leftovers()).toEqual([]);
   });
 
-  test("a machine that freezes is given up after its deadline, and only it is killed", async () => {
+  test("a machine that freezes is given up after its deadline, and no other process is killed", async () => {
     const { id } = world.subject;
     const engine = world.newestEngine();
-    // A process that has all a recorded one has, but for the time of its start: a pid that was given away again.
+    // This process equals a recorded one in all but its start time, like a process whose pid was given out again.
     const lookalike = spawn("sleep", ["600"]);
     try {
       const identity = identifyProcess("network", lookalike.pid ?? 0);
@@ -81,7 +81,7 @@ describe.skipIf(missingForRealMachines())("a host that breaks", () => {
     await world.bystanderCounts();
   });
 
-  test("a ledger that is locked for a second only delays; locked for long, it is said so and nothing is lost", async () => {
+  test("a ledger that is locked delays requests, is reported when it stays locked, and loses nothing", async () => {
     const { subject } = world;
     const other = new Database(join(world.home.stateDir, "ledger.db"));
     const locked = async (ms: number, act: () => Promise<Response | undefined>) => {
@@ -112,45 +112,48 @@ describe.skipIf(missingForRealMachines())("a host that breaks", () => {
     expect(await world.leftovers()).toEqual([]);
   });
 
-  test.skipIf(cannotMount)("a disk without a byte left refuses new work by name; what runs goes on", async () => {
-    await world.stopEmpty();
-    await using disk = moveToSmallDisk(world.home.stateDir, 800);
-    try {
-      await world.start(0, noFloors);
-      await world.subjectIs("running");
-      const { subject } = world;
-      for (const leftBytes of [0]) {
-        disk.fill(leftBytes);
-        const answers = [
-          await world.post("/sandboxes", { templateID: "base", timeout: 900 }),
-          await world.post(`/sandboxes/${subject.id}/fork`),
-          await world.post(`/sandboxes/${subject.id}/snapshots`),
-          await world.post(`/sandboxes/${subject.id}/pause`),
-        ];
-        for (const answer of answers) {
-          const text = await answer?.text();
-          expect([201, 204, 507], text).toContain(answer?.status);
-          if (leftBytes === 0) expect(answer?.status).toBe(507);
-          if (answer?.status === 507) expect(text).toMatch(/no space is left|not enough free disk/i);
-        }
-        disk.free();
-        await world.counts(subject);
-        for (const id of await world.others()) await world.delete(`/sandboxes/${id}`);
-        for (const { snapshotID } of await world.get<{ snapshotID: string }[]>("/snapshots"))
-          await world.delete(`/templates/${snapshotID}`);
-        expect(await world.leftovers(), `with ${leftBytes} bytes left`).toEqual([]);
-      }
-    } finally {
-      disk.free();
+  test.skipIf(cannotMount)(
+    "a disk without a byte left refuses new work by name, and sandboxes that run go on",
+    async () => {
       await world.stopEmpty();
-    }
-  });
+      await using disk = moveToSmallDisk(world.home.stateDir, 800);
+      try {
+        await world.start(0, noFloors);
+        await world.subjectIs("running");
+        const { subject } = world;
+        for (const leftBytes of [0]) {
+          disk.fill(leftBytes);
+          const answers = [
+            await world.post("/sandboxes", { templateID: "base", timeout: 900 }),
+            await world.post(`/sandboxes/${subject.id}/fork`),
+            await world.post(`/sandboxes/${subject.id}/snapshots`),
+            await world.post(`/sandboxes/${subject.id}/pause`),
+          ];
+          for (const answer of answers) {
+            const text = await answer?.text();
+            expect([201, 204, 507], text).toContain(answer?.status);
+            if (leftBytes === 0) expect(answer?.status).toBe(507);
+            if (answer?.status === 507) expect(text).toMatch(/no space is left|not enough free disk/i);
+          }
+          disk.free();
+          await world.counts(subject);
+          for (const id of await world.others()) await world.delete(`/sandboxes/${id}`);
+          for (const { snapshotID } of await world.get<{ snapshotID: string }[]>("/snapshots"))
+            await world.delete(`/templates/${snapshotID}`);
+          expect(await world.leftovers(), `with ${leftBytes} bytes left`).toEqual([]);
+        }
+      } finally {
+        disk.free();
+        await world.stopEmpty();
+      }
+    },
+  );
 });
 
-/** The disk itself refuses, not the guard before it. */
+/** Without floors the disk itself refuses, and not the disk guard before it. */
 const noFloors = ["--disk-floor-mib", "0", "--save-disk-floor-mib", "0", "--refill-disk-floor-mib", "0"];
 
-/** What a daemon that starts will take for a process of that sandbox's machine. */
+/** Adds a process to the recorded machine of a sandbox, for the next daemon to find. */
 function addToRecord({ home }: FaultWorld, sandboxId: string, identity: Partial<ProcessIdentity>): void {
   const ledger = new Database(join(home.stateDir, "ledger.db"));
   try {

@@ -1,6 +1,6 @@
 /**
- * The daemon, and then a machine, killed at every step that has a name. Afterwards the ledger and the host agree, nothing
- * is left over, and every sandbox works, with what was in its memory, or says why not. Leaves a table for the README.
+ * Faults: the daemon, and then a machine, is killed at every lifecycle step. Afterwards the ledger and the host agree,
+ * nothing is left over, and every sandbox works, with its memory, or says why not. The test writes the fault table.
  */
 import { mkdir, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
@@ -61,5 +61,5 @@ describe.skipIf(missingForRealMachines())("faults", () => {
     expect(await world.leftovers()).toEqual([]);
   });
 
-  test("what was paused all the time still has its memory", () => world.sleeperCounts());
+  test("a sandbox that was paused all the time still has its memory", () => world.sleeperCounts());
 });

@@ -1,4 +1,4 @@
-/** Sandboxes' outgoing network, to a host of this test's own: no other network is needed. */
+/** The outgoing network of sandboxes, to a host of this test's own, so that no other network is needed. */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
@@ -10,7 +10,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { api, createSandbox, Sandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
 import { titleOf } from "../support/skipped-title.ts";
 
-// Documentation addresses (RFC 5737) should be nobody's, but machines in the wild have them: take those this one lacks.
+// Documentation addresses (RFC 5737) should belong to nobody, but some hosts use them. This takes a range that is free.
 const routes = spawnSync("ip", ["-4", "route"], { encoding: "utf8" }).stdout ?? "";
 const network = ["198.51.100", "203.0.113", "192.0.2"].find((prefix) => !routes.includes(`${prefix}.`));
 const [hostSide, farSide] = [`${network}.1`, `${network}.2`];
@@ -87,7 +87,7 @@ describe.skipIf(refusal)(titleOf("outgoing network", refusal), () => {
     expect((await commands.run(`curl -sf -m 50 ${url}/big | wc -c`)).stdout.trim()).toBe("4000000");
   });
 
-  test("so do several at once, each restored from the same snapshot with the same addresses", async () => {
+  test("several sandboxes fetch at once, each restored from the same snapshot with the same addresses", async () => {
     const made = await Promise.all(Array.from({ length: 4 }, () => createSandbox()));
     try {
       const fetched = made.map(({ sandbox }) => sandbox.commands.run(`curl -sf -m 50 ${url}/; hostname -I`));
@@ -98,14 +98,14 @@ describe.skipIf(refusal)(titleOf("outgoing network", refusal), () => {
     }
   });
 
-  test("names are asked of one server, which is not the host's loopback", async () => {
+  test("a sandbox asks one name server, which is not the host's loopback", async () => {
     await using made = await createSandbox();
     const { stdout } = await made.sandbox.commands.run("grep -c ^nameserver /etc/resolv.conf; cat /etc/resolv.conf");
     expect(stdout).toMatch(/^1\n/);
     expect(stdout).toContain("nameserver 10.0.2.3");
   });
 
-  test("nothing of the host answers, under whatever address; nor does a private network", async () => {
+  test("neither the host nor a private network answers under any address", async () => {
     const listener = createServer((_, response) => response.end("the host")).listen(0, "0.0.0.0");
     await once(listener, "listening");
     const { port } = listener.address() as AddressInfo;
@@ -115,7 +115,7 @@ describe.skipIf(refusal)(titleOf("outgoing network", refusal), () => {
     );
     expect(own).toContain(hostSide);
     try {
-      // From here it answers there, so it is the sandbox that cannot get to it.
+      // The server answers from here, so a sandbox that gets no answer cannot reach it.
       expect(await (await fetch(`http://${hostSide}:${port}/`)).text()).toBe("the host");
       await using made = await createSandbox();
       await using other = await createSandbox();
@@ -124,12 +124,12 @@ describe.skipIf(refusal)(titleOf("outgoing network", refusal), () => {
         ...own.flatMap((address) => [`${address}:${port}`, `${address}:${daemonPort}`]),
         ...["10.0.2.2", "10.0.2.3"].flatMap((address) => [`${address}:${port}`, `${address}:${daemonPort}`]),
         ...["10.1.2.3:80", "100.64.0.1:80", "169.254.169.254:80", "172.17.0.1:80", "192.168.1.1:80", "0.0.0.0:80"],
-        // Every sandbox has this address, and sees only itself there.
+        // Every sandbox has this address and sees only itself at it.
         "10.0.2.15:8000",
       ];
       const tries = targets.map((target) => `curl -s -m 30 http://${target}/ >/dev/null; echo ${target} $?`);
       const { stdout } = await made.sandbox.commands.run(tries.join("; "), { timeoutMs: 120_000 });
-      // 7: refused, at once. Nothing else tells a sandbox whether there is anything.
+      // curl's status 7: refused at once, so that a sandbox cannot tell whether there is anything.
       expect(stdout.trim().split("\n")).toEqual(targets.map((target) => `${target} 7`));
       expect((await made.sandbox.commands.run(`curl -sf -m 50 ${url}/`)).stdout).toBe("far away 0");
     } finally {
@@ -143,11 +143,11 @@ describe.skipIf(refusal)(titleOf("outgoing network", refusal), () => {
     await new Promise<void>((resolve) => socket.bind(0, "0.0.0.0", resolve));
     try {
       await using made = await createSandbox();
-      // Past every route and check of the guest's kernel: Ethernet frames with such destinations.
+      // Ethernet frames with such destinations, past every route and check of the guest's kernel.
       const script = rawDatagrams(["127.0.0.1", "127.1.2.3", "0.0.0.0", hostSide], socket.address().port);
       const sent = await made.sandbox.commands.run(`python3 -c '${script}'`, { user: "root" });
       expect(sent.stdout).toBe("sent 4\n");
-      // Frames keep their order: once another host has answered, those before were judged.
+      // Frames keep their order, so once another host has answered, the frames before were judged.
       expect((await made.sandbox.commands.run(`curl -sf -m 50 ${url}/`)).stdout).toBe("far away 0");
       expect(heard).toBe(0);
     } finally {
@@ -155,7 +155,7 @@ describe.skipIf(refusal)(titleOf("outgoing network", refusal), () => {
     }
   });
 
-  test("the network is switched while the sandbox runs: what is open is cut, and it stays so until switched back", async () => {
+  test("a network that is switched off cuts open connections, and stays off until it is switched on", async () => {
     await using made = await createSandbox({ lifecycle: { onTimeout: "pause" } });
     const { sandbox } = made;
     const reaches = async () => {
@@ -192,7 +192,7 @@ describe.skipIf(refusal)(titleOf("outgoing network", refusal), () => {
   });
 });
 
-/** Why this machine gives no network namespaces to tests, or false. */
+/** Why this host gives no network namespaces to tests, or false. */
 function refusalOfNamespaces(): string | false {
   if (!network) return "this machine uses every documentation address itself";
   const probe = `${namespace}p`;

@@ -1,4 +1,4 @@
-/** What an operator sees: metrics that a stock Prometheus scrapes, latencies with their counts, logs that name whom. */
+/** Observability: metrics that a stock Prometheus scrapes, counted latencies, logs that name their sandbox. */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -9,12 +9,11 @@ import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { type DaemonHome, makeDaemonHome } from "../support/daemon/home.ts";
 import { missingForRealMachines, type RealDaemon } from "../support/daemon/real-daemon.ts";
 import { call, createOn, logLines, reservations } from "../support/daemon/requests.ts";
+import { titleOf } from "../support/skipped-title.ts";
 
 const missing = missingForRealMachines();
 const hasPrometheus = spawnSync("prometheus", ["--version"]).status === 0;
-const scraped = hasPrometheus
-  ? "a stock Prometheus scrapes the daemon"
-  : "a stock Prometheus (skipped: there is no prometheus on PATH)";
+const withoutPrometheus = !hasPrometheus && "there is no prometheus on PATH";
 
 const sandboxes = 3;
 
@@ -71,7 +70,7 @@ describe.skipIf(missing)("observability", () => {
     }
   });
 
-  test("the same counts are in the histograms, which need no key on this machine", async () => {
+  test("the histograms have the same counts, and need no key on this host", async () => {
     const text = await (await fetch(`${daemon.url}/metrics`)).text();
     for (const [span, n] of Object.entries(expectedCounts)) {
       expect(text).toMatch(new RegExp(`firkin_lifecycle_seconds_count\\{span="${span}",.*\\} ${n}\n`));
@@ -81,7 +80,7 @@ describe.skipIf(missing)("observability", () => {
     for (const id of ids) expect(text).not.toContain(id);
   });
 
-  test("every line about a sandbox carries its id and its session's", () => {
+  test("every log line about a sandbox carries its id and that of its session", () => {
     for (const id of ids) {
       const lines = logLines(daemon).filter(({ sandboxID }) => sandboxID === id);
       expect(lines.map(({ msg }) => msg)).toEqual(["sandbox running", "sandbox ending"]);
@@ -90,7 +89,7 @@ describe.skipIf(missing)("observability", () => {
     }
   });
 
-  test.skipIf(!hasPrometheus)(scraped, async () => {
+  test.skipIf(withoutPrometheus)(titleOf("a stock Prometheus scrapes the daemon", withoutPrometheus), async () => {
     const folder = await mkdtemp(join(tmpdir(), "fk-prometheus-"));
     const port = await freePort();
     const target = new URL(daemon.url).host;
@@ -124,7 +123,7 @@ describe.skipIf(missing)("observability", () => {
     }
   });
 
-  test.skipIf(!hasPrometheus)("promtool has nothing to say against the metrics", async () => {
+  test.skipIf(withoutPrometheus)("promtool finds no fault in the metrics", async () => {
     const input = await (await fetch(`${daemon.url}/metrics`)).text();
     expect(execFileSync("promtool", ["check", "metrics"], { input, encoding: "utf8" })).toBe("");
   });

@@ -1,4 +1,4 @@
-/** The qemu engine for real: the suite of all engines, and what only this one has. */
+/** The qemu engine with real machines: the conformance suite of all engines, and tests of this engine alone. */
 import { execFile } from "node:child_process";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -63,7 +63,7 @@ conformance(engine, (world) => {
     await rm(join(root, "deeper"), { recursive: true });
   });
 
-  test("an idle machine is left in peace, and under emulation its programs are always in the same place", async () => {
+  test("an idle machine is not woken, and under emulation its programs are always at the same addresses", async () => {
     const { driver, restore, connectTo } = world();
     const vm = await restore();
     const agent = await connectTo(vm);
@@ -76,7 +76,7 @@ conformance(engine, (world) => {
       const status = await readFile(`/proc/${qemu.pid}/status`, "utf8");
       return Number(/^voluntary_ctxt_switches:\s+(\d+)$/m.exec(status)?.[1]);
     };
-    // An interval timer that nobody stopped would make it 36 at least.
+    // An interval timer that still ran would make at least 36 wake-ups.
     const withinASecond = async () => {
       const before = await wakeUps();
       await delay(1_000);
@@ -86,7 +86,7 @@ conformance(engine, (world) => {
     await vm.terminate();
   });
 
-  test("of a guest that powers itself off the console is quoted", async () => {
+  test("the console of a guest that powers itself off is quoted", async () => {
     const { restore, connectTo, expectNothingLeft } = world();
     const vm = await restore();
     const agent = await connectTo(vm);

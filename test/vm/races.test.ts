@@ -1,4 +1,4 @@
-/** Many clients at once on the same few sandboxes: every answer is one that is documented, and nothing is left over. */
+/** Races: many clients at once on the same few sandboxes get documented answers only, and leave nothing. */
 import { Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { missingForRealMachines } from "../support/daemon/real-daemon.ts";
@@ -8,7 +8,7 @@ import { FaultWorld } from "../support/faults/world.ts";
 const clients = 50;
 const callsEach = 4;
 
-/** Reference sections 1.3 and 1.6. 429: there is no capacity for another one just now. */
+/** The documented statuses of each call. 429: there is no capacity for another sandbox at the moment. */
 const documented = {
   pause: [204, 404, 409],
   resume: [201, 404, 409, 429],
@@ -20,17 +20,17 @@ const documented = {
 } as const;
 type Call = keyof typeof documented;
 
-/** What a command may end with whose sandbox is paused, resumed or killed under it. */
+/** The errors of a command whose sandbox is paused, resumed or killed while the command runs. */
 const commandErrors = [
   /^Sandbox is probably not running anymore$/,
   /sandbox .* (not found|was not found)/i,
   /The sandbox was (paused|killed)/,
   /Paused sandbox|is paused/,
-  // A session that ends takes its connections along; when the SDK asks why, the sandbox may be there again.
+  // A session that ends drops its connections. When the SDK asks why, the sandbox may be running again.
   /^2: \[unknown\] (fetch failed|terminated)$/,
 ];
 
-/** The same numbers in every run: a failure can be had again. */
+/** Gives the same numbers in every run, so that a failure can be repeated. */
 function numbersFrom(seed: number): () => number {
   let state = seed;
   return () => {
@@ -56,7 +56,7 @@ describe.skipIf(missingForRealMachines())("races", () => {
     kill: (id) => call(world.daemon, `/sandboxes/${id}`, { method: "DELETE" }),
   };
 
-  test("fifty clients that pause, resume, fork, kill and run commands get documented answers alone", async () => {
+  test("fifty clients that pause, resume, fork, kill and run commands get documented answers only", async () => {
     const connection = connectionTo(world.daemon);
     const made = await Promise.all(
       [1, 2, 3, 4].map(() => Sandbox.create("base", { ...connection, timeoutMs: 600_000 })),

@@ -1,4 +1,4 @@
-/** Daemons come and go, however they end; sandboxes stay, and nothing that belongs to nobody does. */
+/** Restarts: daemons come and go, however they end. Their sandboxes stay, and nothing else does. */
 import { readFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ import { call, connectionTo, createOn, logLines, post, reservations, sandboxIds 
 
 const missing = missingForRealMachines();
 
-describe.skipIf(missing)("a daemon that starts again", () => {
+describe.skipIf(missing)("restarts", () => {
   let home: DaemonHome;
 
   beforeAll(async () => {
@@ -27,7 +27,7 @@ describe.skipIf(missing)("a daemon that starts again", () => {
   };
   const engineOf = (sessionId: string) => home.engines().find(({ command }) => command.includes(`/${sessionId}/`));
 
-  test("after kill -9 has every sandbox, with its id and token, its commands, their output and exit codes", async () => {
+  test("the daemon after kill -9 has every sandbox, with its id, token and commands, and their output", async () => {
     const first = await home.start();
     const sandbox = await createOn(first, { metadata: { job: "a" } });
     const quiet = await createOn(first);
@@ -55,14 +55,14 @@ describe.skipIf(missing)("a daemon that starts again", () => {
     expect((await Sandbox.connect(quiet.sandboxId, connectionTo(next))).sandboxId).toBe(quiet.sandboxId);
   });
 
-  test("keeps a sandbox cut off that was cut off, finishes a cut that was only written down, and can give back", async () => {
+  test("the next daemon keeps a network switched off, finishes a half-done switch, and can switch it on", async () => {
     const first = await home.start();
     const sandbox = await createOn(first);
     const half = await createOn(first);
     await sandbox.updateNetwork({ denyOut: [ALL_TRAFFIC] });
     expect([networkOf(sandbox), networkOf(half)]).toEqual(["network-off", "network-on"]);
     await first.kill();
-    // As if it had been killed between the ledger and the machine.
+    // As if the daemon had been killed between its write to the ledger and the switch itself.
     withLedger(({ run }) => run("update sandboxes set allow_internet_access = 0 where id = ?", half.sandboxId));
 
     await using next = await home.start();
@@ -89,7 +89,7 @@ describe.skipIf(missing)("a daemon that starts again", () => {
     }
   }
 
-  /** What the sandbox's guard calls itself. */
+  /** The name that the packet guard of a sandbox has as a process: it says whether the network is on. */
   function networkOf({ sandboxId }: Sandbox): string {
     const machine = withLedger(({ get }) => get("select machine from sandboxes where id = ?", sandboxId));
     const { processes } = JSON.parse(String(machine)) as { processes: { role: string; pid: number }[] };
@@ -97,7 +97,7 @@ describe.skipIf(missing)("a daemon that starts again", () => {
     return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
   }
 
-  test("learns the exit code of a command that ended while there was no daemon", async () => {
+  test("the next daemon learns the exit code of a command that ended while there was no daemon", async () => {
     const first = await home.start();
     const sandbox = await createOn(first);
     const { pid } = await sandbox.commands.run("sleep 1; echo late; exit 9", { background: true });
@@ -109,7 +109,7 @@ describe.skipIf(missing)("a daemon that starts again", () => {
     expect(end).toMatchObject({ exitCode: 9 });
   });
 
-  test("ends sandboxes whose time came meanwhile, and says why one is lost whose machine was killed", async () => {
+  test("the next daemon ends sandboxes whose time came meanwhile, and says why another is lost", async () => {
     const first = await home.start();
     const expired = await createOn(first);
     const killed = await createOn(first);
@@ -135,7 +135,7 @@ describe.skipIf(missing)("a daemon that starts again", () => {
     );
   });
 
-  test("after SIGTERM goes on with the machines that the first one left running", async () => {
+  test("the daemon after SIGTERM goes on with the machines that the first one left running", async () => {
     const first = await home.start();
     const sandbox = await createOn(first);
     await sandbox.files.write("/tmp/kept", "1");
@@ -149,13 +149,13 @@ describe.skipIf(missing)("a daemon that starts again", () => {
     await expect.poll(() => home.engines()).toEqual([]);
   });
 
-  test("is refused while another runs on the same state, by its pid", async () => {
+  test("a daemon is refused while another runs on the same state, and learns the pid of the other", async () => {
     await using first = await home.start();
     await expect(home.start()).rejects.toThrow(`Another firkin daemon (pid ${first.pid})`);
     expect((await call(first, "/health")).status).toBe(204);
   });
 
-  test("leaves nothing of a sandbox that was being made when the first one was killed", async () => {
+  test("the next daemon leaves nothing of a sandbox that was being made when the first one was killed", async () => {
     for (const afterMs of [0, 15, 30, 45, 60, 80, 100, 120, 150, 200]) {
       const first = await home.start();
       const creating = post(first, "/sandboxes", { templateID: "base", timeout: 300 });

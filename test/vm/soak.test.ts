@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { soak } from "../soak/soak.ts";
 import { missingForRealMachines } from "../support/daemon/real-daemon.ts";
 
-test.skipIf(missingForRealMachines())("a minute of mixed work leaves nothing and fails at nothing", async () => {
+test.skipIf(missingForRealMachines())("a minute of mixed work fails at nothing and leaves nothing", async () => {
   const result = await soak({ minutes: 1, killEveryMs: 8_000, report: () => {} });
   expect(result.unexplained).toEqual([]);
   expect(result.leftovers).toEqual([]);

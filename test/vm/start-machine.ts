@@ -1,4 +1,4 @@
-/** A daemon's short life: restores one machine, prints its record and is gone. */
+/** A program that stands for a daemon that dies: it restores one machine, prints the machine's record and exits. */
 import { pino } from "pino";
 import type { VmDriver } from "../../src/machine/driver.ts";
 import { QemuDriver, type QemuDriverOptions } from "../../src/machine/qemu/driver.ts";

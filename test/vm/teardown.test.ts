@@ -1,4 +1,4 @@
-/** What is left when a daemon stops, is interrupted, or dies while it makes its first template. */
+/** Tear-down: a daemon that stops, is interrupted, or dies while it makes its first template leaves nothing behind. */
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
@@ -22,7 +22,7 @@ describe.skipIf(missing)("tear-down", () => {
 
   const nothingRuns = (home: DaemonHome) => expect.poll(() => home.processes()).toEqual([]);
 
-  test("after sandboxes were made and killed and the daemon stopped, nothing runs and only the template is kept", async () => {
+  test("a daemon that stops after its sandboxes were killed leaves the template alone", async () => {
     const home = shared;
     const daemon = await home.start();
     const made = await Promise.all(Array.from({ length: 6 }, () => createOn(daemon)));
@@ -52,7 +52,7 @@ describe.skipIf(missing)("tear-down", () => {
     expect(await busy.exited).toBe(0);
     const engines = home.engines().length;
     expect(await readdir(home.machinesFolder)).toHaveLength(engines);
-    // The standby network ends with the daemon; what is left belongs to engines, which have passt once their guest sent.
+    // The standby network ends with the daemon. The guards that are left belong to engines, as does every passt.
     const guards = () => home.processes().filter(({ command }) => /\/packet-guard-\w+ /.test(command)).length;
     await expect.poll(guards).toBe(engines);
     await expect.poll(() => home.processes().length).toBeLessThanOrEqual(3 * engines);
@@ -62,7 +62,7 @@ describe.skipIf(missing)("tear-down", () => {
     expect(await reservations(next)).toBe(engines);
   });
 
-  test("a first start that was killed is begun anew by the next, and nothing of it is left", async () => {
+  test("a first start that was killed is begun anew by the next daemon, and leaves nothing", async () => {
     await using home = await makeDaemonHome({ firstStart: true });
     for (const step of ["boot the base template", "warm the base template", "snapshot the base template"]) {
       const first = spawnDaemon(home.args);
@@ -100,7 +100,7 @@ describe.skipIf(missing)("tear-down", () => {
     await once(holder, "listening");
     const { port } = holder.address() as AddressInfo;
     try {
-      // Before it makes its template: there is none in this home yet.
+      // The daemon refuses before it makes its template: this home has none.
       await using home = await makeDaemonHome({ firstStart: true });
       const early = spawnDaemon([...home.args, "--port", String(port)]);
       expect(await early.exited).toBe(1);

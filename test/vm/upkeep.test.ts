@@ -1,4 +1,4 @@
-/** What a crash, a bad disk or a hand left in the state folder of a real daemon: found, listed, and used by nobody. */
+/** Upkeep: remains of a crash, a bad disk or a person in the state folder are found, listed, and used by nobody. */
 import { open, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import Database from "better-sqlite3";
@@ -25,7 +25,7 @@ describe.skipIf(missingForRealMachines())("upkeep", () => {
   });
   afterAll(() => home?.[Symbol.asyncDispose]());
 
-  test("a changed byte, a machine that nobody knows, a file that is none of ours", async () => {
+  test("a changed byte, an unknown machine and a foreign file are quarantined", async () => {
     const first = await home.start();
     const [paused, stray, running] = [await createOn(first), await createOn(first), await createOn(first)];
     await paused.commands.run("echo 1 > /dev/shm/mine");
@@ -61,7 +61,7 @@ describe.skipIf(missingForRealMachines())("upkeep", () => {
     expect(await readdir(join(home.stateDir, "quarantine"))).toEqual([]);
   });
 
-  test("under a floor new work is refused with the figures, and what runs goes on; the log is a file", async () => {
+  test("below a disk floor new work is refused with the figures, and sandboxes that run go on", async () => {
     const file = join(home.stateDir, "logs", "firkin.log");
     const daemon = await home.start(["--save-disk-floor-mib", "1000000000", "--log-file", file]);
     const sandbox = await createOn(daemon);
@@ -84,7 +84,7 @@ describe.skipIf(missingForRealMachines())("upkeep", () => {
   });
 });
 
-/** Takes a running sandbox out of the ledger, and its folder away. @returns the snapshot that a paused one rests in */
+/** Forgets a running sandbox, in the ledger and on the disk. @returns the snapshot of the paused sandbox */
 async function forget(stateDir: string, strayId: string, pausedId: string): Promise<string> {
   const ledger = new Database(join(stateDir, "ledger.db"));
   const row = (id: string) =>

@@ -1,4 +1,4 @@
-/** The boot of a Mac's guest jobs, on the simulated framework: whose guest is the agent, and ends when it is told to. */
+/** The boot of guest jobs on a Mac, on the simulated framework, where the guest is the agent and ends when told to. */
 import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -16,7 +16,7 @@ import {
 import { titleOf } from "../support/skipped-title.ts";
 
 const missing = await missingForSimulation();
-const title = "a machine for a guest job, simulated framework";
+const title = "a machine for a guest job, on the simulated framework";
 
 describe.skipIf(missing)(titleOf(title, missing), () => {
   let root = "";
@@ -36,12 +36,13 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
     const commandLine = "firkin.vsock=1024";
     const { initramfs } = mac;
     return {
-      ...{ folder, disk },
+      folder,
+      disk,
       ended: vzBoot(storageRoots(), mac.helper)({ folder, disk, kernel, initramfs, commandLine }, context),
     };
   };
 
-  test("is waited for until it has stopped, and its disk is handed over", async () => {
+  test("the machine is waited for until it has stopped, and its disk is handed over", async () => {
     const { folder, disk, ended } = boot("good", mac.kernel, mac.baseDisk);
     const client = await HelperClient.connect(join(folder, "control.sock"), { deadlineMs: 30_000 });
     let stopped = false;
@@ -51,14 +52,14 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
     await new Promise<void>((resolve) => client.onState((state) => state === "running" && resolve()));
     expect(existsSync(join(folder, "disk.img"))).toBe(true);
     expect(stopped).toBe(false);
-    // Its helper is ended as soon as it has stopped, answered or not.
+    // The helper is ended as soon as the machine has stopped, whether it has answered or not.
     await Promise.allSettled([client.request({ op: "stop" }, nothingSchema, 30_000)]);
     await noted;
     expect(existsSync(join(folder, "disk.img"))).toBe(false);
     expect(existsSync(disk)).toBe(true);
   });
 
-  test("that the framework refuses ends the job with the framework's words", async () => {
+  test("a machine that the framework refuses ends the job with the framework's words", async () => {
     const noKernel = join(root, "no-kernel");
     writeFileSync(noKernel, Buffer.alloc(4096));
     await expect(boot("bad", noKernel, mac.baseDisk).ended).rejects.toThrow(/firkin-vz: .*start/);

@@ -1,6 +1,6 @@
 /**
- * End to end on the vz engine and the simulated framework: the built daemon, the unmodified SDK, one helper per sandbox.
- * Guests are local processes, so what a saved state holds is files in memory and no processes.
+ * The vz engine end to end, on the simulated framework: the built daemon, the unmodified SDK, one helper per sandbox.
+ * Guests are local processes, so a saved state holds files in memory but no processes.
  */
 import { readdirSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -19,7 +19,7 @@ import {
 import { titleOf } from "../support/skipped-title.ts";
 
 const missing = await missingForSimulation();
-const title = "the E2B SDK on the vz engine, simulated framework";
+const title = "the E2B SDK on the vz engine and the simulated framework";
 
 describe.skipIf(missing)(titleOf(title, missing), () => {
   let root = "";
@@ -76,7 +76,7 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
     expect(await output(await connect(next, sandbox.sandboxId), "cat /dev/shm/note")).toBe("kept");
   });
 
-  test("a daemon killed while a helper saves: the sandbox is back, and the half snapshot is gone", async () => {
+  test("after a daemon was killed while a helper saved, the sandbox is back and the half snapshot is gone", async () => {
     await mac.set({ saveMs: 10_000 });
     const first = await start();
     const sandbox = await create(first);
@@ -93,7 +93,7 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
     expect(snapshots()).toEqual(before);
   });
 
-  test("a locked screen: sandboxes are booted and paused in memory, a resume says why not, and nothing is a 500", async () => {
+  test("under a locked screen sandboxes are booted and paused in memory, and a resume is refused", async () => {
     await using daemon = await start();
     const sandbox = await create(daemon);
     const resting = await create(daemon);
@@ -113,7 +113,7 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
     expect(await output(await connect(daemon, sandbox.sandboxId), "echo again")).toBe("again");
   });
 
-  test("paused under a locked screen: its processes stand still in memory, over a daemon's death too, until they are wanted or can be saved", async () => {
+  test("a sandbox paused under a locked screen stands still in memory until it is resumed or saved", async () => {
     const first = await start();
     const sandbox = await create(first);
     await sandbox.commands.run("while sleep 0.05; do date +%s%N > /dev/shm/ticks; done", { background: true });
@@ -133,7 +133,7 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
       await using next = await start();
       expect(await kept(next)).toBe(1);
       await expect.poll(helpers).toEqual(pids);
-      // It knows from before what the host can do.
+      // The daemon remembers from before what the host can do.
       expect(next.log()).toMatch(/"works":true,.*"remembered":true,"msg":"fan-out probe"/);
       const resumed = await connect(next, sandboxId);
       const tick = await output(resumed, "cat /dev/shm/ticks");
@@ -150,7 +150,7 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
     }
   });
 
-  test("where one save is one machine, each sandbox is restored from one of its own, until the shelf is empty", async () => {
+  test("where one snapshot starts one machine, sandboxes have snapshots of their own while the shelf lasts", async () => {
     await mac.set({ fanOut: false });
     const cache = join(root, "cache/vz/fan-out.json");
     await rm(cache, { force: true });
@@ -164,7 +164,10 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
       const starts = await Promise.all(sandboxes.map((sandbox) => spansOf(daemon, sandbox.sandboxId)));
       const restored = "warm_snapshot_restore";
       expect(starts.map((spans) => (spans.includes(restored) ? restored : "cold_boot"))).toEqual([
-        ...[restored, restored, restored, "cold_boot"],
+        restored,
+        restored,
+        restored,
+        "cold_boot",
       ]);
       const bootIds = await Promise.all(
         sandboxes.map((sandbox) => output(sandbox, "cat /proc/sys/kernel/random/boot_id")),

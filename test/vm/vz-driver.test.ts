@@ -1,5 +1,6 @@
 /**
- * The vz engine: the suite of all engines, on the simulated framework, or on a Mac (`scripts/verify/verify-macos`) on the real one.
+ * The vz engine: the conformance suite of all engines, and tests of this engine alone. They run on the simulated
+ * framework, or on a Mac (`scripts/verify/verify-macos`) on the real one.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -12,7 +13,7 @@ import { VzDriver, type VzDriverOptions } from "../../src/machine/vz/driver.ts";
 import { type ConformanceEngine, conformance } from "../machine/conformance.ts";
 import { missingForSimulation, simulateFramework } from "../support/fakes/simulated-framework.ts";
 
-/** What `scripts/verify/verify-macos` names: the signed helper, and a guest for arm64. */
+/** The signed helper and a guest for arm64, as `scripts/verify/verify-macos` names them. */
 const {
   FIRKIN_VZ_HELPER: helper,
   FIRKIN_VZ_KERNEL: kernel = "",
@@ -36,7 +37,7 @@ const engine: ConformanceEngine = {
 };
 
 conformance(engine, (world) => {
-  test("the fan-out of one save was tried and is remembered", async () => {
+  test("the fan-out of one snapshot was tried, and its result is remembered", async () => {
     const { driver, options } = world();
     expect(driver.info.abilities.fanOut).toEqual({ supported: true });
     const again = await VzDriver.open({ ...(options as unknown as VzDriverOptions), log: pino({ level: "silent" }) });
@@ -52,7 +53,7 @@ conformance(engine, (world) => {
     });
   });
 
-  test("a network that leads nowhere says so, and why", async () => {
+  test("a network that leads nowhere is refused with the reason", async () => {
     const vm = await world().restore();
     await vm.setInternetAccess(false);
     await expect(vm.setInternetAccess(true)).rejects.toMatchObject({ code: "unsupported" });
@@ -103,16 +104,19 @@ conformance(engine, (world) => {
     },
   );
 
-  test.skipIf(onMac)("where one save is one machine, that is found out, and a second one is refused", async () => {
-    const { root } = world();
-    const { helper, kernel, initramfs, baseDisk } = await simulateFramework(join(root, "mac2"), { fanOut: false });
-    const guest = { kernel, initramfs, baseDisk };
-    const folders = { machinesFolder: join(root, "m2"), cacheFolder: join(root, "cache2") };
-    const driver = await VzDriver.open({ ...folders, ...guest, helper, log: pino({ level: "silent" }) });
-    expect(driver.info.abilities.fanOut).toMatchObject({
-      supported: false,
-      reason: expect.stringContaining("a second machine of one save was refused"),
-    });
-    expect(await readdir(folders.machinesFolder)).toEqual([]);
-  });
+  test.skipIf(onMac)(
+    "a host where one snapshot starts one machine is found out by a second machine that is refused",
+    async () => {
+      const { root } = world();
+      const { helper, kernel, initramfs, baseDisk } = await simulateFramework(join(root, "mac2"), { fanOut: false });
+      const guest = { kernel, initramfs, baseDisk };
+      const folders = { machinesFolder: join(root, "m2"), cacheFolder: join(root, "cache2") };
+      const driver = await VzDriver.open({ ...folders, ...guest, helper, log: pino({ level: "silent" }) });
+      expect(driver.info.abilities.fanOut).toMatchObject({
+        supported: false,
+        reason: expect.stringContaining("a second machine of one save was refused"),
+      });
+      expect(await readdir(folders.machinesFolder)).toEqual([]);
+    },
+  );
 });

@@ -1,4 +1,4 @@
-/** The helper `firkin-vz` itself, over its sockets, against peers that misbehave: it answers by name and goes on serving. */
+/** The helper `firkin-vz` against peers that misbehave on its sockets: it refuses them by name and goes on serving. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
@@ -37,7 +37,7 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
   });
   afterEach(end);
 
-  /** With few descriptors, so that running out of them is quick. */
+  /** Starts the helper with few descriptors, so that it runs out of them quickly. */
   function start(): void {
     const script = `ulimit -n ${descriptors}; exec "$@"`;
     helper = spawn("/bin/sh", ["-c", script, "sh", mac.helper, `${folder}/`], { stdio: "ignore" });
@@ -55,7 +55,7 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
     const commandLine = "firkin.vsock=1024";
     return { op: "start", machine, diskSource: baseDisk, kernel, initramfs, commandLine } as const;
   };
-  /** What the helper says to these bytes until it hangs up or `count` lines are there. */
+  /** Sends bytes, and gives the lines of the helper until there are `count` or it hangs up. */
   const say = async (bytes: string | Buffer, count: number, name = "control.sock") => {
     (await control()).close();
     const socket = connect(join(folder, name));
@@ -77,7 +77,7 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
     expect((await control()).hello.state).toBe("new");
   });
 
-  test("what is refused by name does not end the connection", async () => {
+  test("a request that is refused by name does not end the connection", async () => {
     const bytes = `{"id":5,"op":"stop"}\n{"id":6,"op":"hello","version":9}\n${hello}{"id":7,"op":"frobnicate"}\n{"id":8,"op":"start"}\n`;
     const answers = (await say(bytes, 5)).map((line) => JSON.parse(line));
     const codes = new Map(answers.map(({ id, error }) => [id, error?.code]));
@@ -90,16 +90,17 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
     });
   });
 
-  test("half a message and the end of it is nothing", async () => {
+  test("half a message at the end of a connection is ignored", async () => {
     expect(await say(`${hello}{"id":2,"op":"ki`, 1)).toHaveLength(1);
     expect((await control()).hello.state).toBe("new");
   });
 
-  test("more connections than it has descriptors for: it serves again when they are gone", async () => {
+  test("a helper with more connections than descriptors serves again when they are gone", async () => {
     (await control()).close();
     const crowd: Socket[] = [];
-    // Those that wait to be accepted are refused first; full is when it has no descriptor left: the
-    // accept that waits at its other socket holds a number that is no file yet. A test runner's own may lie above the limit.
+    // Connections that wait to be accepted are refused first. The helper is full when it has no descriptor left: the
+    // accept that waits at its other socket holds a number that is no file yet. Descriptors of the test runner may lie
+    // above the limit.
     const descriptorsOfCrowded = async () => {
       const crowded = async () => {
         for (;;) crowd.push(await openSocket(join(folder, "control.sock")));
@@ -112,13 +113,13 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
     expect((await control()).hello.state).toBe("new");
   });
 
-  test("streams: what is no greeting is told so, and a port that nothing listens at", async () => {
+  test("a stream without a greeting, or to a machine that is not there, is refused by name", async () => {
     expect(await say("GET / HTTP/1.1\n", 1, "streams.sock")).toEqual([expect.stringMatching(/^ERR say CONNECT/)]);
     expect(await say("CONNECT 1024\n", 1, "streams.sock")).toEqual([expect.stringMatching(/^ERR there is no machine/)]);
     expect((await (await control()).request({ op: "stats" }, statsSchema, deadlineMs)).streams).toBe(0);
   });
 
-  test("a start that fails is a machine that can only be ended, and ends in order", async () => {
+  test("a machine whose start failed can only be ended, and ends in order", async () => {
     const client = await control();
     const failing = { ...order("d"), kernel: "/nonexistent" };
     await expect(client.request(failing, identitySchema, deadlineMs)).rejects.toMatchObject({ code: "machine_failed" });
@@ -129,7 +130,7 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
     expect(await exitCode()).toBe(0);
   });
 
-  test("a save into files that are there is refused, and they stay", async () => {
+  test("a save into files that exist is refused, and the files stay", async () => {
     const client = await control();
     await client.request(order("d"), identitySchema, deadlineMs);
     await client.request({ op: "pause" }, nothingSchema, deadlineMs);
