@@ -220,7 +220,7 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
     expect(await failure(files.read("x", { user: "nobody-here" as "user" }))).toBeInstanceOf(sdk.AuthenticationError);
   });
 
-  test("a watch tells of every change below its folder, with entries, until it is stopped or its time is up", async () => {
+  test("a watch tells of every change below its folder until it is stopped or its time is up", async () => {
     const { files } = sandbox;
     await files.makeDir("watched/old");
     const seen: string[] = [];
@@ -255,7 +255,7 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
     expect(await failure(files.watchDir("watched/after", () => {}))).toBeInstanceOf(sdk.InvalidArgumentError);
   });
 
-  test("a signed URL is good for one file and one direction, with and without the name of the sandbox, and runs out", async () => {
+  test("a signed URL is good for one file and one direction, and runs out", async () => {
     const options = { useSignatureExpiration: 60, user: "root" as const };
     const form = new FormData();
     form.set("file", new Blob(["through a URL"]), "ignored.txt");

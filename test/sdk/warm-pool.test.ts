@@ -89,7 +89,7 @@ describe.skipIf(skipReason)("warm pool", () => {
     await Promise.all([again.kill(), hit.kill()]);
   });
 
-  test("a daemon that is killed in the middle of refilling leaves no machine that the next one does not know", async () => {
+  test("a daemon that is killed in the middle of refilling leaves no unknown machine", async () => {
     for (const afterMs of [40, 120, 250]) {
       await isFull();
       const sandbox = await create();

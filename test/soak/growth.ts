@@ -1,4 +1,4 @@
-/** Whether memory grew, from samples of it. Pure. */
+/** The growth of a process's memory, computed from samples. Pure. */
 
 export interface MemorySample {
   readonly atMs: number;

@@ -1,4 +1,4 @@
-/** What the clients of a soak do, each job with sandboxes of its own, which are gone when it is over. */
+/** The jobs of a soak's clients: each has sandboxes of its own, which are gone when the job is over. */
 import { randomBytes } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { Sandbox } from "e2b";
@@ -10,11 +10,11 @@ export interface SoakContext {
   readonly own: (sandboxId: string) => void;
 }
 
-/** @throws whatever goes wrong, and when something is not as it should be */
+/** One job. @throws Error when a request fails or its result is wrong */
 export type SoakJob = (context: SoakContext) => Promise<void>;
 
 async function create({ connection, own }: SoakContext, template = "base", timeoutMs = 300_000): Promise<Sandbox> {
-  // Waits for capacity at most as long as the daemon does.
+  // The SDK waits for capacity as long as the daemon does.
   const sandbox = await Sandbox.create(template, { ...connection, timeoutMs, requestTimeoutMs: 120_000 });
   own(sandbox.sandboxId);
   return sandbox;
@@ -56,7 +56,7 @@ export const jobs = {
     const sandbox = await create(context);
     await startCounter(sandbox);
     const [child] = await sandbox.fork({ count: 1, timeoutMs: 300_000, requestTimeoutMs: 120_000 });
-    if (!child || child instanceof Error) throw child ?? new Error("no child");
+    if (!child || child instanceof Error) throw child ?? new Error("the fork gave no child");
     context.own(child.sandboxId);
     same("child's count", await count(child), 1);
     same("parent's count", await count(sandbox), 1);
@@ -76,7 +76,7 @@ export const jobs = {
     const sandbox = await create(context, "base", 2_000);
     const end = performance.now() + 60_000;
     while (await sandbox.isRunning()) {
-      if (performance.now() > end) throw new Error("its time was up long ago");
+      if (performance.now() > end) throw new Error("the sandbox still runs a minute after its time was up");
       await delay(250);
     }
   },

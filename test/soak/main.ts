@@ -1,8 +1,8 @@
-/** `npm run soak`: a soak of `--minutes N` (default 30), and its report. Fails when something is left or unexplained. */
+/** `npm run soak`: a soak of `--minutes N` (default 30), and its report. Fails when anything is left or unexplained. */
 import { parseArgs } from "node:util";
 import { type SoakResult, soak } from "./soak.ts";
 
-/** A heap breathes; over a run this much is called flat. */
+/** A heap grows and shrinks. Growth below this over a whole run counts as none. */
 const flatMiB = 48;
 
 const { values } = parseArgs({ options: { minutes: { type: "string", default: "30" } }, strict: true });

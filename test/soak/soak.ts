@@ -1,6 +1,6 @@
 /**
- * Mixed work at capacity on the real engine, through the real SDK, while the daemon is killed and started again now and
- * then: counts every error that nothing explains, and looks at what is left and how much the daemon grew.
+ * The soak: mixed work at capacity on the real engine, through the SDK, while the daemon is killed and started again at
+ * intervals. It counts unexplained errors, lists what is left, and measures how much the daemon grew.
  */
 import { execFileSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
@@ -24,7 +24,7 @@ export interface SoakOptions {
 
 export interface SoakResult {
   readonly minutes: number;
-  /** By name of the job. */
+  /** How often each job was done, by its name. */
   readonly done: Readonly<Record<string, number>>;
   /** Jobs that a killed daemon interrupted, and those that found no capacity. */
   readonly interrupted: number;
@@ -43,25 +43,33 @@ export interface SoakResult {
 /** More clients than sandboxes, so that some always wait for capacity. */
 const workers = 4;
 const args = [
-  ...["--max-sandboxes", "7", "--warm-pool-min", "1", "--warm-pool-max", "2"],
-  ...["--queue-timeout-ms", "60000", "--log-level", "warn"],
+  "--max-sandboxes",
+  "7",
+  "--warm-pool-min",
+  "1",
+  "--warm-pool-max",
+  "2",
+  "--queue-timeout-ms",
+  "60000",
+  "--log-level",
+  "warn",
 ];
-/** The daemon is killed in the first third; its memory is watched in the rest. */
+/** The share of a soak, at its beginning, in which the daemon is killed. Its memory is watched in the rest. */
 const killedShare = 1 / 3;
 const sampleMs = 1_000;
 const restDeadlineMs = 60_000;
 
-/** The daemon of the moment, and how often it was killed. */
-interface Life {
+/** The current daemon, and how often a daemon was killed. */
+interface DaemonLife {
   daemon: RealDaemon;
   kills: number;
-  /** Set while there is none. */
+  /** Set while no daemon runs. */
   restart: Promise<void> | undefined;
 }
 
 export async function soak({ minutes, killEveryMs = 20_000, report }: SoakOptions): Promise<SoakResult> {
   await using home = await makeDaemonHome();
-  const life: Life = { daemon: await home.start(args), kills: 0, restart: undefined };
+  const life: DaemonLife = { daemon: await home.start(args), kills: 0, restart: undefined };
   try {
     await comesToRest();
     const bytesBefore = bytesIn(home.stateDir);
@@ -75,7 +83,7 @@ export async function soak({ minutes, killEveryMs = 20_000, report }: SoakOption
       ...Array.from({ length: workers }, (_, worker) => work(worker, endMs, life, tally)),
       killNowAndThen(killEveryMs, startMs + (endMs - startMs) * killedShare, life, async () => {
         const daemon = await home.start(args);
-        // Those whose clients never heard of them would hold their capacity until their time is up.
+        // A sandbox whose client never heard of it would hold its capacity until its time is up.
         await endAllBut(bystander.sandboxId, daemon);
         return daemon;
       }),
@@ -101,7 +109,7 @@ export async function soak({ minutes, killEveryMs = 20_000, report }: SoakOption
     await life.daemon.stop();
   }
 
-  /** What does not fit once the daemon has nothing under way. */
+  /** Leftovers, once the daemon has nothing under way. */
   async function comesToRest(): Promise<string[]> {
     const end = performance.now() + restDeadlineMs;
     for (;;) {
@@ -119,12 +127,12 @@ interface Tally {
   readonly unexplained: string[];
 }
 
-/** One client: a job after the other, chosen in turn from another place for each. */
-async function work(worker: number, endMs: number, life: Life, tally: Tally): Promise<void> {
+/** One client: does a job after the other, and begins at another job than the other clients. */
+async function work(worker: number, endMs: number, life: DaemonLife, tally: Tally): Promise<void> {
   for (let turn = worker * 2; performance.now() < endMs; turn++) {
     await life.restart;
     const [name, job] = (Object.entries(jobs) as [string, SoakJob][])[turn % Object.keys(jobs).length] ?? [];
-    if (!name || !job) throw new Error("there are no jobs");
+    if (!name || !job) throw new Error("there is no job to do");
     const { kills } = life;
     const mine = new Set<string>();
     try {
@@ -136,7 +144,7 @@ async function work(worker: number, endMs: number, life: Life, tally: Tally): Pr
       else tally.unexplained.push(`${name}: ${error instanceof Error ? error.stack : String(error)}`);
     }
     await life.restart;
-    // What an interrupted job could not end itself.
+    // Ends the sandboxes that an interrupted job left.
     for (const id of mine) await call(life.daemon, `/sandboxes/${id}`, { method: "DELETE" }).catch(() => {});
   }
 }
@@ -144,7 +152,7 @@ async function work(worker: number, endMs: number, life: Life, tally: Tally): Pr
 async function killNowAndThen(
   killEveryMs: number,
   untilMs: number,
-  life: Life,
+  life: DaemonLife,
   start: () => Promise<RealDaemon>,
 ): Promise<void> {
   while (performance.now() + killEveryMs < untilMs) {
@@ -159,7 +167,7 @@ async function killNowAndThen(
   }
 }
 
-async function watch(endMs: number, fromMs: number, life: Life, memory: MemorySample[], tell: () => void) {
+async function watch(endMs: number, fromMs: number, life: DaemonLife, memory: MemorySample[], tell: () => void) {
   for (let n = 0; performance.now() < endMs; n++) {
     await delay(sampleMs);
     if (n % 30 === 29) tell();
@@ -183,13 +191,13 @@ async function removeSnapshots(daemon: RealDaemon): Promise<void> {
   }
 }
 
-/** Bytes on the disk of machines and snapshots, but for what warm machines have. */
+/** Bytes that snapshots take on the disk. */
 function bytesIn(stateDir: string): number {
   const output = execFileSync("du", ["-s", "--block-size=1", join(stateDir, "snapshots")], { encoding: "utf8" });
   return Number(output.split("\t")[0]);
 }
 
-/** Files of the state folder that the daemon has open, beside its ledger. */
+/** How many files of snapshots the daemon has open. */
 function strayFds(pid: number, stateDir: string): number {
   const targets = readdirSync(`/proc/${pid}/fd`).map((fd) => {
     try {

@@ -22,7 +22,7 @@ describe.skipIf(missing)("tear-down", () => {
 
   const nothingRuns = (home: DaemonHome) => expect.poll(() => home.processes()).toEqual([]);
 
-  test("a daemon that stops after its sandboxes were killed leaves the template alone", async () => {
+  test("a daemon that stops after its sandboxes were killed leaves only the template", async () => {
     const home = shared;
     const daemon = await home.start();
     const made = await Promise.all(Array.from({ length: 6 }, () => createOn(daemon)));

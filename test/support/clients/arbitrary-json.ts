@@ -21,7 +21,7 @@ export interface JsonSchema {
 
 export type Schemas = Readonly<Record<string, JsonSchema>>;
 
-/** Mostly what `schema` allows; in places something else. Patterns are not looked at: they make the almost right. */
+/** Values that `schema` allows, with wrong ones in places. Patterns are ignored, which makes strings almost right. */
 export function arbitraryOf(schema: JsonSchema, schemas: Schemas): fc.Arbitrary<unknown> {
   const inside = (part: JsonSchema) => arbitraryOf(part, schemas);
   const { $ref, anyOf, properties } = schema;
@@ -61,7 +61,7 @@ function extraOf({ additionalProperties }: JsonSchema, inside: (part: JsonSchema
   return typeof additionalProperties === "object" ? inside(additionalProperties) : fc.jsonValue({ maxDepth: 1 });
 }
 
-/** Near the lower end, and the ends, where things go wrong. */
+/** Integers near the lower end, and the ends themselves, where things go wrong. */
 function integerOf({ minimum = -1_000, maximum = 1_000 }: JsonSchema): fc.Arbitrary<number> {
   const lowest = Math.max(minimum, -10);
   const small = fc.integer({ min: lowest, max: Math.min(maximum, lowest + 100) });

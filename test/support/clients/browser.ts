@@ -5,7 +5,7 @@ import { type Browser, launch } from "puppeteer-core";
 
 const names = ["chromium-headless-shell", "chromium"];
 
-/** Its path; undefined where there is none. */
+/** The path of a browser; undefined where there is none. */
 export function findBrowser(): string | undefined {
   const found = names.flatMap((name) => {
     try {
@@ -17,20 +17,20 @@ export function findBrowser(): string | undefined {
   return found[0];
 }
 
-/** Disposal, by `close`, ends every process of it. */
+/** Starts a browser. Its `close` ends every process of it. */
 export function openBrowser(executablePath: string): Promise<Browser> {
-  // Root has no sandbox to give it, and it sees only our own page.
+  // A browser of root has no sandbox of its own, and this one sees only the console.
   return launch({ executablePath, headless: "shell", args: ["--no-sandbox", "--disable-gpu"] });
 }
 
 export interface BreakableLine extends AsyncDisposable {
   readonly url: string;
-  /** Breaks every connection, without a word, and lets no other through until it is mended. */
+  /** Breaks every connection at once, and lets no other through until `mend`. */
   cut(): void;
   mend(): void;
 }
 
-/** A way to the daemon that can be broken, as networks do. */
+/** A line to the daemon that breaks as networks do. */
 export async function breakableLineTo(target: string): Promise<BreakableLine> {
   const { hostname, port } = new URL(target);
   const sockets = new Set<Socket>();
@@ -55,7 +55,7 @@ export async function breakableLineTo(target: string): Promise<BreakableLine> {
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("no port");
+  if (address === null || typeof address === "string") throw new Error("the line has no port");
   return {
     url: `http://127.0.0.1:${address.port}`,
     cut,

@@ -1,4 +1,4 @@
-/** The official command line, `@e2b/cli`, as users have it: a process of its own that knows only environment variables. */
+/** E2B's command line, `@e2b/cli`, as users have it: a process that knows the daemon by its environment variables. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { exportedVariables } from "./sdk.ts";
 
 const program = fileURLToPath(new URL("../../../node_modules/.bin/e2b", import.meta.url));
-/** Gives a program a terminal of its own, in which it finds what comes here, and says here what it shows. */
+/** A Python program that runs another in a terminal, and passes on what it is typed and what it shows. */
 const inTerminal = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)";
 
 export interface CliResult {
@@ -24,7 +24,7 @@ export interface Cli extends AsyncDisposable {
   runInTerminal(args: readonly string[], lines: readonly string[]): Promise<CliResult>;
 }
 
-/** With a home folder that is new and empty. */
+/** Opens a command line with a new and empty home folder. */
 export async function openCli(): Promise<Cli> {
   const home = await mkdtemp(join(tmpdir(), "fk-cli-"));
   const environment = {
@@ -43,7 +43,7 @@ export async function openCli(): Promise<Cli> {
     child.stderr.on("data", (chunk: Buffer) => {
       output.stderr += chunk.toString();
     });
-    // What ends before it has read its input is none of the test's business.
+    // A program that ends before it has read its input is no failure.
     child.stdin.on("error", () => {});
     const result = once(child, "close").then(([exitCode]) => ({ exitCode: exitCode as number | null, ...output }));
     return { child, result };
@@ -68,7 +68,7 @@ export async function openCli(): Promise<Cli> {
   };
 }
 
-/** Of a shell that waits for a line. */
+/** Whether the prompt of a shell that waits for a line was shown. */
 function hasPrompt(shown: string): boolean {
   return /[$#] $/m.test(shown);
 }

@@ -8,9 +8,10 @@ import { promisify } from "node:util";
 import { cacheDir } from "../daemon/real-daemon.ts";
 
 const run = promisify(execFile);
+const pipOptions = ["--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "15"];
 const week = Math.floor(Date.now() / (7 * 24 * 3_600_000));
 
-/** Installs it when this week's is not there. Gives its python, or why there is none. */
+/** Installs this week's SDK if it is not there. Gives the python that has it, or why there is none. */
 export async function installPythonSdk(): Promise<{ python: string } | { missing: string }> {
   const environment = join(cacheDir(), "test-python", `e2b-${week}`);
   const python = join(environment, "bin/python");
@@ -29,10 +30,7 @@ export async function installPythonSdk(): Promise<{ python: string } | { missing
   };
   const missing =
     (await attempt("python3 cannot make a venv", "python3", ["-m", "venv", environment])) ??
-    (await attempt("no package index answers", python, [
-      ...["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "15"],
-      "e2b",
-    ]));
+    (await attempt("no package index answers", python, ["-m", "pip", "install", ...pipOptions, "e2b"]));
   if (missing !== undefined) return { missing };
   await writeFile(installed, "");
   return { python };

@@ -1,4 +1,4 @@
-/** HTTP without an SDK's help: every request on a connection of its own, which is closed with it. */
+/** Raw HTTP, without an SDK: every request has a connection of its own, which is closed with it. */
 import { Agent, type IncomingHttpHeaders, request } from "node:http";
 import { connect } from "node:net";
 
@@ -6,7 +6,7 @@ export interface RawAnswer {
   readonly status: number;
   readonly headers: IncomingHttpHeaders;
   readonly body: Buffer;
-  /** The parsed body; undefined when it is no JSON. */
+  /** The parsed body; undefined when the body is not JSON. */
   readonly json: unknown;
 }
 
@@ -21,7 +21,7 @@ const agent = new Agent({ keepAlive: false });
 export function ask(url: string, { method = "GET", headers = {}, body }: RawRequest = {}): Promise<RawAnswer> {
   return new Promise((resolve, reject) => {
     const { hostname, port, pathname, search } = new URL(url);
-    // Not the URL itself: its path must go out as it was written.
+    // Cut from the text, because a URL object would rewrite the path, which must go out as it was written.
     const path = url.slice(url.indexOf(port) + port.length) || `${pathname}${search}`;
     const asked = request({ agent, hostname, port, path, method, headers }, (answer) => {
       const chunks: Buffer[] = [];
@@ -55,7 +55,7 @@ export function sendAndCut(url: string, bytes: string | Uint8Array, afterMs: num
     socket.on("data", (chunk) => {
       answer += chunk.toString("latin1");
     });
-    // A reset is an end like any other here.
+    // A reset ends the connection like a close.
     socket.on("error", () => {});
     const cut = setTimeout(() => socket.resetAndDestroy(), afterMs);
     socket.once("close", () => {

@@ -1,4 +1,4 @@
-/** A WebSocket client for tests: what the daemon says, message by message, and how the connection ended. */
+/** A WebSocket client for tests: gives the messages of the daemon one by one, and how the connection ended. */
 import { once } from "node:events";
 import { type ClientOptions, WebSocket } from "ws";
 
@@ -12,7 +12,7 @@ export class SocketClient {
   readonly #said: Said[] = [];
   /** All output so far, by channel. */
   readonly output: Record<string, string> = { stdout: "", stderr: "", terminal: "" };
-  /** Bytes of all channels: what a later connection resumes from. */
+  /** Bytes of all channels: the offset from which a later connection resumes. */
   outputBytes = 0;
   readonly closed: Promise<{ code: number; reason: string }>;
   #wake: () => void = () => {};
@@ -22,7 +22,7 @@ export class SocketClient {
     this.closed = new Promise((resolve) => {
       socket.once("close", (code, reason) => resolve({ code, reason: String(reason) }));
     });
-    // `close` tells; who opens it hears of a refusal.
+    // A broken connection ends in `close`, and `open` rejects when the daemon refuses.
     socket.on("error", () => {});
     void this.closed.then(() => this.#wake());
     socket.on("message", (bytes: Buffer, isBinary: boolean) => {
@@ -67,7 +67,7 @@ export class SocketClient {
     if (!this.output[channel]?.includes(text)) throw new Error(`closed after: ${this.output[channel]}`);
   }
 
-  /** As when the network fails: no close frame. */
+  /** Drops the connection as a network does, without a close frame. */
   drop(): void {
     this.socket.terminate();
   }

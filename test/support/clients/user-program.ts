@@ -3,7 +3,7 @@ import { execFile } from "node:child_process";
 import { exportedVariables } from "./sdk.ts";
 
 const timeoutMs = 150_000;
-/** Beside the exported variables. With FIRKIN_CACHE_DIR a program that sets up first finds what the tests have set up. */
+/** The test's own variables that are passed on. FIRKIN_CACHE_DIR leads to what is set up for the tests already. */
 const passedOn = ["PATH", "HOME", "FIRKIN_CACHE_DIR"];
 
 /**

@@ -1,6 +1,6 @@
 /**
- * A state folder in which a first start has already made its base template. It is made once, before all tests on real
- * machines, and copied: most of them are about something else than first starts, which take as long as ten of them.
+ * The base template state: a state folder in which a first start has already made the base template. It is made once,
+ * before all tests on real machines, and copied, because a first start takes as long as ten tests.
  */
 import { execFile } from "node:child_process";
 import { join } from "node:path";
@@ -8,10 +8,10 @@ import { promisify } from "node:util";
 import Database from "better-sqlite3";
 
 const run = promisify(execFile);
-/** Names the folder to the processes of the tests. */
+/** The variable that names the folder to the processes of the tests. */
 const variable = "FIRKIN_TEST_PREPARED_STATE";
 
-/** From here on, copies are made of this folder, whose daemon has stopped. */
+/** Chooses the folder that is copied from now on. Its daemon must have stopped. */
 export function usePreparedState(stateDir: string): void {
   process.env[variable] = stateDir;
 }
@@ -21,7 +21,7 @@ export async function copyPreparedState(stateDir: string): Promise<void> {
   const prepared = process.env[variable];
   if (!prepared) return;
   await run("cp", ["-a", "--sparse=always", "--", `${prepared}/.`, stateDir]);
-  // Like snapshots that a daemon made: what a file takes of the disk changes when it is written back.
+  // Synced like a daemon's own snapshots, because the blocks that a file takes change when it is written back.
   await run("find", [join(stateDir, "snapshots"), "-type", "f", "-exec", "sync", "{}", "+"]);
   const ledger = new Database(join(stateDir, "ledger.db"));
   try {

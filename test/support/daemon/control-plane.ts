@@ -1,4 +1,4 @@
-/** A control plane over a fake runtime, for tests: ask it with `call`, or listen and use a real client. */
+/** A control plane over a fake runtime, for tests. A test asks it with `call`, or listens and uses a real client. */
 import type { FastifyInstance, InjectOptions } from "fastify";
 import { pino } from "pino";
 import { buildServer, type ServerDeps } from "../../../routes/server.ts";
@@ -23,7 +23,7 @@ export interface Answer {
 export interface ControlPlane extends AsyncDisposable {
   readonly app: FastifyInstance;
   readonly runtime: FakeRuntime;
-  /** Behind the template routes, unless the test brought its own. */
+  /** The templates behind the routes, unless the test brought its own. */
   readonly fake: FakeTemplates;
   /** Parsed log lines of level error and above. */
   readonly errors: Record<string, unknown>[];

@@ -1,4 +1,4 @@
-/** A data plane on a real port for tests: sessions put in by hand, everything else as the daemon has it. */
+/** A data plane on a real port, for tests: the test makes the sessions, and everything else is as in the daemon. */
 import type { AddressInfo } from "node:net";
 import Fastify, { type FastifyBaseLogger } from "fastify";
 import { type DataPlaneDeps, registerDataPlane } from "../../../routes/data/data-plane.ts";
@@ -69,7 +69,7 @@ export interface DataPlane extends AsyncDisposable {
 /** A paused sandbox that a request resumes into `session`. */
 export interface SleepingSandbox {
   readonly session: TestSession;
-  /** Made of what resuming it comes to; undefined: it works. */
+  /** The error of a resume; undefined: the resume works. */
   readonly failure?: Error;
 }
 

@@ -1,4 +1,4 @@
-/** A state and a cache folder of a test's own, so that everything a daemon starts can be told from all others'. */
+/** A daemon's home: a state and a cache folder of a test's own, so that every process of its daemons can be found. */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { cp, mkdir, mkdtemp, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -15,18 +15,18 @@ export interface Process {
 export interface DaemonHome extends AsyncDisposable {
   readonly stateDir: string;
   readonly machinesFolder: string;
-  /** Starts a daemon here. Its disposal kills every sandbox and stops it. */
+  /** Starts a daemon in this home. The disposal of the daemon kills every sandbox and stops it. */
   start(args?: readonly string[]): Promise<RealDaemon>;
-  /** The daemon that runs here, or the next one, sends itself this signal when it is at this step. */
+  /** The daemon that runs here, or the next one, sends itself this signal when it comes to this step. */
   orderFault(step: LifecycleStep, signal: "SIGKILL" | "SIGSTOP"): Promise<void>;
   /** Arguments of `firkin serve` for this home. */
   readonly args: readonly string[];
-  /** Every process that has to do with this home: names it, runs a program of it, or writes to a file in it. */
+  /** Every process that names this home, runs a program in it, or writes to a file in it. */
   processes(): Process[];
   engines(): Process[];
 }
 
-/** @param options.firstStart its first daemon has to make the base template */
+/** @param options.firstStart Whether the first daemon of this home has to make the base template. */
 export async function makeDaemonHome({ firstStart = false } = {}): Promise<DaemonHome> {
   // Short, because socket paths are limited.
   const root = await mkdtemp(join(tmpdir(), "fk-"));
@@ -37,7 +37,7 @@ export async function makeDaemonHome({ firstStart = false } = {}): Promise<Daemo
     await copyPreparedState(stateDir);
   }
   await symlink(join(cacheDir(), "assets"), join(cache, "assets"));
-  // What a daemon found out about this machine and compiled for it; another one's log is not for this one.
+  // The folder has what a daemon found out about this host and compiled for it. Logs of other daemons are left out.
   const isShared = (path: string) => !path.endsWith(".log");
   await cp(join(cacheDir(), "qemu"), join(cache, "qemu"), { recursive: true, filter: isShared }).catch(
     (error: NodeJS.ErrnoException) => {
@@ -59,7 +59,7 @@ export async function makeDaemonHome({ firstStart = false } = {}): Promise<Daemo
     processes,
     engines: () => processes().filter(({ command }) => command.startsWith("qemu-system")),
     async [Symbol.asyncDispose]() {
-      // Only what a failed test left; each process is this home's own.
+      // Only a failed test leaves processes, and each of them belongs to this home.
       for (const { pid } of processes()) process.kill(pid, "SIGKILL");
       await rm(root, { recursive: true, force: true, maxRetries: 5 });
     },
@@ -75,7 +75,7 @@ function processesOf(folder: string): Process[] {
   });
 }
 
-/** Processes come and go while they are looked at. */
+/** Reads a fact of a process, empty if the process has ended meanwhile. */
 function orEmpty(read: () => string): string {
   try {
     return read();

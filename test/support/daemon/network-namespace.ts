@@ -1,6 +1,6 @@
 /**
- * A network of a test's own: every port of it is free, nothing outside can be reached, and names are asked of a server on
- * its loopback. Needs root; says why where it cannot be had.
+ * A network of a test's own: every port of it is free, nothing outside can be reached, and its name server is on its
+ * loopback. It needs root; `missingForNamespaces` says why a host has none.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
@@ -13,7 +13,7 @@ export interface NetworkNamespace extends AsyncDisposable {
   readonly enter: readonly string[];
 }
 
-/** passt wants an interface with a way out, wherever that leads. */
+/** passt needs an interface with a default route, even if the route leads nowhere. */
 const interfaces = [
   "ip link set lo up",
   "ip link add nowhere type veth peer name nobody",
@@ -23,14 +23,14 @@ const interfaces = [
   "ip route add default via 192.0.2.1",
 ];
 
-/** Why there can be none here, or undefined. */
+/** Why this host has no network namespaces for tests, or undefined. */
 export function missingForNamespaces(): string | undefined {
   const probe = ["-n", "-m", "sh", "-c", "ip link add probe type veth peer name other"];
   const { status, stderr, error } = spawnSync("unshare", probe, { encoding: "utf8" });
   return status === 0 ? undefined : `no network namespaces: ${stderr?.trim() || error?.message}`;
 }
 
-/** Opens one. What was started inside must have ended before it is disposed of. */
+/** Opens a namespace. Programs that were started inside must end before its disposal. */
 export async function openNetworkNamespace(): Promise<NetworkNamespace> {
   const folder = await mkdtemp(join(tmpdir(), "fkns-"));
   const resolver = join(folder, "resolv.conf");
@@ -51,5 +51,5 @@ export async function openNetworkNamespace(): Promise<NetworkNamespace> {
 
 async function failure(child: ChildProcess): Promise<never> {
   const [code] = await once(child, "exit");
-  throw new Error(`the namespace could not be set up: ${code}`);
+  throw new Error(`the network namespace could not be set up: exit code ${code}`);
 }

@@ -1,4 +1,4 @@
-/** Starts the built daemon as users do, as a process of its own, with its own state folder and the shared cache. */
+/** A real daemon: the built program, started as users start it, with a state of its own and the shared cache. */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
@@ -13,7 +13,7 @@ const main = fileURLToPath(new URL("../../../dist/src/main.js", import.meta.url)
 /** The first start boots, warms and snapshots the base template under TCG. */
 const startDeadlineMs = 240_000;
 
-/** No machines but those a test asks for: many count them. Later flags win. */
+/** Without a warm pool, because many tests count machines. Later flags win. */
 const quiet = ["--warm-pool-max", "0"];
 
 export interface RealDaemon extends AsyncDisposable {
@@ -21,18 +21,18 @@ export interface RealDaemon extends AsyncDisposable {
   readonly apiKey: string;
   readonly stateDir: string;
   readonly pid: number;
-  /** What it logged so far. */
+  /** The log so far. */
   readonly log: () => string;
-  /** Its exit code, when it ends; null after a signal. */
+  /** The exit code, when the daemon ends; null after a signal. */
   readonly exited: Promise<number | null>;
-  /** SIGTERM, and waits for its end. Machines go on. */
+  /** Sends SIGTERM and waits for the end of the daemon. Machines go on. */
   readonly stop: () => Promise<number | null>;
-  /** SIGKILL, and waits for its end. Machines go on. */
+  /** Sends SIGKILL and waits for the end of the daemon. Machines go on. */
   readonly kill: () => Promise<void>;
 }
 
 export interface RealDaemonOptions {
-  /** Default: a new one, removed on disposal. */
+  /** Default: a new folder, removed on disposal. */
   readonly stateDir?: string;
   readonly args?: readonly string[];
   /** Put before the command: runs it elsewhere, such as in a network of its own. */
@@ -45,7 +45,7 @@ export function cacheDir(): string {
   return process.env.FIRKIN_CACHE_DIR ?? join(homedir(), ".firkin", "cache");
 }
 
-/** Why no real VM can be started here, or undefined. */
+/** Why no real machine can be started here, or undefined. */
 export function missingForRealMachines(): string | undefined {
   if (!existsSync(main)) return "dist/ is not built";
   if (!existsSync(join(cacheDir(), "assets", "assets.json"))) return "there are no guest assets";
@@ -102,7 +102,7 @@ export async function killAllSandboxes(url: string, apiKey: string, enter: reado
   );
 }
 
-/** The same from where the daemon can be reached. */
+/** Kills all sandboxes from inside the network in which the daemon is reached. */
 async function killAllFrom([command = "", ...rest]: readonly string[], url: string, apiKey: string): Promise<void> {
   const curl = `curl -sf -H 'x-api-key: ${apiKey}' ${url}`;
   const ids = `${curl}/v2/sandboxes | grep -o '"sandboxID":"[a-z0-9]*"' | cut -d'"' -f4`;

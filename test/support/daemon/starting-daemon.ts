@@ -1,4 +1,4 @@
-/** `firkin serve` as a process, watched and ended before it listens. */
+/** A starting daemon: `firkin serve` as a process that a test watches, and may end before it listens. */
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
@@ -7,7 +7,7 @@ const main = fileURLToPath(new URL("../../../dist/src/main.js", import.meta.url)
 export interface StartingDaemon {
   readonly output: () => string;
   readonly exited: Promise<number | null>;
-  /** Resolves when it printed `text`. @throws Error when it ended before. */
+  /** Waits until the daemon has printed `text`. @throws Error when the daemon ends before */
   says(text: string): Promise<void>;
   end(signal: NodeJS.Signals): Promise<number | null>;
 }
@@ -33,7 +33,7 @@ export function spawnDaemon(args: readonly string[]): StartingDaemon {
         wake();
       });
       while (!output.includes(text)) {
-        if (ended) throw new Error(`it ended before it said "${text}":\n${output}`);
+        if (ended) throw new Error(`the daemon ended before it printed "${text}":\n${output}`);
         await new Promise<void>((resolve) => {
           wake = resolve;
         });

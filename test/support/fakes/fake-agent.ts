@@ -1,4 +1,4 @@
-/** The guest's end of a link, played by a test: it sees every frame of the host and sends what it likes. */
+/** The fake agent: the guest's end of a link, played by a test, which sees the host's frames and sends any frame. */
 import type { Duplex } from "node:stream";
 import type { GuestAgent } from "../../../src/guest/agent.ts";
 import { FieldWriter } from "../../../src/guest/fields.ts";
@@ -7,7 +7,7 @@ import { connectGuestAgent } from "../../../src/guest/link.ts";
 import { FrameType, Tag } from "../../../src/guest/protocol.ts";
 import { duplexPair } from "../guest/duplex-pair.ts";
 
-/** A payload: kind and fields. */
+/** A payload of a kind, with its fields. */
 export function payloadOf(kind: number, build: (fields: FieldWriter) => FieldWriter = (fields) => fields): Uint8Array {
   return build(new FieldWriter()).payload(kind);
 }
@@ -71,7 +71,7 @@ export interface FakeLink extends Disposable {
   readonly stream: Duplex;
 }
 
-/** A client that is connected to a fake agent. */
+/** Connects a client to a fake agent. */
 export async function connectFake(): Promise<FakeLink> {
   const [stream, guestEnd] = duplexPair();
   const fake = new FakeAgent(guestEnd);

@@ -1,4 +1,4 @@
-/** The real template service over the fake engine: builds run in the real agent, as a process of this machine. */
+/** Fake templates: the real template service over the fake engine. Builds run in the real agent, on this host. */
 import { mkdirSync, mkdtempSync } from "node:fs";
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -22,7 +22,7 @@ export const shape: MachineShape = { vcpuCount: 2, memoryMiB: 512, diskMiB: 8192
 const roomy: CapacityBudgets = { vcpuCount: 100, memoryMiB: 100_000, diskMiB: 1_000_000, sandboxes: 100 };
 
 export interface FakeTemplatesOptions {
-  /** Default: one that never answers, for tests that start no build. */
+  /** Default: a guest that never answers, for tests that start no build. */
   readonly guest?: FakeGuest;
   readonly budgets?: CapacityBudgets;
 }
@@ -35,9 +35,9 @@ export interface FakeTemplates extends AsyncDisposable {
   readonly templates: TemplateService;
   readonly builds: TemplateBuilds;
   readonly spans: SpanName[];
-  /** What happens while the deletion of a template waits for kills; nothing, unless a test says so. */
+  /** Runs while the deletion of a template waits for kills; does nothing unless a test says so. */
   settleKills: () => Promise<void>;
-  /** Another daemon's builds over the same ledger, machines and folders. */
+  /** The builds of another daemon over the same ledger, machines and folders. */
   reopen(): TemplateBuilds;
 }
 
@@ -57,7 +57,12 @@ export function openFakeTemplates(options: FakeTemplatesOptions = {}): FakeTempl
   const newBuilds = () =>
     new TemplateBuilds({
       reach: () => {},
-      ...{ ledger, driver, budgets, snapshotsFolder, uploads, admitDisk },
+      ledger,
+      driver,
+      budgets,
+      snapshotsFolder,
+      uploads,
+      admitDisk,
       clock: systemClock,
       markerPath: join(folder, "marker"),
       log: pino({ level: "silent" }),
@@ -67,7 +72,12 @@ export function openFakeTemplates(options: FakeTemplatesOptions = {}): FakeTempl
   const builds = newBuilds();
   const settleKills = () => fake.settleKills();
   const fake: FakeTemplates = {
-    ...{ folder, snapshotsFolder, ledger, host, builds, spans },
+    folder,
+    snapshotsFolder,
+    ledger,
+    host,
+    builds,
+    spans,
     templates: new TemplateService({ ledger, builds, uploads, newTemplateId, admitDisk, settleKills }),
     settleKills: async () => {},
     reopen: newBuilds,

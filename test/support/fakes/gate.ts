@@ -1,4 +1,4 @@
-/** A promise that a test resolves: what waits for it happens when the test says so, however fast the host is. */
+/** A gate: a promise that a test resolves, so that what waits for it happens when the test says so. */
 export interface Gate {
   readonly opened: Promise<void>;
   open(): void;

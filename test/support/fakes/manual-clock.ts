@@ -1,4 +1,4 @@
-/** A clock that tests move by hand. */
+/** The manual clock: a clock that tests move by hand. */
 import type { Clock } from "../../../src/clock.ts";
 
 export class ManualClock implements Clock {
@@ -13,7 +13,7 @@ export class ManualClock implements Clock {
     return this.#ms;
   }
 
-  /** How many sleep now: a timer that is gone is not counted. */
+  /** How many sleepers wait now; an aborted one is not counted. */
   get sleeperCount(): number {
     return this.#sleepers.size;
   }

@@ -1,4 +1,4 @@
-/** A guest agent whose processes a test plays by hand: it emits output, ends them, and sees what they are sent. */
+/** The scripted agent: a test plays its processes by hand, emits output, ends them, and sees what they are sent. */
 import { DomainError } from "../../../src/errors.ts";
 import type { AttachedProcess, GuestAgent, OutputChannel, OutputChunk } from "../../../src/guest/agent.ts";
 import type { ProcessEnd, ProcessInfo, ProcessSpec } from "../../../src/types.ts";
@@ -8,7 +8,7 @@ export class ScriptedProcess implements AttachedProcess {
   readonly end: Promise<ProcessEnd>;
   readonly output: AsyncIterable<OutputChunk>;
   readonly written: string[] = [];
-  /** Chunks that the table has taken. */
+  /** How many chunks the process table has taken. */
   taken = 0;
   detached = false;
   stdinClosed = false;
@@ -87,12 +87,12 @@ export class ScriptedProcess implements AttachedProcess {
   }
 }
 
-/** Only the operations on processes; the rest of {@link GuestAgent} is not there and must not be called. */
+/** It has only the operations on processes; no other method of {@link GuestAgent} may be called. */
 export class ScriptedAgent {
   readonly processes: ScriptedProcess[] = [];
   readonly specs: ProcessSpec[] = [];
   readonly signals: { pid: number; signal: number }[] = [];
-  /** What `listProcesses` says; by default what was started and not yet ended. */
+  /** The processes that `listProcesses` gives. */
   listed: ProcessInfo[] = [];
   attached: number[] = [];
   /** Set to make `exec` wait. */

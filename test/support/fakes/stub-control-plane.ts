@@ -1,4 +1,4 @@
-/** Just enough of the control plane for the SDKs' `Sandbox.connect` to hand out a sandbox of a test. */
+/** The stub control plane: just enough for `Sandbox.connect` of the SDKs to give out a sandbox of a test. */
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";

@@ -1,6 +1,6 @@
 /**
- * Compares what the ledger of a daemon's home says with what the host has: processes, sockets, folders, reservations.
- * Read from outside, while the daemon runs: whatever one of them has and another has not is named.
+ * Leftovers: compares the ledger of a daemon's home with the processes, sockets, folders and reservations that exist.
+ * All of it is read from outside while the daemon runs, and a thing that one side lacks is named.
  */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -15,7 +15,7 @@ interface Owner {
   readonly machine: MachineRecord | null;
 }
 
-/** What does not fit, a sentence each; nothing when all is as it should be and nothing is under way. */
+/** A sentence for each thing that does not fit; none when all is in order and nothing is under way. */
 export function leftoversOf(home: DaemonHome, daemonPid: number): string[] {
   const ledger = new Database(join(home.stateDir, "ledger.db"), { readonly: true });
   try {
@@ -33,7 +33,7 @@ export function leftoversOf(home: DaemonHome, daemonPid: number): string[] {
   }
 }
 
-/** What has, or may have, a machine and capacity. */
+/** The sandboxes, warm entries and builds that have, or may have, a machine and capacity. */
 function ownersIn(ledger: Database.Database): Owner[] {
   const rows = ledger
     .prepare(
@@ -80,8 +80,8 @@ function processesOf(home: DaemonHome, owners: readonly Owner[], daemonPid: numb
     (machine?.processes ?? []).map((identity) => ({ name, identity })),
   );
   const known = new Set(recorded.map(({ identity }) => identity.pid));
-  // A network's guard starts the rest of it. One network waits for the next machine, as the daemon's child; those that
-  // an earlier daemon had waiting are nobody's child any more.
+  // The packet guard of a network starts the network's other processes. One network waits for the next machine as a
+  // child of the daemon. Networks that an earlier daemon had waiting have lost their parent.
   const isKnown = (pid: number): boolean => {
     const parent = parentOf(pid);
     return known.has(pid) || pid === daemonPid || (parent !== undefined && parent > 1 && isKnown(parent));
@@ -119,7 +119,7 @@ function snapshotFolders(ledger: Database.Database, home: DaemonHome): string[] 
   ];
 }
 
-/** Files that are gone, but whose bytes stay for as long as the daemon has them open. */
+/** Deleted files that the daemon still has open, so that their bytes stay on the disk. */
 function openedAndDeleted(home: DaemonHome, daemonPid: number): string[] {
   const folder = `/proc/${daemonPid}/fd`;
   return readdirSync(folder).flatMap((fd) => {
@@ -127,7 +127,7 @@ function openedAndDeleted(home: DaemonHome, daemonPid: number): string[] {
       const target = readlinkSync(join(folder, fd));
       return target.startsWith(home.stateDir) && target.endsWith(" (deleted)") ? [`${target} is still open`] : [];
     } catch {
-      // Closed meanwhile.
+      // The descriptor was closed meanwhile.
       return [];
     }
   });

@@ -1,4 +1,4 @@
-/** What is under way when a fault strikes, one operation for each family of steps, and what can be seen of it afterwards. */
+/** The operations in which faults strike: one for each family of lifecycle steps, and what it leaves to be seen. */
 import { setTimeout as delay } from "node:timers/promises";
 import { Sandbox, Template } from "e2b";
 import type { LifecycleStep } from "../../../src/lifecycle-steps.ts";
@@ -12,9 +12,9 @@ export interface Operation {
   readonly pool: PoolSize;
   /** Brings the world to where the operation can begin. */
   prepare(world: FaultWorld): Promise<unknown>;
-  /** What a client does; undefined when the daemon died before it answered. */
+  /** Sends the request of a client; undefined when the daemon died before it answered. */
   act(world: FaultWorld): Promise<Response | undefined>;
-  /** What became of it: everything that is there was used, and worked. */
+  /** The outcome in words, after everything that is left was used and worked. */
   outcome(world: FaultWorld): Promise<string>;
 }
 
@@ -81,7 +81,7 @@ export const operations: Readonly<Record<Family, Operation>> = {
     act: async (world) => {
       const template = Template().fromTemplate("base").runCmd("echo built > /home/user/built");
       const starting = Template.buildInBackground(template, buildName, connectionTo(world.daemon));
-      // As its route answers when the build was started.
+      // The route answers 202 when the build was started.
       return starting.then(
         () => new Response(null, { status: 202 }),
         () => undefined,
@@ -101,7 +101,7 @@ export function familyOf(step: LifecycleStep): Family {
   return step.slice(0, step.indexOf(".")) as Family;
 }
 
-/** Removes what an operation made. */
+/** Removes everything that an operation made. */
 export async function cleanUp(world: FaultWorld): Promise<void> {
   for (const id of await world.others()) await world.delete(`/sandboxes/${id}`);
   for (const { snapshotID } of await snapshotsOf(world)) await world.delete(`/templates/${snapshotID}`);

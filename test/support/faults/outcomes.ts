@@ -1,6 +1,6 @@
 /**
- * What may become of an operation when a fault strikes at one of its steps. A step that is missing here does not compile,
- * and one that is here has its case in `test/vm/faults.test.ts`.
+ * The outcomes of an operation when a fault strikes at one of its steps. A table without one of the steps does not
+ * compile, and every step of the tables has its case in `test/vm/faults.test.ts`.
  */
 import type { LifecycleStep } from "../../../src/lifecycle-steps.ts";
 
@@ -65,8 +65,8 @@ export const afterDaemonDeath: Outcomes<string> = {
 };
 
 /**
- * After `kill -9` of the QEMU that the operation is about: its answer, and what is there. Null: it has none at that step.
- * Several: it depends on what the guest had said already.
+ * After `kill -9` of the operation's QEMU: the answer, and what is left. Null: the operation has no QEMU at that step.
+ * Several: the outcome depends on how much the guest had answered.
  */
 export const afterMachineDeath: Outcomes<string | readonly string[] | null> = {
   "create.reserved": null,

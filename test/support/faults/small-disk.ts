@@ -1,10 +1,10 @@
-/** Puts a daemon's state folder on a small file system of its own, which can then be filled to the last byte. */
+/** A small disk: a file system of its own for a daemon's state folder, which a test fills to the last byte. */
 import { execFileSync } from "node:child_process";
 import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 
 export interface SmallDisk extends AsyncDisposable {
-  /** Takes every byte that is free, but for these. */
+  /** Takes every free byte but `leftBytes`. */
   fill(leftBytes?: number): void;
   free(): void;
 }
@@ -12,7 +12,7 @@ export interface SmallDisk extends AsyncDisposable {
 /** Why no file system can be mounted here, or false. */
 export const cannotMount = process.getuid?.() === 0 ? false : "only root may mount a file system";
 
-/** The daemon must not run. What is in the folder is there afterwards, too. */
+/** Moves a folder with its files to a small disk. No daemon may run on the folder. */
 export function moveToSmallDisk(folder: string, sizeMiB: number): SmallDisk {
   const aside = `${folder}.aside`;
   execFileSync("cp", ["-a", "--sparse=always", folder, aside]);

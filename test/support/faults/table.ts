@@ -1,4 +1,4 @@
-/** The README's table of what a fault at each step leads to, from what was seen; steps in a row with the same outcomes share a line. */
+/** The fault table: the outcomes of faults as they were seen. Neighbouring steps with one outcome share a line. */
 import { fileURLToPath } from "node:url";
 import { type LifecycleStep, lifecycleSteps } from "../../../src/lifecycle-steps.ts";
 

@@ -1,6 +1,7 @@
 /**
- * A home whose daemon is broken again and again, with a sandbox that every fault is about, one that must never notice,
- * and one that stays paused. Each has a counter in its memory, so that whether it goes on can be seen.
+ * The fault world: a home whose daemon is broken again and again. It has a subject that every fault is about, a
+ * bystander that must never notice, and a sleeper that stays paused. Each is a sandbox with a counter in its memory,
+ * which shows whether the sandbox goes on.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -17,9 +18,9 @@ import { leftoversOf } from "./leftovers.ts";
 
 export type PoolSize = 0 | 1;
 
-interface Counted {
+interface CountedSandbox {
   readonly id: string;
-  /** What its counter said last. */
+  /** The last value of its counter. */
   value: number;
 }
 
@@ -31,9 +32,9 @@ export class FaultWorld implements AsyncDisposable {
   readonly home: DaemonHome;
   #daemon: RealDaemon | undefined;
   #pool: PoolSize = 0;
-  #subject: Counted | undefined;
-  #bystander: Counted | undefined;
-  #sleeper: Counted | undefined;
+  #subject: CountedSandbox | undefined;
+  #bystander: CountedSandbox | undefined;
+  #sleeper: CountedSandbox | undefined;
 
   private constructor(home: DaemonHome) {
     this.home = home;
@@ -58,7 +59,7 @@ export class FaultWorld implements AsyncDisposable {
     return this.#daemon;
   }
 
-  get subject(): Counted {
+  get subject(): CountedSandbox {
     if (!this.#subject) throw new Error("there is no subject");
     return this.#subject;
   }
@@ -78,14 +79,14 @@ export class FaultWorld implements AsyncDisposable {
     this.#sleeper = undefined;
   }
 
-  /** Makes sure that a daemon runs, with a pool of that size. */
+  /** Makes sure that the daemon has a pool of that size. */
   async needs(pool: PoolSize): Promise<void> {
     if (this.#pool === pool) return;
     await this.daemon.stop();
     await this.start(pool);
   }
 
-  /** The daemon that was ordered to die has: starts the next one. @throws when it never came to the step */
+  /** Waits for the death that was ordered, and starts the next daemon. @throws Error when the step never comes */
   async restartAfterDeath(pool: PoolSize): Promise<void> {
     const timeout = new AbortController();
     const late = delay(deadlineMs, undefined, { signal: timeout.signal }).then(() => {
@@ -96,7 +97,7 @@ export class FaultWorld implements AsyncDisposable {
     await this.start(pool);
   }
 
-  /** Waits until the daemon has stopped itself. @throws when it never came to the step */
+  /** Waits until the daemon has stopped itself. @throws Error when the step never comes */
   async isStopped(): Promise<void> {
     const end = performance.now() + deadlineMs;
     while (!/^State:\s+T/m.test(readFileSync(`/proc/${this.daemon.pid}/status`, "utf8"))) {
@@ -105,7 +106,7 @@ export class FaultWorld implements AsyncDisposable {
     }
   }
 
-  /** The machine that was started last, unless that is the bystander's. */
+  /** The engine process that was started last, unless it is the bystander's. */
   newestEngine(): ProcessIdentity {
     const engines = this.home.engines().flatMap(({ pid }) => identifyProcess("vm", pid) ?? []);
     const [bystander, ...others] = engines.sort((one, other) => Number(one.startTime) - Number(other.startTime));
@@ -118,7 +119,7 @@ export class FaultWorld implements AsyncDisposable {
     await endProcess(this.newestEngine(), 0);
   }
 
-  /** POST; undefined when the daemon died before it answered. */
+  /** Posts; undefined when the daemon died before it answered. */
   async post(path: string, body: unknown = {}): Promise<Response | undefined> {
     return answerOf(post(this.daemon, path, body));
   }
@@ -131,7 +132,7 @@ export class FaultWorld implements AsyncDisposable {
     return (await (await call(this.daemon, path)).json()) as T;
   }
 
-  /** Brings the subject into that state, and makes a new one if there is none. */
+  /** Brings the subject into that state. Makes a new subject if there is none. */
   async subjectIs(wanted: "running" | "paused"): Promise<void> {
     if (!this.#subject || (await this.stateOf(this.#subject.id)) === "gone") this.#subject = await this.makeCounted();
     const { id } = this.#subject;
@@ -140,7 +141,7 @@ export class FaultWorld implements AsyncDisposable {
     if (!answer?.ok) throw new Error(`the subject is not ${wanted}: ${await answer?.text()}`);
   }
 
-  /** Why a sandbox is no more, as the ledger has it. */
+  /** Why a sandbox has ended, as the ledger has it. */
   endReasonOf(id: string): string {
     const ledger = new Database(join(this.home.stateDir, "ledger.db"), { readonly: true });
     try {
@@ -156,15 +157,15 @@ export class FaultWorld implements AsyncDisposable {
     return ((await answer.json()) as { state: "running" | "paused" }).state;
   }
 
-  /** Whether a sandbox works: its memory is what it was and a command runs. Wakes it if it is paused. */
-  async counts(counted: Counted): Promise<void> {
+  /** Checks that a sandbox works: its memory is as it was and a command runs. Wakes the sandbox if it is paused. */
+  async counts(counted: CountedSandbox): Promise<void> {
     const value = await count(await Sandbox.connect(counted.id, { ...connectionTo(this.daemon), timeoutMs: 900_000 }));
     if (value !== counted.value + 1) throw new Error(`${counted.id} went on from ${value - 1}, not ${counted.value}`);
     counted.value = value;
   }
 
-  /** A child goes on from what its parent had. */
-  async childCounts(id: string, parent: Counted): Promise<void> {
+  /** Checks that a child goes on from the count of its parent. */
+  async childCounts(id: string, parent: CountedSandbox): Promise<void> {
     await this.counts({ id, value: parent.value });
   }
 
@@ -176,14 +177,14 @@ export class FaultWorld implements AsyncDisposable {
     return this.#sleeper ? this.counts(this.#sleeper) : Promise.resolve();
   }
 
-  /** Sandboxes beside the three. */
+  /** The ids of all sandboxes but the subject, the bystander and the sleeper. */
   async others(): Promise<string[]> {
     const ours = [this.#subject, this.#bystander, this.#sleeper].map((counted) => counted?.id);
     const all = await this.get<{ sandboxID: string }[]>("/v2/sandboxes?state=running,paused");
     return all.map(({ sandboxID }) => sandboxID).filter((id) => !ours.includes(id));
   }
 
-  /** What does not fit, once it has come to rest. */
+  /** Leftovers, once the world has come to rest. */
   async leftovers(): Promise<string[]> {
     const end = performance.now() + deadlineMs;
     for (;;) {
@@ -193,7 +194,7 @@ export class FaultWorld implements AsyncDisposable {
     }
   }
 
-  async makeCounted(): Promise<Counted> {
+  async makeCounted(): Promise<CountedSandbox> {
     const options = { ...connectionTo(this.daemon), timeoutMs: 900_000, allowInternetAccess: false };
     const sandbox = await Sandbox.create("base", options);
     await startCounter(sandbox);
@@ -201,7 +202,7 @@ export class FaultWorld implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // Its home ends what is left of it.
+    // The home ends the sandboxes that are left.
     await this.#daemon?.stop();
     await this.home[Symbol.asyncDispose]();
   }
@@ -221,5 +222,5 @@ async function answerOf(asked: Promise<Response>): Promise<Response | undefined>
   }
 }
 
-/** Deadlines are quick, so that a machine that hangs is found within a test. */
+/** A short deadline, so that a machine that hangs is given up within a test. */
 const limits = ["--stuck-after-seconds", "15"];
