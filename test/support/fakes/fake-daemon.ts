@@ -1,6 +1,6 @@
 /**
- * A daemon's runtime over the fake engine: its clock is moved by hand, its guests are polite, it can be restarted, and
- * what it holds and leaves is counted in every way there is.
+ * The fake daemon: the runtime over the fake engine, with a clock that a test moves by hand and polite guests. It can
+ * be restarted, and everything that it holds and leaves is counted in every way there is.
  */
 import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -24,7 +24,7 @@ import type { FakeGuest } from "./fake-guest.ts";
 import { addFakeTemplate, requestFor, wireFakeRuntime, withoutMemories } from "./fake-wiring.ts";
 import { ManualClock } from "./manual-clock.ts";
 
-/** Moves by hand what is dated, but lets the runtime's own retries pass quickly. */
+/** The quick clock: long sleeps wait until a test moves the clock, and short ones, such as retries, pass quickly. */
 class QuickClock extends ManualClock {
   override sleep(ms: number, signal?: AbortSignal): Promise<void> {
     return ms > 1_000 ? super.sleep(ms, signal) : new Promise((resolve) => setTimeout(resolve, 5));
@@ -36,13 +36,13 @@ export interface FakeDaemonOptions {
   /** Default: neither a pool nor a queue. */
   readonly pool?: WarmPoolSettings;
   readonly queue?: QueueBounds;
-  /** Default: polite ones. */
+  /** Default: polite guests. */
   readonly guest?: FakeGuest;
   /** Whether retries wait until the clock is moved; otherwise they pass by themselves, at once. */
   readonly retriesByHand?: boolean;
 }
 
-/** With a warm pool and a queue, and every wait of it by hand. */
+/** Options with a warm pool and a queue, in which every wait ends by hand. */
 export const pooled: FakeDaemonOptions = {
   pool: { min: 1, max: 4 },
   queue: { limit: 8, timeoutMs: 30_000 },
@@ -56,7 +56,7 @@ export class FakeDaemon implements AsyncDisposable {
   readonly guests = new PoliteGuests();
   readonly folder: string;
   readonly machinesFolder: string;
-  /** What the disk guard sees; change it. */
+  /** The disk that the disk guard sees; a test may change it. */
   readonly disk = { freeBytes: 90 * 2 ** 30, totalBytes: 100 * 2 ** 30 };
   /** Parsed lines of level warn and above. */
   readonly logged: { readonly msg: string }[] = [];
@@ -82,7 +82,7 @@ export class FakeDaemon implements AsyncDisposable {
     this.runtime = new SandboxRuntime(this.deps);
   }
 
-  /** With a template `base`. */
+  /** Opens a fake daemon with a template `base`. */
   static async open(options: FakeDaemonOptions = {}): Promise<FakeDaemon> {
     const daemon = new FakeDaemon(await mkdtemp(join(tmpdir(), "firkin-runtime-")), options);
     for (const folder of [daemon.deps.snapshotsFolder, daemon.machinesFolder]) await mkdir(folder);
@@ -98,7 +98,7 @@ export class FakeDaemon implements AsyncDisposable {
     return addFakeTemplate(this.deps, alias, templateShape);
   }
 
-  /** From `base`, if no other template is named. */
+  /** Creates a sandbox, from `base` if no other template is named. */
   create(options: string | Partial<CreateSandboxRequest> = {}, signal?: AbortSignal): Promise<SandboxView> {
     const request =
       typeof options === "string" ? requestFor(options, 60_000) : { ...requestFor("base", 60_000), ...options };
@@ -136,7 +136,7 @@ export class FakeDaemon implements AsyncDisposable {
     return { active: active.sandboxes, warm: warm.sandboxes };
   }
 
-  /** What is there now, by every way of counting it. The template is not counted. */
+  /** What exists now, counted in every way. The template is not counted. */
   async remains() {
     const kept = listSnapshots(this.ledger, ["making", "ready", "quarantined"]).map(({ id }) => id);
     return {
@@ -172,7 +172,7 @@ export class FakeDaemon implements AsyncDisposable {
   }
 }
 
-/** What remains when nothing does. */
+/** The count when nothing is left. */
 export const nothing = {
   machines: 0,
   machineFolders: 0,
@@ -181,6 +181,6 @@ export const nothing = {
   snapshots: 0,
   snapshotFolders: 0,
 };
-/** What a running sandbox keeps, and a paused one. */
+/** The counts of one running sandbox, and of one paused one. */
 export const running = { ...nothing, machines: 1, machineFolders: 1, links: 1, reservations: 1 };
 export const paused = { ...nothing, snapshots: 1, snapshotFolders: 1 };

@@ -1,4 +1,4 @@
-/** What a daemon has below its sandbox runtime, over a pretended host: wired once for all tests of the runtime. */
+/** The fake wiring: everything that a daemon has below its runtime, over a fake host, for all tests of the runtime. */
 import { join } from "node:path";
 import { type Logger, pino } from "pino";
 import type { Clock } from "../../../src/clock.ts";
@@ -27,7 +27,7 @@ import { FakeDriver, FakeHost } from "./fake-driver.ts";
 import type { FakeGuest } from "./fake-guest.ts";
 
 export interface Wiring {
-  /** Of everything; exists. */
+  /** The folder of all files; it exists. */
   readonly folder: string;
   readonly ledger: Ledger;
   readonly guest: FakeGuest;
@@ -35,7 +35,7 @@ export interface Wiring {
   readonly disk: () => DiskSpace;
   readonly floors?: DiskFloors;
   readonly log?: Logger;
-  /** Default: none, it has tests of its own. So has the queue. */
+  /** Default: no pool, because it has tests of its own. So has the queue. */
   readonly pool?: WarmPoolSettings;
   readonly queue?: QueueBounds;
 }
@@ -80,7 +80,7 @@ export function wireFakeRuntime<C extends Clock>(clock: C, wiring: Wiring): Wire
   return { deps, host, machinesFolder };
 }
 
-/** As a start after this daemon died: the same host and ledger, and nothing else of what was in its memory. */
+/** The dependencies of a daemon that starts after this one died: the same host and ledger, and an empty memory. */
 export function withoutMemories<D extends RuntimeDependencies>(deps: D): D {
   const { ledger, clock, log, metrics, reach } = deps;
   const basis = { ...deps, terminator: new UnfinishedWork({ ledger, clock, log, metrics, reach }) };
