@@ -1,26 +1,18 @@
-/**
- * The daemon's settings: environment variables and flags, checked once, every problem reported at once. Storage roots
- * follow the seed: durable state in `~/.firkin/state`, rebuildable cache in `~/.firkin/cache`, never TMPDIR.
- */
-import { availableParallelism, homedir, totalmem } from "node:os";
-import { join, resolve } from "node:path";
+/** The daemon's settings: environment variables and flags, checked once, every problem reported at once. */
+import { availableParallelism, totalmem } from "node:os";
+import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { z } from "zod";
 import { DomainError } from "./errors.ts";
+import { defaultCacheDir, defaultStateDir } from "./storage-roots.mjs";
 
 const positive = z.coerce.number().int().positive();
 const nonnegative = z.coerce.number().int().nonnegative();
 const memoryReserveMiB = 2048;
 
 const schema = z.object({
-  stateDir: z
-    .string()
-    .default(join(homedir(), ".firkin", "state"))
-    .describe("where durable state lives"),
-  cacheDir: z
-    .string()
-    .default(join(homedir(), ".firkin", "cache"))
-    .describe("where rebuildable things live"),
+  stateDir: z.string().default(defaultStateDir).describe("where durable state lives"),
+  cacheDir: z.string().default(defaultCacheDir).describe("where rebuildable things live"),
   host: z.string().default("127.0.0.1").describe("address to listen on"),
   port: z.coerce.number().int().min(0).max(65535).default(3000).describe("port to listen on; 0 picks one"),
   tlsPort: z.coerce
@@ -105,7 +97,7 @@ export function readConfig(args: readonly string[], env: NodeJS.ProcessEnv): Con
   try {
     flags = parseArgs({ args: [...args], options, strict: true, allowPositionals: false }).values;
   } catch (error) {
-    throw new DomainError("invalid_argument", `${(error as Error).message}. See firkin --help.`);
+    throw new DomainError("invalid_argument", `${(error as Error).message}. See npx firkin serve --help.`);
   }
   const given = Object.fromEntries(
     settings.map((name) => [name, flags[flagOf(name)] ?? (env[variableOf(name)] || undefined)]),

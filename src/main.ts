@@ -1,29 +1,17 @@
-/** The command line: `firkin serve | env | tls | help | version`. Set-up and doctor run before this is built: `scripts/`. */
+/**
+ * The compiled program of the command `firkin`: serve, env, tls, version and help. `scripts/cli/firkin.mjs` sets up what
+ * is missing and then runs this file; it does setup and doctor by itself, because those run before anything is compiled.
+ */
 import { readFileSync } from "node:fs";
 import closeWithGrace from "close-with-grace";
 import { clientEnvironment, readAddress } from "./client-environment.ts";
 import { type Config, describeSettings, readConfig } from "./config.ts";
 import { DomainError, isDomainError, messageOf } from "./errors.ts";
+import { asksForHelp, commandHelp, commands, help, unknownCommand } from "./help.mjs";
 import { readOrCreateApiKey } from "./team/machine-key.ts";
 
-// dist/src/main.js and src/main.ts alike are two or three folders below package.json.
+// package.json is one folder above src/main.ts and two above dist/src/main.js.
 const version = readVersion();
-
-const help = `firkin ${version}: a local sandbox daemon that speaks the E2B API
-
-usage: firkin <command> [settings]
-
-  serve     make the base template if there is none, then listen (the default)
-  tls       make certificates for the domain, and say how to trust and resolve its names
-  env       print the lines that point an E2B SDK at this daemon, for eval
-  setup     install and build everything that serve needs
-  doctor    check every requirement of this machine
-  help      this text
-  version   the version
-
-settings, as flags or environment variables:
-${describeSettings()}
-`;
 
 async function serve(config: Config): Promise<void> {
   const { openDaemon } = await import("./daemon.ts");
@@ -70,11 +58,9 @@ async function prepareTls(config: Config): Promise<void> {
 }
 
 async function main(args: readonly string[]): Promise<void> {
-  const [command, ...rest] = args[0]?.startsWith("--") || args.length === 0 ? ["serve", ...args] : args;
-  if (rest.includes("--help") || command === "help" || args.includes("--help")) {
-    process.stdout.write(help);
-    return;
-  }
+  // Flags alone are settings of serve.
+  const [command = "serve", ...rest] = args[0]?.startsWith("--") && !asksForHelp(args) ? ["serve", ...args] : args;
+  if (command === "help" || asksForHelp(args)) return printHelp(command === "help" ? rest[0] : command);
   switch (command) {
     case "serve":
       return serve(readConfig(rest, process.env));
@@ -85,10 +71,18 @@ async function main(args: readonly string[]): Promise<void> {
     case "version":
       process.stdout.write(`${version}\n`);
       return;
+    case "setup":
+    case "doctor":
+      throw new DomainError("invalid_argument", `the compiled program has no ${command}: run npx firkin ${command}`);
     default:
-      process.stderr.write(`firkin: there is no command '${command}'.\n\n${help}`);
+      process.stderr.write(unknownCommand(command));
       process.exitCode = 2;
   }
+}
+
+function printHelp(name: string | undefined): void {
+  const command = commands.find((each) => each.name === name);
+  process.stdout.write(command ? commandHelp(command, describeSettings()) : help);
 }
 
 function readVersion(): string {

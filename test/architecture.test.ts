@@ -19,7 +19,9 @@ const rules: Record<string, readonly string[]> = {
   "lifecycle-steps": [],
   "run-every": ["clock"],
   "until-done": ["clock"],
-  config: ["errors"],
+  "storage-roots": [],
+  help: [],
+  config: ["errors", "storage-roots"],
   "client-environment": [],
   metrics: [],
   tls: common,
@@ -119,7 +121,7 @@ interface Import {
 
 function sourceFiles(folder: string): string[] {
   return readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
-    .filter((name) => name.endsWith(".ts"))
+    .filter((name) => /\.(ts|mjs)$/.test(name))
     .map((name) => join(folder, name));
 }
 
@@ -135,7 +137,7 @@ function importsOf(file: string): Import[] {
 /** `src/ledger/open.ts` → `ledger`, `src/errors.ts` → `errors`, `routes/x.ts` → `routes`. */
 function layerOf(file: string): string {
   const [top = "", second = ""] = file.split("/");
-  return top === "routes" ? "routes" : second.replace(/\.ts$/, "");
+  return top === "routes" ? "routes" : second.replace(/\.(ts|mjs)$/, "");
 }
 
 /** `src/runtime/pool/plan.ts` → `pool`; a file of the layer itself → its name if the table has it, else `.`. */

@@ -1,11 +1,16 @@
-/** Two suites: unit tests, a file per core at a time; and tests on real VMs, one file after the other. */
+/**
+ * The test projects: `unit` needs nothing besides the npm packages, `tools` a compiler and other programs, `real machines`
+ * an engine that boots guests. scripts/cli/test-needs.mjs says which file is whose.
+ */
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
+import { filesOf, listTestFiles } from "../scripts/cli/test-needs.mjs";
 
-const realMachines = ["test/vm/**/*.test.ts", "test/sdk/**/*.test.ts"];
+const root = fileURLToPath(new URL("..", import.meta.url));
+const files = listTestFiles(root);
 
 export default defineConfig({
-  root: fileURLToPath(new URL("..", import.meta.url)),
+  root,
   test: {
     // scripts/cli/test.mjs counts from the report.
     reporters: ["default", ["json", { outputFile: "node_modules/.vitest/report.json" }]],
@@ -13,22 +18,21 @@ export default defineConfig({
     testTimeout: 180_000,
     hookTimeout: 300_000,
     expect: { poll: { timeout: 30_000 } },
+    coverage: { provider: "v8", include: ["src/**/*.ts", "routes/**/*.ts"], reporter: ["text-summary", "html"] },
     projects: [
       {
         extends: true,
-        test: {
-          name: "unit",
-          include: ["test/**/*.test.ts"],
-          exclude: realMachines,
-          maxWorkers: 2,
-          sequence: { groupOrder: 0 },
-        },
+        test: { name: "unit", include: filesOf("unit", files), maxWorkers: 2, sequence: { groupOrder: 0 } },
+      },
+      {
+        extends: true,
+        test: { name: "tools", include: filesOf("tools", files), maxWorkers: 2, sequence: { groupOrder: 0 } },
       },
       {
         extends: true,
         test: {
           name: "real machines",
-          include: realMachines,
+          include: filesOf("real machines", files),
           maxWorkers: 1,
           globalSetup: ["test/sdk/shared-daemon.ts"],
           sequence: { groupOrder: 1 },

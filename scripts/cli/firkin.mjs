@@ -1,49 +1,45 @@
 #!/usr/bin/env node
-/** The command `firkin`: what of it needs no npm packages is done here, the rest by dist/src/main.js. */
+/**
+ * The command `firkin` (`npm start` is `firkin serve`). It may call the set-up and the doctor; what needs npm packages is
+ * done by dist/src/main.js, after the set-up has made that.
+ */
+import { asksForHelp, commandHelp, commands, help, unknownCommand } from "../../src/help.mjs";
 import { doctor } from "../doctor/doctor.mjs";
 import { setUpOrExit } from "../setup/plan.mjs";
 import { takeRootFlags } from "../setup/roots.mjs";
 import { runDist } from "../setup/run-dist.mjs";
 import { forgetAssets } from "../setup/upgrade.mjs";
 
-const HELP = `firkin: the E2B API on this machine, every sandbox a microVM restored from a snapshot
+const args = takeRootFlags(process.argv.slice(2));
+const [name = "help", ...rest] = args[0] === "help" && args[1] ? [args[1], "--help"] : args;
+const command = commands.find((each) => each.name === name);
 
-  npx firkin serve [settings]     set up what is missing, then serve (as npm start does)
-  npx firkin env                  print what to export, for: eval "$(npx firkin env)"
-  npx firkin tls [settings]       make certificates for --domain, and say how to trust and resolve its names
-  npx firkin doctor               check every requirement, and say what to do about each that is not met
-  npx firkin setup [--upgrade]    set up what is missing; --upgrade: with today's kernel and packages in the guest
-  npx firkin version
-  npx firkin help                 this text; serve --help lists the settings
+if (name === "help" || name.startsWith("-")) {
+  process.stdout.write(help);
+  process.exitCode = name === "help" || asksForHelp(args) ? 0 : 2;
+} else if (command === undefined) {
+  process.stderr.write(unknownCommand(name));
+  process.exitCode = 2;
+} else if (asksForHelp(rest) && !command.settings) {
+  process.stdout.write(commandHelp(command, ""));
+} else {
+  await run(name, rest);
+}
 
-Every command takes --state-dir DIR and --cache-dir DIR (or FIRKIN_STATE_DIR, FIRKIN_CACHE_DIR).
-`;
-
-const [command = "help", ...args] = takeRootFlags(process.argv.slice(2));
-switch (command) {
-  case "serve":
-    await setUpOrExit({ scope: args.includes("--help") ? "programs" : "all" });
-    await runDist("src/main.js", [command, ...args]);
-    break;
-  case "env":
-  case "tls":
-  case "version":
-    await setUpOrExit({ scope: "programs" });
-    await runDist("src/main.js", [command, ...args]);
-    break;
-  case "setup":
-    if (args.includes("--upgrade")) forgetAssets();
-    await setUpOrExit({ scope: "all" });
-    break;
-  case "doctor":
-    process.exitCode = (await doctor()) ? 0 : 1;
-    break;
-  case "help":
-  case "--help":
-  case "-h":
-    process.stdout.write(HELP);
-    break;
-  default:
-    process.stderr.write(`firkin: there is no command ${JSON.stringify(command)}\n\n${HELP}`);
-    process.exitCode = 2;
+/**
+ * @param {string} name
+ * @param {readonly string[]} args
+ */
+async function run(name, args) {
+  switch (name) {
+    case "setup":
+      if (args.includes("--upgrade")) forgetAssets();
+      return setUpOrExit({ scope: "machines" });
+    case "doctor":
+      process.exitCode = (await doctor()) ? 0 : 1;
+      return;
+    default:
+      await setUpOrExit({ scope: name === "serve" && !asksForHelp(args) ? "machines" : "programs" });
+      await runDist("src/main.js", [name, ...args]);
+  }
 }

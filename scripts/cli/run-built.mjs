@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** `node scripts/cli/run-built.mjs FILE …`: brings everything up to date, then runs dist/FILE, a tool for development. */
+/** `node scripts/cli/run-built.mjs FILE …` brings everything up to date, then runs dist/FILE, a tool for development. */
 import { setUpOrExit } from "../setup/plan.mjs";
 import { takeRootFlags } from "../setup/roots.mjs";
 import { runDist } from "../setup/run-dist.mjs";
@@ -9,7 +9,5 @@ if (file === undefined) {
   console.error("usage: node scripts/cli/run-built.mjs FILE [ARGUMENT…]   (FILE is relative to dist/)");
   process.exit(2);
 }
-// In this order: the other way round the packages for development would be missed, and then installed again.
 await setUpOrExit({ scope: "development" });
-await setUpOrExit({ scope: "all" });
 await runDist(file, args);

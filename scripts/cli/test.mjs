@@ -1,8 +1,9 @@
 #!/usr/bin/env node
 /**
- * `npm test`: sets up everything that is missing, then checks in order of cost: format and lint, types, dead code, the guest agent
- * compiled with sanitizers and fuzzed, and vitest's suites. `npm test -- ARGUMENT…` runs vitest alone, with those arguments. The last line
- * counts what passed, failed and was skipped; each check before vitest counts as one.
+ * `npm test` sets up what is missing, then checks in order of cost: format and lint, types, dead code, the guest agent
+ * compiled with sanitizers and fuzzed, and vitest's suites. `npm test -- ARGUMENT…` runs vitest alone, with those arguments,
+ * after setting up what the selected tests need. The last line counts what passed, failed and was skipped; each check
+ * before vitest counts as one.
  */
 import { spawn } from "node:child_process";
 import { rmSync } from "node:fs";
@@ -11,6 +12,7 @@ import { readJson } from "../setup/files.mjs";
 import { setUp } from "../setup/plan.mjs";
 import { storageRoots, takeRootFlags } from "../setup/roots.mjs";
 import { currentTestTools } from "../setup/test-tools.mjs";
+import { listTestFiles, stepsFor } from "./test-needs.mjs";
 
 /** @typedef {{ passed: number, failed: number, skipped: number }} Counts */
 
@@ -24,12 +26,12 @@ const checks = [
   { title: "types", command: program("tsc"), args: ["--noEmit"] },
   { title: "types of the console's page", command: program("tsc"), args: ["-p", "scripts/tsconfig.console.json"] },
   { title: "dead code", command: program("knip"), args: ["--no-progress"] },
-  // Compiled with and without sanitizers, and fuzzed; its other tests are vitest's.
+  // The agent is compiled with and without sanitizers, and fuzzed. Its other tests are vitest's.
   { title: "guest agent", command: "make", args: ["-C", "src/guest-agent", "-j2", "all", "asan", "fuzz"] },
 ];
 
 /**
- * Runs a program in the repository, its output as it is, and returns its exit status.
+ * Runs a program in the repository, shows its output, and returns its exit status.
  * @param {string} command
  * @param {readonly string[]} args
  * @returns {Promise<number>}
@@ -39,7 +41,7 @@ function show(command, args) {
   const env = { ...process.env, PATH: [tools, process.env.PATH].filter(Boolean).join(":") };
   return new Promise((done) => {
     const child = spawn(command, args, { cwd: roots.repository, env, stdio: "inherit" });
-    // A terminal's Ctrl-C reaches the child by itself; other ends are passed on. Either way its end is waited for.
+    // A terminal's Ctrl-C reaches the child by itself; SIGTERM is passed on. Either way the child's end is awaited.
     const passOn = (/** @type {NodeJS.Signals} */ signal) => signal === "SIGTERM" && child.kill(signal);
     const signals = /** @type {const} */ (["SIGINT", "SIGTERM"]);
     for (const signal of signals) process.on(signal, passOn);
@@ -52,7 +54,7 @@ function show(command, args) {
       end(127);
     });
     child.once("close", (code, signal) => {
-      // Interrupted: there is nothing to count.
+      // An interrupted run has nothing to count.
       if (signal === "SIGINT" || signal === "SIGTERM") process.exit(signal === "SIGINT" ? 130 : 143);
       end(code ?? 1);
     });
@@ -83,7 +85,7 @@ async function runVitest() {
     failed: result.numFailedTests ?? 0,
     skipped: (result.numPendingTests ?? 0) + (result.numTodoTests ?? 0),
   };
-  // A file that could not even be loaded has no tests to count, nor has an error outside of any test.
+  // A test file that cannot be loaded has no tests to count, and neither has an error outside of any test.
   const broken = (result.testResults ?? []).filter((/** @type {any} */ file) => {
     return (
       file.status === "failed" && !file.assertionResults.some((/** @type {any} */ test) => test.status === "failed")
@@ -96,7 +98,8 @@ async function runVitest() {
 
 /** @type {Counts[]} */
 const all = [];
-const setUpStatus = await setUp({ scope: "tests" });
+const steps = stepsFor(vitestArguments, listTestFiles(roots.repository));
+const setUpStatus = await setUp({ scope: { steps, withDev: true } });
 if (setUpStatus > 1) process.exit(setUpStatus);
 if (setUpStatus !== 0) {
   all.push({ passed: 0, failed: 1, skipped: 0 });

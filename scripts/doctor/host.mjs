@@ -5,7 +5,7 @@ import { availableParallelism, freemem, tmpdir, totalmem } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { freeBytes } from "../setup/files.mjs";
 import { npmCommand } from "../setup/npm.mjs";
-import { installCommand, missingPackages, RUNTIME_PACKAGES } from "../setup/packages.mjs";
+import { installCommand, missingPackages, runtimePackages } from "../setup/packages.mjs";
 import { atLeast, NODE_REMEDY, nodeSupported, systemRemedy } from "../setup/platform.mjs";
 
 /** @typedef {import("./doctor.mjs").Finding} Finding */
@@ -64,15 +64,15 @@ export function checkNpm() {
 
 /** @returns {Finding[]} */
 function checkPackages() {
-  let missing = RUNTIME_PACKAGES;
+  let missing = runtimePackages;
   let remedy = "";
   try {
-    missing = missingPackages(RUNTIME_PACKAGES);
+    missing = missingPackages(runtimePackages);
     remedy = process.getuid?.() === 0 ? "npm start installs it" : installCommand(missing);
   } catch (error) {
     remedy = String(error instanceof Error && "remedy" in error ? error.remedy : error);
   }
-  return RUNTIME_PACKAGES.map((wanted) => {
+  return runtimePackages.map((wanted) => {
     const what = `package ${wanted.name}`;
     if (!missing.includes(wanted)) return { level: "ok", what, detail: wanted.why };
     return { level: "failed", what, detail: `missing; it ${wanted.why}`, remedy };

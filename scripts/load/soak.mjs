@@ -1,13 +1,11 @@
 #!/usr/bin/env node
-/** `npm run soak`: brings everything up to date, then runs test/soak/main.ts. */
+/** `npm run soak` brings everything up to date, then runs test/soak/main.ts. */
 import { spawn } from "node:child_process";
 import { setUpOrExit } from "../setup/plan.mjs";
 import { storageRoots, takeRootFlags } from "../setup/roots.mjs";
 
 const args = takeRootFlags(process.argv.slice(2));
-// In this order: the other way round the packages for development would be missed, and then installed again.
 await setUpOrExit({ scope: "development" });
-await setUpOrExit({ scope: "all" });
 const child = spawn(process.execPath, ["--import", "tsx", "test/soak/main.ts", ...args], {
   cwd: storageRoots().repository,
   stdio: "inherit",

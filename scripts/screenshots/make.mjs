@@ -19,7 +19,7 @@ const sandboxes = [
 ];
 const command = "python3 -c 'import platform; print(platform.platform())'; ls --color /";
 
-await setUpOrExit({ scope: "tests" });
+await setUpOrExit({ scope: { steps: ["build", "assets", "browser"], withDev: true } });
 const roots = storageRoots();
 const folder = join(roots.repository, "scripts/screenshots");
 const stateDir = fs.mkdtempSync(join(tmpdir(), "fk-"));

@@ -1,4 +1,4 @@
-/** Runs set-up steps as soon as what they need is done, independent ones at the same time. */
+/** The graph of set-up steps: each step runs as soon as the steps that it needs are done, independent ones at the same time. */
 
 /**
  * @typedef {object} StepContext
@@ -9,6 +9,7 @@
  * @property {string} name
  * @property {string} title What it makes, for the user.
  * @property {readonly string[]} needs Names of steps that come before it.
+ * @property {readonly string[]} [after] Names of steps that go first where they are wanted, too.
  * @property {() => unknown} isDone Truthy when there is nothing to do. Quick; asked once the needs are done.
  * @property {(context: StepContext) => Promise<unknown>} run
  *
@@ -37,13 +38,13 @@ export async function runGraph(steps, { signal, observer, beforeWork }) {
   let worked = 0;
 
   const bring = async (/** @type {Step} */ step) => {
-    await Promise.all(step.needs.map((name) => ends.get(name)));
+    await Promise.all([...step.needs, ...(step.after ?? [])].map((name) => ends.get(name)));
     stop.throwIfAborted();
     try {
       if (await step.isDone()) return;
       prepared ??= Promise.resolve(beforeWork?.());
       await prepared;
-      // Whoever held the lock before us may have done it.
+      // The set-up that held the lock before this one may have done it.
       if (await step.isDone()) return;
       worked++;
       observer.started(step);

@@ -1,4 +1,4 @@
-/** The Debian (or Ubuntu) packages firkin needs on the host, and installing those that are missing. */
+/** The Debian (or Ubuntu) packages that firkin needs on the host, and installing those that are missing. */
 import { spawnSync } from "node:child_process";
 import { run } from "./command.mjs";
 import { SetupError } from "./setup-error.mjs";
@@ -10,23 +10,28 @@ import { SetupError } from "./setup-error.mjs";
  */
 
 /** @type {readonly HostPackage[]} */
-export const RUNTIME_PACKAGES = [
+export const compilerPackages = [
+  { name: "gcc", why: "compiles the guest agent" },
+  { name: "libc6-dev", why: "compiles the guest agent" },
+  { name: "make", why: "compiles the guest agent and better-sqlite3" },
+];
+
+/** @type {readonly HostPackage[]} */
+export const runtimePackages = [
+  ...compilerPackages,
   { name: "qemu-system-x86", why: "runs the microVMs" },
   { name: "qemu-utils", why: "makes their disk layers (qemu-img)" },
   { name: "passt", why: "gives them a network without root" },
   { name: "mmdebstrap", why: "builds the base root disk and fetches the guest kernel" },
   { name: "debian-archive-keyring", why: "proves that the guest's packages are Debian's" },
   { name: "e2fsprogs", why: "writes the root disk's file system (mke2fs)" },
-  { name: "gcc", why: "compiles the guest agent" },
-  { name: "libc6-dev", why: "compiles the guest agent" },
-  { name: "make", why: "compiles the guest agent and better-sqlite3" },
   { name: "g++", why: "compiles better-sqlite3 where no ready-made build fits" },
   { name: "python3", why: "compiles better-sqlite3 where no ready-made build fits (node-gyp)" },
-  { name: "ca-certificates", why: "lets npm and curl check whom they talk to" },
+  { name: "ca-certificates", why: "lets npm and curl check the servers that they talk to" },
 ];
 
 /** @type {readonly HostPackage[]} */
-export const TEST_PACKAGES = [
+export const testPackages = [
   { name: "gcc-aarch64-linux-gnu", why: "compiles the guest agent for the vz engine's guests" },
   { name: "libc6-dev-arm64-cross", why: "compiles the guest agent for the vz engine's guests" },
   { name: "libarchive-tools", why: "unpacks packages for them, as a Mac's own tar does (bsdtar)" },
@@ -39,10 +44,10 @@ export const TEST_PACKAGES = [
 ];
 
 /**
- * Where apt does not have it, tests of the console are skipped by name.
+ * Where apt does not have the browser, tests of the console are skipped by name.
  * @type {readonly HostPackage[]}
  */
-const BROWSER_PACKAGES = [{ name: "chromium-headless-shell", why: "shows the console to the tests" }];
+const browserPackages = [{ name: "chromium-headless-shell", why: "shows the console to the tests" }];
 
 /**
  * Those of `packages` that are not installed.
@@ -113,14 +118,14 @@ export async function installPackages(packages, { signal, onLine }) {
 
 /** Whether there is a browser for tests, or no way to get one. */
 export function browserSettled() {
-  if (missingPackages(BROWSER_PACKAGES).length === 0 || process.getuid?.() !== 0) return true;
-  const names = BROWSER_PACKAGES.map(({ name }) => name);
+  if (missingPackages(browserPackages).length === 0 || process.getuid?.() !== 0) return true;
+  const names = browserPackages.map(({ name }) => name);
   return spawnSync("apt-cache", ["show", "--quiet=2", ...names]).status !== 0;
 }
 
 /** @param {import("./graph.mjs").StepContext} context */
 export async function installBrowser(context) {
-  await installPackages(BROWSER_PACKAGES, context);
+  await installPackages(browserPackages, context);
 }
 
 /** @param {readonly HostPackage[]} packages */

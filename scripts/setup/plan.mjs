@@ -1,4 +1,4 @@
-/** All of the set-up: the steps, what they need of each other, and running them. */
+/** The set-up as a whole: which steps a scope takes, and running them under one lock with progress on the screen. */
 import * as fs from "node:fs";
 import { join } from "node:path";
 import { removeUnmounted } from "./debian.mjs";
@@ -12,28 +12,57 @@ import { linuxSteps } from "./steps-linux.mjs";
 import { macSteps } from "./steps-macos.mjs";
 
 /**
- * @typedef {"programs" | "development" | "all" | "tests"} Scope
+ * @typedef {import("./roots.mjs").Roots} Roots
+ * @typedef {import("./graph.mjs").Step} Step
+ *
+ * @typedef {object} Scope
+ * @property {readonly string[]} steps The steps that are wanted, by name. What they need comes with them; a step that
+ *   this system does not have is left out.
+ * @property {boolean} [withDev] Also the npm packages for development.
  *
  * @typedef {object} SetUpOptions
- * @property {Scope} scope `programs`: what it takes to run dist/; `development`:
- *   with the npm packages for development; `all`: what it takes to run dist/ and microVMs; `tests`: all of that, and
- *   the programs that only tests use.
- * @property {(roots: import("./roots.mjs").Roots, scope: Scope) => readonly import("./graph.mjs").Step[]} [plan]
+ * @property {keyof typeof scopes | Scope} scope
+ * @property {(roots: Roots, withDev: boolean) => readonly Step[]} [plan] All steps of this system.
  */
 
 /**
- * The steps for a system, in an order that respects their needs.
- * @param {import("./roots.mjs").Roots} roots
- * @param {Scope} scope
- * @param {string} [platform] As Node.js names it.
+ * What it takes to run dist/, to run it and microVMs, and to work on firkin with microVMs.
+ * @satisfies {Readonly<Record<string, Scope>>}
  */
-export function planSteps(roots, scope, platform = process.platform) {
-  return platform === "darwin" ? macSteps(roots, scope) : linuxSteps(roots, scope);
+export const scopes = {
+  programs: { steps: ["packages", "build"] },
+  machines: { steps: ["packages", "build", "assets"] },
+  development: { steps: ["packages", "build", "assets"], withDev: true },
+};
+
+/**
+ * All steps for a system, in an order that respects their needs.
+ * @param {Roots} roots
+ * @param {boolean} withDev
+ * @param {string} [platform] As Node.js names it.
+ * @returns {readonly Step[]}
+ */
+export function planSteps(roots, withDev, platform = process.platform) {
+  return platform === "darwin" ? macSteps(roots, withDev) : linuxSteps(roots, withDev);
 }
 
 /**
- * Does whatever of the set-up is not done yet, showing progress on standard error; on failure or interruption it says
- * so.
+ * The named steps and all that they need, in the order of `steps`.
+ * @param {readonly Step[]} steps
+ * @param {readonly string[]} names
+ */
+export function selectSteps(steps, names) {
+  const wanted = new Set(names);
+  // A step stands after what it needs, so one pass from the end finds everything.
+  for (const { name, needs } of [...steps].reverse()) {
+    if (wanted.has(name)) for (const need of needs) wanted.add(need);
+  }
+  return steps.filter(({ name }) => wanted.has(name));
+}
+
+/**
+ * Runs every step of the scope that is not done yet and shows progress on standard error. A failure or an interruption
+ * is shown there, too.
  * @param {SetUpOptions} options
  * @returns {Promise<number>} 0, or the status to exit with
  */
@@ -62,7 +91,10 @@ export async function setUp({ scope, plan = planSteps }) {
     sweepLeftovers(roots);
   };
   try {
-    const worked = await runGraph(plan(roots, scope), {
+    /** @type {Scope} */
+    const { steps: names, withDev = false } = typeof scope === "string" ? scopes[scope] : scope;
+    const steps = selectSteps(plan(roots, withDev), names);
+    const worked = await runGraph(steps, {
       signal: interrupt.signal,
       observer: progress,
       beforeWork,
@@ -74,11 +106,11 @@ export async function setUp({ scope, plan = planSteps }) {
   } catch (error) {
     progress.close();
     if (interrupt.signal.aborted) {
-      process.stderr.write("firkin: interrupted; the next start goes on with the steps that are not done\n");
+      process.stderr.write("firkin: the set-up was interrupted; the next start goes on where it stopped\n");
       return interrupt.signal.reason === "SIGINT" ? 130 : 143;
     }
     process.stderr.write("firkin: the set-up has failed; steps that are done stay done\n");
-    // The step's own failure has been shown; anything else is a bug of the set-up and wants its stack.
+    // The step's own failure has been shown. Any other error is a bug of the set-up, whose stack is needed.
     if (!(error instanceof Error && "remedy" in error)) console.error(error);
     return 1;
   } finally {

@@ -1,7 +1,7 @@
-/** Where firkin keeps things: state that matters, and a cache that can be built again. Never TMPDIR. */
-import { homedir } from "node:os";
+/** The folders that the set-up works with: this clone, the two storage roots, and what lies in the cache. */
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { defaultCacheDir, defaultStateDir } from "../../src/storage-roots.mjs";
 
 /**
  * @typedef {object} Roots
@@ -20,8 +20,8 @@ import { fileURLToPath } from "node:url";
  * @returns {Roots}
  */
 export function storageRoots(env = process.env) {
-  const state = resolve(env.FIRKIN_STATE_DIR || join(homedir(), ".firkin", "state"));
-  const cache = resolve(env.FIRKIN_CACHE_DIR || join(homedir(), ".firkin", "cache"));
+  const state = resolve(env.FIRKIN_STATE_DIR || defaultStateDir);
+  const cache = resolve(env.FIRKIN_CACHE_DIR || defaultCacheDir);
   return {
     repository: fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, ""),
     state,

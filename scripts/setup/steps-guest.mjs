@@ -1,4 +1,4 @@
-/** What the set-up does for guests that run on Apple's framework, where no Debian is at hand. */
+/** The steps that make the files of arm64 guests, which run on Apple's framework, without a Debian on the host. */
 import { currentAgent } from "./agent.mjs";
 import { currentGuestPackages, makeGuestPackages } from "./debian-lock.mjs";
 import { makeGuestAgent, makeGuestBaseDisk, makeGuestKernel } from "./guest-files.mjs";
@@ -9,9 +9,10 @@ export const GUEST = "arm64";
 
 /**
  * @param {import("./roots.mjs").Roots} roots
+ * @param {readonly string[]} needs The steps that bring what unpacks packages, where the system lacks it.
  * @returns {import("./graph.mjs").Step[]}
  */
-export function guestKernelSteps(roots) {
+export function guestKernelSteps(roots, needs = []) {
   return [
     {
       name: "guest-packages",
@@ -23,7 +24,7 @@ export function guestKernelSteps(roots) {
     {
       name: "guest-kernel",
       title: "kernel for arm64 guests",
-      needs: ["guest-packages"],
+      needs: ["guest-packages", ...needs],
       isDone: () => currentKernel(roots, GUEST),
       run: (context) => makeGuestKernel(roots, GUEST, context),
     },
@@ -33,7 +34,7 @@ export function guestKernelSteps(roots) {
 /**
  * @param {import("./roots.mjs").Roots} roots
  * @param {import("./guest-job.mjs").Boot} boot
- * @param {readonly string[]} needs What booting takes.
+ * @param {readonly string[]} needs The steps that bring what booting takes.
  * @returns {import("./graph.mjs").Step[]}
  */
 export function guestJobSteps(roots, boot, needs) {

@@ -1,14 +1,15 @@
-/** What the set-up does on Linux. */
+/** The steps on Linux, those for tests alone included. */
 import { crossCompileAgent, currentAgent, makeAgent } from "./agent.mjs";
 import { assetIndexCurrent, writeAssetIndex } from "./assets.mjs";
 import { currentKernel, makeKernel } from "./kernel.mjs";
 import {
   browserSettled,
+  compilerPackages,
   installBrowser,
   installPackages,
   missingPackages,
-  RUNTIME_PACKAGES,
-  TEST_PACKAGES,
+  runtimePackages,
+  testPackages,
 } from "./packages.mjs";
 import { currentBaseDisk, makeBaseDisk } from "./rootfs.mjs";
 import { guestKernelSteps } from "./steps-guest.mjs";
@@ -16,29 +17,48 @@ import { programSteps } from "./steps-programs.mjs";
 import { currentSimulatedHelper, currentSwiftRoot, makeSimulatedHelper, makeSwiftRoot } from "./swift.mjs";
 import { currentTestTools, makeTestTools } from "./test-tools.mjs";
 
+/** @typedef {import("./graph.mjs").Step} Step */
+
 /**
- * The steps in an order that respects their needs.
+ * The steps in an order that respects their needs. Steps that call apt go one after the other.
  * @param {import("./roots.mjs").Roots} roots
- * @param {import("./plan.mjs").Scope} scope
- * @returns {import("./graph.mjs").Step[]}
+ * @param {boolean} withDev With the npm packages for development.
+ * @returns {Step[]}
  */
-export function linuxSteps(roots, scope) {
-  const tests = scope === "tests";
-  const withDev = tests || scope === "development";
-  const packages = tests ? [...RUNTIME_PACKAGES, ...TEST_PACKAGES] : RUNTIME_PACKAGES;
-  /** @type {import("./graph.mjs").Step[]} */
-  const programs = [
-    {
-      name: "packages",
-      title: "Debian packages",
-      needs: [],
-      isDone: () => missingPackages(packages).length === 0,
-      run: (context) => installPackages(packages, context),
-    },
-    ...programSteps(roots, withDev, "packages"),
+export function linuxSteps(roots, withDev) {
+  return [
+    packageStep("packages", "Debian packages", runtimePackages),
+    { ...packageStep("compiler", "C compiler", compilerPackages), after: ["packages"] },
+    { ...packageStep("test-packages", "Debian packages for tests", testPackages), after: ["packages", "compiler"] },
+    ...programSteps(roots, withDev, { needs: [], after: ["packages"] }),
+    ...assetSteps(roots),
+    ...testSteps(roots),
   ];
-  /** @type {import("./graph.mjs").Step[]} */
-  const assets = [
+}
+
+/**
+ * @param {string} name
+ * @param {string} title
+ * @param {readonly import("./packages.mjs").HostPackage[]} packages
+ * @returns {Step}
+ */
+function packageStep(name, title, packages) {
+  return {
+    name,
+    title,
+    needs: [],
+    isDone: () => missingPackages(packages).length === 0,
+    run: (context) => installPackages(packages, context),
+  };
+}
+
+/**
+ * The steps that make what microVMs boot.
+ * @param {import("./roots.mjs").Roots} roots
+ * @returns {Step[]}
+ */
+function assetSteps(roots) {
+  return [
     {
       name: "base-disk",
       title: "root disk of template base",
@@ -68,28 +88,37 @@ export function linuxSteps(roots, scope) {
       run: () => writeAssetIndex(roots),
     },
   ];
-  /** @type {import("./graph.mjs").Step[]} */
-  const forTests = [
+}
+
+/**
+ * The steps for tests alone.
+ * @param {import("./roots.mjs").Roots} roots
+ * @returns {Step[]}
+ */
+function testSteps(roots) {
+  return [
     {
       name: "test-tools",
       title: "programs for tests",
-      needs: ["packages"],
+      needs: [],
+      after: ["packages", "test-packages"],
       isDone: () => currentTestTools(roots),
       run: (context) => makeTestTools(roots, context),
     },
     {
-      // Beside the root disk, which takes longer.
+      // While the root disk is made, which takes longer.
       name: "browser",
       title: "browser for tests",
-      needs: ["packages", "test-tools"],
+      needs: [],
+      after: ["packages", "compiler", "test-packages", "test-tools"],
       isDone: () => browserSettled(),
       run: installBrowser,
     },
-    ...guestKernelSteps(roots),
+    ...guestKernelSteps(roots, ["test-packages"]),
     {
       name: "arm64-agent",
       title: "agent for arm64 guests, cross-compiled",
-      needs: ["packages"],
+      needs: ["test-packages", "compiler"],
       isDone: () => currentAgent(roots, "arm64"),
       run: (context) => crossCompileAgent(roots, context),
     },
@@ -108,6 +137,4 @@ export function linuxSteps(roots, scope) {
       run: (context) => makeSimulatedHelper(roots, context),
     },
   ];
-  if (scope === "programs" || scope === "development") return programs;
-  return tests ? [...programs, ...assets, ...forTests] : [...programs, ...assets];
 }

@@ -1,4 +1,4 @@
-/** What the set-up does on a Mac: no Docker, and no other Linux than the one that guest jobs boot. */
+/** The steps on a Mac, which has no Docker, and no other Linux than the one that guest jobs boot. */
 import { assetIndexCurrent, writeAssetIndex } from "./assets.mjs";
 import { vzBoot } from "./guest-boot.mjs";
 import {
@@ -14,13 +14,11 @@ import { programSteps } from "./steps-programs.mjs";
 /**
  * The steps in an order that respects their needs. None is for tests alone.
  * @param {import("./roots.mjs").Roots} roots
- * @param {import("./plan.mjs").Scope} scope
+ * @param {boolean} withDev With the npm packages for development.
  * @returns {import("./graph.mjs").Step[]}
  */
-export function macSteps(roots, scope) {
-  const withDev = scope === "tests" || scope === "development";
-  /** @type {import("./graph.mjs").Step[]} */
-  const programs = [
+export function macSteps(roots, withDev) {
+  return [
     {
       name: "command-line-tools",
       title: "Apple's command line tools",
@@ -28,11 +26,7 @@ export function macSteps(roots, scope) {
       isDone: commandLineToolsThere,
       run: refuseWithoutCommandLineTools,
     },
-    ...programSteps(roots, withDev, "command-line-tools"),
-  ];
-  if (scope === "programs" || scope === "development") return programs;
-  return [
-    ...programs,
+    ...programSteps(roots, withDev, { needs: ["command-line-tools"] }),
     ...guestKernelSteps(roots),
     {
       name: "helper",

@@ -1,19 +1,19 @@
-/** What the set-up does for the programs on every system. */
+/** The steps that make the programs, on every system: npm packages, and dist/. */
 import { buildDist, distCurrent } from "./build.mjs";
 import { installNpmPackages, npmPackagesCurrent } from "./npm.mjs";
 
 /**
  * @param {import("./roots.mjs").Roots} roots
  * @param {boolean} withDev With the npm packages for development.
- * @param {string} compilers The step that brings the system's own packages.
+ * @param {Pick<import("./graph.mjs").Step, "needs" | "after">} order When the system has what npm may compile with.
  * @returns {import("./graph.mjs").Step[]}
  */
-export function programSteps(roots, withDev, compilers) {
+export function programSteps(roots, withDev, order) {
   return [
     {
       name: "npm",
       title: withDev ? "npm packages, with those for development" : "npm packages",
-      needs: [compilers],
+      ...order,
       isDone: () => npmPackagesCurrent(roots, withDev),
       run: (context) => installNpmPackages(roots, withDev, context),
     },

@@ -1,18 +1,17 @@
 /** What the set-up would do on each system; the Mac's own commands can be run on a Mac only. */
 import { expect, test } from "vitest";
-import { planSteps } from "../../scripts/setup/plan.mjs";
+import { planSteps, type Scope, scopes, selectSteps } from "../../scripts/setup/plan.mjs";
 import { systemRemedy } from "../../scripts/setup/platform.mjs";
 import { storageRoots } from "../../scripts/setup/roots.mjs";
 
 const roots = storageRoots();
-const plan = (scope: "programs" | "development" | "all" | "tests", platform: string) =>
-  planSteps(roots, scope, platform).map(({ name, needs }) => [name, ...needs].join(" < "));
+const plan = ({ steps, withDev = false }: Scope, platform: string) =>
+  selectSteps(planSteps(roots, withDev, platform), steps).map(({ name, needs }) => [name, ...needs].join(" < "));
 
 test("on a Mac everything comes from Apple's tools, npm and Debian's archive, and guests make what only Linux can", () => {
   const programs = ["command-line-tools", "npm < command-line-tools", "build < npm"];
-  expect(plan("programs", "darwin")).toEqual(programs);
-  expect(plan("development", "darwin")).toEqual(programs);
-  expect(plan("all", "darwin")).toEqual([
+  expect(plan(scopes.programs, "darwin")).toEqual(programs);
+  expect(plan(scopes.machines, "darwin")).toEqual([
     ...programs,
     "guest-packages < npm",
     "guest-kernel < guest-packages",
@@ -21,13 +20,26 @@ test("on a Mac everything comes from Apple's tools, npm and Debian's archive, an
     "guest-disk < guest-agent",
     "assets < guest-disk",
   ]);
-  expect(plan("tests", "darwin")).toEqual(plan("all", "darwin"));
+  expect(plan(scopes.development, "darwin")).toEqual(plan(scopes.machines, "darwin"));
 });
 
-test.each(["darwin", "linux"])("on %s no step comes before one that it needs", (platform) => {
+test("on Linux serving takes Debian's packages and what guests boot, and nothing that is for tests", () => {
+  expect(plan(scopes.programs, "linux")).toEqual(["packages", "npm", "build < npm"]);
+  expect(plan(scopes.machines, "linux")).toEqual([
+    "packages",
+    "npm",
+    "build < npm",
+    "base-disk < packages",
+    "kernel < packages",
+    "agent < packages",
+    "assets < base-disk < kernel < agent",
+  ]);
+});
+
+test.each(["darwin", "linux"])("on %s no step comes before one that it needs or that goes first", (platform) => {
   const done = new Set<string>();
-  for (const { name, needs } of planSteps(roots, "tests", platform)) {
-    expect([...done]).toEqual(expect.arrayContaining([...needs]));
+  for (const { name, needs, after = [] } of planSteps(roots, true, platform)) {
+    expect([...done]).toEqual(expect.arrayContaining([...needs, ...after]));
     done.add(name);
   }
 });

@@ -1,0 +1,84 @@
+/**
+ * The table of what each test needs besides the npm packages: set-up steps by the beginning of the test file's path. From
+ * it `npm test -- PATH` sets up only what PATH needs, and vitest divides the tests into its projects.
+ */
+import { basename, join, relative } from "node:path";
+import { filesBelow } from "../setup/files.mjs";
+
+/**
+ * @typedef {"unit" | "tools" | "real machines"} Project `unit` needs nothing besides the npm packages, `tools` a compiler
+ *   or another program, `real machines` an engine that boots guests.
+ *
+ * @typedef {object} Need
+ * @property {string} path The beginning of paths, relative to the repository.
+ * @property {Project} project Of the first row that fits.
+ * @property {readonly string[]} steps Of every row that fits.
+ */
+
+const machines = ["packages", "test-packages", "build", "assets"];
+/** The guest agent, compiled and run as a process of this machine. */
+const agent = { project: /** @type {const} */ ("tools"), steps: ["compiler"] };
+
+/** @type {readonly Need[]} */
+export const needs = [
+  { path: "test/vm/", project: "real machines", steps: machines },
+  { path: "test/vm/vz-", project: "real machines", steps: ["swift-helper"] },
+  { path: "test/vm/observability", project: "real machines", steps: ["test-tools"] },
+  { path: "test/sdk/", project: "real machines", steps: machines },
+  { path: "test/sdk/console", project: "real machines", steps: ["browser"] },
+  { path: "test/guest-agent/", ...agent },
+  { path: "test/guest/agent", ...agent },
+  { path: "test/guest/frames-corpus", ...agent },
+  { path: "test/machine/fake", ...agent },
+  { path: "test/routes/auto-resume", ...agent },
+  { path: "test/routes/data-plane-limits", ...agent },
+  { path: "test/routes/envd-", ...agent },
+  { path: "test/routes/port-traffic", ...agent },
+  { path: "test/routes/sandbox-proxy", ...agent },
+  { path: "test/template/build.", ...agent },
+  { path: "test/template/copy-step", ...agent },
+  { path: "test/template/stale-rebuild", ...agent },
+  { path: "test/machine/qemu/network", project: "tools", steps: ["packages"] },
+  { path: "test/helper-swift/", project: "tools", steps: ["swift-root"] },
+  { path: "test/scripts/guest-files", project: "tools", steps: ["guest-kernel", "arm64-agent"] },
+];
+
+/** What the checks before the tests need: make for the guest agent, git for the format check. */
+const checkSteps = ["packages", "test-packages"];
+
+/**
+ * The set-up steps that `npm test -- ARGUMENT…` needs. Without an argument that selects test files, it is those of all.
+ * @param {readonly string[]} vitestArguments
+ * @param {readonly string[]} testFiles All of them, relative to the repository.
+ */
+export function stepsFor(vitestArguments, testFiles) {
+  // As vitest does it: a file is selected when its path contains an argument.
+  const filters = vitestArguments.filter((part) => !part.startsWith("-")).map((part) => part.replace(/^\.\//, ""));
+  const selected = testFiles.filter((file) => filters.some((filter) => file.includes(filter)));
+  const files = selected.length > 0 ? selected : testFiles;
+  const steps = files.flatMap((file) => needsOf(file).flatMap((need) => need.steps));
+  return [...new Set(["npm", ...(vitestArguments.length === 0 ? checkSteps : []), ...steps])];
+}
+
+/**
+ * The test files of a project.
+ * @param {Project} project
+ * @param {readonly string[]} testFiles
+ */
+export function filesOf(project, testFiles) {
+  return testFiles.filter((file) => (needsOf(file)[0]?.project ?? "unit") === project);
+}
+
+/**
+ * All test files, relative to the repository.
+ * @param {string} repository
+ */
+export function listTestFiles(repository) {
+  const paths = filesBelow([join(repository, "test")], (path) => basename(path).endsWith(".test.ts"));
+  return paths.map((path) => relative(repository, path));
+}
+
+/** @param {string} file */
+function needsOf(file) {
+  return needs.filter(({ path }) => file.startsWith(path));
+}
