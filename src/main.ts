@@ -1,6 +1,7 @@
 /**
- * The compiled program of the command `firkin`: serve, env, tls, version and help. `scripts/cli/firkin.mjs` sets up what
- * is missing and then runs this file; it does setup and doctor by itself, because those run before anything is compiled.
+ * The compiled program of the command `firkin`: serve, env, tls, version and help. `scripts/cli/firkin.mjs` sets up
+ * what is missing and then runs this file; it does setup and doctor by itself, because those run before anything is
+ * compiled.
  */
 import { readFileSync } from "node:fs";
 import closeWithGrace from "close-with-grace";

@@ -1,15 +1,16 @@
 /**
- * `npm run bench`: the numbers of design section 6, each beside its raw baseline taken in the same run and in turn with
- * it, because the ratio holds where absolute times do not.
+ * `npm run bench` measures a daemon of its own: each number stands beside its raw baseline, taken in the same run and
+ * in turn with it, because the ratio holds where absolute times do not. The bench may call the compiled daemon as a
+ * process, and the engine and guest link of `src/` for the raw baseline.
  */
 import { writeFile } from "node:fs/promises";
-import { availableParallelism, homedir } from "node:os";
-import { join } from "node:path";
+import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
 import { Scope } from "../../src/scope.ts";
+import { originLine, writeGenerated } from "../pages/page.mjs";
+import { storageRoots } from "../setup/roots.mjs";
 import type { Bench, RowFamily } from "./bench.ts";
 import { BenchDaemon } from "./bench-daemon.ts";
-import { describeHost, hostLine } from "./host.ts";
 import { RawEngine } from "./raw-engine.ts";
 import { burstRows } from "./rows/burst.ts";
 import { commandRows } from "./rows/commands.ts";
@@ -39,33 +40,37 @@ const help = `usage: npm run bench -- [OPTION…]
 
   --rows a,b    only these: ${families.map(({ name }) => name).join(", ")}
   --quick       few samples, to see that everything works
+  --write       write docs/benchmarks.md also after --rows or --quick; a whole run always writes it
   --json FILE   write the results there as well
 `;
 
 interface Options {
   readonly selected: readonly RowFamily[];
   readonly quick: boolean;
+  /** Whether docs/benchmarks.md gets the result. */
+  readonly write: boolean;
   readonly json: string | undefined;
 }
 
 function readOptions(args: readonly string[]): Options | undefined {
   const string = { type: "string" } as const;
   const boolean = { type: "boolean", default: false } as const;
-  const options = { rows: string, json: string, quick: boolean, help: boolean };
+  const options = { rows: string, json: string, quick: boolean, write: boolean, help: boolean };
   const { values } = parseArgs({ args: [...args], options, strict: true });
   if (values.help) return undefined;
   const names = values.rows?.split(",") ?? families.map(({ name }) => name);
   const unknown = names.filter((name) => !families.some((family) => family.name === name));
   if (unknown.length > 0) throw new Error(`there are no rows ${unknown.join(", ")}\n\n${help}`);
   const selected = families.filter(({ name }) => names.includes(name));
-  return { selected, quick: values.quick, json: values.json };
+  const isWhole = selected.length === families.length && !values.quick;
+  return { selected, quick: values.quick, write: values.write || isWhole, json: values.json };
 }
 
 const show = (what: string) => process.stderr.write(`${new Date().toISOString().slice(11, 19)}  ${what} …\n`);
 
 /** Measures inside `scope`, which holds everything that must be ended and removed. */
-async function runBench({ selected, quick, json }: Options, scope: Scope): Promise<void> {
-  const cacheDir = process.env.FIRKIN_CACHE_DIR ?? join(homedir(), ".firkin", "cache");
+async function runBench({ selected, quick, write, json }: Options, scope: Scope): Promise<void> {
+  const cacheDir = storageRoots().cache;
   show("starting a daemon of its own, which makes its template");
   const daemon = await BenchDaemon.create(cacheDir);
   scope.use(daemon);
@@ -73,15 +78,18 @@ async function runBench({ selected, quick, json }: Options, scope: Scope): Promi
   const raw = await RawEngine.open(daemon.stateDir, cacheDir);
   scope.use(raw);
   const bench: Bench = { daemon, raw, quick, cores: availableParallelism(), progress: show };
-  const host = describeHost(raw.driver.info);
+  const { engine, version, acceleration } = raw.driver.info;
   const rows: Row[] = [];
   for (const family of selected) rows.push(...(await family.measure(bench)));
-  const warning = quick ? "\n`--quick`: too few samples to show.\n" : "";
-  process.stdout.write(`\n${hostLine(host)}\n${warning}\n${tableOf(rows)}\n`);
-  if (json !== undefined) await writeFile(json, `${JSON.stringify({ host, quick, rows }, undefined, 2)}\n`);
+  const origin = originLine(`${engine} ${version}, ${acceleration}`);
+  const warning = quick ? "`--quick` took too few samples for numbers to show.\n\n" : "";
+  const result = `${origin}\n\n${warning}${tableOf(rows)}\n`;
+  process.stdout.write(`\n${result}`);
+  if (json !== undefined) await writeFile(json, `${JSON.stringify({ origin, quick, rows }, undefined, 2)}\n`);
+  if (write) writeGenerated("docs/benchmarks.md", "npm run bench", result);
 }
 
-/** Resolves with the exit status of whoever is interrupted. */
+/** Resolves with the exit status of an interrupted program. */
 function interrupted(): Promise<number> {
   return new Promise((resolve) => {
     process.on("SIGINT", () => resolve(130));
@@ -105,7 +113,7 @@ async function main(): Promise<number> {
 }
 
 main().then(
-  // A row that was interrupted has nothing left to wait for.
+  // Exits at once: a row that was interrupted may never end by itself.
   (status) => process.exit(status),
   (error: unknown) => {
     console.error(error instanceof Error ? error.stack : error);

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * The command `firkin` (`npm start` is `firkin serve`). It may call the set-up and the doctor; what needs npm packages is
- * done by dist/src/main.js, after the set-up has made that.
+ * The command `firkin` (`npm start` is `firkin serve`). It may call the set-up and the doctor; what needs npm
+ * packages is done by dist/src/main.js, after the set-up has made that.
  */
 import { asksForHelp, commandHelp, commands, help, unknownCommand } from "../../src/help.mjs";
 import { doctor } from "../doctor/doctor.mjs";

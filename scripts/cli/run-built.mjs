@@ -1,5 +1,7 @@
 #!/usr/bin/env node
-/** `node scripts/cli/run-built.mjs FILE …` brings everything up to date, then runs dist/FILE, a tool for development. */
+/**
+ * `node scripts/cli/run-built.mjs FILE …` brings everything up to date, then runs dist/FILE, a tool for development.
+ */
 import { setUpOrExit } from "../setup/plan.mjs";
 import { takeRootFlags } from "../setup/roots.mjs";
 import { runDist } from "../setup/run-dist.mjs";

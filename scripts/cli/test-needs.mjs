@@ -1,12 +1,13 @@
 /**
- * The table of what each test needs besides the npm packages: set-up steps by the beginning of the test file's path. From
- * it `npm test -- PATH` sets up only what PATH needs, and vitest divides the tests into its projects.
+ * The table of what each test needs besides the npm packages: set-up steps by the beginning of the test file's path.
+ * From it `npm test -- PATH` sets up only what PATH needs, and vitest divides the tests into its projects.
  */
 import { basename, join, relative } from "node:path";
 import { filesBelow } from "../setup/files.mjs";
 
 /**
- * @typedef {"unit" | "tools" | "real machines"} Project `unit` needs nothing besides the npm packages, `tools` a compiler
+ * @typedef {"unit" | "tools" | "real machines"} Project `unit` needs nothing besides the npm packages, `tools` a
+ *   compiler
  *   or another program, `real machines` an engine that boots guests.
  *
  * @typedef {object} Need

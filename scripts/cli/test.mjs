@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 /**
- * `npm test` sets up what is missing, then checks in order of cost: format and lint, types, dead code, the guest agent
- * compiled with sanitizers and fuzzed, and vitest's suites. `npm test -- ARGUMENT…` runs vitest alone, with those arguments,
- * after setting up what the selected tests need. The last line counts what passed, failed and was skipped; each check
- * before vitest counts as one.
+ * `npm test` sets up what is missing, then checks in order of cost: format and lint, types, dead code, the guest
+ * agent compiled with sanitizers and fuzzed, and vitest's suites. `npm test -- ARGUMENT…` runs vitest alone, with
+ * those arguments, after setting up what the selected tests need. The last line counts what passed, failed and was
+ * skipped; each check before vitest counts as one.
  */
 import { spawn } from "node:child_process";
 import { rmSync } from "node:fs";

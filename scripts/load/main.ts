@@ -1,16 +1,17 @@
 /**
- * `npm run load`: sandboxes that all stream at once while requests come in at a fixed rate, on the real engine. Counts what
- * went wrong, and watches whether the daemon's memory stays flat.
+ * `npm run load` has sandboxes stream all at once while requests come in at a fixed rate, on the real engine. It
+ * counts what goes wrong, and watches whether the daemon's memory stays flat. It may call the daemon and the client
+ * of the bench.
  */
 import { writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { homedir } from "node:os";
-import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { BenchDaemon } from "../bench/bench-daemon.ts";
 import type { BenchSandbox, E2bClient } from "../bench/e2b-client.ts";
 import { memoryMiB } from "../bench/processes.ts";
+import { originLine, qemuVersion, writeGenerated } from "../pages/page.mjs";
+import { storageRoots } from "../setup/roots.mjs";
 import { FollowedStream } from "./followed-stream.ts";
 import { mixedRequests } from "./requests.ts";
 
@@ -19,10 +20,11 @@ const help = `usage: npm run load -- [OPTION…]
   --sandboxes N   that stream all the time, default 8
   --rate N        requests per second, default 200
   --minutes N     default 5
+  --write         write the result into docs/benchmarks.md
   --json FILE     write the result there as well
 `;
 
-/** Growth of the daemon that is still called flat, MiB: a heap breathes. */
+/** Growth of the daemon that is still called flat, MiB, because a heap grows and shrinks. */
 const flatMiB = 48;
 const sampleMs = 1_000;
 const startsAtOnce = 2;
@@ -31,6 +33,7 @@ interface Options {
   readonly sandboxes: number;
   readonly rate: number;
   readonly minutes: number;
+  readonly write: boolean;
   readonly json: string | undefined;
 }
 
@@ -47,7 +50,7 @@ interface Load {
   readonly endMiB: number;
 }
 
-/** What is used of autocannon's result. */
+/** The part of autocannon's result that is used. */
 interface CannonResult {
   readonly requests: { readonly total: number; readonly average: number };
   readonly latency: { readonly p50: number; readonly p99: number; readonly max: number };
@@ -63,13 +66,14 @@ function readOptions(args: readonly string[]): Options | undefined {
   const options = { sandboxes: number("8"), rate: number("200"), minutes: number("5") };
   const { values } = parseArgs({
     args: [...args],
-    options: { ...options, json: { type: "string" }, help: { type: "boolean" } },
+    options: { ...options, json: { type: "string" }, write: { type: "boolean" }, help: { type: "boolean" } },
     strict: true,
   });
   if (values.help) return undefined;
   const [sandboxes, rate, minutes] = [Number(values.sandboxes), Number(values.rate), Number(values.minutes)];
-  if (!(sandboxes > 0 && rate > 0 && minutes > 0)) throw new Error(`numbers above zero, please\n\n${help}`);
-  return { sandboxes, rate, minutes, json: values.json };
+  if (!(sandboxes > 0 && rate > 0 && minutes > 0))
+    throw new Error(`--sandboxes, --rate and --minutes take numbers above zero\n\n${help}`);
+  return { sandboxes, rate, minutes, write: values.write ?? false, json: values.json };
 }
 
 const show = (what: string) => process.stderr.write(`${new Date().toISOString().slice(11, 19)}  ${what} …\n`);
@@ -88,7 +92,7 @@ async function runLoad(daemon: BenchDaemon, { sandboxes: count, rate, minutes }:
   show(`making ${count} sandboxes`);
   const sandboxes = await startAll(daemon.client, count);
   const streams = await Promise.all(sandboxes.map((sandbox) => FollowedStream.open(daemon.client.url, sandbox)));
-  // What the creates and the first streams left to do is no part of it.
+  // The work that creates and first streams leave behind is not part of the load.
   await delay(5_000);
   const memory: number[] = [];
   const sampling = setInterval(() => memory.push(memoryMiB(daemon.pid, "VmRSS")), sampleMs);
@@ -118,7 +122,7 @@ async function runLoad(daemon: BenchDaemon, { sandboxes: count, rate, minutes }:
   }
 }
 
-/** The middle of the first and of the last tenth, so that one collection more or less does not count. */
+/** The medians of the first and of the last tenth, so that one garbage collection more or less does not count. */
 function memoryEnds(samples: readonly number[]): Pick<Load, "startMiB" | "endMiB"> {
   const tenth = Math.max(1, Math.floor(samples.length / 10));
   const middle = (some: readonly number[]) =>
@@ -148,14 +152,19 @@ async function main(): Promise<number> {
     process.stdout.write(help);
     return 0;
   }
-  const cacheDir = process.env.FIRKIN_CACHE_DIR ?? join(homedir(), ".firkin", "cache");
   show("starting a daemon of its own, which makes its template");
-  await using daemon = await BenchDaemon.create(cacheDir);
+  await using daemon = await BenchDaemon.create(storageRoots().cache);
   await daemon.start();
   const load = await runLoad(daemon, options);
   const faults = faultsOf(load);
-  process.stdout.write(`${report(load)}\n${faults.length === 0 ? "no error, flat memory" : faults.join("; ")}\n`);
+  const result = `${report(load)}\n${faults.length === 0 ? "no error, flat memory" : faults.join("; ")}\n`;
+  process.stdout.write(result);
   if (options.json !== undefined) await writeFile(options.json, `${JSON.stringify(load, undefined, 2)}\n`);
+  if (options.write) {
+    const run = `${options.rate} requests per second for ${options.minutes} minutes`;
+    const text = `${originLine(qemuVersion())} ${run}:\n\n\`\`\`text\n${result}\`\`\``;
+    writeGenerated("docs/benchmarks.md", "npm run load", text);
+  }
   return faults.length === 0 ? 0 : 1;
 }
 

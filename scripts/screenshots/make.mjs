@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * `node scripts/screenshots/make.mjs`: makes the README's pictures of the console, light and dark, from a daemon of its own
- * with real sandboxes. Needs what `npm test` sets up.
+ * `node scripts/screenshots/make.mjs`: makes the README's pictures of the console, light and dark, from a daemon of
+ * its own with real sandboxes. Needs what `npm test` sets up.
  */
 import { spawn } from "node:child_process";
 import * as fs from "node:fs";

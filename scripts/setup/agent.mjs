@@ -54,8 +54,8 @@ export async function makeAgent(roots, { signal, onLine }) {
 }
 
 /**
- * Compiles it for arm64 with Debian's cross compiler, from a copy of the sources: the agent of this host has its objects
- * beside them.
+ * Compiles it for arm64 with Debian's cross compiler, from a copy of the sources: the agent of this host has its
+ * objects beside them.
  * @param {import("./roots.mjs").Roots} roots
  * @param {import("./graph.mjs").StepContext} context
  */

@@ -8,7 +8,7 @@ import { filesBelow, hashOf, placeAtomically, readJson } from "./files.mjs";
 const SOURCES = ["src", "routes", "migrations", "scripts", "tsconfig.json", "package-lock.json"];
 /** Files that the compiled programs read as they are. */
 const COPIED = /\.(sql|html|css|svg|js)$/;
-const COMPILED = /\.ts$|\/src\/[^/]+\.mjs$|tsconfig[^/]*\.json$/;
+const COMPILED = /\.(ts|mjs)$|tsconfig[^/]*\.json$/;
 
 /** @param {import("./roots.mjs").Roots} roots */
 function sourceHash(roots) {

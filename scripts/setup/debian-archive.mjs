@@ -1,6 +1,7 @@
 /**
- * Debian's archive without Debian's tools: indices whose signature is checked against the keys in `debian-keys.asc`, and
- * which packages a list of packages comes to. Whether those really fit together is for dpkg to say, which installs them.
+ * Debian's archive without Debian's tools: indices whose signature is checked against the keys in `debian-keys.asc`,
+ * and which packages a list of packages comes to. Whether those really fit together is for dpkg to say, which
+ * installs them.
  */
 import * as fs from "node:fs";
 import { createRequire } from "node:module";
@@ -150,8 +151,8 @@ function alternatives(field) {
 }
 
 /**
- * The packages and all that they need, each after what it needs wherever they do not need each other. Of alternatives the
- * one that is wanted anyway, otherwise the first that exists.
+ * The packages and all that they need, each after what it needs wherever they do not need each other. Of alternatives
+ * the one that is wanted anyway, otherwise the first that exists.
  * @param {ReadonlyMap<string, IndexedPackage>} archive
  * @param {readonly string[]} names
  * @returns {Package[]}

@@ -1,6 +1,6 @@
 /**
- * Which Debian packages the guest's files are made from where mmdebstrap cannot be had: resolved once against today's signed
- * index and kept, each with its URL and checksum, until `firkin setup --upgrade`.
+ * Which Debian packages the guest's files are made from where mmdebstrap cannot be had: resolved once against today's
+ * signed index and kept, each with its URL and checksum, until `firkin setup --upgrade`.
  */
 import { join } from "node:path";
 import { SUITE } from "./debian.mjs";
@@ -15,7 +15,10 @@ import { readStamp, writeStamp } from "./stamps.mjs";
 /** What a guest job itself is run by, and what one compiles with. */
 const TOOLS = "dash coreutils dpkg e2fsprogs findutils grep gzip kmod mount sed tar".split(" ");
 const COMPILER = [...TOOLS, "gcc", "libc6-dev", "make"];
-/** apt is what makes it Debian's smallest variant; the other says that /bin is a link, which here it is from the start. */
+/**
+ * apt is what makes it Debian's smallest variant; the other says that /bin is a link, which here it is from the
+ * start.
+ */
 const BASE = ["apt", "usr-is-merged"];
 
 /**

@@ -1,4 +1,6 @@
-/** How Debian's archive is reached: through mmdebstrap, with the host's own mirrors and apt settings where it has any. */
+/**
+ * How Debian's archive is reached: through mmdebstrap, with the host's own mirrors and apt settings where it has any.
+ */
 import { execFileSync } from "node:child_process";
 import * as fs from "node:fs";
 import { dirname, join } from "node:path";
@@ -116,8 +118,8 @@ function hostArchives() {
 }
 
 /**
- * Where {@link SUITE} is to be had, for whoever fetches files of it without apt's lists, and whether an index may be as old
- * as it likes there: as the host's apt has it, and as Debian has it where there is none.
+ * Where {@link SUITE} is to be had, for whoever fetches files of it without apt's lists, and whether an index may be
+ * as old as it likes there: as the host's apt has it, and as Debian has it where there is none.
  * @returns {{ archives: { base: string, suite: string }[], checksAge: boolean }}
  */
 export function debianArchives() {

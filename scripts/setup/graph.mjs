@@ -1,4 +1,7 @@
-/** The graph of set-up steps: each step runs as soon as the steps that it needs are done, independent ones at the same time. */
+/**
+ * The graph of set-up steps: each step runs as soon as the steps that it needs are done, independent ones at the same
+ * time.
+ */
 
 /**
  * @typedef {object} StepContext

@@ -9,8 +9,8 @@ const VCPU_COUNT = 2;
 const MEMORY_MIB = 2048;
 
 /**
- * The program, machine, console and disk by architecture. Emulated: a processor that has no pointer authentication, whose
- * emulation costs much.
+ * The program, machine, console and disk by architecture. Emulated: a processor that has no pointer authentication,
+ * whose emulation costs much.
  */
 const QEMU = {
   amd64: ["qemu-system-x86_64", "microvm", "max", "ttyS0", "virtio-blk-device"],

@@ -1,6 +1,6 @@
 /**
- * What guests boot, made without any of Debian's tools on the host: the kernel out of its package, the agent and the root disk
- * by guest jobs. It is how a Mac makes them, and `scripts/verify/guest-files.mjs` on Linux.
+ * What guests boot, made without any of Debian's tools on the host: the kernel out of its package, the agent and the
+ * root disk by guest jobs. It is how a Mac makes them, and `scripts/verify/guest-files.mjs` on Linux.
  */
 import * as fs from "node:fs";
 import { basename, join } from "node:path";

@@ -1,7 +1,8 @@
 /**
- * Guest jobs: work that only Linux can do, done by a Linux that is booted for it. A job's microVM has an initramfs with unpacked
- * Debian packages and the job's files, and one empty disk; what it makes is on that disk, and in the outbox at its end. So a
- * Mac without Docker makes what guests need with the engine that will run them, and Linux runs the same jobs on QEMU.
+ * Guest jobs: work that only Linux can do, done by a Linux that is booted for it. A job's microVM has an initramfs
+ * with unpacked Debian packages and the job's files, and one empty disk; what it makes is on that disk, and in the
+ * outbox at its end. So a Mac without Docker makes what guests need with the engine that will run them, and Linux
+ * runs the same jobs on QEMU.
  */
 import * as fs from "node:fs";
 import { basename, join } from "node:path";
@@ -22,7 +23,8 @@ import { SetupError } from "./setup-error.mjs";
  * @property {string} disk A raw image, whose end is the outbox.
  * @property {string} folder For the machine's own files.
  *
- * @typedef {(machine: Machine, context: StepContext) => Promise<void>} Boot Returns when the machine has powered itself off.
+ * @typedef {(machine: Machine, context: StepContext) => Promise<void>} Boot Returns when the machine has powered
+ *   itself off.
  *
  * @typedef {object} GuestHost Where jobs are run.
  * @property {import("./roots.mjs").Roots} roots
@@ -119,8 +121,8 @@ function foldersOf(names) {
 }
 
 /**
- * One cpio archive of what is in packages, never unpacked here: a Mac's file system knows no Linux owners, and takes two names
- * that differ in case for one.
+ * One cpio archive of what is in packages, never unpacked here: a Mac's file system knows no Linux owners, and takes
+ * two names that differ in case for one.
  * @param {import("./roots.mjs").Roots} roots
  * @param {readonly Package[]} packages
  * @param {string} folder

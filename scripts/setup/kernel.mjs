@@ -9,9 +9,10 @@ import { SetupError } from "./setup-error.mjs";
 import { readStamp, stampName, writeStamp } from "./stamps.mjs";
 
 /**
- * For each of Debian's architectures the package that depends on the newest kernel package, whose kernel has ext4 built in, and
- * the modules that guests load at boot, in this order; what they depend on is added before them. QEMU's devices are on
- * virtio-mmio and the agent is at a console port; Apple's are on a PCI bus, and the agent is reached over vsock.
+ * For each of Debian's architectures the package that depends on the newest kernel package, whose kernel has ext4
+ * built in, and the modules that guests load at boot, in this order; what they depend on is added before them. QEMU's
+ * devices are on virtio-mmio and the agent is at a console port; Apple's are on a PCI bus, and the agent is reached
+ * over vsock.
  */
 export const KERNELS = {
   amd64: {

@@ -37,8 +37,8 @@ export async function takeSetupLock(folder, { signal, onWait }) {
 }
 
 /**
- * When a process started: in clock ticks since boot (`/proc/PID/stat` field 22), or as ps says it where there is no /proc;
- * undefined if there is none.
+ * When a process started: in clock ticks since boot (`/proc/PID/stat` field 22), or as ps says it where there is no
+ * /proc; undefined if there is none.
  * @param {number} pid
  */
 function startTime(pid) {

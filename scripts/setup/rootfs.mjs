@@ -1,4 +1,6 @@
-/** The root disk of template `base`: Debian with what an agent's sandbox is expected to have, as a sparse ext4 image. */
+/**
+ * The root disk of template `base`: Debian with what an agent's sandbox is expected to have, as a sparse ext4 image.
+ */
 import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import { join } from "node:path";
@@ -112,7 +114,8 @@ export async function makeBaseDisk(roots, { signal, onLine }) {
  * @param {import("./roots.mjs").Roots} roots
  * @param {Architecture} architecture
  * @param {import("./graph.mjs").StepContext} context
- * @param {(work: { image: string, npmArchive: string, packageList: string }) => Promise<void>} make Writes the image and
+ * @param {(work: { image: string, npmArchive: string, packageList: string }) => Promise<void>} make Writes the image
+ *   and
  *   the list of its packages.
  */
 export async function placeBaseDisk(roots, architecture, { signal, onLine }, make) {

@@ -1,6 +1,7 @@
 /**
- * Swift for tests: a Debian 13 root in the cache that holds the compiler, and `firkin-vz` built in it against the simulated
- * framework. Nothing that serves sandboxes on Linux needs either, so a host that cannot make them is told why and goes on.
+ * Swift for tests: a Debian 13 root in the cache that holds the compiler, and `firkin-vz` built in it against the
+ * simulated framework. Nothing that serves sandboxes on Linux needs either, so a host that cannot make them is told
+ * why and goes on.
  */
 import { execFileSync } from "node:child_process";
 import * as fs from "node:fs";
@@ -17,8 +18,8 @@ const FREE_SPACE_BYTES = 6 * 2 ** 30;
 const ROOT_RECIPE = hashOf({ format: 1, SUITE, PACKAGES });
 
 /**
- * Debian's compiler names three libraries of ICU when it links a static program, and has none of them. Nothing here uses
- * ICU: empty archives do.
+ * Debian's compiler names three libraries of ICU when it links a static program, and has none of them. Nothing here
+ * uses ICU: empty archives do.
  */
 const EMPTY_ARCHIVES = ["icui18nswift", "icuucswift", "icudataswift"];
 const STATIC_FOLDER = "/usr/libexec/swift/lib/swift_static/linux";

@@ -1,7 +1,7 @@
 /**
  * Boots one machine on Apple's framework and waits until it has powered itself off: the set-up's guest jobs on a Mac.
- * `node dist/scripts/setup/vz-boot.js HELPER FOLDER ORDER`, the order being the JSON of the helper's `start`. Not detached, as the
- * daemon's machines are: the helper ends with this process' group.
+ * `node dist/scripts/setup/vz-boot.js HELPER FOLDER ORDER`, the order being the JSON of the helper's `start`. Not
+ * detached, as the daemon's machines are: the helper ends with this process' group.
  */
 import { spawn } from "node:child_process";
 import { join } from "node:path";

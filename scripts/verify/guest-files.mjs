@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 /**
- * `node scripts/verify/guest-files.mjs` makes on Linux what `npm start` makes on a Mac for guests of the vz engine: kernel,
- * agent and root disk. The steps are the same, but QEMU boots the guest jobs and emulates the processor, which takes a
- * quarter of an hour. What it makes is printed as JSON.
+ * `node scripts/verify/guest-files.mjs` makes on Linux what `npm start` makes on a Mac for guests of the vz engine:
+ * kernel, agent and root disk. The steps are the same, but QEMU boots the guest jobs and emulates the processor,
+ * which takes a quarter of an hour. What it makes is printed as JSON.
  */
 import { currentAgent } from "../setup/agent.mjs";
 import { qemuBoot } from "../setup/guest-boot.mjs";

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Proves that a clone works on a fresh Debian 12 with only Node.js added: makes such a root folder, clones the last commit
-# into it, and runs there, as root, in namespaces of its own (mounts and processes end with them):
+# Proves that a clone works on a fresh Debian 12 with only Node.js added: makes such a root folder, clones the last
+# commit into it, and runs there, as root, in namespaces of its own (mounts and processes end with them):
 #
 #   scripts/verify/verify-clean-root.sh setup    npx firkin setup, and doctor
 #   scripts/verify/verify-clean-root.sh start    npm start until it listens, the example, a second start   (the default)

@@ -1,4 +1,6 @@
-/** Files of 64 MiB in and out, against the guest link of a machine like it, and what that does to the daemon's memory. */
+/**
+ * Files of 64 MiB in and out, against the guest link of a machine like it, and what that does to the daemon's memory.
+ */
 import { type Bench, type RowFamily, timeMs } from "../bench.ts";
 import type { BenchSandbox } from "../e2b-client.ts";
 import { peakMemoryMiB } from "../processes.ts";

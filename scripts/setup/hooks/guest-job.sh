@@ -1,6 +1,7 @@
 #!/bin/sh
-# /init of a guest job (guest-job.mjs): runs /job/run.sh and leaves /outbox, with its log and exit status, as a tar archive on
-# /dev/vda behind the first FIRKIN_DISK_MIB. There is no other way out: not every machine that this runs in has a console.
+# /init of a guest job (guest-job.mjs): runs /job/run.sh and leaves /outbox, with its log and exit status, as a tar
+# archive on /dev/vda behind the first FIRKIN_DISK_MIB. There is no other way out: not every machine that this runs in
+# has a console.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
