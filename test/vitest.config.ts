@@ -22,7 +22,14 @@ export default defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: "unit", include: filesOf("unit", files), maxWorkers: 2, sequence: { groupOrder: 0 } },
+        // Files share their worker's modules: loading these anew for each file is a third of the processor time.
+        test: {
+          name: "unit",
+          include: filesOf("unit", files),
+          maxWorkers: 2,
+          isolate: false,
+          sequence: { groupOrder: 0 },
+        },
       },
       {
         extends: true,

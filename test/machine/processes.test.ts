@@ -15,6 +15,8 @@ import {
 
 /** Pids whose executable cannot be read, as that of an undumpable process by anybody but root. */
 const hiding = new Set<number>();
+// Unit tests share modules; those that are loaded already would keep the real file system.
+vi.hoisted(() => vi.resetModules());
 vi.mock("node:fs", async (importOriginal) => {
   const real = await importOriginal<typeof import("node:fs")>();
   const readOrHide = (path: string) => {

@@ -19,6 +19,8 @@ import { FakeDaemon, nothing, paused, running } from "../../support/fakes/fake-d
 
 /** Folders that the disk does not let go. */
 const failingToRemove: string[] = [];
+// Unit tests share modules; those that are loaded already would keep the real file system.
+vi.hoisted(() => vi.resetModules());
 vi.mock("node:fs/promises", async (importOriginal) => {
   const real = await importOriginal<typeof import("node:fs/promises")>();
   const removeOrFail: typeof real.rm = async (path, options) => {
