@@ -14,7 +14,7 @@ import { checkTls } from "./tls.mjs";
  * @property {string} [remedy] What to do about it; on `failed` and `advice`.
  */
 
-const MARKS = { ok: "✓", failed: "✗", advice: "!", info: "·" };
+const marks = { ok: "✓", failed: "✗", advice: "!", info: "·" };
 
 /**
  * Prints one line per requirement.
@@ -28,7 +28,7 @@ export async function doctor() {
       : [...checkHost(roots), ...(await checkSetUp(roots)), ...(await checkTls(roots))];
   const width = Math.max(...findings.map(({ what }) => what.length));
   for (const { level, what, detail, remedy } of findings) {
-    process.stdout.write(`${MARKS[level]} ${what.padEnd(width)}  ${detail}\n`);
+    process.stdout.write(`${marks[level]} ${what.padEnd(width)}  ${detail}\n`);
     if (remedy) process.stdout.write(`${" ".repeat(width + 4)}→ ${remedy}\n`);
   }
   const failed = findings.filter(({ level }) => level === "failed").length;

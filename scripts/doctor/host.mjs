@@ -6,18 +6,18 @@ import { dirname, join, resolve } from "node:path";
 import { freeBytes } from "../setup/files.mjs";
 import { npmCommand } from "../setup/npm.mjs";
 import { installCommand, missingPackages, runtimePackages } from "../setup/packages.mjs";
-import { atLeast, NODE_REMEDY, nodeSupported, systemRemedy } from "../setup/platform.mjs";
+import { atLeast, nodeRemedy, nodeSupported, systemRemedy } from "../setup/platform.mjs";
 
 /** @typedef {import("./doctor.mjs").Finding} Finding */
 
-const NEEDED_QEMU = [7, 2];
-const NEEDED_DISK_GIB = 4;
-const NEEDED_MEMORY_MIB = 1024;
+const neededQemu = [7, 2];
+const neededDiskGiB = 4;
+const neededMemoryMiB = 1024;
 /** `sun_path` of a Unix socket, with its final zero. */
-const SOCKET_PATH_BYTES = 108;
+const socketPathBytes = 108;
 /** The longest socket path below the state folder: `/machines/<session id>/agent.sock` and some room. */
-const SOCKET_SUFFIX_BYTES = 60;
-const TMPFS_MAGIC = 0x01021994;
+const socketSuffixBytes = 60;
+const tmpfsMagic = 0x01021994;
 
 /**
  * @param {import("../setup/roots.mjs").Roots} roots
@@ -51,7 +51,7 @@ function checkSystem() {
 export function checkNode() {
   const detail = process.version;
   if (nodeSupported()) return { level: "ok", what: "Node.js", detail };
-  return { level: "failed", what: "Node.js", detail, remedy: NODE_REMEDY };
+  return { level: "failed", what: "Node.js", detail, remedy: nodeRemedy };
 }
 
 /** @returns {Finding} */
@@ -84,11 +84,16 @@ function checkQemu() {
   const what = "QEMU version";
   const { stdout } = spawnSync("qemu-system-x86_64", ["--version"], { encoding: "utf8" });
   const version = /version (\d+\.\d+(\.\d+)?)/.exec(stdout ?? "")?.[1];
-  const wanted = NEEDED_QEMU.join(".");
+  const wanted = neededQemu.join(".");
   if (version === undefined)
     return { level: "failed", what, detail: "it does not run", remedy: "install qemu-system-x86" };
-  if (atLeast(version, NEEDED_QEMU)) return { level: "ok", what, detail: version };
-  return { level: "failed", what, detail: version, remedy: `install QEMU ${wanted} or newer (Debian 12 has it)` };
+  if (atLeast(version, neededQemu)) return { level: "ok", what, detail: version };
+  return {
+    level: "failed",
+    what,
+    detail: version,
+    remedy: `install QEMU ${wanted} or newer (Debian 12 has it)`,
+  };
 }
 
 /** @returns {Finding} */
@@ -122,12 +127,12 @@ function checkMemory() {
   );
   const mib = Math.floor(available ? Number(available[1]) / 1024 : freemem() / 2 ** 20);
   const detail = `${mib} MiB available of ${Math.floor(totalmem() / 2 ** 20)} MiB`;
-  if (mib >= NEEDED_MEMORY_MIB) return { level: "ok", what: "memory", detail };
+  if (mib >= neededMemoryMiB) return { level: "ok", what: "memory", detail };
   return {
     level: "failed",
     what: "memory",
     detail,
-    remedy: `free some: ${NEEDED_MEMORY_MIB} MiB are needed for the first sandboxes`,
+    remedy: `free some: ${neededMemoryMiB} MiB are needed for the first sandboxes`,
   };
 }
 
@@ -154,15 +159,15 @@ function checkFolder(name, folder) {
       remedy: `chown it, or set ${variable}`,
     });
   }
-  if (`${folder}/`.startsWith(`${resolve(tmpdir())}/`) || fs.statfsSync(existing).type === TMPFS_MAGIC) {
+  if (`${folder}/`.startsWith(`${resolve(tmpdir())}/`) || fs.statfsSync(existing).type === tmpfsMagic) {
     const detail = `${folder} is temporary: it may be emptied, or held in memory`;
     findings.push({ level: "advice", what, detail, remedy: `set ${variable} to a folder on a disk` });
   }
   const free = freeBytes(folder) / 2 ** 30;
   const detail = `${free.toFixed(1)} GiB`;
-  if (free >= NEEDED_DISK_GIB) findings.push({ level: "ok", what: `free for ${name}`, detail });
+  if (free >= neededDiskGiB) findings.push({ level: "ok", what: `free for ${name}`, detail });
   else {
-    const remedy = `${NEEDED_DISK_GIB} GiB are needed: free some, or set ${variable} to a folder on a larger disk`;
+    const remedy = `${neededDiskGiB} GiB are needed: free some, or set ${variable} to a folder on a larger disk`;
     findings.push({ level: "failed", what: `free for ${name}`, detail, remedy });
   }
   return findings;
@@ -174,9 +179,9 @@ function checkFolder(name, folder) {
  */
 function checkSocketPaths(state) {
   const what = "socket paths";
-  const longest = Buffer.byteLength(join(state, "x")) - 1 + SOCKET_SUFFIX_BYTES;
-  const detail = `${longest} of ${SOCKET_PATH_BYTES} bytes`;
-  if (longest < SOCKET_PATH_BYTES) return { level: "ok", what, detail };
+  const longest = Buffer.byteLength(join(state, "x")) - 1 + socketSuffixBytes;
+  const detail = `${longest} of ${socketPathBytes} bytes`;
+  if (longest < socketPathBytes) return { level: "ok", what, detail };
   return { level: "failed", what, detail, remedy: "set FIRKIN_STATE_DIR to a shorter path" };
 }
 

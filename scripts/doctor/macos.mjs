@@ -3,15 +3,15 @@ import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import { join } from "node:path";
 import { readJson } from "../setup/files.mjs";
-import { TOOLS_REMEDY } from "../setup/helper.mjs";
+import { toolsRemedy } from "../setup/helper.mjs";
 import { atLeast } from "../setup/platform.mjs";
 
 /** @typedef {import("./doctor.mjs").Finding} Finding */
 /** @typedef {(command: string, args: readonly string[]) => { status: number | null, output: string }} Ask */
 
-const NEEDED_MACOS = [14, 0];
-const ENTITLEMENT = "com.apple.security.virtualization";
-const BUILD = "npm start builds and signs it (scripts/setup/build-helper)";
+const neededMacos = [14, 0];
+const entitlement = "com.apple.security.virtualization";
+const buildRemedy = "npm start builds and signs it (scripts/setup/build-helper)";
 
 /** @type {Ask} */
 const askSystem = (command, args) => {
@@ -42,8 +42,8 @@ function checkSystem(ask) {
   if (processor !== "arm64") {
     return { level: "failed", what, detail, remedy: "machines can be saved on Apple silicon only: use such a Mac" };
   }
-  if (atLeast(version, NEEDED_MACOS)) return { level: "ok", what, detail };
-  return { level: "failed", what, detail, remedy: `update to macOS ${NEEDED_MACOS[0]} or newer` };
+  if (atLeast(version, neededMacos)) return { level: "ok", what, detail };
+  return { level: "failed", what, detail, remedy: `update to macOS ${neededMacos[0]} or newer` };
 }
 
 /**
@@ -54,7 +54,7 @@ function checkTools(ask) {
   const what = "Swift";
   const { status, output } = ask("xcode-select", ["--print-path"]);
   if (status === 0) return { level: "ok", what, detail: output.trim() };
-  return { level: "failed", what, detail: "Apple's command line tools are missing", remedy: TOOLS_REMEDY };
+  return { level: "failed", what, detail: "Apple's command line tools are missing", remedy: toolsRemedy };
 }
 
 /**
@@ -84,13 +84,19 @@ function checkScreen(ask) {
  */
 function checkHelper(helper, ask) {
   const what = "helper";
-  if (!fs.existsSync(helper)) return { level: "failed", what, detail: `${helper} is missing`, remedy: BUILD };
+  if (!fs.existsSync(helper)) return { level: "failed", what, detail: `${helper} is missing`, remedy: buildRemedy };
   const signature = ask("codesign", ["--verify", "--strict", helper]);
   if (signature.status !== 0) {
-    return { level: "failed", what, detail: `its signature is not valid: ${signature.output.trim()}`, remedy: BUILD };
+    return {
+      level: "failed",
+      what,
+      detail: `its signature is not valid: ${signature.output.trim()}`,
+      remedy: buildRemedy,
+    };
   }
   const { output } = ask("codesign", ["--display", "--entitlements", "-", "--xml", helper]);
-  if (!output.includes(ENTITLEMENT)) return { level: "failed", what, detail: `it lacks ${ENTITLEMENT}`, remedy: BUILD };
+  if (!output.includes(entitlement))
+    return { level: "failed", what, detail: `it lacks ${entitlement}`, remedy: buildRemedy };
   return { level: "ok", what, detail: ask(helper, ["--version"]).output.trim() };
 }
 

@@ -12,8 +12,8 @@ import { currentBaseDisk } from "../setup/rootfs.mjs";
 
 /** @typedef {import("./doctor.mjs").Finding} Finding */
 
-const BY_START = "npm start makes it (npx firkin setup, without serving)";
-const CONNECT_TIMEOUT_MS = 1000;
+const byStart = "npm start makes it (npx firkin setup, without serving)";
+const connectTimeoutMs = 1000;
 
 /**
  * @param {import("../setup/roots.mjs").Roots} roots
@@ -45,7 +45,7 @@ export async function checkSetUp(roots, architecture = "amd64") {
 function made(what, current, detail = "") {
   return current
     ? { level: "ok", what, detail }
-    : { level: "failed", what, detail: "missing or out of date", remedy: BY_START };
+    : { level: "failed", what, detail: "missing or out of date", remedy: byStart };
 }
 
 /**
@@ -91,7 +91,7 @@ async function checkDaemon(roots) {
 function answers(url) {
   const { hostname, port } = new URL(url);
   return new Promise((done) => {
-    const socket = connect({ host: hostname, port: Number(port), timeout: CONNECT_TIMEOUT_MS });
+    const socket = connect({ host: hostname, port: Number(port), timeout: connectTimeoutMs });
     const end = (/** @type {boolean} */ answer) => {
       socket.destroy();
       done(answer);

@@ -6,8 +6,8 @@ import { join } from "node:path";
 
 /** @typedef {import("./doctor.mjs").Finding} Finding */
 
-const DAY_MS = 86_400_000;
-const LOOKUP_TIMEOUT_MS = 2000;
+const dayMs = 86_400_000;
+const lookupTimeoutMs = 2000;
 
 /**
  * Nothing where nobody asked for HTTPS.
@@ -37,7 +37,7 @@ function checkCertificate(folder, domain) {
       if (open !== 0) return { level: "advice", what, detail: `others may read ${join(folder, name)}`, remedy };
     }
     const days = (/** @type {string} */ name) =>
-      Math.floor((Date.parse(new X509Certificate(fs.readFileSync(join(folder, name))).validTo) - Date.now()) / DAY_MS);
+      Math.floor((Date.parse(new X509Certificate(fs.readFileSync(join(folder, name))).validTo) - Date.now()) / dayMs);
     const [authority, server] = [days("authority.pem"), days("server.pem")];
     const detail = `*.${domain}, good for ${server} days, its authority for ${authority}; renewed by the daemon`;
     return server >= 0 && authority >= 0
@@ -59,7 +59,7 @@ async function checkNames(domain) {
       (found) => found.address,
       () => undefined,
     ),
-    new Promise((done) => setTimeout(done, LOOKUP_TIMEOUT_MS).unref()),
+    new Promise((done) => setTimeout(done, lookupTimeoutMs).unref()),
   ]);
   const what = "names";
   if (address === "127.0.0.1" || address === "::1") return { level: "ok", what, detail: `${name} is this machine` };

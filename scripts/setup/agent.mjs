@@ -5,7 +5,7 @@ import { run } from "./command.mjs";
 import { filesBelow, hashOf, placeAtomically } from "./files.mjs";
 import { readStamp, stampName, writeStamp } from "./stamps.mjs";
 
-const COMPILER_REMEDY = "see the compiler's words above";
+const compilerRemedy = "see the compiler's words above";
 
 /**
  * @typedef {import("./kernel.mjs").Architecture} Architecture
@@ -49,7 +49,7 @@ export function currentAgent(roots, architecture = "amd64") {
  * @param {import("./graph.mjs").StepContext} context
  */
 export async function makeAgent(roots, { signal, onLine }) {
-  await run("make", ["-C", folderOf(roots), "-j2", "build/firkin-agent"], { signal, onLine, remedy: COMPILER_REMEDY });
+  await run("make", ["-C", folderOf(roots), "-j2", "build/firkin-agent"], { signal, onLine, remedy: compilerRemedy });
   await keepAgent(roots, "amd64", join(folderOf(roots), "build/firkin-agent"));
 }
 
@@ -65,7 +65,7 @@ export async function crossCompileAgent(roots, { signal, onLine }) {
   try {
     for (const path of agentSources(roots)) fs.copyFileSync(path, join(scratch, basename(path)));
     const make = ["-C", scratch, "-j2", "CC=aarch64-linux-gnu-gcc", "build/firkin-agent"];
-    await run("make", make, { signal, onLine, remedy: COMPILER_REMEDY });
+    await run("make", make, { signal, onLine, remedy: compilerRemedy });
     await keepAgent(roots, "arm64", join(scratch, "build/firkin-agent"));
   } finally {
     fs.rmSync(scratch, { recursive: true, force: true });

@@ -5,16 +5,16 @@ import { run } from "./command.mjs";
 import { filesBelow, hashOf, placeAtomically, readJson } from "./files.mjs";
 
 /** What decides dist/'s content, relative to the repository. */
-const SOURCES = ["src", "routes", "migrations", "scripts", "tsconfig.json", "package-lock.json"];
+const sourcePaths = ["src", "routes", "migrations", "scripts", "tsconfig.json", "package-lock.json"];
 /** Files that the compiled programs read as they are. */
-const COPIED = /\.(sql|html|css|svg|js)$/;
-const COMPILED = /\.(ts|mjs)$|tsconfig[^/]*\.json$/;
+const copiedFiles = /\.(sql|html|css|svg|js)$/;
+const compiledFiles = /\.(ts|mjs)$|tsconfig[^/]*\.json$/;
 
 /** @param {import("./roots.mjs").Roots} roots */
 function sourceHash(roots) {
   const files = filesBelow(
-    SOURCES.map((name) => join(roots.repository, name)),
-    (path) => COMPILED.test(path) || COPIED.test(path) || path.endsWith("package-lock.json"),
+    sourcePaths.map((name) => join(roots.repository, name)),
+    (path) => compiledFiles.test(path) || copiedFiles.test(path) || path.endsWith("package-lock.json"),
   );
   return hashOf(...files.flatMap((path) => [relative(roots.repository, path), fs.readFileSync(path)]));
 }
@@ -45,7 +45,7 @@ export async function buildDist(roots, { signal, onLine }) {
     );
     const copied = filesBelow(
       ["src", "routes", "migrations"].map((name) => join(repository, name)),
-      (path) => COPIED.test(path),
+      (path) => copiedFiles.test(path),
     );
     for (const file of copied) {
       const target = join(partial, relative(repository, file));

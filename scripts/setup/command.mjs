@@ -2,14 +2,14 @@
 import { spawn } from "node:child_process";
 import { SetupError } from "./setup-error.mjs";
 
-const KILL_AFTER_MS = 10_000;
-const TAIL_LINES = 15;
+const killAfterMs = 10_000;
+const tailLines = 15;
 
 /**
  * Runs a program and ends its whole process group when this process goes away, however it does: descriptor 3 then reads
  * end of file. Otherwise a killed set-up would leave an `npm ci` behind that fights with the next one's.
  */
-const GUARDED = `
+const guardedScript = `
 "$@" 3<&- &
 program=$!
 (read -r _ <&3; kill -KILL -$$) >/dev/null 2>&1 &
@@ -41,7 +41,7 @@ export async function run(command, args, options = {}) {
   const { cwd, env, signal, onLine, remedy } = options;
   signal?.throwIfAborted();
   // Its own group: Ctrl-C reaches this process alone, which then ends the whole tree in order.
-  const child = spawn("sh", ["-c", GUARDED, "sh", command, ...args], {
+  const child = spawn("sh", ["-c", guardedScript, "sh", command, ...args], {
     ...(cwd ? { cwd } : {}),
     env: { ...process.env, ...env },
     stdio: ["ignore", "pipe", "pipe", "pipe"],
@@ -52,7 +52,7 @@ export async function run(command, args, options = {}) {
   const note = (/** @type {string} */ line) => {
     if (line.trim() === "") return;
     tail.push(line);
-    if (tail.length > TAIL_LINES) tail.shift();
+    if (tail.length > tailLines) tail.shift();
     onLine?.(line);
   };
   let stdout = "";
@@ -95,7 +95,7 @@ function killGroupOnAbort(child, signal) {
   };
   const onAbort = () => {
     kill("SIGTERM");
-    timer = setTimeout(() => kill("SIGKILL"), KILL_AFTER_MS);
+    timer = setTimeout(() => kill("SIGKILL"), killAfterMs);
   };
   signal?.addEventListener("abort", onAbort, { once: true });
   return () => {

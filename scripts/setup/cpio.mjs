@@ -7,8 +7,8 @@
  * @typedef {CpioFile | CpioFolder | CpioDevice} CpioEntry `path` is relative to the root; parents come first.
  */
 
-const TYPE = { file: 0o100000, folder: 0o040000, characterDevice: 0o020000 };
-const NO_DEVICE = /** @type {const} */ ([0, 0]);
+const typeBits = { file: 0o100000, folder: 0o040000, characterDevice: 0o020000 };
+const noDevice = /** @type {const} */ ([0, 0]);
 
 /**
  * The archive as bytes; the same entries give the same bytes (owner root, time 0).
@@ -26,9 +26,9 @@ export function cpioArchive(entries) {
  */
 function record(inode, entry, mode = entry.mode | typeOf(entry)) {
   const data = "data" in entry ? entry.data : Buffer.alloc(0);
-  const device = "device" in entry ? entry.device : NO_DEVICE;
+  const device = "device" in entry ? entry.device : noDevice;
   const name = Buffer.from(`${entry.path}\0`);
-  const links = mode & TYPE.folder ? 2 : 1;
+  const links = mode & typeBits.folder ? 2 : 1;
   // inode, mode, uid, gid, links, mtime, size, device of the file system, device of a device file, name length, check
   const fields = [inode, mode, 0, 0, links, 0, data.length, 0, 0, ...device, name.length, 0];
   const header = Buffer.from(`070701${fields.map((field) => field.toString(16).padStart(8, "0")).join("")}`);
@@ -37,8 +37,8 @@ function record(inode, entry, mode = entry.mode | typeOf(entry)) {
 
 /** @param {CpioEntry} entry */
 function typeOf(entry) {
-  if ("data" in entry) return TYPE.file;
-  return "device" in entry ? TYPE.characterDevice : TYPE.folder;
+  if ("data" in entry) return typeBits.file;
+  return "device" in entry ? typeBits.characterDevice : typeBits.folder;
 }
 
 /** @param {Buffer} bytes */

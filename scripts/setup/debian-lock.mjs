@@ -3,23 +3,23 @@
  * signed index and kept, each with its URL and checksum, until `firkin setup --upgrade`.
  */
 import { join } from "node:path";
-import { SUITE } from "./debian.mjs";
+import { guestSuite } from "./debian.mjs";
 import { readArchive, requiredPackages, withDependencies } from "./debian-archive.mjs";
 import { hashOf } from "./files.mjs";
-import { KERNELS } from "./kernel.mjs";
-import { PACKAGES } from "./rootfs.mjs";
+import { kernels } from "./kernel.mjs";
+import { diskPackages } from "./rootfs.mjs";
 import { readStamp, writeStamp } from "./stamps.mjs";
 
 /** @typedef {import("./debian-archive.mjs").Package} Package */
 
 /** What a guest job itself is run by, and what one compiles with. */
-const TOOLS = "dash coreutils dpkg e2fsprogs findutils grep gzip kmod mount sed tar".split(" ");
-const COMPILER = [...TOOLS, "gcc", "libc6-dev", "make"];
+const toolNames = "dash coreutils dpkg e2fsprogs findutils grep gzip kmod mount sed tar".split(" ");
+const compilerNames = [...toolNames, "gcc", "libc6-dev", "make"];
 /**
  * apt is what makes it Debian's smallest variant; the other says that /bin is a link, which here it is from the
  * start.
  */
-const BASE = ["apt", "usr-is-merged"];
+const baseNames = ["apt", "usr-is-merged"];
 
 /**
  * @typedef {object} GuestPackages Each list is whole, and in an order to unpack in.
@@ -33,7 +33,11 @@ const BASE = ["apt", "usr-is-merged"];
  */
 
 /** @param {Architecture} architecture */
-const recipe = (architecture) => hashOf({ SUITE, TOOLS, COMPILER, BASE, PACKAGES }, KERNELS[architecture].metaPackage);
+const recipe = (architecture) =>
+  hashOf(
+    { SUITE: guestSuite, TOOLS: toolNames, COMPILER: compilerNames, BASE: baseNames, PACKAGES: diskPackages },
+    kernels[architecture].metaPackage,
+  );
 
 /**
  * @param {import("./roots.mjs").Roots} roots
@@ -50,7 +54,7 @@ export function currentGuestPackages(roots, architecture) {
  */
 export async function makeGuestPackages(roots, architecture, context) {
   const archive = await readArchive(architecture, join(roots.downloads, `index-${architecture}`), context);
-  const { metaPackage } = KERNELS[architecture];
+  const { metaPackage } = kernels[architecture];
   const image = archive
     .get(metaPackage)
     ?.depends.flat()
@@ -62,10 +66,10 @@ export async function makeGuestPackages(roots, architecture, context) {
   /** @type {GuestPackages} */
   const packages = {
     kernel: [{ name, version, url, sha256 }],
-    tools: withDependencies(archive, TOOLS),
-    compiler: withDependencies(archive, COMPILER),
-    required: withDependencies(archive, [...required, ...BASE]),
-    disk: withDependencies(archive, [...required, ...BASE, ...PACKAGES]),
+    tools: withDependencies(archive, toolNames),
+    compiler: withDependencies(archive, compilerNames),
+    required: withDependencies(archive, [...required, ...baseNames]),
+    disk: withDependencies(archive, [...required, ...baseNames, ...diskPackages]),
   };
   await writeStamp(roots, `debian-${architecture}`, recipe(architecture), packages);
 }

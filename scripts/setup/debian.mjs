@@ -8,12 +8,12 @@ import { run } from "./command.mjs";
 import { SetupError } from "./setup-error.mjs";
 
 /** The guest's Debian release. */
-export const SUITE = "bookworm";
+export const guestSuite = "bookworm";
 
-const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
+const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /** Host apt settings that decide whether and how the archive can be reached. */
-const APT_SETTINGS = [
+const aptSettingNames = [
   "Acquire::http",
   "Acquire::https",
   "Acquire::Retries",
@@ -32,7 +32,7 @@ const APT_SETTINGS = [
  * @param {AbortSignal} [options.signal]
  * @param {(line: string) => void} [options.onLine]
  */
-export async function mmdebstrap(args, { scratch, suite = SUITE, target, env, signal, onLine }) {
+export async function mmdebstrap(args, { scratch, suite = guestSuite, target, env, signal, onLine }) {
   if (process.getuid?.() !== 0) {
     // Its user-namespace mode would need every folder above the cache open to everybody.
     const command = `sudo env "PATH=$PATH" "FIRKIN_CACHE_DIR=${dirname(scratch)}" npx firkin setup`;
@@ -46,7 +46,7 @@ export async function mmdebstrap(args, { scratch, suite = SUITE, target, env, si
     const aptSettings = join(folder, "apt.conf");
     fs.writeFileSync(aptSettings, hostAptSettings());
     const sources = join(folder, "sources.list");
-    const hostSources = hostDebianSources().replaceAll(SUITE, suite);
+    const hostSources = hostDebianSources().replaceAll(guestSuite, suite);
     fs.writeFileSync(sources, hostSources);
     await run(
       "mmdebstrap",
@@ -86,16 +86,16 @@ function modeOptions() {
   }
 }
 
-/** The host's own sources for {@link SUITE}, if it has any; otherwise mmdebstrap's default is right. */
+/** The host's own sources for {@link guestSuite}, if it has any; otherwise mmdebstrap's default is right. */
 function hostDebianSources() {
-  const signedBy = fs.existsSync(KEYRING) ? `[signed-by=${KEYRING}] ` : "";
+  const signedBy = fs.existsSync(keyring) ? `[signed-by=${keyring}] ` : "";
   return hostArchives()
     .map(({ base, suite }) => `deb ${signedBy}${base} ${suite} main\n`)
     .join("");
 }
 
 /**
- * Where the host's apt has {@link SUITE} from, with its updates, if it has it; none otherwise.
+ * Where the host's apt has {@link guestSuite} from, with its updates, if it has it; none otherwise.
  * @returns {{ base: string, suite: string }[]}
  */
 function hostArchives() {
@@ -106,7 +106,7 @@ function hostArchives() {
     ["indextargets", "--no-release-info", "--format", format, "Identifier: Packages"],
     { encoding: "utf8" },
   );
-  const suites = [SUITE, `${SUITE}-updates`, `${SUITE}-security`];
+  const suites = [guestSuite, `${guestSuite}-updates`, `${guestSuite}-security`];
   const archives = [...new Set(targets.split("\n"))]
     .map((line) => line.split("|"))
     // Other archives have suites of that name as well; Debian's mirrors end in these folders.
@@ -114,18 +114,18 @@ function hostArchives() {
       return /\/debian(-security)?\/?$/.test(uri) && suites.includes(suite) && component === "main";
     })
     .map(([uri = "", suite = ""]) => ({ base: uri.replace(/\/$/, ""), suite }));
-  return archives.some(({ suite }) => suite === SUITE) ? archives : [];
+  return archives.some(({ suite }) => suite === guestSuite) ? archives : [];
 }
 
 /**
- * Where {@link SUITE} is to be had, for whoever fetches files of it without apt's lists, and whether an index may be
+ * Where {@link guestSuite} is to be had, for whoever fetches files of it without apt's lists, and whether an index may be
  * as old as it likes there: as the host's apt has it, and as Debian has it where there is none.
  * @returns {{ archives: { base: string, suite: string }[], checksAge: boolean }}
  */
 export function debianArchives() {
   const archives = [
-    { base: "https://deb.debian.org/debian", suite: SUITE },
-    { base: "https://deb.debian.org/debian-security", suite: `${SUITE}-security` },
+    { base: "https://deb.debian.org/debian", suite: guestSuite },
+    { base: "https://deb.debian.org/debian-security", suite: `${guestSuite}-security` },
   ];
   if (process.platform !== "linux") return { archives, checksAge: true };
   const own = hostArchives();
@@ -135,7 +135,7 @@ export function debianArchives() {
 
 /** Proxy, certificate and date settings of the host's apt, as an apt configuration file. */
 function hostAptSettings() {
-  return execFileSync("apt-config", ["dump", "--no-empty", "--format", '%F "%v";%n', ...APT_SETTINGS], {
+  return execFileSync("apt-config", ["dump", "--no-empty", "--format", '%F "%v";%n', ...aptSettingNames], {
     encoding: "utf8",
   });
 }

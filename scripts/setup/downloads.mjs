@@ -11,9 +11,9 @@ import { SetupError } from "./setup-error.mjs";
  * @property {string} [sha256] What the file must be; hex.
  */
 
-const APT_HELPER = "/usr/lib/apt/apt-helper";
+const aptHelper = "/usr/lib/apt/apt-helper";
 /** So many in one call: a command line has an end. */
-const BATCH = 100;
+const batchSize = 100;
 
 /**
  * Fetches files into `folder`, those with a checksum only where they are not there yet, and returns their paths.
@@ -29,8 +29,8 @@ export async function download(files, folder, { signal, onLine }) {
   const missing = wanted.filter(
     ({ path, sha256 }) => !sha256 || !fs.existsSync(path) || hashOf(fs.readFileSync(path)) !== sha256,
   );
-  for (let at = 0; at < missing.length; at += BATCH) {
-    const batch = missing.slice(at, at + BATCH);
+  for (let at = 0; at < missing.length; at += batchSize) {
+    const batch = missing.slice(at, at + batchSize);
     const [command, args] = fetchCommand(batch.map(({ url, path }) => ({ url, path: partialName(path) })));
     const remedy = `check that this machine reaches ${new URL(batch[0]?.url ?? "").origin}; where a version has left the archive, npx firkin setup --upgrade takes today's`;
     await run(command, args, { signal, onLine, remedy });
@@ -51,9 +51,9 @@ export async function download(files, folder, { signal, onLine }) {
  * @returns {[command: string, args: string[]]}
  */
 function fetchCommand(files) {
-  if (fs.existsSync(APT_HELPER)) {
+  if (fs.existsSync(aptHelper)) {
     const unsandboxed = ["-o", "APT::Sandbox::User=root"];
-    return [APT_HELPER, [...unsandboxed, "download-file", ...files.flatMap(({ url, path }) => [url, path, ""])]];
+    return [aptHelper, [...unsandboxed, "download-file", ...files.flatMap(({ url, path }) => [url, path, ""])]];
   }
   const options = ["--fail", "--location", "--silent", "--show-error", "--retry", "3", "--parallel"];
   return ["curl", [...options, ...files.flatMap(({ url, path }) => ["--output", path, url])]];

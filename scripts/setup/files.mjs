@@ -5,7 +5,7 @@ import { basename, dirname, join } from "node:path";
 import { SetupError } from "./setup-error.mjs";
 
 /** How names of half-made files and folders end; the pid tells whose they are. */
-const PARTIAL = /\.(\d+)\.partial$/;
+const partialSuffix = /\.(\d+)\.partial$/;
 
 /**
  * A temporary name in the folder where `path` will be, so that the rename at the end stays on one file system.
@@ -89,7 +89,7 @@ function syncPath(path) {
 export function sweepPartials(folder) {
   if (!fs.existsSync(folder)) return;
   for (const name of fs.readdirSync(folder)) {
-    const pid = PARTIAL.exec(name)?.[1];
+    const pid = partialSuffix.exec(name)?.[1];
     if (pid !== undefined && !isAlive(Number(pid))) fs.rmSync(join(folder, name), { recursive: true, force: true });
   }
 }

@@ -5,14 +5,14 @@ import { run } from "./command.mjs";
 
 /** @typedef {import("./guest-job.mjs").Boot} Boot */
 
-const VCPU_COUNT = 2;
-const MEMORY_MIB = 2048;
+const vcpuCount = 2;
+const memoryMiB = 2048;
 
 /**
  * The program, machine, console and disk by architecture. Emulated: a processor that has no pointer authentication,
  * whose emulation costs much.
  */
-const QEMU = {
+const qemuMachines = {
   amd64: ["qemu-system-x86_64", "microvm", "max", "ttyS0", "virtio-blk-device"],
   arm64: ["qemu-system-aarch64", "virt", "cortex-a72", "ttyAMA0", "virtio-blk-pci"],
 };
@@ -22,9 +22,9 @@ const QEMU = {
  * @returns {Boot} whose machines say on `onLine` what they do
  */
 export function qemuBoot(architecture) {
-  const [command = "", type = "", cpu = "", console = "", diskDevice = ""] = QEMU[architecture];
+  const [command = "", type = "", cpu = "", console = "", diskDevice = ""] = qemuMachines[architecture];
   return async ({ kernel, initramfs, commandLine, disk }, { signal, onLine }) => {
-    const machine = ["-M", type, "-cpu", cpu, "-smp", String(VCPU_COUNT), "-m", String(MEMORY_MIB)];
+    const machine = ["-M", type, "-cpu", cpu, "-smp", String(vcpuCount), "-m", String(memoryMiB)];
     const bare = ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"];
     const software = ["-kernel", kernel, "-initrd", initramfs, "-append", `${commandLine} console=${console}`];
     const drive = [
@@ -47,7 +47,7 @@ export function vzBoot(roots, helper) {
     // The helper makes its disk itself, as a clone of another.
     const machineDisk = join(folder, "disk.img");
     const diskMiB = fs.statSync(disk).size / 2 ** 20;
-    const machine = { vcpuCount: VCPU_COUNT, memoryMiB: MEMORY_MIB, diskMiB, disk: machineDisk };
+    const machine = { vcpuCount, memoryMiB, diskMiB, disk: machineDisk };
     const order = { machine, diskSource: disk, ...software };
     const program = join(roots.repository, "dist/scripts/setup/vz-boot.js");
     await run(process.execPath, [program, helper, folder, JSON.stringify(order)], { signal, onLine });

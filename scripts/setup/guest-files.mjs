@@ -8,9 +8,9 @@ import { agentSources, keepAgent } from "./agent.mjs";
 import { run } from "./command.mjs";
 import { currentGuestPackages } from "./debian-lock.mjs";
 import { download } from "./downloads.mjs";
-import { BSDTAR, runGuestJob } from "./guest-job.mjs";
+import { bsdtar, runGuestJob } from "./guest-job.mjs";
 import { currentKernel, hookPath, keepKernel } from "./kernel.mjs";
-import { DISK_MIB, placeBaseDisk } from "./rootfs.mjs";
+import { baseDiskMiB, placeBaseDisk } from "./rootfs.mjs";
 
 /**
  * @typedef {import("./kernel.mjs").Architecture} Architecture
@@ -19,7 +19,7 @@ import { DISK_MIB, placeBaseDisk } from "./rootfs.mjs";
  */
 
 /** An agent is far smaller; the disk of its job is there for the outbox. */
-const NO_DISK_MIB = 1;
+const noDiskMiB = 1;
 
 /**
  * @param {import("./roots.mjs").Roots} roots
@@ -31,7 +31,7 @@ export async function makeGuestKernel(roots, architecture, context) {
   const [archive = ""] = await download(kernel, roots.downloads, context);
   fs.mkdirSync(roots.scratch, { recursive: true });
   const folder = fs.mkdtempSync(join(roots.scratch, "kernel-"));
-  const unpack = (/** @type {string[]} */ ...args) => run(BSDTAR, ["-C", folder, "-xf", ...args], context);
+  const unpack = (/** @type {string[]} */ ...args) => run(bsdtar, ["-C", folder, "-xf", ...args], context);
   try {
     await unpack(archive, "data.tar.*");
     const [data = ""] = fs.readdirSync(folder);
@@ -51,7 +51,7 @@ export async function makeGuestKernel(roots, architecture, context) {
 export async function makeGuestAgent(roots, architecture, boot, context) {
   const files = Object.fromEntries(agentSources(roots).map((path) => [`source/${basename(path)}`, path]));
   const { compiler } = packagesOf(roots, architecture);
-  const job = { script: hookPath("guest-agent.sh"), tools: compiler, files, diskMiB: NO_DISK_MIB };
+  const job = { script: hookPath("guest-agent.sh"), tools: compiler, files, diskMiB: noDiskMiB };
   fs.mkdirSync(roots.scratch, { recursive: true });
   const disk = join(roots.scratch, `agent-${process.pid}.disk`);
   try {
@@ -80,7 +80,7 @@ export async function makeGuestBaseDisk(roots, architecture, boot, context) {
   const host = { roots, kernel: kernelOf(roots, architecture), boot };
   await placeBaseDisk(roots, architecture, context, async ({ image, npmArchive, packageList }) => {
     const all = { ...files, "npm.tgz": npmArchive };
-    const job = { script: hookPath("guest-base-disk.sh"), tools, files: all, diskMiB: DISK_MIB };
+    const job = { script: hookPath("guest-base-disk.sh"), tools, files: all, diskMiB: baseDiskMiB };
     await runGuestJob(host, job, image, context, (outbox) => fs.copyFileSync(join(outbox, "packages"), packageList));
   });
 }

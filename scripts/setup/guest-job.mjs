@@ -39,12 +39,12 @@ import { SetupError } from "./setup-error.mjs";
  */
 
 /** libarchive's tar, which reads Debian packages and turns archives into one another; a Mac's own is that. */
-export const BSDTAR = process.platform === "darwin" ? "/usr/bin/tar" : "bsdtar";
+export const bsdtar = process.platform === "darwin" ? "/usr/bin/tar" : "bsdtar";
 
-const OUTBOX_MIB = 16;
+const outboxMiB = 16;
 /** `panic=-1` ends the machine at once; it then has no outbox. */
-const COMMAND_LINE = "panic=-1 loglevel=4 rdinit=/init";
-const MIB = 2 ** 20;
+const commandLine = "panic=-1 loglevel=4 rdinit=/init";
+const bytesPerMiB = 2 ** 20;
 
 /**
  * Runs a job on a new disk of `diskMiB`, the image `disk`, and hands its outbox to `take`.
@@ -64,8 +64,8 @@ export async function runGuestJob({ roots, kernel, boot }, job, disk, context, t
     const tools = await unpackTools(roots, job.tools, folder, context);
     fs.writeFileSync(initramfs, Buffer.concat([jobArchive(job, kernel.modules), fs.readFileSync(tools)]));
     fs.writeFileSync(disk, "");
-    fs.truncateSync(disk, (job.diskMiB + OUTBOX_MIB) * MIB);
-    const machine = { kernel: kernel.vmlinuz, initramfs, commandLine: COMMAND_LINE, disk, folder };
+    fs.truncateSync(disk, (job.diskMiB + outboxMiB) * bytesPerMiB);
+    const machine = { kernel: kernel.vmlinuz, initramfs, commandLine, disk, folder };
     context.onLine("a Linux machine is at work");
     await boot(machine, context);
     const outbox = join(folder, "outbox");
@@ -74,7 +74,7 @@ export async function runGuestJob({ roots, kernel, boot }, job, disk, context, t
     if (fs.readFileSync(join(outbox, "status"), "utf8").trim() !== "0") {
       throw new SetupError(`${basename(job.script)} failed in the guest; it said at last:\n${log.slice(-4000)}`);
     }
-    fs.truncateSync(disk, job.diskMiB * MIB);
+    fs.truncateSync(disk, job.diskMiB * bytesPerMiB);
     await take(outbox);
   } finally {
     fs.rmSync(folder, { recursive: true, force: true });
@@ -135,12 +135,12 @@ async function unpackTools(roots, packages, folder, context) {
   for (const path of await download(packages, roots.downloads, context)) {
     const inner = join(folder, "tools", basename(path));
     fs.mkdirSync(inner, { recursive: true });
-    await run(BSDTAR, ["-xf", path, "-C", inner, "data.tar.*"], { signal, onLine });
+    await run(bsdtar, ["-xf", path, "-C", inner, "data.tar.*"], { signal, onLine });
     trees.push(...fs.readdirSync(inner).map((name) => `@${join(inner, name)}`));
   }
   const tools = join(folder, "tools.cpio");
   const unneeded = ["doc", "man", "info", "locale"].map((name) => `--exclude=./usr/share/${name}/*`);
-  await run(BSDTAR, ["-cf", tools, "--format=newc", ...unneeded, ...trees], { signal, onLine });
+  await run(bsdtar, ["-cf", tools, "--format=newc", ...unneeded, ...trees], { signal, onLine });
   return tools;
 }
 
@@ -151,9 +151,9 @@ async function unpackTools(roots, packages, folder, context) {
  * @param {StepContext} context
  */
 async function unpackOutbox(disk, diskMiB, outbox, { signal, onLine }) {
-  const bytes = Buffer.alloc(OUTBOX_MIB * MIB);
+  const bytes = Buffer.alloc(outboxMiB * bytesPerMiB);
   const file = fs.openSync(disk, "r");
-  fs.readSync(file, bytes, 0, bytes.length, diskMiB * MIB);
+  fs.readSync(file, bytes, 0, bytes.length, diskMiB * bytesPerMiB);
   fs.closeSync(file);
   if (!bytes.some((byte) => byte !== 0)) {
     throw new SetupError(
@@ -163,5 +163,5 @@ async function unpackOutbox(disk, diskMiB, outbox, { signal, onLine }) {
   }
   fs.mkdirSync(outbox);
   fs.writeFileSync(`${outbox}.tar`, bytes);
-  await run(BSDTAR, ["-xf", `${outbox}.tar`, "-C", outbox], { signal, onLine });
+  await run(bsdtar, ["-xf", `${outbox}.tar`, "-C", outbox], { signal, onLine });
 }

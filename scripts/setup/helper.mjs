@@ -7,7 +7,7 @@ import { filesBelow, hashOf } from "./files.mjs";
 import { SetupError } from "./setup-error.mjs";
 import { readStamp, writeStamp } from "./stamps.mjs";
 
-export const TOOLS_REMEDY = "install them: xcode-select --install";
+export const toolsRemedy = "install them: xcode-select --install";
 
 /** Whether there are Apple's command line tools, or Xcode. */
 export function commandLineToolsThere() {
@@ -18,7 +18,7 @@ export function commandLineToolsThere() {
 export async function refuseWithoutCommandLineTools() {
   throw new SetupError(
     "Apple's command line tools (Swift, codesign, make) are missing",
-    `${TOOLS_REMEDY}; then start again`,
+    `${toolsRemedy}; then start again`,
   );
 }
 

@@ -5,7 +5,7 @@ import { cpioArchive } from "./cpio.mjs";
 import { hashOf, placeAtomically } from "./files.mjs";
 
 /** Where the modules are in the archive. */
-const MODULE_FOLDER = "lib/modules";
+const moduleFolder = "lib/modules";
 
 /**
  * Writes `<assets>/initramfs-<hash>.cpio` and returns its path. It is not compressed: unpacking 2 MB is nothing to the
@@ -17,15 +17,15 @@ const MODULE_FOLDER = "lib/modules";
  * @param {{ modules: readonly string[], agent: string }} parts
  */
 export async function makeInitramfs(roots, { modules, agent }) {
-  const list = modules.map((module) => `/${MODULE_FOLDER}/${basename(module)}\n`).join("");
+  const list = modules.map((module) => `/${moduleFolder}/${basename(module)}\n`).join("");
   const archive = cpioArchive([
-    ...["dev", "proc", "sys", "run", "newroot", "lib", MODULE_FOLDER].map((path) => ({ path, mode: 0o755 })),
+    ...["dev", "proc", "sys", "run", "newroot", "lib", moduleFolder].map((path) => ({ path, mode: 0o755 })),
     { path: "dev/console", mode: 0o600, device: /** @type {const} */ ([5, 1]) },
     { path: "dev/null", mode: 0o666, device: /** @type {const} */ ([1, 3]) },
     { path: "init", mode: 0o755, data: fs.readFileSync(agent) },
     { path: "modules.list", mode: 0o644, data: Buffer.from(list) },
     ...modules.map((module) => ({
-      path: `${MODULE_FOLDER}/${basename(module)}`,
+      path: `${moduleFolder}/${basename(module)}`,
       mode: 0o644,
       data: fs.readFileSync(module),
     })),

@@ -3,7 +3,7 @@ import * as fs from "node:fs";
 import { basename, join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { run } from "./command.mjs";
-import { mmdebstrap, SUITE } from "./debian.mjs";
+import { guestSuite, mmdebstrap } from "./debian.mjs";
 import { filesBelow, hashOf, placeAtomically } from "./files.mjs";
 import { SetupError } from "./setup-error.mjs";
 import { readStamp, stampName, writeStamp } from "./stamps.mjs";
@@ -14,7 +14,7 @@ import { readStamp, stampName, writeStamp } from "./stamps.mjs";
  * devices are on virtio-mmio and the agent is at a console port; Apple's are on a PCI bus, and the agent is reached
  * over vsock.
  */
-export const KERNELS = {
+export const kernels = {
   amd64: {
     metaPackage: "linux-image-cloud-amd64",
     modules: ["virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "virtio-rng", "virtio_balloon"],
@@ -26,17 +26,17 @@ export const KERNELS = {
 };
 
 /** On every guest. */
-const COMMON_MODULES = ["overlay", "fuse", "tun"];
+const commonModules = ["overlay", "fuse", "tun"];
 
-/** @typedef {keyof typeof KERNELS} Architecture */
+/** @typedef {keyof typeof kernels} Architecture */
 
 /** @param {Architecture} architecture */
-const modulesOf = (architecture) => [...KERNELS[architecture].modules, ...COMMON_MODULES];
+const modulesOf = (architecture) => [...kernels[architecture].modules, ...commonModules];
 
 /** @param {Architecture} architecture */
 function recipe(architecture) {
-  const { metaPackage: META_PACKAGE } = KERNELS[architecture];
-  return hashOf({ format: 1, SUITE, META_PACKAGE, MODULES: modulesOf(architecture) });
+  const { metaPackage } = kernels[architecture];
+  return hashOf({ format: 1, SUITE: guestSuite, META_PACKAGE: metaPackage, MODULES: modulesOf(architecture) });
 }
 
 /**
@@ -68,7 +68,7 @@ export async function makeKernel(roots, { signal, onLine }) {
   try {
     await mmdebstrap(["--variant=custom", `--customize-hook=${hookPath("fetch-kernel.sh")}`], {
       scratch: roots.scratch,
-      env: { FIRKIN_PACKAGE: KERNELS.amd64.metaPackage, FIRKIN_OUTPUT: folder },
+      env: { FIRKIN_PACKAGE: kernels.amd64.metaPackage, FIRKIN_OUTPUT: folder },
       signal,
       onLine,
     });
@@ -122,7 +122,7 @@ export function kernelImage(file) {
   if (image.toString("latin1", 56, 60) === "ARM\u0064") return image;
   throw new SetupError(
     "the kernel package holds no arm64 Image",
-    `look what ${KERNELS.arm64.metaPackage} has in /boot now`,
+    `look what ${kernels.arm64.metaPackage} has in /boot now`,
   );
 }
 

@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import { join } from "node:path";
 
-const POLL_MS = 500;
+const pollMs = 500;
 
 /**
  * Waits for the lock and returns what gives it back. A holder that is no more does not count.
@@ -29,7 +29,7 @@ export async function takeSetupLock(folder, { signal, onWait }) {
     if (started !== undefined && startTime(Number(pid)) === started) {
       if (!told) onWait(Number(pid));
       told = true;
-      await new Promise((done) => setTimeout(done, POLL_MS));
+      await new Promise((done) => setTimeout(done, pollMs));
     } else {
       removeIfHeldBy(path, holder);
     }

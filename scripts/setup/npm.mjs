@@ -5,7 +5,7 @@ import { run } from "./command.mjs";
 import { readJson } from "./files.mjs";
 
 /** Optional dependencies, whose absence is fine, are not looked for. */
-const NEEDED = (/** @type {any} */ entry, /** @type {boolean} */ withDev) =>
+const isNeeded = (/** @type {any} */ entry, /** @type {boolean} */ withDev) =>
   !entry.optional && !entry.devOptional && (withDev || !entry.dev);
 
 /**
@@ -29,7 +29,7 @@ export function npmPackagesCurrent(roots, withDev) {
   const installed = readJson(join(roots.repository, "node_modules/.package-lock.json"))?.packages;
   if (installed === undefined) return false;
   for (const [path, entry] of Object.entries(wanted)) {
-    if (path !== "" && NEEDED(entry, withDev) && installed[path]?.version !== entry.version) return false;
+    if (path !== "" && isNeeded(entry, withDev) && installed[path]?.version !== entry.version) return false;
   }
   return sqliteRuns(roots);
 }

@@ -5,7 +5,7 @@ import { removeUnmounted } from "./debian.mjs";
 import { sweepPartials } from "./files.mjs";
 import { runGraph } from "./graph.mjs";
 import { takeSetupLock } from "./lock.mjs";
-import { NODE_REMEDY, nodeSupported, systemRemedy } from "./platform.mjs";
+import { nodeRemedy, nodeSupported, systemRemedy } from "./platform.mjs";
 import { Progress } from "./progress.mjs";
 import { storageRoots } from "./roots.mjs";
 import { linuxSteps } from "./steps-linux.mjs";
@@ -67,7 +67,7 @@ export function selectSteps(steps, names) {
  * @returns {Promise<number>} 0, or the status to exit with
  */
 export async function setUp({ scope, plan = planSteps }) {
-  const obstacle = nodeSupported() ? systemRemedy() : NODE_REMEDY;
+  const obstacle = nodeSupported() ? systemRemedy() : nodeRemedy;
   if (obstacle !== undefined) {
     process.stderr.write(`firkin: this is Node.js ${process.version} on ${process.platform} ${process.arch}\n`);
     process.stderr.write(`  → ${obstacle}\n`);

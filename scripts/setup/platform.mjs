@@ -1,32 +1,32 @@
 /** What firkin runs on. Written so that an older Node.js can still read it, and say so. */
 import { release } from "node:os";
 
-const NEEDED_NODE = [20, 18];
+const neededNode = [20, 18];
 /** Darwin's own version: that of macOS 14. */
-const NEEDED_DARWIN = [23, 0];
+const neededDarwin = [23, 0];
 
 /** @typedef {{ platform: string, arch: string, release: string }} System As Node.js names them. */
 
 /** @type {System} */
-const THIS_SYSTEM = { platform: process.platform, arch: process.arch, release: release() };
+const thisSystem = { platform: process.platform, arch: process.arch, release: release() };
 
-export const NODE_REMEDY = `install Node.js ${NEEDED_NODE.join(".")} or newer`;
+export const nodeRemedy = `install Node.js ${neededNode.join(".")} or newer`;
 
 /**
  * What to do about a system that no engine runs on, or undefined for one that is supported.
  * @param {System} [system]
  */
-export function systemRemedy({ platform, arch, release } = THIS_SYSTEM) {
+export function systemRemedy({ platform, arch, release } = thisSystem) {
   if (platform === "linux" && arch === "x64") return undefined;
   if (platform !== "darwin") {
     return "the qemu engine needs Linux on x86-64 (Debian 12 or Ubuntu 24.04), the vz engine macOS on Apple silicon";
   }
   if (arch !== "arm64") return "the vz engine needs Apple silicon, and a Node.js built for it (node -p process.arch)";
-  return atLeast(release, NEEDED_DARWIN) ? undefined : "update to macOS 14 or newer: older ones cannot save machines";
+  return atLeast(release, neededDarwin) ? undefined : "update to macOS 14 or newer: older ones cannot save machines";
 }
 
 export function nodeSupported() {
-  return atLeast(process.versions.node, NEEDED_NODE);
+  return atLeast(process.versions.node, neededNode);
 }
 
 /**

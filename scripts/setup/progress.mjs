@@ -2,7 +2,7 @@
 import * as fs from "node:fs";
 import { join } from "node:path";
 
-const REDRAW_MS = 250;
+const redrawMs = 250;
 
 /**
  * @typedef {import("./graph.mjs").Observer} Observer
@@ -26,7 +26,7 @@ export class Progress {
     fs.mkdirSync(this.#logs, { recursive: true });
     const log = fs.openSync(this.logPath(step), "w");
     this.#running.set(step.name, { startedAt: performance.now(), line: "", log });
-    if (this.#live) this.#redraw ??= setInterval(() => this.#draw(), REDRAW_MS);
+    if (this.#live) this.#redraw ??= setInterval(() => this.#draw(), redrawMs);
     else this.#print(`  … ${step.title}`);
   }
 

@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import { join } from "node:path";
 import { run } from "./command.mjs";
-import { mmdebstrap, SUITE } from "./debian.mjs";
+import { guestSuite, mmdebstrap } from "./debian.mjs";
 import { hashOf, partialName, placeAtomically, requireFreeSpace } from "./files.mjs";
 import { hookPath } from "./kernel.mjs";
 import { npmCommand } from "./npm.mjs";
@@ -13,7 +13,7 @@ import { SetupError } from "./setup-error.mjs";
 import { readStamp, stampName, writeStamp } from "./stamps.mjs";
 
 /** What it has besides what every Debian has. */
-export const PACKAGES = [
+export const diskPackages = [
   "bash",
   "ca-certificates",
   "coreutils",
@@ -39,18 +39,21 @@ export const PACKAGES = [
 /**
  * The newest npm for Debian's Node.js 18, as one archive: Debian's own npm package would bring 400 others.
  */
-const NPM = {
+const guestNpm = {
   name: "npm@10.9.4",
   integrity: "sha512-OnUG836FwboQIbqtefDNlyR0gTHzIfwRfE3DuiNewBvnMnWEpB0VEXwBlFVgqpNzIgYo/MHh3d2Hel/pszapAA==",
 };
 
-export const DISK_MIB = 8192;
-const FREE_SPACE_BYTES = 4 * 2 ** 30;
+export const baseDiskMiB = 8192;
+const neededFreeBytes = 4 * 2 ** 30;
 
 /** @param {Architecture} architecture */
 function recipe(architecture) {
   const hooks = ["finish-root.sh", architecture === "amd64" ? "base-disk.sh" : "guest-base-disk.sh"];
-  return hashOf({ SUITE, PACKAGES, NPM, DISK_MIB }, ...hooks.map((name) => fs.readFileSync(hookPath(name))));
+  return hashOf(
+    { SUITE: guestSuite, PACKAGES: diskPackages, NPM: guestNpm, DISK_MIB: baseDiskMiB },
+    ...hooks.map((name) => fs.readFileSync(hookPath(name))),
+  );
 }
 
 /**
@@ -90,14 +93,14 @@ export async function makeBaseDisk(roots, { signal, onLine }) {
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
         // Names the distribution's own servers; see hooks/base-disk.sh.
         "--dpkgopt=path-include=/usr/share/doc/apt/examples/sources.list",
-        `--include=${PACKAGES.join(",")}`,
+        `--include=${diskPackages.join(",")}`,
         `--customize-hook=${hookPath("base-disk.sh")}`,
       ],
       {
         scratch: roots.scratch,
         env: {
           FIRKIN_IMAGE: image,
-          FIRKIN_IMAGE_MIB: String(DISK_MIB),
+          FIRKIN_IMAGE_MIB: String(baseDiskMiB),
           FIRKIN_NPM: npmArchive,
           FIRKIN_PACKAGE_LIST: packageList,
         },
@@ -119,7 +122,7 @@ export async function makeBaseDisk(roots, { signal, onLine }) {
  *   the list of its packages.
  */
 export async function placeBaseDisk(roots, architecture, { signal, onLine }, make) {
-  requireFreeSpace(roots.cache, FREE_SPACE_BYTES);
+  requireFreeSpace(roots.cache, neededFreeBytes);
   const folder = join(roots.assets, "rootfs");
   fs.mkdirSync(folder, { recursive: true });
   fs.mkdirSync(roots.scratch, { recursive: true });
@@ -136,7 +139,7 @@ export async function placeBaseDisk(roots, architecture, { signal, onLine }, mak
       fs.chmodSync(image, 0o444);
       await placeAtomically(baseDisk, (partial) => fs.renameSync(image, partial));
     }
-    const asset = { baseDisk, packages, virtualSizeBytes: DISK_MIB * 2 ** 20 };
+    const asset = { baseDisk, packages, virtualSizeBytes: baseDiskMiB * 2 ** 20 };
     await writeStamp(roots, stampName("base-disk", architecture), recipe(architecture), asset);
   } finally {
     fs.rmSync(image, { force: true });
@@ -151,12 +154,12 @@ export async function placeBaseDisk(roots, architecture, { signal, onLine }, mak
  * @param {(line: string) => void} onLine
  */
 async function fetchNpm(folder, signal, onLine) {
-  const [command, args] = npmCommand(["pack", NPM.name, "--pack-destination", folder]);
+  const [command, args] = npmCommand(["pack", guestNpm.name, "--pack-destination", folder]);
   const remedy = "check that npm reaches its registry (npm ping), then start again";
   await run(command, args, { cwd: folder, signal, onLine, remedy });
-  const archive = join(folder, `${NPM.name.replace("@", "-")}.tgz`);
+  const archive = join(folder, `${guestNpm.name.replace("@", "-")}.tgz`);
   const integrity = `sha512-${createHash("sha512").update(fs.readFileSync(archive)).digest("base64")}`;
-  if (integrity !== NPM.integrity)
-    throw new SetupError(`${NPM.name} from the registry is not the one expected`, remedy);
+  if (integrity !== guestNpm.integrity)
+    throw new SetupError(`${guestNpm.name} from the registry is not the one expected`, remedy);
   return archive;
 }

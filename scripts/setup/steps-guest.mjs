@@ -5,7 +5,7 @@ import { makeGuestAgent, makeGuestBaseDisk, makeGuestKernel } from "./guest-file
 import { currentKernel } from "./kernel.mjs";
 import { currentBaseDisk } from "./rootfs.mjs";
 
-export const GUEST = "arm64";
+export const guestArchitecture = "arm64";
 
 /**
  * @param {import("./roots.mjs").Roots} roots
@@ -18,15 +18,15 @@ export function guestKernelSteps(roots, needs = []) {
       name: "guest-packages",
       title: "list of Debian packages for arm64 guests",
       needs: ["npm"],
-      isDone: () => currentGuestPackages(roots, GUEST),
-      run: (context) => makeGuestPackages(roots, GUEST, context),
+      isDone: () => currentGuestPackages(roots, guestArchitecture),
+      run: (context) => makeGuestPackages(roots, guestArchitecture, context),
     },
     {
       name: "guest-kernel",
       title: "kernel for arm64 guests",
       needs: ["guest-packages", ...needs],
-      isDone: () => currentKernel(roots, GUEST),
-      run: (context) => makeGuestKernel(roots, GUEST, context),
+      isDone: () => currentKernel(roots, guestArchitecture),
+      run: (context) => makeGuestKernel(roots, guestArchitecture, context),
     },
   ];
 }
@@ -43,16 +43,16 @@ export function guestJobSteps(roots, boot, needs) {
       name: "guest-agent",
       title: "agent for arm64 guests, compiled in one",
       needs: ["guest-kernel", ...needs],
-      isDone: () => currentAgent(roots, GUEST),
-      run: (context) => makeGuestAgent(roots, GUEST, boot, context),
+      isDone: () => currentAgent(roots, guestArchitecture),
+      run: (context) => makeGuestAgent(roots, guestArchitecture, boot, context),
     },
     {
       // One machine at a time: both jobs download to one folder.
       name: "guest-disk",
       title: "root disk of template base, installed in a guest",
       needs: ["guest-agent"],
-      isDone: () => currentBaseDisk(roots, GUEST),
-      run: (context) => makeGuestBaseDisk(roots, GUEST, boot, context),
+      isDone: () => currentBaseDisk(roots, guestArchitecture),
+      run: (context) => makeGuestBaseDisk(roots, guestArchitecture, boot, context),
     },
   ];
 }

@@ -8,7 +8,7 @@ import {
   makeHelper,
   refuseWithoutCommandLineTools,
 } from "./helper.mjs";
-import { GUEST, guestJobSteps, guestKernelSteps } from "./steps-guest.mjs";
+import { guestArchitecture, guestJobSteps, guestKernelSteps } from "./steps-guest.mjs";
 import { programSteps } from "./steps-programs.mjs";
 
 /**
@@ -40,8 +40,8 @@ export function macSteps(roots, withDev) {
       name: "assets",
       title: "initramfs and index of the guest's files",
       needs: ["guest-disk"],
-      isDone: () => assetIndexCurrent(roots, GUEST),
-      run: () => writeAssetIndex(roots, GUEST),
+      isDone: () => assetIndexCurrent(roots, guestArchitecture),
+      run: () => writeAssetIndex(roots, guestArchitecture),
     },
   ];
 }

@@ -12,20 +12,20 @@ import { freeBytes, hashOf, placeAtomically } from "./files.mjs";
 import { helperSourceHash } from "./helper.mjs";
 import { readStamp, writeStamp } from "./stamps.mjs";
 
-const SUITE = "trixie";
-const PACKAGES = ["swiftlang", "libc6-dev", "libstdc++-14-dev"];
-const FREE_SPACE_BYTES = 6 * 2 ** 30;
-const ROOT_RECIPE = hashOf({ format: 1, SUITE, PACKAGES });
+const suite = "trixie";
+const packages = ["swiftlang", "libc6-dev", "libstdc++-14-dev"];
+const neededFreeBytes = 6 * 2 ** 30;
+const rootRecipe = hashOf({ format: 1, SUITE: suite, PACKAGES: packages });
 
 /**
  * Debian's compiler names three libraries of ICU when it links a static program, and has none of them. Nothing here
  * uses ICU: empty archives do.
  */
-const EMPTY_ARCHIVES = ["icui18nswift", "icuucswift", "icudataswift"];
-const STATIC_FOLDER = "/usr/libexec/swift/lib/swift_static/linux";
+const emptyArchives = ["icui18nswift", "icuucswift", "icudataswift"];
+const staticFolder = "/usr/libexec/swift/lib/swift_static/linux";
 
 /** A program that runs on the host whatever its C library. */
-const STATIC_OPTIONS = [
+const staticOptions = [
   ...["-Xswiftc", "-static-executable", "-Xlinker", "--no-warnings"],
   ...["-Xswiftc", "-Xclang-linker", "-Xswiftc", "-Wno-unused-command-line-argument"],
 ];
@@ -41,7 +41,7 @@ export function currentSwiftRoot(roots) {
 
 /** A host that could not make the root is asked again when it has changed. */
 function hostRecipe() {
-  return hashOf(ROOT_RECIPE, obstacle() ?? "");
+  return hashOf(rootRecipe, obstacle() ?? "");
 }
 
 /** Why no root can be made or entered here. */
@@ -64,12 +64,12 @@ export async function makeSwiftRoot(roots, { signal, onLine }) {
   const folder = join(roots.assets, "swift");
   fs.mkdirSync(folder, { recursive: true });
   const reason =
-    obstacle() ?? (freeBytes(folder) < FREE_SPACE_BYTES ? "it needs 6 GiB of free disk for a while" : undefined);
+    obstacle() ?? (freeBytes(folder) < neededFreeBytes ? "it needs 6 GiB of free disk for a while" : undefined);
   if (reason) {
     onLine(`skipped: ${reason}`);
     return writeStamp(roots, "swift-root", hostRecipe(), { reason });
   }
-  const root = join(folder, `root-${ROOT_RECIPE.slice(0, 12)}`);
+  const root = join(folder, `root-${rootRecipe.slice(0, 12)}`);
   const unfinished = join(roots.scratch, `swift-root-${process.pid}`);
   try {
     await mmdebstrap(
@@ -77,12 +77,12 @@ export async function makeSwiftRoot(roots, { signal, onLine }) {
         "--variant=apt",
         "--dpkgopt=force-unsafe-io",
         ...["doc", "man", "info", "locale"].map((name) => `--dpkgopt=path-exclude=/usr/share/${name}/*`),
-        `--include=${PACKAGES.join(",")}`,
+        `--include=${packages.join(",")}`,
       ],
-      { scratch: roots.scratch, suite: SUITE, target: unfinished, signal, onLine },
+      { scratch: roots.scratch, suite: suite, target: unfinished, signal, onLine },
     );
-    for (const name of EMPTY_ARCHIVES) {
-      fs.writeFileSync(join(unfinished, STATIC_FOLDER, `lib${name}.a`), "!<arch>\n");
+    for (const name of emptyArchives) {
+      fs.writeFileSync(join(unfinished, staticFolder, `lib${name}.a`), "!<arch>\n");
     }
     for (const name of ["repo", "build"]) fs.mkdirSync(join(unfinished, name));
     removeUnmounted(root);
@@ -115,7 +115,7 @@ export function inSwiftRoot(roots, root, script) {
 }
 
 /** @param {import("./roots.mjs").Roots} roots */
-const sourceHash = (roots) => hashOf(ROOT_RECIPE, helperSourceHash(roots));
+const sourceHash = (roots) => hashOf(rootRecipe, helperSourceHash(roots));
 
 /** @param {import("./roots.mjs").Roots} roots */
 export function currentSimulatedHelper(roots) {
@@ -141,7 +141,7 @@ export async function makeSimulatedHelper(roots, { signal, onLine }) {
     "--scratch-path",
     "/build/static",
   ];
-  const script = [...build, "--product", "firkin-vz", ...STATIC_OPTIONS].join(" ");
+  const script = [...build, "--product", "firkin-vz", ...staticOptions].join(" ");
   const [command, args] = inSwiftRoot(roots, found.root, script);
   await run(command, args, { signal, onLine, remedy: "see the compiler's words above" });
   const helper = join(roots.assets, "swift", `firkin-vz-${hash.slice(0, 12)}`);

@@ -5,13 +5,13 @@ import { run } from "./command.mjs";
 import { filesBelow, hashOf, placeAtomically } from "./files.mjs";
 import { readStamp, writeStamp } from "./stamps.mjs";
 
-const PACKAGE = "prometheus";
-const PROGRAMS = ["prometheus", "promtool"];
-const RECIPE = hashOf({ PACKAGE, PROGRAMS });
+const packageName = "prometheus";
+const programs = ["prometheus", "promtool"];
+const recipe = hashOf({ PACKAGE: packageName, PROGRAMS: programs });
 
 /** @param {import("./roots.mjs").Roots} roots */
 export function currentTestTools(roots) {
-  return /** @type {{ bin: string } | undefined} */ (readStamp(roots, "test-tools", RECIPE));
+  return /** @type {{ bin: string } | undefined} */ (readStamp(roots, "test-tools", recipe));
 }
 
 /**
@@ -24,7 +24,12 @@ export async function makeTestTools(roots, { signal, onLine }) {
   const scratch = fs.mkdtempSync(join(roots.scratch, "test-tools-"));
   const remedy = "check that apt reaches its mirror (apt-get update), then start again";
   const download = () =>
-    run("apt-get", ["-o", "APT::Sandbox::User=root", "download", PACKAGE], { cwd: scratch, signal, onLine, remedy });
+    run("apt-get", ["-o", "APT::Sandbox::User=root", "download", packageName], {
+      cwd: scratch,
+      signal,
+      onLine,
+      remedy,
+    });
   try {
     try {
       await download();
@@ -39,9 +44,9 @@ export async function makeTestTools(roots, { signal, onLine }) {
     const bin = join(roots.assets, "test-tools/bin");
     await placeAtomically(bin, (partial) => {
       fs.mkdirSync(partial, { recursive: true });
-      for (const program of PROGRAMS) fs.copyFileSync(join(scratch, "tree/usr/bin", program), join(partial, program));
+      for (const program of programs) fs.copyFileSync(join(scratch, "tree/usr/bin", program), join(partial, program));
     });
-    await writeStamp(roots, "test-tools", RECIPE, { bin });
+    await writeStamp(roots, "test-tools", recipe, { bin });
   } finally {
     fs.rmSync(scratch, { recursive: true, force: true });
   }

@@ -10,7 +10,7 @@ import { currentKernel } from "../setup/kernel.mjs";
 import { setUpOrExit } from "../setup/plan.mjs";
 import { currentBaseDisk } from "../setup/rootfs.mjs";
 import { storageRoots, takeRootFlags } from "../setup/roots.mjs";
-import { GUEST, guestJobSteps } from "../setup/steps-guest.mjs";
+import { guestArchitecture, guestJobSteps } from "../setup/steps-guest.mjs";
 import { linuxSteps } from "../setup/steps-linux.mjs";
 
 takeRootFlags(process.argv.slice(2));
@@ -18,9 +18,11 @@ await setUpOrExit({
   scope: { steps: ["packages", "guest-disk"] },
   plan: (roots, withDev) => [
     ...linuxSteps(roots, withDev),
-    ...guestJobSteps(roots, qemuBoot(GUEST), ["test-packages"]),
+    ...guestJobSteps(roots, qemuBoot(guestArchitecture), ["test-packages"]),
   ],
 });
 const roots = storageRoots();
-const [kernel, agent, disk] = [currentKernel, currentAgent, currentBaseDisk].map((current) => current(roots, GUEST));
+const [kernel, agent, disk] = [currentKernel, currentAgent, currentBaseDisk].map((current) =>
+  current(roots, guestArchitecture),
+);
 console.log(JSON.stringify({ kernel, agent, disk }, null, 2));

@@ -8,12 +8,12 @@ import { execFileSync } from "node:child_process";
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { BSDTAR } from "../setup/guest-job.mjs";
+import { bsdtar } from "../setup/guest-job.mjs";
 import { helperPath } from "../setup/helper.mjs";
 import { currentKernel } from "../setup/kernel.mjs";
 import { setUpOrExit } from "../setup/plan.mjs";
 import { storageRoots, takeRootFlags } from "../setup/roots.mjs";
-import { GUEST } from "../setup/steps-guest.mjs";
+import { guestArchitecture } from "../setup/steps-guest.mjs";
 
 takeRootFlags(process.argv.slice(2));
 if (process.platform !== "darwin") {
@@ -22,7 +22,7 @@ if (process.platform !== "darwin") {
 }
 await setUpOrExit({ scope: { steps: ["build", "helper", "guest-kernel"] } });
 const roots = storageRoots();
-const kernel = currentKernel(roots, GUEST);
+const kernel = currentKernel(roots, guestArchitecture);
 if (!kernel) throw new Error("the set-up has ended, but there is no kernel for guests");
 const header = fs.readFileSync(kernel.vmlinuz).toString("latin1", 56, 60);
 if (header !== "ARM\u0064") throw new Error(`${kernel.vmlinuz} is no uncompressed arm64 Image`);
@@ -39,10 +39,10 @@ function repackedFiles(folder) {
   const scratch = fs.mkdtempSync(join(tmpdir(), "fk-"));
   try {
     const [tar, cpio] = [join(scratch, "a.tar"), join(scratch, "a.cpio")];
-    execFileSync(BSDTAR, ["-cf", tar, "-C", folder, "."]);
-    execFileSync(BSDTAR, ["-cf", cpio, "--format=newc", `@${tar}`]);
+    execFileSync(bsdtar, ["-cf", tar, "-C", folder, "."]);
+    execFileSync(bsdtar, ["-cf", cpio, "--format=newc", `@${tar}`]);
     const [before = "", after = ""] = [tar, cpio].map((path) => {
-      return execFileSync(BSDTAR, ["-tf", path], { encoding: "utf8" });
+      return execFileSync(bsdtar, ["-tf", path], { encoding: "utf8" });
     });
     if (before !== after) throw new Error(`tar lists\n${before}\nand cpio\n${after}`);
     return before.trim().split("\n").length;
