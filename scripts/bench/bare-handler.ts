@@ -1,4 +1,7 @@
-/** A Fastify server with nothing in it: reads the body of its answers as one line of JSON, then prints its URL. */
+/**
+ * The bare handler: a Fastify server without firkin. It reads the body of its answers as one line of JSON, then
+ * prints its URL.
+ */
 import { createInterface } from "node:readline";
 import { fastify } from "fastify";
 

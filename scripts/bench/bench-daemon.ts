@@ -13,9 +13,9 @@ import { processesNaming } from "./processes.ts";
 const main = fileURLToPath(new URL("../../src/main.js", import.meta.url));
 /** The first start boots, warms and snapshots the base template, under TCG perhaps on a busy host. */
 const startDeadlineMs = 240_000;
-/** No machine ahead of demand, but in the row that measures them. */
+/** No machine is made ahead of demand, except in the row that measures that. */
 const noPool = ["--warm-pool-max", "0"];
-/** More than any row uses: what is measured is not admission. */
+/** More than any row uses, because the bench does not measure admission. */
 const budgets = ["--max-sandboxes", "200", "--vcpu-budget", "1000", "--memory-budget-mib", "200000"];
 
 /** No process, one that does not listen yet, or one that does. */
@@ -50,9 +50,9 @@ export class BenchDaemon implements AsyncDisposable {
   }
 
   /**
-   * Resolves when it listens.
+   * Starts the daemon. Resolves when it listens.
    * @param pool flags of the warm pool
-   * @throws Error with the end of its log when it does not
+   * @throws Error with the end of its log when it does not listen
    */
   async start(pool: readonly string[] = noPool): Promise<void> {
     const logPath = join(this.stateDir, "daemon.log");
@@ -61,7 +61,8 @@ export class BenchDaemon implements AsyncDisposable {
     const child = spawn(
       process.execPath,
       [main, "serve", "--host", "127.0.0.1", "--port", "0", ...folders, ...budgets, ...pool],
-      // A process group of its own: a terminal's Ctrl-C is for the bench, which then stops it in order.
+      // In a process group of its own, so that a terminal's Ctrl-C reaches the bench alone, which then stops the
+      // daemon in order.
       { stdio: ["ignore", "pipe", log], detached: true },
     );
     closeSync(log);
@@ -77,7 +78,7 @@ export class BenchDaemon implements AsyncDisposable {
     }
   }
 
-  /** Ends the daemon and waits for that; its machines go on. */
+  /** Ends the daemon and waits for its end; its machines go on. */
   async end(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
     const state = this.#state;
     if (state.at === "ended") return;
@@ -91,14 +92,14 @@ export class BenchDaemon implements AsyncDisposable {
     if (state.at === "serving") await state.client.close();
   }
 
-  /** Ends every sandbox and waits until nothing of them is left. */
+  /** Ends every sandbox and waits until no machine is left. */
   async killAll(): Promise<void> {
     const sandboxes = await this.client.list();
     await Promise.all(sandboxes.map((sandbox) => this.client.kill(sandbox)));
     while (this.machines().length > 0) await new Promise((resolve) => setTimeout(resolve, 20));
   }
 
-  /** Machines that the ledger says are, or may be, still there, by sandbox id. */
+  /** The machines that may still be there by the ledger, with their sandbox ids. */
   machines(): { readonly sandboxID: string; readonly machine: MachineRecord }[] {
     const db = new Database(join(this.stateDir, "ledger.db"), { readonly: true });
     try {
@@ -118,7 +119,7 @@ export class BenchDaemon implements AsyncDisposable {
     return found.machine;
   }
 
-  /** Processes of QEMU that run in the state folder. Their networks end with them. */
+  /** The processes of QEMU that run in the state folder. Their networks end with them. */
   engines(): number[] {
     return processesNaming(this.stateDir).flatMap(({ pid, command }) => (command.includes("qemu-system") ? [pid] : []));
   }
@@ -130,7 +131,7 @@ export class BenchDaemon implements AsyncDisposable {
       });
     }
     await this.end("SIGTERM");
-    // What a daemon leaves that could not end its machines any more, or was interrupted while it made its template.
+    // Machines are left when the daemon could not end them, or was interrupted while it made its template.
     for (const pid of this.engines()) process.kill(pid, "SIGKILL");
     await rm(this.stateDir, { recursive: true, force: true, maxRetries: 5 });
   }

@@ -1,4 +1,4 @@
-/** What every row of the bench is handed, and what it gives back. */
+/** The contract of the rows of the bench: what each one gets, and the rows that it returns. */
 import { setTimeout as delay } from "node:timers/promises";
 import type { BenchDaemon } from "./bench-daemon.ts";
 import type { RawEngine } from "./raw-engine.ts";
@@ -7,15 +7,15 @@ import type { Row } from "./statistics.ts";
 export interface Bench {
   readonly daemon: BenchDaemon;
   readonly raw: RawEngine;
-  /** Few samples: to see that everything works, not for numbers to show. */
+  /** Few samples, to see that everything works; its numbers are not to be shown. */
   readonly quick: boolean;
   /** Processors of this host. */
   readonly cores: number;
-  /** Shows what is being measured now. */
+  /** Shows what the bench measures now. */
   readonly progress: (what: string) => void;
 }
 
-/** Rows that are measured together; `name` selects them with `--rows`. */
+/** The rows that are measured together; `--rows` selects them by `name`. */
 export interface RowFamily {
   readonly name: string;
   readonly measure: (bench: Bench) => Promise<Row[]>;
@@ -27,7 +27,7 @@ export interface RowFamily {
  */
 export const settle = () => delay(400);
 
-/** How long `work` takes, ms. */
+/** The duration of `work`, ms. */
 export async function timeMs(work: () => Promise<unknown>): Promise<number> {
   const startedMs = performance.now();
   await work();

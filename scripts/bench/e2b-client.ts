@@ -1,4 +1,6 @@
-/** The E2B protocol with as little client as possible, so that the daemon is measured and not an SDK. */
+/**
+ * A client of the E2B protocol that does as little as possible, so that the bench measures the daemon and not an SDK.
+ */
 import { Agent, request } from "undici";
 
 export interface BenchSandbox {
@@ -32,7 +34,7 @@ export class E2bClient {
     await this.#api("POST", `/sandboxes/${sandboxID}/pause`, {}, 204);
   }
 
-  /** Of a paused sandbox. */
+  /** Resumes a paused sandbox. */
   async resume({ sandboxID }: BenchSandbox): Promise<void> {
     await this.#api("POST", `/v2/sandboxes/${sandboxID}/connect`, { timeout: 3600 }, 201);
   }
@@ -61,7 +63,7 @@ export class E2bClient {
       }
     }
     if (!text.includes('"end"')) throw new Error(`the command's stream broke off: ${text}`);
-    // Zero is left out, as protobuf's JSON does.
+    // JSON of protobuf leaves zero out.
     return { exitCode: Number(/"exitCode":(-?\d+)/.exec(text)?.[1] ?? 0) };
   }
 
@@ -101,7 +103,7 @@ export class E2bClient {
     return bytes;
   }
 
-  /** Drops what is under way. */
+  /** Ends the requests that are under way. */
   async close(): Promise<void> {
     await this.#agent.destroy();
   }
@@ -128,7 +130,7 @@ export class E2bClient {
   }
 }
 
-/** What brings a request to a sandbox. */
+/** The headers that bring a request to a sandbox. */
 export const routingHeaders = ({ sandboxID, envdAccessToken }: BenchSandbox) => ({
   "e2b-sandbox-id": sandboxID,
   "e2b-sandbox-port": "49983",

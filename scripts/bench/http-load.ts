@@ -1,4 +1,4 @@
-/** Requests per second of a URL, and the bare handler that such a number is compared with. */
+/** HTTP load: the requests per second of a URL, and the bare handler that such a number is compared with. */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createRequire } from "node:module";
@@ -8,7 +8,10 @@ import { promisify } from "node:util";
 const run = promisify(execFile);
 const connections = 10;
 
-/** From a process of its own, so that this one's work does not count. @throws Error when an answer is not 2xx. */
+/**
+ * Measured from a process of its own, so that the work of this process does not count. @throws Error when an answer
+ * is not 2xx.
+ */
 export async function requestsPerSecond(
   url: string,
   headers: Readonly<Record<string, string>>,
@@ -25,7 +28,7 @@ export async function requestsPerSecond(
   return result.requests.average;
 }
 
-/** `bare-handler.ts` in a process of its own. */
+/** The bare handler (`bare-handler.ts`), in a process of its own. */
 export class BareHandler implements AsyncDisposable {
   readonly url: string;
   readonly #child: ChildProcess;
@@ -35,10 +38,10 @@ export class BareHandler implements AsyncDisposable {
     this.#child = child;
   }
 
-  /** One that answers every GET with `body`, as JSON. */
+  /** Starts a handler that answers every GET with `body`, as JSON. */
   static async start(body: string): Promise<BareHandler> {
     const program = fileURLToPath(new URL("./bare-handler.js", import.meta.url));
-    // It ends with its standard input, so also when this process is killed.
+    // The handler ends with its standard input, so also when this process is killed.
     const child = spawn(process.execPath, [program], { stdio: ["pipe", "pipe", "inherit"] });
     child.stdin.write(`${JSON.stringify(body)}\n`);
     const ended = once(child, "exit").then(() => undefined);

@@ -1,4 +1,4 @@
-/** What `/proc` says of the processes that are measured. */
+/** Processes that are measured, as `/proc` shows them. */
 import { readdirSync, readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 
@@ -32,11 +32,11 @@ export async function peakMemoryMiB(pid: number, work: () => Promise<void>): Pro
 
 export interface NamedProcess {
   readonly pid: number;
-  /** Its program, argument 0. */
+  /** The program, argument 0. */
   readonly command: string;
 }
 
-/** Processes with `folder` in their command line. */
+/** The processes with `folder` in their command line. */
 export function processesNaming(folder: string): NamedProcess[] {
   return readdirSync("/proc").flatMap((name) => {
     if (!/^\d+$/.test(name)) return [];
@@ -45,7 +45,7 @@ export function processesNaming(folder: string): NamedProcess[] {
       const [command = ""] = commandLine.split("\0");
       return commandLine.includes(folder) ? [{ pid: Number(name), command }] : [];
     } catch {
-      // It has ended meanwhile.
+      // The process has ended meanwhile.
       return [];
     }
   });

@@ -1,6 +1,6 @@
 /**
- * The baseline: the same engine, snapshot and guest agent as the daemon's, driven directly. What the daemon adds is the
- * difference.
+ * The raw engine, the baseline of the bench: the same engine, snapshot and guest agent as the daemon's, driven
+ * directly. The difference is what the daemon adds.
  */
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
@@ -23,7 +23,7 @@ export interface RawMachine {
 export class RawEngine implements AsyncDisposable {
   readonly driver: VmDriver;
   readonly #snapshotFolder: string;
-  /** Started and not ended yet. */
+  /** The machines that are started and not ended yet. */
   readonly #machines = new Set<Vm>();
   readonly #starting = new Set<Promise<unknown>>();
   #closing = false;

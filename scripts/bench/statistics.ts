@@ -1,4 +1,4 @@
-/** Percentiles by nearest rank, and the rows of the bench table. */
+/** Statistics of the bench: percentiles by nearest rank, and the rows of its table. */
 export interface Distribution {
   readonly n: number;
   readonly p50: number;
@@ -12,7 +12,7 @@ export function distributionOf(samples: readonly number[]): Distribution {
   return { n: sorted.length, p50: at(50), p95: at(95), p99: at(99) };
 }
 
-/** One line of the table. Ratios and differences are the promise; absolute times vary with the machine. */
+/** One line of the table. Ratios and differences are the promise, because absolute times vary with the machine. */
 export interface Row {
   readonly what: string;
   /** The goal, as design section 6 words it. */
@@ -21,7 +21,7 @@ export interface Row {
   readonly measured: Distribution;
   /** The same without the daemon, in the same run. */
   readonly raw?: Distribution;
-  /** What the goal is about, e.g. `1.12 × raw`. */
+  /** The value that the goal limits, e.g. `1.12 × raw`. */
   readonly result: string;
   readonly met: boolean;
 }
@@ -33,7 +33,7 @@ function cells({ n, p50, p95, p99 }: Distribution): string {
   return `${shown.join(" / ")} (n ${n})`;
 }
 
-/** Takes turns, so that both see the same noise of the machine; who is first changes every round. */
+/** Measures both in turn, so that both meet the same noise of the machine. The first one changes every round. */
 export async function interleave<T>(
   rounds: number,
   raw: () => Promise<T>,
@@ -52,9 +52,9 @@ export async function interleave<T>(
 export function tableOf(rows: readonly Row[]): string {
   const header =
     "| what | goal | measured p50 / p95 / p99 | raw | result | met |\n| --- | --- | --- | --- | --- | --- |";
-  const lines = rows.map(
-    ({ what, goal, unit, measured, raw, result, met }) =>
-      `| ${what} | ${goal} | ${cells(measured)} ${unit} | ${raw ? `${cells(raw)} ${unit}` : "–"} | ${result} | ${met ? "yes" : "no"} |`,
-  );
+  const lines = rows.map(({ what, goal, unit, measured, raw, result, met }) => {
+    const baseline = raw ? `${cells(raw)} ${unit}` : "–";
+    return `| ${what} | ${goal} | ${cells(measured)} ${unit} | ${baseline} | ${result} | ${met ? "yes" : "no"} |`;
+  });
   return [header, ...lines].join("\n");
 }

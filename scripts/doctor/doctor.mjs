@@ -1,5 +1,7 @@
-/** `firkin doctor`: checks everything that serving needs, and says of each thing that is missing what to do. */
-
+/**
+ * `npx firkin doctor` checks every requirement and says what to do about each one that is not met. The files here may
+ * call the set-up and system programs; they change nothing.
+ */
 import { storageRoots } from "../setup/roots.mjs";
 import { checkHost, checkNode, checkNpm } from "./host.mjs";
 import { checkMac } from "./macos.mjs";
@@ -8,17 +10,17 @@ import { checkTls } from "./tls.mjs";
 
 /**
  * @typedef {object} Finding
- * @property {"ok" | "failed" | "advice" | "info"} level Only `failed` keeps firkin from serving.
+ * @property {"ok" | "failed" | "advice" | "info"} level Only a `failed` requirement keeps firkin from serving.
  * @property {string} what
  * @property {string} detail
- * @property {string} [remedy] What to do about it; on `failed` and `advice`.
+ * @property {string} [remedy] An instruction, with `failed` and `advice`.
  */
 
 const marks = { ok: "✓", failed: "✗", advice: "!", info: "·" };
 
 /**
- * Prints one line per requirement.
- * @returns {Promise<boolean>} whether all of them are met
+ * Prints one line for each requirement.
+ * @returns {Promise<boolean>} whether all requirements are met
  */
 export async function doctor() {
   const roots = storageRoots();
@@ -32,8 +34,7 @@ export async function doctor() {
     if (remedy) process.stdout.write(`${" ".repeat(width + 4)}→ ${remedy}\n`);
   }
   const failed = findings.filter(({ level }) => level === "failed").length;
-  const verdict =
-    failed === 0 ? "everything that serving needs is there" : `${failed} of these must be put right first`;
+  const verdict = failed === 0 ? "all requirements are met" : `${failed} of these requirements are not met`;
   process.stdout.write(`\nfirkin doctor: ${verdict}\n`);
   return failed === 0;
 }

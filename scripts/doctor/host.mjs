@@ -1,4 +1,4 @@
-/** What `firkin doctor` looks at on the machine itself: system, packages, processor, memory, disk, folders. */
+/** The doctor's look at the host: system, packages, processor, memory, disk, folders. */
 import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import { availableParallelism, freemem, tmpdir, totalmem } from "node:os";
@@ -15,7 +15,7 @@ const neededDiskGiB = 4;
 const neededMemoryMiB = 1024;
 /** `sun_path` of a Unix socket, with its final zero. */
 const socketPathBytes = 108;
-/** The longest socket path below the state folder: `/machines/<session id>/agent.sock` and some room. */
+/** The longest socket path below the state folder is `/machines/<session id>/agent.sock`, with some room. */
 const socketSuffixBytes = 60;
 const tmpfsMagic = 0x01021994;
 
@@ -68,14 +68,14 @@ function checkPackages() {
   let remedy = "";
   try {
     missing = missingPackages(runtimePackages);
-    remedy = process.getuid?.() === 0 ? "npm start installs it" : installCommand(missing);
+    remedy = process.getuid?.() === 0 ? "npm start installs the package" : installCommand(missing);
   } catch (error) {
     remedy = String(error instanceof Error && "remedy" in error ? error.remedy : error);
   }
   return runtimePackages.map((wanted) => {
     const what = `package ${wanted.name}`;
     if (!missing.includes(wanted)) return { level: "ok", what, detail: wanted.why };
-    return { level: "failed", what, detail: `missing; it ${wanted.why}`, remedy };
+    return { level: "failed", what, detail: `missing: it ${wanted.why}`, remedy };
   });
 }
 
@@ -86,7 +86,7 @@ function checkQemu() {
   const version = /version (\d+\.\d+(\.\d+)?)/.exec(stdout ?? "")?.[1];
   const wanted = neededQemu.join(".");
   if (version === undefined)
-    return { level: "failed", what, detail: "it does not run", remedy: "install qemu-system-x86" };
+    return { level: "failed", what, detail: "QEMU does not start", remedy: "install qemu-system-x86" };
   if (atLeast(version, neededQemu)) return { level: "ok", what, detail: version };
   return {
     level: "failed",
@@ -101,9 +101,9 @@ function checkKvm() {
   const what = "/dev/kvm";
   try {
     fs.accessSync(what, fs.constants.R_OK | fs.constants.W_OK);
-    return { level: "info", what, detail: "usable, it seems; the daemon finds out by a probe boot" };
+    return { level: "info", what, detail: "can be opened; the daemon tries it by a boot" };
   } catch {
-    const detail = fs.existsSync(what) ? "not yours to open (group kvm)" : "not there";
+    const detail = fs.existsSync(what) ? "this user may not open it (group kvm)" : "missing";
     return { level: "info", what, detail: `${detail}: QEMU emulates the processor, which is slower` };
   }
 }
@@ -116,7 +116,7 @@ function checkCores() {
     level: "advice",
     what: "processor cores",
     detail: String(cores),
-    remedy: "it works, slowly; two or more are better",
+    remedy: "use two or more; one works, slowly",
   };
 }
 
@@ -132,7 +132,7 @@ function checkMemory() {
     level: "failed",
     what: "memory",
     detail,
-    remedy: `free some: ${neededMemoryMiB} MiB are needed for the first sandboxes`,
+    remedy: `free some memory: the first sandboxes need ${neededMemoryMiB} MiB`,
   };
 }
 
@@ -156,18 +156,18 @@ function checkFolder(name, folder) {
       level: "failed",
       what,
       detail: `${existing} cannot be written to`,
-      remedy: `chown it, or set ${variable}`,
+      remedy: `chown the folder, or set ${variable}`,
     });
   }
   if (`${folder}/`.startsWith(`${resolve(tmpdir())}/`) || fs.statfsSync(existing).type === tmpfsMagic) {
-    const detail = `${folder} is temporary: it may be emptied, or held in memory`;
+    const detail = `${folder} is a temporary folder, which may be emptied or held in memory`;
     findings.push({ level: "advice", what, detail, remedy: `set ${variable} to a folder on a disk` });
   }
   const free = freeBytes(folder) / 2 ** 30;
   const detail = `${free.toFixed(1)} GiB`;
   if (free >= neededDiskGiB) findings.push({ level: "ok", what: `free for ${name}`, detail });
   else {
-    const remedy = `${neededDiskGiB} GiB are needed: free some, or set ${variable} to a folder on a larger disk`;
+    const remedy = `free ${neededDiskGiB} GiB, or set ${variable} to a folder on a larger disk`;
     findings.push({ level: "failed", what: `free for ${name}`, detail, remedy });
   }
   return findings;
@@ -191,6 +191,6 @@ function checkPython() {
   return {
     level: "info",
     what: "Python",
-    detail: status === 0 ? stdout.trim() : "not there; only E2B's Python SDK wants it",
+    detail: status === 0 ? stdout.trim() : "missing; only E2B's Python SDK needs it",
   };
 }

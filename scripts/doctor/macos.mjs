@@ -1,4 +1,4 @@
-/** What `firkin doctor` looks at on a Mac: the system, the screen, the helper's signature, and the guest's kernel. */
+/** The doctor's look at a Mac: the system, the screen, the signature of the helper, and the kernel of guests. */
 import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ import { atLeast } from "../setup/platform.mjs";
 
 const neededMacos = [14, 0];
 const entitlement = "com.apple.security.virtualization";
-const buildRemedy = "npm start builds and signs it (scripts/setup/build-helper)";
+const buildRemedy = "npm start builds and signs the helper (scripts/setup/build-helper)";
 
 /** @type {Ask} */
 const askSystem = (command, args) => {
@@ -40,7 +40,12 @@ function checkSystem(ask) {
   const processor = ask("uname", ["-m"]).output.trim();
   const detail = `${version} on ${processor}`;
   if (processor !== "arm64") {
-    return { level: "failed", what, detail, remedy: "machines can be saved on Apple silicon only: use such a Mac" };
+    return {
+      level: "failed",
+      what,
+      detail,
+      remedy: "use a Mac with Apple silicon, because only that can save machines",
+    };
   }
   if (atLeast(version, neededMacos)) return { level: "ok", what, detail };
   return { level: "failed", what, detail, remedy: `update to macOS ${neededMacos[0]} or newer` };
@@ -64,16 +69,16 @@ function checkTools(ask) {
 function checkScreen(ask) {
   const what = "screen";
   const { status, output } = ask("ioreg", ["-n", "Root", "-d1"]);
-  if (status !== 0) return { level: "info", what, detail: "ioreg does not tell whether it is locked" };
+  if (status !== 0) return { level: "info", what, detail: "ioreg does not tell whether the screen is locked" };
   if (!/"IOConsoleLocked" = Yes|"CGSSessionScreenIsLocked"\s*=\s*Yes/.test(output)) {
     return { level: "ok", what, detail: "unlocked" };
   }
   return {
     level: "advice",
     what,
-    detail: "locked: nothing can be saved or restored, warm machines and running sandboxes go on",
+    detail: "locked: nothing can be saved or restored; warm machines and running sandboxes go on",
     remedy:
-      "unlock it as the user of the daemon, which must belong to that session (a LaunchAgent, not a LaunchDaemon)",
+      "unlock the screen as the user of the daemon, which must run in that session (a LaunchAgent, not a LaunchDaemon)",
   };
 }
 
@@ -90,13 +95,13 @@ function checkHelper(helper, ask) {
     return {
       level: "failed",
       what,
-      detail: `its signature is not valid: ${signature.output.trim()}`,
+      detail: `the signature is not valid: ${signature.output.trim()}`,
       remedy: buildRemedy,
     };
   }
   const { output } = ask("codesign", ["--display", "--entitlements", "-", "--xml", helper]);
   if (!output.includes(entitlement))
-    return { level: "failed", what, detail: `it lacks ${entitlement}`, remedy: buildRemedy };
+    return { level: "failed", what, detail: `the signature lacks ${entitlement}`, remedy: buildRemedy };
   return { level: "ok", what, detail: ask(helper, ["--version"]).output.trim() };
 }
 
@@ -106,14 +111,14 @@ function checkHelper(helper, ask) {
  */
 function checkKernel(kernel) {
   const what = "guest kernel";
-  const remedy = "npm start makes it (npx firkin setup, without serving)";
+  const remedy = "npm start makes the kernel (npx firkin setup, without serving)";
   if (typeof kernel !== "string" || !fs.existsSync(kernel)) {
-    return { level: "failed", what, detail: "assets.json names none", remedy };
+    return { level: "failed", what, detail: "assets.json names no kernel", remedy };
   }
   const header = Buffer.alloc(64);
   const file = fs.openSync(kernel, "r");
   fs.readSync(file, header, 0, header.length, 0);
   fs.closeSync(file);
   if (header.toString("latin1", 56, 60) === "ARM\u0064") return { level: "ok", what, detail: kernel };
-  return { level: "failed", what, detail: `${kernel} is no uncompressed arm64 Image`, remedy };
+  return { level: "failed", what, detail: `${kernel} is not an uncompressed arm64 Image`, remedy };
 }

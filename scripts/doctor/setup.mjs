@@ -1,4 +1,4 @@
-/** What `firkin doctor` looks at of firkin itself: what the set-up makes, the template, the port, the daemon. */
+/** The doctor's look at firkin itself: the results of the set-up, the template, the port, the daemon. */
 import * as fs from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
@@ -12,12 +12,12 @@ import { currentBaseDisk } from "../setup/rootfs.mjs";
 
 /** @typedef {import("./doctor.mjs").Finding} Finding */
 
-const byStart = "npm start makes it (npx firkin setup, without serving)";
+const byStart = "npm start makes this (npx firkin setup, without serving)";
 const connectTimeoutMs = 1000;
 
 /**
  * @param {import("../setup/roots.mjs").Roots} roots
- * @param {import("../setup/kernel.mjs").Architecture} [architecture] The guests'.
+ * @param {import("../setup/kernel.mjs").Architecture} [architecture] Of the guests.
  * @returns {Promise<Finding[]>}
  */
 export async function checkSetUp(roots, architecture = "amd64") {
@@ -58,7 +58,9 @@ function checkTemplate(roots) {
   return {
     level: "info",
     what,
-    detail: there ? "kept in the ledger; the daemon renews it when it is out of date" : "the first npm start makes it",
+    detail: there
+      ? "in the ledger; the daemon renews the template when it is out of date"
+      : "the first npm start makes the template",
   };
 }
 
@@ -74,12 +76,12 @@ async function checkDaemon(roots) {
   const host = process.env.FIRKIN_HOST || "127.0.0.1";
   const port = Number(process.env.FIRKIN_PORT || 3000);
   /** @type {Finding} */
-  const daemon = { level: "info", what: "daemon", detail: "does not run; npm start starts it" };
+  const daemon = { level: "info", what: "daemon", detail: "not running; npm start starts the daemon" };
   if (!(await answers(`http://${host}:${port}`))) {
     return [daemon, { level: "ok", what: "port", detail: `${host}:${port} is free` }];
   }
-  const who = process.platform === "darwin" ? `lsof -nP -iTCP:${port} -sTCP:LISTEN` : `ss -ltnp 'sport = ${port}'`;
-  const remedy = `end what listens there (${who}), or choose another: npm start -- --port N`;
+  const listing = process.platform === "darwin" ? `lsof -nP -iTCP:${port} -sTCP:LISTEN` : `ss -ltnp 'sport = ${port}'`;
+  const remedy = `end the program that listens there (${listing}), or choose another port: npm start -- --port N`;
   return [daemon, { level: "failed", what: "port", detail: `${host}:${port} is taken`, remedy }];
 }
 

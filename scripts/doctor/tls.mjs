@@ -1,4 +1,4 @@
-/** What `firkin doctor` looks at of HTTPS: each domain's certificate, its keys, and whether its names are found. */
+/** The doctor's look at HTTPS: the certificate and keys of each domain, and whether its names are resolved. */
 import { X509Certificate } from "node:crypto";
 import { lookup } from "node:dns/promises";
 import * as fs from "node:fs";
@@ -10,7 +10,7 @@ const dayMs = 86_400_000;
 const lookupTimeoutMs = 2000;
 
 /**
- * Nothing where nobody asked for HTTPS.
+ * The findings for all domains that certificates were made for; none where HTTPS is not used.
  * @param {import("../setup/roots.mjs").Roots} roots
  * @returns {Promise<Finding[]>}
  */
@@ -39,10 +39,15 @@ function checkCertificate(folder, domain) {
     const days = (/** @type {string} */ name) =>
       Math.floor((Date.parse(new X509Certificate(fs.readFileSync(join(folder, name))).validTo) - Date.now()) / dayMs);
     const [authority, server] = [days("authority.pem"), days("server.pem")];
-    const detail = `*.${domain}, good for ${server} days, its authority for ${authority}; renewed by the daemon`;
+    const detail = `*.${domain}, valid for ${server} days, its authority for ${authority}; the daemon renews both`;
     return server >= 0 && authority >= 0
       ? { level: "ok", what, detail }
-      : { level: "advice", what, detail: `of ${domain}: it has ended`, remedy: "npx firkin serve renews it" };
+      : {
+          level: "advice",
+          what,
+          detail: `of ${domain}: the certificate has expired`,
+          remedy: "npx firkin serve renews the certificate",
+        };
   } catch (error) {
     return { level: "advice", what, detail: `of ${domain}: ${error instanceof Error ? error.message : error}`, remedy };
   }
@@ -62,7 +67,9 @@ async function checkNames(domain) {
     new Promise((done) => setTimeout(done, lookupTimeoutMs).unref()),
   ]);
   const what = "names";
-  if (address === "127.0.0.1" || address === "::1") return { level: "ok", what, detail: `${name} is this machine` };
-  const detail = address === undefined ? `${name} is not found` : `${name} is ${address}, not this machine`;
-  return { level: "advice", what, detail, remedy: `npx firkin tls --domain ${domain} says how to resolve them` };
+  if (address === "127.0.0.1" || address === "::1")
+    return { level: "ok", what, detail: `${name} resolves to this machine` };
+  const detail =
+    address === undefined ? `${name} is not resolved` : `${name} resolves to ${address}, not to this machine`;
+  return { level: "advice", what, detail, remedy: `npx firkin tls --domain ${domain} says how to resolve the names` };
 }

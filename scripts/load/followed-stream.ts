@@ -1,11 +1,11 @@
-/** A command that prints for ever, and a reader of its stream who counts what comes. */
+/** A followed stream: a command that prints for ever, and a reader that counts the chunks of its stream. */
 import { Agent, request } from "undici";
 import { type BenchSandbox, commandRequest } from "../bench/e2b-client.ts";
 
 const endless = "while :; do echo tick; sleep 0.5; done";
 
 export class FollowedStream {
-  /** Chunks that came: at least one for each line that was printed. */
+  /** The chunks that came, at least one for each printed line. */
   events = 0;
   /** The stream ended or broke, though its command does not. */
   ended = false;
@@ -36,7 +36,7 @@ export class FollowedStream {
     try {
       for await (const _ of body) this.events += 1;
     } catch {
-      // `ended` says it; closing the stream ends it so, too.
+      // `ended` tells it. Closing the stream ends it in the same way.
     }
     this.ended = true;
   }

@@ -1,7 +1,7 @@
-/** What a client asks for all day: the control plane, files and processes of every sandbox in turn. */
+/** The mixed requests of the load: control plane, files and processes of every sandbox in turn. */
 import { type BenchSandbox, routingHeaders } from "../bench/e2b-client.ts";
 
-/** One request, as autocannon takes it. */
+/** One request in autocannon's form. */
 export interface LoadRequest {
   readonly method: "GET" | "POST";
   readonly path: string;
@@ -11,7 +11,7 @@ export interface LoadRequest {
 
 const fileBytes = 4_096;
 
-/** Six requests per sandbox; every one is to be answered with 2xx. */
+/** Six requests for each sandbox. Every request must be answered with 2xx. */
 export function mixedRequests(apiKey: string, sandboxes: readonly BenchSandbox[]): LoadRequest[] {
   const key = { "x-api-key": apiKey };
   return sandboxes.flatMap((sandbox) => {

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * `node scripts/screenshots/make.mjs`: makes the README's pictures of the console, light and dark, from a daemon of
- * its own with real sandboxes. Needs what `npm test` sets up.
+ * `node scripts/screenshots/make.mjs` makes the README's pictures of the console, light and dark, from a daemon of
+ * its own with real sandboxes.
  */
 import { spawn } from "node:child_process";
 import * as fs from "node:fs";
@@ -80,7 +80,7 @@ try {
     await page.waitForFunction("document.querySelector('.xterm')?.textContent.includes('$ ')");
     await page.keyboard.type(`${command}\r`);
     await page.waitForFunction("document.querySelector('.xterm')?.textContent.includes('lost+found')");
-    // Usage is sampled every five seconds, and the page looks every two.
+    // The daemon samples usage every five seconds, and the page asks every two.
     await new Promise((resolve) => setTimeout(resolve, 8_000));
     fs.mkdirSync(folder, { recursive: true });
     for (const value of ["light", "dark"]) {

@@ -5,7 +5,7 @@ import { run } from "./command.mjs";
 import { filesBelow, hashOf, placeAtomically } from "./files.mjs";
 import { readStamp, stampName, writeStamp } from "./stamps.mjs";
 
-const compilerRemedy = "see the compiler's words above";
+const compilerRemedy = "see what the compiler says above";
 
 /**
  * @typedef {import("./kernel.mjs").Architecture} Architecture
@@ -19,7 +19,7 @@ const compilerRemedy = "see the compiler's words above";
 const folderOf = (roots) => join(roots.repository, "src/guest-agent");
 
 /**
- * Absolute paths.
+ * The agent's sources, as absolute paths.
  * @param {import("./roots.mjs").Roots} roots
  */
 export function agentSources(roots) {
@@ -44,7 +44,7 @@ export function currentAgent(roots, architecture = "amd64") {
 }
 
 /**
- * Compiles it for this host.
+ * Compiles the agent for this host.
  * @param {import("./roots.mjs").Roots} roots
  * @param {import("./graph.mjs").StepContext} context
  */
@@ -54,8 +54,8 @@ export async function makeAgent(roots, { signal, onLine }) {
 }
 
 /**
- * Compiles it for arm64 with Debian's cross compiler, from a copy of the sources: the agent of this host has its
- * objects beside them.
+ * Compiles the agent for arm64 with Debian's cross compiler, from a copy of the sources, because the agent of this
+ * host has its objects beside them.
  * @param {import("./roots.mjs").Roots} roots
  * @param {import("./graph.mjs").StepContext} context
  */
@@ -73,7 +73,7 @@ export async function crossCompileAgent(roots, { signal, onLine }) {
 }
 
 /**
- * Keeps an executable that was compiled from the present sources.
+ * Keeps an executable that was compiled from the present sources in the assets.
  * @param {import("./roots.mjs").Roots} roots
  * @param {Architecture} architecture
  * @param {string} executable

@@ -1,4 +1,7 @@
-/** The index of the guest's files, `<assets>/assets.json`: the one file of the set-up that the daemon reads. */
+/**
+ * The index of the files that guests boot, `<assets>/assets.json`. Of all that the set-up makes, the daemon reads
+ * this file.
+ */
 import * as fs from "node:fs";
 import { join } from "node:path";
 import { currentAgent } from "./agent.mjs";
@@ -11,14 +14,15 @@ import { currentBaseDisk } from "./rootfs.mjs";
  * @typedef {object} AssetIndex
  * @property {1} formatVersion
  * @property {string} kernel Bootable image, absolute path.
- * @property {string} kernelVersion As `uname -r` says it.
+ * @property {string} kernelVersion The kernel release that `uname -r` prints.
  * @property {string} initramfs
  * @property {string} baseDisk Raw ext4 image of template `base`; never written to.
  * @property {number} baseDiskSizeBytes Its virtual size.
  * @property {string} packages List of the base disk's packages, `name version` a line.
  * @property {string} agent The guest agent's executable; it is also in the initramfs.
  * @property {string} agentHash SHA-256 of its sources.
- * @property {string} hash Changes whenever anything above does: what a template's freshness is judged by.
+ * @property {string} hash Changes whenever anything above does. The daemon renews templates that were made from
+ *   another.
  */
 
 /** @typedef {import("./kernel.mjs").Architecture} Architecture */
@@ -32,12 +36,12 @@ function parts(roots, architecture) {
   const disk = currentBaseDisk(roots, architecture);
   const agent = currentAgent(roots, architecture);
   if (!kernel || !disk || !agent) return undefined;
-  // 2: the initramfs' own layout.
+  // 2 is the version of the layout of the initramfs.
   return { kernel, disk, agent, hash: hashOf(2, kernel, disk, agent) };
 }
 
 /**
- * Whether the index names the newest of everything, and all of it is there.
+ * Whether the index names the newest of everything and all those files exist.
  * @param {import("./roots.mjs").Roots} roots
  * @param {Architecture} [architecture]
  */
@@ -56,13 +60,13 @@ function readAssetIndex(roots) {
 }
 
 /**
- * Makes the initramfs and then, last of all, the index.
+ * Makes the initramfs and then the index, which comes last.
  * @param {import("./roots.mjs").Roots} roots
  * @param {Architecture} [architecture]
  */
 export async function writeAssetIndex(roots, architecture = "amd64") {
   const found = parts(roots, architecture);
-  if (found === undefined) throw new Error("kernel, base disk and agent come before the index");
+  if (found === undefined) throw new Error("the index is written after kernel, base disk and agent are made");
   const { kernel, disk, agent, hash } = found;
   /** @type {AssetIndex} */
   const index = {

@@ -1,10 +1,10 @@
-/** dist/: the TypeScript sources compiled, with the files they read beside them. */
+/** The step that makes dist/: the TypeScript sources compiled, and the files that they read beside them. */
 import * as fs from "node:fs";
 import { join, relative } from "node:path";
 import { run } from "./command.mjs";
 import { filesBelow, hashOf, placeAtomically, readJson } from "./files.mjs";
 
-/** What decides dist/'s content, relative to the repository. */
+/** The files and folders that decide the content of dist/, relative to the repository. */
 const sourcePaths = ["src", "routes", "migrations", "scripts", "tsconfig.json", "package-lock.json"];
 /** Files that the compiled programs read as they are. */
 const copiedFiles = /\.(sql|html|css|svg|js)$/;
@@ -32,7 +32,7 @@ export async function buildDist(roots, { signal, onLine }) {
   const sources = sourceHash(roots);
   const { repository } = roots;
   await placeAtomically(join(repository, "dist"), async (partial) => {
-    // Not by npx: it takes longer to find the compiler than the compiler takes.
+    // Without npx, which takes longer to find the compiler than the compiler takes.
     await run(
       join(repository, "node_modules/.bin/tsc"),
       ["-p", join(repository, "scripts/tsconfig.build.json"), "--outDir", partial],

@@ -1,4 +1,7 @@
-/** Runs a program as part of the set-up: own process group, output to a log, ended when the set-up is. */
+/**
+ * Running a program as a part of the set-up: in its own process group, with its output in a log, and ended with the
+ * set-up.
+ */
 import { spawn } from "node:child_process";
 import { SetupError } from "./setup-error.mjs";
 
@@ -6,8 +9,9 @@ const killAfterMs = 10_000;
 const tailLines = 15;
 
 /**
- * Runs a program and ends its whole process group when this process goes away, however it does: descriptor 3 then reads
- * end of file. Otherwise a killed set-up would leave an `npm ci` behind that fights with the next one's.
+ * A shell script that runs a program and ends its whole process group when this process goes away, even by SIGKILL,
+ * because descriptor 3 then reads end of file. Otherwise a killed set-up would leave an `npm ci` behind that fights
+ * with the next one.
  */
 const guardedScript = `
 "$@" 3<&- &
@@ -26,7 +30,7 @@ exit $status`;
  * @property {NodeJS.ProcessEnv} [env] Added to this process's environment; `undefined` removes a variable.
  * @property {AbortSignal} [signal] Ends the program and everything it started.
  * @property {(line: string) => void} [onLine] Each line of output, stdout and stderr alike.
- * @property {string} [remedy] What to do when it fails.
+ * @property {string} [remedy] What the user can do when the program fails.
  */
 
 /**
@@ -35,12 +39,12 @@ exit $status`;
  * @param {readonly string[]} args
  * @param {RunOptions} [options]
  * @returns {Promise<string>}
- * @throws {SetupError} when it cannot start, fails or is interrupted; the message quotes the end of its output
+ * @throws {SetupError} when the program cannot start, fails or is interrupted; the message quotes the end of its output
  */
 export async function run(command, args, options = {}) {
   const { cwd, env, signal, onLine, remedy } = options;
   signal?.throwIfAborted();
-  // Its own group: Ctrl-C reaches this process alone, which then ends the whole tree in order.
+  // In a group of its own, so that Ctrl-C reaches this process alone, which then ends the whole tree in order.
   const child = spawn("sh", ["-c", guardedScript, "sh", command, ...args], {
     ...(cwd ? { cwd } : {}),
     env: { ...process.env, ...env },

@@ -1,4 +1,4 @@
-/** Writes a cpio archive in the "newc" format, which the kernel unpacks as its initramfs. */
+/** Cpio archives in the "newc" format, which the kernel unpacks as its initramfs. */
 
 /**
  * @typedef {{ path: string, mode: number, data: Buffer }} CpioFile

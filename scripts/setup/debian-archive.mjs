@@ -1,7 +1,6 @@
 /**
  * Debian's archive without Debian's tools: indices whose signature is checked against the keys in `debian-keys.asc`,
- * and which packages a list of packages comes to. Whether those really fit together is for dpkg to say, which
- * installs them.
+ * and which packages a list of packages needs. Whether those fit together is decided by dpkg, which installs them.
  */
 import * as fs from "node:fs";
 import { createRequire } from "node:module";
@@ -79,15 +78,17 @@ export async function signedText(message) {
     await Promise.any(signatures.map(({ verified }) => verified));
     return data;
   } catch (error) {
+    const reason = error instanceof AggregateError ? error.errors.join("; ") : error;
     throw new SetupError(
-      `an index of Debian's archive is not signed by Debian: ${error instanceof AggregateError ? error.errors.join("; ") : error}`,
+      `an index of Debian's archive is not signed by Debian: ${reason}`,
       "something between this machine and deb.debian.org alters files; try another network",
     );
   }
 }
 
 /**
- * A release that is still good. That of the security updates is for a week: an older one hides what was mended since.
+ * A release file that is still valid. The one of the security updates is valid for a week, because an older one hides
+ * newer updates.
  * @param {string} release
  * @param {number} nowMs
  */
@@ -95,8 +96,8 @@ export function unexpired(release, nowMs) {
   const until = /^Valid-Until: (.+)$/m.exec(release)?.[1];
   if (until === undefined || Date.parse(until) >= nowMs) return release;
   throw new SetupError(
-    `an index of Debian's archive was good until ${until} only`,
-    "see whether this machine's clock is right",
+    `an index of Debian's archive was valid until ${until} only`,
+    "check that this machine's clock is right",
   );
 }
 
@@ -151,7 +152,7 @@ function alternatives(field) {
 }
 
 /**
- * The packages and all that they need, each after what it needs wherever they do not need each other. Of alternatives
+ * The packages and all that they need, each after its needs unless packages need each other. Of alternatives it takes
  * the one that is wanted anyway, otherwise the first that exists.
  * @param {ReadonlyMap<string, IndexedPackage>} archive
  * @param {readonly string[]} names

@@ -1,6 +1,6 @@
 /**
- * Which Debian packages the guest's files are made from where mmdebstrap cannot be had: resolved once against today's
- * signed index and kept, each with its URL and checksum, until `firkin setup --upgrade`.
+ * The list of Debian packages that guests' files are made from where there is no mmdebstrap: resolved once against
+ * the day's signed index and kept, each with its URL and checksum, until `npx firkin setup --upgrade`.
  */
 import { join } from "node:path";
 import { guestSuite } from "./debian.mjs";
@@ -12,12 +12,11 @@ import { readStamp, writeStamp } from "./stamps.mjs";
 
 /** @typedef {import("./debian-archive.mjs").Package} Package */
 
-/** What a guest job itself is run by, and what one compiles with. */
+/** The packages that run a guest job, and those that a job compiles with. */
 const toolNames = "dash coreutils dpkg e2fsprogs findutils grep gzip kmod mount sed tar".split(" ");
 const compilerNames = [...toolNames, "gcc", "libc6-dev", "make"];
 /**
- * apt is what makes it Debian's smallest variant; the other says that /bin is a link, which here it is from the
- * start.
+ * apt belongs to Debian's smallest variant. usr-is-merged says that /bin is a link, which it is here from the start.
  */
 const baseNames = ["apt", "usr-is-merged"];
 

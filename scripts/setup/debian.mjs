@@ -1,5 +1,5 @@
 /**
- * How Debian's archive is reached: through mmdebstrap, with the host's own mirrors and apt settings where it has any.
+ * The way to Debian's archive: through mmdebstrap, with the mirrors and apt settings of the host where it has any.
  */
 import { execFileSync } from "node:child_process";
 import * as fs from "node:fs";
@@ -22,7 +22,7 @@ const aptSettingNames = [
 ];
 
 /**
- * Runs mmdebstrap with a scratch folder of its own.
+ * Runs mmdebstrap with a scratch folder of its own, as root only.
  * @param {readonly string[]} args Options
  * @param {object} options
  * @param {string} options.scratch
@@ -34,7 +34,7 @@ const aptSettingNames = [
  */
 export async function mmdebstrap(args, { scratch, suite = guestSuite, target, env, signal, onLine }) {
   if (process.getuid?.() !== 0) {
-    // Its user-namespace mode would need every folder above the cache open to everybody.
+    // The user-namespace mode of mmdebstrap would need every folder above the cache open to everybody.
     const command = `sudo env "PATH=$PATH" "FIRKIN_CACHE_DIR=${dirname(scratch)}" npx firkin setup`;
     throw new SetupError(
       "only root can unpack and install Debian packages for the guest",
@@ -81,7 +81,8 @@ function modeOptions() {
     execFileSync("unshare", ["--mount", "mount", "-t", "tmpfs", "none", "/mnt"], { stdio: "ignore" });
     return ["--mode=root"];
   } catch {
-    // A container without CAP_SYS_ADMIN. What the base disk needs installs without /proc and /dev too.
+    // A container without CAP_SYS_ADMIN cannot mount. The packages of the base disk install without /proc and /dev,
+    // too.
     return ["--mode=root", "--skip=check/canmount,chroot/mount"];
   }
 }
@@ -100,7 +101,7 @@ function hostDebianSources() {
  */
 function hostArchives() {
   const format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)";
-  // Without release info: the lists need not have been downloaded.
+  // Without release information, because the lists may not be downloaded yet.
   const targets = execFileSync(
     "apt-get",
     ["indextargets", "--no-release-info", "--format", format, "Identifier: Packages"],
@@ -109,7 +110,7 @@ function hostArchives() {
   const suites = [guestSuite, `${guestSuite}-updates`, `${guestSuite}-security`];
   const archives = [...new Set(targets.split("\n"))]
     .map((line) => line.split("|"))
-    // Other archives have suites of that name as well; Debian's mirrors end in these folders.
+    // Other archives have suites of that name as well. The addresses of Debian's mirrors end in these folders.
     .filter(([uri = "", suite = "", component]) => {
       return /\/debian(-security)?\/?$/.test(uri) && suites.includes(suite) && component === "main";
     })
@@ -118,8 +119,8 @@ function hostArchives() {
 }
 
 /**
- * Where {@link guestSuite} is to be had, for whoever fetches files of it without apt's lists, and whether an index may be
- * as old as it likes there: as the host's apt has it, and as Debian has it where there is none.
+ * The archives that have {@link guestSuite}, for callers that fetch files without apt's lists, and whether an index
+ * may be too old there. Both are as the host's apt has them, or as Debian has them where there is no apt.
  * @returns {{ archives: { base: string, suite: string }[], checksAge: boolean }}
  */
 export function debianArchives() {
@@ -147,11 +148,11 @@ function makeScratch(scratch) {
 }
 
 /**
- * Removes a folder in which a root disk was being made, after making sure that nothing of the host is mounted below it.
+ * Removes a folder in which a root disk was made, after unmounting what of the host is mounted below it.
  * @param {string} folder
  */
 export function removeUnmounted(folder) {
-  // Only Linux mounts anything there.
+  // The set-up mounts folders on Linux only.
   if (process.platform !== "linux") return fs.rmSync(folder, { recursive: true, force: true });
   const mounts = () =>
     fs

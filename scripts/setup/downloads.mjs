@@ -8,11 +8,11 @@ import { SetupError } from "./setup-error.mjs";
 /**
  * @typedef {object} Download
  * @property {string} url
- * @property {string} [sha256] What the file must be; hex.
+ * @property {string} [sha256] Checksum that the file must have; hex.
  */
 
 const aptHelper = "/usr/lib/apt/apt-helper";
-/** So many in one call: a command line has an end. */
+/** How many files one call fetches, because the length of a command line is limited. */
 const batchSize = 100;
 
 /**
@@ -21,7 +21,7 @@ const batchSize = 100;
  * @param {string} folder
  * @param {Pick<import("./graph.mjs").StepContext, "signal" | "onLine">} context
  * @returns {Promise<string[]>}
- * @throws {SetupError} when one cannot be had, or is not what its checksum says
+ * @throws {SetupError} when a file cannot be fetched or does not have its checksum
  */
 export async function download(files, folder, { signal, onLine }) {
   fs.mkdirSync(folder, { recursive: true });
@@ -32,7 +32,9 @@ export async function download(files, folder, { signal, onLine }) {
   for (let at = 0; at < missing.length; at += batchSize) {
     const batch = missing.slice(at, at + batchSize);
     const [command, args] = fetchCommand(batch.map(({ url, path }) => ({ url, path: partialName(path) })));
-    const remedy = `check that this machine reaches ${new URL(batch[0]?.url ?? "").origin}; where a version has left the archive, npx firkin setup --upgrade takes today's`;
+    const { origin } = new URL(batch[0]?.url ?? "");
+    const upgrade = "where a version has left the archive, npx firkin setup --upgrade takes today's";
+    const remedy = `check that this machine reaches ${origin}; ${upgrade}`;
     await run(command, args, { signal, onLine, remedy });
     for (const { path, sha256, url } of batch) {
       const found = hashOf(fs.readFileSync(partialName(path)));

@@ -1,10 +1,13 @@
-/** File operations that never leave something half-made under its final name. */
+/**
+ * File operations of the set-up, which never leave something half-made under its final name. They are synchronous,
+ * because a step has nothing else to do meanwhile.
+ */
 import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { SetupError } from "./setup-error.mjs";
 
-/** How names of half-made files and folders end; the pid tells whose they are. */
+/** The end of the names of half-made files and folders, with the process id of their maker. */
 const partialSuffix = /\.(\d+)\.partial$/;
 
 /**
@@ -83,7 +86,8 @@ function syncPath(path) {
 }
 
 /**
- * Removes what interrupted set-ups left half-made in `folder` (not below it). Things of a live process stay.
+ * Removes the half-made files that interrupted set-ups left in `folder`, but not below it. Those of a live process
+ * stay.
  * @param {string} folder
  */
 export function sweepPartials(folder) {
@@ -95,7 +99,7 @@ export function sweepPartials(folder) {
 }
 
 /**
- * Whether a process with that id exists.
+ * Whether a process with this id exists. The set-up knows no more than an id; the daemon also compares start times.
  * @param {number} pid
  */
 export function isAlive(pid) {
@@ -108,7 +112,7 @@ export function isAlive(pid) {
 }
 
 /**
- * SHA-256 of JSON-able values and file contents, hex.
+ * SHA-256 of JSON-able values and file contents, hex. Keys of objects count.
  * @param {...unknown} parts
  */
 export function hashOf(...parts) {

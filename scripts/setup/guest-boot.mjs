@@ -9,8 +9,8 @@ const vcpuCount = 2;
 const memoryMiB = 2048;
 
 /**
- * The program, machine, console and disk by architecture. Emulated: a processor that has no pointer authentication,
- * whose emulation costs much.
+ * The program, machine, processor, console and disk by architecture. The arm64 processor has no pointer
+ * authentication, because emulating that costs much.
  */
 const qemuMachines = {
   amd64: ["qemu-system-x86_64", "microvm", "max", "ttyS0", "virtio-blk-device"],
@@ -19,7 +19,7 @@ const qemuMachines = {
 
 /**
  * @param {import("./kernel.mjs").Architecture} architecture
- * @returns {Boot} whose machines say on `onLine` what they do
+ * @returns {Boot} The console of its machines is passed to `onLine`.
  */
 export function qemuBoot(architecture) {
   const [command = "", type = "", cpu = "", console = "", diskDevice = ""] = qemuMachines[architecture];
@@ -38,13 +38,13 @@ export function qemuBoot(architecture) {
 }
 
 /**
- * @param {import("./roots.mjs").Roots} roots Whose dist/ is built.
+ * @param {import("./roots.mjs").Roots} roots With dist/ built.
  * @param {string} helper
- * @returns {Boot} whose machines have no console: what they have to say is in the outbox
+ * @returns {Boot} Its machines have no console; the outbox holds their log.
  */
 export function vzBoot(roots, helper) {
   return async ({ disk, folder, ...software }, { signal, onLine }) => {
-    // The helper makes its disk itself, as a clone of another.
+    // The helper itself makes the machine's disk, as a clone of this one.
     const machineDisk = join(folder, "disk.img");
     const diskMiB = fs.statSync(disk).size / 2 ** 20;
     const machine = { vcpuCount, memoryMiB, diskMiB, disk: machineDisk };

@@ -1,6 +1,6 @@
 /**
- * What guests boot, made without any of Debian's tools on the host: the kernel out of its package, the agent and the
- * root disk by guest jobs. It is how a Mac makes them, and `scripts/verify/guest-files.mjs` on Linux.
+ * The files that guests boot, made without any of Debian's tools on the host: the kernel out of its package, the
+ * agent and the root disk by guest jobs. A Mac makes them so, and `scripts/verify/guest-files.mjs` on Linux.
  */
 import * as fs from "node:fs";
 import { basename, join } from "node:path";
@@ -18,7 +18,7 @@ import { baseDiskMiB, placeBaseDisk } from "./rootfs.mjs";
  * @typedef {import("./guest-job.mjs").Boot} Boot
  */
 
-/** An agent is far smaller; the disk of its job is there for the outbox. */
+/** The disk of a job that needs only the outbox. */
 const noDiskMiB = 1;
 
 /**
@@ -101,7 +101,7 @@ function named(folder, paths) {
  */
 function packagesOf(roots, architecture) {
   const packages = currentGuestPackages(roots, architecture);
-  if (!packages) throw new Error("packages are resolved before anything is made of them");
+  if (!packages) throw new Error("the packages are used before they are resolved");
   return packages;
 }
 
@@ -111,6 +111,6 @@ function packagesOf(roots, architecture) {
  */
 function kernelOf(roots, architecture) {
   const kernel = currentKernel(roots, architecture);
-  if (!kernel) throw new Error("the kernel comes before guest jobs");
+  if (!kernel) throw new Error("a guest job runs before its kernel is made");
   return kernel;
 }

@@ -1,8 +1,8 @@
 /**
  * Guest jobs: work that only Linux can do, done by a Linux that is booted for it. A job's microVM has an initramfs
- * with unpacked Debian packages and the job's files, and one empty disk; what it makes is on that disk, and in the
- * outbox at its end. So a Mac without Docker makes what guests need with the engine that will run them, and Linux
- * runs the same jobs on QEMU.
+ * with unpacked Debian packages and the job's files, and one empty disk. Its results are on that disk, and in the
+ * outbox at the end of the disk. So a Mac without Docker makes the files of guests with the engine that will run
+ * them, and Linux runs the same jobs on QEMU.
  */
 import * as fs from "node:fs";
 import { basename, join } from "node:path";
@@ -32,17 +32,17 @@ import { SetupError } from "./setup-error.mjs";
  * @property {Boot} boot
  *
  * @typedef {object} Job
- * @property {string} script The file that `sh -eu` runs as /job/run.sh; what it makes it puts into /outbox.
+ * @property {string} script The file that `sh -eu` runs as /job/run.sh. It leaves its results in /outbox.
  * @property {readonly Package[]} tools Unpacked, not installed.
- * @property {Readonly<Record<string, string>>} files What else is in /job: name there → file here.
+ * @property {Readonly<Record<string, string>>} files Further files in /job: name there → path here.
  * @property {number} diskMiB
  */
 
-/** libarchive's tar, which reads Debian packages and turns archives into one another; a Mac's own is that. */
+/** libarchive's tar, which reads Debian packages and converts archives. The tar of macOS is that program. */
 export const bsdtar = process.platform === "darwin" ? "/usr/bin/tar" : "bsdtar";
 
 const outboxMiB = 16;
-/** `panic=-1` ends the machine at once; it then has no outbox. */
+/** A panic ends the machine at once (`panic=-1`), without an outbox. */
 const commandLine = "panic=-1 loglevel=4 rdinit=/init";
 const bytesPerMiB = 2 ** 20;
 
@@ -53,26 +53,26 @@ const bytesPerMiB = 2 ** 20;
  * @param {string} disk
  * @param {StepContext} context
  * @param {(outbox: string) => unknown} take
- * @throws {SetupError} when it fails, quoting the end of its log
+ * @throws {SetupError} when the job fails; the message quotes the end of its log
  */
 export async function runGuestJob({ roots, kernel, boot }, job, disk, context, take) {
   fs.mkdirSync(roots.scratch, { recursive: true });
   const folder = fs.mkdtempSync(join(roots.scratch, "job-"));
   try {
     const initramfs = join(folder, "initramfs");
-    context.onLine("packing the initramfs of the machine that does it");
+    context.onLine("packing the initramfs of the guest job");
     const tools = await unpackTools(roots, job.tools, folder, context);
     fs.writeFileSync(initramfs, Buffer.concat([jobArchive(job, kernel.modules), fs.readFileSync(tools)]));
     fs.writeFileSync(disk, "");
     fs.truncateSync(disk, (job.diskMiB + outboxMiB) * bytesPerMiB);
     const machine = { kernel: kernel.vmlinuz, initramfs, commandLine, disk, folder };
-    context.onLine("a Linux machine is at work");
+    context.onLine("the guest job runs");
     await boot(machine, context);
     const outbox = join(folder, "outbox");
     await unpackOutbox(disk, job.diskMiB, outbox, context);
     const log = fs.readFileSync(join(outbox, "log"), "utf8");
     if (fs.readFileSync(join(outbox, "status"), "utf8").trim() !== "0") {
-      throw new SetupError(`${basename(job.script)} failed in the guest; it said at last:\n${log.slice(-4000)}`);
+      throw new SetupError(`${basename(job.script)} failed in the guest; its log ends:\n${log.slice(-4000)}`);
     }
     fs.truncateSync(disk, job.diskMiB * bytesPerMiB);
     await take(outbox);
@@ -82,7 +82,7 @@ export async function runGuestJob({ roots, kernel, boot }, job, disk, context, t
 }
 
 /**
- * What is ours in the initramfs; the kernel unpacks one archive after the other.
+ * The first archive of the initramfs, with the job's own files. The kernel unpacks one archive after the other.
  * @param {Job} job
  * @param {readonly string[]} modules
  */
@@ -110,7 +110,7 @@ function jobArchive({ script, files, diskMiB }, modules) {
 }
 
 /**
- * The folders that files are in, parents first.
+ * The folders of files, parents first.
  * @param {readonly string[]} names
  */
 function foldersOf(names) {
@@ -121,8 +121,8 @@ function foldersOf(names) {
 }
 
 /**
- * One cpio archive of what is in packages, never unpacked here: a Mac's file system knows no Linux owners, and takes
- * two names that differ in case for one.
+ * One cpio archive of the contents of packages. They are not unpacked here, because a Mac's file system knows no
+ * Linux owners and takes two names that differ in case for one.
  * @param {import("./roots.mjs").Roots} roots
  * @param {readonly Package[]} packages
  * @param {string} folder
@@ -157,8 +157,8 @@ async function unpackOutbox(disk, diskMiB, outbox, { signal, onLine }) {
   fs.closeSync(file);
   if (!bytes.some((byte) => byte !== 0)) {
     throw new SetupError(
-      "the machine that was to make it ended without a word",
-      "see the log above, if it has a console",
+      "the machine of the guest job ended without an outbox",
+      "see the log above for what the machine's console shows, where it has one",
     );
   }
   fs.mkdirSync(outbox);

@@ -1,4 +1,4 @@
-/** firkin-vz for this Mac, and Apple's command line tools, which build and sign it. */
+/** The helper firkin-vz for this Mac, and Apple's command line tools, which build and sign it. */
 import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import { join, relative } from "node:path";
@@ -7,14 +7,14 @@ import { filesBelow, hashOf } from "./files.mjs";
 import { SetupError } from "./setup-error.mjs";
 import { readStamp, writeStamp } from "./stamps.mjs";
 
-export const toolsRemedy = "install them: xcode-select --install";
+export const toolsRemedy = "install Apple's command line tools: xcode-select --install";
 
-/** Whether there are Apple's command line tools, or Xcode. */
+/** Whether Apple's command line tools, or Xcode, are installed. */
 export function commandLineToolsThere() {
   return spawnSync("xcode-select", ["--print-path"], { stdio: "ignore" }).status === 0;
 }
 
-/** @throws {SetupError} saying how to install them: that asks on the screen */
+/** @throws {SetupError} saying how to install them, because the installer asks on the screen */
 export async function refuseWithoutCommandLineTools() {
   throw new SetupError(
     "Apple's command line tools (Swift, codesign, make) are missing",
@@ -23,7 +23,7 @@ export async function refuseWithoutCommandLineTools() {
 }
 
 /**
- * Where the daemon looks for it.
+ * The path of the helper, where the daemon looks for it.
  * @param {import("./roots.mjs").Roots} roots
  */
 export function helperPath(roots) {
@@ -54,13 +54,13 @@ export function currentHelper(roots) {
 }
 
 /**
- * Builds and signs it.
+ * Builds and signs the helper.
  * @param {import("./roots.mjs").Roots} roots
  * @param {import("./graph.mjs").StepContext} context
  */
 export async function makeHelper(roots, { signal, onLine }) {
   const helper = helperPath(roots);
-  const remedy = "see the words above; scripts/setup/build-helper does the same by itself";
+  const remedy = "see the output above; scripts/setup/build-helper runs this step alone";
   await run(join(roots.repository, "scripts/setup/build-helper"), [helper], { signal, onLine, remedy });
   await writeStamp(roots, "vz-helper", recipe(roots), { helper });
 }

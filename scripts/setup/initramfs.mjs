@@ -4,12 +4,12 @@ import { basename, join } from "node:path";
 import { cpioArchive } from "./cpio.mjs";
 import { hashOf, placeAtomically } from "./files.mjs";
 
-/** Where the modules are in the archive. */
+/** The folder of the modules in the archive. */
 const moduleFolder = "lib/modules";
 
 /**
- * Writes `<assets>/initramfs-<hash>.cpio` and returns its path. It is not compressed: unpacking 2 MB is nothing to the
- * host, and much to an emulated CPU.
+ * Writes `<assets>/initramfs-<hash>.cpio` and returns its path. It is not compressed, because 2 MB are little for the
+ * host, and unpacking them is much for an emulated processor.
  *
  * Contents: `/init` (the agent), `/modules.list` (absolute paths of the modules, one a line, in load order), the
  * modules, `/dev/console` for the agent's standard streams, and empty folders to mount on.

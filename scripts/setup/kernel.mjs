@@ -1,4 +1,4 @@
-/** The guest's kernel: Debian's cloud kernel and the modules a microVM needs, taken out of its package. */
+/** The kernel of guests: Debian's cloud kernel and the modules that a microVM needs, taken out of its package. */
 import * as fs from "node:fs";
 import { basename, join } from "node:path";
 import { gunzipSync } from "node:zlib";
@@ -25,7 +25,7 @@ export const kernels = {
   },
 };
 
-/** On every guest. */
+/** The modules that guests of every architecture load. */
 const commonModules = ["overlay", "fuse", "tun"];
 
 /** @typedef {keyof typeof kernels} Architecture */
@@ -41,7 +41,7 @@ function recipe(architecture) {
 
 /**
  * @typedef {object} KernelAsset
- * @property {string} version Kernel release, as `uname -r` says it.
+ * @property {string} version Kernel release, as `uname -r` prints it.
  * @property {string} packageVersion
  * @property {string} vmlinuz For arm64 the uncompressed `Image` that Apple's boot loader wants.
  * @property {readonly string[]} modules Absolute paths of the `.ko` files, in load order.
@@ -114,7 +114,7 @@ export async function keepKernel(roots, architecture, tree, packageVersion) {
 }
 
 /**
- * The `Image` in what an arm64 kernel package has as its vmlinuz: either itself or compressed with gzip.
+ * The `Image` of an arm64 kernel package, whose vmlinuz is that image, plain or compressed with gzip.
  * @param {Buffer} file
  */
 export function kernelImage(file) {
@@ -122,12 +122,13 @@ export function kernelImage(file) {
   if (image.toString("latin1", 56, 60) === "ARM\u0064") return image;
   throw new SetupError(
     "the kernel package holds no arm64 Image",
-    `look what ${kernels.arm64.metaPackage} has in /boot now`,
+    `look at what ${kernels.arm64.metaPackage} has in /boot now`,
   );
 }
 
 /**
- * The wanted modules and what they depend on, each after its dependencies. A name without a file is built in.
+ * The wanted modules and those that they depend on, each after its dependencies. A dependency without a file is built
+ * in.
  * @param {string} folder `/lib/modules/<version>` of the package, which has no modules.dep yet
  * @param {readonly string[]} wanted
  */

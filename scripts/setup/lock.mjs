@@ -1,4 +1,4 @@
-/** One set-up at a time per cache folder. */
+/** The lock of the set-up: one set-up runs at a time for each cache folder. */
 import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import { join } from "node:path";
@@ -6,7 +6,7 @@ import { join } from "node:path";
 const pollMs = 500;
 
 /**
- * Waits for the lock and returns what gives it back. A holder that is no more does not count.
+ * Waits for the lock and returns the function that gives it back. A holder that has ended does not count.
  * @param {string} folder
  * @param {{ signal: AbortSignal, onWait: (holder: number) => void }} options
  * @returns {Promise<() => void>}
@@ -17,7 +17,7 @@ export async function takeSetupLock(folder, { signal, onWait }) {
   for (let told = false; ; ) {
     signal.throwIfAborted();
     try {
-      // A link appears with its content in one step; a file would be seen empty first.
+      // A link appears with its content in one step; a new file could be read while it is empty.
       fs.symlinkSync(`${process.pid}:${startTime(process.pid)}`, path);
       return () => fs.rmSync(path, { force: true });
     } catch (error) {
@@ -25,7 +25,7 @@ export async function takeSetupLock(folder, { signal, onWait }) {
     }
     const holder = readHolder(path);
     const [pid, started] = holder?.split(/:(.*)/s) ?? [];
-    // A process id alone may have passed to somebody else.
+    // A process id alone may belong to another process by now.
     if (started !== undefined && startTime(Number(pid)) === started) {
       if (!told) onWait(Number(pid));
       told = true;
@@ -47,7 +47,7 @@ function startTime(pid) {
     return stdout?.trim() || undefined;
   }
   try {
-    // Counted from the end of the name, which may hold anything.
+    // Fields are counted from the end of the program's name, which may hold any character.
     return fs
       .readFileSync(`/proc/${pid}/stat`, "utf8")
       .replace(/^.*\) /s, "")
@@ -67,7 +67,8 @@ function readHolder(path) {
 }
 
 /**
- * Two waiters may find the same dead holder; the slower one must not remove the quicker one's new lock.
+ * Removes the lock of a holder that has ended. Two waiters may find the same dead holder; the slower one must not
+ * remove the lock that the quicker one has taken.
  * @param {string} path
  * @param {string | undefined} holder
  */

@@ -1,15 +1,15 @@
-/** The npm packages: whether node_modules is what package-lock.json says, and making it so. */
+/** The npm packages: whether node_modules agrees with package-lock.json, and installing them. */
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { run } from "./command.mjs";
 import { readJson } from "./files.mjs";
 
-/** Optional dependencies, whose absence is fine, are not looked for. */
+/** Whether an entry of package-lock.json must be installed. Optional dependencies may be missing. */
 const isNeeded = (/** @type {any} */ entry, /** @type {boolean} */ withDev) =>
   !entry.optional && !entry.devOptional && (withDev || !entry.dev);
 
 /**
- * How to run npm: with this very Node.js when npm itself started us.
+ * The command that runs npm, with this same Node.js where npm has started this process.
  * @param {readonly string[]} args
  * @returns {[command: string, args: string[]]}
  */
@@ -41,7 +41,7 @@ function sqliteRuns(roots) {
     new Database(":memory:").close();
     return true;
   } catch {
-    // Compiled for another Node.js, or an installation that was interrupted: both are mended by installing again.
+    // It is compiled for another Node.js, or its installation was interrupted. Installing again mends both.
     return false;
   }
 }
@@ -53,13 +53,15 @@ function sqliteRuns(roots) {
  */
 export async function installNpmPackages(roots, withDev, { signal, onLine }) {
   const quiet = ["--no-audit", "--no-fund", "--loglevel=warn"];
-  // Adding the packages for tests to an installation that is whole keeps what has been compiled.
+  // Adding the packages for development to a whole installation keeps what has been compiled.
   const what = withDev && npmPackagesCurrent(roots, false) ? ["install", "--no-save"] : ["ci"];
   const [command, args] = npmCommand([...what, withDev ? "--include=dev" : "--omit=dev", ...quiet]);
   await run(command, args, {
     cwd: roots.repository,
     signal,
     onLine,
-    remedy: "check that npm reaches its registry (npm ping); `npm ci` in this folder shows more",
+    remedy:
+      "check that npm reaches its registry (npm ping), and that g++, make and python3 can compile better-sqlite3; " +
+      "`npm ci` in this folder shows more",
   });
 }

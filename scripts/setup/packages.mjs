@@ -50,7 +50,7 @@ export const testPackages = [
 const browserPackages = [{ name: "chromium-headless-shell", why: "shows the console to the tests" }];
 
 /**
- * Those of `packages` that are not installed.
+ * The packages that are not installed.
  * @param {readonly HostPackage[]} packages
  * @returns {HostPackage[]}
  */
@@ -62,8 +62,8 @@ export function missingPackages(packages) {
   });
   if (query.error) {
     throw new SetupError(
-      "dpkg-query is missing: this is not Debian or Ubuntu",
-      `install by your system's own means: ${names.join(", ")}`,
+      "dpkg-query is missing, so this is not Debian or Ubuntu",
+      `install these with your system's package manager: ${names.join(", ")}`,
     );
   }
   const installed = new Set(
@@ -76,7 +76,7 @@ export function missingPackages(packages) {
 }
 
 /**
- * The one command that installs them, for a user who must run it as root.
+ * The one command that installs the packages, for a user who must run it as root.
  * @param {readonly HostPackage[]} packages
  */
 export function installCommand(packages) {
@@ -109,14 +109,14 @@ export async function installPackages(packages, { signal, onLine }) {
     await run("apt-get", [...install, ...names], options);
   } catch (error) {
     signal.throwIfAborted();
-    // No package lists yet, or lists so old that the mirror has newer packages: both are mended by an update.
+    // There are no package lists yet, or the mirror has newer packages than the lists. An update mends both.
     onLine(error instanceof Error ? error.message : String(error));
     await run("apt-get", ["update", "-o", "DPkg::Lock::Timeout=300"], options);
     await run("apt-get", [...install, ...names], options);
   }
 }
 
-/** Whether there is a browser for tests, or no way to get one. */
+/** Whether a browser for tests is installed, or cannot be installed here. */
 export function browserSettled() {
   if (missingPackages(browserPackages).length === 0 || process.getuid?.() !== 0) return true;
   const names = browserPackages.map(({ name }) => name);

@@ -1,8 +1,8 @@
-/** What firkin runs on. Written so that an older Node.js can still read it, and say so. */
+/** The systems that firkin runs on. An older Node.js can read this file, too, and say that it is too old. */
 import { release } from "node:os";
 
 const neededNode = [20, 18];
-/** Darwin's own version: that of macOS 14. */
+/** The version of Darwin in macOS 14. */
 const neededDarwin = [23, 0];
 
 /** @typedef {{ platform: string, arch: string, release: string }} System As Node.js names them. */
@@ -13,7 +13,7 @@ const thisSystem = { platform: process.platform, arch: process.arch, release: re
 export const nodeRemedy = `install Node.js ${neededNode.join(".")} or newer`;
 
 /**
- * What to do about a system that no engine runs on, or undefined for one that is supported.
+ * The remedy for a system that no engine runs on; undefined for a supported system.
  * @param {System} [system]
  */
 export function systemRemedy({ platform, arch, release } = thisSystem) {

@@ -1,4 +1,7 @@
-/** Shows the set-up's progress: a live line on a terminal, else a line when a step starts and ends. Keeps step logs. */
+/**
+ * The progress of the set-up: a live line on a terminal, elsewhere a line when a step starts and ends; and a log of
+ * each step.
+ */
 import * as fs from "node:fs";
 import { join } from "node:path";
 
@@ -58,7 +61,7 @@ export class Progress {
     if (remedy) this.#print(`    → ${remedy}`);
   }
 
-  /** Ends the live line; steps that were interrupted are named. */
+  /** Ends the live line and closes the logs of steps that were interrupted. */
   close() {
     clearInterval(this.#redraw);
     this.#erase();

@@ -12,7 +12,7 @@ import { npmCommand } from "./npm.mjs";
 import { SetupError } from "./setup-error.mjs";
 import { readStamp, stampName, writeStamp } from "./stamps.mjs";
 
-/** What it has besides what every Debian has. */
+/** The packages of the disk besides those of every Debian. */
 export const diskPackages = [
   "bash",
   "ca-certificates",
@@ -21,7 +21,7 @@ export const diskPackages = [
   "git",
   "iproute2",
   "less",
-  // Resolves the sandbox's own name, which sudo looks up each time.
+  // It resolves the sandbox's own name, which sudo looks up each time.
   "libnss-myhostname",
   "netbase",
   "nodejs",
@@ -91,7 +91,7 @@ export async function makeBaseDisk(roots, { signal, onLine }) {
           (name) => `--dpkgopt=path-exclude=/usr/share/${name}/*`,
         ),
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-        // Names the distribution's own servers; see hooks/base-disk.sh.
+        // This file names the distribution's own servers; see hooks/finish-root.sh.
         "--dpkgopt=path-include=/usr/share/doc/apt/examples/sources.list",
         `--include=${diskPackages.join(",")}`,
         `--customize-hook=${hookPath("base-disk.sh")}`,
@@ -112,7 +112,7 @@ export async function makeBaseDisk(roots, { signal, onLine }) {
 }
 
 /**
- * Has a disk made as `<assets>/rootfs/base-<hash>.ext4`, the hash being that of its recipe and package versions: a disk
+ * Places a disk as `<assets>/rootfs/base-<hash>.ext4`. The hash is that of its recipe and package versions, so a disk
  * that snapshots stand on is never replaced by another one.
  * @param {import("./roots.mjs").Roots} roots
  * @param {Architecture} architecture
@@ -148,7 +148,7 @@ export async function placeBaseDisk(roots, architecture, { signal, onLine }, mak
 }
 
 /**
- * Downloads the guest's npm and checks that it is the one pinned here.
+ * Downloads the npm of guests and checks that it is the pinned one.
  * @param {string} folder
  * @param {AbortSignal} signal
  * @param {(line: string) => void} onLine
@@ -160,6 +160,6 @@ async function fetchNpm(folder, signal, onLine) {
   const archive = join(folder, `${guestNpm.name.replace("@", "-")}.tgz`);
   const integrity = `sha512-${createHash("sha512").update(fs.readFileSync(archive)).digest("base64")}`;
   if (integrity !== guestNpm.integrity)
-    throw new SetupError(`${guestNpm.name} from the registry is not the one expected`, remedy);
+    throw new SetupError(`${guestNpm.name} from the registry does not have the expected checksum`, remedy);
   return archive;
 }

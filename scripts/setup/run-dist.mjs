@@ -1,4 +1,4 @@
-/** Runs a compiled program of dist/ in this very process, as if it had been started by itself. */
+/** Running a compiled program of dist/ in this process, as if it had been started by itself. */
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { storageRoots } from "./roots.mjs";

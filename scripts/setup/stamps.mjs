@@ -1,4 +1,4 @@
-/** Remembers what a step made and from what, so that it is made again only when its recipe has changed. */
+/** Stamps: what each step made and from which recipe, so that a step runs again only when its recipe has changed. */
 import * as fs from "node:fs";
 import { join } from "node:path";
 import { readJson, writeJson } from "./files.mjs";
@@ -13,7 +13,7 @@ export function stampName(step, architecture) {
 }
 
 /**
- * What the step made, if it was made by this recipe and its files are still there.
+ * The result of the step, if this recipe made it and its files still exist.
  * @param {import("./roots.mjs").Roots} roots
  * @param {string} step
  * @param {string} recipe Hash of everything that decides the result.
@@ -29,11 +29,11 @@ export function readStamp(roots, step, recipe) {
 }
 
 /**
- * Written last, when everything that `result` names is whole and on disk.
+ * Writes the stamp of a step. It comes last, when everything that `result` names is whole and on disk.
  * @param {import("./roots.mjs").Roots} roots
  * @param {string} step
  * @param {string} recipe
- * @param {object} result Absolute paths in it are files that must exist for the stamp to be worth anything.
+ * @param {object} result Absolute paths in it name files that must exist for the stamp to be valid.
  */
 export async function writeStamp(roots, step, recipe, result) {
   await writeJson(stampPath(roots, step), { recipe, result });

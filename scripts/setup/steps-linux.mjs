@@ -106,7 +106,7 @@ function testSteps(roots) {
       run: (context) => makeTestTools(roots, context),
     },
     {
-      // While the root disk is made, which takes longer.
+      // The browser is installed while the root disk is made, which takes longer.
       name: "browser",
       title: "browser for tests",
       needs: [],

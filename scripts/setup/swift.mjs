@@ -18,20 +18,20 @@ const neededFreeBytes = 6 * 2 ** 30;
 const rootRecipe = hashOf({ format: 1, SUITE: suite, PACKAGES: packages });
 
 /**
- * Debian's compiler names three libraries of ICU when it links a static program, and has none of them. Nothing here
- * uses ICU: empty archives do.
+ * Debian's compiler names three libraries of ICU when it links a static program, and has none of them. Empty archives
+ * suffice, because nothing here uses ICU.
  */
 const emptyArchives = ["icui18nswift", "icuucswift", "icudataswift"];
 const staticFolder = "/usr/libexec/swift/lib/swift_static/linux";
 
-/** A program that runs on the host whatever its C library. */
+/** Options for a static program, which runs on the host whatever C library that has. */
 const staticOptions = [
   ...["-Xswiftc", "-static-executable", "-Xlinker", "--no-warnings"],
   ...["-Xswiftc", "-Xclang-linker", "-Xswiftc", "-Wno-unused-command-line-argument"],
 ];
 
 /**
- * @typedef {{ root?: string, reason?: string }} SwiftRoot Either the root, or why there is none.
+ * @typedef {{ root?: string, reason?: string }} SwiftRoot Either the root, or the reason why there is none.
  */
 
 /** @param {import("./roots.mjs").Roots} roots */
@@ -39,19 +39,19 @@ export function currentSwiftRoot(roots) {
   return /** @type {SwiftRoot | undefined} */ (readStamp(roots, "swift-root", hostRecipe()));
 }
 
-/** A host that could not make the root is asked again when it has changed. */
+/** The recipe with the obstacle of this host in it, so that the step runs again once the obstacle has gone. */
 function hostRecipe() {
   return hashOf(rootRecipe, obstacle() ?? "");
 }
 
-/** Why no root can be made or entered here. */
+/** The reason why no root can be made or entered here, or undefined. */
 function obstacle() {
   if (process.getuid?.() !== 0) return "only root can make and enter a Debian root";
   try {
     execFileSync("unshare", ["--mount", "mount", "-t", "tmpfs", "none", "/mnt"], { stdio: "ignore" });
     return undefined;
   } catch {
-    return "this host lets nobody mount (a container without CAP_SYS_ADMIN)";
+    return "nothing can be mounted here (a container without CAP_SYS_ADMIN)";
   }
 }
 
@@ -64,7 +64,8 @@ export async function makeSwiftRoot(roots, { signal, onLine }) {
   const folder = join(roots.assets, "swift");
   fs.mkdirSync(folder, { recursive: true });
   const reason =
-    obstacle() ?? (freeBytes(folder) < neededFreeBytes ? "it needs 6 GiB of free disk for a while" : undefined);
+    obstacle() ??
+    (freeBytes(folder) < neededFreeBytes ? "making the root needs 6 GiB of free disk for a while" : undefined);
   if (reason) {
     onLine(`skipped: ${reason}`);
     return writeStamp(roots, "swift-root", hostRecipe(), { reason });
@@ -131,19 +132,10 @@ export async function makeSimulatedHelper(roots, { signal, onLine }) {
   const found = currentSwiftRoot(roots);
   if (!found?.root) return;
   const hash = sourceHash(roots);
-  const build = [
-    "swift",
-    "build",
-    "-j",
-    "2",
-    "--package-path",
-    "/repo/helper-swift",
-    "--scratch-path",
-    "/build/static",
-  ];
-  const script = [...build, "--product", "firkin-vz", ...staticOptions].join(" ");
+  const build = "swift build -j 2 --package-path /repo/helper-swift --scratch-path /build/static --product firkin-vz";
+  const script = [build, ...staticOptions].join(" ");
   const [command, args] = inSwiftRoot(roots, found.root, script);
-  await run(command, args, { signal, onLine, remedy: "see the compiler's words above" });
+  await run(command, args, { signal, onLine, remedy: "see what the compiler says above" });
   const helper = join(roots.assets, "swift", `firkin-vz-${hash.slice(0, 12)}`);
   await placeAtomically(helper, (partial) => {
     fs.copyFileSync(join(roots.assets, "swift/build/static/debug/firkin-vz"), partial);

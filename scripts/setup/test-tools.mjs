@@ -1,4 +1,6 @@
-/** Programs that only tests use, kept beside the assets instead of installed: an installed prometheus is a service. */
+/**
+ * Programs for tests alone. They are kept beside the assets, because an installed prometheus would run as a service.
+ */
 import * as fs from "node:fs";
 import { join } from "node:path";
 import { run } from "./command.mjs";

@@ -1,7 +1,7 @@
 /**
- * Boots one machine on Apple's framework and waits until it has powered itself off: the set-up's guest jobs on a Mac.
- * `node dist/scripts/setup/vz-boot.js HELPER FOLDER ORDER`, the order being the JSON of the helper's `start`. Not
- * detached, as the daemon's machines are: the helper ends with this process' group.
+ * The program that boots one machine on Apple's framework and waits until it has powered itself off, for the guest
+ * jobs of a Mac's set-up: `node dist/scripts/setup/vz-boot.js HELPER FOLDER ORDER`, with the JSON of the helper's
+ * `start` as ORDER. Unlike the daemon's helpers, this helper is not detached, so it ends with this process's group.
  */
 import { spawn } from "node:child_process";
 import { join } from "node:path";
@@ -11,9 +11,9 @@ import { identitySchema, type MachineState, type StartOrder } from "../../src/ma
 import { checkSocketPaths, controlSocketName } from "../../src/machine/vz/helper-process.ts";
 
 const connectDeadlineMs = 10_000;
-/** Starts wait for the host's lock while other machines save or restore. */
+/** A start waits for the host's lock while other machines save or restore. */
 const startDeadlineMs = 300_000;
-const onTheWay: ReadonlySet<MachineState> = new Set(["starting", "running", "stopping"]);
+const expectedStates: ReadonlySet<MachineState> = new Set(["starting", "running", "stopping"]);
 
 async function bootOnce(folder: string, order: StartOrder): Promise<void> {
   const client = await HelperClient.connect(join(folder, controlSocketName), { deadlineMs: connectDeadlineMs });
@@ -21,7 +21,8 @@ async function bootOnce(folder: string, order: StartOrder): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     client.onState((state, detail) => {
       if (state === "stopped") resolve();
-      else if (!onTheWay.has(state)) reject(new Error(`the machine is ${state}: ${detail ?? "nobody says why"}`));
+      else if (!expectedStates.has(state))
+        reject(new Error(`the machine is ${state}: ${detail ?? "the helper gives no reason"}`));
     });
     void client.closed.then(reject);
   });

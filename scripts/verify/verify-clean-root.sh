@@ -7,8 +7,8 @@
 #   scripts/verify/verify-clean-root.sh test     npm test
 #   scripts/verify/verify-clean-root.sh shell    a shell
 #
-# Needs root, mmdebstrap, git, and the Node.js that `node` names. The host's settings for reaching package mirrors (apt,
-# npm, pip, certificates) are taken along; nothing else is.
+# It needs root, mmdebstrap, git, and the Node.js that `node` names. Of the host it takes along the settings for package
+# mirrors (apt, npm, pip, certificates) and nothing else.
 set -euo pipefail
 
 mode=${1:-start}
@@ -24,7 +24,7 @@ if [ "$mode" = --inside ]; then
   mount --rbind /dev "$root/dev"
   mkdir -p "$root/mnt/old"
   cd "$root"
-  # Not chroot: programs in a chroot may not make user namespaces, and passt does.
+  # pivot_root instead of chroot, because programs in a chroot may not make user namespaces, and passt makes them.
   pivot_root . mnt/old
   cd /root/firkin
   umount --lazy /mnt/old
@@ -91,7 +91,7 @@ fi
 
 # --- outside ---------------------------------------------------------------------------------------------------------
 root=$(mktemp -d /var/tmp/firkin-clean-root.XXXXXX)
-# Nothing of the namespaces is mounted out here, so this removes files of the new root only.
+# The mounts of the namespaces are not visible here, so this removes files of the new root only.
 trap 'rm -rf --one-file-system "$root"' EXIT
 
 apt-config dump --no-empty --format '%F "%v";%n' Acquire::http Acquire::https Acquire::Check-Date \

@@ -1,4 +1,4 @@
-/** The files for guests on Apple's framework, as set-up made them on this host; and a job in such a guest, emulated. */
+/** The files for arm64 guests, as the set-up has made them on this host; and a job in such a guest, emulated. */
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -33,7 +33,7 @@ describe.skipIf(!kernel || !agent || !packages)(kernel ? title : `${title} (skip
   const lines: string[] = [];
   const context = { signal: new AbortController().signal, onLine: (line: string) => void lines.push(line) };
 
-  test("are an uncompressed kernel, a static arm64 agent, and an initramfs with it and the modules for vsock", async () => {
+  test("are an uncompressed kernel, a static arm64 agent, and an initramfs with modules for vsock", async () => {
     expect(readFileSync(kernel.vmlinuz).toString("latin1", 56, 60)).toBe("ARM\u0064");
     const program = readFileSync(agent.agent);
     expect(program.toString("latin1", 0, 4)).toBe("\u007fELF");
@@ -49,7 +49,7 @@ describe.skipIf(!kernel || !agent || !packages)(kernel ? title : `${title} (skip
     expect(at("vmw_vsock_virtio_transport")).toBeGreaterThan(at("vsock"));
   });
 
-  test("a guest job makes a file system on its disk and answers in its outbox; one that fails says what it said", async () => {
+  test("a guest job makes a file system on its disk and an outbox; one that fails quotes its log", async () => {
     const job = (name: string, script: string) => {
       writeFileSync(join(cache, name), script);
       const files = { "data/word": join(cache, "word") };
@@ -58,7 +58,10 @@ describe.skipIf(!kernel || !agent || !packages)(kernel ? title : `${title} (skip
     writeFileSync(join(cache, "word"), "arm");
     const host = { roots: own, kernel, boot: qemuBoot("arm64") };
     const disk = join(cache, "disk");
-    const good = `mke2fs -q -t ext4 -L job /dev/vda "\${FIRKIN_DISK_MIB}M"; cp data/word /outbox/; uname -m >>/outbox/word`;
+    const good = [
+      `mke2fs -q -t ext4 -L job /dev/vda "\${FIRKIN_DISK_MIB}M"`,
+      "cp data/word /outbox/; uname -m >>/outbox/word",
+    ].join("\n");
     let word = "";
     await runGuestJob(host, job("good", good), disk, context, (outbox) => {
       word = readFileSync(join(outbox, "word"), "utf8");

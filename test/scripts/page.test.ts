@@ -3,8 +3,8 @@ import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { originLine, withGenerated } from "../../scripts/pages/page.mjs";
 
-const page = (text: string) =>
-  `# Title\n\nProse.\n\n<!-- written by \`npm run x\`: do not edit -->\n\n${text}\n\n<!-- end of \`npm run x\` -->\n\nMore prose.\n`;
+const [opening, closing] = ["<!-- written by `npm run x`: do not edit -->", "<!-- end of `npm run x` -->"];
+const page = (text: string) => `# Title\n\nProse.\n\n${opening}\n\n${text}\n\n${closing}\n\nMore prose.\n`;
 
 test("the part between a command's markers is replaced", () => {
   expect(withGenerated(page("old"), "npm run x", "new\n")).toBe(page("new"));

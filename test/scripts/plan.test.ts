@@ -8,7 +8,7 @@ const roots = storageRoots();
 const plan = ({ steps, withDev = false }: Scope, platform: string) =>
   selectSteps(planSteps(roots, withDev, platform), steps).map(({ name, needs }) => [name, ...needs].join(" < "));
 
-test("on a Mac everything comes from Apple's tools, npm and Debian's archive, and guests make what only Linux can", () => {
+test("a Mac takes Apple's tools, npm and Debian's archive, and guests make what only Linux can", () => {
   const programs = ["command-line-tools", "npm < command-line-tools", "build < npm"];
   expect(plan(scopes.programs, "darwin")).toEqual(programs);
   expect(plan(scopes.machines, "darwin")).toEqual([

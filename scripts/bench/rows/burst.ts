@@ -1,4 +1,4 @@
-/** Eight creates at once, against what the processors could do with as many raw restores. */
+/** The row of eight creates at once, beside the time that the processors would take for as many raw restores. */
 import { type Bench, type RowFamily, settle, timeMs } from "../bench.ts";
 import { distributionOf } from "../statistics.ts";
 
@@ -6,7 +6,7 @@ const count = 8;
 const goal = 1.3;
 
 interface Round {
-  /** One alone. */
+  /** One restore alone. */
   readonly restoreMs: number;
   readonly rawWallMs: number;
   readonly wallMs: number;

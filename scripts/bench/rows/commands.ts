@@ -1,4 +1,4 @@
-/** Commands in a machine that has run some already, each from its request to the end of its stream. */
+/** The rows of commands in a machine that has run some already, each from its request to the end of its stream. */
 import { type Bench, type RowFamily, timeMs } from "../bench.ts";
 import type { BenchSandbox } from "../e2b-client.ts";
 import { type RawMachine, rawCommand } from "../raw-engine.ts";

@@ -1,4 +1,4 @@
-/** From a create request to a sandbox that can be used, and to the first output of its first command. */
+/** The rows from a create request to a sandbox that can be used, and to the first output of its first command. */
 import { type Bench, type RowFamily, settle } from "../bench.ts";
 import { rawCommand } from "../raw-engine.ts";
 import { distributionOf, interleave, type Row } from "../statistics.ts";
@@ -6,7 +6,7 @@ import { distributionOf, interleave, type Row } from "../statistics.ts";
 const firstCommand = "echo hi";
 const goal = 1.25;
 
-/** Both from the same start, ms. */
+/** Both times count from the same moment, ms. */
 interface Start {
   readonly readyMs: number;
   readonly firstOutputMs: number;
@@ -16,7 +16,7 @@ export const createRows: RowFamily = {
   name: "create",
   async measure(bench) {
     bench.progress("create and first output, raw and through the daemon in turn");
-    // The first of each is for the page cache and the compilers.
+    // The first samples warm the page cache and the compilers.
     await interleave(
       2,
       () => startRaw(bench),

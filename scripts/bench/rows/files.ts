@@ -1,5 +1,6 @@
 /**
- * Files of 64 MiB in and out, against the guest link of a machine like it, and what that does to the daemon's memory.
+ * The rows of files of 64 MiB in and out, beside the guest link of a machine like it, and the growth of the daemon's
+ * memory.
  */
 import { type Bench, type RowFamily, timeMs } from "../bench.ts";
 import type { BenchSandbox } from "../e2b-client.ts";
@@ -12,7 +13,7 @@ const chunkBytes = 64 * 1024;
 const path = "/home/user/bench.bin";
 const user = "user";
 const goalPercent = 60;
-/** Buffers and garbage, but not the file. */
+/** Room for buffers and garbage, but not for the file. */
 const growthGoalMiB = 32;
 
 export const fileRows: RowFamily = {
@@ -23,7 +24,7 @@ export const fileRows: RowFamily = {
     const sandbox = await client.create();
     try {
       bench.progress("files of 64 MiB");
-      // Not measured: disk layers grow at the first writing, and so does the heap.
+      // The first transfers are not measured, because disk layers and the heap grow with them.
       await transfers(bench, machine, sandbox, 1);
       const before = await peakMemoryMiB(pid, async () => {});
       let rows: Row[] = [];

@@ -1,4 +1,4 @@
-/** Many sandboxes that idle: what they cost the daemon and the host, and how fast they are listed. */
+/** The rows of many idle sandboxes: what they cost the daemon and the host, and how fast they are listed. */
 import { setTimeout as delay } from "node:timers/promises";
 import type { Bench, RowFamily } from "../bench.ts";
 import { BareHandler, requestsPerSecond } from "../http-load.ts";
@@ -9,7 +9,7 @@ const residentGoalMiB = 150;
 const sandboxGoalMiB = { kvm: 24, tcg: 72 } as const;
 const listGoalPercent = 60;
 
-/** Both need a daemon whose memory no other row has touched, and the list needs twice as many. */
+/** The memory rows need a daemon that no other row has used, and the list needs twice as many sandboxes. */
 export const fleetRows: RowFamily = {
   name: "fleet",
   async measure(bench) {
@@ -17,7 +17,7 @@ export const fleetRows: RowFamily = {
     await bench.daemon.start();
     try {
       await growTo(bench, 50);
-      // Idle means that what the creates left to do is done.
+      // A sandbox is idle when the work that creates leave behind is done.
       await delay(5_000);
       const rows = [residentRow(bench), privateRow(bench)];
       await growTo(bench, 100);
@@ -50,7 +50,7 @@ function residentRow({ daemon }: Bench): Row {
   };
 }
 
-/** Every process of a machine counts, QEMU and its network. */
+/** Every process of a machine counts: QEMU and its network. */
 function privateRow({ daemon, raw }: Bench): Row {
   const goalMiB = raw.driver.info.acceleration === "kvm" ? sandboxGoalMiB.kvm : sandboxGoalMiB.tcg;
   const sizes = daemon.machines().map(({ machine: { processes } }) => {

@@ -1,4 +1,4 @@
-/** The end of a sandbox: its answer, and when nothing of it is left. */
+/** The rows of the end of a sandbox: until its answer, and until nothing of it is left. */
 import { existsSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { isRunning } from "../../../src/machine/processes.ts";
@@ -11,7 +11,7 @@ const goneGoalMs = 500;
 const usedCommand = "echo hi";
 
 interface Kill {
-  /** The raw engine has none. */
+  /** The raw engine has no answer. */
   readonly answerMs: number;
   readonly goneMs: number;
 }

@@ -1,12 +1,15 @@
-/** Pause and resume of a sandbox that dirtied some of its memory. */
+/** The rows of pause and resume of a sandbox that has dirtied some of its memory. */
 import { setTimeout as delay } from "node:timers/promises";
 import { type Bench, type RowFamily, timeMs } from "../bench.ts";
 import { distributionOf, type Row } from "../statistics.ts";
 
 const pauseGoalMs = 100;
-/** Random, in a file system in memory: with what a restore and a shell dirty, some 20 to 30 MiB. */
+/**
+ * Random bytes in a file system in memory. With the pages that a restore and a shell dirty, they make some 20 to 30
+ * MiB.
+ */
 const dirty = "head -c 12000000 /dev/urandom > /dev/shm/dirty";
-/** Commands come, and some seconds go by, between a client's pauses. */
+/** The time before each step, because a client's pauses have commands and some seconds between them. */
 const pauseMs = 300;
 
 export const pauseRows: RowFamily = {

@@ -1,4 +1,7 @@
-/** A create that finds a warm machine. The daemon is started again with a pool, which is full before each sample. */
+/**
+ * The row of a create that checks out a warm entry. The daemon is started again with a warm pool, which is full
+ * before each sample.
+ */
 import { setTimeout as delay } from "node:timers/promises";
 import { type Bench, type RowFamily, timeMs } from "../bench.ts";
 import { distributionOf } from "../statistics.ts";
@@ -6,7 +9,7 @@ import { distributionOf } from "../statistics.ts";
 const poolSize = 2;
 const p50GoalMs = 5;
 const p99GoalMs = 20;
-/** After the last refill: its machine runs on for a moment. */
+/** The wait after the last refill, whose machine runs on for a moment. */
 const quietMs = 250;
 const fillDeadlineMs = 60_000;
 

@@ -1,4 +1,4 @@
-/** `kill -9` of the daemon with sandboxes at work and others paused, and what the next one makes of that. */
+/** The row of `kill -9` of the daemon with sandboxes at work and others paused, until the next daemon serves. */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { isRunning } from "../../../src/machine/processes.ts";
@@ -14,7 +14,7 @@ const goalMs = 2_000;
 
 interface Restart {
   readonly servingMs: number;
-  /** What is wrong afterwards; empty when nothing is. */
+  /** What is wrong afterwards; empty when all is well. */
   readonly faults: readonly string[];
 }
 
@@ -43,7 +43,7 @@ export const restartRows: RowFamily = {
 
 interface Worker {
   readonly sandbox: BenchSandbox;
-  /** A command of it that goes on. */
+  /** The pid of a command that goes on. */
   readonly pid: number;
 }
 
@@ -66,7 +66,7 @@ async function startWorker(client: E2bClient): Promise<Worker> {
   return { sandbox, pid: await client.background(sandbox, "sleep 3600") };
 }
 
-/** Looks at everything that should still be there, ends it, and looks for what should not. */
+/** Checks everything that should still be there, ends it, and looks for things that should be gone. */
 async function findFaults(
   daemon: BenchDaemon,
   workers: readonly Worker[],
@@ -89,7 +89,7 @@ async function findFaults(
   expect(left === 0 && daemon.engines().length === 0, `${left} processes are left after the kill`);
   for (const folder of ["machines", "snapshots"]) {
     const found = await readdir(join(daemon.stateDir, folder));
-    // The template's own snapshot stays.
+    // The snapshot of the template stays.
     const leaked = found.length - (folder === "snapshots" ? 1 : 0);
     expect(leaked === 0, `${leaked} ${folder} are left after the kill`);
   }
