@@ -1,4 +1,4 @@
-/** Programs that the set-up runs: their failures explain themselves, and they never outlive it. */
+/** Programs that the set-up runs: their failures explain themselves, and they never outlive the set-up. */
 import { spawn } from "node:child_process";
 import { expect, test } from "vitest";
 import { run } from "../../scripts/setup/command.mjs";
@@ -18,7 +18,7 @@ async function waitUntilGone(pid: number): Promise<void> {
   while (isRunning(pid)) await new Promise((done) => setTimeout(done, 10));
 }
 
-test("returns standard output and reports every line of both outputs", async () => {
+test("a run returns standard output and reports every line of both outputs", async () => {
   const lines: string[] = [];
   const output = await run("sh", ["-c", "echo one; echo two >&2; printf three"], {
     onLine: (line) => lines.push(line),
@@ -27,13 +27,13 @@ test("returns standard output and reports every line of both outputs", async () 
   expect(lines.sort()).toEqual(["one", "three", "two"]);
 });
 
-test("a failure carries the status, the end of the output and what to do", async () => {
+test("a failure carries the status, the end of the output and a remedy", async () => {
   const failure = run("sh", ["-c", "echo the reason >&2; exit 3"], { remedy: "do this" });
   await expect(failure).rejects.toMatchObject({ name: "SetupError", remedy: "do this" });
   await expect(failure).rejects.toThrow(/status 3\n +the reason/);
 });
 
-test("an abort ends the program and what it started", async () => {
+test("an abort ends the program and the processes that it started", async () => {
   const interrupt = new AbortController();
   const pids: number[] = [];
   const running = run("sh", ["-c", "sleep 1000 & echo $!; wait"], {

@@ -29,7 +29,7 @@ function readArchive(archive: Buffer): ArchiveRecord[] {
   return records;
 }
 
-test("folders, files and devices come back as they went in, every record aligned", () => {
+test("folders, files and devices are read back as they were written, every record aligned", () => {
   const archive = cpioArchive([
     { path: "dev", mode: 0o755 },
     { path: "dev/console", mode: 0o600, device: [5, 1] },

@@ -1,4 +1,4 @@
-/** Debian's packages without Debian's tools: what an index says, whose it is, and the order of versions. */
+/** Debian's packages without Debian's tools: the fields and the signature of an index, and the order of versions. */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
@@ -64,7 +64,7 @@ SHA256: ff
 const archive = new Map(parseIndex(index, "https://debian.test").map((found) => [found.name, found]));
 const names = (...wanted: string[]) => withDependencies(archive, wanted).map(({ name }) => name);
 
-test("what packages need comes before them, circles and all, by what is wanted or else what is first", () => {
+test("the needs of packages come before them, circles included, by the wanted or else the first alternative", () => {
   expect(requiredPackages(archive)).toEqual(["shell", "mawk"]);
   expect(names("shell", "mawk")).toEqual(["mawk", "base", "libc", "shell"]);
   expect(names("base")).toEqual(["gawk", "libc", "base"]);
@@ -75,7 +75,7 @@ test("what packages need comes before them, circles and all, by what is wanted o
   expect(() => names("nobody")).toThrow("Debian has no package nobody");
 });
 
-test("a message is Debian's only if one of Debian's keys has signed just that", async () => {
+test("a message counts as Debian's only if one of Debian's keys has signed it unchanged", async () => {
   const { privateKey } = await generateKey({ userIDs: [{ name: "Debian" }], format: "object" });
   const message = await createCleartextMessage({ text: "SHA256:\n" });
   const forged = await sign({ message, signingKeys: privateKey });
@@ -85,16 +85,16 @@ test("a message is Debian's only if one of Debian's keys has signed just that", 
 
 const release = readFileSync(new URL("../corpus/debian/InRelease", import.meta.url), "utf8");
 
-test("a release of Debian's own is read, and no longer when one byte of it is another", async () => {
+test("a release file of Debian is read, and refused when one byte of it is changed", async () => {
   expect(await signedText(release)).toContain("Codename: bookworm-security");
   await expect(signedText(release.replace("bookworm-security", "bookworm-Security"))).rejects.toThrow(/not signed/);
 });
 
-test("a release is good until the date that it names", () => {
+test("a release file is valid until the date that it names", () => {
   const text = "Valid-Until: Wed, 02 Dec 2026 02:22:30 UTC\n";
   const end = Date.UTC(2026, 11, 2, 2, 22, 30);
   expect(unexpired(text, end)).toBe(text);
-  expect(() => unexpired(text, end + 1)).toThrow(/good until Wed, 02 Dec 2026/);
+  expect(() => unexpired(text, end + 1)).toThrow(/valid until Wed, 02 Dec 2026/);
   expect(unexpired("Codename: bookworm\n", end + 1)).toBe("Codename: bookworm\n");
 });
 
@@ -116,7 +116,7 @@ test("versions are ordered as dpkg orders them", () => {
     check(a, b);
 });
 
-test("a download is what its checksum says, or is not there", async () => {
+test("a download has its checksum, or is not kept", async () => {
   const folder = mkdtempSync(join(tmpdir(), "fk-"));
   const asked: string[] = [];
   const server = createServer((request, response) => {

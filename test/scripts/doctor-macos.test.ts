@@ -1,4 +1,4 @@
-/** The doctor's findings on a Mac, from what its programs would print; they themselves can be run on a Mac only. */
+/** The doctor's findings on a Mac, from the output that programs of a Mac would print. */
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -34,7 +34,7 @@ const failures = (answers: Record<string, string>, failing = "") => {
   return findings.filter(({ level }) => level !== "ok").map(({ what, level }) => `${what} ${level}`);
 };
 
-test("a Mac that has everything has no findings, and each lack is one, with a remedy", async () => {
+test("a Mac that meets every requirement has no failed finding, and each lack is one, with a remedy", async () => {
   expect(failures({})).toEqual([]);
   expect(failures({ sw_vers: "13.6\n" })).toEqual(["macOS failed"]);
   expect(failures({ uname: "x86_64\n" })).toEqual(["macOS failed"]);

@@ -1,4 +1,4 @@
-/** What the set-up leaves on disk: all of a thing or nothing of it, whoever interrupts. */
+/** The files of the set-up: each one is whole or missing, even after an interruption. */
 import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
@@ -20,7 +20,7 @@ afterEach(() => {
   fs.rmSync(folder, { recursive: true, force: true });
 });
 
-test("a failure while a file is made leaves neither the file nor its beginnings", async () => {
+test("a failure while a file is made leaves neither the file nor a part of it", async () => {
   const making = placeAtomically(join(folder, "a"), (partial) => {
     fs.writeFileSync(partial, "half");
     throw new Error("broken");
@@ -54,7 +54,7 @@ test("a disk that is too small is refused with the sizes and a way out", () => {
   );
 });
 
-test("a stamp counts only for its recipe, and while what it names is there", async () => {
+test("a stamp counts only for its recipe, and while the files that it names exist", async () => {
   const roots = storageRoots({ FIRKIN_CACHE_DIR: folder });
   const file = join(folder, "image");
   fs.writeFileSync(file, "");
@@ -65,7 +65,7 @@ test("a stamp counts only for its recipe, and while what it names is there", asy
   expect(readStamp(roots, "step", "recipe")).toBeUndefined();
 });
 
-test("the second set-up waits for the first; a dead one's lock does not count", async () => {
+test("the second set-up waits for the first; the lock of an ended set-up does not count", async () => {
   fs.symlinkSync(`${spawnSync("true").pid}:1`, join(folder, "setup.lock"));
   const unlock = await takeSetupLock(folder, { signal: never, onWait: () => expect.unreachable() });
   const holders: number[] = [];
@@ -81,7 +81,7 @@ test("the second set-up waits for the first; a dead one's lock does not count", 
   expect(fs.readdirSync(folder)).toEqual([]);
 });
 
-test("modules come after what they depend on, and built-in ones are no modules", () => {
+test("modules come after their dependencies, and built-in ones are left out", () => {
   const write = (name: string, depends: string) =>
     fs.writeFileSync(join(folder, `${name}.ko`), `ELF\0depends=${depends}\0`);
   write("virtio_net", "virtio,net-failover,builtin");

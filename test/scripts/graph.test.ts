@@ -15,7 +15,7 @@ function makeStep(
   return { name, title: name, needs, isDone, run };
 }
 
-test("a step runs after what it needs, independent ones at the same time", async () => {
+test("a step runs after its needs, independent ones at the same time", async () => {
   const order: string[] = [];
   const bothRun = closedGate();
   const waiting = (name: string) => async () => {
@@ -35,7 +35,7 @@ test("a step runs after what it needs, independent ones at the same time", async
   expect(order[3]).toBe("last");
 });
 
-test("what is done is not done again, and nothing is prepared for nothing", async () => {
+test("a step that is done is not run again, and nothing is prepared when all are done", async () => {
   const forbidden = async () => {
     throw new Error("must not run");
   };
@@ -43,7 +43,7 @@ test("what is done is not done again, and nothing is prepared for nothing", asyn
   expect(await runGraph(steps, { signal: never, observer: quiet, beforeWork: forbidden })).toBe(0);
 });
 
-test("a step that somebody else did while we waited for the lock is not done again", async () => {
+test("a step that another set-up did during the wait for the lock is not run again", async () => {
   let done = false;
   const steps = [
     makeStep(
@@ -59,7 +59,7 @@ test("a step that somebody else did while we waited for the lock is not done aga
   expect(await runGraph(steps, { signal: never, observer: quiet, beforeWork })).toBe(0);
 });
 
-test("the first failure ends the others, starts nothing new and is the one that is thrown", async () => {
+test("the first failure ends the other steps, starts no further step and is thrown", async () => {
   const failed: string[] = [];
   const steps = [
     makeStep(
@@ -75,7 +75,7 @@ test("the first failure ends the others, starts nothing new and is the one that 
   expect(failed).toEqual(["bad"]);
 });
 
-test("an interruption is thrown and shown as no step's failure", async () => {
+test("an interruption is thrown and is not shown as the failure of a step", async () => {
   const interrupt = new AbortController();
   const failed: string[] = [];
   const step = makeStep("slow", [], ({ signal }) => {

@@ -13,7 +13,7 @@ test("no samples have no percentiles", () => {
   expect(distributionOf([])).toEqual({ n: 0, p50: Number.NaN, p95: Number.NaN, p99: Number.NaN });
 });
 
-test("raw and measured take turns, and the first changes every round", async () => {
+test("raw and measured samples alternate, and the first changes every round", async () => {
   const order: string[] = [];
   const take = (who: string) => async () => order.push(who);
   const samples = await interleave(3, take("raw"), take("ours"));
@@ -28,7 +28,7 @@ test("a failed sample ends the measurement", async () => {
   await expect(interleave(2, async () => 1, fail)).rejects.toThrow("no answer");
 });
 
-test("the table shows only percentiles that there are samples for, and says what is missed", () => {
+test("the table shows only percentiles with enough samples, and tells which goals are missed", () => {
   const row: Row = {
     what: "w",
     goal: "g",
