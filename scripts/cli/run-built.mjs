@@ -11,5 +11,5 @@ if (file === undefined) {
   console.error("usage: node scripts/cli/run-built.mjs FILE [ARGUMENT…]   (FILE is relative to dist/)");
   process.exit(2);
 }
-await setUpOrExit({ scope: "development" });
+await setUpOrExit({ scope: "bench" });
 await runDist(file, args);

@@ -17,8 +17,8 @@ import { filesBelow } from "../setup/files.mjs";
  */
 
 const machines = ["packages", "test-packages", "build", "assets"];
-/** The guest agent, compiled and run as a process of this machine. */
-const agent = { project: /** @type {const} */ ("tools"), steps: ["compiler"] };
+/** The guest agent, or a program of the test, is compiled and run as a process of this machine. */
+const compiled = { project: /** @type {const} */ ("tools"), steps: ["compiler"] };
 
 /** @type {readonly Need[]} */
 export const needs = [
@@ -27,18 +27,19 @@ export const needs = [
   { path: "test/vm/observability", project: "real machines", steps: ["test-tools"] },
   { path: "test/sdk/", project: "real machines", steps: machines },
   { path: "test/sdk/console", project: "real machines", steps: ["browser"] },
-  { path: "test/guest-agent/", ...agent },
-  { path: "test/guest/agent", ...agent },
-  { path: "test/guest/frames-corpus", ...agent },
-  { path: "test/machine/fake", ...agent },
-  { path: "test/routes/auto-resume", ...agent },
-  { path: "test/routes/data-plane-limits", ...agent },
-  { path: "test/routes/envd-", ...agent },
-  { path: "test/routes/port-traffic", ...agent },
-  { path: "test/routes/sandbox-proxy", ...agent },
-  { path: "test/template/build.", ...agent },
-  { path: "test/template/copy-step", ...agent },
-  { path: "test/template/stale-rebuild", ...agent },
+  { path: "test/guest-agent/", ...compiled },
+  { path: "test/guest/agent", ...compiled },
+  { path: "test/guest/frames-corpus", ...compiled },
+  { path: "test/machine/fake", ...compiled },
+  { path: "test/routes/auto-resume", ...compiled },
+  { path: "test/routes/data-plane-limits", ...compiled },
+  { path: "test/routes/envd-", ...compiled },
+  { path: "test/routes/port-traffic", ...compiled },
+  { path: "test/routes/sandbox-proxy", ...compiled },
+  { path: "test/template/build.", ...compiled },
+  { path: "test/template/copy-step", ...compiled },
+  { path: "test/template/stale-rebuild", ...compiled },
+  { path: "test/machine/qemu/memory-changes", ...compiled },
   { path: "test/machine/qemu/network", project: "tools", steps: ["packages"] },
   { path: "test/helper-swift/", project: "tools", steps: ["swift-root"] },
   { path: "test/scripts/guest-files", project: "tools", steps: ["guest-kernel", "arm64-agent"] },

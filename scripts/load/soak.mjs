@@ -5,7 +5,7 @@ import { setUpOrExit } from "../setup/plan.mjs";
 import { storageRoots, takeRootFlags } from "../setup/roots.mjs";
 
 const args = takeRootFlags(process.argv.slice(2));
-await setUpOrExit({ scope: "development" });
+await setUpOrExit({ scope: "bench" });
 const child = spawn(process.execPath, ["--import", "tsx", "test/soak/main.ts", ...args], {
   cwd: storageRoots().repository,
   stdio: "inherit",

@@ -26,13 +26,15 @@ import { macSteps } from "./steps-macos.mjs";
  */
 
 /**
- * What it takes to run dist/, to run it and microVMs, and to work on firkin with microVMs.
+ * The scopes by name: what it takes to run dist/; to run it and microVMs; to run it with the packages for
+ * development; and what bench, load and soak take.
  * @satisfies {Readonly<Record<string, Scope>>}
  */
 export const scopes = {
   programs: { steps: ["packages", "build"] },
   machines: { steps: ["packages", "build", "assets"] },
-  development: { steps: ["packages", "build", "assets"], withDev: true },
+  development: { steps: ["packages", "build"], withDev: true },
+  bench: { steps: ["packages", "build", "assets"], withDev: true },
 };
 
 /**

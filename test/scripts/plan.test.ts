@@ -20,7 +20,8 @@ test("a Mac takes Apple's tools, npm and Debian's archive, and guests make what 
     "guest-disk < guest-agent",
     "assets < guest-disk",
   ]);
-  expect(plan(scopes.development, "darwin")).toEqual(plan(scopes.machines, "darwin"));
+  expect(plan(scopes.development, "darwin")).toEqual(programs);
+  expect(plan(scopes.bench, "darwin")).toEqual(plan(scopes.machines, "darwin"));
 });
 
 test("on Linux serving takes Debian's packages and what guests boot, and nothing that is for tests", () => {
