@@ -7,8 +7,7 @@ import { filesBelow } from "../setup/files.mjs";
 
 /**
  * @typedef {"unit" | "tools" | "real machines"} Project `unit` needs nothing besides the npm packages, `tools` a
- *   compiler
- *   or another program, `real machines` an engine that boots guests.
+ *   compiler or another program, `real machines` an engine that boots guests.
  *
  * @typedef {object} Need
  * @property {string} path The beginning of paths, relative to the repository.

@@ -118,8 +118,7 @@ export async function makeBaseDisk(roots, { signal, onLine }) {
  * @param {Architecture} architecture
  * @param {import("./graph.mjs").StepContext} context
  * @param {(work: { image: string, npmArchive: string, packageList: string }) => Promise<void>} make Writes the image
- *   and
- *   the list of its packages.
+ *   and the list of its packages.
  */
 export async function placeBaseDisk(roots, architecture, { signal, onLine }, make) {
   requireFreeSpace(roots.cache, neededFreeBytes);
