@@ -1,8 +1,9 @@
 /** What a daemon does all the time, besides what it is asked for. */
 import { purgeEnded } from "./ledger/history.ts";
 import { runEvery } from "./run-every.ts";
+import type { RuntimeDependencies } from "./runtime/dependencies.ts";
 import { checkSnapshots } from "./runtime/machines/integrity.ts";
-import type { RuntimeDependencies, SandboxRuntime } from "./runtime/sandbox-runtime.ts";
+import type { DrivenRuntime } from "./runtime/runtime.ts";
 import type { Scope } from "./scope.ts";
 import type { Keyring } from "./team/keyring.ts";
 import type { TemplateBuilds } from "./template/build/builds.ts";
@@ -30,7 +31,10 @@ const freshnessTickMs = 3_600_000;
 /** Runs a background loop for as long as the daemon runs; its failures are counted and logged. */
 export type Every = (loop: string, intervalMs: number, tick: (signal: AbortSignal) => void | Promise<void>) => void;
 
-export function loopsIn(scope: Scope, { clock, log, metrics }: RuntimeDependencies): Every {
+export function loopsIn(
+  scope: Scope,
+  { clock, log, metrics }: Pick<RuntimeDependencies, "clock" | "log" | "metrics">,
+): Every {
   return (loop, intervalMs, tick) => {
     const onError = (error: unknown) => {
       metrics.backgroundErrors.inc({ loop });
@@ -40,16 +44,16 @@ export function loopsIn(scope: Scope, { clock, log, metrics }: RuntimeDependenci
   };
 }
 
-/** Whom the loops keep going. */
-export interface Kept {
+/** What the background loops work on. */
+export interface LoopTargets {
   readonly deps: RuntimeDependencies;
-  readonly runtime: SandboxRuntime;
+  readonly runtime: DrivenRuntime;
   readonly builds: TemplateBuilds;
   readonly keyring: Keyring;
   readonly templateMaxAgeDays: number | undefined;
 }
 
-export function startLoops(every: Every, { deps, runtime, builds, keyring, templateMaxAgeDays }: Kept): void {
+export function startLoops(every: Every, { deps, runtime, builds, keyring, templateMaxAgeDays }: LoopTargets): void {
   const { ledger, clock, log, samples, logs, warmPool, shelf, stuckAfterMs } = deps;
   every("api_keys", keyUseTickMs, () => keyring.flush());
   const maxAgeMs = templateMaxAgeDays === undefined ? undefined : templateMaxAgeDays * 86_400_000;
@@ -60,7 +64,7 @@ export function startLoops(every: Every, { deps, runtime, builds, keyring, templ
     await clock.sleep(snapshotCheckDelayMs, signal);
     await checkSnapshots(deps, signal);
   });
-  every("deadlines", deadlineTickMs, () => runtime.expireSandboxes());
+  every("deadlines", deadlineTickMs, () => runtime.deadlines.expireDue());
   // A machine is heard several times before it may be given up.
   every("heartbeats", Math.min(heartbeatTickMs, stuckAfterMs / 3), () => runtime.checkHeartbeats());
   every("sandbox_metrics", metricsTickMs, () => runtime.sampleMetrics());
@@ -69,7 +73,7 @@ export function startLoops(every: Every, { deps, runtime, builds, keyring, templ
   every("history", historyTickMs, () => {
     purgeEnded(ledger, { endedBeforeMs: clock.nowMs() - keptHistoryMs, keep: keptSandboxes });
   });
-  every("paused_in_memory", savePausedTickMs, (signal) => runtime.savePaused(signal));
+  every("paused_in_memory", savePausedTickMs, (signal) => runtime.inMemory.saveAll(signal));
   every("shelf", shelfTickMs, (signal) => shelf.maintain(signal));
   // The last one, so that it is the first to stop: no machine is made ahead for a daemon that goes.
   every("warm_pool", refillTickMs, (signal) => warmPool.maintain(signal));

@@ -29,6 +29,7 @@ import { createMetrics, type Metrics } from "./metrics.ts";
 import { Admission } from "./runtime/capacity/admission.ts";
 import { ArtifactCollector } from "./runtime/capacity/artifact-collector.ts";
 import { DiskPressureGuard } from "./runtime/capacity/disk-guard.ts";
+import type { RuntimeDependencies } from "./runtime/dependencies.ts";
 import { LifecycleSamples } from "./runtime/lifecycle-samples.ts";
 import { Quarantine } from "./runtime/machines/quarantine.ts";
 import { UnfinishedWork } from "./runtime/machines/unfinished-work.ts";
@@ -36,7 +37,7 @@ import { joinSources, SnapshotShelf } from "./runtime/pool/snapshot-shelf.ts";
 import { WarmPool } from "./runtime/pool/warm-pool.ts";
 import { SandboxLogs } from "./runtime/records/sandbox-logs.ts";
 import { reconcile } from "./runtime/restart/reconcile.ts";
-import { type RuntimeDependencies, SandboxRuntime } from "./runtime/sandbox-runtime.ts";
+import { composeRuntime, type DrivenRuntime } from "./runtime/runtime.ts";
 import { Scope } from "./scope.ts";
 import { Keyring } from "./team/keyring.ts";
 import { newApiKey, readOrCreateApiKey } from "./team/machine-key.ts";
@@ -86,7 +87,7 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   const driver = await openDriver(config, assets, machinesFolder, log);
   scope.use(driver);
   const deps = wireRuntime(config, { ledger, driver, assets, log });
-  const runtime = new SandboxRuntime(deps);
+  const runtime = composeRuntime(deps);
   scope.defer(() => runtime.close());
   // Both before a template is made, so that what an earlier attempt left is gone and running sandboxes end in time.
   const { templates, builds } = await openTemplates(config, deps, scope);
@@ -247,7 +248,7 @@ interface Served {
   readonly keyring: Keyring;
   readonly version: string;
   readonly deps: RuntimeDependencies;
-  readonly runtime: SandboxRuntime;
+  readonly runtime: DrivenRuntime;
   readonly templates: TemplateService;
 }
 

@@ -42,3 +42,8 @@ export function isDomainError(error: unknown, code?: ErrorCode): error is Domain
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
+
+/** The refusal of new work while the daemon stops. */
+export function daemonStopping(): DomainError {
+  return new DomainError("not_ready", "The daemon is stopping");
+}

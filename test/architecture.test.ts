@@ -8,8 +8,12 @@ import { expect, test } from "vitest";
 
 const root = new URL("..", import.meta.url).pathname;
 
-/** Folder (or root file) → what it may import of ours, besides itself. Type-only imports of a contract are named. */
+/** Every layer may import these root files. */
 const common = ["errors", "types", "clock", "scope", "log", "run-every", "until-done", "lifecycle-steps"];
+/**
+ * Folder (or root file) → what it may import of ours, besides itself, from the ground up: a row names only rows above it.
+ * Type-only imports of a contract are named by their file.
+ */
 const rules: Record<string, readonly string[]> = {
   errors: [],
   types: [],
@@ -28,16 +32,6 @@ const rules: Record<string, readonly string[]> = {
   ledger: common,
   machine: common,
   guest: common,
-  e2b: [...common, "runtime/runtime.ts", "template/templates.ts", "team/team.ts"],
-  envd: [
-    ...common,
-    "e2b",
-    "guest/agent.ts",
-    "runtime/sessions/session.ts",
-    "runtime/processes/process-table.ts",
-    "runtime/processes/running-process.ts",
-    "runtime/processes/process-subscription.ts",
-  ],
   "guest-machine": [...common, "ledger/snapshots.ts", "machine/driver.ts", "machine/snapshot-files.ts", "guest"],
   template: [
     ...common,
@@ -60,6 +54,16 @@ const rules: Record<string, readonly string[]> = {
     "template",
     "team/team.ts",
   ],
+  e2b: [...common, "runtime/contract.ts", "template/templates.ts", "team/team.ts"],
+  envd: [
+    ...common,
+    "e2b",
+    "guest/agent.ts",
+    "runtime/sessions/session.ts",
+    "runtime/processes/process-table.ts",
+    "runtime/processes/running-process.ts",
+    "runtime/processes/process-subscription.ts",
+  ],
   routes: [
     ...common,
     "runtime",
@@ -77,21 +81,22 @@ const rules: Record<string, readonly string[]> = {
 const composers = new Set(["daemon", "daemon-loops", "main"]);
 
 /**
- * Rooms of a layer, from the ground up: a room may import itself and what its row names. `.` is the layer's own files that
- * compose the rooms, unless it has a row; a file named here is on the ground, where every room may use it and it may use no
- * room.
+ * Rooms of a layer, from the ground up: a room may import itself and what its row names, which stands above it. A file of
+ * the layer itself may be a row, too. `.` is the layer's other files, which compose the rooms unless `.` has a row.
  */
 const rooms: Record<string, Readonly<Record<string, readonly string[]>>> = {
   "src/runtime": {
+    "contract.ts": [],
     "lifecycle-samples.ts": [],
     processes: ["lifecycle-samples.ts"],
     machines: ["lifecycle-samples.ts"],
     capacity: ["machines"],
     pool: ["capacity", "machines"],
     sessions: ["lifecycle-samples.ts", "processes", "machines"],
-    records: ["processes", "sessions", "runtime.ts"],
-    sandboxes: ["lifecycle-samples.ts", "capacity", "machines", "pool", "records", "sessions", "runtime.ts"],
-    restart: ["machines", "pool", "sandboxes", "."],
+    records: ["contract.ts", "processes", "sessions"],
+    "dependencies.ts": ["lifecycle-samples.ts", "machines", "capacity", "pool", "records"],
+    sandboxes: ["contract.ts", "dependencies.ts", "machines", "pool", "records", "sessions"],
+    restart: ["dependencies.ts", "machines", "pool", "sandboxes"],
   },
   // The engines, which share the layer's own files and know nothing of each other.
   "src/machine": {
@@ -147,6 +152,11 @@ function roomOf(file: string, layer: string, table: Readonly<Record<string, read
   return rest.length > 0 || first in table ? first : ".";
 }
 
+/** Whether `allowed` names a row of a table, or a file below it. */
+function reaches(allowed: string, row: string): boolean {
+  return allowed === row || allowed.startsWith(`${row}/`);
+}
+
 const files = [...sourceFiles("src"), ...sourceFiles("routes")];
 const imports = files.flatMap(importsOf);
 
@@ -177,6 +187,18 @@ test("every room imports only what its row allows", () => {
     return !table[source]?.includes(target) && !table[source]?.includes(to.slice(layer.length + 1));
   });
   expect(violations).toEqual([]);
+});
+
+test("no layer and no room imports upwards, so that they cannot lead in a circle either", () => {
+  const upward = [rules, ...Object.values(rooms)].flatMap((table) => {
+    const names = Object.keys(table);
+    return Object.entries(table).flatMap(([name, allowed]) =>
+      allowed
+        .filter((other) => !names.slice(0, names.indexOf(name)).some((below) => reaches(other, below)))
+        .map((other) => `${name} → ${other}`),
+    );
+  });
+  expect(upward).toEqual([]);
 });
 
 test("no import leads in a circle", () => {

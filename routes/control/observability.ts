@@ -8,7 +8,7 @@ import type { Runtime } from "../../src/runtime/runtime.ts";
 import { noContent, sendNothing } from "../http/empty-answer.ts";
 
 export interface ObservabilityDeps {
-  readonly runtime: Pick<Runtime, "benchmarks" | "capacity" | "engine" | "sandboxLatency">;
+  readonly runtime: Pick<Runtime, "benchmarks" | "capacity" | "engine" | "observations">;
   /** Everything that Prometheus may know, in its text format. */
   readonly metricsText: () => Promise<string>;
 }
@@ -38,6 +38,6 @@ export async function observabilityRoutes(scope: FastifyInstance, deps: Observab
     "/sandboxes/:sandboxID/latency",
     { schema: { params: SandboxParams, response: { 200: SandboxLatency, "4xx": ApiError } } },
     async ({ params }, reply) =>
-      reply.send(toSandboxLatency(deps.runtime.sandboxLatency(parseSandboxId(params.sandboxID)))),
+      reply.send(toSandboxLatency(deps.runtime.observations.latency(parseSandboxId(params.sandboxID)))),
   );
 }

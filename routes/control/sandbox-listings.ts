@@ -21,14 +21,16 @@ import { parseTemplateReference } from "../../src/e2b/template-reference.ts";
 import { ceilToMs } from "../../src/e2b/time.ts";
 import { listingWriter, toSandboxMetric } from "../../src/e2b/views.ts";
 import { DomainError, isDomainError } from "../../src/errors.ts";
-import type { ListSandboxesPage, Runtime, SandboxMetricSample } from "../../src/runtime/runtime.ts";
+import type { ListSandboxesPage, SandboxMetricSample } from "../../src/runtime/contract.ts";
+import type { Runtime } from "../../src/runtime/runtime.ts";
 
 type ListQuery = z.infer<typeof ListSandboxesQueryV2>;
 
-export async function sandboxListings(
-  scope: FastifyInstance,
-  { runtime }: { readonly runtime: Runtime },
-): Promise<void> {
+export interface SandboxListingDeps {
+  readonly runtime: Pick<Runtime, "registry" | "observations" | "findTemplate">;
+}
+
+export async function sandboxListings(scope: FastifyInstance, { runtime }: SandboxListingDeps): Promise<void> {
   const app = scope.withTypeProvider<ZodTypeProvider>();
   const write = listingWriter();
   const writeV1 = listingWriter();
@@ -44,7 +46,7 @@ export async function sandboxListings(
   });
 
   app.get("/sandboxes", { schema: { querystring: ListSandboxesQueryV1, response: listed } }, (request, reply) => {
-    const page = runtime.listSandboxes({
+    const page = runtime.registry.list({
       states: new Set(["running"] as const),
       metadata: parseMetadataFilter(request.query.metadata ?? ""),
       order: "desc",
@@ -81,17 +83,21 @@ export async function sandboxListings(
         // All of the last second is meant.
         ...(query.end === undefined ? {} : { toMs: query.end * 1000 + 999 }),
       };
-      return reply.send(runtime.sandboxMetrics(parseSandboxId(params.sandboxID), range).map(toSandboxMetric));
+      return reply.send(runtime.observations.metrics(parseSandboxId(params.sandboxID), range).map(toSandboxMetric));
     },
   );
 }
 
-function findPage(runtime: Runtime, query: ListQuery, states: ReadonlySet<"running" | "paused">): ListSandboxesPage {
+function findPage(
+  runtime: SandboxListingDeps["runtime"],
+  query: ListQuery,
+  states: ReadonlySet<"running" | "paused">,
+): ListSandboxesPage {
   const after = query.nextToken ? decodePageToken(query.nextToken, query.order) : undefined;
   const metadata = parseMetadataFilter(query.metadata ?? "");
   const template = query.template === undefined ? undefined : findTemplate(runtime, query.template);
   if (template === null) return { sandboxes: [], next: undefined, totalRunning: 0 };
-  return runtime.listSandboxes({
+  return runtime.registry.list({
     states,
     metadata,
     order: query.order,
@@ -103,7 +109,7 @@ function findPage(runtime: Runtime, query: ListQuery, states: ReadonlySet<"runni
 }
 
 /** Null when nobody has such a template: then no sandbox matches. */
-function findTemplate(runtime: Runtime, text: string): { readonly id: string } | null {
+function findTemplate(runtime: SandboxListingDeps["runtime"], text: string): { readonly id: string } | null {
   const { name, tag } = parseTemplateReference(text);
   if (tag !== undefined) throw new DomainError("invalid_argument", "The template filter takes no tag");
   return runtime.findTemplate(name) ?? null;
@@ -115,9 +121,9 @@ function sendJson(reply: FastifyReply, json: Buffer): void {
 }
 
 /** None of a sandbox that is not there: the others still have theirs. */
-function samplesOf(runtime: Runtime, id: string): SandboxMetricSample[] {
+function samplesOf(runtime: SandboxListingDeps["runtime"], id: string): SandboxMetricSample[] {
   try {
-    return runtime.sandboxMetrics(id, {});
+    return runtime.observations.metrics(id, {});
   } catch (error) {
     if (isDomainError(error, "not_found")) return [];
     throw error;

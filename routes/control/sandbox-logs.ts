@@ -15,7 +15,7 @@ import type { Runtime } from "../../src/runtime/runtime.ts";
 
 export async function sandboxLogRoutes(
   scope: FastifyInstance,
-  { runtime }: { readonly runtime: Pick<Runtime, "sandboxLogs"> },
+  { runtime }: { readonly runtime: Pick<Runtime, "observations"> },
 ): Promise<void> {
   const app = scope.withTypeProvider<ZodTypeProvider>();
   const params = SandboxParams;
@@ -26,7 +26,7 @@ export async function sandboxLogRoutes(
     { schema: { params, querystring: SandboxLogsQueryV1, response: { 200: SandboxLogs, ...failures } } },
     async ({ params, query: { start, limit } }, reply) => {
       const id = parseSandboxId(params.sandboxID);
-      const entries = runtime.sandboxLogs(id, { fromMs: start, search: "", order: "asc", limit });
+      const entries = runtime.observations.logs(id, { fromMs: start, search: "", order: "asc", limit });
       return reply.send(toSandboxLogs(entries));
     },
   );
@@ -40,7 +40,7 @@ export async function sandboxLogRoutes(
         direction === "forward"
           ? ({ fromMs: cursor, order: "asc" } as const)
           : ({ toMs: cursor, order: "desc" } as const);
-      const entries = runtime.sandboxLogs(id, { ...page, level, search, limit });
+      const entries = runtime.observations.logs(id, { ...page, level, search, limit });
       return reply.send({ logs: entries.map(toSandboxLogRow) });
     },
   );

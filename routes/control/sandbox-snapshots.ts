@@ -20,12 +20,19 @@ import {
 import { parseNewName, parseTemplateReference } from "../../src/e2b/template-reference.ts";
 import { toSandbox, toSnapshotInfo } from "../../src/e2b/views.ts";
 import { DomainError } from "../../src/errors.ts";
+import type { Runtime } from "../../src/runtime/runtime.ts";
 import { describeError } from "../http/errors.ts";
-import { defaultTimeoutSeconds, domainOf, type SandboxRoutesDeps, startsSandboxes } from "./sandboxes.ts";
+import { defaultTimeoutSeconds, domainOf, startsSandboxes } from "./sandboxes.ts";
+
+export interface SandboxSnapshotRoutesDeps {
+  readonly runtime: Pick<Runtime, "forks" | "snapshots">;
+  /** The longest a client may ask for. */
+  readonly maxTimeoutMs: number;
+}
 
 export async function sandboxSnapshotRoutes(
   scope: FastifyInstance,
-  { runtime, maxTimeoutMs }: SandboxRoutesDeps,
+  { runtime, maxTimeoutMs }: SandboxSnapshotRoutesDeps,
 ): Promise<void> {
   const app = scope.withTypeProvider<ZodTypeProvider>();
   const failures = { "4xx": ApiError, "5xx": ApiError };
@@ -43,7 +50,7 @@ export async function sandboxSnapshotRoutes(
     async (request, reply) => {
       const id = parseSandboxId(request.params.sandboxID);
       const options = { count: request.body?.count ?? 1, timeoutMs: timeoutOf(request.body?.timeout) };
-      const outcomes = await runtime.forkSandbox(id, options);
+      const outcomes = await runtime.forks.fork(id, options);
       return reply
         .code(201)
         .send(
@@ -61,9 +68,7 @@ export async function sandboxSnapshotRoutes(
     { schema: { params: SandboxParams, body: SandboxSnapshotRequest, response: { 201: SnapshotInfo, ...failures } } },
     async ({ params, body }, reply) => {
       const name = body?.name ? parseNewName(body.name, "snapshot name") : undefined;
-      return reply
-        .code(201)
-        .send(toSnapshotInfo(await runtime.snapshotSandbox(parseSandboxId(params.sandboxID), name)));
+      return reply.code(201).send(toSnapshotInfo(await runtime.snapshots.take(parseSandboxId(params.sandboxID), name)));
     },
   );
 
@@ -72,7 +77,7 @@ export async function sandboxSnapshotRoutes(
     { schema: { querystring: ListSnapshotsQuery, response: { 200: z.array(SnapshotInfo), ...failures } } },
     async ({ query }, reply) => {
       const after = query.nextToken ? decodePageToken(query.nextToken, "desc") : undefined;
-      const page = runtime.listSnapshots({
+      const page = runtime.snapshots.list({
         limit: Math.min(query.limit, maxPageSize),
         ...(query.sandboxID === undefined ? {} : { sandboxId: parseSandboxId(query.sandboxID) }),
         ...(query.name === undefined ? {} : parseTemplateReference(query.name)),
@@ -95,7 +100,7 @@ export async function sandboxSnapshotRoutes(
     async (request, reply) => {
       const { body } = request;
       const sandboxId = parseSandboxId(body.sandboxID);
-      const { view, reason } = await runtime.followUpSandbox(sandboxId, {
+      const { view, reason } = await runtime.forks.followUp(sandboxId, {
         timeoutMs: timeoutOf(body.timeout),
         ...(body.metadata ? { metadata: body.metadata } : {}),
         ...(body.envVars ? { envs: body.envVars } : {}),

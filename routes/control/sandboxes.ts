@@ -24,11 +24,15 @@ import {
 import { parseTemplateReference } from "../../src/e2b/template-reference.ts";
 import { toSandbox, toSandboxDetail } from "../../src/e2b/views.ts";
 import { DomainError } from "../../src/errors.ts";
-import type { CreateSandboxRequest, MemoryOption, Runtime } from "../../src/runtime/runtime.ts";
+import type { CreateSandboxRequest, MemoryOption } from "../../src/runtime/contract.ts";
+import type { Runtime } from "../../src/runtime/runtime.ts";
 import { noContent, sendNothing } from "../http/empty-answer.ts";
 
 export interface SandboxRoutesDeps {
-  readonly runtime: Runtime;
+  readonly runtime: Pick<
+    Runtime,
+    "registry" | "creates" | "pauses" | "resumes" | "ends" | "deadlines" | "internetAccess"
+  >;
   /** The longest a client may ask for. */
   readonly maxTimeoutMs: number;
 }
@@ -69,7 +73,7 @@ export async function sandboxRoutes(
       },
     };
     const idempotencyKey = readIdempotencyKey(reply.request);
-    const view = await whileClientStays(reply, (signal) => runtime.createSandbox(sandbox, { signal, idempotencyKey }));
+    const view = await whileClientStays(reply, (signal) => runtime.creates.create(sandbox, { signal, idempotencyKey }));
     return toSandbox(view, domainOf(reply.request));
   }
 
@@ -81,7 +85,7 @@ export async function sandboxRoutes(
   ) {
     const id = parseSandboxId(sandboxID);
     const timeoutMs = checkTimeout(seconds, maxTimeoutMs);
-    const { view, resumed } = await runtime.connectSandbox(id, timeoutMs, memoryOption(options));
+    const { view, resumed } = await runtime.resumes.connect(id, timeoutMs, memoryOption(options));
     return { status: resumed ? 201 : 200, sandbox: toSandbox(view, domainOf(request)) } as const;
   }
 
@@ -126,7 +130,7 @@ export async function sandboxRoutes(
       const id = parseSandboxId(params.sandboxID);
       const timeoutMs = checkTimeout(body?.timeout ?? defaultTimeoutSeconds.v1, maxTimeoutMs);
       const envs = body?.envVars;
-      const view = await runtime.resumeSandbox(id, timeoutMs, { ...memoryOption(body), ...(envs ? { envs } : {}) });
+      const view = await runtime.resumes.resume(id, timeoutMs, { ...memoryOption(body), ...(envs ? { envs } : {}) });
       return reply.code(201).send(toSandbox(view, domainOf(request)));
     },
   );
@@ -136,7 +140,7 @@ export async function sandboxRoutes(
     { schema: { params: SandboxParams, body: SandboxPauseRequest, response: done } },
     async ({ params, body }, reply) => {
       const id = parseSandboxId(params.sandboxID);
-      await runtime.pauseSandbox(id, body?.reason ?? "stopped", {
+      await runtime.pauses.pause(id, body?.reason ?? "stopped", {
         ...memoryOption(body),
         ...(body?.requireHealthyGuest && { requireAnswer: true }),
       });
@@ -148,7 +152,7 @@ export async function sandboxRoutes(
     "/sandboxes/:sandboxID",
     { schema: { params: SandboxParams, response: { 200: SandboxDetail, "4xx": ApiError } } },
     async (request, reply) => {
-      const view = runtime.getSandbox(parseSandboxId(request.params.sandboxID));
+      const view = runtime.registry.get(parseSandboxId(request.params.sandboxID));
       return reply.send(toSandboxDetail(view, domainOf(request)));
     },
   );
@@ -157,7 +161,7 @@ export async function sandboxRoutes(
     "/sandboxes/:sandboxID",
     { schema: { params: SandboxParams, response: done } },
     async ({ params }, reply) => {
-      await runtime.killSandbox(parseSandboxId(params.sandboxID));
+      await runtime.ends.kill(parseSandboxId(params.sandboxID));
       return sendNothing(reply);
     },
   );
@@ -166,7 +170,7 @@ export async function sandboxRoutes(
     "/sandboxes/:sandboxID/stop",
     { schema: { params: SandboxParams, body: SandboxStopRequest, response: done } },
     async ({ params, body }, reply) => {
-      await runtime.stopSandbox(parseSandboxId(params.sandboxID), body?.deadlineMs ?? defaultStopDeadlineMs);
+      await runtime.ends.stop(parseSandboxId(params.sandboxID), body?.deadlineMs ?? defaultStopDeadlineMs);
       return sendNothing(reply);
     },
   );
@@ -176,7 +180,7 @@ export async function sandboxRoutes(
     { schema: { params: SandboxParams, body: SandboxTimeoutRequest, response: done } },
     async ({ params, body }, reply) => {
       const timeoutMs = Math.min(body.timeout * 1000, maxTimeoutMs);
-      await runtime.setSandboxTimeout(parseSandboxId(params.sandboxID), timeoutMs);
+      await runtime.deadlines.set(parseSandboxId(params.sandboxID), timeoutMs);
       return sendNothing(reply);
     },
   );
@@ -186,7 +190,7 @@ export async function sandboxRoutes(
     { schema: { params: SandboxParams, body: SandboxNetworkUpdateConfig, response: done } },
     async ({ params, body }, reply) => {
       const id = parseSandboxId(params.sandboxID);
-      await runtime.setSandboxInternetAccess(id, readInternetAccess(body?.allow_internet_access, body));
+      await runtime.internetAccess.set(id, readInternetAccess(body?.allow_internet_access, body));
       return sendNothing(reply);
     },
   );
@@ -196,7 +200,7 @@ export async function sandboxRoutes(
     { schema: { params: SandboxParams, body: SandboxRefreshRequest, response: done } },
     async ({ params, body }, reply) => {
       const durationMs = Math.max(body?.duration ?? 0, minRefreshSeconds) * 1000;
-      await runtime.refreshSandbox(parseSandboxId(params.sandboxID), Math.min(durationMs, maxTimeoutMs));
+      await runtime.deadlines.refresh(parseSandboxId(params.sandboxID), Math.min(durationMs, maxTimeoutMs));
       return sendNothing(reply);
     },
   );

@@ -27,7 +27,7 @@ import { sendError } from "../http/errors.ts";
 import { keyOf } from "./authentication.ts";
 
 export interface TeamRoutesDeps {
-  readonly runtime: Pick<Runtime, "teamMetrics">;
+  readonly runtime: Pick<Runtime, "team">;
   /** The id is a UUID. */
   readonly team: { readonly id: string; readonly apiKeys: ApiKeys };
 }
@@ -40,7 +40,7 @@ export async function teamRoutes(scope: FastifyInstance, deps: TeamRoutesDeps): 
   const samplesOf = (teamID: string, { start, end }: z.infer<typeof TeamMetricsQuery>) => {
     if (teamID !== team.id) throw new DomainError("permission_denied", "You don't have access to this team");
     // All of the last second is meant.
-    return runtime.teamMetrics({
+    return runtime.team.samples({
       ...(start !== undefined && { fromMs: start * 1000 }),
       ...(end !== undefined && { toMs: end * 1000 + 999 }),
     });

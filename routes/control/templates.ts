@@ -29,10 +29,7 @@ const failures = { "4xx": ApiError, "5xx": ApiError };
 
 export async function templateRoutes(
   scope: FastifyInstance,
-  {
-    templates,
-    runtime,
-  }: { readonly templates: Templates; readonly runtime: Pick<Runtime, "isSandboxSnapshot" | "deleteSnapshot"> },
+  { templates, runtime }: { readonly templates: Templates; readonly runtime: Pick<Runtime, "snapshots"> },
 ): Promise<void> {
   const app = scope.withTypeProvider<ZodTypeProvider>();
   const params = TemplateParams;
@@ -68,7 +65,7 @@ export async function templateRoutes(
     { schema: { params, response: { 204: noContent, ...failures } } },
     async ({ params: { templateID } }, reply) => {
       const { name, tag } = parseTemplateReference(templateID);
-      if (runtime.isSandboxSnapshot(name)) await runtime.deleteSnapshot(name, tag);
+      if (runtime.snapshots.has(name)) await runtime.snapshots.remove(name, tag);
       else {
         if (tag !== undefined) refuseTagOf(templates.get(name), tag);
         await templates.remove(name);

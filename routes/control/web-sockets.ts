@@ -23,7 +23,7 @@ import { ProcessSocket } from "./process-socket.ts";
 import { SocketTickets } from "./socket-tickets.ts";
 
 export interface WebSocketDeps {
-  readonly runtime: Pick<Runtime, "findSession" | "resumeForTraffic" | "getSandbox">;
+  readonly runtime: Pick<Runtime, "registry" | "traffic">;
   readonly isApiKey: ApiKeyCheck;
   readonly clock: Clock;
 }
@@ -121,8 +121,8 @@ function controlUpgrades(app: FastifyInstance): EventEmitter {
 
 /** @throws not_found, invalid_state (paused, and not to be resumed by requests); as a resume. */
 async function findSession(runtime: WebSocketDeps["runtime"], id: string): Promise<Session> {
-  const session = runtime.findSession(id) ?? (await runtime.resumeForTraffic(id));
+  const session = runtime.registry.session(id) ?? (await runtime.traffic.resumeForTraffic(id));
   if (session) return session;
-  runtime.getSandbox(id);
+  runtime.registry.get(id);
   throw new DomainError("invalid_state", `Sandbox ${id} is paused: resume it first`);
 }

@@ -14,7 +14,7 @@ import {
   signedFileUrl,
 } from "../../src/e2b/signatures.ts";
 import { DomainError } from "../../src/errors.ts";
-import type { Runtime } from "../../src/runtime/runtime.ts";
+import type { SessionDirectory } from "../../src/runtime/sandboxes/registry.ts";
 import type { Session } from "../../src/runtime/sessions/session.ts";
 import type { SandboxIngress } from "../../src/types.ts";
 import { type DataPlaneTarget, envdPort } from "../http/plane.ts";
@@ -29,19 +29,15 @@ interface SandboxAccess {
 }
 
 /** The live session that a target names; undefined when there is none. */
-export function findSession(
-  target: DataPlaneTarget,
-  method: string,
-  runtime: Pick<Runtime, "findSession" | "findSessionByAccessToken" | "liveSessions">,
-): Session | undefined {
+export function findSession(target: DataPlaneTarget, method: string, sessions: SessionDirectory): Session | undefined {
   switch (target.by) {
     case "id":
-      return runtime.findSession(target.sandboxId);
+      return sessions.session(target.sandboxId);
     case "accessToken":
-      return runtime.findSessionByAccessToken(target.accessToken);
+      return sessions.sessionByAccessToken(target.accessToken);
     case "signature": {
       const operation = fileOperationOf(method);
-      for (const session of runtime.liveSessions()) {
+      for (const session of sessions.sessions()) {
         if (matchesSignature(target.signed, operation, session.accessToken)) return session;
       }
       return undefined;

@@ -11,7 +11,7 @@ import { type DataPlaneTarget, envdPort } from "../http/plane.ts";
 import { checkTrafficToken, mayWake } from "./access.ts";
 
 export interface AutoResumeDeps {
-  readonly runtime: Pick<Runtime, "resumeForTraffic" | "resumableByTraffic">;
+  readonly runtime: Pick<Runtime, "traffic">;
   readonly clock: Clock;
 }
 
@@ -28,13 +28,13 @@ export async function resumeForRequest(
 ): Promise<Session | undefined> {
   // A browser asks before it sends the request itself. Only the request wakes the sandbox.
   if (target.by === "preflight" || request.method === "OPTIONS") return undefined;
-  for (const { record, accessToken } of runtime.resumableByTraffic()) {
+  for (const { record, accessToken } of runtime.traffic.resumableByTraffic()) {
     if (target.by === "id") {
       if (target.sandboxId !== record.id) continue;
       if (target.port === envdPort && !mayWake(request, accessToken, clock.nowMs())) throw resumeDenied();
       checkTrafficToken(request.headers, target.port, { accessToken, ingress: record.ingress });
     } else if (!mayWake(request, accessToken, clock.nowMs())) continue;
-    return runtime.resumeForTraffic(record.id);
+    return runtime.traffic.resumeForTraffic(record.id);
   }
   return undefined;
 }

@@ -8,7 +8,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Clock } from "../../src/clock.ts";
 import { isDomainError } from "../../src/errors.ts";
 import type { Logger } from "../../src/log.ts";
-import type { Runtime } from "../../src/runtime/runtime.ts";
+import type { SessionDirectory } from "../../src/runtime/sandboxes/registry.ts";
 import type { Session } from "../../src/runtime/sessions/session.ts";
 import { sendError, statusOf } from "../http/errors.ts";
 import { type DataPlaneTarget, envdPort, unauthorizedMessage } from "../http/plane.ts";
@@ -26,8 +26,7 @@ import { countRequest, tooManyRequests } from "./request-limit.ts";
 import { proxyRequest, proxyUpgrade, refuseUpgrade, sendRefusal } from "./sandbox-proxy.ts";
 
 export interface DataPlaneDeps {
-  readonly runtime: Pick<Runtime, "findSession" | "findSessionByAccessToken" | "liveSessions"> &
-    AutoResumeDeps["runtime"];
+  readonly runtime: AutoResumeDeps["runtime"] & { readonly registry: SessionDirectory };
   readonly clock: Clock;
   readonly log: Logger;
   /** How long a client may send nothing of a body that it announced. Default a minute. */
@@ -79,7 +78,7 @@ async function admit(request: FastifyRequest, reply: FastifyReply, deps: DataPla
   if (target.by === "preflight") return answerPreflight(request, reply);
   if (target.by === "id" && target.port !== envdPort) return admitToPort(target, request, reply, deps);
   const session =
-    findSession(target, request.method, deps.runtime) ?? (await resumeForRequest(target, request.raw, deps));
+    findSession(target, request.method, deps.runtime.registry) ?? (await resumeForRequest(target, request.raw, deps));
   if (session && !enter(session, reply)) {
     return reply.header("retry-after", "1").code(429).send(tooManyRequests(session.sandboxId));
   }
@@ -122,7 +121,7 @@ async function sessionForPort(
   request: IncomingMessage,
   deps: DataPlaneDeps,
 ): Promise<Session | undefined> {
-  const session = deps.runtime.findSession(target.sandboxId);
+  const session = deps.runtime.registry.session(target.sandboxId);
   if (!session) return resumeForRequest(target, request, deps);
   checkTrafficToken(request.headers, target.port, session);
   return session;

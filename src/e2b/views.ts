@@ -1,6 +1,6 @@
 /** A sandbox as E2B's clients know it: field by field from the runtime's view. Pure. */
-import type { CapacityView, Runtime, SandboxMetricSample, SandboxView, SnapshotView } from "../runtime/runtime.ts";
-import type { LatencySample, SandboxRecord } from "../types.ts";
+import type { CapacityView, SandboxMetricSample, SandboxView, SnapshotView } from "../runtime/contract.ts";
+import type { Acceleration, EngineName, LatencySample, SandboxRecord } from "../types.ts";
 import { deriveTrafficToken } from "./access-token.ts";
 import { allTraffic } from "./network-options.ts";
 import type {
@@ -100,7 +100,11 @@ export function toSandboxLatency(samples: readonly LatencySample[]): SandboxLate
 }
 
 export function toCapacity(
-  { engine, version, acceleration }: Runtime["engine"],
+  {
+    engine,
+    version,
+    acceleration,
+  }: { readonly engine: EngineName; readonly version: string; readonly acceleration: Acceleration },
   { budgets, warmPool, pausedInMemory, waiting }: CapacityView,
 ): Capacity {
   return {

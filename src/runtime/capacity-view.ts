@@ -1,19 +1,10 @@
-/** What is in use and what is left: one answer for clients and for metrics. */
-import { type CapacityBudgets, usage } from "../ledger/capacity.ts";
-import type { Ledger } from "../ledger/open.ts";
+/** The view of the capacity, in use and left: one answer for clients and for metrics. */
+import { usage } from "../ledger/capacity.ts";
 import { listSandboxes } from "../ledger/sandboxes.ts";
-import type { Metrics } from "../metrics.ts";
-import type { Admission } from "./capacity/admission.ts";
-import type { Quarantine } from "./machines/quarantine.ts";
-import type { WarmPool } from "./pool/warm-pool.ts";
-import type { CapacityView } from "./runtime.ts";
+import type { CapacityView } from "./contract.ts";
+import type { RuntimeDependencies } from "./dependencies.ts";
 
-export interface CapacitySources {
-  readonly ledger: Ledger;
-  readonly budgets: CapacityBudgets;
-  readonly warmPool: Pick<WarmPool, "depth">;
-  readonly admission: Pick<Admission, "queueLength">;
-}
+type CapacitySources = Pick<RuntimeDependencies, "ledger" | "budgets" | "warmPool" | "admission">;
 
 export function viewCapacity({ ledger, budgets, warmPool, admission }: CapacitySources): CapacityView {
   const { active, warm } = usage(ledger);
@@ -35,10 +26,8 @@ export function viewCapacity({ ledger, budgets, warmPool, admission }: CapacityS
   };
 }
 
-/** What else the gauges tell of. */
-export interface GaugeSources {
-  readonly metrics: Metrics;
-  readonly quarantine: Pick<Quarantine, "updateGauge">;
+/** The gauges, and what they show besides the capacity. */
+interface GaugeSources extends Pick<RuntimeDependencies, "metrics" | "quarantine"> {
   /** How many sandboxes are in a state. */
   readonly count: (state: "running" | "paused") => number;
 }

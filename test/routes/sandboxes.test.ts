@@ -194,7 +194,7 @@ test("a resume may set environment variables, and says which are none", async ()
   await post("pause");
   expect(await post("resume", { envVars: { A: 2 } })).toMatchObject({ status: 400 });
   expect(await post("resume", { envVars: { A: "2" } })).toMatchObject({ status: 201 });
-  expect(plane.runtime.getSandbox(id).record.envs).toEqual({ A: "2", B: "1" });
+  expect(plane.runtime.registry.get(id).record.envs).toEqual({ A: "2", B: "1" });
 });
 
 test("clients may do without the memory, of a pause, a resume, a connect and at the end of a sandbox's time", async () => {

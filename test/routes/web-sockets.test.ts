@@ -28,8 +28,8 @@ beforeEach(async () => {
   clock = new ManualClock();
   session = new TestSession(id, agent.asAgent(), clock);
   runtime = new FakeRuntime();
-  const findSession = (asked: string) => (asked === id && !session.ended.aborted ? session : undefined);
-  plane = openControlPlane({ runtime: Object.assign(runtime, { findSession }), clock });
+  runtime.findSession = (asked) => (asked === id && !session.ended.aborted ? session : undefined);
+  plane = openControlPlane({ runtime, clock });
   url = await plane.app.listen({ host: "127.0.0.1", port: 0 });
 });
 afterEach(async () => {

@@ -110,5 +110,5 @@ test("a daemon stops whole while the disk is full", async () => {
   disk.isFull = true;
   await daemon.runtime.close();
   disk.isFull = false;
-  expect(daemon.runtime.findSession(record.id)?.ended.aborted).toBe(true);
+  expect(daemon.runtime.registry.session(record.id)?.ended.aborted).toBe(true);
 });

@@ -5,7 +5,7 @@
  * room decides what fits on the host, and may call machines.
  */
 import type { Clock } from "../../clock.ts";
-import { DomainError, isDomainError } from "../../errors.ts";
+import { DomainError, daemonStopping, isDomainError } from "../../errors.ts";
 import {
   type CapacityBudgets,
   type CapacityShortage,
@@ -80,7 +80,7 @@ export class Admission {
    *   large, the queue is full or the wait took too long; `not_ready` while the daemon stops; what `attempt` throws
    */
   async admit<T>(shape: MachineShape, attempt: () => T, signal?: AbortSignal): Promise<T> {
-    if (this.#closed) throw stopping();
+    if (this.#closed) throw daemonStopping();
     const { metrics } = this.#deps;
     if (this.#waiting.length === 0) {
       const now = tryOnce(attempt);
@@ -102,7 +102,7 @@ export class Admission {
   close(): void {
     this.#closed = true;
     this.#stopListening();
-    for (const waiter of [...this.#waiting]) waiter.fail(stopping());
+    for (const waiter of [...this.#waiting]) waiter.fail(daemonStopping());
   }
 
   #decide(shape: MachineShape): AdmissionDecision {
@@ -216,8 +216,4 @@ function tryOnce<T>(attempt: () => T): Attempt<T> {
 
 function leavingReason(reason: unknown): DomainError {
   return reason instanceof DomainError ? reason : new DomainError("cancelled", "the client has left");
-}
-
-function stopping(): DomainError {
-  return new DomainError("not_ready", "The daemon is stopping");
 }

@@ -4,7 +4,7 @@
  */
 import type { Clock } from "../../clock.ts";
 import type { GuestMetrics } from "../../types.ts";
-import type { SandboxMetricSample } from "../runtime.ts";
+import type { SandboxMetricSample } from "../contract.ts";
 import type { Session } from "../sessions/session.ts";
 
 /** Two hours of 5-second samples. */

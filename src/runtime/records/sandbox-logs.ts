@@ -9,8 +9,8 @@ import { isDomainError } from "../../errors.ts";
 import type { Ledger } from "../../ledger/open.ts";
 import { appendSandboxLogs, readSandboxLogs } from "../../ledger/sandbox-logs.ts";
 import type { ProcessSpec, SandboxLogEntry } from "../../types.ts";
+import type { SandboxLogsQuery } from "../contract.ts";
 import type { ProcessLog, SessionLog } from "../processes/process-log.ts";
-import type { SandboxLogsQuery } from "../runtime.ts";
 
 /** Of the commands of one sandbox between two flushes. */
 const maxPendingLines = 200;
@@ -46,7 +46,7 @@ export class SandboxLogs {
   }
 
   /** Notes what became of a sandbox. */
-  record(sandboxId: string, message: string, { level = "info", ...fields }: Fields & { level?: Level } = {}): void {
+  note(sandboxId: string, message: string, { level = "info", ...fields }: Fields & { level?: Level } = {}): void {
     this.#push(sandboxId, level, message, { logger: "sandbox", ...fields });
   }
 
@@ -71,7 +71,7 @@ export class SandboxLogs {
     for (const [sandboxId, { leftOutBytes }] of this.#budgets) {
       if (leftOutBytes === 0) continue;
       const message = `${leftOutBytes} bytes of commands and their output are left out here: they came too fast`;
-      this.record(sandboxId, message, { level: "warn" });
+      this.note(sandboxId, message, { level: "warn" });
     }
     this.#budgets.clear();
     const entries = this.#pending;

@@ -27,10 +27,10 @@ import { listHeldWarmEntries } from "../../ledger/warm-entries.ts";
 import { isSessionId } from "../../machine/driver.ts";
 import { isSnapshotId, readSnapshot, removeSnapshot, stagingOf } from "../../machine/snapshot-files.ts";
 import type { MachineRecord, SandboxRecord } from "../../types.ts";
+import type { RuntimeDependencies } from "../dependencies.ts";
 import type { Quarantine } from "../machines/quarantine.ts";
-import type { RuntimeDependencies, SandboxRuntime } from "../sandbox-runtime.ts";
-import { finishPause } from "../sandboxes/pause-completion.ts";
-import { tryAdoptPausedInMemory, tryAdoptRunning } from "./adopt.ts";
+import { publishPause } from "../sandboxes/saved-pause.ts";
+import { type TakeoverParts, tryAdoptPausedInMemory, tryAdoptRunning } from "./adopt.ts";
 import { reconcileWarmPool } from "./warm-pool.ts";
 
 /** What to do with a sandbox found in the ledger. */
@@ -72,13 +72,13 @@ function decide({ state, machine }: SandboxRecord): Decision {
 
 export async function reconcile(
   deps: RuntimeDependencies,
-  runtime: SandboxRuntime,
+  parts: TakeoverParts,
   machinesFolder: string,
 ): Promise<ReconciliationSummary> {
   for (const folder of [machinesFolder, deps.snapshotsFolder]) await mkdir(folder, { recursive: true, mode: 0o700 });
   await deps.quarantine.open();
   const records = listSandboxes(deps.ledger);
-  const outcomes = await Promise.all(records.map((record) => reconcileSandbox(deps, runtime, record)));
+  const outcomes = await Promise.all(records.map((record) => reconcileSandbox(deps, parts, record)));
   const warm = listHeldWarmEntries(deps.ledger);
   // Of builds are left those whose machine has not gone yet.
   const owners = [...records, ...warm, ...listBuildingJobs(deps.ledger)];
@@ -109,36 +109,36 @@ type Outcome = "adopted" | "paused" | "cleaned_up" | "lost";
 
 async function reconcileSandbox(
   deps: RuntimeDependencies,
-  runtime: SandboxRuntime,
+  parts: TakeoverParts,
   record: SandboxRecord,
 ): Promise<Outcome> {
   const decision = decide(record);
   const { driver, ledger, terminator } = deps;
   switch (decision.action) {
     case "adopt":
-      return (await tryAdoptRunning(deps, runtime, record, decision.machine)) ?? lose(deps, runtime, record);
+      return (await tryAdoptRunning(deps, parts, record, decision.machine)) ?? lose(deps, parts, record);
     case "finish_or_undo_pause":
     case "finish_or_keep_pause": {
       const saved = await findSaved(deps, record);
       if (!saved) {
         const take = decision.action === "finish_or_undo_pause" ? tryAdoptRunning : tryAdoptPausedInMemory;
-        return (await take(deps, runtime, record, decision.machine)) ?? lose(deps, runtime, record);
+        return (await take(deps, parts, record, decision.machine)) ?? lose(deps, parts, record);
       }
       // The machine has not run since, and may be half-ended.
       await begin(deps, record, async () => {
         await driver.discard(decision.machine);
         const pausedAtMs = record.state === "pausing" ? deps.clock.nowMs() : record.endAtMs;
-        runtime.adoptPaused(finishPause(ledger, { record, ...saved, pausedAtMs }));
+        parts.sessions.showPaused(publishPause(ledger, { record, ...saved, pausedAtMs }));
       });
       return "paused";
     }
     case "list":
-      runtime.adoptPaused(record);
+      parts.sessions.showPaused(record);
       return "paused";
     case "undo_resume":
       await begin(deps, record, async () => {
         if (decision.machine) await driver.discard(decision.machine);
-        runtime.adoptPaused(moveSandbox(ledger, record.id, "resuming", "paused", { machine: null }));
+        parts.sessions.showPaused(moveSandbox(ledger, record.id, "resuming", "paused", { machine: null }));
       });
       return "paused";
     case "clean_up":
@@ -151,7 +151,7 @@ async function reconcileSandbox(
   }
 }
 
-function lose({ driver }: RuntimeDependencies, { departures }: SandboxRuntime, record: SandboxRecord): Outcome {
+function lose({ driver }: RuntimeDependencies, { departures }: TakeoverParts, record: SandboxRecord): Outcome {
   const { state, machine } = record;
   departures.leave({
     record,

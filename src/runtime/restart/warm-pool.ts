@@ -7,8 +7,8 @@ import { openGuestAgent } from "../../guest-machine/agent.ts";
 import { getReservation, release } from "../../ledger/capacity.ts";
 import { discardWarmEntry, type WarmEntry } from "../../ledger/warm-entries.ts";
 import type { MachineRecord } from "../../types.ts";
+import type { RuntimeDependencies } from "../dependencies.ts";
 import type { WarmMachine } from "../pool/warm-machine.ts";
-import type { RuntimeDependencies } from "../sandbox-runtime.ts";
 
 export type WarmDecision =
   | { readonly action: "adopt"; readonly machine: MachineRecord }

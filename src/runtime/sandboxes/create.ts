@@ -1,92 +1,71 @@
 /**
- * The path of a create: template → disk guard → admission → warm checkout, else restore → readiness probe → shown.
- * Whatever fails undoes what was begun, and the capacity is released last.
+ * The creation of a sandbox: template → disk guard → admission → checkout of a warm machine, else a restore → readiness
+ * probe → shown. A step that fails undoes those before it, and releases the capacity last.
  */
 import { messageOf } from "../../errors.ts";
-import type { CapacityBudgets } from "../../ledger/capacity.ts";
 import { type Idempotency, recordIdempotencyKey } from "../../ledger/idempotency-keys.ts";
-import type { Ledger } from "../../ledger/open.ts";
 import { moveSandbox, setSandboxMachine } from "../../ledger/sandboxes.ts";
 import { takeFromShelf } from "../../ledger/shelf.ts";
 import { refuseUnreadySnapshot, type SnapshotRecord } from "../../ledger/snapshots.ts";
 import { type ResolvedTemplate, resolveTemplate } from "../../ledger/templates.ts";
 import type { RestoreScenario } from "../../lifecycle-steps.ts";
 import { newSessionId } from "../../machine/driver.ts";
-import type { Metrics } from "../../metrics.ts";
 import { baseAlias } from "../../template/base/template.ts";
-import type { SandboxRecord, SessionOrigin } from "../../types.ts";
-import type { Admission } from "../capacity/admission.ts";
-import type { DiskPressureGuard } from "../capacity/disk-guard.ts";
+import type { SandboxRecord } from "../../types.ts";
+import type { CreateSandboxRequest, SandboxView } from "../contract.ts";
 import { discardContinuation } from "../machines/capture.ts";
 import { giveIdentity, type SandboxIdentity } from "../machines/identity.ts";
-import { HeldMachine, type RestoreDependencies, restoreMachine } from "../machines/restore.ts";
-import type { UnfinishedWork } from "../machines/unfinished-work.ts";
+import { HeldMachine, restoreMachine } from "../machines/restore.ts";
 import type { WarmMachine } from "../pool/warm-machine.ts";
-import type { WarmPool } from "../pool/warm-pool.ts";
-import type { CreateSandboxRequest, SandboxView } from "../runtime.ts";
-import { admitSandbox } from "./admit.ts";
-import type { SerialQueue } from "./serial-queue.ts";
+import type { SandboxContext } from "./context.ts";
+import { enrollSandbox } from "./enroll.ts";
 
-export interface CreationDependencies extends RestoreDependencies {
-  readonly ledger: Ledger;
-  readonly metrics: Metrics;
-  readonly disk: DiskPressureGuard;
-  readonly terminator: UnfinishedWork;
-  readonly budgets: CapacityBudgets;
-  readonly admission: Admission;
-  readonly warmPool: WarmPool;
-  readonly newSandboxId: () => string;
-}
-
-/** A machine that is ready for its first command. */
-export type ReadyMachine = Pick<HeldMachine, "vm" | "agent" | "restoreStartedMs"> & { readonly origin: SessionOrigin };
-
-/** Makes a running sandbox visible. */
-export type Attach = (record: SandboxRecord, machine: ReadyMachine) => SandboxView;
-
-/** A warm machine that is told whose it is. */
-interface Claimed extends WarmMachine {
-  /** Resolves when it has its identity. */
+/** A warm machine that a create checks out, and that is being told its identity. */
+interface CheckedOutMachine extends WarmMachine {
+  /** Resolves when the guest has its identity. */
   readonly identified: Promise<void>;
 }
 
-/** A sandbox that has its capacity, and the warm machine whose reservation it was, if it was one. */
-interface Admitted {
+/** A sandbox that has its capacity, with the warm machine that the capacity came from, if there is one. */
+interface AdmittedCreate {
   readonly record: SandboxRecord;
-  readonly warm: Claimed | undefined;
-  /** The save that it alone has. */
+  readonly warm: CheckedOutMachine | undefined;
+  /** The individual snapshot that was made for this sandbox alone. */
   readonly shelved?: SnapshotRecord | undefined;
-  /** Where it comes from if not out of the pool. */
+  /** The origin of its session unless its machine comes out of the pool. */
   readonly origin: Exclude<RestoreScenario, "refill" | "resume">;
   /** Monotonic. */
   readonly startedMs: number;
 }
 
-/** A warm machine answers within milliseconds; one that does not is replaced, and the client only sees that it took longer. */
+/** A sandbox that a fork or a follow-up makes. */
+export interface ChildStart {
+  readonly origin: "fork" | "followup";
+  readonly timeoutMs: number;
+}
+
+/** A warm machine answers within milliseconds. One that does not is replaced, which the client sees as a longer create. */
 const checkoutDeadlineMs = 3_000;
 
 export class SandboxCreation {
-  readonly #deps: CreationDependencies;
-  readonly #queue: SerialQueue;
-  readonly #attach: Attach;
+  readonly #context: SandboxContext;
 
-  /** @param queue of the sandboxes: a kill waits for the create before it */
-  constructor(deps: CreationDependencies, queue: SerialQueue, attach: Attach) {
-    this.#deps = deps;
-    this.#queue = queue;
-    this.#attach = attach;
+  constructor(context: SandboxContext) {
+    this.#context = context;
   }
 
   /**
-   * @param options.signal the client has left: a create that waits for capacity gives up
+   * @param options.signal aborts when the client has left: a create that waits for capacity gives up then
    * @param options.idempotency written down with the sandbox
-   * @throws not_found, disk_pressure, capacity_exhausted, machine_failed, cancelled, not_ready
+   * @throws DomainError `not_found` (template or tag), `disk_pressure`, `capacity_exhausted`, `failed_precondition` (a
+   *   damaged snapshot), `machine_failed`, `cancelled`, `not_ready` while the daemon stops; there is no sandbox then
    */
   async create(
     request: CreateSandboxRequest,
     { signal, idempotency }: { signal?: AbortSignal | undefined; idempotency?: Idempotency },
   ): Promise<SandboxView> {
-    const { metrics, ledger, disk, admission, warmPool } = this.#deps;
+    const { deps, queue } = this.#context;
+    const { metrics, ledger, disk, admission, warmPool } = deps;
     try {
       const resolved = resolveTemplate(ledger, request.template.name, request.template.tag);
       const { id, shape } = resolved.template;
@@ -94,10 +73,11 @@ export class SandboxCreation {
       try {
         if (resolved.snapshot.state !== "ready") refuseUnreadySnapshot(ledger, resolved.snapshot.id);
         await disk.admit("create a sandbox");
-        const admitted = await admission.admit(shape, () => this.#admit(request, resolved, idempotency), signal);
+        const attempt = () => this.#enroll(request, resolved, idempotency);
+        const admitted = await admission.admit(shape, attempt, signal);
         const { shelved = resolved.snapshot } = admitted;
         const start = () => this.#start(admitted, shelved.folder, request.timeoutMs);
-        const view = await this.#queue.run(admitted.record.id, start).finally(() => this.#useUp(admitted));
+        const view = await queue.runAlways(admitted.record.id, start).finally(() => this.#discardShelved(admitted));
         metrics.sandboxesCreated.inc({ outcome: "created" });
         return view;
       } finally {
@@ -109,17 +89,29 @@ export class SandboxCreation {
     }
   }
 
-  /** Takes a warm machine's capacity, or reserves some, and writes the sandbox down: both or neither. */
-  #admit(request: CreateSandboxRequest, resolved: ResolvedTemplate, idempotency?: Idempotency): Admitted {
-    const { ledger, clock, warmPool, metrics } = this.#deps;
+  /** Starts a sandbox that has its capacity from another sandbox's snapshot. On failure the sandbox is ended. */
+  startFrom(
+    record: SandboxRecord,
+    { folder }: SnapshotRecord,
+    { origin, timeoutMs }: ChildStart,
+  ): Promise<SandboxView> {
+    const { deps, queue } = this.#context;
+    const admitted = { record, warm: undefined, origin, startedMs: deps.clock.monotonicMs() };
+    return queue.runAlways(record.id, () => this.#start(admitted, folder, timeoutMs));
+  }
+
+  /** Takes a warm machine's reservation, or makes one, and writes the sandbox down: both or neither. */
+  #enroll(request: CreateSandboxRequest, resolved: ResolvedTemplate, idempotency?: Idempotency): AdmittedCreate {
+    const { deps } = this.#context;
+    const { ledger, clock, warmPool, metrics } = deps;
     const startedMs = clock.monotonicMs();
-    const sandbox = { ...requested(request, resolved), id: this.#deps.newSandboxId() };
+    const sandbox = { ...requestedSandbox(request, resolved), id: deps.newSandboxId() };
     const machine = warmPool.oldest(resolved);
-    const warm = machine && this.#claim(machine, identityOf(sandbox));
+    const warm = machine && this.#identify(machine, identityOf(sandbox));
     const insert = () => {
       const shelved = warm ? undefined : takeFromShelf(ledger, resolved.buildId);
       const snapshotId = shelved?.id ?? resolved.snapshot.id;
-      const record = admitSandbox(this.#deps, { ...sandbox, snapshotId }, warm);
+      const record = enrollSandbox(deps, { ...sandbox, snapshotId }, warm);
       if (idempotency) recordIdempotencyKey(ledger, { ...idempotency, sandboxId: sandbox.id });
       return { record, warm, shelved, origin: "create", startedMs } as const;
     };
@@ -129,33 +121,24 @@ export class SandboxCreation {
   }
 
   /**
-   * Tells a warm machine whose it is before the ledger knows: the guest works while the sandbox is written down. Should
-   * that fail, the machine stays in the pool, and is told the next one's identity over this.
+   * Tells a warm machine its identity before the ledger knows, so that the guest works while the sandbox is written down.
+   * If the write fails the machine stays in the pool, and the next create's identity replaces this one.
    */
-  #claim(machine: WarmMachine, identity: SandboxIdentity): Claimed {
-    const identified = giveIdentity(machine.agent, identity, this.#deps.clock, checkoutDeadlineMs);
-    identified.catch(() => {}); // whoever gets the machine awaits it; nobody does when the write failed
+  #identify(machine: WarmMachine, identity: SandboxIdentity): CheckedOutMachine {
+    const identified = giveIdentity(machine.agent, identity, this.#context.deps.clock, checkoutDeadlineMs);
+    identified.catch(() => {}); // the checkout awaits it; after a failed write there is no checkout
     return { ...machine, identified };
   }
 
-  /** A save of the shelf is for one machine, whatever became of that. */
-  #useUp({ shelved }: Admitted): void {
-    const { ledger, terminator } = this.#deps;
+  /** Removes the individual snapshot of a create, which is for one machine only, whatever became of the machine. */
+  #discardShelved({ shelved }: AdmittedCreate): void {
+    const { ledger, terminator } = this.#context.deps;
     if (shelved) terminator.finish({ snapshotID: shelved.id }, () => discardContinuation(ledger, shelved));
   }
 
-  /** Starts a sandbox that has its capacity, from a snapshot of another one. On failure it is ended. */
-  startFrom(
-    record: SandboxRecord,
-    { folder }: SnapshotRecord,
-    { origin, timeoutMs }: { readonly origin: "fork" | "followup"; readonly timeoutMs: number },
-  ): Promise<SandboxView> {
-    const admitted = { record, warm: undefined, origin, startedMs: this.#deps.clock.monotonicMs() };
-    return this.#queue.run(record.id, () => this.#start(admitted, folder, timeoutMs));
-  }
-
-  async #start(admitted: Admitted, snapshotFolder: string, timeoutMs: number): Promise<SandboxView> {
-    const { ledger, clock, reach } = this.#deps;
+  async #start(admitted: AdmittedCreate, snapshotFolder: string, timeoutMs: number): Promise<SandboxView> {
+    const { deps, sessions } = this.#context;
+    const { ledger, clock, reach } = deps;
     const { id } = admitted.record;
     const warm = await this.#personalize(admitted);
     await using machine = warm ?? (await this.#restore(admitted, snapshotFolder));
@@ -164,15 +147,15 @@ export class SandboxCreation {
     const endAtMs = clock.nowMs() + timeoutMs;
     const running = moveSandbox(ledger, id, "creating", "running", { machine: vm.record, endAtMs });
     reach(`${origin}.running`);
-    const view = this.#attach(running, { vm, agent, origin, restoreStartedMs });
+    const view = sessions.attach(running, { vm, agent, origin, restoreStartedMs });
     machine.take();
     return view;
   }
 
   /** Makes a warm machine the sandbox's; undefined when there is none, or it failed and is gone. */
-  async #personalize({ record, warm, startedMs }: Admitted): Promise<HeldMachine | undefined> {
+  async #personalize({ record, warm, startedMs }: AdmittedCreate): Promise<HeldMachine | undefined> {
     if (!warm) return undefined;
-    const { clock, samples, metrics, log, terminator, reach } = this.#deps;
+    const { clock, samples, metrics, log, terminator, reach } = this.#context.deps;
     const { vm, agent, identified } = warm;
     reach("pool.checked_out");
     try {
@@ -184,14 +167,12 @@ export class SandboxCreation {
       return new HeldMachine(vm, agent, undefined, (destroy) => terminator.terminate(record, destroy));
     } catch (error) {
       metrics.warmPoolCheckouts.inc({ outcome: "failed" });
-      log.warn(
-        { sandboxID: record.id, reason: messageOf(error) },
-        "a warm machine failed its probe; restoring another",
-      );
+      const reason = messageOf(error);
+      log.warn({ sandboxID: record.id, reason }, "a warm machine failed its probe; restoring another");
     }
     try {
       agent.close();
-      // Its capacity is the sandbox's, for one machine at a time.
+      // The sandbox's capacity is for one machine at a time.
       await vm.terminate();
       return undefined;
     } catch (error) {
@@ -200,29 +181,30 @@ export class SandboxCreation {
     }
   }
 
-  #restore({ record, origin }: Admitted, snapshotFolder: string): Promise<HeldMachine> {
-    const { ledger, terminator, reach } = this.#deps;
+  #restore({ record, origin }: AdmittedCreate, snapshotFolder: string): Promise<HeldMachine> {
+    const { deps } = this.#context;
+    const { ledger, terminator, reach } = deps;
     reach(`${origin}.reserved`);
     const order = {
       snapshotFolder,
       sessionId: newSessionId(),
       identity: identityOf(record),
       internetAccess: record.allowInternetAccess,
-      // Other templates may have a start command, whose processes are in their memory.
+      // Other templates may have a start command, and its processes are in their memory.
       mayBoot: origin === "create" && record.templateAlias === baseAlias,
     };
-    return restoreMachine(this.#deps, order, {
+    return restoreMachine(deps, order, {
       sandboxId: record.id,
       scenario: origin,
       writeDown: (machine) => setSandboxMachine(ledger, record.id, machine),
-      // In the background, so that a machine that does not go keeps its reservation and the client its answer.
+      // In the background, so that a machine that does not end keeps its reservation and the client gets its answer.
       abandon: (destroy) => terminator.terminate(record, destroy),
     });
   }
 }
 
-/** What a client asked for, over what the template has. */
-function requested(request: CreateSandboxRequest, { template, defaults }: ResolvedTemplate) {
+/** The sandbox that a client asked for: its request over the template's defaults. */
+function requestedSandbox(request: CreateSandboxRequest, { template, defaults }: ResolvedTemplate) {
   return {
     templateId: template.id,
     templateAlias: template.aliases[0] ?? null,

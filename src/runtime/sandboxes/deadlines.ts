@@ -1,90 +1,92 @@
-/** When sandboxes end or pause by themselves: clients move that time, and a loop looks whose is up. */
+/** The deadlines of sandboxes: clients move the time at which a sandbox ends or pauses, and a loop looks for due ones. */
 import { setSandboxEnd } from "../../ledger/sandboxes.ts";
-import type { SandboxView } from "../runtime.ts";
-import type { EndDependencies, SandboxEnds } from "./end.ts";
-import type { SandboxPause } from "./pause.ts";
-import type { SandboxRegistry } from "./registry.ts";
-import type { SerialQueue } from "./serial-queue.ts";
+import type { SandboxView } from "../contract.ts";
+import type { SandboxContext } from "./context.ts";
+import type { SandboxEnds } from "./end.ts";
+import type { SandboxPauses } from "./pause.ts";
 
-/** When a sandbox that could not be paused at the end of its time is tried again. */
+/** When a sandbox that could not be paused at its deadline is tried again. */
 const pauseRetryMs = 10_000;
 
 export class SandboxDeadlines {
-  readonly #deps: EndDependencies;
-  readonly #registry: SandboxRegistry;
-  readonly #queue: SerialQueue;
-  readonly #pause: SandboxPause;
+  readonly #context: SandboxContext;
+  readonly #pauses: SandboxPauses;
   readonly #ends: SandboxEnds;
-  /** Sandboxes whose time is up and that are just being ended or paused. */
+  /** The ids of sandboxes that are just being ended or paused, because they are due. */
   readonly #expiring = new Set<string>();
 
   constructor(
-    deps: EndDependencies,
-    registry: SandboxRegistry,
-    queue: SerialQueue,
-    { pause, ends }: { readonly pause: SandboxPause; readonly ends: SandboxEnds },
+    context: SandboxContext,
+    { pauses, ends }: { readonly pauses: SandboxPauses; readonly ends: SandboxEnds },
   ) {
-    this.#deps = deps;
-    this.#registry = registry;
-    this.#queue = queue;
-    this.#pause = pause;
+    this.#context = context;
+    this.#pauses = pauses;
     this.#ends = ends;
   }
 
-  /** See `Runtime.setSandboxTimeout`. */
+  /**
+   * Sets the deadline to now + `timeoutMs`, which may be earlier than before. 0 ends or pauses the sandbox now.
+   * @throws DomainError `not_found`, for a paused sandbox too
+   */
   async set(id: string, timeoutMs: number): Promise<void> {
-    await this.#queue.run(id, async () => {
-      this.#registry.getRunning(id);
-      this.#move(id, this.#deps.clock.nowMs() + timeoutMs);
+    const { deps, registry, queue } = this.#context;
+    await queue.runAlways(id, async () => {
+      registry.getRunning(id);
+      this.#move(id, deps.clock.nowMs() + timeoutMs);
       if (timeoutMs === 0) await this.#expire(id);
     });
   }
 
-  /** See `Runtime.refreshSandbox`. */
+  /** Moves the deadline to now + `durationMs`, never back. @throws DomainError `not_found`, for a paused sandbox too */
   async refresh(id: string, durationMs: number): Promise<void> {
-    await this.#queue.run(id, async () => void this.extendInQueue(id, durationMs));
+    await this.#context.queue.runAlways(id, async () => void this.extendInQueue(id, durationMs));
   }
 
-  /** @throws not_found, of a paused sandbox too */
+  /** @throws DomainError `not_found`, for a paused sandbox too */
   extendInQueue(id: string, timeoutMs: number): SandboxView {
-    this.#registry.getRunning(id);
-    const view = this.#registry.get(id);
-    const endAtMs = this.#deps.clock.nowMs() + timeoutMs;
+    const { deps, registry } = this.#context;
+    registry.getRunning(id);
+    const view = registry.get(id);
+    const endAtMs = deps.clock.nowMs() + timeoutMs;
     return endAtMs <= view.record.endAtMs ? view : (this.#move(id, endAtMs) ?? view);
   }
 
-  /** Ends or pauses every sandbox whose time is up; waits for none, so that a long pause delays no other's end. */
+  /** Ends or pauses every sandbox that is due. Waits for none, so that a long pause does not delay another's end. */
   expireDue(): void {
-    const nowMs = this.#deps.clock.nowMs();
-    for (const { record, state } of this.#registry.views()) {
+    const { deps, registry, queue } = this.#context;
+    const nowMs = deps.clock.nowMs();
+    for (const { record, state } of registry.views()) {
       const { id } = record;
       if (state !== "running" || record.endAtMs > nowMs || this.#expiring.has(id)) continue;
       this.#expiring.add(id);
-      this.#queue
-        .run(id, () => this.#expire(id))
-        .catch((error) => this.#deps.log.error({ err: error, sandboxID: id }, "a sandbox could not be ended in time"))
+      queue
+        .runAlways(id, () => this.#expire(id))
+        .catch((error) => deps.log.error({ err: error, sandboxID: id }, "a sandbox that is due could not be ended"))
         .finally(() => this.#expiring.delete(id));
     }
   }
 
   #move(id: string, endAtMs: number): SandboxView | undefined {
+    const { deps, registry } = this.#context;
     const message = `The sandbox's time is up at ${new Date(endAtMs).toISOString()}`;
-    this.#deps.logs.record(id, message, { level: "debug", event: "timeout" });
-    return this.#registry.update(setSandboxEnd(this.#deps.ledger, id, endAtMs));
+    deps.logs.note(id, message, { level: "debug", event: "timeout" });
+    return registry.update(setSandboxEnd(deps.ledger, id, endAtMs));
   }
 
   async #expire(id: string): Promise<void> {
-    const { ledger, clock, log } = this.#deps;
-    const view = this.#registry.view(id);
+    const { deps, registry } = this.#context;
+    const { ledger, clock, log } = deps;
+    const view = registry.view(id);
     if (view?.state !== "running" || view.record.endAtMs > clock.nowMs()) return;
-    if (view.record.lifecycle.onTimeout === "kill") return this.#ends.endInQueue(view.record, "expired");
+    const { onTimeout, keepMemory } = view.record.lifecycle;
+    if (onTimeout === "kill") return this.#ends.endInQueue(view.record, "expired");
     try {
-      await this.#pause.pauseInQueue(id, "idle", view.record.lifecycle.keepMemory);
+      await this.#pauses.pauseInQueue(id, "idle", keepMemory);
     } catch (error) {
-      // Its owner wants to find it again: no reason to end it.
-      log.error({ err: error, sandboxID: id }, "a sandbox could not be paused in time; trying again later");
-      if (this.#registry.view(id)?.state !== "running") return;
-      this.#registry.update(setSandboxEnd(ledger, id, clock.nowMs() + pauseRetryMs));
+      // The client wants to find the sandbox again, so that a failed pause does not end it.
+      log.error({ err: error, sandboxID: id }, "a sandbox that is due could not be paused; trying again later");
+      if (registry.view(id)?.state !== "running") return;
+      registry.update(setSandboxEnd(ledger, id, clock.nowMs() + pauseRetryMs));
     }
   }
 }

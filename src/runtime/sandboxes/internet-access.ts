@@ -1,22 +1,30 @@
-/** A running sandbox is cut off from the internet, or let out again: the ledger first, then its machine. */
-import type { Ledger } from "../../ledger/open.ts";
+/** The internet access of a running sandbox is switched in the ledger first, then in its machine. */
 import { setSandboxInternetAccess } from "../../ledger/sandboxes.ts";
-import type { SandboxRegistry } from "./registry.ts";
+import type { SandboxContext } from "./context.ts";
 
-/** For who is in the sandbox's serial queue. See `Runtime.setSandboxInternetAccess`. */
-export async function switchInternetAccess(
-  ledger: Ledger,
-  registry: SandboxRegistry,
-  id: string,
-  allowed: boolean,
-): Promise<void> {
-  const { record, session } = registry.getRunning(id);
-  registry.update(setSandboxInternetAccess(ledger, id, allowed));
-  try {
-    await session.vm.setInternetAccess(allowed);
-  } catch (error) {
-    registry.update(setSandboxInternetAccess(ledger, id, record.allowInternetAccess));
-    throw error;
+export class InternetAccess {
+  readonly #context: SandboxContext;
+
+  constructor(context: SandboxContext) {
+    this.#context = context;
   }
-  session.log.info({ allowed }, "internet access switched");
+
+  /**
+   * Gives a running sandbox the internet, or cuts it off together with every open connection, until it is set again.
+   * @throws DomainError `not_found`, for a paused sandbox too; `machine_failed`; the access stays as it was
+   */
+  set(id: string, allowed: boolean): Promise<void> {
+    const { deps, registry, queue } = this.#context;
+    return queue.runAlways(id, async () => {
+      const { record, session } = registry.getRunning(id);
+      registry.update(setSandboxInternetAccess(deps.ledger, id, allowed));
+      try {
+        await session.vm.setInternetAccess(allowed);
+      } catch (error) {
+        registry.update(setSandboxInternetAccess(deps.ledger, id, record.allowInternetAccess));
+        throw error;
+      }
+      session.log.info({ allowed }, "internet access switched");
+    });
+  }
 }

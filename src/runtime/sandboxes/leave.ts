@@ -3,28 +3,16 @@
  * lost, from whatever state. Clients find it no more when `leave` returns; its machine and files go in the background,
  * and its capacity is released after that.
  */
-import type { Clock } from "../../clock.ts";
 import { DomainError } from "../../errors.ts";
-import type { Ledger } from "../../ledger/open.ts";
 import { moveSandbox } from "../../ledger/sandboxes.ts";
 import { deleteContinuation, type SnapshotRecord } from "../../ledger/snapshots.ts";
-import type { Logger } from "../../log.ts";
 import type { EndReason, SandboxLogEntry, SandboxRecord } from "../../types.ts";
-import type { LifecycleSamples } from "../lifecycle-samples.ts";
+import type { RuntimeDependencies } from "../dependencies.ts";
 import { removeStruckOff } from "../machines/capture.ts";
-import type { UnfinishedWork } from "../machines/unfinished-work.ts";
-import type { SandboxLogs } from "../records/sandbox-logs.ts";
 import type { LiveSession } from "../sessions/live-session.ts";
 import type { SandboxRegistry } from "./registry.ts";
 
-export interface DepartureDependencies {
-  readonly ledger: Ledger;
-  readonly clock: Clock;
-  readonly log: Logger;
-  readonly samples: LifecycleSamples;
-  readonly logs: SandboxLogs;
-  readonly terminator: UnfinishedWork;
-}
+type DepartureDependencies = Pick<RuntimeDependencies, "ledger" | "clock" | "log" | "samples" | "logs" | "terminator">;
 
 /** A reason for which a sandbox leaves. A sandbox that was never created did not leave. */
 export type DepartureReason = Exclude<EndReason, "create_failed">;
@@ -79,10 +67,10 @@ export class Departures {
     const names = { sandboxID: id, sessionID: machine?.sessionId };
     if (loss !== undefined) {
       log.error({ ...names, detail: loss }, "sandbox lost");
-      logs.record(id, loss, { level: "error", event: "lost" });
+      logs.note(id, loss, { level: "error", event: "lost" });
     }
     const level: SandboxLogEntry["level"] = wanted.has(reason) ? "info" : "error";
-    logs.record(id, endMessages[reason], { level, event: "ended", reason });
+    logs.note(id, endMessages[reason], { level, event: "ended", reason });
     log.info({ ...names, reason }, "sandbox ending");
     terminator.terminate(
       ending,

@@ -1,31 +1,50 @@
 /**
- * The sandboxes that clients can see, in memory: a read model of the ledger, so that listing and routing need no query.
- * *Listed* from running until ending; *routable* only while a session is attached.
+ * The registry holds the sandboxes that clients can see, in memory: a read model of the ledger, so that listing and
+ * routing need no query. A sandbox is *listed* from running until it leaves, and *routable* while it has a session.
  */
 import { createHash } from "node:crypto";
 import { DomainError } from "../../errors.ts";
+import type { Ledger } from "../../ledger/open.ts";
 import type { SandboxRecord } from "../../types.ts";
-import type { ListSandboxesPage, ListSandboxesQuery, SandboxView } from "../runtime.ts";
+import type { ListSandboxesPage, ListSandboxesQuery, SandboxView } from "../contract.ts";
 import type { LiveSession } from "../sessions/live-session.ts";
+import type { Session } from "../sessions/session.ts";
+import { keptMemory } from "./kept-memory.ts";
 
-interface Listed {
+interface ListedSandbox {
   view: SandboxView;
   session: LiveSession | undefined;
 }
 
-export class SandboxRegistry {
-  readonly #byId = new Map<string, Listed>();
-  /** By digest: how long a look-up takes must say nothing about the token. */
-  readonly #byTokenDigest = new Map<string, Listed>();
+/** The live sessions in the registry, as routes see them. */
+export interface SessionDirectory {
+  /** @returns undefined when the sandbox is unknown, paused or ending */
+  session(id: string): Session | undefined;
+  sessionByAccessToken(accessToken: string): Session | undefined;
+  sessions(): Iterable<Session>;
+}
+
+/** The registry as routes see it. */
+export interface SandboxDirectory extends SessionDirectory, Pick<SandboxRegistry, "get" | "list"> {}
+
+export class SandboxRegistry implements SandboxDirectory {
+  readonly #ledger: Ledger;
+  readonly #byId = new Map<string, ListedSandbox>();
+  /** By digest, because the time of a look-up must say nothing about the token. */
+  readonly #byTokenDigest = new Map<string, ListedSandbox>();
   /** Ascending by start time, then id: the order of paging. */
-  readonly #ordered: Listed[] = [];
+  readonly #ordered: ListedSandbox[] = [];
+
+  constructor(ledger: Ledger) {
+    this.#ledger = ledger;
+  }
 
   count(state: SandboxView["state"]): number {
     return this.#ordered.filter(({ view }) => view.state === state).length;
   }
 
   add(record: SandboxRecord, accessToken: string, session: LiveSession | undefined): SandboxView {
-    const listed: Listed = { view: viewOf(record, accessToken), session };
+    const listed: ListedSandbox = { view: this.#viewOf(record, accessToken), session };
     this.#byId.set(record.id, listed);
     this.#byTokenDigest.set(digestOf(accessToken), listed);
     let at = this.#ordered.length;
@@ -37,11 +56,11 @@ export class SandboxRegistry {
   /** Replaces the record of a listed sandbox after the ledger changed. Its start time must be the same. */
   update(record: SandboxRecord): SandboxView | undefined {
     const listed = this.#byId.get(record.id);
-    if (listed) listed.view = viewOf(record, listed.view.accessToken);
+    if (listed) listed.view = this.#viewOf(record, listed.view.accessToken);
     return listed?.view;
   }
 
-  /** As {@link update}, and gives the sandbox a session or, with undefined, takes it away. */
+  /** As {@link update}, and gives the sandbox a session; undefined takes its session away. */
   change(record: SandboxRecord, session: LiveSession | undefined): SandboxView | undefined {
     const listed = this.#byId.get(record.id);
     if (listed) listed.session = session;
@@ -60,14 +79,14 @@ export class SandboxRegistry {
     return this.#byId.get(id)?.view;
   }
 
-  /** @throws not_found in E2B's words. */
+  /** @throws DomainError `not_found` with E2B's message. */
   get(id: string): SandboxView {
     const view = this.view(id);
     if (view) return view;
     throw new DomainError("not_found", `Sandbox "${id}" doesn't exist or you don't have access to it`);
   }
 
-  /** @throws not_found, of a paused one too. */
+  /** @throws DomainError `not_found`, for a paused sandbox too. */
   getRunning(id: string): { readonly record: SandboxRecord; readonly session: LiveSession } {
     const { record, state } = this.get(id);
     if (state === "paused") throw new DomainError("not_found", `Sandbox "${id}" is paused`);
@@ -107,10 +126,12 @@ export class SandboxRegistry {
     const last = sandboxes.at(-1)?.record;
     return { sandboxes, next: more && last ? { startedAtMs: last.startedAtMs, id: last.id } : undefined, totalRunning };
   }
-}
 
-function viewOf(record: SandboxRecord, accessToken: string): SandboxView {
-  return { record, state: record.state === "running" ? "running" : "paused", accessToken };
+  #viewOf(record: SandboxRecord, accessToken: string): SandboxView {
+    const kept = keptMemory(this.#ledger, record);
+    const state = record.state === "running" ? "running" : "paused";
+    return { record, state, accessToken, ...(kept !== undefined && { keptMemory: kept }) };
+  }
 }
 
 type Position = { readonly startedAtMs: number; readonly id: string };
@@ -126,7 +147,7 @@ function isPast(record: Position, after: Position, order: "asc" | "desc"): boole
   return order === "asc" ? difference > 0 : difference < 0;
 }
 
-function* inOrder(ordered: readonly Listed[], order: "asc" | "desc"): IterableIterator<Listed> {
+function* inOrder(ordered: readonly ListedSandbox[], order: "asc" | "desc"): IterableIterator<ListedSandbox> {
   if (order === "asc") return yield* ordered;
   for (let at = ordered.length - 1; at >= 0; at -= 1) {
     const listed = ordered[at];

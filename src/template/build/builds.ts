@@ -3,7 +3,7 @@
  * the snapshot. The old build serves until the new one is published. A build that fails, is cancelled or loses its
  * daemon leaves nothing but a reason. This room may call base, machine, assets and uploads.
  */
-import { DomainError, isDomainError, messageOf } from "../../errors.ts";
+import { DomainError, daemonStopping, isDomainError, messageOf } from "../../errors.ts";
 import { saveMachine } from "../../guest-machine/save.ts";
 import { type CapacityBudgets, type Reservation, reserve } from "../../ledger/capacity.ts";
 import type { Ledger } from "../../ledger/open.ts";
@@ -105,7 +105,7 @@ export class TemplateBuilds {
     if (job.state !== "waiting") throw new DomainError("failed_precondition", "build is not in waiting state");
     for (const step of spec.steps) if (step.type === "COPY") await uploads.mustHave(step.filesHash, step.source);
     await admitDisk("build a template");
-    if (this.#closing.signal.aborted) throw new DomainError("not_ready", "The daemon is stopping");
+    if (this.#closing.signal.aborted) throw daemonStopping();
     const parent = resolveTemplate(ledger, spec.from.name, spec.from.tag);
     refuseUnreadySnapshot(ledger, parent.snapshot.id);
     const start = decideStart(parent, job);

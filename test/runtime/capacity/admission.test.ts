@@ -32,11 +32,11 @@ test("a create that does not fit waits, first come first served, and released ca
   const [second, third] = [begin(daemon), begin(daemon)];
   await daemon.settle();
   expect([second.state.at, third.state.at, daemon.deps.admission.queueLength]).toEqual(["waits", "waits", 2]);
-  await daemon.runtime.killSandbox(first.record.id);
+  await daemon.runtime.ends.kill(first.record.id);
   await second.done;
   await daemon.settle();
   expect([second.state.at, third.state.at]).toEqual(["created", "waits"]);
-  await daemon.runtime.killSandbox(second.state.id);
+  await daemon.runtime.ends.kill(second.state.id);
   await third.done;
   expect([third.state.at, daemon.deps.admission.queueLength]).toEqual(["created", 0]);
 });
@@ -46,18 +46,18 @@ test.each(["kill", "stop"] as const)(
   async (how) => {
     await using daemon = await FakeDaemon.open({ ...pooled, budgets: { sandboxes: 1 }, pool: off });
     const { id } = (await daemon.create()).record;
-    await daemon.runtime.pauseSandbox(id, "idle");
+    await daemon.runtime.pauses.pause(id, "idle");
     await daemon.create();
     const waiting = [
-      daemon.runtime.followUpSandbox(id, { timeoutMs: 1_000 }),
-      daemon.runtime.resumeSandbox(id, 1_000),
-      daemon.runtime.followUpSandbox(id, { timeoutMs: 1_000 }),
+      daemon.runtime.forks.followUp(id, { timeoutMs: 1_000 }),
+      daemon.runtime.resumes.resume(id, 1_000),
+      daemon.runtime.forks.followUp(id, { timeoutMs: 1_000 }),
     ].map(failureOf);
     await expect.poll(() => daemon.deps.admission.queueLength).toBe(1);
-    await (how === "kill" ? daemon.runtime.killSandbox(id) : daemon.runtime.stopSandbox(id, 1_000));
+    await (how === "kill" ? daemon.runtime.ends.kill(id) : daemon.runtime.ends.stop(id, 1_000));
     for (const failure of await Promise.all(waiting)) expect(failure).toMatchObject({ code: "not_found" });
     expect(daemon.deps.admission.queueLength).toBe(0);
-    expect(() => daemon.runtime.getSandbox(id)).toThrow("doesn't exist");
+    expect(() => daemon.runtime.registry.get(id)).toThrow("doesn't exist");
   },
 );
 
@@ -68,7 +68,7 @@ test("a small create does not overtake a large one that waits", async () => {
   const [large, small] = [begin(daemon, "large"), begin(daemon)];
   await daemon.settle();
   expect([large.state.at, small.state.at]).toEqual(["waits", "waits"]);
-  await daemon.runtime.killSandbox(first.record.id);
+  await daemon.runtime.ends.kill(first.record.id);
   await large.done;
   expect([large.state.at, small.state.at]).toEqual(["created", "waits"]);
 });
@@ -129,7 +129,7 @@ test("a client that leaves gives up its place, and the next moves up", async () 
   leaving.abort();
   await second.done;
   expect(second.state.error?.code).toBe("cancelled");
-  await daemon.runtime.killSandbox(first.record.id);
+  await daemon.runtime.ends.kill(first.record.id);
   await third.done;
   expect(third.state.at).toBe("created");
   expect(daemon.held().active).toBe(1);
@@ -215,8 +215,8 @@ test("at any moment the queue is in order, and every create gets exactly one ans
           const leave = new AbortController();
           begun.push({ create: begin(daemon, "base", leave.signal), leave });
         } else if (what === "kill") {
-          const [session] = daemon.runtime.liveSessions();
-          if (session) await daemon.runtime.killSandbox(session.sandboxId);
+          const [session] = daemon.runtime.registry.sessions();
+          if (session) await daemon.runtime.ends.kill(session.sandboxId);
         } else if (what === "leave") {
           const all = waiting();
           all[Number(numbers.next().value) % (all.length || 1)]?.leave.abort();

@@ -106,10 +106,10 @@ test("old files in quarantine go, but never a damaged snapshot that a sandbox or
   await daemon.restart(() => writeFile(join(daemon.folder, "machines", "core"), ""));
   const { collector } = await openCache(daemon);
   const { id } = (await daemon.create()).record;
-  await daemon.runtime.pauseSandbox(id, "stopped");
-  const { snapshotId } = daemon.runtime.getSandbox(id).record;
+  await daemon.runtime.pauses.pause(id, "stopped");
+  const { snapshotId } = daemon.runtime.registry.get(id).record;
   await writeFile(join(daemon.deps.snapshotsFolder, snapshotId, "disk"), "short");
-  await expect(daemon.runtime.connectSandbox(id, 1)).rejects.toThrow(snapshotId);
+  await expect(daemon.runtime.resumes.connect(id, 1)).rejects.toThrow(snapshotId);
   await collector.collect(never);
   expect(daemon.deps.quarantine.list()).toHaveLength(2);
   await daemon.clock.advance(86_400_000);

@@ -71,20 +71,20 @@ test("a damaged snapshot is refused by name from then on, and can go only after 
   await using daemon = await FakeDaemon.open();
   const { deps, runtime } = daemon;
   const { id } = (await daemon.create()).record;
-  await runtime.pauseSandbox(id, "stopped");
-  const { snapshotId } = runtime.getSandbox(id).record;
+  await runtime.pauses.pause(id, "stopped");
+  const { snapshotId } = runtime.registry.get(id).record;
   await writeFile(join(deps.snapshotsFolder, snapshotId, "memory"), "short");
-  await expect(runtime.connectSandbox(id, 1_000)).rejects.toMatchObject({
+  await expect(runtime.resumes.connect(id, 1_000)).rejects.toMatchObject({
     code: "failed_precondition",
     message: expect.stringMatching(new RegExp(`${snapshotId} of sandbox ${id}.*memory has 5 bytes`)),
   });
-  expect(runtime.getSandbox(id).state).toBe("paused");
+  expect(runtime.registry.get(id).state).toBe("paused");
   expect(await daemon.remains()).toMatchObject({ machines: 0, reservations: 0 });
-  await expect(runtime.connectSandbox(id, 1_000)).rejects.toThrow(/quarantined: .*memory has 5 bytes/);
+  await expect(runtime.resumes.connect(id, 1_000)).rejects.toThrow(/quarantined: .*memory has 5 bytes/);
   await daemon.restart();
   expect(kindsOf(daemon)).toEqual([["snapshot", `sandbox ${id}`]]);
   await expect(deps.quarantine.remove(snapshotId)).rejects.toMatchObject({ code: "invalid_state" });
-  await daemon.runtime.killSandbox(id);
+  await daemon.runtime.ends.kill(id);
   await daemon.settle();
   expect([kindsOf(daemon), await daemon.remains()]).toEqual([[], nothing]);
 });

@@ -93,7 +93,7 @@ test("a built template has its start command run again; one without demand, or a
   expect(guests.commands - before).toBeGreaterThanOrEqual(2);
   const builds = listShelf(deps.ledger).map(({ buildId }) => buildId);
   expect(builds.sort()).toEqual(["build-base", "build-base", "sourced", "sourced"]);
-  const { templateId } = await daemon.runtime.snapshotSandbox(record.id);
+  const { templateId } = await daemon.runtime.snapshots.take(record.id);
   await daemon.create({ template: { name: templateId, tag: undefined } });
   await keep(daemon, 2);
   expect(shelved(daemon)).toBe(4);
@@ -174,11 +174,11 @@ test("a damaged snapshot is passed over and replaced", async () => {
 test("a fork, which would be two machines of one snapshot, is refused with the reason, and its source goes on", async () => {
   await using daemon = await openHost();
   const { id } = (await daemon.create()).record;
-  await expect(daemon.runtime.forkSandbox(id, { count: 1, timeoutMs: 1_000 })).rejects.toMatchObject({
+  await expect(daemon.runtime.forks.fork(id, { count: 1, timeoutMs: 1_000 })).rejects.toMatchObject({
     code: "unsupported",
     message: expect.stringContaining(fanOut.reason),
   });
-  await daemon.runtime.findSession(id)?.agent.ping();
-  await daemon.runtime.pauseSandbox(id, "stopped");
-  expect((await daemon.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
+  await daemon.runtime.registry.session(id)?.agent.ping();
+  await daemon.runtime.pauses.pause(id, "stopped");
+  expect((await daemon.runtime.resumes.connect(id, 1_000)).resumed).toBe(true);
 });

@@ -38,7 +38,7 @@ test("a create takes a warm machine, which gets its own identity, and the next r
   await daemon.refill();
   expect(daemon.held()).toEqual({ active: 1, warm: 1 });
   expect([await daemon.metric(hit), await daemon.metric(miss)]).toEqual([1, 0]);
-  await daemon.runtime.killSandbox(record.id);
+  await daemon.runtime.ends.kill(record.id);
   await daemon.settle();
   expect(daemon.held()).toEqual({ active: 0, warm: 1 });
 });
@@ -214,9 +214,9 @@ test("a stop in the middle of a refill leaves nothing", async () => {
 test("a snapshot is deleted although a warm machine is just being made of it", async () => {
   await using daemon = await FakeDaemon.open({ ...pooled, pool: { min: 0, max: 1 } });
   const { runtime, host } = daemon;
-  const { templateId } = await runtime.snapshotSandbox((await daemon.create()).record.id);
+  const { templateId } = await runtime.snapshots.take((await daemon.create()).record.id);
   await daemon.clock.advance(6 * 60_000);
-  await runtime.killSandbox((await daemon.create(templateId)).record.id);
+  await runtime.ends.kill((await daemon.create(templateId)).record.id);
   await daemon.settle();
   await daemon.clock.advance(1_000);
   host.arrange("openGuestLink", { delayMs: 10_000 });
@@ -224,10 +224,10 @@ test("a snapshot is deleted although a warm machine is just being made of it", a
   const round = daemon.deps.warmPool.maintain(stop.signal);
   await expect.poll(() => daemon.deps.warmPool.depth().warming).toBe(1);
   await expect.poll(() => host.calls.at(-1)).toBe("openGuestLink");
-  await runtime.deleteSnapshot(templateId, undefined);
+  await runtime.snapshots.remove(templateId, undefined);
   await round;
   await daemon.settle();
-  expect(runtime.listSnapshots({ limit: 9 }).snapshots).toEqual([]);
+  expect(runtime.snapshots.list({ limit: 9 }).snapshots).toEqual([]);
   expect([daemon.held(), host.machines.size]).toEqual([{ active: 1, warm: 0 }, 1]);
   await daemon.refill();
   expect(daemon.held().warm).toBe(0);
@@ -300,13 +300,13 @@ test("after any order of creates, kills, refills and deaths the sums are right a
       });
       const pick = <T>(from: readonly T[]): T | undefined => from[Number(numbers.next().value) % (from.length || 1)];
       const failure = new DomainError("machine_failed", "arranged");
-      const live = () => [...daemon.runtime.liveSessions()].map(({ sandboxId }) => sandboxId);
+      const live = () => [...daemon.runtime.registry.sessions()].map(({ sandboxId }) => sandboxId);
       for (const what of steps) {
         if (what === "create") await daemon.create().catch(expectRefusal);
         else if (what === "refill") await daemon.refill().catch(expectRefusal);
         else if (what === "kill") {
           const id = pick(live());
-          if (id) await daemon.runtime.killSandbox(id);
+          if (id) await daemon.runtime.ends.kill(id);
         } else if (what === "crash") {
           const sessionId = pick([...daemon.host.machines.keys()]);
           if (sessionId) daemon.host.crash(sessionId);
@@ -322,7 +322,7 @@ test("after any order of creates, kills, refills and deaths the sums are right a
       await daemon.settle();
       expect(daemon.held()).toEqual({ active: live().length, warm: readyIds(daemon).length });
       expect(daemon.host.machines.size).toBe(live().length + readyIds(daemon).length);
-      for (const id of live()) await daemon.runtime.killSandbox(id);
+      for (const id of live()) await daemon.runtime.ends.kill(id);
       daemon.deps.warmPool.close();
       for (let n = 0; n < 8; n++) await daemon.clock.advance(60_000);
       await daemon.settle();

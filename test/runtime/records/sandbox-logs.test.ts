@@ -83,10 +83,10 @@ test("on a full disk lines wait, and what is written can be read", () => {
   const logs = new SandboxLogs(ledger, manualClock());
   const setPages = (count: number) => void ledger.statement(`pragma max_page_count = ${count}`).all({});
   const count = () => logs.read("i1", everything).length;
-  logs.record("i1", "before");
+  logs.note("i1", "before");
   expect(count()).toBe(1);
   setPages(1);
-  for (let n = 0; n < 500; n += 1) logs.record("i1", "x".repeat(1_000));
+  for (let n = 0; n < 500; n += 1) logs.note("i1", "x".repeat(1_000));
   expect(() => logs.flush()).toThrow(/No space is left/);
   expect(count()).toBe(1);
   setPages(1_000_000);
@@ -98,18 +98,18 @@ test("the life of a sandbox, also while it is paused and after its end", async (
   try {
     const { record } = await daemon.create();
     const events = (entries: readonly SandboxLogEntry[]) => entries.map(({ fields }) => fields.event);
-    const read = () => daemon.runtime.sandboxLogs(record.id, { ...everything, level: "info" });
-    await daemon.runtime.pauseSandbox(record.id, "stopped");
+    const read = () => daemon.runtime.observations.logs(record.id, { ...everything, level: "info" });
+    await daemon.runtime.pauses.pause(record.id, "stopped");
     expect(events(read())).toEqual(["running", "paused"]);
-    await daemon.runtime.resumeSandbox(record.id, 60_000);
-    await daemon.runtime.snapshotSandbox(record.id);
-    await daemon.runtime.setSandboxTimeout(record.id, 90_000);
-    await daemon.runtime.killSandbox(record.id);
+    await daemon.runtime.resumes.resume(record.id, 60_000);
+    await daemon.runtime.snapshots.take(record.id);
+    await daemon.runtime.deadlines.set(record.id, 90_000);
+    await daemon.runtime.ends.kill(record.id);
     expect(events(read())).toEqual(["running", "paused", "running", "snapshot", "ended"]);
     expect(read().at(-1)).toMatchObject({ message: "The sandbox was killed", level: "info" });
-    const debug = daemon.runtime.sandboxLogs(record.id, { ...everything, level: "debug" });
+    const debug = daemon.runtime.observations.logs(record.id, { ...everything, level: "debug" });
     expect(events(debug)).toContain("timeout");
-    expect(() => daemon.runtime.sandboxLogs("inone", everything)).toThrow(/doesn't exist/);
+    expect(() => daemon.runtime.observations.logs("inone", everything)).toThrow(/doesn't exist/);
   } finally {
     await daemon[Symbol.asyncDispose]();
   }

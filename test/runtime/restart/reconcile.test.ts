@@ -57,12 +57,12 @@ async function untilPaused(daemon: FakeDaemon, id: string): Promise<void> {
 test("paused sandboxes are there again and come back", async () => {
   await using daemon = await FakeDaemon.open();
   const { record } = await daemon.create();
-  await daemon.runtime.pauseSandbox(record.id, "stopped");
-  const before = daemon.runtime.getSandbox(record.id);
+  await daemon.runtime.pauses.pause(record.id, "stopped");
+  const before = daemon.runtime.registry.get(record.id);
   await daemon.restart();
-  expect(daemon.runtime.getSandbox(record.id)).toEqual(before);
+  expect(daemon.runtime.registry.get(record.id)).toEqual(before);
   expect(await daemon.remains()).toEqual(paused);
-  expect((await daemon.runtime.connectSandbox(record.id, 1_000)).resumed).toBe(true);
+  expect((await daemon.runtime.resumes.connect(record.id, 1_000)).resumed).toBe(true);
   await daemon.settle();
   expect(await daemon.remains()).toEqual(running);
 });
@@ -73,9 +73,9 @@ test.each([{ ended: false }, { ended: true }])(
     await using daemon = await FakeDaemon.open();
     const { id } = (await daemon.create()).record;
     await dieWhilePausing(daemon, id, { saved: true, ended });
-    expect(daemon.runtime.getSandbox(id)).toMatchObject({ state: "paused", record: { machine: null } });
+    expect(daemon.runtime.registry.get(id)).toMatchObject({ state: "paused", record: { machine: null } });
     expect(await daemon.remains()).toEqual(paused);
-    expect((await daemon.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
+    expect((await daemon.runtime.resumes.connect(id, 1_000)).resumed).toBe(true);
   },
 );
 
@@ -97,10 +97,10 @@ test.each([{ failures: 1 }, { failures: 8 }])(
     const failure = { error: new DomainError("machine_failed", "its folder is busy") };
     host.arrange("discard", ...Array.from({ length: failures }, () => failure));
     await daemon.start();
-    expect(daemon.runtime.getSandbox(other).state).toBe("running");
+    expect(daemon.runtime.registry.get(other).state).toBe("running");
     await untilPaused(daemon, id);
-    expect(daemon.runtime.getSandbox(id)).toMatchObject({ state: "paused", record: { machine: null } });
-    expect((await daemon.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
+    expect(daemon.runtime.registry.get(id)).toMatchObject({ state: "paused", record: { machine: null } });
+    expect((await daemon.runtime.resumes.connect(id, 1_000)).resumed).toBe(true);
   },
 );
 
@@ -108,7 +108,7 @@ test("a resume whose machine does not go keeps its capacity until it does, and n
   await using daemon = await FakeDaemon.open();
   const { deps, host } = daemon;
   const { id, shape } = (await daemon.create()).record;
-  await daemon.runtime.pauseSandbox(id, "stopped");
+  await daemon.runtime.pauses.pause(id, "stopped");
   await daemon.runtime.close();
   deps.ledger.write(() => {
     const { id: reservationId } = reserve(deps.ledger, { kind: "active", shape, budgets: deps.budgets, sandboxId: id });
@@ -121,17 +121,17 @@ test("a resume whose machine does not go keeps its capacity until it does, and n
   await daemon.start();
   expect(await daemon.remains()).toMatchObject({ machines: 1, reservations: 1 });
   await untilPaused(daemon, id);
-  expect([daemon.runtime.getSandbox(id).state, await daemon.remains()]).toEqual(["paused", paused]);
+  expect([daemon.runtime.registry.get(id).state, await daemon.remains()]).toEqual(["paused", paused]);
 });
 
 test("a pause without a snapshot is undone: the machine goes on", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
   await dieWhilePausing(daemon, id, { saved: false, ended: false });
-  expect(daemon.runtime.getSandbox(id).state).toBe("running");
-  await daemon.runtime.findSession(id)?.agent.ping();
+  expect(daemon.runtime.registry.get(id).state).toBe("running");
+  await daemon.runtime.registry.session(id)?.agent.ping();
   expect(await daemon.remains()).toEqual(running);
-  await daemon.runtime.pauseSandbox(id, "stopped");
+  await daemon.runtime.pauses.pause(id, "stopped");
   expect(await daemon.remains()).toEqual(paused);
 });
 
@@ -139,7 +139,7 @@ test("a sandbox with neither machine nor snapshot is lost, and says so", async (
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
   await dieWhilePausing(daemon, id, { saved: false, ended: true });
-  expect(() => daemon.runtime.getSandbox(id)).toThrow("doesn't exist");
+  expect(() => daemon.runtime.registry.get(id)).toThrow("doesn't exist");
   expect(getSandbox(daemon.deps.ledger, id)).toMatchObject({ state: "terminated", endReason: "lost" });
   expect(await daemon.remains()).toEqual(nothing);
 });
@@ -149,7 +149,7 @@ test.each([{ known: false }, { known: true }])(
   async ({ known }) => {
     await using daemon = await FakeDaemon.open();
     const { id, shape } = (await daemon.create()).record;
-    await daemon.runtime.pauseSandbox(id, "stopped");
+    await daemon.runtime.pauses.pause(id, "stopped");
     const { deps } = daemon;
     await daemon.restart(async () => {
       deps.ledger.write(() => {
@@ -165,16 +165,16 @@ test.each([{ known: false }, { known: true }])(
       const { record } = await deps.driver.boot(request);
       if (known) setSandboxMachine(deps.ledger, id, record);
     });
-    expect(daemon.runtime.getSandbox(id).state).toBe("paused");
+    expect(daemon.runtime.registry.get(id).state).toBe("paused");
     expect(await daemon.remains()).toEqual(paused);
-    expect((await daemon.runtime.connectSandbox(id, 1_000)).resumed).toBe(true);
+    expect((await daemon.runtime.resumes.connect(id, 1_000)).resumed).toBe(true);
   },
 );
 
 test("a kill of a paused sandbox that was interrupted is finished", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
-  await daemon.runtime.pauseSandbox(id, "stopped");
+  await daemon.runtime.pauses.pause(id, "stopped");
   await daemon.restart(() => moveSandbox(daemon.deps.ledger, id, "paused", "terminating", { endReason: "killed" }));
   expect(daemon.stateOf(id)).toBe("terminated");
   expect(await daemon.remains()).toEqual(nothing);
@@ -208,7 +208,7 @@ test("files that cannot be removed keep no daemon from starting", async () => {
     for (const folder of stuck) await mkdir(join(folder, "inner"), { recursive: true });
     failingToRemove.push(...stuck);
   });
-  expect(daemon.runtime.getSandbox(id).state).toBe("running");
+  expect(daemon.runtime.registry.get(id).state).toBe("running");
   expect(await daemon.remains()).toMatchObject({ snapshotFolders: 2 });
   failingToRemove.length = 0;
   await daemon.restart();
@@ -232,12 +232,12 @@ test("what a save left half done is removed; a template's snapshot stays", async
 test("a paused sandbox whose files are gone is still listed, refuses to come back by name, and can be killed", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
-  await daemon.runtime.pauseSandbox(id, "stopped");
-  const { snapshotId } = daemon.runtime.getSandbox(id).record;
+  await daemon.runtime.pauses.pause(id, "stopped");
+  const { snapshotId } = daemon.runtime.registry.get(id).record;
   await daemon.restart(() => rm(join(daemon.deps.snapshotsFolder, snapshotId), { recursive: true }));
-  await expect(daemon.runtime.connectSandbox(id, 1_000)).rejects.toThrow(snapshotId);
-  expect(daemon.runtime.getSandbox(id).state).toBe("paused");
-  await daemon.runtime.killSandbox(id);
+  await expect(daemon.runtime.resumes.connect(id, 1_000)).rejects.toThrow(snapshotId);
+  expect(daemon.runtime.registry.get(id).state).toBe("paused");
+  await daemon.runtime.ends.kill(id);
   await daemon.settle();
   expect(await daemon.remains()).toEqual(nothing);
 });

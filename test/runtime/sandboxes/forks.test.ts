@@ -11,16 +11,16 @@ test("children of a fork run beside their source, each with an id of its own, an
   await using daemon = await FakeDaemon.open();
   const { runtime, clock } = daemon;
   const { record } = await daemon.create({ metadata: { job: "a" }, envs: { A: "1" } });
-  const outcomes = await runtime.forkSandbox(record.id, { count: 5, timeoutMs: 5_000 });
+  const outcomes = await runtime.forks.fork(record.id, { count: 5, timeoutMs: 5_000 });
   const children = outcomes.flatMap((outcome) => ("view" in outcome ? [outcome.view] : []));
   expect(new Set([record.id, ...children.map((child) => child.record.id)]).size).toBe(6);
   for (const { record: child, state } of children) {
     expect(child).toMatchObject({ metadata: { job: "a" }, envs: { A: "1" }, templateId: record.templateId });
     expect([state, child.endAtMs]).toEqual(["running", clock.nowMs() + 5_000]);
-    await runtime.findSession(child.id)?.agent.ping();
+    await runtime.registry.session(child.id)?.agent.ping();
   }
-  expect(runtime.getSandbox(record.id).record).toEqual(record);
-  await runtime.findSession(record.id)?.agent.ping();
+  expect(runtime.registry.get(record.id).record).toEqual(record);
+  await runtime.registry.session(record.id)?.agent.ping();
   await daemon.settle();
   expect(await daemon.remains()).toEqual({ ...nothing, machines: 6, machineFolders: 6, links: 6, reservations: 6 });
 });
@@ -30,13 +30,13 @@ test("a child that fails does so alone", async () => {
   const { id } = (await daemon.create()).record;
   await daemon.create();
   daemon.host.arrange("restore", failure);
-  const outcomes = await daemon.runtime.forkSandbox(id, { count: 3, timeoutMs: 5_000 });
+  const outcomes = await daemon.runtime.forks.fork(id, { count: 3, timeoutMs: 5_000 });
   expect(outcomes.map((outcome) => ("error" in outcome ? (outcome.error as DomainError).code : "view")).sort()).toEqual(
     ["capacity_exhausted", "machine_failed", "view"],
   );
   await daemon.settle();
   expect(await daemon.remains()).toEqual({ ...nothing, machines: 3, machineFolders: 3, links: 3, reservations: 3 });
-  await expect(daemon.runtime.forkSandbox(id, { count: 4, timeoutMs: 1 })).rejects.toMatchObject({
+  await expect(daemon.runtime.forks.fork(id, { count: 4, timeoutMs: 1 })).rejects.toMatchObject({
     code: "invalid_argument",
   });
 });
@@ -45,11 +45,11 @@ test.each(["pause", "saveSnapshot"] as const)("when %s fails there is no fork an
   await using daemon = await FakeDaemon.open();
   const { runtime, host } = daemon;
   const { id } = (await daemon.create()).record;
-  const session = runtime.findSession(id);
+  const session = runtime.registry.session(id);
   host.arrange(step, failure, failure);
-  await expect(runtime.forkSandbox(id, { count: 1, timeoutMs: 1_000 })).rejects.toBe(failure.error);
-  await expect(runtime.snapshotSandbox(id)).rejects.toBe(failure.error);
-  expect(runtime.findSession(id)).toBe(session);
+  await expect(runtime.forks.fork(id, { count: 1, timeoutMs: 1_000 })).rejects.toBe(failure.error);
+  await expect(runtime.snapshots.take(id)).rejects.toBe(failure.error);
+  expect(runtime.registry.session(id)).toBe(session);
   await session?.agent.ping();
   expect(await daemon.remains()).toEqual(running);
 });
@@ -58,7 +58,7 @@ test("a source that is saved is known to be stopped, and only then", async () =>
   await using daemon = await FakeDaemon.open();
   const { runtime, deps } = daemon;
   const { id } = (await daemon.create()).record;
-  const session = runtime.findSession(id);
+  const session = runtime.registry.session(id);
   if (!(session instanceof LiveSession)) throw new Error("no session");
   const { vm } = session;
   const seen = [session.isStopped];
@@ -67,10 +67,10 @@ test("a source that is saved is known to be stopped, and only then", async () =>
     seen.push(session.isStopped);
     return resume();
   });
-  await runtime.snapshotSandbox(id);
+  await runtime.snapshots.take(id);
   seen.push(session.isStopped);
   daemon.host.arrange("saveSnapshot", failure);
-  await expect(runtime.snapshotSandbox(id)).rejects.toBe(failure.error);
+  await expect(runtime.snapshots.take(id)).rejects.toBe(failure.error);
   expect([...seen, session.isStopped]).toEqual([false, true, false, true, false]);
   await deps.terminator.idle();
 });
@@ -79,37 +79,38 @@ test("a snapshot is a template: sandboxes are made from it, it is listed, and de
   await using daemon = await FakeDaemon.open();
   const { runtime, clock } = daemon;
   const { id } = (await daemon.create()).record;
-  const first = await runtime.snapshotSandbox(id);
+  const first = await runtime.snapshots.take(id);
   await clock.advance(1);
-  const named = await runtime.snapshotSandbox(id, nameOf("mine"));
+  const named = await runtime.snapshots.take(id, nameOf("mine"));
   await clock.advance(1);
-  const tagged = await runtime.snapshotSandbox(id, nameOf("mine", "v2"));
+  const tagged = await runtime.snapshots.take(id, nameOf("mine", "v2"));
   expect(tagged).toEqual({ templateId: named.templateId, alias: "mine", tag: "v2" });
-  await runtime.killSandbox(id);
+  await runtime.ends.kill(id);
   await daemon.settle();
   const made = await daemon.create({ template: nameOf(first.templateId) });
   expect(made.record.templateId).toBe(first.templateId);
   await daemon.create({ template: nameOf("mine", "v2") });
-  expect(runtime.listSnapshots({ limit: 2, sandboxId: id }).snapshots).toMatchObject([tagged, named]);
-  const { next } = runtime.listSnapshots({ limit: 2 });
-  expect(runtime.listSnapshots({ limit: 2, ...(next && { after: next }) })).toMatchObject({
+  expect(runtime.snapshots.list({ limit: 2, sandboxId: id }).snapshots).toMatchObject([tagged, named]);
+  const { next } = runtime.snapshots.list({ limit: 2 });
+  expect(runtime.snapshots.list({ limit: 2, ...(next && { after: next }) })).toMatchObject({
     snapshots: [first],
     next: undefined,
   });
-  const withName = (filter: { name: string; tag?: string }) => runtime.listSnapshots({ limit: 9, ...filter }).snapshots;
+  const withName = (filter: { name: string; tag?: string }) =>
+    runtime.snapshots.list({ limit: 9, ...filter }).snapshots;
   expect(withName({ name: "mine" })).toMatchObject([tagged, named]);
   expect(withName({ name: "mine", tag: "v2" })).toMatchObject([tagged]);
   expect(withName({ name: named.templateId, tag: "default" })).toMatchObject([named]);
   expect(withName({ name: "mine", tag: "v3" })).toEqual([]);
-  expect(runtime.listSnapshots({ limit: 9, sandboxId: "ixx" }).snapshots).toEqual([]);
+  expect(runtime.snapshots.list({ limit: 9, sandboxId: "ixx" }).snapshots).toEqual([]);
 
-  await expect(runtime.deleteSnapshot(first.templateId, undefined)).rejects.toMatchObject({
+  await expect(runtime.snapshots.remove(first.templateId, undefined)).rejects.toMatchObject({
     code: "failed_precondition",
   });
-  await runtime.killSandbox(made.record.id);
+  await runtime.ends.kill(made.record.id);
   await daemon.settle();
-  await runtime.deleteSnapshot(first.templateId, undefined);
-  await expect(runtime.deleteSnapshot(first.templateId, undefined)).rejects.toMatchObject({ code: "not_found" });
+  await runtime.snapshots.remove(first.templateId, undefined);
+  await expect(runtime.snapshots.remove(first.templateId, undefined)).rejects.toMatchObject({ code: "not_found" });
   await expect(daemon.create({ template: nameOf(first.templateId) })).rejects.toMatchObject({ code: "not_found" });
   expect(await daemon.remains()).toMatchObject({ snapshots: 2, snapshotFolders: 2 });
   await daemon.restart();
@@ -119,8 +120,8 @@ test("a snapshot is a template: sandboxes are made from it, it is listed, and de
 test("a template that was built is neither overwritten nor deleted", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
-  await expect(daemon.runtime.snapshotSandbox(id, nameOf("base"))).rejects.toMatchObject({ code: "invalid_argument" });
-  await expect(daemon.runtime.deleteSnapshot("base", undefined)).rejects.toMatchObject({ code: "unsupported" });
+  await expect(daemon.runtime.snapshots.take(id, nameOf("base"))).rejects.toMatchObject({ code: "invalid_argument" });
+  await expect(daemon.runtime.snapshots.remove("base", undefined)).rejects.toMatchObject({ code: "unsupported" });
   expect(await daemon.remains()).toEqual(running);
 });
 
@@ -128,26 +129,26 @@ test("a follow-up goes on from a paused sandbox, which stays, and either may end
   await using daemon = await FakeDaemon.open();
   const { runtime } = daemon;
   const { id } = (await daemon.create({ envs: { A: "1" }, metadata: { job: "a" } })).record;
-  await expect(runtime.followUpSandbox(id, { timeoutMs: 1_000 })).rejects.toMatchObject({ code: "invalid_state" });
-  await runtime.pauseSandbox(id, "exited");
-  const { view, reason } = await runtime.followUpSandbox(id, { timeoutMs: 1_000, envs: { B: "2" } });
+  await expect(runtime.forks.followUp(id, { timeoutMs: 1_000 })).rejects.toMatchObject({ code: "invalid_state" });
+  await runtime.pauses.pause(id, "exited");
+  const { view, reason } = await runtime.forks.followUp(id, { timeoutMs: 1_000, envs: { B: "2" } });
   expect(reason).toBe("exited");
   expect(view).toMatchObject({ state: "running", record: { envs: { B: "2" }, metadata: { job: "a" } } });
-  expect(runtime.getSandbox(id).state).toBe("paused");
+  expect(runtime.registry.get(id).state).toBe("paused");
   expect(await daemon.remains()).toEqual({ ...running, snapshots: 1, snapshotFolders: 1 });
-  await runtime.killSandbox(id);
+  await runtime.ends.kill(id);
   await daemon.settle();
   expect(await daemon.remains()).toEqual(running);
-  await runtime.pauseSandbox(view.record.id, "stopped");
-  expect((await runtime.connectSandbox(view.record.id, 1_000)).resumed).toBe(true);
+  await runtime.pauses.pause(view.record.id, "stopped");
+  expect((await runtime.resumes.connect(view.record.id, 1_000)).resumed).toBe(true);
 });
 
 test("what is paused is neither forked nor made a template of", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
-  await daemon.runtime.pauseSandbox(id, "stopped");
-  const forking = daemon.runtime.forkSandbox(id, { count: 1, timeoutMs: 1 });
+  await daemon.runtime.pauses.pause(id, "stopped");
+  const forking = daemon.runtime.forks.fork(id, { count: 1, timeoutMs: 1 });
   await expect(forking).rejects.toMatchObject({ code: "invalid_state" });
-  await expect(daemon.runtime.snapshotSandbox(id)).rejects.toMatchObject({ code: "not_found" });
+  await expect(daemon.runtime.snapshots.take(id)).rejects.toMatchObject({ code: "not_found" });
   expect(await daemon.remains()).toEqual(paused);
 });

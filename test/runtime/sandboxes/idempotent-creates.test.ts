@@ -10,7 +10,7 @@ const failure = { error: new DomainError("machine_failed", "arranged by the test
 
 test("the same key and request are the same sandbox: at once, afterwards, and after a restart", async () => {
   await using daemon = await FakeDaemon.open();
-  const create = () => daemon.runtime.createSandbox(request, options);
+  const create = () => daemon.runtime.creates.create(request, options);
   const [first, second] = await Promise.all([create(), create()]);
   expect(second.record.id).toBe(first.record.id);
   expect((await create()).record.id).toBe(first.record.id);
@@ -23,20 +23,20 @@ test("the same key and request are the same sandbox: at once, afterwards, and af
 test("another request under a key, and a key whose sandbox has ended, are refused", async () => {
   await using daemon = await FakeDaemon.open();
   const { runtime } = daemon;
-  const { id } = (await runtime.createSandbox(request, options)).record;
+  const { id } = (await runtime.creates.create(request, options)).record;
   const other = { ...request, timeoutMs: 1 };
-  await expect(runtime.createSandbox(other, options)).rejects.toMatchObject({ code: "idempotency_mismatch" });
-  await runtime.killSandbox(id);
-  await expect(runtime.createSandbox(request, options)).rejects.toThrow("has ended");
+  await expect(runtime.creates.create(other, options)).rejects.toMatchObject({ code: "idempotency_mismatch" });
+  await runtime.ends.kill(id);
+  await expect(runtime.creates.create(request, options)).rejects.toThrow("has ended");
 });
 
 test("the key of a create that failed may be used again", async () => {
   await using daemon = await FakeDaemon.open();
   const { runtime, host } = daemon;
   host.arrange("restore", failure);
-  await expect(runtime.createSandbox(request, options)).rejects.toBe(failure.error);
-  const { id } = (await runtime.createSandbox(request, options)).record;
-  expect((await runtime.createSandbox(request, options)).record.id).toBe(id);
+  await expect(runtime.creates.create(request, options)).rejects.toBe(failure.error);
+  const { id } = (await runtime.creates.create(request, options)).record;
+  expect((await runtime.creates.create(request, options)).record.id).toBe(id);
   await daemon.settle();
   expect(await daemon.remains()).toEqual(running);
 });

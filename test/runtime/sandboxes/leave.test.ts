@@ -26,17 +26,17 @@ const ways: Way[] = [
   {
     name: "a running sandbox is killed",
     ...{ reason: "killed", level: "info", message: "The sandbox was killed" },
-    leave: ({ runtime }, id) => runtime.killSandbox(id),
+    leave: ({ runtime }, id) => runtime.ends.kill(id),
   },
   {
     name: "a running sandbox is stopped",
     ...{ reason: "stopped", level: "info", message: "The sandbox was stopped" },
-    leave: ({ runtime }, id) => runtime.stopSandbox(id, 1_000),
+    leave: ({ runtime }, id) => runtime.ends.stop(id, 1_000),
   },
   {
     name: "the time of a sandbox is up",
     ...{ reason: "expired", level: "info", message: "The sandbox reached its end of life" },
-    leave: ({ runtime }, id) => runtime.setSandboxTimeout(id, 0),
+    leave: ({ runtime }, id) => runtime.deadlines.set(id, 0),
   },
   {
     name: "the machine of a running sandbox dies",
@@ -50,15 +50,15 @@ const ways: Way[] = [
     leave: async ({ runtime, host }, id) => {
       host.arrange("saveSnapshot", failure);
       host.arrange("resume", failure);
-      await expect(runtime.pauseSandbox(id, "stopped")).rejects.toBe(failure.error);
+      await expect(runtime.pauses.pause(id, "stopped")).rejects.toBe(failure.error);
     },
   },
   {
     name: "a paused sandbox is killed",
     ...{ reason: "killed", level: "info", message: "The sandbox was killed" },
     leave: async ({ runtime }, id) => {
-      await runtime.pauseSandbox(id, "stopped");
-      await runtime.killSandbox(id);
+      await runtime.pauses.pause(id, "stopped");
+      await runtime.ends.kill(id);
     },
   },
   {
@@ -66,8 +66,8 @@ const ways: Way[] = [
     ...{ reason: "killed", level: "info", message: "The sandbox was killed" },
     leave: async ({ runtime, host }, id) => {
       host.arrange("saveSnapshot", locked);
-      await runtime.pauseSandbox(id, "stopped");
-      await runtime.killSandbox(id);
+      await runtime.pauses.pause(id, "stopped");
+      await runtime.ends.kill(id);
     },
   },
   {
@@ -76,7 +76,7 @@ const ways: Way[] = [
     loss: "The sandbox's machine died before it could be saved: crashed",
     leave: async (daemon, id) => {
       daemon.host.arrange("saveSnapshot", locked);
-      await daemon.runtime.pauseSandbox(id, "stopped");
+      await daemon.runtime.pauses.pause(id, "stopped");
       crashAll(daemon);
     },
   },
@@ -91,7 +91,7 @@ const ways: Way[] = [
     loss: "The sandbox was paused in memory only, and its machine is gone",
     leave: async (daemon, id) => {
       daemon.host.arrange("saveSnapshot", locked);
-      await daemon.runtime.pauseSandbox(id, "stopped");
+      await daemon.runtime.pauses.pause(id, "stopped");
       await daemon.restart(() => crashAll(daemon));
     },
   },
@@ -104,9 +104,9 @@ test.each(ways)("$name", async ({ reason, level, message, loss, leave }) => {
   await leave(daemon, id);
   await expect.poll(() => getSandbox(daemon.ledger, id)).toMatchObject({ state: "terminated", endReason: reason });
   await daemon.settle();
-  expect(() => daemon.runtime.getSandbox(id)).toThrow("doesn't exist");
+  expect(() => daemon.runtime.registry.get(id)).toThrow("doesn't exist");
   expect(await daemon.remains()).toEqual(nothing);
-  const log = daemon.runtime.sandboxLogs(id, { search: "", order: "asc", limit: 100 });
+  const log = daemon.runtime.observations.logs(id, { search: "", order: "asc", limit: 100 });
   const named = (event: string) => log.filter(({ fields }) => fields.event === event);
   expect(named("ended")).toMatchObject([{ level, message, fields: { reason } }]);
   expect(log.at(-1)).toBe(named("ended")[0]);

@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { DomainError } from "../../../src/errors.ts";
 import { getSandbox } from "../../../src/ledger/sandboxes.ts";
-import type { CreateSandboxRequest } from "../../../src/runtime/runtime.ts";
+import type { CreateSandboxRequest } from "../../../src/runtime/contract.ts";
 import { openIngress } from "../../support/daemon/ingress.ts";
 import { FakeDaemon, pooled } from "../../support/fakes/fake-daemon.ts";
 
@@ -19,7 +19,7 @@ const request: CreateSandboxRequest = {
 /** What the machine does, what the ledger has, what clients are told. */
 function reaches({ host, ledger, runtime }: FakeDaemon, id: string) {
   const sessionId = getSandbox(ledger, id)?.machine?.sessionId ?? "";
-  const told = runtime.getSandbox(id).record.allowInternetAccess;
+  const told = runtime.registry.get(id).record.allowInternetAccess;
   return [host.machines.get(sessionId)?.hasInternetAccess, getSandbox(ledger, id)?.allowInternetAccess, told];
 }
 
@@ -27,10 +27,10 @@ test("a sandbox without internet is made without it, from the warm pool too", as
   await using daemon = await FakeDaemon.open(pooled);
   await daemon.refill();
   const restores = daemon.host.calls.filter((step) => step === "restore").length;
-  const warm = await daemon.runtime.createSandbox(request);
+  const warm = await daemon.runtime.creates.create(request);
   expect(reaches(daemon, warm.record.id)).toEqual([false, false, false]);
   expect(daemon.host.calls.filter((step) => step === "restore")).toHaveLength(restores);
-  const restored = await daemon.runtime.createSandbox(request);
+  const restored = await daemon.runtime.creates.create(request);
   expect(reaches(daemon, restored.record.id)).toEqual([false, false, false]);
 });
 
@@ -38,17 +38,17 @@ test("it is switched while it runs, and stays so over a pause and in forks", asy
   await using daemon = await FakeDaemon.open(pooled);
   const { id } = (await daemon.create()).record;
   expect(reaches(daemon, id)).toEqual([true, true, true]);
-  await daemon.runtime.setSandboxInternetAccess(id, false);
+  await daemon.runtime.internetAccess.set(id, false);
   expect(reaches(daemon, id)).toEqual([false, false, false]);
-  const [fork] = await daemon.runtime.forkSandbox(id, { count: 1, timeoutMs: 60_000 });
+  const [fork] = await daemon.runtime.forks.fork(id, { count: 1, timeoutMs: 60_000 });
   expect(fork && "view" in fork && reaches(daemon, fork.view.record.id)).toEqual([false, false, false]);
-  await daemon.runtime.pauseSandbox(id, "stopped");
-  await expect(daemon.runtime.setSandboxInternetAccess(id, true)).rejects.toMatchObject({ code: "not_found" });
-  await daemon.runtime.resumeSandbox(id, 60_000, { memory: true });
+  await daemon.runtime.pauses.pause(id, "stopped");
+  await expect(daemon.runtime.internetAccess.set(id, true)).rejects.toMatchObject({ code: "not_found" });
+  await daemon.runtime.resumes.resume(id, 60_000, { memory: true });
   expect(reaches(daemon, id)).toEqual([false, false, false]);
-  await daemon.runtime.setSandboxInternetAccess(id, true);
+  await daemon.runtime.internetAccess.set(id, true);
   expect(reaches(daemon, id)).toEqual([true, true, true]);
-  await expect(daemon.runtime.setSandboxInternetAccess("iaanobody", true)).rejects.toMatchObject({ code: "not_found" });
+  await expect(daemon.runtime.internetAccess.set("iaanobody", true)).rejects.toMatchObject({ code: "not_found" });
 });
 
 test("a switch that fails is an error, and nobody is told that it happened", async () => {
@@ -56,19 +56,19 @@ test("a switch that fails is an error, and nobody is told that it happened", asy
   const { id } = (await daemon.create()).record;
   const failure = new DomainError("machine_failed", "the network of this machine is gone");
   daemon.host.arrange("setInternetAccess", { error: failure });
-  await expect(daemon.runtime.setSandboxInternetAccess(id, false)).rejects.toBe(failure);
+  await expect(daemon.runtime.internetAccess.set(id, false)).rejects.toBe(failure);
   expect(reaches(daemon, id)).toEqual([true, true, true]);
 });
 
 test("who may reach a sandbox is kept over a pause and in forks", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   const ingress = { allowPublicTraffic: false, maskRequestHost: "localhost" };
-  const { id } = (await daemon.runtime.createSandbox({ ...request, ingress })).record;
-  expect(daemon.runtime.findSession(id)?.ingress).toEqual(ingress);
-  const [fork] = await daemon.runtime.forkSandbox(id, { count: 1, timeoutMs: 60_000 });
+  const { id } = (await daemon.runtime.creates.create({ ...request, ingress })).record;
+  expect(daemon.runtime.registry.session(id)?.ingress).toEqual(ingress);
+  const [fork] = await daemon.runtime.forks.fork(id, { count: 1, timeoutMs: 60_000 });
   if (!fork || !("view" in fork)) throw new Error("no fork");
-  expect(daemon.runtime.findSession(fork.view.record.id)?.ingress).toEqual(ingress);
-  await daemon.runtime.pauseSandbox(id, "stopped");
-  await daemon.runtime.resumeSandbox(id, 60_000, { memory: true });
-  expect(daemon.runtime.findSession(id)?.ingress).toEqual(ingress);
+  expect(daemon.runtime.registry.session(fork.view.record.id)?.ingress).toEqual(ingress);
+  await daemon.runtime.pauses.pause(id, "stopped");
+  await daemon.runtime.resumes.resume(id, 60_000, { memory: true });
+  expect(daemon.runtime.registry.session(id)?.ingress).toEqual(ingress);
 });

@@ -5,7 +5,7 @@ import { expect, test, vi } from "vitest";
 import { DomainError } from "../../../src/errors.ts";
 import { getSandbox } from "../../../src/ledger/sandboxes.ts";
 import { getSnapshot } from "../../../src/ledger/snapshots.ts";
-import type { SandboxRuntime } from "../../../src/runtime/sandbox-runtime.ts";
+import type { DrivenRuntime } from "../../../src/runtime/runtime.ts";
 import { FakeDaemon, nothing, paused, running } from "../../support/fakes/fake-daemon.ts";
 import { closedGate } from "../../support/fakes/gate.ts";
 
@@ -15,12 +15,12 @@ test("a paused sandbox holds a snapshot and nothing else, and comes back as itse
   await using daemon = await FakeDaemon.open();
   const { runtime, clock } = daemon;
   const { record, accessToken } = await daemon.create({ metadata: { job: "a" } });
-  const session = runtime.findSession(record.id);
+  const session = runtime.registry.session(record.id);
   await clock.advance(1_000);
-  await runtime.pauseSandbox(record.id, "exited");
+  await runtime.pauses.pause(record.id, "exited");
   expect(session?.ended.reason).toMatchObject({ code: "not_found", message: "The sandbox was paused" });
   expect(await daemon.remains()).toEqual(paused);
-  const view = runtime.getSandbox(record.id);
+  const view = runtime.registry.get(record.id);
   expect(view).toMatchObject({
     state: "paused",
     keptMemory: true,
@@ -29,21 +29,21 @@ test("a paused sandbox holds a snapshot and nothing else, and comes back as itse
   });
   expect(view.record.endAtMs).toBe(clock.nowMs());
   expect(getSnapshot(daemon.deps.ledger, view.record.snapshotId)).toMatchObject({ reason: "exited", state: "ready" });
-  expect(runtime.findSession(record.id)).toBeUndefined();
-  expect(runtime.findSessionByAccessToken(accessToken)).toBeUndefined();
-  expect(runtime.sandboxMetrics(record.id, {})).toEqual([]);
+  expect(runtime.registry.session(record.id)).toBeUndefined();
+  expect(runtime.registry.sessionByAccessToken(accessToken)).toBeUndefined();
+  expect(runtime.observations.metrics(record.id, {})).toEqual([]);
   await clock.advance(1e9);
-  runtime.expireSandboxes();
+  runtime.deadlines.expireDue();
   await daemon.settle();
 
-  const { resumed, view: back } = await runtime.connectSandbox(record.id, 5_000);
+  const { resumed, view: back } = await runtime.resumes.connect(record.id, 5_000);
   expect(resumed).toBe(true);
   expect(back).toMatchObject({ state: "running", accessToken, record: { metadata: { job: "a" } } });
   expect(back.record.endAtMs).toBe(clock.nowMs() + 5_000);
-  expect(runtime.findSessionByAccessToken(accessToken)?.sandboxId).toBe(record.id);
+  expect(runtime.registry.sessionByAccessToken(accessToken)?.sandboxId).toBe(record.id);
   await daemon.settle();
   expect(await daemon.remains()).toEqual(running);
-  await runtime.killSandbox(record.id);
+  await runtime.ends.kill(record.id);
   await daemon.settle();
   expect(await daemon.remains()).toEqual(nothing);
 });
@@ -52,30 +52,30 @@ test("environment variables set anew at a resume stay, unless it fails", async (
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create({ envs: { TOKEN: "old", A: "1" } })).record;
   const envs = { TOKEN: "new" };
-  await daemon.runtime.pauseSandbox(id, "stopped");
+  await daemon.runtime.pauses.pause(id, "stopped");
   daemon.host.arrange("restore", failure);
-  await expect(daemon.runtime.resumeSandbox(id, 60_000, { envs })).rejects.toBe(failure.error);
-  expect(daemon.runtime.getSandbox(id).record.envs).toEqual({ TOKEN: "old", A: "1" });
-  await daemon.runtime.resumeSandbox(id, 60_000, { envs });
+  await expect(daemon.runtime.resumes.resume(id, 60_000, { envs })).rejects.toBe(failure.error);
+  expect(daemon.runtime.registry.get(id).record.envs).toEqual({ TOKEN: "old", A: "1" });
+  await daemon.runtime.resumes.resume(id, 60_000, { envs });
   expect(daemon.guests.envs.at(-1)).toMatchObject({ E2B_SANDBOX_ID: id, TOKEN: "new", A: "1" });
   await daemon.restart();
-  expect(daemon.runtime.findSession(id)?.envs).toMatchObject({ TOKEN: "new", A: "1" });
+  expect(daemon.runtime.registry.session(id)?.envs).toMatchObject({ TOKEN: "new", A: "1" });
 });
 
 test("what does not fit the state is refused, and changes nothing", async () => {
   await using daemon = await FakeDaemon.open();
   const { runtime } = daemon;
   const { id } = (await daemon.create()).record;
-  await expect(runtime.resumeSandbox(id, 1)).rejects.toMatchObject({ code: "invalid_state" });
-  await runtime.pauseSandbox(id, "stopped");
-  await expect(runtime.pauseSandbox(id, "stopped")).rejects.toMatchObject({ code: "invalid_state" });
-  await expect(runtime.setSandboxTimeout(id, 1)).rejects.toMatchObject({ code: "not_found" });
-  await expect(runtime.refreshSandbox(id, 1)).rejects.toMatchObject({ code: "not_found" });
-  expect(await runtime.resumeForTraffic(id)).toBeUndefined();
+  await expect(runtime.resumes.resume(id, 1)).rejects.toMatchObject({ code: "invalid_state" });
+  await runtime.pauses.pause(id, "stopped");
+  await expect(runtime.pauses.pause(id, "stopped")).rejects.toMatchObject({ code: "invalid_state" });
+  await expect(runtime.deadlines.set(id, 1)).rejects.toMatchObject({ code: "not_found" });
+  await expect(runtime.deadlines.refresh(id, 1)).rejects.toMatchObject({ code: "not_found" });
+  expect(await runtime.traffic.resumeForTraffic(id)).toBeUndefined();
   for (const attempt of [
-    () => runtime.pauseSandbox("ixx", "stopped"),
-    () => runtime.resumeSandbox("ixx", 1),
-    () => runtime.connectSandbox("ixx", 1),
+    () => runtime.pauses.pause("ixx", "stopped"),
+    () => runtime.resumes.resume("ixx", 1),
+    () => runtime.resumes.connect("ixx", 1),
   ]) {
     await expect(attempt()).rejects.toMatchObject({ code: "not_found" });
   }
@@ -86,14 +86,14 @@ test("a guest that does not answer is not paused, if that is wanted, nor without
   await using daemon = await FakeDaemon.open();
   const { runtime, clock } = daemon;
   const { id } = (await daemon.create()).record;
-  const agent = runtime.findSession(id)?.agent;
+  const agent = runtime.registry.session(id)?.agent;
   if (!agent) throw new Error("there is no session");
   for (const [method, options, failing] of [
     ["ping", { requireAnswer: true }, "its guest did not answer: nothing came in 5000 ms"],
     ["sync", { memory: false }, "its guest did not write its files to its disk: nothing came in 30000 ms"],
   ] as const) {
     const silent = vi.spyOn(agent, method).mockReturnValue(new Promise(() => {}));
-    const refused = expect(runtime.pauseSandbox(id, "stopped", options)).rejects.toMatchObject({
+    const refused = expect(runtime.pauses.pause(id, "stopped", options)).rejects.toMatchObject({
       code: "not_ready",
       message: `The sandbox was not paused: ${failing}`,
     });
@@ -103,32 +103,32 @@ test("a guest that does not answer is not paused, if that is wanted, nor without
     silent.mockRestore();
     expect(await daemon.remains()).toEqual(running);
   }
-  await runtime.pauseSandbox(id, "stopped", { requireAnswer: true });
-  expect(runtime.getSandbox(id).state).toBe("paused");
+  await runtime.pauses.pause(id, "stopped", { requireAnswer: true });
+  expect(runtime.registry.get(id).state).toBe("paused");
 });
 
 test("a paused sandbox that is killed leaves nothing", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
-  await daemon.runtime.pauseSandbox(id, "stopped");
-  await daemon.runtime.killSandbox(id);
-  expect(() => daemon.runtime.getSandbox(id)).toThrow("doesn't exist");
-  await expect(daemon.runtime.killSandbox(id)).rejects.toMatchObject({ code: "not_found" });
+  await daemon.runtime.pauses.pause(id, "stopped");
+  await daemon.runtime.ends.kill(id);
+  expect(() => daemon.runtime.registry.get(id)).toThrow("doesn't exist");
+  await expect(daemon.runtime.ends.kill(id)).rejects.toMatchObject({ code: "not_found" });
   await daemon.settle();
   expect(await daemon.remains()).toEqual(nothing);
   expect(getSandbox(daemon.deps.ledger, id)).toMatchObject({ state: "terminated", endReason: "killed" });
 });
 
 test.each([
-  ["kill", (runtime, id) => runtime.killSandbox(id)],
-  ["resume", (runtime, id) => runtime.resumeSandbox(id, 1_000)],
-] as const satisfies [string, (runtime: SandboxRuntime, id: string) => Promise<unknown>][])(
+  ["kill", (runtime, id) => runtime.ends.kill(id)],
+  ["resume", (runtime, id) => runtime.resumes.resume(id, 1_000)],
+] as const satisfies [string, (runtime: DrivenRuntime, id: string) => Promise<unknown>][])(
   "the files of a paused sandbox stay until power loss cannot bring it back: %s",
   async (_, leave) => {
     await using daemon = await FakeDaemon.open();
     const { runtime, deps } = daemon;
     const { id } = (await daemon.create()).record;
-    await runtime.pauseSandbox(id, "stopped");
+    await runtime.pauses.pause(id, "stopped");
     const atSync: unknown[] = [];
     vi.spyOn(deps.ledger, "sync").mockImplementation(async () => void atSync.push(await daemon.remains()));
     await leave(runtime, id);
@@ -143,12 +143,12 @@ test.each(["pause", "saveSnapshot"] as const)("when %s fails the sandbox goes on
   const { runtime, host } = daemon;
   const { record } = await daemon.create();
   host.arrange(step, failure);
-  await expect(runtime.pauseSandbox(record.id, "stopped")).rejects.toBe(failure.error);
-  expect(runtime.getSandbox(record.id)).toMatchObject({ state: "running", record: { endAtMs: record.endAtMs } });
-  await runtime.findSession(record.id)?.agent.ping();
+  await expect(runtime.pauses.pause(record.id, "stopped")).rejects.toBe(failure.error);
+  expect(runtime.registry.get(record.id)).toMatchObject({ state: "running", record: { endAtMs: record.endAtMs } });
+  await runtime.registry.session(record.id)?.agent.ping();
   await daemon.settle();
   expect(await daemon.remains()).toEqual(running);
-  await runtime.pauseSandbox(record.id, "stopped");
+  await runtime.pauses.pause(record.id, "stopped");
   expect(await daemon.remains()).toEqual(paused);
 });
 
@@ -158,8 +158,8 @@ test("when the machine dies while it is saved the sandbox is gone, and nothing i
   const { id } = (await daemon.create()).record;
   host.arrange("saveSnapshot", failure);
   host.arrange("resume", failure);
-  await expect(runtime.pauseSandbox(id, "stopped")).rejects.toBe(failure.error);
-  expect(() => runtime.getSandbox(id)).toThrow("doesn't exist");
+  await expect(runtime.pauses.pause(id, "stopped")).rejects.toBe(failure.error);
+  expect(() => runtime.registry.get(id)).toThrow("doesn't exist");
   await daemon.settle();
   expect(await daemon.remains()).toEqual(nothing);
   expect(getSandbox(daemon.deps.ledger, id)).toMatchObject({ endReason: "machine_died" });
@@ -171,12 +171,12 @@ test("a machine that will not end keeps its reservation until it does, and the p
   const { id } = (await daemon.create()).record;
   const gate = closedGate();
   host.arrange("terminate", failure, { gate: gate.opened });
-  const pausing = runtime.pauseSandbox(id, "stopped");
+  const pausing = runtime.pauses.pause(id, "stopped");
   const attempts = () => host.calls.filter((step) => step === "terminate").length;
   const before = attempts();
   await expect.poll(attempts).toBe(before + 2);
   expect(await daemon.remains()).toMatchObject({ machines: 1, reservations: 1 });
-  expect(runtime.getSandbox(id).state).toBe("paused");
+  expect(runtime.registry.get(id).state).toBe("paused");
   gate.open();
   await pausing;
   expect(await daemon.remains()).toEqual(paused);
@@ -186,13 +186,13 @@ test.each(["restore", "openGuestLink"] as const)("when %s fails a paused sandbox
   await using daemon = await FakeDaemon.open();
   const { runtime, host } = daemon;
   const { record } = await daemon.create();
-  await runtime.pauseSandbox(record.id, "stopped");
-  const before = runtime.getSandbox(record.id);
+  await runtime.pauses.pause(record.id, "stopped");
+  const before = runtime.registry.get(record.id);
   host.arrange(step, failure);
-  await expect(runtime.connectSandbox(record.id, 1_000)).rejects.toBe(failure.error);
-  expect(runtime.getSandbox(record.id)).toEqual(before);
+  await expect(runtime.resumes.connect(record.id, 1_000)).rejects.toBe(failure.error);
+  expect(runtime.registry.get(record.id)).toEqual(before);
   expect(await daemon.remains()).toEqual(paused);
-  expect((await runtime.connectSandbox(record.id, 1_000)).resumed).toBe(true);
+  expect((await runtime.resumes.connect(record.id, 1_000)).resumed).toBe(true);
 });
 
 test("capacity: a paused sandbox makes room, and may find none when it wants to come back", async () => {
@@ -200,12 +200,12 @@ test("capacity: a paused sandbox makes room, and may find none when it wants to 
   const { runtime } = daemon;
   const { id: first } = (await daemon.create()).record;
   await expect(daemon.create()).rejects.toMatchObject({ code: "capacity_exhausted" });
-  await runtime.pauseSandbox(first, "stopped");
+  await runtime.pauses.pause(first, "stopped");
   const { id: second } = (await daemon.create()).record;
-  await expect(runtime.connectSandbox(first, 1_000)).rejects.toMatchObject({ code: "capacity_exhausted" });
-  expect(runtime.getSandbox(first).state).toBe("paused");
-  await runtime.pauseSandbox(second, "stopped");
-  expect((await runtime.connectSandbox(first, 1_000)).resumed).toBe(true);
+  await expect(runtime.resumes.connect(first, 1_000)).rejects.toMatchObject({ code: "capacity_exhausted" });
+  expect(runtime.registry.get(first).state).toBe("paused");
+  await runtime.pauses.pause(second, "stopped");
+  expect((await runtime.resumes.connect(first, 1_000)).resumed).toBe(true);
 });
 
 test("disk pressure: neither pause nor resume begins, and running work goes on", async () => {
@@ -213,12 +213,12 @@ test("disk pressure: neither pause nor resume begins, and running work goes on",
   const { runtime } = daemon;
   const { id } = (await daemon.create()).record;
   daemon.disk.freeBytes = 1;
-  await expect(runtime.pauseSandbox(id, "stopped")).rejects.toMatchObject({ code: "disk_pressure" });
-  await runtime.findSession(id)?.agent.ping();
+  await expect(runtime.pauses.pause(id, "stopped")).rejects.toMatchObject({ code: "disk_pressure" });
+  await runtime.registry.session(id)?.agent.ping();
   daemon.disk.freeBytes = 1e12;
-  await runtime.pauseSandbox(id, "stopped");
+  await runtime.pauses.pause(id, "stopped");
   daemon.disk.freeBytes = 1;
-  await expect(runtime.resumeSandbox(id, 1_000)).rejects.toMatchObject({ code: "disk_pressure" });
+  await expect(runtime.resumes.resume(id, 1_000)).rejects.toMatchObject({ code: "disk_pressure" });
   expect(await daemon.remains()).toEqual(paused);
 });
 
@@ -230,16 +230,16 @@ test("a sandbox that wants it is paused when its time is up, and later when that
   const { id: mortal } = (await daemon.create()).record;
   daemon.disk.freeBytes = 1;
   await clock.advance(60_000);
-  runtime.expireSandboxes();
+  runtime.deadlines.expireDue();
   await daemon.settle();
-  expect(runtime.getSandbox(id)).toMatchObject({ state: "running", record: { endAtMs: clock.nowMs() + 10_000 } });
-  expect(() => runtime.getSandbox(mortal)).toThrow("doesn't exist");
+  expect(runtime.registry.get(id)).toMatchObject({ state: "running", record: { endAtMs: clock.nowMs() + 10_000 } });
+  expect(() => runtime.registry.get(mortal)).toThrow("doesn't exist");
   daemon.disk.freeBytes = 1e12;
   await clock.advance(10_000);
-  runtime.expireSandboxes();
-  runtime.expireSandboxes();
+  runtime.deadlines.expireDue();
+  runtime.deadlines.expireDue();
   await daemon.settle();
-  const { state, record } = runtime.getSandbox(id);
+  const { state, record } = runtime.registry.get(id);
   expect(state).toBe("paused");
   expect(getSnapshot(daemon.deps.ledger, record.snapshotId)?.reason).toBe("idle");
   expect(await daemon.remains()).toEqual(paused);
@@ -250,14 +250,14 @@ test("traffic resumes a sandbox that wants it, once, for at least five minutes",
   const { runtime, clock, host } = daemon;
   const { id } = (await daemon.create({ lifecycle: { onTimeout: "pause", keepMemory: true, autoResume: true } }))
     .record;
-  await runtime.pauseSandbox(id, "stopped");
-  expect([...runtime.resumableByTraffic()].map(({ record }) => record.id)).toEqual([id]);
-  const sessions = await Promise.all([1, 2, 3].map(() => runtime.resumeForTraffic(id)));
+  await runtime.pauses.pause(id, "stopped");
+  expect([...runtime.traffic.resumableByTraffic()].map(({ record }) => record.id)).toEqual([id]);
+  const sessions = await Promise.all([1, 2, 3].map(() => runtime.traffic.resumeForTraffic(id)));
   expect(new Set(sessions).size).toBe(1);
   expect(sessions[0]?.sandboxId).toBe(id);
   expect(host.calls.filter((step) => step === "restore").length).toBe(2);
-  expect(runtime.getSandbox(id).record.endAtMs).toBe(clock.nowMs() + 300_000);
-  expect([...runtime.resumableByTraffic()]).toEqual([]);
+  expect(runtime.registry.get(id).record.endAtMs).toBe(clock.nowMs() + 300_000);
+  expect([...runtime.traffic.resumableByTraffic()]).toEqual([]);
 });
 
 test("traffic for a sandbox that is being paused waits until it can be resumed", async () => {
@@ -267,11 +267,11 @@ test("traffic for a sandbox that is being paused waits until it can be resumed",
   const { id } = (await daemon.create({ lifecycle })).record;
   const gate = closedGate();
   host.arrange("saveSnapshot", { gate: gate.opened });
-  const pausing = runtime.pauseSandbox(id, "stopped");
+  const pausing = runtime.pauses.pause(id, "stopped");
   await expect.poll(() => daemon.stateOf(id)).toBe("pausing");
-  expect(runtime.getSandbox(id).keptMemory).toBeUndefined();
-  expect([...runtime.resumableByTraffic()].map(({ record }) => record.id)).toEqual([id]);
-  const resuming = runtime.resumeForTraffic(id);
+  expect(runtime.registry.get(id).keptMemory).toBeUndefined();
+  expect([...runtime.traffic.resumableByTraffic()].map(({ record }) => record.id)).toEqual([id]);
+  const resuming = runtime.traffic.resumeForTraffic(id);
   gate.open();
   expect((await resuming)?.sandboxId).toBe(id);
   await pausing;
@@ -293,14 +293,14 @@ test("50 clients pause, resume, connect and kill the same sandboxes: only docume
   const slow = Array.from({ length: 200 }, (_, at) => ({ delayMs: at % 4 }));
   for (const step of ["saveSnapshot", "terminate", "restore"] as const) host.arrange(step, ...slow);
   const actions: ((id: string) => Promise<unknown>)[] = [
-    (id) => runtime.pauseSandbox(id, "stopped"),
-    (id) => runtime.resumeSandbox(id, 60_000),
-    (id) => runtime.connectSandbox(id, 60_000),
-    (id) => runtime.setSandboxTimeout(id, 90_000),
-    async (id) => void runtime.getSandbox(id),
+    (id) => runtime.pauses.pause(id, "stopped"),
+    (id) => runtime.resumes.resume(id, 60_000),
+    (id) => runtime.resumes.connect(id, 60_000),
+    (id) => runtime.deadlines.set(id, 90_000),
+    async (id) => void runtime.registry.get(id),
     async (id) =>
-      runtime
-        .findSession(id)
+      runtime.registry
+        .session(id)
         ?.agent.ping()
         .catch(() => {}),
   ];
@@ -310,13 +310,13 @@ test("50 clients pause, resume, connect and kill the same sandboxes: only docume
         const id = ids[(client + round) % ids.length] ?? "";
         const action = actions[(client * 7 + round * 5) % actions.length];
         if (action) await attempt(() => action(id));
-        if (client === 0 && round === 10) await attempt(() => runtime.killSandbox(ids[0] ?? ""));
+        if (client === 0 && round === 10) await attempt(() => runtime.ends.kill(ids[0] ?? ""));
       }
     }),
   );
   expect([...answers.keys()].filter((answer) => !documented.has(answer))).toEqual([]);
   expect(answers.get("done")).toBeGreaterThan(100);
-  await Promise.all(ids.map((id) => attempt(() => runtime.killSandbox(id))));
+  await Promise.all(ids.map((id) => attempt(() => runtime.ends.kill(id))));
   await daemon.settle();
   expect(await daemon.remains()).toEqual(nothing);
   expect(host.openLinks).toBe(0);
@@ -328,13 +328,13 @@ test("without its memory a sandbox keeps its disk, boots when it comes back, and
   const { runtime } = daemon;
   const lifecycle = { onTimeout: "kill", keepMemory: true, autoResume: true } as const;
   const { id } = (await daemon.create({ lifecycle })).record;
-  await runtime.pauseSandbox(id, "stopped", { memory: false });
-  expect(runtime.getSandbox(id)).toMatchObject({ state: "paused", keptMemory: false });
-  const { folder, facts } = getSnapshot(daemon.deps.ledger, runtime.getSandbox(id).record.snapshotId) ?? {};
+  await runtime.pauses.pause(id, "stopped", { memory: false });
+  expect(runtime.registry.get(id)).toMatchObject({ state: "paused", keptMemory: false });
+  const { folder, facts } = getSnapshot(daemon.deps.ledger, runtime.registry.get(id).record.snapshotId) ?? {};
   expect((await readdir(folder ?? "")).sort()).toEqual(["disk", "manifest.json"]);
   expect(facts?.memoryBytes).toBe(0);
-  expect([...runtime.resumableByTraffic()]).toEqual([]);
-  expect(await runtime.resumeForTraffic(id)).toBeUndefined();
+  expect([...runtime.traffic.resumableByTraffic()]).toEqual([]);
+  expect(await runtime.traffic.resumeForTraffic(id)).toBeUndefined();
   await daemon.restart();
   daemon.host.arrange("restore", failure);
   expect(await runtimeConnect(daemon, id)).toBe("running");
@@ -345,13 +345,13 @@ test("without its memory a sandbox keeps its disk, boots when it comes back, and
 test("a sandbox that was paused with its memory boots when the client wants that", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
-  await daemon.runtime.pauseSandbox(id, "stopped");
+  await daemon.runtime.pauses.pause(id, "stopped");
   daemon.host.arrange("boot", failure);
-  await expect(daemon.runtime.resumeSandbox(id, 1_000, { memory: false })).rejects.toThrow("arranged by the test");
-  expect(daemon.runtime.getSandbox(id).state).toBe("paused");
+  await expect(daemon.runtime.resumes.resume(id, 1_000, { memory: false })).rejects.toThrow("arranged by the test");
+  expect(daemon.runtime.registry.get(id).state).toBe("paused");
   expect(await daemon.remains()).toEqual(paused);
   daemon.host.arrange("restore", failure);
-  expect((await daemon.runtime.resumeSandbox(id, 1_000, { memory: false })).state).toBe("running");
+  expect((await daemon.runtime.resumes.resume(id, 1_000, { memory: false })).state).toBe("running");
 });
 
 test("when its time is up a sandbox is paused as its client wanted, and follow-ups boot too", async () => {
@@ -359,14 +359,14 @@ test("when its time is up a sandbox is paused as its client wanted, and follow-u
   const lifecycle = { onTimeout: "pause", keepMemory: false, autoResume: false } as const;
   const { id } = (await daemon.create({ lifecycle, timeoutMs: 1_000 })).record;
   await daemon.clock.advance(2_000);
-  daemon.runtime.expireSandboxes();
+  daemon.runtime.deadlines.expireDue();
   await daemon.settle();
-  const { state, record } = daemon.runtime.getSandbox(id);
+  const { state, record } = daemon.runtime.registry.get(id);
   expect([state, getSnapshot(daemon.deps.ledger, record.snapshotId)?.facts?.memoryBytes]).toEqual(["paused", 0]);
   daemon.host.arrange("restore", failure);
-  expect((await daemon.runtime.followUpSandbox(id, { timeoutMs: 1_000 })).reason).toBe("idle");
+  expect((await daemon.runtime.forks.followUp(id, { timeoutMs: 1_000 })).reason).toBe("idle");
 });
 
 async function runtimeConnect({ runtime }: FakeDaemon, id: string): Promise<string> {
-  return (await runtime.connectSandbox(id, 1_000)).view.state;
+  return (await runtime.resumes.connect(id, 1_000)).view.state;
 }

@@ -14,13 +14,13 @@ async function openLocked(options: Parameters<FakeDaemon["create"]>[0] = {}) {
   const daemon = await FakeDaemon.open();
   const { record, accessToken } = await daemon.create(options);
   daemon.host.arrange("saveSnapshot", locked);
-  await daemon.runtime.pauseSandbox(record.id, "exited");
+  await daemon.runtime.pauses.pause(record.id, "exited");
   return { daemon, id: record.id, accessToken };
 }
 
-const save = (daemon: FakeDaemon) => daemon.runtime.savePaused(new AbortController().signal);
+const save = (daemon: FakeDaemon) => daemon.runtime.inMemory.saveAll(new AbortController().signal);
 const logOf = (daemon: FakeDaemon, id: string) =>
-  daemon.runtime.sandboxLogs(id, { search: "", order: "asc", limit: 100 }).map(({ message }) => message);
+  daemon.runtime.observations.logs(id, { search: "", order: "asc", limit: 100 }).map(({ message }) => message);
 const machineAt = ({ host }: FakeDaemon) => [...host.machines.values()].map(({ at }) => at);
 
 test("it is paused for its client, keeps its capacity, says why, and is back at once without a restore", async () => {
@@ -28,23 +28,23 @@ test("it is paused for its client, keeps its capacity, says why, and is back at 
   await using _ = daemon;
   const { runtime, host, clock } = daemon;
   expect(daemon.stateOf(id)).toBe("paused_in_memory");
-  expect(runtime.getSandbox(id)).toMatchObject({ state: "paused", keptMemory: true, accessToken });
-  expect(runtime.findSession(id)).toBeUndefined();
+  expect(runtime.registry.get(id)).toMatchObject({ state: "paused", keptMemory: true, accessToken });
+  expect(runtime.registry.session(id)).toBeUndefined();
   expect(machineAt(daemon)).toEqual(["paused"]);
   expect(await daemon.remains()).toEqual(pausedInMemory);
   expect(runtime.capacity()).toMatchObject({ pausedInMemory: 1, budgets: { sandboxes: { active: 1 } } });
   expect(logOf(daemon, id).at(-1)).toContain("paused in memory, which a restart of the host loses");
-  await expect(runtime.pauseSandbox(id, "stopped")).rejects.toMatchObject({ code: "invalid_state" });
+  await expect(runtime.pauses.pause(id, "stopped")).rejects.toMatchObject({ code: "invalid_state" });
 
   const before = host.calls.filter((step) => step === "restore").length;
-  const { resumed, view } = await runtime.connectSandbox(id, 5_000);
+  const { resumed, view } = await runtime.resumes.connect(id, 5_000);
   expect(resumed).toBe(true);
   expect(view).toMatchObject({ state: "running", accessToken, record: { endAtMs: clock.nowMs() + 5_000 } });
   expect(host.calls.filter((step) => step === "restore")).toHaveLength(before);
-  await runtime.findSession(id)?.agent.ping();
+  await runtime.registry.session(id)?.agent.ping();
   await daemon.settle();
   expect(await daemon.remains()).toEqual(running);
-  await runtime.pauseSandbox(id, "stopped");
+  await runtime.pauses.pause(id, "stopped");
   expect(await daemon.remains()).toEqual(paused);
 });
 
@@ -52,7 +52,7 @@ test("it is saved as soon as that can be, and then it is paused like any other, 
   const { daemon, id } = await openLocked();
   await using _ = daemon;
   const { runtime, host, clock } = daemon;
-  const { endAtMs } = runtime.getSandbox(id).record;
+  const { endAtMs } = runtime.registry.get(id).record;
   host.arrange("saveSnapshot", locked, failure);
   await save(daemon);
   await save(daemon);
@@ -60,10 +60,10 @@ test("it is saved as soon as that can be, and then it is paused like any other, 
   await clock.advance(60_000);
   await save(daemon);
   expect(daemon.stateOf(id)).toBe("paused");
-  expect(runtime.getSandbox(id)).toMatchObject({ state: "paused", keptMemory: true, record: { endAtMs } });
+  expect(runtime.registry.get(id)).toMatchObject({ state: "paused", keptMemory: true, record: { endAtMs } });
   expect(await daemon.remains()).toEqual(paused);
   await save(daemon);
-  expect((await runtime.connectSandbox(id, 5_000)).resumed).toBe(true);
+  expect((await runtime.resumes.connect(id, 5_000)).resumed).toBe(true);
 });
 
 test("a full disk is no reason to fail: it stays in memory until there is room", async () => {
@@ -83,20 +83,20 @@ test("its time being up pauses it in memory too, and a request wakes it", async 
   const { id } = (await daemon.create({ lifecycle, timeoutMs: 1_000 })).record;
   daemon.host.arrange("saveSnapshot", locked);
   await daemon.clock.advance(2_000);
-  daemon.runtime.expireSandboxes();
+  daemon.runtime.deadlines.expireDue();
   await daemon.settle();
   expect(daemon.stateOf(id)).toBe("paused_in_memory");
-  expect([...daemon.runtime.resumableByTraffic()].map(({ record }) => record.id)).toEqual([id]);
-  expect(await daemon.runtime.resumeForTraffic(id)).toBeDefined();
+  expect([...daemon.runtime.traffic.resumableByTraffic()].map(({ record }) => record.id)).toEqual([id]);
+  expect(await daemon.runtime.traffic.resumeForTraffic(id)).toBeDefined();
   expect(daemon.stateOf(id)).toBe("running");
 });
 
 test.each(["kill", "stop"] as const)("%s leaves nothing of it", async (how) => {
   const { daemon, id } = await openLocked();
   await using _ = daemon;
-  if (how === "kill") await daemon.runtime.killSandbox(id);
-  else await daemon.runtime.stopSandbox(id, 1_000);
-  expect(() => daemon.runtime.getSandbox(id)).toThrow("doesn't exist");
+  if (how === "kill") await daemon.runtime.ends.kill(id);
+  else await daemon.runtime.ends.stop(id, 1_000);
+  expect(() => daemon.runtime.registry.get(id)).toThrow("doesn't exist");
   await daemon.settle();
   expect(await daemon.remains()).toEqual(nothing);
 });
@@ -107,12 +107,12 @@ test.each(["resume", "openGuestLink"] as const)(
     const { daemon, id } = await openLocked();
     await using _ = daemon;
     daemon.host.arrange(step, failure);
-    await expect(daemon.runtime.resumeSandbox(id, 1_000)).rejects.toBe(failure.error);
-    expect(daemon.runtime.getSandbox(id).state).toBe("paused");
+    await expect(daemon.runtime.resumes.resume(id, 1_000)).rejects.toBe(failure.error);
+    expect(daemon.runtime.registry.get(id).state).toBe("paused");
     expect(machineAt(daemon)).toEqual(["paused"]);
     expect(await daemon.remains()).toEqual(pausedInMemory);
-    await daemon.runtime.resumeSandbox(id, 1_000);
-    expect(daemon.runtime.getSandbox(id).state).toBe("running");
+    await daemon.runtime.resumes.resume(id, 1_000);
+    expect(daemon.runtime.registry.get(id).state).toBe("running");
   },
 );
 
@@ -121,7 +121,7 @@ test("without its memory it is saved first, and boots", async () => {
   await using _ = daemon;
   const boots = () => daemon.host.calls.filter((step) => step === "boot").length;
   const before = boots();
-  await daemon.runtime.resumeSandbox(id, 1_000, { memory: false });
+  await daemon.runtime.resumes.resume(id, 1_000, { memory: false });
   expect(boots()).toBe(before + 1);
   await daemon.settle();
   expect(await daemon.remains()).toEqual(running);
@@ -131,16 +131,16 @@ test("a follow-up waits for nobody: it is refused with the reason, and made once
   const { daemon, id } = await openLocked();
   await using _ = daemon;
   daemon.host.arrange("saveSnapshot", locked);
-  await expect(daemon.runtime.followUpSandbox(id, { timeoutMs: 1_000 })).rejects.toBe(locked.error);
+  await expect(daemon.runtime.forks.followUp(id, { timeoutMs: 1_000 })).rejects.toBe(locked.error);
   expect(daemon.stateOf(id)).toBe("paused_in_memory");
-  expect(await daemon.runtime.followUpSandbox(id, { timeoutMs: 1_000 })).toMatchObject({ reason: "exited" });
+  expect(await daemon.runtime.forks.followUp(id, { timeoutMs: 1_000 })).toMatchObject({ reason: "exited" });
   expect(daemon.stateOf(id)).toBe("paused");
 });
 
 test("when its machine dies it is gone, and its log says that it was not saved", async () => {
   const { daemon, id } = await openLocked();
   await using _ = daemon;
-  const sessionId = daemon.runtime.getSandbox(id).record.machine?.sessionId ?? "";
+  const sessionId = daemon.runtime.registry.get(id).record.machine?.sessionId ?? "";
   daemon.host.crash(sessionId);
   await expect.poll(() => daemon.stateOf(id)).toBe("terminated");
   await daemon.settle();
@@ -154,7 +154,7 @@ test("the next daemon takes it over where it is, even if it was just let go", as
   await daemon.restart(async () => {
     for (const machine of daemon.host.machines.values()) machine.enter("running");
   });
-  expect(daemon.runtime.getSandbox(id)).toMatchObject({ state: "paused", keptMemory: true });
+  expect(daemon.runtime.registry.get(id)).toMatchObject({ state: "paused", keptMemory: true });
   expect(machineAt(daemon)).toEqual(["paused"]);
   expect(await daemon.remains()).toEqual(pausedInMemory);
   await save(daemon);
@@ -165,22 +165,22 @@ test("a save that was complete when the daemon died is finished by the next one"
   const { daemon, id } = await openLocked();
   await using _ = daemon;
   const { deps, runtime } = daemon;
-  const { machine, endAtMs } = runtime.getSandbox(id).record;
+  const { machine, endAtMs } = runtime.registry.get(id).record;
   await daemon.restart(async () => {
     const vm = machine && (await deps.driver.adopt(machine));
     const folder = findContinuationInMaking(deps.ledger, id)?.folder;
     await vm?.saveSnapshot(folder ?? "", { bootId: "boot", isLast: true });
   });
-  expect(daemon.runtime.getSandbox(id)).toMatchObject({ state: "paused", record: { machine: null, endAtMs } });
+  expect(daemon.runtime.registry.get(id)).toMatchObject({ state: "paused", record: { machine: null, endAtMs } });
   expect(await daemon.remains()).toEqual(paused);
 });
 
 test("a host that was restarted has lost it, and says so", async () => {
   const { daemon, id } = await openLocked();
   await using _ = daemon;
-  const sessionId = daemon.runtime.getSandbox(id).record.machine?.sessionId ?? "";
+  const sessionId = daemon.runtime.registry.get(id).record.machine?.sessionId ?? "";
   await daemon.restart(() => daemon.host.crash(sessionId));
-  expect(() => daemon.runtime.getSandbox(id)).toThrow("doesn't exist");
+  expect(() => daemon.runtime.registry.get(id)).toThrow("doesn't exist");
   expect(await daemon.remains()).toEqual(nothing);
   expect(logOf(daemon, id).at(-2)).toContain("paused in memory only");
 });

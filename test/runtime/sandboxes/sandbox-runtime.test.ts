@@ -28,10 +28,10 @@ async function advanceUntil(daemon: FakeDaemon, stepMs: number, condition: () =>
 test("a sandbox is created, seen, and killed, and holds its share for as long as it runs", async () => {
   await using daemon = await FakeDaemon.open(small);
   const { record } = await daemon.create();
-  expect(daemon.runtime.getSandbox(record.id).state).toBe("running");
+  expect(daemon.runtime.registry.get(record.id).state).toBe("running");
   expect(await daemon.remains()).toEqual(running);
-  await daemon.runtime.killSandbox(record.id);
-  expect(() => daemon.runtime.getSandbox(record.id)).toThrow("doesn't exist");
+  await daemon.runtime.ends.kill(record.id);
+  expect(() => daemon.runtime.registry.get(record.id)).toThrow("doesn't exist");
   await daemon.deps.terminator.idle();
   expect(await daemon.remains()).toEqual(nothing);
   expect(getSandbox(daemon.deps.ledger, record.id)).toMatchObject({ state: "terminated", endReason: "killed" });
@@ -61,12 +61,12 @@ test("where nothing can be restored for the moment, base is booted, and what is 
   const locked = new DomainError("not_ready", "the screen is locked");
   daemon.host.arrange("restore", { error: locked });
   const { record } = await daemon.create();
-  expect(daemon.runtime.getSandbox(record.id).state).toBe("running");
+  expect(daemon.runtime.registry.get(record.id).state).toBe("running");
   expect(await daemon.remains()).toEqual(running);
   daemon.host.arrange("restore", { error: locked });
-  await daemon.runtime.pauseSandbox(record.id, "exited");
-  await expect(daemon.runtime.resumeSandbox(record.id, 60_000)).rejects.toBe(locked);
-  expect(daemon.runtime.getSandbox(record.id).state).toBe("paused");
+  await daemon.runtime.pauses.pause(record.id, "exited");
+  await expect(daemon.runtime.resumes.resume(record.id, 60_000)).rejects.toBe(locked);
+  expect(daemon.runtime.registry.get(record.id).state).toBe("paused");
 });
 
 test.each(["silent", "garbage"] as const)(
@@ -83,7 +83,7 @@ test.each(["silent", "garbage"] as const)(
     await daemon.deps.terminator.idle();
     expect(await daemon.remains()).toEqual(nothing);
     expect(
-      daemon.runtime.listSandboxes({ states: new Set(["running"]), metadata: {}, order: "asc", limit: 9 }),
+      daemon.runtime.registry.list({ states: new Set(["running"]), metadata: {}, order: "asc", limit: 9 }),
     ).toEqual({
       sandboxes: [],
       next: undefined,
@@ -96,8 +96,8 @@ test("a machine that does not go keeps its share until it does", async () => {
   await using daemon = await FakeDaemon.open(small);
   const { record } = await daemon.create();
   daemon.host.arrange("terminate", { error: failure }, { error: failure });
-  await daemon.runtime.killSandbox(record.id);
-  expect(() => daemon.runtime.getSandbox(record.id)).toThrow("doesn't exist");
+  await daemon.runtime.ends.kill(record.id);
+  expect(() => daemon.runtime.registry.get(record.id)).toThrow("doesn't exist");
   await advanceUntil(daemon, 1, () => daemon.clock.sleeperCount > 0);
   expect(await daemon.remains()).toMatchObject({ reservations: 1, machines: 1 });
   await advanceUntil(daemon, 250, () => daemon.host.calls.filter((step) => step === "terminate").length === 4);
@@ -121,11 +121,11 @@ test("neither does one whose agent never answered", async () => {
 test("a machine that dies takes its sandbox along, and no other", async () => {
   await using daemon = await FakeDaemon.open(small);
   const [doomed, other] = await Promise.all([daemon.create(), daemon.create()]);
-  const sessionId = daemon.runtime.findSession(doomed.record.id)?.sessionId ?? "";
+  const sessionId = daemon.runtime.registry.session(doomed.record.id)?.sessionId ?? "";
   daemon.host.crash(sessionId, "killed by the test");
-  await expect.poll(() => daemon.runtime.findSession(doomed.record.id)).toBeUndefined();
+  await expect.poll(() => daemon.runtime.registry.session(doomed.record.id)).toBeUndefined();
   await daemon.deps.terminator.idle();
-  expect(daemon.runtime.getSandbox(other.record.id).state).toBe("running");
+  expect(daemon.runtime.registry.get(other.record.id).state).toBe("running");
   expect(await daemon.remains()).toEqual(running);
   expect(getSandbox(daemon.deps.ledger, doomed.record.id)?.endReason).toBe("machine_died");
   expect(daemon.logged).toContainEqual(expect.objectContaining({ msg: "sandbox lost", detail: "killed by the test" }));
@@ -134,7 +134,7 @@ test("a machine that dies takes its sandbox along, and no other", async () => {
 test("a link that breaks is daemon anew; one that breaks again and again ends its sandbox", async () => {
   await using daemon = await FakeDaemon.open(small);
   const { record } = await daemon.create();
-  const session = daemon.runtime.findSession(record.id);
+  const session = daemon.runtime.registry.session(record.id);
   if (!session) throw new Error("no session");
   const broken = daemon.guests.latest;
   broken.bytes.write(Buffer.alloc(64, 0xee));
@@ -152,7 +152,7 @@ test("a link that breaks is daemon anew; one that breaks again and again ends it
     before.bytes.destroy();
   }
   expect(links).toBeLessThan(20);
-  expect(() => daemon.runtime.getSandbox(record.id)).toThrow("doesn't exist");
+  expect(() => daemon.runtime.registry.get(record.id)).toThrow("doesn't exist");
   await daemon.deps.terminator.idle();
   expect(await daemon.remains()).toEqual(nothing);
   expect(getSandbox(daemon.deps.ledger, record.id)?.endReason).toBe("lost");
@@ -161,7 +161,7 @@ test("a link that breaks is daemon anew; one that breaks again and again ends it
 test("a machine that died is not said to be out of reach, though its link breaks first", async () => {
   await using daemon = await FakeDaemon.open(small);
   const { record } = await daemon.create();
-  const session = daemon.runtime.findSession(record.id);
+  const session = daemon.runtime.registry.session(record.id);
   if (!(session instanceof LiveSession)) throw new Error("no session");
   const reach = vi.spyOn(session.vm, "openGuestLink").mockRejectedValue(new Error("connection refused"));
   daemon.guests.latest.bytes.destroy();
@@ -176,10 +176,10 @@ test("a machine that died is not said to be out of reach, though its link breaks
 test("its time ends a sandbox, and more time keeps it", async () => {
   await using daemon = await FakeDaemon.open(small);
   const [short, long] = await Promise.all([daemon.create(), daemon.create()]);
-  await daemon.runtime.setSandboxTimeout(long.record.id, 120_000);
+  await daemon.runtime.deadlines.set(long.record.id, 120_000);
   await daemon.clock.advance(60_000);
-  await daemon.runtime.expireSandboxes();
-  expect(() => daemon.runtime.getSandbox(short.record.id)).toThrow("doesn't exist");
+  await daemon.runtime.deadlines.expireDue();
+  expect(() => daemon.runtime.registry.get(short.record.id)).toThrow("doesn't exist");
   await daemon.deps.terminator.idle();
   expect(await daemon.remains()).toEqual(running);
   expect(getSandbox(daemon.deps.ledger, short.record.id)?.endReason).toBe("expired");
@@ -191,8 +191,11 @@ test("a daemon that starts goes on with what runs and cleans up what does not", 
   await daemon.runtime.close();
   daemon.host.crash(dead.record.machine?.sessionId ?? "");
   await daemon.start();
-  expect(daemon.runtime.getSandbox(kept.record.id)).toMatchObject({ state: "running", accessToken: kept.accessToken });
-  expect(() => daemon.runtime.getSandbox(dead.record.id)).toThrow("doesn't exist");
+  expect(daemon.runtime.registry.get(kept.record.id)).toMatchObject({
+    state: "running",
+    accessToken: kept.accessToken,
+  });
+  expect(() => daemon.runtime.registry.get(dead.record.id)).toThrow("doesn't exist");
   await daemon.deps.terminator.idle();
   expect(await daemon.remains()).toEqual(running);
   expect(getSandbox(daemon.deps.ledger, dead.record.id)?.endReason).toBe("lost");

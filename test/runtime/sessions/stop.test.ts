@@ -13,23 +13,23 @@ async function pass(daemon: FakeDaemon, ms: number): Promise<void> {
 test("a stopped sandbox ends with that reason, and stopping it again does nothing", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   const { id } = (await daemon.create()).record;
-  const stopping = daemon.runtime.stopSandbox(id, 100);
+  const stopping = daemon.runtime.ends.stop(id, 100);
   await pass(daemon, 2_000);
   await stopping;
   await daemon.settle();
   expect(getSandbox(daemon.ledger, id)).toMatchObject({ state: "terminated", endReason: "stopped" });
   expect([daemon.held(), daemon.host.machines.size]).toEqual([{ active: 0, warm: 0 }, 0]);
   expect(await daemon.metric('firkin_sandboxes_ended_total{reason="stopped"}')).toBe(1);
-  await daemon.runtime.stopSandbox(id, 100);
-  await expect(daemon.runtime.stopSandbox("inever", 100)).rejects.toMatchObject({ code: "not_found" });
-  await expect(daemon.runtime.killSandbox(id)).rejects.toMatchObject({ code: "not_found" });
+  await daemon.runtime.ends.stop(id, 100);
+  await expect(daemon.runtime.ends.stop("inever", 100)).rejects.toMatchObject({ code: "not_found" });
+  await expect(daemon.runtime.ends.kill(id)).rejects.toMatchObject({ code: "not_found" });
 });
 
 test("a guest that does not answer is ended after its deadline", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   const { id } = (await daemon.create()).record;
   daemon.guests.ignoresShutdown = true;
-  const stopping = daemon.runtime.stopSandbox(id, 1_000);
+  const stopping = daemon.runtime.ends.stop(id, 1_000);
   await pass(daemon, 2_000);
   expect(getSandbox(daemon.ledger, id)?.state).toBe("running");
   await pass(daemon, 5_000);
@@ -43,9 +43,9 @@ test("a kill does not wait for a stop that is under way", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   const { id } = (await daemon.create()).record;
   daemon.guests.ignoresShutdown = true;
-  const stopping = daemon.runtime.stopSandbox(id, 600_000);
+  const stopping = daemon.runtime.ends.stop(id, 600_000);
   await pass(daemon, 100);
-  const killing = daemon.runtime.killSandbox(id).catch((error: unknown) => error);
+  const killing = daemon.runtime.ends.kill(id).catch((error: unknown) => error);
   await stopping;
   await expect(killing).resolves.toMatchObject({ code: "not_found" });
   await daemon.settle();
@@ -58,8 +58,8 @@ test("a daemon that stops waits for no guest, neither for one whose turn is yet 
   daemon.guests.ignoresShutdown = true;
   const gate = closedGate();
   daemon.host.arrange("saveSnapshot", { gate: gate.opened });
-  const saving = daemon.runtime.snapshotSandbox(id);
-  const stopping = daemon.runtime.stopSandbox(id, 600_000);
+  const saving = daemon.runtime.snapshots.take(id);
+  const stopping = daemon.runtime.ends.stop(id, 600_000);
   const closing = daemon.runtime.close();
   gate.open();
   await closing;
@@ -71,7 +71,7 @@ test("a machine that cannot be ended keeps its capacity until it is", async () =
   await using daemon = await FakeDaemon.open(pooled);
   const { id } = (await daemon.create()).record;
   daemon.host.arrange("terminate", { error: new DomainError("machine_failed", "arranged by the test") });
-  const stopping = daemon.runtime.stopSandbox(id, 100);
+  const stopping = daemon.runtime.ends.stop(id, 100);
   await pass(daemon, 2_000);
   await stopping;
   expect([getSandbox(daemon.ledger, id)?.state, daemon.held().active]).toEqual(["terminating", 1]);
@@ -83,8 +83,8 @@ test("a machine that cannot be ended keeps its capacity until it is", async () =
 test("a paused sandbox is stopped by removing what it rests in", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   const { id } = (await daemon.create()).record;
-  await daemon.runtime.pauseSandbox(id, "idle");
-  await daemon.runtime.stopSandbox(id, 100);
+  await daemon.runtime.pauses.pause(id, "idle");
+  await daemon.runtime.ends.stop(id, 100);
   await daemon.settle();
   expect(getSandbox(daemon.ledger, id)).toMatchObject({ state: "terminated", endReason: "stopped" });
 });

@@ -7,8 +7,8 @@ import { planeConstraint } from "../../../routes/http/plane-constraint.ts";
 import { type Clock, systemClock } from "../../../src/clock.ts";
 import type { GuestAgent } from "../../../src/guest/agent.ts";
 import type { Logger } from "../../../src/log.ts";
+import type { SandboxView } from "../../../src/runtime/contract.ts";
 import { ProcessTable } from "../../../src/runtime/processes/process-table.ts";
-import type { SandboxView } from "../../../src/runtime/runtime.ts";
 import type { Session } from "../../../src/runtime/sessions/session.ts";
 import type { SandboxIngress, SpanName } from "../../../src/types.ts";
 import { openIngress } from "./ingress.ts";
@@ -89,21 +89,25 @@ export async function serveDataPlane(
   const awake = new Set(sessions);
   const live = () => [...awake].filter((session) => !session.ended.aborted);
   const runtime = {
-    findSession: (id: string) => live().find((session) => session.sandboxId === id),
-    findSessionByAccessToken: (token: string) => live().find((session) => session.accessToken === token),
-    liveSessions: live,
-    resumableByTraffic: () =>
-      sleeping
-        .filter(({ session }) => !awake.has(session))
-        .map(
-          ({ session: { sandboxId, accessToken, ingress } }) =>
-            ({ record: { id: sandboxId, ingress }, accessToken }) as SandboxView,
-        ),
-    resumeForTraffic: async (id: string) => {
-      const found = sleeping.find(({ session }) => session.sandboxId === id);
-      if (found?.failure) throw found.failure;
-      if (found) awake.add(found.session);
-      return found?.session;
+    registry: {
+      session: (id: string) => live().find((session) => session.sandboxId === id),
+      sessionByAccessToken: (token: string) => live().find((session) => session.accessToken === token),
+      sessions: live,
+    },
+    traffic: {
+      resumableByTraffic: () =>
+        sleeping
+          .filter(({ session }) => !awake.has(session))
+          .map(
+            ({ session: { sandboxId, accessToken, ingress } }) =>
+              ({ record: { id: sandboxId, ingress }, accessToken }) as SandboxView,
+          ),
+      resumeForTraffic: async (id: string) => {
+        const found = sleeping.find(({ session }) => session.sandboxId === id);
+        if (found?.failure) throw found.failure;
+        if (found) awake.add(found.session);
+        return found?.session;
+      },
     },
   };
   await registerDataPlane(app, { runtime, clock, log, ...options });

@@ -12,10 +12,11 @@ import { type Ledger, openLedger } from "../../../src/ledger/open.ts";
 import { getSandbox } from "../../../src/ledger/sandboxes.ts";
 import { listSnapshots } from "../../../src/ledger/snapshots.ts";
 import type { QueueBounds } from "../../../src/runtime/capacity/admission-plan.ts";
+import type { CreateSandboxRequest, SandboxView } from "../../../src/runtime/contract.ts";
+import type { RuntimeDependencies } from "../../../src/runtime/dependencies.ts";
 import type { WarmPoolSettings } from "../../../src/runtime/pool/plan.ts";
 import { reconcile } from "../../../src/runtime/restart/reconcile.ts";
-import type { CreateSandboxRequest, SandboxView } from "../../../src/runtime/runtime.ts";
-import { type RuntimeDependencies, SandboxRuntime } from "../../../src/runtime/sandbox-runtime.ts";
+import { composeRuntime, type DrivenRuntime } from "../../../src/runtime/runtime.ts";
 import type { MachineShape } from "../../../src/types.ts";
 import { roomy, shape } from "../../ledger/support.ts";
 import { PoliteGuests } from "../guest/polite-guest.ts";
@@ -60,7 +61,7 @@ export class FakeDaemon implements AsyncDisposable {
   readonly disk = { freeBytes: 90 * 2 ** 30, totalBytes: 100 * 2 ** 30 };
   /** Parsed lines of level warn and above. */
   readonly logged: { readonly msg: string }[] = [];
-  runtime: SandboxRuntime;
+  runtime: DrivenRuntime;
 
   private constructor(folder: string, options: FakeDaemonOptions) {
     const { budgets, pool, queue, guest, retriesByHand = false } = options;
@@ -79,7 +80,7 @@ export class FakeDaemon implements AsyncDisposable {
     this.deps = wired.deps;
     this.host = wired.host;
     this.machinesFolder = wired.machinesFolder;
-    this.runtime = new SandboxRuntime(this.deps);
+    this.runtime = composeRuntime(this.deps);
   }
 
   /** Opens a fake daemon with a template `base`. */
@@ -102,7 +103,7 @@ export class FakeDaemon implements AsyncDisposable {
   create(options: string | Partial<CreateSandboxRequest> = {}, signal?: AbortSignal): Promise<SandboxView> {
     const request =
       typeof options === "string" ? requestFor(options, 60_000) : { ...requestFor("base", 60_000), ...options };
-    return this.runtime.createSandbox(request, { signal });
+    return this.runtime.creates.create(request, { signal });
   }
 
   /** One round of the refill supervisor, some time after the last create. */
@@ -122,7 +123,7 @@ export class FakeDaemon implements AsyncDisposable {
   /** A daemon starts after the one before has stopped, and listens when this resolves. */
   async start(): Promise<void> {
     Object.assign(this.deps, withoutMemories(this.deps));
-    this.runtime = new SandboxRuntime(this.deps);
+    this.runtime = composeRuntime(this.deps);
     await reconcile(this.deps, this.runtime, this.machinesFolder);
   }
 

@@ -1,4 +1,4 @@
-/** A runtime without machines: sandboxes are rows in memory, time stands still unless a test moves it. */
+/** The fake runtime has no machines: sandboxes are rows in memory, and time stands still unless a test moves it. */
 import { newSandboxId } from "../../../src/e2b/ids.ts";
 import { DomainError } from "../../../src/errors.ts";
 import type { EngineInfo } from "../../../src/machine/driver.ts";
@@ -14,12 +14,13 @@ import type {
   ListSnapshotsQuery,
   MemoryOption,
   ResumeOptions,
-  Runtime,
   SandboxLogsQuery,
   SandboxMetricSample,
   SandboxView,
   SnapshotView,
-} from "../../../src/runtime/runtime.ts";
+} from "../../../src/runtime/contract.ts";
+import type { Runtime } from "../../../src/runtime/runtime.ts";
+import type { Session } from "../../../src/runtime/sessions/session.ts";
 import type { TeamMetricSample } from "../../../src/team/team.ts";
 import type { ContinuationReason, LatencySample, SandboxLogEntry, SandboxRecord } from "../../../src/types.ts";
 
@@ -40,7 +41,7 @@ export class FakeRuntime implements Runtime {
   readonly latency: LatencySample[] = [];
   /** What was asked for, newest last. */
   readonly created: CreateSandboxRequest[] = [];
-  readonly snapshots: (SnapshotView & { readonly sandboxId: string })[] = [];
+  readonly #snapshots: (SnapshotView & { readonly sandboxId: string })[] = [];
   readonly pauseReasons: ContinuationReason[] = [];
   /** Of every pause, resume and connect. */
   readonly memoryOptions: (MemoryOption | undefined)[] = [];
@@ -49,9 +50,63 @@ export class FakeRuntime implements Runtime {
   readonly logLines: SandboxLogEntry[] = [];
   readonly teamSamples: TeamMetricSample[] = [];
   readonly samples = new Map<string, SandboxMetricSample[]>();
+  /** Gives the session of a sandbox; a test may replace it. Default: no sandbox has one. */
+  findSession: (id: string) => Session | undefined = () => undefined;
   readonly #views = new Map<string, SandboxView>();
 
-  async createSandbox(request: CreateSandboxRequest): Promise<SandboxView> {
+  readonly registry: Runtime["registry"] = {
+    get: (id) => this.#get(id),
+    list: (query) => this.#list(query),
+    session: (id) => this.findSession(id),
+    sessionByAccessToken: () => undefined,
+    sessions: () => [],
+  };
+  readonly creates: Runtime["creates"] = { create: (request) => this.#create(request) };
+  readonly pauses: Runtime["pauses"] = { pause: (...asked) => this.#pauseFor(...asked) };
+  readonly resumes: Runtime["resumes"] = {
+    connect: (...asked) => this.#connect(...asked),
+    resume: (...asked) => this.#resume(...asked),
+  };
+  readonly traffic: Runtime["traffic"] = {
+    resumeForTraffic: async () => undefined,
+    resumableByTraffic: () => [],
+  };
+  readonly ends: Runtime["ends"] = {
+    kill: async (id) => this.#remove(id),
+    stop: async (id, deadlineMs) => {
+      this.#remove(id);
+      this.stops.push(deadlineMs);
+    },
+  };
+  readonly deadlines: Runtime["deadlines"] = {
+    set: (...asked) => this.#setTimeout(...asked),
+    refresh: (...asked) => this.#refresh(...asked),
+  };
+  readonly internetAccess: Runtime["internetAccess"] = { set: (...asked) => this.#setInternetAccess(...asked) };
+  readonly forks: Runtime["forks"] = {
+    fork: (...asked) => this.#fork(...asked),
+    followUp: (...asked) => this.#followUp(...asked),
+  };
+  readonly snapshots: Runtime["snapshots"] = {
+    take: (...asked) => this.#takeSnapshot(...asked),
+    list: (query) => this.#listSnapshots(query),
+    has: (name) => this.#snapshots.some(({ templateId, alias }) => templateId === name || alias === name),
+    remove: (...asked) => this.#removeSnapshot(...asked),
+  };
+  readonly observations: Runtime["observations"] = {
+    metrics: (...asked) => this.#metrics(...asked),
+    logs: (...asked) => this.#logs(...asked),
+    latency: (id) => {
+      this.#get(id);
+      return this.latency;
+    },
+  };
+  readonly team: Runtime["team"] = {
+    samples: ({ fromMs = 0, toMs = Number.MAX_SAFE_INTEGER }) =>
+      this.teamSamples.filter(({ atMs }) => atMs >= fromMs && atMs <= toMs),
+  };
+
+  async #create(request: CreateSandboxRequest): Promise<SandboxView> {
     this.#mayFail();
     const { name, tag = "default" } = request.template;
     if (!this.findTemplate(name)) throw new DomainError("not_found", `template '${name}' not found`);
@@ -79,68 +134,60 @@ export class FakeRuntime implements Runtime {
     return this.#put({ record, state: "running", accessToken: `token-of-${record.id}` });
   }
 
-  async connectSandbox(
+  async #connect(
     id: string,
     timeoutMs: number,
     option?: MemoryOption,
   ): Promise<{ view: SandboxView; resumed: boolean }> {
     this.memoryOptions.push(option);
     this.#mayFail();
-    const before = this.getSandbox(id);
+    const before = this.#get(id);
     const endAtMs = Math.max(before.record.endAtMs, this.nowMs + timeoutMs);
     const record: SandboxRecord = { ...before.record, state: "running", endAtMs };
     const { accessToken } = before;
     return { view: this.#put({ record, state: "running", accessToken }), resumed: before.state === "paused" };
   }
 
-  async pauseSandbox(id: string, reason: ContinuationReason, option?: MemoryOption): Promise<void> {
+  async #pauseFor(id: string, reason: ContinuationReason, option?: MemoryOption): Promise<void> {
     this.memoryOptions.push(option);
-    if (this.getSandbox(id).state === "paused") {
+    if (this.#get(id).state === "paused") {
       throw new DomainError("invalid_state", `Error pausing sandbox - sandbox '${id}' is already paused`);
     }
     this.pauseReasons.push(reason);
     this.pause(id);
-    this.#put({ ...this.getSandbox(id), keptMemory: option?.memory ?? true });
+    this.#put({ ...this.#get(id), keptMemory: option?.memory ?? true });
   }
 
-  async stopSandbox(id: string, deadlineMs: number): Promise<void> {
-    this.getSandbox(id);
-    this.stops.push(deadlineMs);
-    this.#views.delete(id);
-  }
-
-  async resumeSandbox(id: string, timeoutMs: number, { envs, ...option }: ResumeOptions = {}): Promise<SandboxView> {
-    const { view, resumed } = await this.connectSandbox(id, timeoutMs, option);
+  async #resume(id: string, timeoutMs: number, { envs, ...option }: ResumeOptions = {}): Promise<SandboxView> {
+    const { view, resumed } = await this.#connect(id, timeoutMs, option);
     if (resumed) return this.#put({ ...view, record: { ...view.record, envs: { ...view.record.envs, ...envs } } });
     throw new DomainError("invalid_state", `Sandbox ${id} is already running`);
   }
 
-  async resumeForTraffic(): Promise<undefined> {}
-
   /** The last child has no room. */
-  async forkSandbox(id: string, { count, timeoutMs }: { count: number; timeoutMs: number }): Promise<ForkOutcome[]> {
-    const { record, state } = this.getSandbox(id);
+  async #fork(id: string, { count, timeoutMs }: { count: number; timeoutMs: number }): Promise<ForkOutcome[]> {
+    const { record, state } = this.#get(id);
     if (state === "paused") throw new DomainError("invalid_state", `Sandbox ${id} is paused: resume it first`);
     const { metadata, envs, allowInternetAccess, ingress, lifecycle } = record;
     const template = { name: "base", tag: undefined };
     const request = { template, timeoutMs, metadata, envs, allowInternetAccess, ingress, lifecycle };
-    const children = Array.from({ length: count - 1 }, async () => ({ view: await this.createSandbox(request) }));
+    const children = Array.from({ length: count - 1 }, async () => ({ view: await this.#create(request) }));
     return [...(await Promise.all(children)), { error: new DomainError("capacity_exhausted", "no room") }];
   }
 
-  async snapshotSandbox(id: string, name?: { name: string; tag: string | undefined }): Promise<SnapshotView> {
-    this.getSandbox(id);
+  async #takeSnapshot(id: string, name?: { name: string; tag: string | undefined }): Promise<SnapshotView> {
+    this.#get(id);
     const made = {
-      templateId: `template${this.snapshots.length}`,
+      templateId: `template${this.#snapshots.length}`,
       alias: name?.name ?? null,
       tag: name?.tag ?? "default",
     };
-    this.snapshots.push({ ...made, sandboxId: id });
+    this.#snapshots.push({ ...made, sandboxId: id });
     return made;
   }
 
-  listSnapshots({ sandboxId, name, tag, limit, after }: ListSnapshotsQuery): ListSnapshotsPage {
-    const matching = this.snapshots.filter(
+  #listSnapshots({ sandboxId, name, tag, limit, after }: ListSnapshotsQuery): ListSnapshotsPage {
+    const matching = this.#snapshots.filter(
       (each) =>
         (sandboxId ?? each.sandboxId) === each.sandboxId &&
         (name === undefined || name === each.alias || name === each.templateId) &&
@@ -153,38 +200,30 @@ export class FakeRuntime implements Runtime {
     return { snapshots, next: more ? { createdAtMs: this.nowMs, position: String(last) } : undefined };
   }
 
-  isSandboxSnapshot(name: string): boolean {
-    return this.snapshots.some(({ templateId, alias }) => templateId === name || alias === name);
-  }
-
-  async deleteSnapshot(name: string, tag = "default"): Promise<void> {
-    const at = this.snapshots.findIndex((each) => [each.templateId, each.alias].includes(name) && each.tag === tag);
+  async #removeSnapshot(name: string, tag = "default"): Promise<void> {
+    const at = this.#snapshots.findIndex((each) => [each.templateId, each.alias].includes(name) && each.tag === tag);
     if (at < 0) throw new DomainError("not_found", `template '${name}:${tag}' not found`);
-    this.snapshots.splice(at, 1);
+    this.#snapshots.splice(at, 1);
   }
 
-  async followUpSandbox(id: string, request: FollowupRequest): Promise<{ view: SandboxView; reason: string }> {
-    const { record, state } = this.getSandbox(id);
+  async #followUp(id: string, request: FollowupRequest): Promise<{ view: SandboxView; reason: string }> {
+    const { record, state } = this.#get(id);
     if (state === "running") throw new DomainError("invalid_state", `Sandbox ${id} is running`);
     const { metadata, envs, allowInternetAccess, ingress, lifecycle } = { ...record, ...request };
     const template = { name: "base", tag: undefined };
     const { timeoutMs } = request;
     const options = { template, timeoutMs, metadata, envs, allowInternetAccess, ingress, lifecycle };
-    return { view: await this.createSandbox(options), reason: this.pauseReasons.at(-1) ?? "stopped" };
+    return { view: await this.#create(options), reason: this.pauseReasons.at(-1) ?? "stopped" };
   }
 
-  resumableByTraffic(): [] {
-    return [];
-  }
-
-  getSandbox(id: string): SandboxView {
+  #get(id: string): SandboxView {
     this.#mayFail();
     const view = this.#views.get(id);
     if (view) return view;
     throw new DomainError("not_found", `Sandbox "${id}" doesn't exist or you don't have access to it`);
   }
 
-  listSandboxes(query: ListSandboxesQuery): ListSandboxesPage {
+  #list(query: ListSandboxesQuery): ListSandboxesPage {
     this.#mayFail();
     const sign = query.order === "asc" ? 1 : -1;
     const wanted = Object.entries(query.metadata);
@@ -204,37 +243,37 @@ export class FakeRuntime implements Runtime {
     return { sandboxes, next, totalRunning: matching.filter(({ state }) => state === "running").length };
   }
 
-  async killSandbox(id: string): Promise<void> {
-    this.getSandbox(id);
+  #remove(id: string): void {
+    this.#get(id);
     this.#views.delete(id);
   }
 
-  async setSandboxTimeout(id: string, timeoutMs: number): Promise<void> {
-    const view = this.getSandbox(id);
+  async #setTimeout(id: string, timeoutMs: number): Promise<void> {
+    const view = this.#get(id);
     this.#put({ ...view, record: { ...view.record, endAtMs: this.nowMs + timeoutMs } });
     if (timeoutMs === 0) this.#views.delete(id);
   }
 
-  async setSandboxInternetAccess(id: string, allowInternetAccess: boolean): Promise<void> {
-    const view = this.getSandbox(id);
+  async #setInternetAccess(id: string, allowInternetAccess: boolean): Promise<void> {
+    const view = this.#get(id);
     if (view.state === "paused") throw new DomainError("not_found", `Sandbox "${id}" is paused`);
     this.#put({ ...view, record: { ...view.record, allowInternetAccess } });
   }
 
-  async refreshSandbox(id: string, durationMs: number): Promise<void> {
-    const view = this.getSandbox(id);
+  async #refresh(id: string, durationMs: number): Promise<void> {
+    const view = this.#get(id);
     const endAtMs = Math.max(view.record.endAtMs, this.nowMs + durationMs);
     this.#put({ ...view, record: { ...view.record, endAtMs } });
   }
 
-  sandboxMetrics(id: string, range: { fromMs?: number; toMs?: number }): SandboxMetricSample[] {
-    this.getSandbox(id);
+  #metrics(id: string, range: { fromMs?: number; toMs?: number }): SandboxMetricSample[] {
+    this.#get(id);
     const { fromMs = 0, toMs = Number.MAX_SAFE_INTEGER } = range;
     return (this.samples.get(id) ?? []).filter(({ atMs }) => atMs >= fromMs && atMs <= toMs);
   }
 
-  sandboxLogs(id: string, query: SandboxLogsQuery): SandboxLogEntry[] {
-    if (!this.logLines.some(({ sandboxId }) => sandboxId === id)) this.getSandbox(id);
+  #logs(id: string, query: SandboxLogsQuery): SandboxLogEntry[] {
+    if (!this.logLines.some(({ sandboxId }) => sandboxId === id)) this.#get(id);
     const { fromMs = 0, toMs = Number.MAX_SAFE_INTEGER, level = "debug", search, order, limit } = query;
     const ranks = ["debug", "info", "warn", "error"];
     const lines = this.logLines.filter(
@@ -248,10 +287,6 @@ export class FakeRuntime implements Runtime {
     return (order === "asc" ? lines : lines.toReversed()).slice(0, limit);
   }
 
-  teamMetrics({ fromMs = 0, toMs = Number.MAX_SAFE_INTEGER }: { fromMs?: number; toMs?: number }): TeamMetricSample[] {
-    return this.teamSamples.filter(({ atMs }) => atMs >= fromMs && atMs <= toMs);
-  }
-
   findTemplate(name: string): { id: string; aliases: readonly string[] } | undefined {
     return name === "base" || name === templateId ? { id: templateId, aliases: ["base"] } : undefined;
   }
@@ -260,11 +295,6 @@ export class FakeRuntime implements Runtime {
     this.#mayFail();
     const times = { p50Ms: 1, p90Ms: 2, p95Ms: 3, p99Ms: 4 };
     return [{ span: "kill_delete", scenario: "killed", engine: "qemu", acceleration: "none", n: 7, ...times }];
-  }
-
-  sandboxLatency(id: string): LatencySample[] {
-    this.getSandbox(id);
-    return this.latency;
   }
 
   capacity(): CapacityView {
@@ -277,17 +307,9 @@ export class FakeRuntime implements Runtime {
     };
   }
 
-  findSession(): undefined {}
-
-  findSessionByAccessToken(): undefined {}
-
-  liveSessions(): [] {
-    return [];
-  }
-
-  /** As if its continuation snapshot were saved. */
+  /** Shows a sandbox as paused. */
   pause(id: string): void {
-    const view = this.getSandbox(id);
+    const view = this.#get(id);
     this.#put({ ...view, record: { ...view.record, state: "paused", endAtMs: this.nowMs }, state: "paused" });
   }
 

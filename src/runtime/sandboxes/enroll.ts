@@ -1,26 +1,19 @@
-/** How a sandbox comes to be in the ledger, whatever it is made from. */
-import type { Clock } from "../../clock.ts";
-import { type CapacityBudgets, reserve } from "../../ledger/capacity.ts";
-import type { Ledger } from "../../ledger/open.ts";
+/** The enrolment of a new sandbox: its reservation and its row in the ledger, whatever it is made from. */
+import { reserve } from "../../ledger/capacity.ts";
 import { insertSandbox, type NewSandbox } from "../../ledger/sandboxes.ts";
 import { recordSpawn } from "../../ledger/templates.ts";
 import type { SandboxRecord } from "../../types.ts";
+import type { RuntimeDependencies } from "../dependencies.ts";
 import type { WarmMachine } from "../pool/warm-machine.ts";
 
-interface AdmissionDependencies {
-  readonly ledger: Ledger;
-  readonly clock: Clock;
-  readonly budgets: CapacityBudgets;
-}
-
 /**
- * Gives a sandbox its share of the host, writes it down as `creating` from now on, and counts it for its template: all
+ * Reserves capacity for a sandbox, writes the sandbox down as `creating` from now on, and counts it for its template: all
  * of that or nothing.
- * @param warm the machine that is the sandbox's already, and its share with it
- * @throws capacity_exhausted; failed_precondition when its snapshot cannot be restored any more
+ * @param warm the machine that the sandbox checks out, and its reservation with it
+ * @throws DomainError `capacity_exhausted`; `failed_precondition` when the snapshot cannot be restored any more
  */
-export function admitSandbox(
-  { ledger, clock, budgets }: AdmissionDependencies,
+export function enrollSandbox(
+  { ledger, clock, budgets }: Pick<RuntimeDependencies, "ledger" | "clock" | "budgets">,
   sandbox: Omit<NewSandbox, "startedAtMs" | "endAtMs" | "reservationId">,
   warm?: WarmMachine,
 ): SandboxRecord {

@@ -1,0 +1,44 @@
+/** What the daemon opens before the runtime, and every part of the runtime stands on. Parts that need less pick from it. */
+import type { Clock } from "../clock.ts";
+import type { CapacityBudgets } from "../ledger/capacity.ts";
+import type { Ledger } from "../ledger/open.ts";
+import type { ReachStep } from "../lifecycle-steps.ts";
+import type { Logger } from "../log.ts";
+import type { VmDriver } from "../machine/driver.ts";
+import type { Metrics } from "../metrics.ts";
+import type { GuestAssets } from "../template/assets/guest-assets.ts";
+import type { Admission } from "./capacity/admission.ts";
+import type { DiskPressureGuard } from "./capacity/disk-guard.ts";
+import type { LifecycleSamples } from "./lifecycle-samples.ts";
+import type { Quarantine } from "./machines/quarantine.ts";
+import type { UnfinishedWork } from "./machines/unfinished-work.ts";
+import type { SnapshotShelf } from "./pool/snapshot-shelf.ts";
+import type { WarmPool } from "./pool/warm-pool.ts";
+import type { SandboxLogs } from "./records/sandbox-logs.ts";
+
+export interface RuntimeDependencies {
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  readonly reach: ReachStep;
+  readonly ledger: Ledger;
+  readonly driver: VmDriver;
+  /** What is booted when there is no memory to restore. */
+  readonly assets: GuestAssets;
+  /** The folder of all snapshots, in the state folder. */
+  readonly snapshotsFolder: string;
+  readonly quarantine: Quarantine;
+  readonly terminator: UnfinishedWork;
+  readonly budgets: CapacityBudgets;
+  readonly disk: DiskPressureGuard;
+  readonly admission: Admission;
+  readonly warmPool: WarmPool;
+  readonly shelf: SnapshotShelf;
+  readonly samples: LifecycleSamples;
+  readonly logs: SandboxLogs;
+  /** How long a machine may leave heartbeats unanswered. */
+  readonly stuckAfterMs: number;
+  readonly newSandboxId: () => string;
+  readonly newTemplateId: () => string;
+  readonly accessTokenFor: (sandboxId: string) => string;
+}
