@@ -6,7 +6,7 @@ import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } 
 import { validatorCompiler } from "fastify-type-provider-zod";
 import { type Clock, systemClock } from "../src/clock.ts";
 import type { Runtime } from "../src/runtime/runtime.ts";
-import type { ApiKeys } from "../src/team/team.ts";
+import type { ApiKeys } from "../src/team/keyring.ts";
 import type { Templates } from "../src/template/templates.ts";
 import { consoleRoutes } from "./console/serve.ts";
 import { type ApiKeyCheck, authenticate } from "./control/authentication.ts";

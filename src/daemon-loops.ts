@@ -1,4 +1,4 @@
-/** What a daemon does all the time, besides what it is asked for. */
+/** The loops of the daemon: what it does all the time, besides the requests of clients. */
 import { purgeEnded } from "./ledger/history.ts";
 import { runEvery } from "./run-every.ts";
 import type { RuntimeDependencies } from "./runtime/dependencies.ts";
@@ -13,17 +13,17 @@ const deadlineTickMs = 100;
 const metricsTickMs = 5_000;
 const heartbeatTickMs = 5_000;
 const flushTickMs = 1_000;
-/** How old what is known of the last use of a key may be after a crash. */
+/** After a crash the last uses of keys are no older than this. */
 const keyUseTickMs = 60_000;
 const historyTickMs = 3_600_000;
-/** Sandboxes that ended stay in the ledger for a week, the newest of them only. */
+/** Sandboxes that ended stay in the ledger for a week, and only the newest of them. */
 const keptHistoryMs = 7 * 86_400_000;
 const keptSandboxes = 10_000;
 const refillTickMs = 100;
 const shelfTickMs = 1_000;
-/** How long after a screen was unlocked what is paused in memory is saved, at most. */
+/** The longest time from the unlocking of a screen until sandboxes that are paused in memory are saved. */
 const savePausedTickMs = 5_000;
-/** The first creates after a start come first. */
+/** The first creates after a start go before the check. */
 const snapshotCheckDelayMs = 5_000;
 const snapshotCheckMs = 24 * 3_600_000;
 const freshnessTickMs = 3_600_000;
@@ -57,7 +57,7 @@ export function startLoops(every: Every, { deps, runtime, builds, keyring, templ
   const { ledger, clock, log, samples, logs, warmPool, shelf, stuckAfterMs } = deps;
   every("api_keys", keyUseTickMs, () => keyring.flush());
   const maxAgeMs = templateMaxAgeDays === undefined ? undefined : templateMaxAgeDays * 86_400_000;
-  // Those that cannot be rebuilt are tried again by the next daemon only.
+  // Templates that cannot be rebuilt are tried again by the next daemon only.
   const freshness = { ledger, log, builds, maxAgeMs, tried: new Set<string>() };
   every("stale_templates", freshnessTickMs, (signal) => rebuildStale(freshness, signal));
   every("snapshot_check", snapshotCheckMs, async (signal) => {
@@ -65,7 +65,7 @@ export function startLoops(every: Every, { deps, runtime, builds, keyring, templ
     await checkSnapshots(deps, signal);
   });
   every("deadlines", deadlineTickMs, () => runtime.deadlines.expireDue());
-  // A machine is heard several times before it may be given up.
+  // Several heartbeats come before a machine may be given up.
   every("heartbeats", Math.min(heartbeatTickMs, stuckAfterMs / 3), () => runtime.checkHeartbeats());
   every("sandbox_metrics", metricsTickMs, () => runtime.sampleMetrics());
   every("samples", flushTickMs, () => samples.flush());
@@ -75,6 +75,6 @@ export function startLoops(every: Every, { deps, runtime, builds, keyring, templ
   });
   every("paused_in_memory", savePausedTickMs, (signal) => runtime.inMemory.saveAll(signal));
   every("shelf", shelfTickMs, (signal) => shelf.maintain(signal));
-  // The last one, so that it is the first to stop: no machine is made ahead for a daemon that goes.
+  // The last loop is the first to stop, so that no machine is made ahead for a daemon that stops.
   every("warm_pool", refillTickMs, (signal) => warmPool.maintain(signal));
 }

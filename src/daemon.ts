@@ -1,6 +1,6 @@
 /**
- * The composition root: opens everything in order inside one scope, so that a failed start undoes itself and a stop
- * takes it down in reverse. Machines are not part of the scope: they outlive the daemon.
+ * The daemon is opened here: everything in order inside one scope, so that a failed start undoes itself and a stop
+ * takes the parts down in reverse. Machines are not part of the scope, because they outlive the daemon.
  */
 import { once } from "node:events";
 import { chmod, mkdir } from "node:fs/promises";
@@ -10,32 +10,17 @@ import type { FastifyInstance } from "fastify";
 import { registerDataPlane } from "../routes/data/data-plane.ts";
 import { buildServer } from "../routes/server.ts";
 import { type Address, writeAddress } from "./client-environment.ts";
-import { systemClock } from "./clock.ts";
 import type { Config } from "./config.ts";
 import { type Every, loopsIn, startLoops } from "./daemon-loops.ts";
-import { deriveAccessToken } from "./e2b/access-token.ts";
-import { newSandboxId, newTemplateId } from "./e2b/ids.ts";
+import { openDriver, wireRuntime } from "./daemon-wiring.ts";
+import { newTemplateId } from "./e2b/ids.ts";
 import { DomainError, isDomainError } from "./errors.ts";
 import { openLedger } from "./ledger/open.ts";
-import { recordSamples } from "./ledger/samples.ts";
 import { getOrMakeSetting } from "./ledger/settings.ts";
 import { lockState } from "./ledger/state-lock.ts";
-import { watchSteps } from "./lifecycle-steps.ts";
 import { type Logger, openLog } from "./log.ts";
-import type { VmDriver } from "./machine/driver.ts";
-import { QemuDriver } from "./machine/qemu/driver.ts";
-import { VzDriver } from "./machine/vz/driver.ts";
-import { createMetrics, type Metrics } from "./metrics.ts";
-import { Admission } from "./runtime/capacity/admission.ts";
 import { ArtifactCollector } from "./runtime/capacity/artifact-collector.ts";
-import { DiskPressureGuard } from "./runtime/capacity/disk-guard.ts";
 import type { RuntimeDependencies } from "./runtime/dependencies.ts";
-import { LifecycleSamples } from "./runtime/lifecycle-samples.ts";
-import { Quarantine } from "./runtime/machines/quarantine.ts";
-import { UnfinishedWork } from "./runtime/machines/unfinished-work.ts";
-import { joinSources, SnapshotShelf } from "./runtime/pool/snapshot-shelf.ts";
-import { WarmPool } from "./runtime/pool/warm-pool.ts";
-import { SandboxLogs } from "./runtime/records/sandbox-logs.ts";
 import { reconcile } from "./runtime/restart/reconcile.ts";
 import { composeRuntime, type DrivenRuntime } from "./runtime/runtime.ts";
 import { Scope } from "./scope.ts";
@@ -61,7 +46,7 @@ const certificateTickMs = 3_600_000;
 /**
  * Opens the daemon and listens.
  * @param stop gives up a start that is under way
- * @throws DomainError saying what to do, or the reason of `stop`, with everything undone
+ * @throws DomainError with a message that says what to do, or the reason of `stop`; everything is undone then
  */
 export async function openDaemon(config: Config, version: string, stop: AbortSignal): Promise<Daemon> {
   const scope = new Scope();
@@ -131,70 +116,6 @@ async function listenForHttps(
   return { domain: domainWithPort(settings), ...files };
 }
 
-function openDriver(config: Config, assets: GuestAssets, machinesFolder: string, log: Logger): Promise<VmDriver> {
-  const { kernel, initramfs, baseDisk } = assets;
-  const common = { machinesFolder, cacheFolder: config.cacheDir, kernel, initramfs, log };
-  switch (config.engine) {
-    case "qemu":
-      return QemuDriver.open({ ...common, acceleration: config.accel });
-    case "vz":
-      return VzDriver.open({
-        ...common,
-        baseDisk,
-        helper: config.vzHelper ?? join(config.cacheDir, "assets", "vz", "firkin-vz"),
-      });
-    default:
-      return config.engine satisfies never;
-  }
-}
-
-function wireRuntime(
-  config: Config,
-  opened: Pick<RuntimeDependencies, "ledger" | "driver" | "assets" | "log">,
-): RuntimeDependencies {
-  const { ledger, driver, log } = opened;
-  const clock = systemClock;
-  const metrics: Metrics = createMetrics();
-  // No setting: only test runs order faults.
-  const reach = watchSteps(process.env.FIRKIN_FAULT_ORDER);
-  const machineSecret = getOrMakeSetting(ledger, "machine_secret", () => crypto.randomUUID() + crypto.randomUUID());
-  const basis = {
-    ...opened,
-    clock,
-    metrics,
-    samples: new LifecycleSamples(clock, driver.info, metrics, (samples) => recordSamples(ledger, samples)),
-    disk: new DiskPressureGuard(config.stateDir, {
-      restoreMiB: config.diskFloorMiB,
-      saveMiB: config.saveDiskFloorMiB,
-      refillMiB: config.refillDiskFloorMiB,
-    }),
-    logs: new SandboxLogs(ledger, clock),
-    terminator: new UnfinishedWork({ ledger, clock, log, metrics, reach }),
-    reach,
-    stuckAfterMs: config.stuckAfterSeconds * 1000,
-    budgets: {
-      vcpuCount: config.vcpuBudget,
-      memoryMiB: config.memoryBudgetMiB,
-      diskMiB: config.diskBudgetMiB,
-      sandboxes: config.maxSandboxes,
-    },
-    snapshotsFolder: join(config.stateDir, "snapshots"),
-    quarantine: new Quarantine({ ...opened, metrics, folder: join(config.stateDir, "quarantine") }),
-  };
-  const warmPool = new WarmPool(basis, { min: config.warmPoolMin, max: config.warmPoolMax });
-  const shelf = new SnapshotShelf({ ...basis, warmPool });
-  const bounds = { limit: config.queueLimit, timeoutMs: config.queueTimeoutMs };
-  return {
-    ...basis,
-    warmPool,
-    shelf,
-    admission: new Admission({ ...basis, bounds, pool: joinSources(shelf, warmPool) }),
-    newSandboxId: () => newSandboxId(config.nodeTag),
-    newTemplateId,
-    accessTokenFor: (sandboxId) => deriveAccessToken(machineSecret, sandboxId),
-  };
-}
-
 async function ensureTemplate(deps: RuntimeDependencies, assets: GuestAssets, stop: AbortSignal): Promise<void> {
   const { ledger, driver, clock, log, samples, snapshotsFolder, budgets } = deps;
   await makePrivate(snapshotsFolder);
@@ -217,18 +138,20 @@ function throwUnlessFull(error: unknown, log: Logger): void {
   log.warn({ reason: error.message }, "the base template is not up to date yet");
 }
 
-/** Builds that an earlier daemon left half done are cleared up here, before reconciliation looks for what nobody owns. */
+/** Opens the templates, and clears up half-done builds before reconciliation looks for machines without an owner. */
 async function openTemplates(
   config: Config,
   deps: RuntimeDependencies,
   scope: Scope,
 ): Promise<{ templates: TemplateService; builds: TemplateBuilds }> {
-  const { ledger, driver, clock, log, assets, samples, disk, budgets, snapshotsFolder, reach } = deps;
+  const { ledger, clock, samples, disk } = deps;
   const secret = getOrMakeSetting(ledger, "upload_secret", () => crypto.randomUUID() + crypto.randomUUID());
   const uploads = await UploadCache.open({ folder: join(config.cacheDir, "uploads"), secret, clock });
   const admitDisk = (what: string, work?: "save") => disk.admit(what, work);
   const builds = new TemplateBuilds({
-    ...{ ledger, driver, clock, log, assets, budgets, uploads, admitDisk, snapshotsFolder, reach },
+    ...deps,
+    uploads,
+    admitDisk,
     markerPath: "/.e2b",
     recordSample: (span, ms) => samples.record(span, "build", ms, null),
   });
@@ -244,7 +167,8 @@ async function openTemplates(
   return { templates, builds };
 }
 
-interface Served {
+/** The parts that the server answers from. */
+interface ServedParts {
   readonly keyring: Keyring;
   readonly version: string;
   readonly deps: RuntimeDependencies;
@@ -252,7 +176,7 @@ interface Served {
   readonly templates: TemplateService;
 }
 
-async function listen(config: Config, served: Served, scope: Scope): Promise<FastifyInstance> {
+async function listen(config: Config, served: ServedParts, scope: Scope): Promise<FastifyInstance> {
   const { deps, runtime, templates, keyring, version } = served;
   const { ledger, clock, log, metrics } = deps;
   const app = buildServer({
@@ -278,7 +202,7 @@ async function listen(config: Config, served: Served, scope: Scope): Promise<Fas
   return app;
 }
 
-/** Listening comes last, and a first start makes a template before it: nobody should wait for that in vain. */
+/** Checks the port first, because listening comes last and a first start makes a template before that. */
 async function refusePortInUse({ host, port }: Config): Promise<void> {
   const probe = createServer();
   try {

@@ -52,9 +52,8 @@ const rules: Record<string, readonly string[]> = {
     "guest-machine",
     "metrics",
     "template",
-    "team/team.ts",
   ],
-  e2b: [...common, "runtime/contract.ts", "template/templates.ts", "team/team.ts"],
+  e2b: [...common, "runtime/contract.ts", "template/templates.ts", "team/keyring.ts"],
   envd: [
     ...common,
     "e2b",
@@ -68,7 +67,7 @@ const rules: Record<string, readonly string[]> = {
     ...common,
     "runtime",
     "template/templates.ts",
-    "team/team.ts",
+    "team/keyring.ts",
     "envd",
     "e2b",
     "config",
@@ -78,7 +77,7 @@ const rules: Record<string, readonly string[]> = {
   ],
 };
 /** They put the parts together and may see all of them. */
-const composers = new Set(["daemon", "daemon-loops", "main"]);
+const composers = new Set(["daemon", "daemon-loops", "daemon-wiring", "main"]);
 
 /**
  * Rooms of a layer, from the ground up: a room may import itself and what its row names, which stands above it. A file of

@@ -21,7 +21,7 @@ import {
 } from "../../src/e2b/team-schemas.ts";
 import { DomainError } from "../../src/errors.ts";
 import type { Runtime } from "../../src/runtime/runtime.ts";
-import type { ApiKeys } from "../../src/team/team.ts";
+import type { ApiKeys } from "../../src/team/keyring.ts";
 import { noContent, sendNothing } from "../http/empty-answer.ts";
 import { sendError } from "../http/errors.ts";
 import { keyOf } from "./authentication.ts";

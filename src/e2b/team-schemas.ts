@@ -1,6 +1,7 @@
 /** Bodies, queries and answers of teams and API keys (reference, appendix A), in E2B's own spelling, and how they are made. */
 import { z } from "zod";
-import type { ApiKeyView, TeamMetricSample } from "../team/team.ts";
+import type { TeamMetricSample } from "../runtime/contract.ts";
+import type { ApiKeyView } from "../team/keyring.ts";
 import { wholeNumber } from "./query-values.ts";
 
 const text = z.string();

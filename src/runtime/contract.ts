@@ -22,7 +22,9 @@ export interface CreateOptions {
 
 /** Whether the memory of a sandbox is saved by a pause, or restored by a resume. */
 export interface MemoryOption {
-  /** False: the disk only, and the sandbox boots from it. Default true; a sandbox without a saved memory boots anyway. */
+  /**
+   * False: the disk only, and the sandbox boots from it. Default true; a sandbox without a saved memory boots anyway.
+   */
   readonly memory?: boolean;
 }
 
@@ -70,8 +72,8 @@ export interface ListSnapshotsPage {
 }
 
 /**
- * A sandbox as clients may see it. `state` never shows a transition: a sandbox that ends is not found, one that is being
- * paused is paused.
+ * A sandbox as clients may see it. `state` never shows a transition: a sandbox that ends is not found, one that is
+ * being paused is paused.
  */
 export interface SandboxView {
   readonly record: SandboxRecord;
@@ -153,4 +155,12 @@ export interface CapacityView {
   readonly pausedInMemory: number;
   /** How many creates wait for capacity. */
   readonly waiting: number;
+}
+
+/** What all sandboxes together did, around one moment. */
+export interface TeamMetricSample {
+  readonly atMs: number;
+  readonly concurrentSandboxes: number;
+  /** Since the sample before. */
+  readonly startsPerSecond: number;
 }

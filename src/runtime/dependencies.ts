@@ -1,4 +1,6 @@
-/** What the daemon opens before the runtime, and every part of the runtime stands on. Parts that need less pick from it. */
+/**
+ * What the daemon opens before the runtime, and every part of the runtime stands on. Parts that need less pick from it.
+ */
 import type { Clock } from "../clock.ts";
 import type { CapacityBudgets } from "../ledger/capacity.ts";
 import type { Ledger } from "../ledger/open.ts";

@@ -1,6 +1,6 @@
 /**
- * The runtime: the parts that make, change and end sandboxes, put together over what the daemon opened. Every change of a
- * sandbox goes through its serial queue: the ledger first, then the machine.
+ * The runtime: the parts that make, change and end sandboxes, put together over what the daemon opened. Every change of
+ * a sandbox goes through its serial queue: the ledger first, then the machine.
  */
 import { summarizeSamples } from "../ledger/samples.ts";
 import { findTemplate } from "../ledger/templates.ts";
@@ -28,7 +28,7 @@ import { SerialQueue } from "./sandboxes/serial-queue.ts";
 import { Sessions } from "./sandboxes/sessions.ts";
 import { SandboxSnapshots } from "./sandboxes/snapshots.ts";
 import { GuestClocks } from "./sessions/guest-clocks.ts";
-import { StuckVmCleanup } from "./sessions/heartbeats.ts";
+import { Heartbeats } from "./sessions/heartbeats.ts";
 
 /** The parts that routes use. A route takes those that it needs. */
 export interface Runtime {
@@ -82,7 +82,7 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
   const pauses = new SandboxPauses(context, inMemory);
   const ends = new SandboxEnds(context, inMemory);
   const deadlines = new SandboxDeadlines(context, { pauses, ends });
-  const heartbeats = new StuckVmCleanup(clock, deps.stuckAfterMs, ({ sandboxId, sessionId }, silentMs) =>
+  const heartbeats = new Heartbeats(clock, deps.stuckAfterMs, ({ sandboxId, sessionId }, silentMs) =>
     ends.lose({ sandboxId, sessionId, reason: "lost", detail: `no heartbeat for ${Math.round(silentMs)} ms` }),
   );
   const guestClocks = new GuestClocks(clock);

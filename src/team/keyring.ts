@@ -1,6 +1,7 @@
 /**
- * The API keys that open the control plane: the machine's own, and further ones of which only a hash is kept. A key is
- * 160 random bits, so an unsalted SHA-256 recognises it and tells nothing of it.
+ * The keyring holds the API keys that open the control plane: the machine's own, and further keys of which only a hash
+ * is kept. A key is 160 random bits, so that an unsalted SHA-256 recognises the key and does not reveal it. This room
+ * may call the ledger.
  */
 import { createHash, randomUUID, timingSafeEqual } from "node:crypto";
 import type { Clock } from "../clock.ts";
@@ -14,12 +15,29 @@ import {
   renameApiKey,
 } from "../ledger/api-keys.ts";
 import type { Ledger } from "../ledger/open.ts";
-import type { ApiKeys, ApiKeyView } from "./team.ts";
 
-/** Every request compares with each of them. */
+/** Bounded, because every request compares its key with each of them. */
 const maxKeys = 100;
 const prefix = "e2b_";
 const valueLength = 40;
+
+/** A key as clients may see it. */
+export interface ApiKeyView {
+  readonly id: string;
+  readonly name: string;
+  /** `first` and `last` are the parts of the value that may be shown. The value follows the prefix. */
+  readonly mask: {
+    readonly prefix: string;
+    readonly valueLength: number;
+    readonly first: string;
+    readonly last: string;
+  };
+  readonly createdAtMs: number;
+  readonly lastUsedAtMs: number | null;
+}
+
+/** The keys besides the machine's own, as routes manage them. */
+export type ApiKeys = Pick<Keyring, "list" | "create" | "rename" | "remove">;
 
 export interface KeyringDependencies {
   readonly ledger: Ledger;
@@ -29,29 +47,29 @@ export interface KeyringDependencies {
   readonly newKey: () => string;
 }
 
-interface Known {
+interface CachedKey {
   record: ApiKeyRecord;
   readonly digest: Buffer;
 }
 
-export class Keyring implements ApiKeys {
+export class Keyring {
   readonly #deps: KeyringDependencies;
   readonly #machineDigest: Buffer;
-  readonly #keys: Map<string, Known>;
-  /** When keys were used that the ledger does not know of yet. */
+  readonly #keys: Map<string, CachedKey>;
+  /** Uses of keys that the ledger does not have yet: id → wall-clock time. */
   readonly #uses = new Map<string, number>();
 
   constructor(deps: KeyringDependencies) {
     this.#deps = deps;
     this.#machineDigest = digestOf(deps.machineKey);
-    this.#keys = new Map(listApiKeys(deps.ledger).map((record) => [record.id, known(record)]));
+    this.#keys = new Map(listApiKeys(deps.ledger).map((record) => [record.id, cachedKey(record)]));
   }
 
-  /** Whether a text is a key, in a time that tells nothing of the keys. */
+  /** Whether a text is a key. The time of the answer does not depend on the keys. */
   accepts(candidate: string): boolean {
     const digest = digestOf(candidate);
     let accepted = timingSafeEqual(digest, this.#machineDigest);
-    // All of them, whichever it is.
+    // Compares with all keys, even after a match.
     for (const { record, digest: other } of this.#keys.values()) {
       if (!timingSafeEqual(digest, other)) continue;
       accepted = true;
@@ -60,10 +78,14 @@ export class Keyring implements ApiKeys {
     return accepted;
   }
 
+  /** Oldest first. */
   list(): ApiKeyView[] {
     return [...this.#keys.values()].map(({ record }) => this.#view(record));
   }
 
+  /**
+   * @returns the key itself, which is not kept. @throws DomainError `failed_precondition` when there are too many keys
+   */
   create(name: string): { view: ApiKeyView; key: string } {
     if (this.#keys.size >= maxKeys) {
       throw new DomainError("failed_precondition", `There are ${maxKeys} API keys already: delete one first`);
@@ -80,23 +102,28 @@ export class Keyring implements ApiKeys {
       lastUsedAtMs: null,
     };
     insertApiKey(this.#deps.ledger, record);
-    this.#keys.set(record.id, known(record));
+    this.#keys.set(record.id, cachedKey(record));
     return { view: this.#view(record), key };
   }
 
+  /** @throws DomainError `not_found` */
   rename(id: string, name: string): void {
     const key = this.#keys.get(id);
     if (!key || !renameApiKey(this.#deps.ledger, id, name)) throw notFound(id);
     key.record = { ...key.record, name };
   }
 
+  /** Removes a key, which opens nothing from the next request on. @throws DomainError `not_found` */
   remove(id: string): void {
     if (!deleteApiKey(this.#deps.ledger, id)) throw notFound(id);
     this.#keys.delete(id);
     this.#uses.delete(id);
   }
 
-  /** Writes down when keys were used; when that fails the next flush does. Not with every request: that would be a write for each. */
+  /**
+   * Writes the uses of keys to the ledger, which would be a write for every request otherwise. On failure the next
+   * flush does.
+   */
   flush(): void {
     recordApiKeyUses(this.#deps.ledger, this.#uses);
     for (const [id, lastUsedAtMs] of this.#uses) {
@@ -117,7 +144,7 @@ export class Keyring implements ApiKeys {
   }
 }
 
-function known(record: ApiKeyRecord): Known {
+function cachedKey(record: ApiKeyRecord): CachedKey {
   return { record, digest: Buffer.from(record.sha256, "hex") };
 }
 

@@ -2,7 +2,7 @@
 import { setImmediate as turn } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
-import { TAPE_BYTES } from "../../src/runtime/processes/output-tape.ts";
+import { tapeBytes } from "../../src/runtime/processes/output-tape.ts";
 import { SocketClient } from "../support/clients/socket-client.ts";
 import { apiKey, type ControlPlane, openControlPlane } from "../support/daemon/control-plane.ts";
 import { TestSession } from "../support/daemon/data-plane.ts";
@@ -392,7 +392,7 @@ describe("after a drop", () => {
     expect(await again.next()).toEqual({ type: "gap", from: 100, to: offset });
     await again.sees("t");
     expect(Number(offset) + again.outputBytes).toBe(20 * 32 * 1024);
-    expect(again.outputBytes).toBeGreaterThan(TAPE_BYTES / 2);
+    expect(again.outputBytes).toBeGreaterThan(tapeBytes / 2);
   });
 
   test("says so when it is another stream: nobody knows what was lost", async () => {

@@ -1,18 +1,19 @@
 /**
- * The newest output of a process, so that a reader that lost its connection can go on where it was. Bytes of all
- * channels count together, from the first that the tape saw; what is older than {@link TAPE_BYTES} is forgotten.
+ * The output tape keeps the newest output of a process, so that a reader that lost its connection can go on where it
+ * was. Offsets count the bytes of all channels together, from the first byte that the tape saw. The tape forgets all
+ * but the newest {@link tapeBytes}.
  */
 import { randomUUID } from "node:crypto";
 import { DomainError } from "../../errors.ts";
 import type { OutputChunk } from "../../guest/agent.ts";
 
-/** What a tape keeps at most. */
-export const TAPE_BYTES = 256 * 1024;
-/** What a chunk costs besides its bytes, so that a flood of tiny ones is bounded too. */
-const CHUNK_COST_BYTES = 128;
+/** The most that a tape keeps. */
+export const tapeBytes = 256 * 1024;
+/** Counted for each chunk besides its bytes, so that a flood of tiny chunks is bounded too. */
+const chunkCostBytes = 128;
 
 export class OutputTape {
-  /** Offsets mean something on this tape only: a daemon that starts anew, or a reused pid, has another one. */
+  /** Offsets belong to one tape only: a restarted daemon has another tape, and so has a reused pid. */
   readonly id = randomUUID();
   /** Oldest first. */
   #chunks: OutputChunk[] = [];
@@ -20,25 +21,27 @@ export class OutputTape {
   #startOffset = 0;
   #endOffset = 0;
 
-  /** Of the oldest byte that is kept. */
+  /** The offset of the oldest byte that is kept. */
   get startOffset(): number {
     return this.#startOffset;
   }
 
-  /** Of the byte that comes next. */
+  /** The offset of the byte that comes next. */
   get endOffset(): number {
     return this.#endOffset;
   }
 
   append({ channel, bytes }: OutputChunk): void {
-    // Copied: the bytes may be a view into a buffer that is much larger.
+    // A copy, because the bytes may be a view into a much larger buffer.
     this.#chunks.push({ channel, bytes: Buffer.from(bytes) });
     this.#endOffset += bytes.byteLength;
-    this.#costBytes += bytes.byteLength + CHUNK_COST_BYTES;
-    while (this.#costBytes > TAPE_BYTES) this.#forgetOldest();
+    this.#costBytes += bytes.byteLength + chunkCostBytes;
+    while (this.#costBytes > tapeBytes) this.#forgetOldest();
   }
 
-  /** What is kept from `offset` on. @throws invalid_argument of an offset that the process has not got to. */
+  /**
+   * The kept output from `offset` on. @throws DomainError `invalid_argument` when the process has not got to `offset`
+   */
   from(offset: number): OutputChunk[] {
     if (offset > this.#endOffset) {
       throw new DomainError("invalid_argument", `the process has put out ${this.#endOffset} bytes, not ${offset}`);
@@ -55,6 +58,6 @@ export class OutputTape {
     const oldest = this.#chunks.shift();
     if (!oldest) return;
     this.#startOffset += oldest.bytes.byteLength;
-    this.#costBytes -= oldest.bytes.byteLength + CHUNK_COST_BYTES;
+    this.#costBytes -= oldest.bytes.byteLength + chunkCostBytes;
   }
 }

@@ -1,16 +1,16 @@
-/** What a session's processes are reported to; see `sandbox-logs.ts`. */
+/** The interface of the log that a session's processes report to. `records/sandbox-logs.ts` implements it. */
 import type { OutputChunk } from "../../guest/agent.ts";
 import type { ProcessSpec } from "../../types.ts";
 import type { ProcessState } from "./running-process.ts";
 
-/** Takes down what one process does. */
+/** The log of one process. */
 export interface ProcessLog {
   output(chunk: OutputChunk): void;
   settled(state: ProcessState): void;
 }
 
-/** What a process table reports to. */
+/** The log of all processes of a session. */
 export interface SessionLog {
-  /** @param spec of a process that starts now; undefined of one that an earlier daemon started. */
+  /** @param spec undefined for a process that an earlier daemon started */
   follow(pid: number, spec: ProcessSpec | undefined): ProcessLog;
 }

@@ -1,6 +1,7 @@
 /**
- * One subscriber's view of a process: a bounded queue of events between the process's single guest stream and one
- * reader. It knows nothing of the process; `running-process.ts` fills it and asks it for room.
+ * A process subscription is one subscriber's view of a process: a bounded queue of events between the process's single
+ * guest stream and one reader. The subscription does not know the process; `running-process.ts` fills it and asks it
+ * for room.
  */
 import { DomainError } from "../../errors.ts";
 import type { OutputChannel } from "../../guest/agent.ts";
@@ -10,12 +11,12 @@ export type ProcessEvent =
   | { readonly type: "output"; readonly channel: OutputChannel; readonly bytes: Uint8Array }
   | { readonly type: "end"; readonly end: ProcessEnd };
 
-/** Beyond this a subscriber has no room: a process whose subscribers all have none waits. */
-const ROOM_BYTES = 256 * 1024;
-/** Beyond this a subscriber is cut off: others of the same process read on, and this one may not make them wait. */
-export const MAX_LAG_BYTES = 4 * 1024 * 1024;
-/** What a queued event costs besides its bytes, so that a flood of tiny ones is bounded too. */
-const EVENT_COST_BYTES = 128;
+/** Beyond this a subscriber has no room. A process waits while none of its subscribers has room. */
+const roomBytes = 256 * 1024;
+/** Beyond this a subscriber is cut off, so that it does not make the other subscribers of the process wait. */
+export const maxLagBytes = 4 * 1024 * 1024;
+/** Counted for each queued event besides its bytes, so that a flood of tiny events is bounded too. */
+const eventCostBytes = 128;
 
 type Outcome = { readonly error: Error | undefined };
 
@@ -23,19 +24,19 @@ export class ProcessSubscription implements AsyncIterableIterator<ProcessEvent> 
   /** Events not yet read, oldest first. */
   #queue: ProcessEvent[] = [];
   #queuedBytes = 0;
-  /** Set once: nothing is queued afterwards; readers see it when the queue is empty. */
+  /** Set once. Nothing is queued afterwards, and readers see the outcome when the queue is empty. */
   #outcome: Outcome | undefined;
-  /** The reader that waits for an event. Only ever set while the queue is empty. */
+  /** The reader that waits for an event; set only while the queue is empty. */
   #reader: { resolve: (result: IteratorResult<ProcessEvent>) => void; reject: (error: Error) => void } | undefined;
   readonly #onProgress: (subscription: ProcessSubscription) => void;
 
-  /** `onProgress` is called whenever the subscriber took something or left. */
+  /** @param onProgress called when the subscriber took an event or left */
   constructor(onProgress: (subscription: ProcessSubscription) => void) {
     this.#onProgress = onProgress;
   }
 
   get hasRoom(): boolean {
-    return this.#queuedBytes < ROOM_BYTES;
+    return this.#queuedBytes < roomBytes;
   }
 
   get live(): boolean {
@@ -49,7 +50,7 @@ export class ProcessSubscription implements AsyncIterableIterator<ProcessEvent> 
       this.#takeReader()?.resolve({ done: false, value: event });
       return;
     }
-    if (this.#queuedBytes > MAX_LAG_BYTES) {
+    if (this.#queuedBytes > maxLagBytes) {
       this.finish(
         new DomainError("capacity_exhausted", "This stream reads too slowly: others of the same process are far ahead"),
       );
@@ -59,7 +60,7 @@ export class ProcessSubscription implements AsyncIterableIterator<ProcessEvent> 
     this.#queuedBytes += costOf(event);
   }
 
-  /** No more events; readers get what is queued, then the error if there is one. The first call counts. */
+  /** Ends the events: readers get those that are queued, then the error if there is one. Only the first call counts. */
   finish(error?: Error): void {
     if (this.#outcome) return;
     this.#outcome = { error };
@@ -69,7 +70,7 @@ export class ProcessSubscription implements AsyncIterableIterator<ProcessEvent> 
     else reader.resolve({ done: true, value: undefined });
   }
 
-  /** The reader leaves: what is queued is dropped and the process no longer waits for it. */
+  /** The reader leaves: its queued events are dropped, and the process no longer waits for it. */
   close(): void {
     this.#queue = [];
     this.#queuedBytes = 0;
@@ -111,5 +112,5 @@ export class ProcessSubscription implements AsyncIterableIterator<ProcessEvent> 
 }
 
 function costOf(event: ProcessEvent): number {
-  return event.type === "output" ? event.bytes.byteLength + EVENT_COST_BYTES : EVENT_COST_BYTES;
+  return event.type === "output" ? event.bytes.byteLength + eventCostBytes : eventCostBytes;
 }

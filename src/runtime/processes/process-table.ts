@@ -1,7 +1,8 @@
 /**
- * The processes of one session. A process outlives the client that started it; how it ended is kept for a while, so
- * that a client that connects late still learns it. Processes that this table did not start (an earlier daemon did) are
- * adopted from what the guest agent lists.
+ * The process table holds the processes of one session. A process outlives the client that started it, and its end is
+ * kept for a while, so that a client that connects late still learns it. Processes that an earlier daemon started are
+ * adopted from the guest agent's list. This room holds the processes of guests and their output; it may call no other
+ * room.
  */
 import type { Clock } from "../../clock.ts";
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
@@ -12,17 +13,17 @@ import type { SessionLog } from "./process-log.ts";
 import type { ProcessSubscription } from "./process-subscription.ts";
 import { type ProcessDescription, RunningProcess } from "./running-process.ts";
 
-/** How long the end of a process is kept for a late Connect. */
-const KEEP_END_MS = 30_000;
-/** At most so many ends are kept, the latest ones. */
-const MAX_KEPT_ENDS = 1_024;
-const SIGKILL = 9;
-/** How long a kill waits to see the process end: a descendant may hold its output open for much longer. */
-const AWAIT_KILLED_MS = 500;
+/** How long the end of a process is kept for a client that connects late. */
+const keepEndMs = 30_000;
+/** The most ends that are kept, the latest ones. */
+const maxKeptEnds = 1_024;
+const sigkill = 9;
+/** How long a kill waits to see the process end, because a descendant may hold its output open for much longer. */
+const awaitKilledMs = 500;
 
 export type ProcessSelector = { readonly pid: number } | { readonly tag: string };
 
-/** What the table needs of its session; see `Session`, which has all of it. */
+/** The part of a `Session` that the table needs. */
 export interface ProcessTableSession {
   readonly agent: GuestAgent;
   readonly ended: AbortSignal;
@@ -41,15 +42,15 @@ export class ProcessTable {
   readonly #session: ProcessTableSession;
   readonly #clock: Clock;
   readonly #log: SessionLog | undefined;
-  /** Live processes, and ended ones for {@link KEEP_END_MS}; a reused pid replaces the ended one. */
+  /** Live processes, and ended ones for {@link keepEndMs}; a reused pid replaces the ended one. */
   readonly #byPid = new Map<number, RunningProcess>();
-  /** The ended ones of them, in the order of their ends. */
+  /** The ended processes in `#byPid`, in the order of their ends. */
   readonly #ended = new Set<RunningProcess>();
-  /** Starts under way: the agent may list their processes before this table knows them. */
+  /** The starts under way, because the agent may list their processes before this table knows them. */
   readonly #starting = new Set<Promise<unknown>>();
   #adopting: Promise<void> | undefined;
 
-  /** @param log takes down what the processes do */
+  /** @param log default: none */
   constructor(session: ProcessTableSession, clock: Clock, log?: SessionLog) {
     this.#session = session;
     this.#clock = clock;
@@ -58,9 +59,10 @@ export class ProcessTable {
   }
 
   /**
-   * Starts a process; resolves once it runs. With `timeoutMs` it is killed that long after this call, whoever still
-   * listens; with `keepOutput` its output is kept from the first byte on.
-   * @throws what the guest agent says of a command that cannot start.
+   * Starts a process; resolves once it runs.
+   * @param options.timeoutMs after which the process is killed, counted from this call, whether clients listen or not
+   * @param options.keepOutput true: the output is kept from the first byte on
+   * @throws the guest agent's error when the command cannot start
    */
   async start(spec: ProcessSpec, options: { timeoutMs?: number; keepOutput?: boolean } = {}): Promise<StartedProcess> {
     const requestedMs = this.#clock.monotonicMs();
@@ -91,13 +93,13 @@ export class ProcessTable {
     return { process, events };
   }
 
-  /** Live processes, oldest first, adopted ones included. */
+  /** Live processes, oldest first, adopted processes included. */
   async list(): Promise<RunningProcess[]> {
     await this.#adopt();
     return [...this.#byPid.values()].filter((process) => process.state.at === "running");
   }
 
-  /** A process that runs or ended within the last 30 seconds; live ones first. @throws not_found. */
+  /** Finds a process that runs, else one that ended within the last 30 seconds. @throws DomainError `not_found` */
   async find(selector: ProcessSelector): Promise<RunningProcess> {
     const known = this.#lookUp(selector);
     if (known) return known;
@@ -107,14 +109,17 @@ export class ProcessTable {
     throw notFound(selector);
   }
 
-  /** A process that runs. @throws not_found. */
+  /** Finds a process that runs. @throws DomainError `not_found` */
   async findLive(selector: ProcessSelector): Promise<RunningProcess> {
     const process = await this.find(selector);
     if (process.state.at !== "running") throw notFound(selector);
     return process;
   }
 
-  /** Sends a signal to that one process. A client that killed one may count on its being gone. @throws not_found. */
+  /**
+   * Sends a signal to one process. After SIGKILL a client may rely on the process being gone.
+   * @throws DomainError `not_found`
+   */
   async signal(selector: ProcessSelector, signal: number): Promise<void> {
     const process = await this.findLive(selector);
     try {
@@ -122,7 +127,7 @@ export class ProcessTable {
     } catch (error) {
       throw isDomainError(error, "not_found") ? notFound(selector) : error;
     }
-    if (signal === SIGKILL) await this.#awaitEnd(process, AWAIT_KILLED_MS);
+    if (signal === sigkill) await this.#awaitEnd(process, awaitKilledMs);
   }
 
   async #awaitEnd(process: RunningProcess, atMostMs: number): Promise<void> {
@@ -140,17 +145,17 @@ export class ProcessTable {
   }
 
   #forgetOldEnds(): void {
-    const oldestMs = this.#clock.monotonicMs() - KEEP_END_MS;
+    const oldestMs = this.#clock.monotonicMs() - keepEndMs;
     for (const process of this.#ended) {
       const { state } = process;
       const isFresh = state.at === "ended" && state.atMs >= oldestMs;
-      if (isFresh && this.#ended.size <= MAX_KEPT_ENDS) return;
+      if (isFresh && this.#ended.size <= maxKeptEnds) return;
       this.#ended.delete(process);
       this.#forget(process);
     }
   }
 
-  /** Unless its pid belongs to a newer process by now. */
+  /** Forgets a process, unless its pid belongs to a newer one by now. */
   #forget(process: RunningProcess): void {
     if (this.#byPid.get(process.pid) === process) this.#byPid.delete(process.pid);
   }
@@ -165,7 +170,7 @@ export class ProcessTable {
 
   async #adoptUnknown(): Promise<void> {
     const listed = await this.#session.agent.listProcesses();
-    // A process that is just being started is listed but not ours yet: attaching would take its stream away.
+    // A process that is just being started is listed and not in this table yet. Attaching would take its stream away.
     await Promise.allSettled(this.#starting);
     for (const info of listed) {
       if (this.#byPid.has(info.pid)) continue;
@@ -174,15 +179,15 @@ export class ProcessTable {
         if (this.#session.ended.aborted || this.#byPid.has(attached.pid)) attached.detach();
         else this.#add(attached, describeListed(info));
       } catch (error) {
-        // It may have been forgotten between the two questions; anything else concerns this one process only.
+        // The agent may have forgotten the process since it listed it. Other errors concern this one process only.
         if (!isDomainError(error, "not_found")) {
-          this.#session.log.warn({ pid: info.pid, error: messageOf(error) }, "could not attach to a process");
+          this.#session.log.warn({ pid: info.pid, error: messageOf(error) }, "the process cannot be attached to");
         }
       }
     }
   }
 
-  /** @param started of a process that this table started */
+  /** @param started undefined for an adopted process */
   #add(
     attached: AttachedProcess,
     description: ProcessDescription,
@@ -198,17 +203,17 @@ export class ProcessTable {
     });
     void process.settled.then(() => {
       log?.settled(process.state);
-      // A lost process may well run on: forgotten here, it is adopted again once the link is back.
+      // A lost process may run on. The table forgets it, so that it is adopted again once the link is back.
       if (process.state.at === "lost") this.#forget(process);
       else this.#ended.add(process);
     });
-    // Re-inserted, so that the map stays in order of start.
+    // Inserted again, so that the map stays in the order of starts.
     this.#byPid.delete(process.pid);
     this.#byPid.set(process.pid, process);
     return process;
   }
 
-  /** The timer ends with the process. */
+  /** Kills a process after `timeoutMs`. The timer ends with the process. */
   #killAfter(process: RunningProcess, timeoutMs: number): void {
     const settled = new AbortController();
     void process.settled.then(() => settled.abort());
@@ -221,10 +226,13 @@ export class ProcessTable {
   async #kill(process: RunningProcess): Promise<void> {
     if (process.state.at !== "running") return;
     try {
-      await this.#session.agent.signal(process.pid, SIGKILL);
+      await this.#session.agent.signal(process.pid, sigkill);
     } catch (error) {
       if (!isDomainError(error, "not_found")) {
-        this.#session.log.warn({ pid: process.pid, error: messageOf(error) }, "could not kill a process in time");
+        this.#session.log.warn(
+          { pid: process.pid, error: messageOf(error) },
+          "the process cannot be killed at the end of its time",
+        );
       }
     }
   }

@@ -1,9 +1,9 @@
 /**
- * One process in a guest: its single guest stream, fanned out to any number of subscribers.
+ * A running process is one process in a guest, with its single guest stream fanned out to any number of subscribers.
  *
- * The pump reads on while any subscriber has room, so a slow one slows its own stream only; when all of them are full
- * (always the case for a slow only one) the pump stops reading, and the process waits behind the guest link's window. A
- * subscriber that falls {@link MAX_LAG_BYTES} behind the others is cut off. With no subscriber output is dropped.
+ * The pump reads on while any subscriber has room, so that a slow subscriber slows only its own stream. When all
+ * subscribers are full the pump stops reading, and the process waits behind the guest link's window. A subscriber that
+ * falls `maxLagBytes` behind the others is cut off. Without a subscriber the output is dropped.
  */
 import type { Clock } from "../../clock.ts";
 import { DomainError, messageOf } from "../../errors.ts";
@@ -12,17 +12,19 @@ import type { ProcessEnd, ProcessSpec, TerminalSize } from "../../types.ts";
 import { OutputTape } from "./output-tape.ts";
 import { ProcessSubscription } from "./process-subscription.ts";
 
-/** Input that waits for a process that does not read; more is refused. */
-const MAX_PENDING_INPUT_BYTES = 32 * 1024 * 1024;
+/** The most input that waits for a process that does not read; more is refused. */
+const maxPendingInputBytes = 32 * 1024 * 1024;
 
-/** What is known of a process besides its pid. `stdin` of an adopted process is a guess: true. */
+/**
+ * A process, without its pid. The agent does not list whether stdin is open, so an adopted process has `stdin: true`.
+ */
 export type ProcessDescription = Omit<ProcessSpec, "user" | "terminal"> & { readonly terminal: boolean };
 
 export type ProcessState =
   | { readonly at: "running" }
   /** `atMs` on the monotonic clock. */
   | { readonly at: "ended"; readonly end: ProcessEnd; readonly atMs: number }
-  /** The link broke or the session ended: how it ended will never be known here. */
+  /** The link broke or the session ended, so that the end of the process stays unknown. */
   | { readonly at: "lost"; readonly error: Error };
 
 export class RunningProcess {
@@ -38,12 +40,12 @@ export class RunningProcess {
   #tape: OutputTape | undefined;
   /** Wakes the pump when it waits for room. */
   #wakePump: (() => void) | undefined;
-  /** The last input under way: inputs go in one after another. */
+  /** The last input under way, because inputs go in one after another. */
   #inputTail: Promise<void> = Promise.resolve();
   #pendingInputBytes = 0;
   #stdinOpen: boolean;
 
-  /** Starts to read the output at once: subscribe in the same turn to miss nothing. */
+  /** Starts to read the output at once. Subscribe in the same turn to miss nothing. */
   constructor(
     attached: AttachedProcess,
     description: ProcessDescription,
@@ -61,7 +63,7 @@ export class RunningProcess {
     void this.#pump(onOutput);
   }
 
-  /** Of a process that has ended, arguments and environment are forgotten: they may be large. */
+  /** An ended process has no arguments and environment any more, because they may be large. */
   get description(): ProcessDescription {
     return this.#description;
   }
@@ -74,21 +76,25 @@ export class RunningProcess {
     return this.#subscriptions.size;
   }
 
-  /** From the first call on the newest output is kept; most processes have no reader who would come back for it. */
+  /** Keeps the newest output from the first call on. Most processes have no reader that comes back for it. */
   keepOutput(): OutputTape {
     this.#tape ??= new OutputTape();
     return this.#tape;
   }
 
-  /** Output from now on, then the end. Of a process that has ended: the end alone. @throws the error it was lost by. */
+  /**
+   * Gives the output from now on, then the end; for a process that has ended, the end alone.
+   * @throws the error of a process that was lost
+   */
   subscribe(): ProcessSubscription {
     return this.#subscribe([]);
   }
 
   /**
    * {@link subscribe} with the kept output from `offset` on before it.
-   * @returns also where that begins: later than asked for when so much is not kept
-   * @throws invalid_argument of an offset that the process has not got to; the error it was lost by.
+   * @returns also the offset at which the kept output begins, which is later than `offset` when less is kept
+   * @throws DomainError `invalid_argument` when the process has not got to `offset`; the error of a process that was
+   *   lost
    */
   replay(offset: number): { readonly events: ProcessSubscription; readonly fromOffset: number } {
     const tape = this.keepOutput();
@@ -98,11 +104,11 @@ export class RunningProcess {
 
   /**
    * Sends input to stdin or the terminal, after all input sent before; resolves when the guest took it.
-   * @throws internal when the process has no such input, capacity_exhausted when too much waits already.
+   * @throws DomainError `internal` when the process has no such input, `capacity_exhausted` when too much input waits
    */
   async write(kind: "stdin" | "terminal", bytes: Uint8Array): Promise<void> {
     this.#checkInput(kind);
-    if (this.#pendingInputBytes + bytes.byteLength > MAX_PENDING_INPUT_BYTES) {
+    if (this.#pendingInputBytes + bytes.byteLength > maxPendingInputBytes) {
       throw new DomainError("capacity_exhausted", `process with pid ${this.pid} does not read its input`);
     }
     this.#pendingInputBytes += bytes.byteLength;
@@ -124,7 +130,7 @@ export class RunningProcess {
     await write;
   }
 
-  /** Closes stdin after all input sent before; once closed it stays so. */
+  /** Closes stdin for good, after all input sent before. */
   async closeStdin(): Promise<void> {
     if (!this.#stdinOpen) return;
     this.#stdinOpen = false;
@@ -134,14 +140,14 @@ export class RunningProcess {
     await this.#inputTail;
   }
 
-  /** @throws internal when the process has no terminal. */
+  /** @throws DomainError `internal` when the process has no terminal */
   resize(size: TerminalSize): void {
     if (!this.description.terminal)
       throw new DomainError("internal", "error resizing tty: tty not assigned to process");
     this.#attached.resize(size);
   }
 
-  /** Lets go of the process and ends every subscription with `error`; the process itself goes on. */
+  /** Lets go of the process, which goes on, and ends every subscription with `error`. */
   lose(error: Error): void {
     if (this.#state.at !== "running") return;
     this.#attached.detach();
@@ -179,7 +185,7 @@ export class RunningProcess {
   }
 
   async #pump(onOutput: (chunk: OutputChunk) => void): Promise<void> {
-    // An early break of the link rejects `end` before the loop below is done with the output.
+    // A break of the link may reject `end` before the loop below is done with the output.
     this.#attached.end.catch(() => {});
     try {
       for await (const chunk of this.#attached.output) {

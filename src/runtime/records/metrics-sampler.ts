@@ -1,6 +1,6 @@
 /**
- * Takes the 5-second samples behind `GET /sandboxes/{id}/metrics`: a bounded series per sandbox, in memory, that goes on
- * over pauses.
+ * The metrics sampler takes the 5-second samples behind `GET /sandboxes/{id}/metrics`: a bounded series for each
+ * sandbox, in memory, that goes on over pauses.
  */
 import type { Clock } from "../../clock.ts";
 import type { GuestMetrics } from "../../types.ts";
@@ -10,16 +10,16 @@ import type { Session } from "../sessions/session.ts";
 /** Two hours of 5-second samples. */
 const keptSamples = 1440;
 
-interface Series {
+interface MetricSeries {
   readonly samples: SandboxMetricSample[];
-  /** The latest; of another session it says nothing of how busy this one is. */
+  /** The latest metrics, and their session, because the counters begin anew with another session. */
   previous: { readonly session: Session; readonly metrics: GuestMetrics } | undefined;
 }
 
 export class MetricsSampler {
   readonly #clock: Clock;
   readonly #onAnswer: (session: Session) => void;
-  readonly #series = new Map<string, Series>();
+  readonly #series = new Map<string, MetricSeries>();
 
   constructor(clock: Clock, onAnswer: (session: Session) => void) {
     this.#clock = clock;
@@ -27,7 +27,7 @@ export class MetricsSampler {
   }
 
   /**
-   * Takes one sample of every session at once; a session whose agent does not answer is left out this time. The samples of
+   * Takes one sample of every session at once, and leaves out a session if its agent does not answer. The series of
    * sandboxes that are not `there` any more are forgotten.
    */
   async sampleAll(sessions: Iterable<Session>, there: (sandboxId: string) => boolean): Promise<void> {
@@ -35,7 +35,7 @@ export class MetricsSampler {
     for (const id of this.#series.keys()) if (!there(id)) this.#series.delete(id);
   }
 
-  /** Oldest first. */
+  /** The samples of a sandbox within a range, oldest first. */
   samples(sandboxId: string, range: { fromMs?: number; toMs?: number }): SandboxMetricSample[] {
     const { fromMs = 0, toMs = Number.POSITIVE_INFINITY } = range;
     return (this.#series.get(sandboxId)?.samples ?? []).filter(({ atMs }) => atMs >= fromMs && atMs <= toMs);
@@ -46,7 +46,7 @@ export class MetricsSampler {
     try {
       metrics = await session.agent.metrics();
     } catch (error) {
-      if (!session.ended.aborted) session.log.debug({ err: error }, "no metrics sample");
+      if (!session.ended.aborted) session.log.debug({ err: error }, "the agent did not answer for a metrics sample");
       return;
     }
     this.#onAnswer(session);
@@ -68,7 +68,9 @@ export class MetricsSampler {
   }
 }
 
-/** Of all CPUs together, in percent: 200 means two CPUs were busy all the time since the previous sample. */
+/**
+ * The use of all CPUs together, in percent: 200 means that two CPUs were busy all the time since the previous sample.
+ */
 function cpuUsedPercent(previous: GuestMetrics | undefined, current: GuestMetrics): number {
   const busy = current.cpuBusyTicks - (previous?.cpuBusyTicks ?? 0);
   const total = current.cpuTotalTicks - (previous?.cpuTotalTicks ?? 0);

@@ -1,7 +1,8 @@
 /**
- * The logs of sandboxes: what became of each, which commands ran in it, what they wrote and how they ended. Lines are
- * collected in memory and written to the ledger together, so that no command waits for them, and no more than a bounded
- * number of each sandbox at a time: what is beyond is counted and named.
+ * The logs of the sandboxes: what became of each, which commands ran in it, their output and how they ended. Lines are
+ * collected in memory and written to the ledger together, so that no command waits for them. The lines of one sandbox
+ * between two flushes are bounded; output beyond that is counted, and one line gives the count. This room takes down
+ * what happens to sandboxes, in logs and metrics; it may call processes and sessions.
  */
 import { StringDecoder } from "node:string_decoder";
 import type { Clock } from "../../clock.ts";
@@ -12,25 +13,25 @@ import type { ProcessSpec, SandboxLogEntry } from "../../types.ts";
 import type { SandboxLogsQuery } from "../contract.ts";
 import type { ProcessLog, SessionLog } from "../processes/process-log.ts";
 
-/** Of the commands of one sandbox between two flushes. */
+/** The bounds for the commands of one sandbox between two flushes. */
 const maxPendingLines = 200;
 const maxPendingBytes = 32 * 1024;
-/** Of all sandboxes, when the ledger cannot be written. */
+/** The lines of all sandboxes that wait when the ledger cannot be written, the newest of them. */
 const maxUnwrittenLines = 10_000;
-/** More arguments of a command are not shown. */
+/** The arguments of a command that its line shows. */
 const maxArguments = 64;
-/** A longer line becomes several. */
+/** A longer line is cut into several. */
 const maxLineCharacters = 2_048;
 
 const levels = ["debug", "info", "warn", "error"] as const;
 type Level = SandboxLogEntry["level"];
 type Fields = Readonly<Record<string, string>>;
 
-/** Of one sandbox since the last flush. */
-interface Budget {
+/** The lines of one sandbox since the last flush. */
+interface LineBudget {
   lines: number;
   bytes: number;
-  /** Output that found no room any more. */
+  /** Output that had no room any more. */
   leftOutBytes: number;
 }
 
@@ -38,35 +39,35 @@ export class SandboxLogs {
   readonly #ledger: Ledger;
   readonly #clock: Clock;
   #pending: SandboxLogEntry[] = [];
-  readonly #budgets = new Map<string, Budget>();
+  readonly #budgets = new Map<string, LineBudget>();
 
   constructor(ledger: Ledger, clock: Clock) {
     this.#ledger = ledger;
     this.#clock = clock;
   }
 
-  /** Notes what became of a sandbox. */
+  /** Adds a line about the sandbox itself to its log. */
   note(sandboxId: string, message: string, { level = "info", ...fields }: Fields & { level?: Level } = {}): void {
     this.#push(sandboxId, level, message, { logger: "sandbox", ...fields });
   }
 
-  /** For the commands of one sandbox. */
+  /** Gives the log that the commands of one sandbox report to. */
   ofSession(sandboxId: string): SessionLog {
     return { follow: (pid, spec) => this.#follow(sandboxId, pid, spec) };
   }
 
-  /** Lines that are there by now, those that are not written yet included. */
+  /** Reads the lines so far, including those that are not in the ledger yet. */
   read(sandboxId: string, { level = "debug", ...query }: SandboxLogsQuery): SandboxLogEntry[] {
     try {
       this.flush();
     } catch (error) {
-      // What is written already can be read on a full disk too.
+      // On a full disk the lines that are in the ledger can be read all the same.
       if (!isDomainError(error, "disk_pressure")) throw error;
     }
     return readSandboxLogs(this.#ledger, { ...query, sandboxId, levels: levels.slice(levels.indexOf(level)) });
   }
 
-  /** Writes what is pending. What cannot be written waits for the next time, the newest of it. */
+  /** Writes the pending lines to the ledger. On failure the newest 10,000 lines are kept for the next flush. */
   flush(): void {
     for (const [sandboxId, { leftOutBytes }] of this.#budgets) {
       if (leftOutBytes === 0) continue;
@@ -95,7 +96,7 @@ export class SandboxLogs {
     const writeLine = (event: "stdout" | "stderr") => (line: string) => note("info", line, { event });
     return {
       output: ({ channel, bytes }) => {
-        // What a terminal shows is drawing, not lines.
+        // A terminal gets drawings, not lines.
         if (channel === "terminal") return;
         const room = Math.min(bytes.byteLength, this.#room(sandboxId));
         this.#leaveOut(sandboxId, bytes.byteLength - room);
@@ -116,7 +117,7 @@ export class SandboxLogs {
     this.#pending.push({ sandboxId, atMs: this.#clock.nowMs(), level, message, fields });
   }
 
-  #budget(sandboxId: string): Budget {
+  #budget(sandboxId: string): LineBudget {
     let budget = this.#budgets.get(sandboxId);
     if (!budget) {
       budget = { lines: 0, bytes: 0, leftOutBytes: 0 };
@@ -125,13 +126,13 @@ export class SandboxLogs {
     return budget;
   }
 
-  /** How many more bytes may be looked at. */
+  /** How many more bytes of output may be read. */
   #room(sandboxId: string): number {
     const { lines, bytes } = this.#budget(sandboxId);
     return lines < maxPendingLines ? maxPendingBytes - bytes : 0;
   }
 
-  /** Makes room for one more line; false, and counted, when there is none. */
+  /** Takes the room for one more line. False when there is none; the line is counted as left out then. */
   #take(sandboxId: string, length: number): boolean {
     const budget = this.#budget(sandboxId);
     if (budget.lines >= maxPendingLines || budget.bytes + length > maxPendingBytes) {
@@ -148,7 +149,7 @@ export class SandboxLogs {
   }
 }
 
-/** Makes lines of a stream of bytes. */
+/** A line reader makes lines of a stream of bytes. */
 class LineReader {
   readonly #decoder = new StringDecoder("utf8");
   #rest = "";

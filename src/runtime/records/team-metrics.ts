@@ -1,6 +1,6 @@
-/** How many sandboxes run and how fast they are started, as a bounded series in memory: it begins with the daemon. */
+/** The team metrics: how many sandboxes run and how fast they start, as a bounded series in memory since the start. */
 import type { Clock } from "../../clock.ts";
-import type { TeamMetricSample } from "../../team/team.ts";
+import type { TeamMetricSample } from "../contract.ts";
 
 /** Two hours of 5-second samples. */
 const keptSamples = 1_440;
@@ -32,7 +32,7 @@ export class TeamMetrics {
     this.#sampledMs = nowMs;
   }
 
-  /** Oldest first. */
+  /** The samples within a range, oldest first. */
   samples({ fromMs = 0, toMs = Number.POSITIVE_INFINITY }: { fromMs?: number; toMs?: number }): TeamMetricSample[] {
     return this.#samples.filter(({ atMs }) => atMs >= fromMs && atMs <= toMs);
   }

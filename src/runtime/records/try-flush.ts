@@ -1,11 +1,11 @@
-/** Samples and lines of logs on their way to the ledger, where it matters less that they arrive than that one goes on. */
+/** The best-effort flush of samples and log lines: a ledger that cannot be written is logged, not thrown. */
 import type { Logger } from "../../log.ts";
 
-/** A ledger that cannot be written is no reason not to answer from it, nor not to stop. What is pending stays so. */
+/** Flushes before an answer or a stop, which go on without the flush. Pending entries stay pending when it fails. */
 export function tryFlush(pending: { flush(): void }, log: Logger): void {
   try {
     pending.flush();
   } catch (error) {
-    log.warn({ err: error }, "samples or lines of logs could not be written");
+    log.warn({ err: error }, "pending samples or log lines could not be written to the ledger");
   }
 }

@@ -1,4 +1,4 @@
-/** Machines of sandboxes that an earlier daemon started: they are taken over if they still answer. */
+/** The adoption of sandboxes that an earlier daemon started: their machines are taken over if they still answer. */
 import { messageOf } from "../../errors.ts";
 import { openGuestAgent } from "../../guest-machine/agent.ts";
 import { moveSandbox } from "../../ledger/sandboxes.ts";
@@ -25,13 +25,13 @@ export type TryAdopt = (
   machine: MachineRecord,
 ) => Promise<"adopted" | "paused" | undefined>;
 
-/** It runs, or goes on: it was being paused, and nothing was saved. */
+/** Adopts a sandbox that runs, or that was being paused without a complete save and goes on. */
 export const tryAdoptRunning: TryAdopt = (deps, parts, record, machine) =>
   tryTake(deps, record, machine, async (vm): Promise<"adopted"> => {
     const { driver, ledger, clock, log } = deps;
-    // It may have been written down and not done.
+    // The earlier daemon may have written a change down without making it.
     if (driver.info.abilities.network.supported) await vm.setInternetAccess(record.allowInternetAccess);
-    // It may have been stopped for a snapshot that was never completed.
+    // The machine may have been stopped for a snapshot that was never completed.
     await vm.resume();
     const agent = await openGuestAgent(vm, { clock, log });
     // The host may have slept meanwhile.
@@ -41,7 +41,7 @@ export const tryAdoptRunning: TryAdopt = (deps, parts, record, machine) =>
     return "adopted";
   });
 
-/** It stands still, and goes on standing still. */
+/** Adopts a sandbox that is paused in memory. Its machine stands still, before and after. */
 export const tryAdoptPausedInMemory: TryAdopt = (deps, parts, record, machine) =>
   tryTake(deps, record, machine, async (vm): Promise<"paused"> => {
     await parts.inMemory.adopt(record, vm);

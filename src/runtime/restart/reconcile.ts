@@ -1,8 +1,8 @@
 /**
- * The seed's RestartReconciliation: what a daemon that starts makes of what an earlier one left, in order: adopt the
- * sandboxes and warm machines that still answer, list the sandboxes that are paused, clean up what was half-made or is no
- * more, remove what is left of machines and snapshots that nobody owns, and set aside what cannot be named. The daemon
- * listens only after that.
+ * The reconciliation makes ledger and host agree when a daemon starts. In order, it adopts the sandboxes and warm
+ * machines that still answer, shows the sandboxes that are paused, ends sandboxes that were half-made or half-ended,
+ * removes the remains of machines and snapshots without an owner, and sets files aside that it cannot name. The daemon
+ * listens only after that. This room runs once, before any request; it may call machines, pool and sandboxes.
  */
 import type { Dirent } from "node:fs";
 import { mkdir, readdir, rm } from "node:fs/promises";
@@ -34,15 +34,15 @@ import { type TakeoverParts, tryAdoptPausedInMemory, tryAdoptRunning } from "./a
 import { reconcileWarmPool } from "./warm-pool.ts";
 
 /** What to do with a sandbox found in the ledger. */
-export type Decision =
+export type SandboxDecision =
   | { readonly action: "adopt"; readonly machine: MachineRecord }
-  /** It rests in a snapshot. */
+  /** The sandbox rests in a snapshot. */
   | { readonly action: "list" }
-  /** It was being paused: its snapshot may be complete, and then its machine was ending; else that may go on. */
+  /** The sandbox was being paused. If its snapshot is complete its machine was ending, else the machine may go on. */
   | { readonly action: "finish_or_undo_pause"; readonly machine: MachineRecord }
-  /** It is paused in memory and was perhaps being saved: the same, but without a snapshot its machine stands still. */
+  /** The sandbox is paused in memory and may have been being saved. Without a snapshot its machine stands still. */
   | { readonly action: "finish_or_keep_pause"; readonly machine: MachineRecord }
-  /** It was being resumed: its snapshot is whole, whatever became of the machine. */
+  /** The sandbox was being resumed. Its snapshot is whole, whatever became of the machine. */
   | { readonly action: "undo_resume"; readonly machine: MachineRecord | null }
   | { readonly action: "clean_up"; readonly machine: MachineRecord | null };
 
@@ -50,7 +50,7 @@ export interface ReconciliationSummary {
   readonly adopted: number;
   readonly paused: number;
   readonly cleanedUp: number;
-  /** Sandboxes that ran, but whose machine is gone or does not answer. */
+  /** Sandboxes that ran, and their machines are gone or do not answer. */
   readonly lost: number;
   readonly orphanFolders: number;
   readonly warmAdopted: number;
@@ -60,8 +60,8 @@ export interface ReconciliationSummary {
   readonly quarantined: number;
 }
 
-/** Pure: what a client was told it has is kept, what was on its way in or out is ended. */
-function decide({ state, machine }: SandboxRecord): Decision {
+/** Decides about a sandbox: one that a client knows is kept, one that was being made or ended is ended. Pure. */
+function decide({ state, machine }: SandboxRecord): SandboxDecision {
   if (state === "running" && machine) return { action: "adopt", machine };
   if (state === "pausing" && machine) return { action: "finish_or_undo_pause", machine };
   if (state === "paused_in_memory" && machine) return { action: "finish_or_keep_pause", machine };
@@ -80,7 +80,7 @@ export async function reconcile(
   const records = listSandboxes(deps.ledger);
   const outcomes = await Promise.all(records.map((record) => reconcileSandbox(deps, parts, record)));
   const warm = listHeldWarmEntries(deps.ledger);
-  // Of builds are left those whose machine has not gone yet.
+  // The builds that are left are those with a machine that has not gone yet.
   const owners = [...records, ...warm, ...listBuildingJobs(deps.ledger)];
   const owned = new Set(owners.flatMap(({ machine }) => (machine ? [machine.sessionId] : [])));
   const orphans = await discardOrphans(deps, owned, machinesFolder);
@@ -124,7 +124,7 @@ async function reconcileSandbox(
         const take = decision.action === "finish_or_undo_pause" ? tryAdoptRunning : tryAdoptPausedInMemory;
         return (await take(deps, parts, record, decision.machine)) ?? lose(deps, parts, record);
       }
-      // The machine has not run since, and may be half-ended.
+      // The machine has not run since the save, and may be half-ended.
       await begin(deps, record, async () => {
         await driver.discard(decision.machine);
         const pausedAtMs = record.state === "pausing" ? deps.clock.nowMs() : record.endAtMs;
@@ -165,14 +165,14 @@ function lose({ driver }: RuntimeDependencies, { departures }: TakeoverParts, re
 }
 
 /**
- * Takes a step that is tried until it succeeds, and waits for the first try only: one machine that does not go must not
- * keep the daemon from serving the others. Until then its sandbox is not shown, and keeps its capacity.
+ * Tries a step until it succeeds, and waits for the first try only, because one machine that cannot be ended must not
+ * keep the daemon from serving the others. Until the step succeeds its sandbox is not shown, and keeps its capacity.
  */
 function begin({ terminator }: RuntimeDependencies, { id }: SandboxRecord, step: () => Promise<void>): Promise<void> {
   return new Promise((resolve) => terminator.finish({ sandboxID: id }, () => step().finally(resolve)));
 }
 
-/** The snapshot that a sandbox was being paused into, if it is complete: then it has all of the sandbox. */
+/** The snapshot that a sandbox was being paused into, if the snapshot is complete and so has all of the sandbox. */
 async function findSaved(
   { ledger, log }: RuntimeDependencies,
   { id }: SandboxRecord,
@@ -182,22 +182,22 @@ async function findSaved(
   try {
     return { snapshot, facts: factsOf(await readSnapshot(snapshot.folder)) };
   } catch (error) {
-    log.warn({ sandboxID: id, reason: messageOf(error) }, "a sandbox's pause cannot be finished");
+    log.warn({ sandboxID: id, reason: messageOf(error) }, "the pause of the sandbox cannot be finished");
     return undefined;
   }
 }
 
-interface Cleared {
+interface ClearanceCount {
   readonly removed: number;
   readonly setAside: number;
 }
 
-/** Folders of machines that nobody in the ledger owns: the daemon died between making one and writing it down. */
+/** Removes the folders of machines without an owner, left by a daemon that died before it wrote the machine down. */
 async function discardOrphans(
   { driver, log, quarantine }: RuntimeDependencies,
   owned: ReadonlySet<string>,
   machinesFolder: string,
-): Promise<Cleared> {
+): Promise<ClearanceCount> {
   const cleared = { removed: 0, setAside: 0 };
   for (const entry of await readdir(machinesFolder, { withFileTypes: true })) {
     const { name: sessionId } = entry;
@@ -210,17 +210,19 @@ async function discardOrphans(
       continue;
     }
     cleared.removed += 1;
-    log.warn({ folder }, "removing a machine that nobody owns");
+    log.warn({ folder }, "removing a machine without an owner");
     try {
       await driver.discard({ engine: driver.info.engine, sessionId, folder, processes: [] });
     } catch (error) {
-      log.error({ err: error, folder }, "it cannot be removed; the next start tries again");
+      log.error({ err: error, folder }, "the machine cannot be removed; the next start tries again");
     }
   }
   return cleared;
 }
 
-/** What cannot be moved, or does not fit, stays where it is and is nobody's: the daemon starts all the same. */
+/**
+ * Moves a file into the quarantine. A file that cannot be moved stays where it is, and the daemon starts all the same.
+ */
 async function setAside(
   quarantine: Quarantine,
   log: RuntimeDependencies["log"],
@@ -229,13 +231,18 @@ async function setAside(
   try {
     return await quarantine.setAside(path, kind, reason);
   } catch (error) {
-    log.error({ err: error, path }, "what cannot be named cannot be set aside either");
+    log.error({ err: error, path }, "the unknown file cannot be set aside");
     return false;
   }
 }
 
-/** What was being made when the daemon died, continuations of no use any more, and folders that no snapshot owns. */
-async function discardHalfMade({ ledger, log, snapshotsFolder, quarantine }: RuntimeDependencies): Promise<Cleared> {
+/** Removes half-made snapshots, continuations of no use any more, and folders that no snapshot owns. */
+async function discardHalfMade({
+  ledger,
+  log,
+  snapshotsFolder,
+  quarantine,
+}: RuntimeDependencies): Promise<ClearanceCount> {
   const strays = listStrayContinuations(ledger);
   for (const { id } of strays) deleteContinuation(ledger, id);
   const halfMade = listSnapshots(ledger, ["making"]).filter(({ kind }) => kind === "template");
@@ -254,20 +261,20 @@ async function discardHalfMade({ ledger, log, snapshotsFolder, quarantine }: Run
       continue;
     }
     removed.add(entry.name.replace(/\.staging$/, ""));
-    log.warn({ folder }, "removing a snapshot that nobody needs or that was never completed");
+    log.warn({ folder }, "removing a snapshot that is not needed or was never completed");
     try {
       if (!folder.endsWith(stagingOf(""))) await removeSnapshot(folder);
       else await rm(folder, { recursive: true, force: true });
     } catch (error) {
-      log.error({ err: error, folder }, "it cannot be removed; the next start tries again");
+      log.error({ err: error, folder }, "the snapshot cannot be removed; the next start tries again");
     }
   }
   return { removed: removed.size, setAside: asideCount };
 }
 
 /**
- * Why something among the snapshots is not ours to remove; undefined when it is what a save or a removal left that was
- * cut short.
+ * Why the daemon may not remove a file or folder among the snapshots; undefined for the remains of a save or a removal
+ * that was cut short.
  */
 async function whyUnknown(ledger: Ledger, folder: string, entry: Dirent): Promise<string | undefined> {
   const id = entry.name.replace(/\.staging$/, "");

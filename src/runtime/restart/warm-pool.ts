@@ -1,6 +1,7 @@
 /**
- * What a daemon that starts makes of the warm machines of an earlier one. A clean stop leaves none; after a crash those
- * that answer are adopted, and everything that was on its way in or out is ended before its capacity is released.
+ * The reconciliation of the warm pool with the warm machines of an earlier daemon. A clean stop leaves none. After a
+ * crash the machines that answer are adopted; a machine that was being made or ended is ended before its capacity is
+ * released.
  */
 import { DomainError, messageOf } from "../../errors.ts";
 import { openGuestAgent } from "../../guest-machine/agent.ts";
@@ -14,15 +15,15 @@ export type WarmDecision =
   | { readonly action: "adopt"; readonly machine: MachineRecord }
   | { readonly action: "discard"; readonly machine: MachineRecord | null };
 
-/** Pure: only what waited in the pool is worth adopting, and only where there is a pool. */
+/** Decides about a warm entry: only a machine that waited in the pool is adopted, and only if there is a pool. Pure. */
 function decideWarm({ state, machine }: WarmEntry, poolEnabled: boolean): WarmDecision {
   if (state === "ready" && machine && poolEnabled) return { action: "adopt", machine };
   return { action: "discard", machine };
 }
 
 /**
- * Adopts or ends each of `entries`. Call it after the machine folders that nobody owns are gone: an entry that has no
- * machine yet may have left one.
+ * Adopts or ends each of `entries`. Call it after the machine folders without an owner are removed, because an entry
+ * that has no machine yet may have left one.
  * @param entries oldest first, which is the order of the pool
  * @returns how many were adopted; the others end in the background
  */
@@ -51,7 +52,7 @@ export async function reconcileWarmPool(deps: RuntimeDependencies, entries: read
 
 async function adopt({ driver, clock, log }: RuntimeDependencies, entry: WarmEntry, record: MachineRecord) {
   const vm = await driver.adopt(record);
-  if (!vm) throw new DomainError("machine_failed", "it is gone");
+  if (!vm) throw new DomainError("machine_failed", "the machine is gone");
   try {
     return { entry, vm, agent: await openGuestAgent(vm, { clock, log }) } satisfies WarmMachine;
   } catch (error) {

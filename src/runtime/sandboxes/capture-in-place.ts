@@ -1,4 +1,6 @@
-/** The capture of a running sandbox that goes on: its machine stops for the save, and continues whatever comes of it. */
+/**
+ * The capture of a running sandbox that goes on: its machine stops for the save, and continues whatever comes of it.
+ */
 import { deleteSnapshot, type SnapshotFacts, type SnapshotRecord } from "../../ledger/snapshots.ts";
 import { removeSnapshot } from "../../machine/snapshot-files.ts";
 import { captureSession } from "../machines/capture.ts";

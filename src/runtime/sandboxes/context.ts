@@ -1,4 +1,8 @@
-/** What every operation on a sandbox works with: what the daemon opened, and the sandboxes that clients can see. */
+/**
+ * The sandbox context is what every operation on a sandbox works with: the runtime's dependencies, and the sandboxes
+ * that clients can see. This room holds those operations, from a sandbox's creation to its leaving, and the registry of
+ * sandboxes; it may call machines, pool, records and sessions.
+ */
 import type { RuntimeDependencies } from "../dependencies.ts";
 import type { Departures } from "./leave.ts";
 import type { SandboxRegistry } from "./registry.ts";

@@ -44,7 +44,9 @@ export interface ChildStart {
   readonly timeoutMs: number;
 }
 
-/** A warm machine answers within milliseconds. One that does not is replaced, which the client sees as a longer create. */
+/**
+ * A warm machine answers within milliseconds. One that does not is replaced, which the client sees as a longer create.
+ */
 const checkoutDeadlineMs = 3_000;
 
 export class SandboxCreation {
@@ -121,8 +123,8 @@ export class SandboxCreation {
   }
 
   /**
-   * Tells a warm machine its identity before the ledger knows, so that the guest works while the sandbox is written down.
-   * If the write fails the machine stays in the pool, and the next create's identity replaces this one.
+   * Tells a warm machine its identity before the ledger knows, so that the guest works while the sandbox is written
+   * down. If the write fails the machine stays in the pool, and the next create's identity replaces this one.
    */
   #identify(machine: WarmMachine, identity: SandboxIdentity): CheckedOutMachine {
     const identified = giveIdentity(machine.agent, identity, this.#context.deps.clock, checkoutDeadlineMs);

@@ -1,4 +1,6 @@
-/** The deadlines of sandboxes: clients move the time at which a sandbox ends or pauses, and a loop looks for due ones. */
+/**
+ * The deadlines of sandboxes: clients move the time at which a sandbox ends or pauses, and a loop looks for due ones.
+ */
 import { setSandboxEnd } from "../../ledger/sandboxes.ts";
 import type { SandboxView } from "../contract.ts";
 import type { SandboxContext } from "./context.ts";

@@ -39,8 +39,8 @@ export class SandboxEnds {
 
   /**
    * Asks the guest to end its processes and to write everything to its disk, ends the processes by force after
-   * `deadlineMs`, and then ends the sandbox. Resolves when the processes are gone. Stopping a sandbox that has ended does
-   * nothing.
+   * `deadlineMs`, and then ends the sandbox. Resolves when the processes are gone. Stopping a sandbox that has ended
+   * does nothing.
    * @throws DomainError `not_found` when there never was such a sandbox, or it is forgotten
    */
   async stop(id: string, deadlineMs: number): Promise<void> {
@@ -70,7 +70,9 @@ export class SandboxEnds {
     );
   }
 
-  /** Ends a running sandbox. Call it in the sandbox's serial queue; clients find the sandbox no more when it returns. */
+  /**
+   * Ends a running sandbox. Call it in the sandbox's serial queue; clients find the sandbox no more when it returns.
+   */
   endInQueue(record: SandboxRecord, reason: DepartureReason, loss?: string): void {
     const { registry, departures } = this.#context;
     const { session } = registry.getRunning(record.id);

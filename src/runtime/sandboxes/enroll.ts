@@ -7,8 +7,8 @@ import type { RuntimeDependencies } from "../dependencies.ts";
 import type { WarmMachine } from "../pool/warm-machine.ts";
 
 /**
- * Reserves capacity for a sandbox, writes the sandbox down as `creating` from now on, and counts it for its template: all
- * of that or nothing.
+ * Reserves capacity for a sandbox, writes the sandbox down as `creating` from now on, and counts it for its template:
+ * all of that or nothing.
  * @param warm the machine that the sandbox checks out, and its reservation with it
  * @throws DomainError `capacity_exhausted`; `failed_precondition` when the snapshot cannot be restored any more
  */

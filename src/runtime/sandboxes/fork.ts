@@ -37,8 +37,9 @@ export class SandboxForks {
 
   /**
    * Makes `count` sandboxes that go on from the same moment as this one, which stops for the capture and goes on too.
-   * @throws DomainError `not_found`, `invalid_state` (paused), `invalid_argument` (more than may exist), `disk_pressure`,
-   *   `machine_failed`, `not_ready`; `unsupported` on a host where one snapshot starts one machine only
+   * @throws DomainError `not_found`, `invalid_state` (paused), `invalid_argument` (more than may exist),
+   *   `disk_pressure`, `machine_failed`, `not_ready`; `unsupported` on a host where one snapshot starts one machine
+   *   only
    */
   async fork(id: string, options: ForkOptions): Promise<ForkOutcome[]> {
     const { deps, registry, queue } = this.#context;

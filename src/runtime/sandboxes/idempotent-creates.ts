@@ -1,6 +1,6 @@
 /**
- * Creates with an idempotency key, which a client sends again because it never saw the answer: the same key and the same
- * request are the same sandbox, however often they come, also after a restart of the daemon.
+ * Creates with an idempotency key, which a client sends again because it never saw the answer: the same key and the
+ * same request are the same sandbox, however often they come, also after a restart of the daemon.
  */
 import { createHash } from "node:crypto";
 import { DomainError } from "../../errors.ts";

@@ -1,7 +1,7 @@
 /**
- * The leaving of sandboxes: the one way in which a sandbox stops existing for clients, be it killed, stopped, expired or
- * lost, from whatever state. Clients find it no more when `leave` returns; its machine and files go in the background,
- * and its capacity is released after that.
+ * The leaving of sandboxes: the one way in which a sandbox stops existing for clients, be it killed, stopped, expired
+ * or lost, from whatever state. Clients find it no more when `leave` returns; its machine and files go in the
+ * background, and its capacity is released after that.
  */
 import { DomainError } from "../../errors.ts";
 import { moveSandbox } from "../../ledger/sandboxes.ts";

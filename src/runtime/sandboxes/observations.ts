@@ -26,7 +26,8 @@ export class SandboxObservations {
   }
 
   /**
-   * The log of a sandbox and of its commands. A sandbox that has ended keeps its log as long as the ledger keeps its row.
+   * The log of a sandbox and of its commands. A sandbox that has ended keeps its log as long as the ledger keeps its
+   * row.
    * @throws DomainError `not_found`
    */
   logs(id: string, query: SandboxLogsQuery): SandboxLogEntry[] {

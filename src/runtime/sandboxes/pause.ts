@@ -1,6 +1,6 @@
 /**
- * The pause of a running sandbox: it becomes a continuation that holds no capacity. A step that fails leaves the sandbox
- * running. A method named `…InQueue` is for callers in the sandbox's serial queue.
+ * The pause of a running sandbox: it becomes a continuation that holds no capacity. A step that fails leaves the
+ * sandbox running. A method named `…InQueue` is for callers in the sandbox's serial queue.
  */
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { GuestAgent } from "../../guest/agent.ts";
@@ -51,8 +51,9 @@ export class SandboxPauses {
   /**
    * Pauses a running sandbox. The pause is durable when this returns, and the machine and the reservation are gone.
    * @param memory false: only the disk is kept, with all that the guest has written
-   * @throws DomainError `disk_pressure`, `machine_failed`, `not_ready` when the guest does not answer; the sandbox goes on,
-   *   or leaves when its machine cannot. `not_ready` when the daemon stops meanwhile; the next one finishes the pause.
+   * @throws DomainError `disk_pressure`, `machine_failed`, `not_ready` when the guest does not answer; the sandbox goes
+   *   on, or leaves when its machine cannot. `not_ready` when the daemon stops meanwhile; the next one finishes the
+   *   pause.
    */
   async pauseInQueue(id: string, reason: ContinuationReason, memory: boolean): Promise<void> {
     const { deps, registry } = this.#context;
@@ -111,7 +112,9 @@ export class SandboxPauses {
     terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
   }
 
-  /** @throws DomainError `not_ready`, naming what the guest did not do, when it fails or takes longer than `deadlineMs` */
+  /**
+   * @throws DomainError `not_ready`, naming what the guest did not do, when it fails or takes longer than `deadlineMs`
+   */
   async #inTime(answer: Promise<unknown>, failing: string, deadlineMs: number): Promise<void> {
     const answered = new AbortController();
     const late = this.#context.deps.clock.sleep(deadlineMs, answered.signal).then(() => {

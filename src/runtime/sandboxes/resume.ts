@@ -77,7 +77,8 @@ export class SandboxResumes {
   }
 
   /**
-   * Gives the session of a sandbox to a request that found none, and resumes the sandbox if it is paused and wants that.
+   * Gives the session of a sandbox to a request that found none, and resumes the sandbox if it is paused and wants
+   * that.
    * @returns undefined when there is no such sandbox, or requests do not resume it. @throws as {@link resume}
    */
   resumeForTraffic(id: string): Promise<Session | undefined> {

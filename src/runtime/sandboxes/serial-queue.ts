@@ -28,7 +28,9 @@ export class SerialQueue {
     return this.runAlways(key, work);
   }
 
-  /** As {@link run}, in a closed queue too: for work that ends something or goes on with what has its capacity already. */
+  /**
+   * As {@link run}, in a closed queue too: for work that ends something or goes on with what has its capacity already.
+   */
   runAlways<T>(key: string, work: Work<T>): Promise<T> {
     const line = this.#lines.get(key) ?? { tail: Promise.resolve(), overtaken: new AbortController() };
     this.#lines.set(key, line);
@@ -43,7 +45,10 @@ export class SerialQueue {
     return result;
   }
 
-  /** Tells all work that is queued under `key` now, under way or not, to stop waiting: the work that comes next is urgent. */
+  /**
+   * Tells all work that is queued under `key` now, under way or not, to stop waiting: the work that comes next is
+   * urgent.
+   */
   overtake(key: string, reason: Error): void {
     const line = this.#lines.get(key);
     if (!line) return;

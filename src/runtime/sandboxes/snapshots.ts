@@ -67,7 +67,8 @@ export class SandboxSnapshots {
   /** @throws DomainError `not_found`, `unsupported` (a template that was built), `failed_precondition` (in use) */
   async remove(name: string, tag: string | undefined): Promise<void> {
     const { ledger, terminator, warmPool } = this.#context.deps;
-    // Sandboxes of the snapshot that were killed are no reason to refuse, nor are warm machines. A machine that cannot be
+    // Sandboxes of the snapshot that were killed are no reason to refuse, nor are warm machines. A machine that cannot
+    // be
     // ended is.
     await terminator.settle();
     const strikeOff = () => deleteSandboxSnapshot(ledger, name, tag);

@@ -1,33 +1,33 @@
 /**
- * Guests count time on from when they were given it. A host that sleeps, or whose clock is set, leaves them behind: then
- * they are given the time again.
+ * The guest clocks are kept right: a guest counts time on from the moment when it was given the time. A host that
+ * sleeps, or the setting of the host's clock, leaves its guests behind; then they are given the time again.
  */
 import type { Clock } from "../../clock.ts";
 import { setGuestClock } from "../machines/identity.ts";
 import type { Session } from "./session.ts";
 
-/** Less between two checks is what clocks drift. */
+/** A smaller difference between two checks is the clocks' drift. */
 const jumpMs = 1_000;
-/** So long nobody checked: on some systems the monotonic clock runs on while the host sleeps. */
+/** A longer time between two checks counts as a sleep, because some systems' monotonic clock runs on during one. */
 const standstillMs = 30_000;
 
 export class GuestClocks {
   readonly #clock: Clock;
   #checked: { readonly wallMs: number; readonly monotonicMs: number } | undefined;
-  /** How often the host's clock has jumped. */
+  /** The number of jumps of the host's clock. */
   #jumps = 0;
-  /** Which jump a guest's time is of. */
+  /** The number of jumps at the moment when a guest was given the time. */
   readonly #given = new WeakMap<Session, number>();
 
   constructor(clock: Clock) {
     this.#clock = clock;
   }
 
-  /** Gives the time to every guest that has it from before the host's clock jumped. Never waits for answers. */
+  /** Gives the time to every guest that was given it before the last jump. Never waits for answers. */
   check(sessions: Iterable<Session>): void {
     this.#look();
     for (const session of sessions) {
-      // One that is new was given the time a moment ago.
+      // A new session's guest was given the time a moment ago.
       const given = this.#given.get(session) ?? this.#jumps;
       this.#given.set(session, this.#jumps);
       if (given !== this.#jumps) void this.#give(session, given);
@@ -45,10 +45,11 @@ export class GuestClocks {
   async #give(session: Session, before: number): Promise<void> {
     try {
       await setGuestClock(session.agent, this.#clock);
-      session.log.info("the host's clock jumped: the guest has the time again");
+      session.log.info("the host's clock jumped, and the guest was given the time again");
     } catch (error) {
       this.#given.set(session, before);
-      if (!session.ended.aborted) session.log.warn({ err: error }, "a guest could not be given the time; trying again");
+      if (!session.ended.aborted)
+        session.log.warn({ err: error }, "the guest could not be given the time; trying again");
     }
   }
 }

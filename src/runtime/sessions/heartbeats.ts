@@ -1,34 +1,34 @@
 /**
- * The seed's RuntimeStuckVmCleanup: a machine whose agent has not answered a heartbeat for too long is given up, so that
- * its sandbox ends with a clear state instead of hanging. Policy here; ending the machine is its owner's.
+ * The heartbeats find machines that are stuck: a session is given up when its agent has not answered for too long, so
+ * that its sandbox ends with a clear state instead of hanging. The owner of the session ends it.
  */
 import type { Clock } from "../../clock.ts";
 import type { Session } from "./session.ts";
 
-/** Pure. Both times in milliseconds in which somebody listened. */
-export function decide(lastAnswerMs: number, nowMs: number, timeoutMs: number): "preserve" | "clean_up" {
+/** Decides about a silent machine. Pure. Both times are in milliseconds during which the daemon listened. */
+export function judgeSilence(lastAnswerMs: number, nowMs: number, timeoutMs: number): "preserve" | "clean_up" {
   return nowMs - lastAnswerMs >= timeoutMs ? "clean_up" : "preserve";
 }
 
-/** A session, and whether its machine is stopped for a while, which it has not to answer for. */
-type Watched = Session & { readonly isStopped: boolean };
+/** A session that may be silent for a while, because its machine is stopped for a save. */
+type WatchedSession = Session & { readonly isStopped: boolean };
 
 interface Heartbeat {
   lastAnswerMs: number;
-  /** A ping is on its way: never more than one per session. */
+  /** A ping is on its way. There is never more than one for each session. */
   waiting: boolean;
-  /** It has answered something else since the last check, so that it need not be woken for a ping. */
+  /** The agent has answered something else since the last check, so that no ping need wake the guest. */
   heard: boolean;
 }
 
-export class StuckVmCleanup {
+export class Heartbeats {
   readonly #clock: Clock;
   readonly #timeoutMs: number;
   readonly #onStuck: (session: Session, silentMs: number) => void;
   readonly #heartbeats = new WeakMap<Session, Heartbeat>();
   /** Monotonic time of the last check. */
   #checkedAtMs: number | undefined;
-  /** Of the monotonic time, how much nobody listened: the daemon was stopped, or slept with its host. */
+  /** How much of the monotonic time the daemon did not listen, because it was stopped or slept with its host. */
   #deafMs = 0;
 
   constructor(clock: Clock, timeoutMs: number, onStuck: (session: Session, silentMs: number) => void) {
@@ -37,7 +37,7 @@ export class StuckVmCleanup {
     this.#onStuck = onStuck;
   }
 
-  /** The machine has answered something else: as good as a heartbeat. */
+  /** Notes another answer of the agent, which is as good as a heartbeat. */
   heard(session: Session): void {
     const heartbeat = this.#heartbeatOf(session);
     heartbeat.lastAnswerMs = this.#nowMs();
@@ -45,16 +45,16 @@ export class StuckVmCleanup {
   }
 
   /**
-   * Sends a heartbeat to every session that said nothing since the last check, and gives up those that have been silent
+   * Sends a heartbeat to every session that was silent since the last check, and gives up those that have been silent
    * for too long. Never waits for answers.
    */
-  check(sessions: Iterable<Watched>): void {
+  check(sessions: Iterable<WatchedSession>): void {
     const nowMs = this.#listen();
     for (const session of [...sessions]) {
       const heartbeat = this.#heartbeatOf(session);
-      // However long a slow disk takes to save it, that is no silence of its guest.
+      // A save on a slow disk may take long, and is no silence of the guest.
       if (session.isStopped) heartbeat.lastAnswerMs = nowMs;
-      if (decide(heartbeat.lastAnswerMs, nowMs, this.#timeoutMs) === "clean_up") {
+      if (judgeSilence(heartbeat.lastAnswerMs, nowMs, this.#timeoutMs) === "clean_up") {
         this.#onStuck(session, nowMs - heartbeat.lastAnswerMs);
       } else if (!heartbeat.waiting && !heartbeat.heard) {
         void this.#ping(session, heartbeat);
@@ -71,7 +71,10 @@ export class StuckVmCleanup {
     return heartbeat;
   }
 
-  /** However long ago the last check was, no more than half of the deadline counts: answers to come are heard first. */
+  /**
+   * Counts no more than half of the deadline for the time since the last check, however long that was, so that answers
+   * on their way are heard first.
+   */
   #listen(): number {
     const nowMs = this.#clock.monotonicMs();
     const sinceMs = nowMs - (this.#checkedAtMs ?? nowMs);
@@ -90,8 +93,8 @@ export class StuckVmCleanup {
       await session.agent.ping();
       heartbeat.lastAnswerMs = this.#nowMs();
     } catch (error) {
-      // A link that broke is made anew by the session; silence counts on until it answers.
-      if (!session.ended.aborted) session.log.debug({ err: error }, "no answer to a heartbeat");
+      // The session makes a broken link anew. The silence counts on until the agent answers.
+      if (!session.ended.aborted) session.log.debug({ err: error }, "the agent did not answer a heartbeat");
     } finally {
       heartbeat.waiting = false;
     }

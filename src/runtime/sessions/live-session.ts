@@ -1,6 +1,6 @@
 /**
- * The session of a running sandbox: a VM, the guest link to it (made anew when it breaks), and the processes started
- * through it. It never decides that a sandbox ends; it tells its owner through `onLost`.
+ * A live session is the session of a running sandbox: a machine, the guest link to it (made anew when it breaks), and
+ * the processes that were started through it. A session never decides that its sandbox ends; it calls `onLost`.
  */
 import type { Clock } from "../../clock.ts";
 import { DomainError, messageOf } from "../../errors.ts";
@@ -15,12 +15,12 @@ import type { SessionLog } from "../processes/process-log.ts";
 import { ProcessTable } from "../processes/process-table.ts";
 import type { Session } from "./session.ts";
 
-/** A link that lived less than this was no good. */
+/** A link that lived shorter than this counts as short. */
 const shortLinkMs = 10_000;
 const maxShortLinks = 8;
-/** Per link in a row that was short. */
+/** The pause before a reconnect, for each short link in a row. */
 const reconnectPauseMs = 250;
-/** After a link that cannot be made again, until the news of a machine that died has come, however busy the host is. */
+/** How long the news of a dead machine may take to arrive on a busy host, after a link that cannot be made again. */
 const exitNewsMs = 1000;
 
 /** The link is up, being made anew, or gone with the session. */
@@ -35,14 +35,14 @@ export interface LiveSessionOptions {
   readonly vm: Vm;
   readonly agent: GuestAgent;
   readonly origin: SessionOrigin;
-  /** Monotonic time at which the restore began; undefined for a session that was adopted. */
+  /** Monotonic time at which the restore began; undefined for a machine that was restored long before. */
   readonly restoreStartedMs: number | undefined;
   readonly clock: Clock;
   readonly samples: LifecycleSamples;
   readonly log: Logger;
-  /** Takes down what the commands of the sandbox do. */
+  /** The log of the sandbox's commands. */
   readonly commands: SessionLog;
-  /** Called once when the VM died or its agent cannot be reached any more. */
+  /** Called once when the machine died or its agent cannot be reached any more. */
   readonly onLost: (reason: Extract<EndReason, "machine_died" | "lost">, detail: string) => void;
 }
 
@@ -56,10 +56,10 @@ export class LiveSession implements Session {
   readonly envs: Readonly<Record<string, string>>;
   readonly log: Logger;
   readonly vm: Vm;
-  /** Its machine is stopped, to be saved, and answers nobody for now. */
+  /** The machine is stopped for a save, and does not answer for now. */
   isStopped = false;
   readonly #clock: Clock;
-  /** The guest kernel's, which stays the same however often the guest is restored. */
+  /** The guest kernel's boot id, which stays the same however often the guest is restored. */
   readonly bootId: string;
   readonly #samples: LifecycleSamples;
   readonly #origin: SessionOrigin;
@@ -114,7 +114,7 @@ export class LiveSession implements Session {
     return startedMs;
   }
 
-  /** Ends every open stream of the session with `reason` and closes the link. The VM is its owner's to end. */
+  /** Ends every open stream of the session with `reason` and closes the link. The caller ends the machine. */
   end(reason: DomainError): void {
     if (this.#link.at === "ended") return;
     const link = this.#link;
@@ -137,7 +137,8 @@ export class LiveSession implements Session {
     this.#link = { at: "reconnecting" };
     this.log.warn({ err: reason }, "guest link broke; reconnecting");
     try {
-      if (this.#shortLinks > maxShortLinks) throw new DomainError("machine_failed", "its link breaks again and again");
+      if (this.#shortLinks > maxShortLinks)
+        throw new DomainError("machine_failed", "the guest link breaks again and again");
       // A guest that keeps breaking its link must not keep the daemon busy with it.
       if (this.#shortLinks > 0) await this.#clock.sleep(this.#shortLinks * reconnectPauseMs, this.#ended.signal);
       const agent = await openGuestAgent(this.vm, {
@@ -150,7 +151,7 @@ export class LiveSession implements Session {
       this.#watchLink(agent);
       this.log.info("guest link re-established");
     } catch (error) {
-      // A machine that died broke its link first: then that is what is told.
+      // A machine that died broke its link first. Its death is what the owner is told then.
       const heard = this.#clock.sleep(exitNewsMs, this.#ended.signal).catch(() => {});
       if (await Promise.race([this.vm.exited, heard])) return;
       this.#lose("lost", `the guest agent cannot be reached: ${messageOf(error)}`);

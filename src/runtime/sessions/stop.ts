@@ -1,19 +1,19 @@
 /**
- * The seed's RuntimeSessionStop, the graceful half of an end: the guest's processes are asked to end, then made to, and
- * what they wrote is on its disk. The final half is the `UnfinishedWork`'s, whatever comes of this one.
+ * A session stop is the graceful half of an end: the guest's processes are asked to end, then made to, and everything
+ * they wrote is on the guest's disk. The caller ends the machine afterwards, whatever came of the stop.
  */
 import type { Clock } from "../../clock.ts";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { LiveSession } from "./live-session.ts";
 
-/** After its deadline the guest kills what is left, which may take 2 s, syncs, and answers. */
+/** After its deadline the guest kills the processes that are left, which may take 2 s, syncs, and answers. */
 const answerGraceMs = 5_000;
-/** From the answer until the guest has powered off: what its processes said last is on its way to clients. */
+/** From the answer until the guest has powered off, because the last output of its processes is still on its way. */
 const powerOffMs = 1_000;
 
 export class SessionStop {
   readonly #clock: Clock;
-  /** By sandbox. */
+  /** The stops under way, by sandbox. */
   readonly #underWay = new Map<string, AbortController>();
   #closed = false;
 
@@ -21,7 +21,7 @@ export class SessionStop {
     this.#clock = clock;
   }
 
-  /** Resolves when the guest has stopped, or will not: it never fails. The machine is the caller's to end. */
+  /** Resolves when the guest has stopped, or failed to. Never throws. The caller ends the machine. */
   async stop(session: LiveSession, deadlineMs: number): Promise<void> {
     if (this.#closed) return;
     const hurry = new AbortController();
@@ -33,19 +33,19 @@ export class SessionStop {
       await Promise.race([session.agent.shutdown(deadlineMs), late]);
       await Promise.race([session.vm.exited, this.#clock.sleep(powerOffMs, hurry.signal)]);
     } catch (error) {
-      session.log.warn({ reason: messageOf(error) }, "a guest did not stop by itself");
+      session.log.warn({ reason: messageOf(error) }, "the guest did not stop by itself");
     } finally {
       this.#underWay.delete(session.sandboxId);
       hurry.abort();
     }
   }
 
-  /** Somebody wants the sandbox gone now: its stop waits no longer. */
+  /** Ends the wait of a stop, because the sandbox is to end now. */
   cutShort(sandboxId: string): void {
-    this.#underWay.get(sandboxId)?.abort(new DomainError("cancelled", "it was cut short"));
+    this.#underWay.get(sandboxId)?.abort(new DomainError("cancelled", "the stop was cut short"));
   }
 
-  /** Cuts all of them short, those to come too. */
+  /** Cuts all stops short, and skips those to come. */
   close(): void {
     this.#closed = true;
     for (const sandboxId of [...this.#underWay.keys()]) this.cutShort(sandboxId);

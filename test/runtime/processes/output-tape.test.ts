@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { OutputTape, TAPE_BYTES } from "../../../src/runtime/processes/output-tape.ts";
+import { OutputTape, tapeBytes } from "../../../src/runtime/processes/output-tape.ts";
 
 test("from any offset that is kept, exactly the bytes from there on are played", () => {
   const sizes = fc.array(fc.integer({ min: 0, max: 40_000 }), { maxLength: 40 });
@@ -25,11 +25,11 @@ test("from any offset that is kept, exactly the bytes from there on are played",
 test("is bounded, for large chunks and for a flood of tiny ones", () => {
   const large = new OutputTape();
   for (let n = 0; n < 100; n++) large.append({ channel: "stdout", bytes: Buffer.alloc(32_768) });
-  expect(large.endOffset - large.startOffset).toBeGreaterThan(TAPE_BYTES / 2);
-  expect(large.endOffset - large.startOffset).toBeLessThan(TAPE_BYTES);
+  expect(large.endOffset - large.startOffset).toBeGreaterThan(tapeBytes / 2);
+  expect(large.endOffset - large.startOffset).toBeLessThan(tapeBytes);
   const tiny = new OutputTape();
   for (let n = 0; n < 10_000; n++) tiny.append({ channel: "stderr", bytes: Buffer.from("x") });
-  expect(tiny.from(tiny.startOffset).length).toBeLessThan(TAPE_BYTES / 100);
+  expect(tiny.from(tiny.startOffset).length).toBeLessThan(tapeBytes / 100);
   expect(tiny.endOffset).toBe(10_000);
 });
 

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { DomainError } from "../../../src/errors.ts";
 import type { Logger } from "../../../src/log.ts";
 import {
-  MAX_LAG_BYTES,
+  maxLagBytes,
   type ProcessEvent,
   type ProcessSubscription,
 } from "../../../src/runtime/processes/process-subscription.ts";
@@ -95,7 +95,7 @@ test("a slow reader does not hold up another one, and is cut off when it is far 
   const { table, last } = setUp();
   const { process, events: fast } = await table.start(spec);
   const slow = process.subscribe();
-  const chunkCount = (2 * MAX_LAG_BYTES) / (32 * 1024);
+  const chunkCount = (2 * maxLagBytes) / (32 * 1024);
   const reading = all(fast);
   for (let i = 0; i < chunkCount; i++) last().emit(Buffer.alloc(32 * 1024));
   last().exit();

@@ -1,6 +1,6 @@
 import { pino } from "pino";
 import { expect, test, vi } from "vitest";
-import { decide, StuckVmCleanup } from "../../../src/runtime/sessions/heartbeats.ts";
+import { Heartbeats, judgeSilence } from "../../../src/runtime/sessions/heartbeats.ts";
 import type { Session } from "../../../src/runtime/sessions/session.ts";
 import { ManualClock } from "../../support/fakes/manual-clock.ts";
 
@@ -10,7 +10,7 @@ const timeoutMs = 60_000;
 function watcher() {
   const clock = new ManualClock();
   const stuck: Session[] = [];
-  const cleanup = new StuckVmCleanup(clock, timeoutMs, (session) => stuck.push(session));
+  const cleanup = new Heartbeats(clock, timeoutMs, (session) => stuck.push(session));
   return { clock, stuck, cleanup };
 }
 
@@ -27,8 +27,8 @@ function sessionThat(ping: () => Promise<void>): Session & { isStopped: boolean 
 const settled = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 test("the decision is about the time since the last answer alone", () => {
-  expect(decide(0, timeoutMs - 1, timeoutMs)).toBe("preserve");
-  expect(decide(0, timeoutMs, timeoutMs)).toBe("clean_up");
+  expect(judgeSilence(0, timeoutMs - 1, timeoutMs)).toBe("preserve");
+  expect(judgeSilence(0, timeoutMs, timeoutMs)).toBe("clean_up");
 });
 
 test("a machine that answers is preserved however long it lives", async () => {

@@ -18,10 +18,10 @@ import type {
   SandboxMetricSample,
   SandboxView,
   SnapshotView,
+  TeamMetricSample,
 } from "../../../src/runtime/contract.ts";
 import type { Runtime } from "../../../src/runtime/runtime.ts";
 import type { Session } from "../../../src/runtime/sessions/session.ts";
-import type { TeamMetricSample } from "../../../src/team/team.ts";
 import type { ContinuationReason, LatencySample, SandboxLogEntry, SandboxRecord } from "../../../src/types.ts";
 
 const supported = { supported: true } as const;

@@ -1,0 +1,95 @@
+/** The wiring of the daemon: the driver of its engine, and the parts below the runtime, made from the settings. */
+import { join } from "node:path";
+import { systemClock } from "./clock.ts";
+import type { Config } from "./config.ts";
+import { deriveAccessToken } from "./e2b/access-token.ts";
+import { newSandboxId, newTemplateId } from "./e2b/ids.ts";
+import { recordSamples } from "./ledger/samples.ts";
+import { getOrMakeSetting } from "./ledger/settings.ts";
+import { watchSteps } from "./lifecycle-steps.ts";
+import type { Logger } from "./log.ts";
+import type { VmDriver } from "./machine/driver.ts";
+import { QemuDriver } from "./machine/qemu/driver.ts";
+import { VzDriver } from "./machine/vz/driver.ts";
+import { createMetrics, type Metrics } from "./metrics.ts";
+import { Admission } from "./runtime/capacity/admission.ts";
+import { DiskPressureGuard } from "./runtime/capacity/disk-guard.ts";
+import type { RuntimeDependencies } from "./runtime/dependencies.ts";
+import { LifecycleSamples } from "./runtime/lifecycle-samples.ts";
+import { Quarantine } from "./runtime/machines/quarantine.ts";
+import { UnfinishedWork } from "./runtime/machines/unfinished-work.ts";
+import { joinSources, SnapshotShelf } from "./runtime/pool/snapshot-shelf.ts";
+import { WarmPool } from "./runtime/pool/warm-pool.ts";
+import { SandboxLogs } from "./runtime/records/sandbox-logs.ts";
+import type { GuestAssets } from "./template/assets/guest-assets.ts";
+
+/** Opens the driver of the engine that the settings name. */
+export function openDriver(
+  config: Config,
+  assets: GuestAssets,
+  machinesFolder: string,
+  log: Logger,
+): Promise<VmDriver> {
+  const { kernel, initramfs, baseDisk } = assets;
+  const common = { machinesFolder, cacheFolder: config.cacheDir, kernel, initramfs, log };
+  switch (config.engine) {
+    case "qemu":
+      return QemuDriver.open({ ...common, acceleration: config.accel });
+    case "vz":
+      return VzDriver.open({
+        ...common,
+        baseDisk,
+        helper: config.vzHelper ?? join(config.cacheDir, "assets", "vz", "firkin-vz"),
+      });
+    default:
+      return config.engine satisfies never;
+  }
+}
+
+/** Makes what the runtime stands on, over what the daemon has opened. */
+export function wireRuntime(
+  config: Config,
+  opened: Pick<RuntimeDependencies, "ledger" | "driver" | "assets" | "log">,
+): RuntimeDependencies {
+  const { ledger, driver, log } = opened;
+  const clock = systemClock;
+  const metrics: Metrics = createMetrics();
+  // No setting: only test runs order faults.
+  const reach = watchSteps(process.env.FIRKIN_FAULT_ORDER);
+  const machineSecret = getOrMakeSetting(ledger, "machine_secret", () => crypto.randomUUID() + crypto.randomUUID());
+  const basis = {
+    ...opened,
+    clock,
+    metrics,
+    samples: new LifecycleSamples(clock, driver.info, metrics, (samples) => recordSamples(ledger, samples)),
+    disk: new DiskPressureGuard(config.stateDir, {
+      restoreMiB: config.diskFloorMiB,
+      saveMiB: config.saveDiskFloorMiB,
+      refillMiB: config.refillDiskFloorMiB,
+    }),
+    logs: new SandboxLogs(ledger, clock),
+    terminator: new UnfinishedWork({ ledger, clock, log, metrics, reach }),
+    reach,
+    stuckAfterMs: config.stuckAfterSeconds * 1000,
+    budgets: {
+      vcpuCount: config.vcpuBudget,
+      memoryMiB: config.memoryBudgetMiB,
+      diskMiB: config.diskBudgetMiB,
+      sandboxes: config.maxSandboxes,
+    },
+    snapshotsFolder: join(config.stateDir, "snapshots"),
+    quarantine: new Quarantine({ ...opened, metrics, folder: join(config.stateDir, "quarantine") }),
+  };
+  const warmPool = new WarmPool(basis, { min: config.warmPoolMin, max: config.warmPoolMax });
+  const shelf = new SnapshotShelf({ ...basis, warmPool });
+  const bounds = { limit: config.queueLimit, timeoutMs: config.queueTimeoutMs };
+  return {
+    ...basis,
+    warmPool,
+    shelf,
+    admission: new Admission({ ...basis, bounds, pool: joinSources(shelf, warmPool) }),
+    newSandboxId: () => newSandboxId(config.nodeTag),
+    newTemplateId,
+    accessTokenFor: (sandboxId) => deriveAccessToken(machineSecret, sandboxId),
+  };
+}
