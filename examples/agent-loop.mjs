@@ -37,7 +37,7 @@ async function act(sandbox, action) {
     return `wrote ${action.write}`;
   }
   try {
-    const { stdout } = await sandbox.commands.run(action.run, action);
+    const { stdout } = await sandbox.commands.run(action.run, { timeoutMs: action.timeoutMs });
     return stdout.trim();
   } catch (error) {
     if (error instanceof CommandExitError) return `exit code ${error.exitCode}: ${error.stderr.trim()}`;

@@ -27,7 +27,7 @@ def decide(observation):
 
 
 def act(sandbox, action):
-    """Does one action and says what came of it. A command that fails or takes too long is an observation like any other."""
+    """Does one action and says what came of it. A command that fails or takes too long is an observation, too."""
     if "write" in action:
         sandbox.files.write(action["write"], action["text"])
         return f"wrote {action['write']}"

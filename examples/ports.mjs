@@ -3,9 +3,11 @@
  *
  *   eval "$(npx firkin env)" && node examples/ports.mjs
  *
- * With `npx firkin serve --tls-port 8443` the same name answers over HTTPS, with a certificate of this machine's own:
- * `npx firkin tls` says how to trust it and how to resolve its names.
+ * This is plain HTTP. After `npx firkin serve --tls-port 8443` the daemon serves HTTPS as well: `npx firkin env` then
+ * exports E2B_DOMAIN, `getHost` gives a name of that domain, and `https://` works with it. `npx firkin tls` says how to
+ * trust the certificate.
  */
+import { once } from "node:events";
 import { get } from "node:http";
 import { setTimeout } from "node:timers/promises";
 import { Sandbox } from "e2b";
@@ -16,13 +18,12 @@ import { Sandbox } from "e2b";
  * @param {string} host
  * @returns {Promise<{ status: number | undefined, text: string }>}
  */
-function fetchByName(host) {
+async function fetchByName(host) {
   const { port } = new URL(`http://${host}`);
-  return new Promise((resolve, reject) => {
-    get({ host: "127.0.0.1", port, headers: { host } }, async (response) => {
-      resolve({ status: response.statusCode, text: (await response.setEncoding("utf8").toArray()).join("") });
-    }).once("error", reject);
-  });
+  const [response] = await once(get({ host: "127.0.0.1", port, headers: { host } }), "response");
+  let text = "";
+  for await (const chunk of response) text += chunk;
+  return { status: response.statusCode, text };
 }
 
 const sandbox = await Sandbox.create({ timeoutMs: 300_000 });
