@@ -1,6 +1,6 @@
 /** The guest agent: the static program that is PID 1 in every microVM, compiled from `src/guest-agent/`. */
 import * as fs from "node:fs";
-import { basename, join, relative } from "node:path";
+import { basename, dirname, join, relative } from "node:path";
 import { run } from "./command.mjs";
 import { filesBelow, hashOf, placeAtomically } from "./files.mjs";
 import { readStamp, stampName, writeStamp } from "./stamps.mjs";
@@ -19,20 +19,21 @@ const compilerRemedy = "see what the compiler says above";
 const folderOf = (roots) => join(roots.repository, "src/guest-agent");
 
 /**
- * The agent's sources, as absolute paths.
+ * The agent's sources: path below its folder → absolute path.
  * @param {import("./roots.mjs").Roots} roots
+ * @returns {Record<string, string>}
  */
 export function agentSources(roots) {
   const folder = folderOf(roots);
-  return filesBelow([folder], (path) => {
+  const paths = filesBelow([folder], (path) => {
     return (/\.[ch]$/.test(path) || basename(path) === "Makefile") && !relative(folder, path).startsWith("build/");
   });
+  return Object.fromEntries(paths.map((path) => [relative(folder, path), path]));
 }
 
 /** @param {import("./roots.mjs").Roots} roots */
 function sourceHash(roots) {
-  const folder = folderOf(roots);
-  return hashOf(...agentSources(roots).flatMap((path) => [relative(folder, path), fs.readFileSync(path)]));
+  return hashOf(...Object.entries(agentSources(roots)).flatMap(([name, path]) => [name, fs.readFileSync(path)]));
 }
 
 /**
@@ -63,7 +64,10 @@ export async function crossCompileAgent(roots, { signal, onLine }) {
   fs.mkdirSync(roots.scratch, { recursive: true });
   const scratch = fs.mkdtempSync(join(roots.scratch, "arm64-agent-"));
   try {
-    for (const path of agentSources(roots)) fs.copyFileSync(path, join(scratch, basename(path)));
+    for (const [name, path] of Object.entries(agentSources(roots))) {
+      fs.mkdirSync(dirname(join(scratch, name)), { recursive: true });
+      fs.copyFileSync(path, join(scratch, name));
+    }
     const make = ["-C", scratch, "-j2", "CC=aarch64-linux-gnu-gcc", "build/firkin-agent"];
     await run("make", make, { signal, onLine, remedy: compilerRemedy });
     await keepAgent(roots, "arm64", join(scratch, "build/firkin-agent"));

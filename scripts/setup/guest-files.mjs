@@ -49,7 +49,7 @@ export async function makeGuestKernel(roots, architecture, context) {
  * @param {StepContext} context
  */
 export async function makeGuestAgent(roots, architecture, boot, context) {
-  const files = Object.fromEntries(agentSources(roots).map((path) => [`source/${basename(path)}`, path]));
+  const files = Object.fromEntries(Object.entries(agentSources(roots)).map(([name, path]) => [`source/${name}`, path]));
   const { compiler } = packagesOf(roots, architecture);
   const job = { script: hookPath("guest-agent.sh"), tools: compiler, files, diskMiB: noDiskMiB };
   fs.mkdirSync(roots.scratch, { recursive: true });

@@ -1,21 +1,21 @@
-/* One round of everything, and what comes before the first and after the last. */
+/* The rounds of the agent, its start and its end. */
 #include "agent.h"
 
 #include <limits.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "dispatch.h"
-#include "put_file.h"
-#include "spawn.h"
+#include "machine/shutdown.h"
+#include "operations.h"
+#include "process/children.h"
+#include "process/output.h"
+#include "process/spawn.h"
+#include "process/table.h"
 
-/* Signals are read, not handled: only the end of children matters. */
+/* Blocks all signals. The agent needs only the ends of children, and reads those from a descriptor. */
 static void block_signals(void) {
   sigset_t all;
   sigfillset(&all);
@@ -24,28 +24,31 @@ static void block_signals(void) {
 }
 
 bool agent_start(struct agent *agent, struct options options) {
-  agent->options = options;
-  agent->scratch = (struct writer){.bytes = agent->scratch_bytes, .capacity = sizeof agent->scratch_bytes};
   umask(022);
   block_signals();
   spawn_limits_start(options.is_init);
   prctl(PR_SET_CHILD_SUBREAPER, 1);
-  accounts_start(&agent->accounts);
-  settings_start(&agent->settings);
-  streams_start(&agent->streams);
-  if (!loop_open(&agent->loop) || !processes_start(agent)) {
+  book_start(&agent->accounts.book);
+  settings_start(&agent->accounts.settings);
+  if (!loop_open(&agent->loop) ||
+      !processes_start(&agent->processes, &agent->loop, &agent->accounts, !options.is_init)) {
     perror("firkin-agent: cannot start");
     return false;
   }
-  link_start(&agent->link, agent);
+  agent->files = (struct file_room){.loop = &agent->loop, .accounts = &agent->accounts};
+  agent->machine = (struct machine){.options = options,
+                                    .loop = &agent->loop,
+                                    .link = &agent->link,
+                                    .accounts = &agent->accounts,
+                                    .processes = &agent->processes};
+  operations_start(&agent->operations, &agent->files, &agent->machine);
+  guest_link_start(&agent->link, &agent->loop, &agent->operations);
   return true;
 }
 
-static bool input_can_go_on(const struct agent *agent) {
-  return agent->link.paused && dispatch_has_room(agent);
-}
+bool agent_is_over(const struct agent *agent) { return agent->link.source.over || agent->machine.shutdown.over; }
 
-/* How long the loop may sleep. */
+/* The time that the loop may sleep. */
 static int wait_time(int64_t due, int64_t now, int max_wait_ms) {
   if (due == INT64_MAX) return max_wait_ms;
   int64_t wait = due <= now ? 0 : due - now;
@@ -54,49 +57,32 @@ static int wait_time(int64_t due, int64_t now, int max_wait_ms) {
 }
 
 static int64_t tick(struct agent *agent, int64_t now) {
-  int64_t due = source_tick(agent, now);
-  int64_t next = processes_expire(agent, now);
+  int64_t due = source_tick(&agent->link.source, now);
+  int64_t next = processes_expire(&agent->processes, now);
   if (next < due) due = next;
-  next = shutdown_tick(agent, now);
+  next = shutdown_tick(&agent->machine, now);
   return next < due ? next : due;
 }
 
-void agent_send(struct agent *agent) {
-  streams_serve(agent);
-  link_send(&agent->link);
-}
-
 void agent_turn(struct agent *agent, int max_wait_ms) {
+  struct stream_table *streams = &agent->link.streams;
   int64_t now = now_ms();
   int64_t due = tick(agent, now);
-  bool busy = agent->has_more || link_is_busy(&agent->link) || input_can_go_on(agent) || agent->should_exit;
+  bool busy = agent->has_more || guest_link_is_busy(&agent->link) || agent_is_over(agent);
   loop_wait(&agent->loop, busy ? 0 : wait_time(due, now, max_wait_ms));
-  streams_release(agent);
-  link_receive(&agent->link);
-  bool discarding = processes_discard(agent);
-  streams_release(agent);
-  agent_send(agent);
-  agent->has_more = discarding || streams_could_go_on(agent);
-}
-
-/* Kills whatever descends from this process: as a subreaper it gets all of them in the end. */
-static void kill_children(void) {
-  char path[64], text[4096];
-  snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
-  while (waitpid(-1, NULL, WNOHANG) >= 0) {
-    if (get_file(path, text, sizeof text) < 0) return;
-    char *at = text;
-    for (long pid; (pid = strtol(at, &at, 10)) > 0;) kill((pid_t)pid, SIGKILL);
-    usleep(1000);
-  }
+  streams_release(streams);
+  source_receive(&agent->link.source);
+  bool discarding = processes_discard(&agent->processes);
+  streams_release(streams);
+  guest_link_send(&agent->link);
+  agent->has_more = discarding || streams_could_go_on(streams);
 }
 
 void agent_stop(struct agent *agent) {
-  link_detach(&agent->link);
-  kill_children();
-  processes_stop(agent);
-  loop_remove(&agent->loop, &agent->link_source.listener);
-  accounts_stop(&agent->accounts);
-  settings_stop(&agent->settings);
+  guest_link_stop(&agent->link);
+  children_kill();
+  processes_stop(&agent->processes);
+  book_stop(&agent->accounts.book);
+  settings_stop(&agent->accounts.settings);
   loop_close(&agent->loop);
 }

@@ -1,62 +1,41 @@
-/* The agent as a whole: one of these per program, handed to everything that needs it. */
+/*
+ * The agent as a whole: the parts of all rooms, one of each, and the rounds in which they work. The files at this level
+ * put the rooms together and may call all of them but `fuzz`.
+ */
 #ifndef FIRKIN_AGENT_H
 #define FIRKIN_AGENT_H
 
 #include <stdbool.h>
-#include <stdint.h>
 
-#include "fields.h"
-#include "helpers.h"
-#include "link.h"
-#include "loop.h"
-#include "process.h"
-#include "protocol.h"
-#include "request.h"
-#include "settings.h"
-#include "shutdown.h"
-#include "source.h"
-#include "streams.h"
-#include "users.h"
-
-/* What the agent may do to the machine around it. */
-struct options {
-  /* It is the init process of a VM: reaps orphans, powers off. */
-  bool is_init;
-  /* SETUP may set clock, entropy and hostname. */
-  bool privileged_setup;
-};
+#include "accounts/accounts.h"
+#include "base/loop.h"
+#include "files/files.h"
+#include "link/guest_link.h"
+#include "machine/machine.h"
+#include "process/process.h"
 
 struct agent {
-  struct options options;
   struct loop loop;
-  struct link_source link_source;
-  struct link link;
-  struct stream_table streams;
-  struct open_parts open_parts;
+  struct operation_table operations;
+  struct guest_link link;
+  struct accounts accounts;
   struct process_table processes;
-  struct helper_table helpers;
-  struct settings settings;
-  struct account_book accounts;
-  struct shutdown shutdown;
-  /* Where payloads of events and results are put together; never kept across calls. */
-  struct writer scratch;
-  uint8_t scratch_bytes[MAX_PAYLOAD];
-  /* The last round left something that can be done at once. */
+  struct file_room files;
+  struct machine machine;
+  /* The last round left work that can be done at once. */
   bool has_more;
-  /* Only in the modes that are ordinary processes. */
-  bool should_exit;
 };
 
-/* Readies everything but the link of an agent that is all zeros. False with a message on stderr. */
+/* Readies an agent that is all zeros. False with a message on stderr. */
 bool agent_start(struct agent *agent, struct options options);
 
-/* One round: waits for something to happen (at most that long, -1: without end), and does it. */
+/* One round: waits at most `max_wait_ms` (-1: without end) for something to happen, and acts on it. */
 void agent_turn(struct agent *agent, int max_wait_ms);
 
-/* Sends what can be sent now. Within an operation: its stream is gone afterwards if it has finished. */
-void agent_send(struct agent *agent);
+/* True when an agent that is an ordinary process must exit. */
+bool agent_is_over(const struct agent *agent);
 
-/* Ends what an ordinary process leaves behind: its children, its memory. */
+/* Ends the children and frees the memory of an agent that is an ordinary process. */
 void agent_stop(struct agent *agent);
 
 #endif

@@ -1,4 +1,4 @@
-/* Chooses what kind of agent this is, and lets it run. */
+/* The program: chooses the mode of the agent by its arguments, and lets it run. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,8 +6,9 @@
 #include <unistd.h>
 
 #include "agent.h"
-#include "boot.h"
-#include "kernel_options.h"
+#include "boot/boot.h"
+#include "boot/console.h"
+#include "boot/kernel_options.h"
 
 static struct agent agent;
 
@@ -19,7 +20,7 @@ static int usage(void) {
   return 2;
 }
 
-/* New descriptors must never become 0, 1 or 2. */
+/* Opens 0, 1 and 2 if they are closed, so that no other descriptor ever gets these numbers. */
 static void fill_standard_descriptors(void) {
   int fd;
   do {
@@ -35,15 +36,16 @@ static long parse_number(const char *text, long max) {
   return end == text || *end != '\0' || number < 0 || number > max ? -1 : number;
 }
 
-/* Opens the way to the host that the arguments name. False with a message. */
+/* Opens the source of the link that the arguments name. False with a message on stderr. */
 static bool open_source(const char *kind, const char *value) {
+  struct link_source *source = &agent.link.source;
   bool good = true;
   if (strcmp(kind, "--fd") == 0) {
-    good = source_use_fd(&agent, (int)parse_number(value, 65535));
+    good = source_use_fd(source, (int)parse_number(value, 65535));
   } else if (strcmp(kind, "--vsock") == 0) {
-    good = source_use_vsock(&agent, (unsigned)parse_number(value, UINT32_MAX - 1L));
+    good = source_use_vsock(source, (unsigned)parse_number(value, UINT32_MAX - 1L));
   } else {
-    source_use_path(&agent, value);
+    source_use_path(source, value);
   }
   if (!good) perror(kind);
   return good;
@@ -56,7 +58,7 @@ static void __attribute__((noreturn)) serve_as_init(void) {
   if (kernel_option("firkin.vsock", vsock, sizeof vsock)) {
     if (!open_source("--vsock", vsock)) say("cannot listen on vsock port %s", vsock);
   } else {
-    source_use_port(&agent);
+    source_use_port(&agent.link.source);
   }
   say("version %s serves", AGENT_VERSION);
   for (;;) agent_turn(&agent, -1);
@@ -66,7 +68,7 @@ static int serve_as_process(const char *kind, const char *value, bool privileged
   fill_standard_descriptors();
   if (!agent_start(&agent, (struct options){.privileged_setup = privileged_setup})) return 1;
   if (!open_source(kind, value)) return 1;
-  while (!agent.should_exit) agent_turn(&agent, -1);
+  while (!agent_is_over(&agent)) agent_turn(&agent, -1);
   agent_stop(&agent);
   return 0;
 }
@@ -81,7 +83,8 @@ int main(int argc, char **argv) {
   const char *kind = NULL, *value = NULL;
   bool privileged_setup = false;
   for (int i = 1; i < argc; i++) {
-    bool is_source = strcmp(argv[i], "--fd") == 0 || strcmp(argv[i], "--connect") == 0 || strcmp(argv[i], "--vsock") == 0;
+    bool is_source =
+        strcmp(argv[i], "--fd") == 0 || strcmp(argv[i], "--connect") == 0 || strcmp(argv[i], "--vsock") == 0;
     if (strcmp(argv[i], "--privileged-setup") == 0) {
       privileged_setup = true;
     } else if (is_source && kind == NULL && i + 1 < argc) {
