@@ -200,8 +200,8 @@ test("no layer and no room imports upwards, so that they cannot lead in a circle
   expect(upward).toEqual([]);
 });
 
-test("no import leads in a circle", () => {
-  const graph = new Map(files.map((file) => [file, importsOf(file).map(({ to }) => to)]));
+/** Every circle in a graph, as a line with arrows. */
+function circlesIn(graph: ReadonlyMap<string, readonly string[]>): string[] {
   const done = new Set<string>();
   const circles: string[] = [];
   const visit = (file: string, path: readonly string[]): void => {
@@ -210,8 +210,13 @@ test("no import leads in a circle", () => {
     for (const next of graph.get(file) ?? []) visit(next, [...path, file]);
     done.add(file);
   };
-  for (const file of files) visit(file, []);
-  expect(circles).toEqual([]);
+  for (const file of graph.keys()) visit(file, []);
+  return circles;
+}
+
+test("no import leads in a circle", () => {
+  const graph = new Map(files.map((file) => [file, importsOf(file).map(({ to }) => to)]));
+  expect(circlesIn(graph)).toEqual([]);
 });
 
 test("concrete engines are named only where the daemon is put together", () => {
@@ -221,4 +226,56 @@ test("concrete engines are named only where the daemon is put together", () => {
 
 test("there is no barrel file", () => {
   expect(files.filter((file) => file.endsWith("/index.ts"))).toEqual([]);
+});
+
+/**
+ * Rooms of the guest agent (C), from the ground up: room → what its files may include of other rooms. `.` is the level of
+ * `main.c` and `agent.c`, which put the rooms together.
+ */
+const agentFolder = "src/guest-agent";
+const agentRooms: Readonly<Record<string, readonly string[]>> = {
+  base: [],
+  link: ["base"],
+  accounts: ["base", "link"],
+  process: ["base", "link", "accounts"],
+  files: ["base", "link", "accounts"],
+  boot: ["base"],
+  machine: ["base", "link", "accounts", "process", "files", "boot"],
+  ".": ["base", "link", "accounts", "process", "files", "boot", "machine"],
+  fuzz: ["base", "link", "."],
+};
+
+/** A header and its source count as one file, named without extension: a call needs the header, so it shows as an arrow. */
+function agentGraph(): Map<string, string[]> {
+  const graph = new Map<string, string[]>();
+  const names = readdirSync(join(root, agentFolder), { recursive: true, encoding: "utf8" });
+  for (const name of names.filter((name) => /\.[ch]$/.test(name) && !name.startsWith("build/"))) {
+    const text = readFileSync(join(root, agentFolder, name), "utf8");
+    const included = [...text.matchAll(/^#include "([^"]+)\.h"$/gm)].map((match) => match[1] ?? "");
+    const file = name.slice(0, -2);
+    graph.set(file, [...(graph.get(file) ?? []), ...included.filter((other) => other !== file)]);
+  }
+  return graph;
+}
+
+test("every room of the guest agent includes only what its row allows", () => {
+  const graph = agentGraph();
+  const arrows = [...graph].flatMap(([from, targets]) => targets.map((to) => ({ from, to })));
+  expect(arrows.length).toBeGreaterThan(100);
+  const violations = arrows.filter(({ from, to }) => {
+    const [source, target] = [dirname(from), dirname(to)];
+    return !graph.has(to) || (source !== target && !agentRooms[source]?.includes(target));
+  });
+  expect(violations).toEqual([]);
+});
+
+test("no include of the guest agent leads in a circle, between files or between rooms", () => {
+  const graph = agentGraph();
+  const roomGraph = new Map<string, string[]>();
+  for (const [from, targets] of graph) {
+    const others = targets.map(dirname).filter((room) => room !== dirname(from));
+    roomGraph.set(dirname(from), [...new Set([...(roomGraph.get(dirname(from)) ?? []), ...others])]);
+  }
+  expect(circlesIn(graph)).toEqual([]);
+  expect(circlesIn(roomGraph)).toEqual([]);
 });
