@@ -97,6 +97,12 @@ const rooms: Record<string, Readonly<Record<string, readonly string[]>>> = {
     sandboxes: ["contract.ts", "dependencies.ts", "machines", "pool", "records", "sessions"],
     restart: ["dependencies.ts", "machines", "pool", "sandboxes"],
   },
+  // The host side of the guest link. `connect.ts` puts its rooms together.
+  "src/guest": {
+    "agent.ts": [],
+    link: [],
+    operations: ["agent.ts", "link"],
+  },
   // The engines, which share the layer's own files and know nothing of each other.
   "src/machine": {
     ".": [],

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import { pino } from "pino";
 import type { GuestAgent } from "../../src/guest/agent.ts";
-import { connectGuestAgent } from "../../src/guest/link.ts";
+import { connectGuestAgent } from "../../src/guest/connect.ts";
 import type { Vm, VmDriver } from "../../src/machine/driver.ts";
 import { QemuDriver } from "../../src/machine/qemu/driver.ts";
 import { readSnapshot } from "../../src/machine/snapshot-files.ts";

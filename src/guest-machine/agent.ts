@@ -5,7 +5,7 @@
  */
 import type { Clock } from "../clock.ts";
 import type { GuestAgent } from "../guest/agent.ts";
-import { connectGuestAgent } from "../guest/link.ts";
+import { connectGuestAgent } from "../guest/connect.ts";
 import type { Logger } from "../log.ts";
 import type { Vm } from "../machine/driver.ts";
 

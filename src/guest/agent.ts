@@ -1,7 +1,11 @@
 /**
- * What the host can ask of the agent inside a guest: the typed face of the guest link (`src/guest-agent/README.md`).
- * `link.ts` implements it over any byte stream. Failures reported by the agent are DomainErrors whose `details` hold
- * `{status, errno?, path?}` with the protocol's status name, so that callers can word their own messages.
+ * The guest agent as the daemon sees it: the typed face of the guest link (`src/guest-agent/README.md`). `connect.ts`
+ * implements it over any byte stream. A failure that the agent reports is a DomainError whose `details` have the status
+ * by its name in the protocol, and where they apply `errno` and `path`, so that callers can word their own messages.
+ *
+ * This folder holds the host side of the guest link: `link/` carries frames and streams, and knows nothing of
+ * operations; `operations/` makes the agent's methods of them. It may call the common ground (errors, types, clock,
+ * log) alone.
  */
 import type {
   FileEntry,
@@ -21,27 +25,32 @@ export interface OutputChunk {
 }
 
 /**
- * A process with this link attached to it. Output has back-pressure: what is not read from `output` is not taken from
- * the guest beyond one window, and the process waits.
+ * A process with this link attached to it. Output has back-pressure: beyond one window, no output is taken from the
+ * guest that the caller does not read, and the process waits.
  */
 export interface AttachedProcess {
   readonly pid: number;
   /** Ends when the process has ended and its output is drained; throws when the link breaks. Read it once. */
   readonly output: AsyncIterable<OutputChunk>;
-  /** How it ended. Rejects with `cancelled` after `detach`, with `machine_failed` when the link breaks. */
+  /**
+   * The end of the process. Rejects with `cancelled` after `detach`, and with `machine_failed` when the link breaks.
+   */
   readonly end: Promise<ProcessEnd>;
-  /** Sends input (stdin or keystrokes); resolves when the agent's window took it. Rejects when the process has ended. */
+  /**
+   * Sends input (stdin or keystrokes); resolves when the agent's window has taken it. Rejects when the process has
+   * ended.
+   */
   write(bytes: Uint8Array): Promise<void>;
   /** Closes stdin. */
   closeStdin(): void;
   resize(size: TerminalSize): void;
-  /** Loses interest; the process goes on. */
+  /** Detaches from the process, which goes on. */
   detach(): void;
 }
 
 export interface ReadStream {
   readonly entry: FileEntry;
-  /** The bytes, with back-pressure; leaving the loop early cancels the read in the guest. */
+  /** The bytes of the file, with back-pressure. Leaving the loop early cancels the read in the guest. */
   readonly bytes: AsyncIterable<Uint8Array>;
 }
 
@@ -59,7 +68,7 @@ export interface WatchOptions {
   readonly user?: string;
   readonly recursive: boolean;
   readonly includeEntry: boolean;
-  /** Whether a folder on a network mount may be watched, where changes made elsewhere go unseen. Default: no. */
+  /** Allows a folder on a network mount, where changes by other machines go unseen. Default: false. */
   readonly allowNetworkMounts?: boolean;
 }
 
@@ -68,7 +77,7 @@ export interface Watch {
   close(): void;
 }
 
-/** Everything that makes a restored VM one particular sandbox; see operation SETUP. */
+/** The settings that make a restored machine one particular sandbox (operation SETUP). */
 export interface GuestSetup {
   readonly timeNs?: bigint;
   /** At least 32 bytes for the guest's random pool. */
@@ -85,10 +94,10 @@ export interface GuestAgent {
   readonly agentVersion: string;
   /** The guest kernel's boot id: the same after a restore, another after a boot. */
   readonly bootId: string;
-  /** Resolves, never rejects, with the reason when the link is no more. */
+  /** Resolves with the reason when the link has ended; never rejects. */
   readonly closed: Promise<Error>;
 
-  /** Starts a process; resolves once it runs. */
+  /** Starts a process; resolves once the process runs. */
   exec(spec: ProcessSpec, signal?: AbortSignal): Promise<AttachedProcess>;
   attach(selector: { readonly pid: number } | { readonly tag: string }): Promise<AttachedProcess>;
   listProcesses(): Promise<ProcessInfo[]>;
@@ -96,7 +105,7 @@ export interface GuestAgent {
 
   stat(path: string, user?: string): Promise<FileEntry>;
   read(path: string, options?: { user?: string; offset?: number; length?: number }): Promise<ReadStream>;
-  /** Writes everything `source` yields; aborting the signal or a failing source cancels it in the guest. */
+  /** Writes everything that `source` yields. An aborted signal or a failing source cancels the write in the guest. */
   write(
     path: string,
     source: AsyncIterable<Uint8Array>,
@@ -117,6 +126,6 @@ export interface GuestAgent {
   ping(signal?: AbortSignal): Promise<void>;
   sync(): Promise<void>;
   shutdown(deadlineMs: number): Promise<void>;
-  /** Closes the link; the guest goes on. */
+  /** Closes the link. The guest goes on. */
   close(): void;
 }

@@ -5,7 +5,7 @@ import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
-import { connectGuestAgent } from "../../src/guest/link.ts";
+import { connectGuestAgent } from "../../src/guest/connect.ts";
 import { buildSanitized, sanitizedFolder } from "../support/guest/built-agent.ts";
 
 beforeAll(buildSanitized);

@@ -3,7 +3,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { beforeAll, expect, test } from "vitest";
-import { FrameDecoder } from "../../src/guest/frames.ts";
+import { FrameDecoder } from "../../src/guest/link/frames.ts";
 import { buildSanitized, sanitizedFolder } from "../support/guest/built-agent.ts";
 import { frameTypes } from "../support/guest/raw-link.ts";
 

@@ -7,7 +7,7 @@ import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { AttachedProcess, GuestAgent } from "../../src/guest/agent.ts";
-import { connectGuestAgent } from "../../src/guest/link.ts";
+import { connectGuestAgent } from "../../src/guest/connect.ts";
 import type { ProcessSpec } from "../../src/types.ts";
 import { builtProgram, type LocalAgent, startLocalAgent } from "../support/guest/local-agent.ts";
 

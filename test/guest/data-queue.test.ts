@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { DataQueue, detached } from "../../src/guest/data-queue.ts";
+import { DataQueue, detached } from "../../src/guest/link/data-queue.ts";
 
 /** Bytes as text, runs of one channel joined: what a reader sees, however it was cut. */
 function joined(chunks: readonly { channel: number; bytes: Uint8Array }[]): [number, string][] {

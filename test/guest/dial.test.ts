@@ -5,7 +5,7 @@ import type { Duplex } from "node:stream";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { Client } from "undici";
 import { expect, test } from "vitest";
-import { EventKind, FrameType, INITIAL_WINDOW, MAX_PAYLOAD, Operation } from "../../src/guest/protocol.ts";
+import { EventKind, FrameType, INITIAL_WINDOW, MAX_PAYLOAD, Operation } from "../../src/guest/link/protocol.ts";
 import { connectFake, type FakeLink, ok, payloadOf } from "../support/fakes/fake-agent.ts";
 
 async function dial({ agent, fake }: FakeLink): Promise<{ socket: Duplex; stream: number }> {

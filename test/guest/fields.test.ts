@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
-import { Fields, FieldWriter } from "../../src/guest/fields.ts";
-import { MAX_OPEN, MAX_PAYLOAD, Operation, Tag } from "../../src/guest/protocol.ts";
+import { Fields, FieldWriter } from "../../src/guest/link/fields.ts";
+import { MAX_OPEN, MAX_PAYLOAD, Operation, Tag } from "../../src/guest/link/protocol.ts";
 
 /** What a reader of the fields gets. */
 function reread(fields: FieldWriter): Fields {

@@ -1,8 +1,8 @@
 /** File operations where the guest answers in ways that a real agent rarely does. */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { expect, test } from "vitest";
-import { FieldWriter } from "../../src/guest/fields.ts";
-import { EventKind, FrameType, MAX_PAYLOAD, Tag } from "../../src/guest/protocol.ts";
+import { FieldWriter } from "../../src/guest/link/fields.ts";
+import { EventKind, FrameType, MAX_PAYLOAD, Tag } from "../../src/guest/link/protocol.ts";
 import { connectFake, ok, payloadOf } from "../support/fakes/fake-agent.ts";
 
 function entryFields(name = "x"): FieldWriter {

@@ -4,8 +4,8 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { beforeAll, expect, test } from "vitest";
-import { encodeFrame, FrameDecoder } from "../../src/guest/frames.ts";
-import { FrameType } from "../../src/guest/protocol.ts";
+import { encodeFrame, FrameDecoder } from "../../src/guest/link/frames.ts";
+import { FrameType } from "../../src/guest/link/protocol.ts";
 import { builtProgram } from "../support/guest/local-agent.ts";
 
 interface Sample {

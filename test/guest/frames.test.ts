@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
-import { encodeFrame, type Frame, FrameDecoder, WelcomeScanner } from "../../src/guest/frames.ts";
-import { FrameType, MAX_PAYLOAD } from "../../src/guest/protocol.ts";
+import { encodeFrame, type Frame, FrameDecoder, WelcomeScanner } from "../../src/guest/link/frames.ts";
+import { FrameType, MAX_PAYLOAD } from "../../src/guest/link/protocol.ts";
 
 const anyFrame: fc.Arbitrary<Frame> = fc
   .record({

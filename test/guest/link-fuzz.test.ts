@@ -2,8 +2,8 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
-import { FieldWriter } from "../../src/guest/fields.ts";
-import { FrameType, Tag } from "../../src/guest/protocol.ts";
+import { FieldWriter } from "../../src/guest/link/fields.ts";
+import { FrameType, Tag } from "../../src/guest/link/protocol.ts";
 import { connectFake } from "../support/fakes/fake-agent.ts";
 
 const fields = fc

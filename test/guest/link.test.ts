@@ -2,9 +2,9 @@
 import { expect, test } from "vitest";
 import type { Clock } from "../../src/clock.ts";
 import { DomainError } from "../../src/errors.ts";
-import { Fields } from "../../src/guest/fields.ts";
-import { connectGuestAgent } from "../../src/guest/link.ts";
-import { EventKind, FrameType, INITIAL_WINDOW, MAX_PAYLOAD, Operation, Tag } from "../../src/guest/protocol.ts";
+import { connectGuestAgent } from "../../src/guest/connect.ts";
+import { Fields } from "../../src/guest/link/fields.ts";
+import { EventKind, FrameType, INITIAL_WINDOW, MAX_PAYLOAD, Operation, Tag } from "../../src/guest/link/protocol.ts";
 import { connectFake, FakeAgent, type FakeLink, ok, payloadOf } from "../support/fakes/fake-agent.ts";
 import { duplexPair } from "../support/guest/duplex-pair.ts";
 

@@ -12,7 +12,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { GuestAgent } from "../../src/guest/agent.ts";
-import { connectGuestAgent } from "../../src/guest/link.ts";
+import { connectGuestAgent } from "../../src/guest/connect.ts";
 import type { SnapshotManifest, Vm, VmDriver } from "../../src/machine/driver.ts";
 import { isRunning, signalProcess } from "../../src/machine/processes.ts";
 import { readSnapshot, verifySnapshot } from "../../src/machine/snapshot-files.ts";

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
-import { connectGuestAgent } from "../../src/guest/link.ts";
+import { connectGuestAgent } from "../../src/guest/connect.ts";
 import { readSnapshot } from "../../src/machine/snapshot-files.ts";
 import { FakeDriver, FakeHost } from "../support/fakes/fake-driver.ts";
 import type { FakeGuest } from "../support/fakes/fake-guest.ts";

@@ -1,10 +1,10 @@
 /** The fake agent: the guest's end of a link, played by a test, which sees the host's frames and sends any frame. */
 import type { Duplex } from "node:stream";
 import type { GuestAgent } from "../../../src/guest/agent.ts";
-import { FieldWriter } from "../../../src/guest/fields.ts";
-import { encodeFrame, type Frame, FrameDecoder } from "../../../src/guest/frames.ts";
-import { connectGuestAgent } from "../../../src/guest/link.ts";
-import { FrameType, Tag } from "../../../src/guest/protocol.ts";
+import { connectGuestAgent } from "../../../src/guest/connect.ts";
+import { FieldWriter } from "../../../src/guest/link/fields.ts";
+import { encodeFrame, type Frame, FrameDecoder } from "../../../src/guest/link/frames.ts";
+import { FrameType, Tag } from "../../../src/guest/link/protocol.ts";
 import { duplexPair } from "../guest/duplex-pair.ts";
 
 /** A payload of a kind, with its fields. */

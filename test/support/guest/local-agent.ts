@@ -3,7 +3,7 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { Duplex } from "node:stream";
 import { fileURLToPath } from "node:url";
 import type { GuestAgent } from "../../../src/guest/agent.ts";
-import { connectGuestAgent } from "../../../src/guest/link.ts";
+import { connectGuestAgent } from "../../../src/guest/connect.ts";
 
 const source = fileURLToPath(new URL("../../../src/guest-agent", import.meta.url));
 

@@ -1,7 +1,7 @@
 /** A guest without a kernel: greets, takes every set-up, and every command ends well at once. For the fake engine. */
 import type { Duplex } from "node:stream";
-import { Fields, FieldWriter } from "../../../src/guest/fields.ts";
-import { EventKind, FrameType, Operation, Tag } from "../../../src/guest/protocol.ts";
+import { Fields, FieldWriter } from "../../../src/guest/link/fields.ts";
+import { EventKind, FrameType, Operation, Tag } from "../../../src/guest/link/protocol.ts";
 import { FakeAgent, ok, payloadOf } from "../fakes/fake-agent.ts";
 import { duplexPair } from "./duplex-pair.ts";
 

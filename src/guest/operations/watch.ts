@@ -1,14 +1,14 @@
-/** Watching folders in the guest. */
-import type { FileEvent, FileEventKind } from "../types.ts";
-import type { GuestAgent } from "./agent.ts";
+/** The watch operation: changes in folders of the guest. */
+import type { FileEvent, FileEventKind } from "../../types.ts";
+import type { GuestAgent } from "../agent.ts";
+import { type Fields, FieldWriter } from "../link/fields.ts";
+import type { FrameLink } from "../link/frame-link.ts";
+import { EventKind, Operation, protocolError, Tag } from "../link/protocol.ts";
+import { StreamIterator } from "../link/stream-iterator.ts";
 import { decodeEntry } from "./entry.ts";
-import { type Fields, FieldWriter } from "./fields.ts";
-import type { FrameLink } from "./frame-link.ts";
-import { EventKind, Operation, protocolError, Tag } from "./protocol.ts";
-import { StreamIterator } from "./stream-iterator.ts";
 
-/** By the number of the event's kind. */
-const KINDS: readonly (FileEventKind | undefined)[] = [undefined, "create", "write", "remove", "rename", "chmod"];
+/** The kinds of file events, by their numbers. */
+const kinds: readonly (FileEventKind | undefined)[] = [undefined, "create", "write", "remove", "rename", "chmod"];
 
 export function watchOperation(link: FrameLink): GuestAgent["watch"] {
   return async (path, options) => {
@@ -27,7 +27,7 @@ export function watchOperation(link: FrameLink): GuestAgent["watch"] {
 
 function decodeEvent(fields: Fields): FileEvent {
   const number = fields.integer(Tag.kind);
-  const kind = KINDS[number];
+  const kind = kinds[number];
   if (kind === undefined) throw protocolError(`file event kind ${number}`);
   const entry = fields.optionalGroup(Tag.entry);
   return { name: fields.string(Tag.name), kind, ...(entry && { entry: decodeEntry(entry) }) };

@@ -1,15 +1,14 @@
-/** Files in the guest, all but watching them. */
-
-import { DomainError } from "../errors.ts";
-import type { FileEntry } from "../types.ts";
-import { onAbort, throwIfAborted } from "./abort.ts";
-import type { GuestAgent, ReadStream } from "./agent.ts";
+/** The file operations, except watching. */
+import { DomainError } from "../../errors.ts";
+import type { FileEntry } from "../../types.ts";
+import type { GuestAgent, ReadStream } from "../agent.ts";
+import { onAbort, throwIfAborted } from "../link/abort.ts";
+import { FieldWriter } from "../link/fields.ts";
+import type { FrameLink } from "../link/frame-link.ts";
+import { EventKind, Operation, Tag } from "../link/protocol.ts";
+import type { GuestStream } from "../link/stream.ts";
+import { StreamIterator } from "../link/stream-iterator.ts";
 import { decodeEntry, entryOf } from "./entry.ts";
-import { FieldWriter } from "./fields.ts";
-import type { FrameLink } from "./frame-link.ts";
-import { EventKind, Operation, Tag } from "./protocol.ts";
-import type { GuestStream } from "./stream.ts";
-import { StreamIterator } from "./stream-iterator.ts";
 
 type FileOperation = "stat" | "read" | "write" | "listDirectory" | "makeDirectory" | "move" | "remove" | "compose";
 
@@ -65,7 +64,7 @@ function pathFields(path: string, user: string | undefined): FieldWriter {
   return new FieldWriter().string(Tag.path, path).string(Tag.user, user);
 }
 
-/** Lists come many entries to an event; reads them one by one. */
+/** Returns a function that takes entries one by one from events that hold many. */
 function entryReader(stream: GuestStream): () => FileEntry | undefined {
   let entries: FileEntry[] = [];
   let at = 0;
@@ -81,9 +80,9 @@ function entryReader(stream: GuestStream): () => FileEntry | undefined {
 }
 
 /**
- * Sends everything `source` yields, then END. Returns early, leaving the rest of the source unread, as soon as the
- * stream has ended: its result says why.
- * @throws what the source throws, after resetting the stream.
+ * Sends everything that `source` yields, then END. Returns as soon as the stream has ended, with the rest of the source
+ * unread; the result of the stream says why it has ended.
+ * @throws the error of the source, after resetting the stream.
  */
 async function sendAll(stream: GuestStream, source: AsyncIterator<Uint8Array>): Promise<void> {
   let wake = () => {};
@@ -91,7 +90,7 @@ async function sendAll(stream: GuestStream, source: AsyncIterator<Uint8Array>): 
   let exhausted = false;
   try {
     while (stream.isOpen) {
-      // Not Promise.race: a promise that lives as long as the stream would keep a reaction of every chunk.
+      // Not Promise.race, because a promise that lives as long as the stream would keep a reaction of every chunk.
       const next = await new Promise<IteratorResult<Uint8Array> | undefined>((resolve, reject) => {
         wake = () => resolve(undefined);
         source.next().then(resolve, reject);
@@ -106,7 +105,7 @@ async function sendAll(stream: GuestStream, source: AsyncIterator<Uint8Array>): 
     stream.reset(new DomainError("cancelled", "The source of the file failed", {}, { cause: error }));
     throw error;
   } finally {
-    // Not awaited: a generator returns only when a read under way does, and the client may never send another byte.
+    // Not awaited, because a generator returns only after its pending read, and the client may never send another byte.
     if (!exhausted) Promise.resolve(source.return?.()).catch(() => {});
   }
 }

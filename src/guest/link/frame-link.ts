@@ -1,12 +1,13 @@
 /**
- * One connection of the guest link over a byte stream: greeting, the table of streams, and the end of everything when
- * either breaks. It does not know which engine opened the byte stream, nor what the operations mean.
+ * The frame link is one connection of the guest link over a byte stream: greeting, table of streams, and their common
+ * end when the byte stream or the protocol breaks. It knows neither the engine that opened the byte stream nor the
+ * meaning of operations.
  */
 import { randomBytes } from "node:crypto";
 import type { Duplex } from "node:stream";
-import { type Clock, systemClock } from "../clock.ts";
-import { DomainError, messageOf } from "../errors.ts";
-import type { Logger } from "../log.ts";
+import { type Clock, systemClock } from "../../clock.ts";
+import { DomainError, messageOf } from "../../errors.ts";
+import type { Logger } from "../../log.ts";
 import { onAbort, throwIfAborted } from "./abort.ts";
 import { Fields, type FieldWriter } from "./fields.ts";
 import { encodeFrame, type Frame, FrameDecoder, WelcomeScanner } from "./frames.ts";
@@ -26,15 +27,15 @@ import { Pulse } from "./pulse.ts";
 import { GuestStream } from "./stream.ts";
 
 export interface LinkOptions {
-  /** How long the agent may take to answer. */
+  /** The time that the agent may take to answer. */
   readonly deadlineMs: number;
-  /** Gives up connecting; of no effect afterwards. */
+  /** Gives up connecting. Has no effect once connected. */
   readonly signal?: AbortSignal | undefined;
   readonly clock?: Clock;
   readonly log?: Logger;
 }
 
-/** What the agent says of itself when it answers. */
+/** The agent's answer to the greeting. */
 export interface Welcome {
   readonly agentVersion: string;
   readonly bootId: string;
@@ -42,10 +43,10 @@ export interface Welcome {
 
 /**
  * ## greeting
- * HELLO is sent; what arrives is thrown away until the WELCOME that answers it.
+ * HELLO is sent. Bytes that arrive are thrown away until the WELCOME that answers it.
  *
  * ## welcoming
- * That WELCOME has begun, and what follows is strict.
+ * That WELCOME has begun, and every byte from there on is judged.
  *
  * ## open
  * Streams may be opened.
@@ -60,15 +61,15 @@ type State =
   | { readonly at: "closed"; readonly reason: DomainError };
 
 /**
- * Bytes that may wait for the guest to read them. DATA waits for room before it is sent, so these are requests: more
- * of them than any client has under way means that the guest has stopped reading.
+ * Bytes that may wait until the guest reads them. DATA waits for room before it is sent, so these are requests. When
+ * there are more than any client has under way, the guest has stopped reading.
  */
-const MAX_UNSENT_BYTES = 64 * 2 ** 20;
-const LAST_STREAM_ID = 2 ** 32 - 1;
-const NO_PAYLOAD = new Uint8Array(0);
+const maxUnsentBytes = 64 * 2 ** 20;
+const lastStreamId = 2 ** 32 - 1;
+const noPayload = new Uint8Array(0);
 
 export class FrameLink implements FrameSender {
-  /** Resolves with the reason when the link is no more; never rejects. */
+  /** Resolves with the reason when the link has ended; never rejects. */
   readonly closed: Promise<DomainError>;
   #resolveClosed: (reason: DomainError) => void = () => {};
   /** Resolves when the agent has answered. */
@@ -81,7 +82,7 @@ export class FrameLink implements FrameSender {
   /** Streams that the agent owes a RESULT. */
   readonly #streams = new Map<number, GuestStream>();
   #lastStreamId = 0;
-  /** Frames of this turn of the event loop are being collected, to be written together at its end. */
+  /** Frames of this turn of the event loop are being collected, and are written together at the end of the turn. */
   #isCorked = false;
   readonly #room = new Pulse();
 
@@ -100,10 +101,11 @@ export class FrameLink implements FrameSender {
   }
 
   /**
-   * Greets the agent at the other end of `bytes`, which is the link's own from now on: it is destroyed when the link
-   * ends and when this fails.
-   * @throws DomainError `deadline_exceeded` when no agent answers in time, `unsupported` when it speaks another version
-   *   of the protocol, `machine_failed` when the byte stream ends or carries nonsense, the signal's reason (`cancelled`).
+   * Greets the agent at the other end of `bytes`. The byte stream is the link's own from now on: it is destroyed when
+   * the link ends, and when this fails.
+   * @throws DomainError `deadline_exceeded` when no agent answers in time, `unsupported` when the agent speaks another
+   *   version of the protocol, `machine_failed` when the byte stream ends or breaks the protocol, or the signal's
+   *   reason (`cancelled`). The byte stream is destroyed then.
    */
   static async connect(bytes: Duplex, options: LinkOptions): Promise<{ link: FrameLink; welcome: Welcome }> {
     const { deadlineMs, clock = systemClock } = options;
@@ -135,8 +137,8 @@ export class FrameLink implements FrameSender {
   }
 
   /**
-   * Starts an operation. The guest has it before the caller goes on: they may work at the same time.
-   * @throws DomainError the reason when the link is no more, `capacity_exhausted` when too many streams are open,
+   * Starts an operation. Its frames leave before the caller goes on, so that guest and caller work at the same time.
+   * @throws DomainError the reason when the link has ended, `capacity_exhausted` when too many streams are open,
    *   `invalid_argument` when the fields are too large.
    */
   open(operation: Operation, fields: FieldWriter): GuestStream {
@@ -145,7 +147,7 @@ export class FrameLink implements FrameSender {
       const details = { status: "resource_exhausted" };
       throw new DomainError("capacity_exhausted", `The guest already has ${MAX_STREAMS} requests under way`, details);
     }
-    if (this.#lastStreamId === LAST_STREAM_ID) throw new DomainError("internal", "The guest link is out of stream ids");
+    if (this.#lastStreamId === lastStreamId) throw new DomainError("internal", "The guest link is out of stream ids");
     const payloads = fields.openPayloads(operation);
     const stream = new GuestStream(++this.#lastStreamId, this);
     this.#streams.set(stream.id, stream);
@@ -154,7 +156,7 @@ export class FrameLink implements FrameSender {
     return stream;
   }
 
-  /** Runs an operation that answers with its RESULT alone. Aborting the signal cancels it in the guest. */
+  /** Runs an operation that answers with its RESULT alone. An aborted signal cancels the operation in the guest. */
   async call<T>(
     operation: Operation,
     fields: FieldWriter,
@@ -167,7 +169,7 @@ export class FrameLink implements FrameSender {
     return await stream.result(decode);
   }
 
-  send(type: FrameType, stream: number, payload: Uint8Array = NO_PAYLOAD): void {
+  send(type: FrameType, stream: number, payload: Uint8Array = noPayload): void {
     if (this.#state.at === "closed") return;
     if (!this.#isCorked) {
       this.#isCorked = true;
@@ -175,7 +177,7 @@ export class FrameLink implements FrameSender {
       process.nextTick(this.#uncork);
     }
     for (const part of encodeFrame({ type, channel: 0, stream, payload })) this.#bytes.write(part);
-    if (this.#bytes.writableLength > MAX_UNSENT_BYTES) this.fail(protocolError("it has stopped reading"));
+    if (this.#bytes.writableLength > maxUnsentBytes) this.fail(protocolError("it has stopped reading"));
   }
 
   fail(reason: DomainError): void {
@@ -183,13 +185,13 @@ export class FrameLink implements FrameSender {
     this.#state = { at: "closed", reason };
     const bytes = this.#bytes;
     bytes.off("data", this.#onData).off("drain", this.#onDrain).off("end", this.#onEnd).off("close", this.#onEnd);
-    // The error listener stays: a byte stream may still fail while it is being destroyed.
+    // The error listener stays, because a byte stream may still fail while it is being destroyed.
     bytes.destroy();
     for (const stream of this.#streams.values()) stream.breakOff(reason);
     this.#streams.clear();
     this.#room.fire();
     this.#resolveClosed(reason);
-    this.#log?.debug({ reason: reason.message, code: reason.code }, "guest link closed");
+    this.#log?.debug({ reason: reason.message, code: reason.code }, "the guest link has ended");
   }
 
   /** Ends the link from this side. */
@@ -232,7 +234,7 @@ export class FrameLink implements FrameSender {
     this.fail(new DomainError("machine_failed", message, {}, { cause: error }));
   };
 
-  /** What of `chunk` belongs to this connection; undefined while everything is still thrown away. */
+  /** The part of `chunk` that belongs to this connection; undefined while all bytes are still thrown away. */
   #strictPart(chunk: Uint8Array): Uint8Array | undefined {
     if (this.#state.at !== "greeting") return chunk;
     const rest = this.#state.scanner.scan(chunk);
@@ -251,7 +253,7 @@ export class FrameLink implements FrameSender {
     if (frame.type === FrameType.result) this.#streams.delete(frame.stream);
   }
 
-  /** The scanner has seen that this is a WELCOME with our nonce. */
+  /** Takes a frame that the scanner has found to be a WELCOME with our nonce. */
   #receiveWelcome(frame: Frame): void {
     const fields = Fields.decode(frame.payload.subarray(NONCE_BYTES));
     const version = fields.integer(Tag.version);

@@ -1,7 +1,7 @@
-/** Environments as `KEY=VALUE` texts. */
-import { DomainError } from "../errors.ts";
+/** Environments, as the `KEY=VALUE` texts that the protocol carries. */
+import { DomainError } from "../../errors.ts";
 
-/** @throws DomainError `invalid_argument` when a name is empty or holds `=`, and so could not be told from its value. */
+/** @throws DomainError `invalid_argument` when a name is empty, or holds a `=` and could not be told from its value. */
 export function encodeEnvs(envs: Readonly<Record<string, string>>): string[] {
   return Object.entries(envs).map(([key, value]) => {
     if (key === "" || key.includes("=")) {

@@ -1,7 +1,7 @@
 /**
- * The bytes of one stream that have arrived and were not read yet. At most a window of them, but a guest may send them
- * one by one: they are kept as a rope of blocks with run lengths beside it, so that memory follows the bytes and not
- * the number of frames.
+ * The data queue holds the bytes of one stream that have arrived and were not read yet. They are at most a window, but
+ * a guest may send them one by one. The queue is a rope of blocks with run lengths beside it, so that its memory
+ * follows the bytes and not the number of frames.
  */
 
 export interface DataChunk {
@@ -10,37 +10,42 @@ export interface DataChunk {
   readonly bytes: Uint8Array;
 }
 
-/** From here on a payload is kept as it is, unless it {@link isSliver}. */
-const KEPT_PAYLOAD_BYTES = 1_024;
-/** Keeping a view keeps the whole buffer it is a view of; up to this many times its size that is cheaper than a copy. */
-const KEPT_BUFFER_RATIO = 4;
-const FIRST_BLOCK_BYTES = 512;
-const LARGEST_BLOCK_BYTES = 16_384;
+/** A payload of this size or more is kept as it is, unless it {@link isSliver}. */
+const keptPayloadBytes = 1_024;
+/**
+ * A view keeps its whole buffer in memory. For a buffer up to this many times its size, that is cheaper than a copy.
+ */
+const keptBufferRatio = 4;
+const firstBlockBytes = 512;
+const largestBlockBytes = 16_384;
 
 function isSliver(bytes: Uint8Array): boolean {
-  return bytes.length * KEPT_BUFFER_RATIO < bytes.buffer.byteLength;
+  return bytes.length * keptBufferRatio < bytes.buffer.byteLength;
 }
 
-/** The same bytes, in a buffer of their own if keeping these would keep a much larger one alive. */
+/** The same bytes, in a buffer of their own if their present buffer is much larger. */
 export function detached(bytes: Uint8Array): Uint8Array {
   return isSliver(bytes) ? Uint8Array.from(bytes) : bytes;
 }
 
 export class DataQueue {
-  /** What has arrived, in order; runs do not end where blocks end. The first block is read from `#blockAt` on. */
+  /** The bytes, in order; runs do not end where blocks end. The first block is read from `#blockAt` on. */
   #blocks: Uint8Array[] = [];
   #blockAt = 0;
   /** Channel and length of each run of bytes of one channel, one after the other, read from `#runAt` on. */
   #runs: number[] = [];
   #runAt = 0;
-  /** The block that small payloads are copied to, and how much of it is used. While in use it is last in `#blocks`. */
+  /**
+   * The block that small payloads are copied to, and the number of its used bytes. While in use it is last in
+   * `#blocks`.
+   */
   #tail: Uint8Array | undefined;
   #tailUsed = 0;
 
   push(channel: number, payload: Uint8Array): void {
     if (payload.length === 0) return;
     this.#addRun(channel, payload.length);
-    if (payload.length >= KEPT_PAYLOAD_BYTES && !isSliver(payload)) {
+    if (payload.length >= keptPayloadBytes && !isSliver(payload)) {
       this.#sealTail();
       this.#blocks.push(payload);
     } else {
@@ -48,7 +53,7 @@ export class DataQueue {
     }
   }
 
-  /** The next bytes, all of one channel; undefined when there are none. */
+  /** Takes the next bytes, all of one channel; undefined when the queue is empty. */
   shift(): DataChunk | undefined {
     const block = this.#blocks[0];
     const channel = this.#runs[this.#runAt];
@@ -85,7 +90,7 @@ export class DataQueue {
 
   #dropRun(): void {
     this.#runAt += 2;
-    // Half of it read: move the rest to the front now and then, so that a queue that is never empty does not grow.
+    // Once half of the runs are read, the rest moves to the front, so that a queue that is never empty does not grow.
     if (this.#runAt * 2 < this.#runs.length) return;
     this.#runs = this.#runs.slice(this.#runAt);
     this.#runAt = 0;
@@ -106,8 +111,8 @@ export class DataQueue {
   }
 
   #addTail(needed: number): void {
-    const wanted = Math.max(needed, FIRST_BLOCK_BYTES, 2 * (this.#tail?.length ?? 0));
-    this.#tail = Buffer.allocUnsafe(Math.min(wanted, LARGEST_BLOCK_BYTES));
+    const wanted = Math.max(needed, firstBlockBytes, 2 * (this.#tail?.length ?? 0));
+    this.#tail = Buffer.allocUnsafe(Math.min(wanted, largestBlockBytes));
     this.#tailUsed = 0;
     this.#blocks.push(this.#tail);
   }

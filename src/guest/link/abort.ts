@@ -1,7 +1,7 @@
-/** What this folder does with abort signals. */
-import { DomainError } from "../errors.ts";
+/** Abort signals: their reason as a {@link DomainError}, and a listener that is disposed of. */
+import { DomainError } from "../../errors.ts";
 
-/** Why `signal` was aborted: its reason if that is one of ours, else `cancelled`. */
+/** The reason of an aborted `signal`: its own if that is a DomainError, otherwise `cancelled`. */
 function abortReason(signal: AbortSignal): DomainError {
   const { reason } = signal;
   return reason instanceof DomainError ? reason : new DomainError("cancelled", "Cancelled", {}, { cause: reason });
@@ -12,7 +12,10 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw abortReason(signal);
 }
 
-/** Calls `abort` when `signal` is aborted, at once if it already is, until disposed. Without a signal, never. */
+/**
+ * Calls `abort` when `signal` is aborted, or at once if it already is, until disposed. Without a signal, never calls
+ * it.
+ */
 export function onAbort(signal: AbortSignal | undefined, abort: (reason: DomainError) => void): Disposable {
   if (!signal) return { [Symbol.dispose]() {} };
   const listener = () => abort(abortReason(signal));

@@ -1,9 +1,9 @@
 /**
- * One stream of the guest link, from OPEN to RESULT: what has arrived and was not read yet, the window given back for
- * what was, and how it ended. `frame-link.ts` feeds it frames; the operations read it. Nothing here waits inside the link's
- * receive path, so a stream that nobody reads only ever holds up itself.
+ * A guest stream is one stream of the guest link, from OPEN to RESULT: arrivals that were not read yet, window to give
+ * back for those that were, and the end. `frame-link.ts` feeds it frames, and the operations read it. Nothing here
+ * waits inside the link's receive path, so a stream without a reader holds up itself alone.
  */
-import { DomainError } from "../errors.ts";
+import { DomainError } from "../../errors.ts";
 import { type DataChunk, DataQueue, detached } from "./data-queue.ts";
 import { Fields } from "./fields.ts";
 import type { Frame } from "./frames.ts";
@@ -17,11 +17,11 @@ import { STATUS_OK, statusError } from "./status.ts";
  * Frames go both ways.
  *
  * ## reset
- * The host has lost interest and sent RESET. To its user the stream has ended with `error`; what still arrives is
- * thrown away until the RESULT.
+ * The host has lost interest and sent RESET. To its user the stream has ended with `error`. Later arrivals are thrown
+ * away until the RESULT.
  *
  * ## failed, done
- * The RESULT is here, or the link broke. What arrived before can still be read.
+ * The RESULT is here, or the link broke. Earlier arrivals can still be read.
  */
 type State =
   | { readonly at: "open" }
@@ -30,10 +30,10 @@ type State =
   | { readonly at: "done"; readonly fields: Fields };
 
 /**
- * Events a stream may leave unread. No useful event takes less than 20 bytes, so that a window of them is fewer; a
- * guest that sends more sends empty ones to fill the host's memory.
+ * Events that a stream may leave unread. No useful event takes less than 20 bytes, so a window holds fewer. A guest
+ * that sends more sends empty ones to fill the host's memory.
  */
-const MAX_UNREAD_EVENTS = 16_384;
+const maxUnreadEvents = 16_384;
 
 export class GuestStream {
   readonly id: number;
@@ -63,7 +63,7 @@ export class GuestStream {
     return this.#state.at === "open";
   }
 
-  /** The guest will send no more DATA; what has arrived can still be read. */
+  /** The guest sends no more DATA. Bytes that have arrived can still be read. */
   get isDataEnded(): boolean {
     return this.#dataEnded || !this.isOpen;
   }
@@ -73,7 +73,7 @@ export class GuestStream {
     while (this.isOpen) await this.changed();
   }
 
-  /** Resolves at the next change: something arrived, or the state is another. */
+  /** Resolves at the next arrival or change of state. */
   changed(): Promise<void> {
     return this.#changed.wait();
   }
@@ -93,7 +93,7 @@ export class GuestStream {
       case FrameType.event:
         this.#spendWindow(payload.length);
         if (this.isOpen) this.#events.push(detached(payload));
-        if (this.#events.length > MAX_UNREAD_EVENTS) throw protocolError("a flood of empty events");
+        if (this.#events.length > maxUnreadEvents) throw protocolError("a flood of empty events");
         break;
       case FrameType.end:
         if (this.#dataEnded || payload.length > 0) throw protocolError("a wrong END");
@@ -111,18 +111,18 @@ export class GuestStream {
     this.#changed.fire();
   }
 
-  /** The link is no more, for this reason. */
+  /** Ends the stream, because the link has ended for this reason. */
   breakOff(error: DomainError): void {
     if (this.isOpen) this.#enter({ at: "failed", error });
   }
 
-  /** Breaks the whole link because of what arrived here; returns the error, to be thrown. */
+  /** Breaks the whole link because of an arrival on this stream; returns the error, to be thrown. */
   breakLink(error: DomainError): DomainError {
     this.#link.fail(error);
     return error;
   }
 
-  /** Loses interest: the stream has ended with `error` for its user, and the agent is told. Idempotent. */
+  /** Ends the stream with `error` for its user and tells the agent. Idempotent. */
   reset(error: DomainError): void {
     if (!this.isOpen) return;
     this.#link.send(FrameType.reset, this.id);
@@ -136,7 +136,7 @@ export class GuestStream {
     if (this.isOpen) this.#link.send(FrameType.control, this.id, payload);
   }
 
-  /** The next bytes if any have arrived; takes them, and lets the guest send as many more. */
+  /** Takes the next bytes if any have arrived, and lets the guest send as many more. */
   takeData(): DataChunk | undefined {
     const chunk = this.#data.shift();
     if (chunk) this.#giveBack(chunk.bytes.length);
@@ -144,8 +144,9 @@ export class GuestStream {
   }
 
   /**
-   * The next event if one has arrived, decoded; undefined if not.
-   * @throws DomainError `machine_failed`, after breaking the link, when it is of another kind or `decode` rejects it.
+   * Takes the next event if one has arrived, decoded; undefined if not.
+   * @throws DomainError `machine_failed`, after breaking the link, when the event is of another kind or `decode`
+   *   rejects it.
    */
   takeEvent<T>(kind: EventKind, decode: (fields: Fields) => T): T | undefined {
     const payload = this.#events.shift();
@@ -160,7 +161,7 @@ export class GuestStream {
 
   /**
    * Waits for an event that must come.
-   * @throws the failure the stream ended with, or `machine_failed` when it ended well without that event.
+   * @throws the failure that ended the stream, or `machine_failed` when the stream ended well without that event.
    */
   async event<T>(kind: EventKind, decode: (fields: Fields) => T): Promise<T> {
     for (;;) {
@@ -178,7 +179,8 @@ export class GuestStream {
 
   /**
    * Waits for the end of the stream and decodes its RESULT.
-   * @throws the failure it ended with: the agent's, `machine_failed` when the link broke, what `reset` was given.
+   * @throws the failure that ended the stream: the agent's, `machine_failed` when the link broke, or the error of
+   *   `reset`.
    */
   async result<T>(decode: (fields: Fields) => T): Promise<T> {
     await this.ended();
@@ -199,7 +201,7 @@ export class GuestStream {
     else this.#enter({ at: "failed", error: statusError(status, fields) });
   }
 
-  /** The fields of an ok RESULT. @throws the failure the stream ended with. */
+  /** The fields of an ok RESULT. @throws the failure that ended the stream. */
   #fields(): Fields {
     const state = this.#state;
     switch (state.at) {
@@ -230,7 +232,7 @@ export class GuestStream {
     try {
       return decode();
     } catch (error) {
-      // Nothing else that decoding throws is the guest's doing.
+      // Of the errors that decoding throws, only this one is the guest's doing.
       if (error instanceof DomainError && error.code === "machine_failed") this.#link.fail(error);
       throw error;
     }
@@ -241,7 +243,7 @@ export class GuestStream {
     if (this.#window < 0) throw protocolError("more bytes than the window allows");
   }
 
-  /** Gives window back in large pieces: a frame for every read would cost more than the bytes. */
+  /** Gives window back in large pieces, because a frame for every read would cost more than the bytes. */
   #giveBack(bytes: number): void {
     this.#unreturned += bytes;
     if (this.#unreturned < INITIAL_WINDOW / 2 || this.isDataEnded) return;

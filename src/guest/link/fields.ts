@@ -1,23 +1,23 @@
 /**
- * The tag-length-value fields inside structured payloads. Decoding reads what a guest wrote: every length is checked
- * against what is there, groups are only decoded where a caller asks for them (so their depth is the caller's, not the
- * guest's), and there are never more fields than five-byte pieces in one frame.
+ * Fields: the tag-length-value lists inside structured payloads. Decoding reads hostile input: every length is checked
+ * against the bytes that are there, groups are decoded only where a caller asks for them (so their depth is the
+ * caller's, not the guest's), and there are never more fields than five-byte pieces in one frame.
  */
-import { DomainError } from "../errors.ts";
+import { DomainError } from "../../errors.ts";
 import { MAX_OPEN, MAX_PAYLOAD, OPEN_CONTINUES, type Operation, protocolError, type Tag } from "./protocol.ts";
 
 const FIELD_HEADER_BYTES = 5;
-/** Operation, event, control or status before the fields. */
+/** The number of the operation, event, control or status, which stands before the fields. */
 const KIND_BYTES = 2;
 
-/** Builds a list of fields. Methods return the writer itself; a value that is undefined writes nothing. */
+/**
+ * The field writer builds a list of fields. Methods return the writer itself. A value that is undefined writes nothing.
+ */
 export class FieldWriter {
   #bytes = Buffer.allocUnsafe(256);
   #length = 0;
 
-  /**
-   * @throws DomainError `invalid_argument` when the text holds a NUL, which no path, name or argument can.
-   */
+  /** @throws DomainError `invalid_argument` when the text holds a NUL, which no path, name or argument can. */
   string(tag: Tag, value: string | undefined): this {
     if (value === undefined) return this;
     if (value.includes("\0")) throw new DomainError("invalid_argument", "A text with a NUL byte cannot be passed on");
@@ -60,7 +60,7 @@ export class FieldWriter {
     return this.bytes(tag, fields.#bytes.subarray(0, fields.#length));
   }
 
-  /** The payload of a frame: `kind` and all fields. For fields that are known to be few. */
+  /** The payload of one frame: `kind` and all fields, which must be few. */
   payload(kind: number): Uint8Array {
     return this.#part(kind, 0, this.#length);
   }
@@ -96,7 +96,7 @@ export class FieldWriter {
     return this;
   }
 
-  /** Writes a field's header, makes room for its value (`#bytes` may be another then) and returns its place. */
+  /** Writes a field's header, makes room for its value (`#bytes` may be another buffer then) and returns its offset. */
   #field(tag: Tag, size: number): number {
     const header = this.#length;
     const end = header + FIELD_HEADER_BYTES + size;
@@ -113,8 +113,8 @@ export class FieldWriter {
 }
 
 /**
- * A decoded list of fields. Accessors throw `machine_failed` when a field that must be there is missing or has the
- * wrong size; of a field that is there twice but is no list they take the first. Unknown tags are never looked at.
+ * A decoded list of fields. Accessors throw `machine_failed` when a required field is missing or has the wrong size. Of
+ * a field that is there twice but is no list, they take the first. Unknown tags are never looked at.
  */
 export class Fields {
   readonly #bytes: Buffer;
@@ -146,7 +146,7 @@ export class Fields {
     return this.#find(tag) !== undefined;
   }
 
-  /** Text; bytes that are no UTF-8 (file names may be anything) become U+FFFD. */
+  /** A text. Bytes that are no UTF-8 (a file name may hold any bytes) become U+FFFD. */
   optionalString(tag: Tag): string | undefined {
     return this.#find(tag)?.toString("utf8");
   }
@@ -165,7 +165,7 @@ export class Fields {
     return integerBytes(tag, value).readUInt32BE(0) * 2 ** 32 + value.readUInt32BE(4);
   }
 
-  /** A number from 0 on; above 2⁵³ the nearest one that JavaScript has (sparse files may claim any size). */
+  /** A number from 0 on. Above 2⁵³ it is the nearest one that JavaScript has (sparse files may claim any size). */
   integer(tag: Tag): number {
     return this.optionalInteger(tag) ?? missing(tag);
   }
@@ -174,7 +174,7 @@ export class Fields {
     return integerBytes(tag, this.#find(tag) ?? missing(tag)).readBigInt64BE(0);
   }
 
-  /** False when absent. */
+  /** False when the field is absent. */
   boolean(tag: Tag): boolean {
     const value = this.#find(tag);
     if (value === undefined) return false;

@@ -1,12 +1,12 @@
-/** What the statuses of RESULT mean to the rest of the daemon. */
-import { DomainError, type ErrorCode } from "../errors.ts";
+/** The statuses of RESULT, as errors of the daemon. */
+import { DomainError, type ErrorCode } from "../../errors.ts";
 import type { Fields } from "./fields.ts";
 import { Tag } from "./protocol.ts";
 
 export const STATUS_OK = 0;
 
-/** By status: the protocol's name, which goes into `details.status`, and the code it has here. */
-const STATUSES: readonly (readonly [name: string, code: ErrorCode])[] = [
+/** By status: the protocol's name, which goes into `details.status`, and the daemon's error code. */
+const statuses: readonly (readonly [name: string, code: ErrorCode])[] = [
   ["ok", "internal"],
   ["invalid_argument", "invalid_argument"],
   ["not_found", "not_found"],
@@ -25,7 +25,7 @@ const STATUSES: readonly (readonly [name: string, code: ErrorCode])[] = [
 
 /** The error for a RESULT that is not ok, with `details` `{status, errno?, path?}`. */
 export function statusError(status: number, fields: Fields): DomainError {
-  const [name, code] = STATUSES[status] ?? [`status_${status}`, "internal"];
+  const [name, code] = statuses[status] ?? [`status_${status}`, "internal"];
   const errno = fields.optionalInteger(Tag.errno);
   const path = fields.optionalString(Tag.path);
   const details = {

@@ -1,14 +1,14 @@
 /**
- * Bytes to frames and back: the framing of `src/guest-agent/README.md`, without any knowledge of streams. What is
- * decoded here comes from a guest and is hostile: memory is bounded by one frame, and errors are typed.
+ * Frames: bytes to frames and back, as `src/guest-agent/README.md` has it, without any knowledge of streams. The
+ * decoder's input comes from a guest and is hostile, so its memory is bounded by one frame, and its errors are typed.
  */
 import { Channel, FrameType, MAX_PAYLOAD, NONCE_BYTES, protocolError } from "./protocol.ts";
 
 const HEADER_BYTES = 12;
 const END_BYTE = 0xa5;
 const END = Buffer.of(END_BYTE);
-/** Up to here copying a payload is cheaper than handing the kernel three buffers. */
-const COPIED_PAYLOAD_BYTES = 2_048;
+/** Up to this size, copying a payload is cheaper than handing the kernel three buffers. */
+const copiedPayloadBytes = 2_048;
 
 export interface Frame {
   readonly type: FrameType;
@@ -24,7 +24,7 @@ export interface Frame {
  */
 export function encodeFrame(frame: Frame): Uint8Array[] {
   const { payload } = frame;
-  const copied = payload.length <= COPIED_PAYLOAD_BYTES;
+  const copied = payload.length <= copiedPayloadBytes;
   const head = Buffer.allocUnsafe(copied ? HEADER_BYTES + payload.length + 1 : HEADER_BYTES);
   head[0] = frame.type;
   head[1] = frame.channel;
@@ -44,7 +44,7 @@ interface Header {
   readonly length: number;
 }
 
-/** Takes chunks of any size and gives the frames in them. Holds at most one frame. */
+/** The frame decoder takes chunks of any size and gives the frames in them. It holds at most one frame. */
 export class FrameDecoder {
   /** The bytes of a header that is still incomplete. */
   readonly #headerBytes = Buffer.alloc(HEADER_BYTES);
@@ -56,8 +56,9 @@ export class FrameDecoder {
   #bodyFilled = 0;
 
   /**
-   * The frames that end in `chunk`; read them all before the next call. A payload may be a view into `chunk`.
-   * @throws DomainError `machine_failed` at the first protocol error; the decoder is of no use afterwards.
+   * The frames that end in `chunk`. The caller reads them all before the next call. A payload may be a view into
+   * `chunk`.
+   * @throws DomainError `machine_failed` at the first protocol error; the decoder cannot be used afterwards.
    */
   *decode(chunk: Uint8Array): Generator<Frame, void, undefined> {
     let at = 0;
@@ -83,7 +84,10 @@ export class FrameDecoder {
     }
   }
 
-  /** Skips pad bytes and collects header bytes; sets `#header` once it is complete. Returns the place after them. */
+  /**
+   * Skips pad bytes and collects header bytes; sets `#header` once the header is complete. Returns the offset after
+   * them.
+   */
   #takeHeader(chunk: Uint8Array, from: number): number {
     let at = from;
     if (this.#headerFilled === 0) while (chunk[at] === 0) at++;
@@ -109,7 +113,7 @@ export class FrameDecoder {
   }
 }
 
-/** Judges in the order that the protocol fixes, so that every decoder finds the same thing wrong. */
+/** Judges in the order that the protocol fixes, so that every decoder finds the same error. */
 function parseHeader(bytes: Buffer): Header {
   const type = bytes.readUInt8(0);
   const channel = bytes.readUInt8(1);
@@ -125,17 +129,19 @@ function isFrameType(type: number): type is FrameType {
   return type >= FrameType.hello && type <= FrameType.control;
 }
 
-/** Finds the WELCOME frame that answers our HELLO among whatever an earlier connection left in the stream. */
+/**
+ * The welcome scanner finds the WELCOME that answers our HELLO among the bytes that an earlier connection left behind.
+ */
 export class WelcomeScanner {
   readonly #nonce: Uint8Array;
-  /** The end of what was seen so far, one byte less than what is searched for. */
+  /** The last bytes that were seen, one byte fewer than the scanner searches for. */
   #tail: Buffer = Buffer.alloc(0);
 
   constructor(nonce: Uint8Array) {
     this.#nonce = nonce;
   }
 
-  /** Everything from the first byte of that WELCOME on, once its header and nonce are there; undefined until then. */
+  /** The bytes from the first one of that WELCOME on, once its header and nonce are there; undefined until then. */
   scan(chunk: Uint8Array): Uint8Array | undefined {
     const bytes = Buffer.concat([this.#tail, chunk]);
     for (let at = bytes.indexOf(this.#nonce); at !== -1; at = bytes.indexOf(this.#nonce, at + 1)) {

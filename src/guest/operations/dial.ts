@@ -1,12 +1,12 @@
-/** TCP ports inside the guest, as sockets. */
+/** The dial operation: TCP ports inside the guest, as sockets. */
 import { Duplex } from "node:stream";
-import { DomainError } from "../errors.ts";
-import { onAbort, throwIfAborted } from "./abort.ts";
-import type { GuestAgent } from "./agent.ts";
-import { FieldWriter } from "./fields.ts";
-import type { FrameLink } from "./frame-link.ts";
-import { EventKind, Operation, Tag } from "./protocol.ts";
-import type { GuestStream } from "./stream.ts";
+import { DomainError } from "../../errors.ts";
+import type { GuestAgent } from "../agent.ts";
+import { onAbort, throwIfAborted } from "../link/abort.ts";
+import { FieldWriter } from "../link/fields.ts";
+import type { FrameLink } from "../link/frame-link.ts";
+import { EventKind, Operation, Tag } from "../link/protocol.ts";
+import type { GuestStream } from "../link/stream.ts";
 
 export function dialOperation(link: FrameLink): GuestAgent["dial"] {
   return async (port, signal) => {
@@ -18,16 +18,16 @@ export function dialOperation(link: FrameLink): GuestAgent["dial"] {
   };
 }
 
-/** A connection with half-close and back-pressure, and with those methods of a `net.Socket` that HTTP clients call. */
+/** A guest socket has half-close and back-pressure, and the methods of a `net.Socket` that HTTP clients call. */
 class GuestSocket extends Duplex {
   readonly #stream: GuestStream;
-  /** `#fill` goes on by itself when more arrives. */
+  /** `#fill` goes on by itself when more bytes arrive. */
   #isWaiting = false;
 
   constructor(stream: GuestStream) {
     super({ allowHalfOpen: true });
     this.#stream = stream;
-    // A guest can break any connection at any moment: one that nobody listens to must not take the daemon down.
+    // A guest can break any connection at any moment. A connection without a listener must not take the daemon down.
     this.on("error", () => {});
   }
 
@@ -44,7 +44,8 @@ class GuestSocket extends Duplex {
   }
 
   override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
-    // When both directions were closed in order the agent may still be writing our last bytes: it ends by itself.
+    // When both directions were closed in order, the agent may still write our last bytes, and then ends the stream
+    // itself.
     const isComplete = this.#stream.isDataEnded && this.#stream.outlet.isEnded;
     if (error || !isComplete) this.#stream.reset(new DomainError("cancelled", "The connection was closed"));
     callback(error);
@@ -58,7 +59,7 @@ class GuestSocket extends Duplex {
     return this;
   }
 
-  /** Time-outs are the business of whoever uses the connection. */
+  /** Does nothing, because the users of the connection keep their own time-outs. */
   setTimeout(): this {
     return this;
   }
@@ -71,7 +72,7 @@ class GuestSocket extends Duplex {
     return this;
   }
 
-  /** Moves what has arrived into this stream's own buffer until that is full, then waits for more or for the end. */
+  /** Moves arrived bytes into this stream's own buffer until that is full, then waits for more or for the end. */
   #fill(): void {
     const stream = this.#stream;
     for (let chunk = stream.takeData(); chunk; chunk = stream.takeData()) {

@@ -1,24 +1,25 @@
 /**
- * The way in to this folder: a byte stream that leads to a guest agent becomes a {@link GuestAgent}. Whoever opened
- * the byte stream, and which engine runs the guest, is not known here.
+ * Connecting: a byte stream that leads to a guest agent becomes a {@link GuestAgent}. The engine that runs the guest,
+ * and the code that opened the byte stream, are not known here.
  */
 import type { Duplex } from "node:stream";
 import type { GuestMetrics } from "../types.ts";
 import type { GuestAgent, GuestSetup } from "./agent.ts";
-import { dialOperation } from "./dial.ts";
-import { encodeEnvs } from "./envs.ts";
-import { type Fields, FieldWriter } from "./fields.ts";
-import { fileOperations } from "./files.ts";
-import { FrameLink, type LinkOptions } from "./frame-link.ts";
-import { processOperations } from "./processes.ts";
-import { Operation, protocolError, Tag } from "./protocol.ts";
-import { watchOperation } from "./watch.ts";
+import { type Fields, FieldWriter } from "./link/fields.ts";
+import { FrameLink, type LinkOptions } from "./link/frame-link.ts";
+import { Operation, protocolError, Tag } from "./link/protocol.ts";
+import { dialOperation } from "./operations/dial.ts";
+import { encodeEnvs } from "./operations/envs.ts";
+import { fileOperations } from "./operations/files.ts";
+import { processOperations } from "./operations/processes.ts";
+import { watchOperation } from "./operations/watch.ts";
 
 /**
- * Greets the agent at the other end of `stream`, which belongs to the agent returned from now on: it is destroyed when
- * the link ends, and when this fails.
- * @throws DomainError `deadline_exceeded` when no agent answers in time, `unsupported` when it speaks another version
- *   of the protocol, `machine_failed` when the stream ends or carries nonsense, the signal's reason (`cancelled`).
+ * Greets the agent at the other end of `stream`. The byte stream belongs to the returned agent from now on: it is
+ * destroyed when the link ends, and when this fails.
+ * @throws DomainError `deadline_exceeded` when no agent answers in time, `unsupported` when the agent speaks another
+ *   version of the protocol, `machine_failed` when the byte stream ends or breaks the protocol, or the signal's reason
+ *   (`cancelled`). The byte stream is destroyed then.
  */
 export async function connectGuestAgent(stream: Duplex, options: LinkOptions): Promise<GuestAgent> {
   const { link, welcome } = await FrameLink.connect(stream, options);
@@ -46,7 +47,7 @@ function encodeSetup(setup: GuestSetup): FieldWriter {
     .string(Tag.hostname, setup.hostname)
     .string(Tag.defaultUser, setup.defaultUser)
     .string(Tag.defaultCwd, setup.defaultCwd);
-  // The count tells an empty environment from none.
+  // The count tells an empty environment from an absent one.
   if (setup.envs) fields.integer(Tag.count, Object.keys(setup.envs).length).strings(Tag.env, encodeEnvs(setup.envs));
   for (const file of setup.files ?? []) {
     const group = new FieldWriter().string(Tag.path, file.path).bytes(Tag.value, file.content);

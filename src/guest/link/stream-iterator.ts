@@ -1,14 +1,15 @@
-/** What arrives on a stream, as an async iterator. */
-import { DomainError } from "../errors.ts";
+/** The stream iterator: arrivals on a stream, as an async iterator. */
+import { DomainError } from "../../errors.ts";
 import type { GuestStream } from "./stream.ts";
 
 /**
- * Yields what `take` gives until the stream has ended, and throws what it failed with. Leaving early resets the
- * stream. Not an async generator: the `return` of one waits for a `next` that is under way, which here may be forever.
+ * Yields the items that `take` gives until the stream has ended, and throws the failure of the stream. Leaving early
+ * resets the stream. This is not an async generator, because the `return` of one waits for a pending `next`, which here
+ * may last for ever.
  */
 export class StreamIterator<T> implements AsyncIterableIterator<T> {
   readonly #stream: GuestStream;
-  /** The next item if it is there; undefined if not. */
+  /** Takes the next item if it is there; undefined if not. */
   readonly #take: () => T | undefined;
   #returned = false;
 

@@ -1,4 +1,4 @@
-/** Lets async code wait for a change of some state, which it then looks at again itself. */
+/** The pulse lets async code wait for a change of some state, which that code then looks at again itself. */
 export class Pulse {
   #next: Promise<void> | undefined;
   #resolve: () => void = () => {};

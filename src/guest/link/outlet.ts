@@ -1,15 +1,18 @@
-/** The sending half of a stream: DATA within the guest's window and the byte stream's room, in order, then END. */
-import { DomainError } from "../errors.ts";
+/**
+ * The outlet is the sending half of a stream: DATA in order, within the guest's window and the byte stream's room, then
+ * END.
+ */
+import { DomainError } from "../../errors.ts";
 import { FrameType, INITIAL_WINDOW, MAX_PAYLOAD, protocolError } from "./protocol.ts";
 import { Pulse } from "./pulse.ts";
 
-/** What a stream needs of its link. */
+/** The part of a link that its streams use. */
 export interface FrameSender {
-  /** Hands a frame to the byte stream at once; nothing happens when the link is no more. */
+  /** Hands a frame to the byte stream at once. Does nothing when the link has ended. */
   send(type: FrameType, stream: number, payload?: Uint8Array): void;
-  /** False while the byte stream has enough to write. */
+  /** False while the byte stream has enough bytes to write. */
   readonly hasRoom: boolean;
-  /** Resolves when that changes, or when the link is no more. */
+  /** Resolves when the byte stream has room again, or when the link has ended. */
   roomMade(): Promise<void>;
   /** Breaks the link. */
   fail(reason: DomainError): void;
@@ -18,12 +21,12 @@ export interface FrameSender {
 export class Outlet {
   readonly #stream: number;
   readonly #link: FrameSender;
-  /** The error with which to refuse input once the stream is not open any more; undefined while it is. */
+  /** Returns the error with which to refuse input once the stream has ended; undefined while it is open. */
   readonly #refusal: () => DomainError | undefined;
   /** Payload bytes that may still be sent. */
   #window = INITIAL_WINDOW;
   #ended = false;
-  /** Settles when everything handed over so far is sent or has failed; never rejects. */
+  /** Settles when all bytes handed over so far are sent or have failed; never rejects. */
   #sending: Promise<void> = Promise.resolve();
   /** Fires when the window grows and when the stream ends. */
   readonly #changed = new Pulse();
@@ -40,9 +43,9 @@ export class Outlet {
   }
 
   /**
-   * Sends bytes as DATA, after everything sent before, in frames that fit; resolves when the window took all of them.
-   * They must not be changed afterwards.
-   * @throws the failure the stream ended with, or `failed_precondition` when it takes no more input.
+   * Sends bytes as DATA, after all earlier ones, in frames that fit; resolves when the window has taken all of them.
+   * The caller must not change the bytes afterwards.
+   * @throws the failure that ended the stream, or `failed_precondition` when the stream takes no more input.
    */
   send(bytes: Uint8Array): Promise<void> {
     const refused = this.#ended;
@@ -54,7 +57,7 @@ export class Outlet {
     return sent;
   }
 
-  /** Sends END after everything sent before; resolves then. Nothing can be sent afterwards. */
+  /** Sends END after all earlier bytes, and resolves then. Nothing can be sent afterwards. */
   end(): Promise<void> {
     if (this.#ended) return this.#sending;
     this.#ended = true;
@@ -71,7 +74,7 @@ export class Outlet {
     this.#changed.fire();
   }
 
-  /** The stream has ended: whoever waits must look. */
+  /** Wakes waiting sends, because the stream has ended. */
   wake(): void {
     this.#changed.fire();
   }

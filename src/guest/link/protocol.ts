@@ -1,18 +1,18 @@
-/** The numbers of the guest link protocol, version 1: `src/guest-agent/README.md` is their source and explains them. */
-import { DomainError } from "../errors.ts";
+/** The numbers of the guest link protocol, version 1. `src/guest-agent/README.md` is their source and explains them. */
+import { DomainError } from "../../errors.ts";
 
 export const PROTOCOL_VERSION = 1;
-/** Longest payload of a frame, bytes. */
+/** Most bytes of payload in one frame. */
 export const MAX_PAYLOAD = 32_768;
 /** Most bytes of fields in all OPEN frames of one stream. */
 export const MAX_OPEN = 1_048_576;
-/** Bit of an OPEN's operation: more fields follow in the next OPEN of the stream. */
+/** The bit of an OPEN's operation that says that more fields follow in the next OPEN of the stream. */
 export const OPEN_CONTINUES = 0x8000;
 /** Payload bytes of DATA and EVENT frames that may be under way in one direction of a stream. */
 export const INITIAL_WINDOW = 262_144;
-/** Streams the agent keeps open at once. */
+/** Streams that the agent keeps open at once. */
 export const MAX_STREAMS = 1_024;
-/** Zero bytes the host sends first: they complete whatever half frame an earlier host left behind. */
+/** Zero bytes that the host sends first, to complete a half frame that an earlier host may have left behind. */
 export const PREAMBLE_BYTES = 32_800;
 export const NONCE_BYTES = 16;
 /** The first eight payload bytes of HELLO: "firkin", 0, 1. */
@@ -116,7 +116,7 @@ export const Tag = {
 } as const;
 export type Tag = (typeof Tag)[keyof typeof Tag];
 
-/** The guest broke the protocol: the end of its link, and a failure of that one VM. */
+/** The error for a guest that broke the protocol, which ends its link and is a failure of that one machine. */
 export function protocolError(message: string): DomainError {
   return new DomainError("machine_failed", `The guest broke the link protocol: ${message}`);
 }

@@ -1,14 +1,14 @@
-/** ENTRY fields to {@link FileEntry}. */
-import type { EntryKind, FileEntry } from "../types.ts";
-import type { Fields } from "./fields.ts";
-import { protocolError, Tag } from "./protocol.ts";
+/** Entries: the fields of an ENTRY, decoded to a {@link FileEntry}. */
+import type { EntryKind, FileEntry } from "../../types.ts";
+import type { Fields } from "../link/fields.ts";
+import { protocolError, Tag } from "../link/protocol.ts";
 
-const KINDS: readonly EntryKind[] = ["unknown", "file", "directory", "other"];
+const kinds: readonly EntryKind[] = ["unknown", "file", "directory", "other"];
 
-/** @throws DomainError `machine_failed` when something is missing or wrong. */
+/** @throws DomainError `machine_failed` when a field is missing or wrong. */
 export function decodeEntry(fields: Fields): FileEntry {
   const number = fields.integer(Tag.kind);
-  const kind = KINDS[number];
+  const kind = kinds[number];
   if (kind === undefined) throw protocolError(`entry kind ${number}`);
   const linkTarget = fields.optionalString(Tag.linkTarget);
   return {

@@ -1,31 +1,31 @@
-/** Processes in the guest: start, attach, list, signal. */
-import { DomainError } from "../errors.ts";
-import type { ProcessEnd, ProcessInfo, ProcessSpec, TerminalSize } from "../types.ts";
-import { onAbort, throwIfAborted } from "./abort.ts";
-import type { AttachedProcess, GuestAgent, OutputChannel, OutputChunk } from "./agent.ts";
+/** The process operations: start, attach, list, signal. */
+import { DomainError } from "../../errors.ts";
+import type { ProcessEnd, ProcessInfo, ProcessSpec, TerminalSize } from "../../types.ts";
+import type { AttachedProcess, GuestAgent, OutputChannel, OutputChunk } from "../agent.ts";
+import { onAbort, throwIfAborted } from "../link/abort.ts";
+import { type Fields, FieldWriter } from "../link/fields.ts";
+import type { FrameLink } from "../link/frame-link.ts";
+import { ControlKind, EventKind, Operation, protocolError, Tag } from "../link/protocol.ts";
+import type { GuestStream } from "../link/stream.ts";
+import { StreamIterator } from "../link/stream-iterator.ts";
 import { decodeEnvs, encodeEnvs } from "./envs.ts";
-import { type Fields, FieldWriter } from "./fields.ts";
-import type { FrameLink } from "./frame-link.ts";
-import { ControlKind, EventKind, Operation, protocolError, Tag } from "./protocol.ts";
-import type { GuestStream } from "./stream.ts";
-import { StreamIterator } from "./stream-iterator.ts";
 
-/** By the channel of a DATA frame. */
-const OUTPUT_CHANNELS: readonly (OutputChannel | undefined)[] = [undefined, "stdout", "stderr", "terminal"];
+/** The names of output channels, by the channel number of a DATA frame. */
+const outputChannels: readonly (OutputChannel | undefined)[] = [undefined, "stdout", "stderr", "terminal"];
 
-/** Linux's number, whatever the host is. */
-const SIGKILL = 9;
-/** More than any guest has. */
-const MAX_PROCESSES = 65_536;
+/** Linux's number of SIGKILL, on every kind of host. */
+const sigkill = 9;
+/** A list with more processes than any guest has is an attack. */
+const maxProcesses = 65_536;
 
 export function processOperations(link: FrameLink): Pick<GuestAgent, "exec" | "attach" | "listProcesses" | "signal"> {
   const signal = async (pid: number, number: number) =>
     link.call(Operation.signal, new FieldWriter().integer(Tag.pid, pid).integer(Tag.signal, number), () => {});
 
-  /** Nobody will ever know of this process: ends it as soon as it has started. */
+  /** Ends a process as soon as it has started, because its caller has gone. */
   async function killOnStart(stream: GuestStream, started: Promise<number>): Promise<void> {
     const pid = await started;
-    await signal(pid, SIGKILL);
+    await signal(pid, sigkill);
     stream.reset(new DomainError("cancelled", "Cancelled"));
   }
 
@@ -39,7 +39,7 @@ export function processOperations(link: FrameLink): Pick<GuestAgent, "exec" | "a
       const pid = await new Promise<number>((resolve, reject) => {
         const listening = onAbort(abort, (reason) => {
           reject(reason);
-          // Fails only when there is nothing to kill: it never started, or the link is gone.
+          // Fails only when there is no process to kill: it has not started, or the link has ended.
           killOnStart(stream, started).catch(() => {});
         });
         started.finally(() => listening[Symbol.dispose]()).then(resolve, reject);
@@ -62,7 +62,7 @@ export function processOperations(link: FrameLink): Pick<GuestAgent, "exec" | "a
         stream.takeEvent(EventKind.processes, decodeProcesses),
       )) {
         processes.push(...some);
-        if (processes.length > MAX_PROCESSES) throw stream.breakLink(protocolError("an endless list of processes"));
+        if (processes.length > maxProcesses) throw stream.breakLink(protocolError("an endless list of processes"));
       }
       return processes.concat(await stream.result(decodeProcesses));
     },
@@ -80,7 +80,7 @@ class StreamProcess implements AttachedProcess {
     this.#stream = stream;
     this.output = new StreamIterator(stream, () => takeOutput(stream));
     this.end = stream.result(decodeEnd);
-    // Whoever cares awaits it; a link that breaks must not take the daemon down because nobody does.
+    // A caller that needs the end awaits it. A broken link must not take the daemon down when no caller does.
     this.end.catch(() => {});
   }
 
@@ -105,7 +105,7 @@ class StreamProcess implements AttachedProcess {
 function takeOutput(stream: GuestStream): OutputChunk | undefined {
   const chunk = stream.takeData();
   if (chunk === undefined) return undefined;
-  const channel = OUTPUT_CHANNELS[chunk.channel];
+  const channel = outputChannels[chunk.channel];
   if (channel === undefined) throw stream.breakLink(protocolError(`output on channel ${chunk.channel}`));
   return { channel, bytes: chunk.bytes };
 }
