@@ -1,4 +1,4 @@
-/** An agent that connects to a socket by itself, and again when it has lost it. */
+/** Tests of `--connect`: an agent that connects to a socket, and again after the end of a connection. */
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import net from "node:net";

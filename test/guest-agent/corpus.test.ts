@@ -1,4 +1,4 @@
-/** Both decoders, C and TypeScript, over the same bytes: they must judge them alike, and as the manifest says. */
+/** Tests that both decoders, C and TypeScript, judge the corpus alike, and as the manifest says. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -29,7 +29,7 @@ test("the manifest names every file", () => {
   expect(manifest.map(({ file }) => file).sort()).toEqual(files.sort());
 });
 
-test.each(manifest)("the agent's decoder on $file", (verdict) => {
+test.each(manifest)("the agent's decoder judges $file", (verdict) => {
   const { stdout, stderr } = spawnSync(`${sanitizedFolder}firkin-frame-check`, {
     input: readFileSync(`${folder}${verdict.file}`),
     encoding: "utf8",
@@ -42,7 +42,7 @@ test.each(manifest)("the agent's decoder on $file", (verdict) => {
   expect(stdout.trimEnd().split("\n")).toEqual([...expected, endLine(verdict)]);
 });
 
-test.each(manifest)("the host's decoder on $file, whole and byte by byte", (verdict) => {
+test.each(manifest)("the host's decoder judges $file, whole and byte by byte", (verdict) => {
   const bytes = readFileSync(`${folder}${verdict.file}`);
   for (const size of [bytes.length, 1, 4_099]) {
     const decoder = new FrameDecoder();
@@ -66,7 +66,7 @@ test("garbage of every kind leaves the agent answering", () => {
   const { status, stdout, stderr } = spawnSync(`${sanitizedFolder}firkin-fuzz`, ["1500", seed, ...files], {
     encoding: "utf8",
   });
-  // 77: no right to isolate it here, where it would ask a real machine for anything.
+  // 77: the agent cannot be isolated here, and would run random operations on a real machine.
   expect([0, 77], `seed ${seed}\n${stdout}${stderr}`).toContain(status);
 });
 
@@ -78,7 +78,7 @@ function segmentTypes(elf: Buffer): number[] {
   return Array.from({ length: elf.readUInt16LE(56) }, (_, i) => elf.readUInt32LE(start + i * elf.readUInt16LE(54)));
 }
 
-test("the released agent is static and says its version", () => {
+test("the released agent is static and tells its version", () => {
   execFileSync("flock", [`${sanitizedFolder}../lock`, "make", "-C", `${sanitizedFolder}../..`, "-j2"], {
     stdio: "pipe",
   });

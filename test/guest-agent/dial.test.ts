@@ -1,4 +1,4 @@
-/** DIAL: connections to ports of the machine the agent is in. */
+/** Tests of DIAL: connections to ports of the agent's machine. */
 import net from "node:net";
 import { networkInterfaces } from "node:os";
 import { afterEach, beforeAll, beforeEach, expect, test } from "vitest";
@@ -73,7 +73,7 @@ test("the host closes its half first, and still gets the answer", async () => {
   expect((await stream.collect()).status).toBe("ok");
 });
 
-test("the guest closes its half first, and still gets what the host says", async () => {
+test("the guest closes its half first, and still gets the host's bytes", async () => {
   let text = "";
   let end: Promise<unknown> | undefined;
   const port = await listen("127.0.0.1", (socket) => {
@@ -92,7 +92,7 @@ test("the guest closes its half first, and still gets what the host says", async
   expect(text).toBe("after that");
 });
 
-test("much comes through with back-pressure", async () => {
+test("many bytes come through, with back-pressure", async () => {
   const port = await listen("127.0.0.1", (socket) => socket.end(Buffer.alloc(20_000_000, "z")));
   const stream = await dial(port);
   await expect.poll(() => stream.waitingBytes).toBe(WINDOW);
@@ -117,7 +117,7 @@ test("a server on ::1 alone is found", async (context) => {
   expect((await received(stream)).toString()).toBe("six");
 });
 
-test("a port where nobody listens, and numbers that are no ports", async () => {
+test("a port without a listener, and numbers that are no ports, are refused", async () => {
   const port = await listen("127.0.0.1", () => {});
   await new Promise((resolve) => servers.pop()?.close(resolve));
   const refused = await link.call(op.dial, [[tag.port, port]]);
@@ -129,7 +129,7 @@ test("a port where nobody listens, and numbers that are no ports", async () => {
   expect((await link.call(op.dial)).status).toBe("invalid_argument");
 });
 
-test("a broken connection ends the stream, one the host drops is closed", async () => {
+test("a broken connection ends the stream, and a dropped stream closes the connection", async () => {
   let broken: Promise<unknown> | undefined;
   const port = await listen("127.0.0.1", (socket) => {
     broken = new Promise((resolve) => socket.once("close", resolve));

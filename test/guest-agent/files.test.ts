@@ -1,4 +1,4 @@
-/** File operations: reading, writing, looking, listing, moving, removing, joining. */
+/** Tests of file operations: reading, writing, looking, listing, moving, removing, joining. */
 import { execFileSync } from "node:child_process";
 import {
   chmodSync,
@@ -96,7 +96,7 @@ test("a file goes in and comes out, with parents made", async () => {
   expect(statSync(at("made/for")).mode & 0o7777).toBe(0o755);
 });
 
-test("a file is truncated, keeps its inode, and gets the mode asked for", async () => {
+test("a file is truncated, keeps its inode, and gets the mode of the request", async () => {
   const path = at("again");
   await write(path, "long long content", [[tag.mode, 0o4711]]);
   const before = statSync(path);
@@ -106,7 +106,7 @@ test("a file is truncated, keeps its inode, and gets the mode asked for", async 
   expect(statSync(path).ino).toBe(before.ino);
 });
 
-test("parts of a file", async () => {
+test("parts of a file are read", async () => {
   writeFileSync(at("parts"), "0123456789");
   const read = async (...more: FieldPair[]) =>
     (await link.call(op.read, [[tag.path, at("parts")], ...more])).data[0].toString();
@@ -122,7 +122,7 @@ test("parts of a file", async () => {
   expect((await link.call(op.read, [[tag.path, "/proc/version"]])).data[0].toString()).toContain("Linux");
 });
 
-test("what cannot be read or written says why", async () => {
+test("a failed read or write tells its reason", async () => {
   mkdirSync(at("a folder"));
   execFileSync("mkfifo", [at("pipe")]);
   const read = (path: string) => link.call(op.read, [[tag.path, path]]);
@@ -139,7 +139,7 @@ test("what cannot be read or written says why", async () => {
   expect((await write("/dev/full", "x")).status).toBe("invalid_argument");
 });
 
-test("a write that is cancelled leaves what had come, and no descriptor", async () => {
+test("a cancelled write leaves the bytes that had come, and no descriptor", async () => {
   const stream = link.open(op.write, [[tag.path, at("cancelled")]]);
   stream.data("some");
   stream.reset();
@@ -149,7 +149,7 @@ test("a write that is cancelled leaves what had come, and no descriptor", async 
   expect((await link.shell(`ls -l /proc/${link.child.pid}/fd | grep -c cancelled`).collect()).stdout).toBe("0\n");
 });
 
-test("a disk that is full is no_space, early", async (context) => {
+test("a full disk is no_space, early", async (context) => {
   const place = mkdtempSync(at("small-"));
   try {
     execFileSync("mount", ["-t", "tmpfs", "-o", "size=64k", "tmpfs", place], { stdio: "pipe" });
@@ -168,7 +168,7 @@ test("a disk that is full is no_space, early", async (context) => {
   }
 });
 
-test("attributes are written as a whole set, and told", async (context) => {
+test("attributes are written as a whole set, and listed", async (context) => {
   if (!hasAttributes()) context.skip("no user attributes on this file system");
   const attribute = (name: string, value: string): FieldPair => [
     tag.xattr,
@@ -187,7 +187,7 @@ test("attributes are written as a whole set, and told", async (context) => {
   expect((await write(path, "x", [attribute("k".repeat(300), "1")])).status).toBe("invalid_argument");
 });
 
-test("entries: files, folders, links, broken and cyclic links, others", async () => {
+test("entries tell files, folders, links, broken and cyclic links, and others", async () => {
   const place = at("kinds");
   mkdirSync(place);
   writeFileSync(join(place, "file"), "four");
@@ -226,7 +226,7 @@ test("entries: files, folders, links, broken and cyclic links, others", async ()
   expect((await link.call(op.listDirectory, [[tag.path, join(place, "cycle")]])).status).toBe("failed_precondition");
 });
 
-test("paths: home, relative, default folder, cleaned, not another's home", async () => {
+test("paths are home, relative, default and cleaned, and never another user's home", async () => {
   const home = (await link.shell("echo $HOME").collect()).stdout.trim();
   const resolved = async (path: string) => entryOf(await stat(path))?.text(tag.path);
   expect(await resolved("~")).toBe(home);
@@ -303,7 +303,7 @@ test("a long list comes in order within the window, and others are served meanwh
   expect(names).toEqual([...names].sort());
 });
 
-test("making folders", async () => {
+test("folders are made", async () => {
   const make = (path: string, ...more: FieldPair[]) => link.call(op.makeDirectory, [[tag.path, path], ...more]);
   const made = await make(at("one/two/three"), [tag.mode, 0o700]);
   expect(made.status).toBe("ok");
@@ -317,7 +317,7 @@ test("making folders", async () => {
   expect((await make("/")).status).toBe("already_exists");
 });
 
-test("moving", async () => {
+test("files and folders are moved", async () => {
   const move = (from: string, to: string) =>
     link.call(op.move, [
       [tag.path, from],
@@ -335,7 +335,7 @@ test("moving", async () => {
   expect((await move(at("full"), at("full/of/itself"))).status).toBe("invalid_argument");
 });
 
-test("removing: trees, links themselves, what is not there, not the root", async () => {
+test("trees, links themselves and missing paths are removed, the root is not", async () => {
   const remove = async (path: string) => (await link.call(op.remove, [[tag.path, path]])).status;
   const place = at("doomed");
   mkdirSync(join(place, "a/b/c"), { recursive: true });
@@ -356,7 +356,7 @@ test("removing: trees, links themselves, what is not there, not the root", async
   expect(await remove("/tmp/../..")).toBe("invalid_argument");
 });
 
-test("removing and listing a tree deeper than a path can be long", async () => {
+test("a tree deeper than the longest path is removed and listed", async () => {
   const place = at("deep");
   mkdirSync(place);
   const name = "n".repeat(200);
@@ -371,7 +371,7 @@ test("removing and listing a tree deeper than a path can be long", async () => {
   expect(existsSync(place)).toBe(false);
 });
 
-test("joining files", async () => {
+test("files are joined", async () => {
   for (const [name, content] of [
     ["p1", "one"],
     ["p2", ""],

@@ -1,4 +1,4 @@
-/** Connections: greeting, resynchronisation, streams and windows. */
+/** Tests of connections: greeting, resynchronisation, streams and windows. */
 
 import { mkdtempSync, rmSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
@@ -31,7 +31,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const pingIs = async (link: RawLink) => (await link.call(op.ping)).status;
 const settle = () => new Promise((resolve) => setTimeout(resolve, 100));
 
-test("a hello is answered with version, agent version and boot id, whatever version the host speaks", async () => {
+test("a hello is answered with version, agent version and boot id, for any version of the host", async () => {
   await using link = new RawLink(`${sanitizedFolder}firkin-agent`);
   for (const version of [1, 99]) {
     const welcome = await link.hello(version);
@@ -42,7 +42,7 @@ test("a hello is answered with version, agent version and boot id, whatever vers
   expect(await pingIs(link)).toBe("ok");
 });
 
-test("before the first hello nothing is acted on", async () => {
+test("before the first hello the agent acts on nothing", async () => {
   await using link = new RawLink(`${sanitizedFolder}firkin-agent`);
   link.write(encodeFrame("OPEN", 1, encodePayload(op.makeDirectory, [[tag.path, join(folder, "early")]])));
   await link.hello();
@@ -159,7 +159,7 @@ test("unknown operations and malformed fields are refused, the link goes on", as
   expect((await link.call(op.stat, unknownTag)).status).toBe("ok");
 });
 
-test("an OPEN in parts is one OPEN, and one that is too long is refused", async () => {
+test("an OPEN in parts is one OPEN, and too long a one is refused", async () => {
   await using link = await startAgent();
   const script = `: ${"x".repeat(100_000)}\necho done`;
   const fields = encodePayload(op.exec, [
@@ -197,7 +197,7 @@ test("the 1,025th stream is refused, and there is room again when one ends", asy
   for (const [i, stream] of streams.entries()) if (i !== 5) expect((await stream.collect()).status).toBe("ok");
 });
 
-test("the agent sends no more than the window, then what it is given", async () => {
+test("the agent sends no more than the window, then as much as it is given", async () => {
   await using link = await startAgent();
   const stream = link.open(op.read, [[tag.path, join(folder, "large")]]);
   await expect.poll(() => stream.waitingBytes).toBe(WINDOW);
@@ -238,7 +238,7 @@ test("a window for more than was sent is a protocol error", async () => {
   expect(await pingIs(link)).toBe("ok");
 });
 
-test("a stream that nobody reads does not hold up others", async () => {
+test("a stream without a reader does not hold up others", async () => {
   await using link = await startAgent();
   const floods = Array.from({ length: 20 }, () => link.shell("exec cat /dev/zero"));
   for (const flood of floods) await expect.poll(() => flood.waitingBytes).toBeGreaterThan(WINDOW - 10);
@@ -247,7 +247,7 @@ test("a stream that nobody reads does not hold up others", async () => {
   expect(data[0].length).toBe(1_000_000);
 });
 
-test("the end of the link ends the agent and everything it has started", async () => {
+test("the end of the link ends the agent and all processes it has started", async () => {
   const link = await startAgent();
   const stream = link.shell("setsid sleep 1000 & sleep 1000 & echo $! ; wait");
   const pid = Number.parseInt((await stream.until("\n")).trim(), 10);

@@ -1,4 +1,4 @@
-/** EXEC, ATTACH, LIST and SIGNAL. */
+/** Tests of EXEC, ATTACH, LIST and SIGNAL. */
 import { mkdtempSync, readlinkSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -30,7 +30,7 @@ const signal = (link: RawLink, pid: number, number: number) =>
 
 const attach = (link: RawLink, pid: number) => link.open(op.attach, [[tag.pid, pid]]);
 
-test("output on both channels, exit code, and started first", async () => {
+test("a process is started first, then sends output on both channels and its exit code", async () => {
   await using link = await startAgent();
   const { status, events, stdout, stderr, fields } = await link.shell("echo out; echo err >&2; exit 7").collect();
   expect({ status, stdout, stderr }).toEqual({ status: "ok", stdout: "out\n", stderr: "err\n" });
@@ -78,7 +78,7 @@ test("a process has exactly the environment it should", async () => {
   }
 });
 
-test("own session, no descriptors but three, clean signals, oom score, umask", async () => {
+test("a process has its own session, three descriptors, clean signals, an oom score and a umask", async () => {
   await using link = await startAgent();
   const look = (path: string) =>
     link.call(op.exec, [
@@ -98,7 +98,7 @@ test("own session, no descriptors but three, clean signals, oom score, umask", a
   expect([group, session]).toEqual([pid, pid]);
 });
 
-test("standard input: bytes, end, back-pressure, and none at all", async () => {
+test("standard input has bytes, an end and back-pressure, or is absent", async () => {
   await using link = await startAgent();
   const count = link.shell("wc -c", [[tag.stdin, true]]);
   let credited = 0;
@@ -121,7 +121,7 @@ test("standard input: bytes, end, back-pressure, and none at all", async () => {
   expect((await deaf.collect()).status).toBe("ok");
 });
 
-test("a process waits when nobody takes its output, and goes on", async () => {
+test("a process waits while its output is not taken, and goes on", async () => {
   await using link = await startAgent();
   const stream = link.shell("head -c 3000000 /dev/zero; echo done >&2");
   await expect.poll(() => stream.waitingBytes).toBeGreaterThanOrEqual(WINDOW - 100);
@@ -130,7 +130,7 @@ test("a process waits when nobody takes its output, and goes on", async () => {
   expect(stderr).toBe("done\n");
 });
 
-test("a terminal: size, resize, echo, controlling terminal, end", async () => {
+test("a terminal has size, resize, echo, controlling terminal and end", async () => {
   await using link = await startAgent();
   const stream = link.shell("stty size; tty; ps -o tty= -p $$; read -r line; stty size; echo got $line; exit 3", [
     [tag.pty, true],
@@ -154,7 +154,7 @@ test("a terminal: size, resize, echo, controlling terminal, end", async () => {
 
 test("terminal frames are small, and a job of the terminal is interrupted by its key", async () => {
   await using link = await startAgent();
-  // `exec`: a shell whose child ends of itself as the key comes goes on with its next command.
+  // `exec`, because a shell with a child that ends by itself as the key comes goes on with its next command.
   const flood = link.shell("head -c 100000 /dev/zero | tr '\\0' x; echo end; exec sleep 100", [[tag.pty, true]]);
   let seen = "";
   while (!seen.includes("end")) {
@@ -171,7 +171,7 @@ test("terminal frames are small, and a job of the terminal is interrupted by its
   );
 });
 
-test("starts that cannot be", async () => {
+test("impossible starts are refused", async () => {
   await using link = await startAgent();
   const start = (...fields: FieldPair[]) => link.call(op.exec, fields);
   const missing = await start([tag.command, "/no/such/thing"], [tag.cwd, "/"]);
@@ -244,7 +244,7 @@ test("programs are found by the process's own PATH, folders by home", async () =
   expect((await link.call(op.exec, [[tag.command, "pwd"]])).stdout).toBe("/usr\n");
 });
 
-test("signals: to that pid, its end says which", async () => {
+test("a signal goes to that pid, and the end of the process names the signal", async () => {
   await using link = await startAgent();
   const stream = link.shell("trap 'echo got it' USR1; echo ready; while :; do sleep 0.02; done");
   const pid = await pidOf(stream);
@@ -265,7 +265,7 @@ test("signals: to that pid, its end says which", async () => {
   expect((await signal(link, pid, 65)).status).toBe("invalid_argument");
 });
 
-test("the end waits for others that hold the output, until a TERM or KILL is asked for", async () => {
+test("the end waits for other holders of the output, until a TERM or KILL", async () => {
   await using link = await startAgent();
   for (const number of [9, 15]) {
     const stream = link.shell("echo mine; (sleep 1000 & echo holder); exit 5");
@@ -280,7 +280,7 @@ test("the end waits for others that hold the output, until a TERM or KILL is ask
   }
 });
 
-test("killed while others flood its pipe: it ends all the same", async () => {
+test("a killed process ends while others flood its pipe", async () => {
   await using link = await startAgent();
   const stream = link.shell("yes & yes >&2 & exec sleep 1000");
   const pid = await pidOf(stream);
@@ -290,7 +290,7 @@ test("killed while others flood its pipe: it ends all the same", async () => {
   expect((await end).fields.int(tag.signal)).toBe(9);
 });
 
-test("output without anybody attached is thrown away, and the process goes on", async () => {
+test("output without an attached stream is thrown away, and the process goes on", async () => {
   await using link = await startAgent();
   const stream = link.shell(
     `echo first; read -r x; head -c 5000000 /dev/zero; echo over > ${folder}/over; sleep 1000`,
@@ -302,7 +302,7 @@ test("output without anybody attached is thrown away, and the process goes on", 
   stream.reset();
   expect((await stream.collect()).status).toBe("cancelled");
   await expect.poll(async () => (await link.call(op.stat, [[tag.path, `${folder}/over`]])).status).toBe("ok");
-  // The pipe may still hold some: with every request that it answers the agent throws a part of that away.
+  // The pipe may still hold some. The agent throws a part of it away with every request that it answers.
   for (let turn = 0; turn < 100; turn++) await link.call(op.ping);
   const again = attach(link, pid);
   expect(await pidOf(again)).toBe(pid);
@@ -333,7 +333,7 @@ test("a newer attachment takes over, with input and output", async () => {
   expect((await link.call(op.attach)).status).toBe("invalid_argument");
 });
 
-test("one that has ended can be attached to later", async () => {
+test("an ended process can be attached to later", async () => {
   await using link = await startAgent();
   const stream = link.shell("exit 4", [[tag.tag, "short"]]);
   const pid = (await stream.collect()).fields.int(tag.pid) ?? 0;
@@ -344,7 +344,7 @@ test("one that has ended can be attached to later", async () => {
   expect((await signal(link, pid, 15)).status).toBe("ok");
 });
 
-test("the list tells what was asked for, and how it ended", async () => {
+test("the list has the request of a process, and its end", async () => {
   await using link = await startAgent();
   const run = link.shell("exec sleep 1000", [
     [tag.tag, "t"],
@@ -381,7 +381,7 @@ test("a list that is longer than a frame comes in pieces", async () => {
   const all = [...events.map((event) => event.fields), fields].flatMap((part) => part.groups(tag.process));
   expect(all).toHaveLength(21);
   expect(all.filter((info) => info.text(tag.env)?.length === long.length + 6)).toHaveLength(10);
-  // Over 16 KiB: the environment is left out.
+  // The environment is left out, because the description is over 16 KiB.
   expect(all.at(-1)?.all(tag.env)).toEqual([]);
 });
 
@@ -402,7 +402,7 @@ test("orphans and many commands leave neither zombies nor descriptors", async ()
   const before = (await count()).stdout;
   for (let i = 0; i < 50; i++) await link.shell("(sleep 0.01 &) ; true").collect();
   await link.shell("true", [[tag.pty, true]]).collect();
-  // What an orphan held is closed when it is reaped, a moment after the command.
+  // The descriptors of an orphan are closed when it is reaped, a moment after the command.
   await expect.poll(async () => (await count()).stdout).toBe(before);
   const zombies = `ps -o stat= --ppid ${link.child.pid} | grep -c Z`;
   await expect.poll(async () => (await link.shell(zombies).collect()).stdout).toBe("0\n");

@@ -1,4 +1,4 @@
-/** SETUP, METRICS, SYNC and SHUTDOWN of an agent that is an ordinary process. */
+/** Tests of SETUP, METRICS, SYNC and SHUTDOWN of an agent that is an ordinary process. */
 import {
   chmodSync,
   existsSync,
@@ -29,7 +29,7 @@ const fileField = (path: string, value: string, mode?: number): FieldPair => [
   tag.file,
   [[tag.path, path], [tag.value, value], ...(mode === undefined ? [] : [[tag.mode, mode] as const])],
 ];
-/** Its files are promised to the next request, not to its answer. */
+/** Sets up, and sends another request: the files are promised to the next request, not to the answer. */
 async function setup(link: RawLink, ...fields: FieldPair[]): Promise<string> {
   const { status } = await link.call(op.setup, fields);
   await link.call(op.ping);
@@ -50,7 +50,7 @@ test("small files are put in place with parents and mode, whole or not at all", 
   expect(existsSync(join(folder, "third"))).toBe(true);
 });
 
-test("a file of the same length is written over, and whatever else was there is replaced", async () => {
+test("a file of the same length is written over, and anything else in its place is replaced", async () => {
   await using link = await startAgent();
   const path = join(folder, "again");
   const inode = () => lstatSync(path).ino;
@@ -72,7 +72,7 @@ test("a file of the same length is written over, and whatever else was there is 
   ]);
 });
 
-test("what is malformed is refused before anything is done", async () => {
+test("a malformed set-up is refused before any change", async () => {
   await using link = await startAgent();
   const early = join(folder, "early");
   const bad: FieldPair[] = [
@@ -129,7 +129,7 @@ test.runIf(process.getuid?.() === 0)("the default user is that of every later re
   expect((await link.call(op.exec, [[tag.command, "id"]])).message).toBe("invalid username: 'gone'");
 });
 
-test("metrics", async () => {
+test("metrics are plausible", async () => {
   await using link = await startAgent();
   const { fields } = await link.call(op.metrics);
   const metrics = Object.fromEntries(
@@ -153,21 +153,21 @@ test("metrics", async () => {
   for (const value of Object.values(metrics)) expect(value).toBeGreaterThan(0);
 });
 
-test("sync answers, also several at once, also when nobody waits any more", async () => {
+test("sync answers, also several at once, also after its stream was reset", async () => {
   await using link = await startAgent();
   const streams = [1, 2, 3].map(() => link.open(op.sync));
   streams[1]?.reset();
   for (const stream of streams) expect(["ok", "cancelled"]).toContain((await stream.collect()).status);
 });
 
-/** A process that does this at SIGTERM, and runs on otherwise. */
+/** Starts a process that runs this command at SIGTERM, and runs on otherwise. */
 async function running(link: RawLink, atTerm: string): Promise<RawStream> {
   const stream = link.shell(`trap '${atTerm}' TERM; echo ready; while :; do sleep 0.02; done`, [[tag.stdin, true]]);
   await stream.until("ready");
   return stream;
 }
 
-test("shutdown asks what runs to end, refuses what comes meanwhile, answers, and then there is no agent", async () => {
+test("shutdown sends TERM, refuses new requests, answers, and ends the agent", async () => {
   await using link = await startAgent();
   const polite = await running(link, "echo asked; read -r word; exit 0");
   const shutdown = link.open(op.shutdown, [[tag.deadlineMs, 600_000]]);
@@ -180,7 +180,7 @@ test("shutdown asks what runs to end, refuses what comes meanwhile, answers, and
   expect(await link.exited).toEqual({ code: 0, signal: null });
 });
 
-test("shutdown kills what has not ended at its deadline", async () => {
+test("shutdown kills processes that run at its deadline", async () => {
   await using link = await startAgent();
   const rude = await running(link, "");
   const shutdown = link.open(op.shutdown, [[tag.deadlineMs, 50]]);
@@ -189,7 +189,7 @@ test("shutdown kills what has not ended at its deadline", async () => {
   expect(await link.exited).toEqual({ code: 0, signal: null });
 });
 
-test("shutdown with nothing to end is quick", async () => {
+test("shutdown without processes is quick", async () => {
   await using link = await startAgent();
   expect((await link.call(op.shutdown, [[tag.deadlineMs, 600_000]])).status).toBe("ok");
   expect((await link.exited).code).toBe(0);

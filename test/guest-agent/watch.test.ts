@@ -1,4 +1,4 @@
-/** WATCH. */
+/** Tests of WATCH. */
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
@@ -48,7 +48,7 @@ async function watch(...more: FieldPair[]): Promise<RawStream> {
   return stream;
 }
 
-/** Everything that was seen up to a file named `last`, which is made for that. */
+/** All changes up to a file named `last`, which this makes as an end mark. */
 async function changes(stream: RawStream, last = "last"): Promise<string[]> {
   writeFileSync(at(last), "");
   const seen: string[] = [];
@@ -60,7 +60,7 @@ async function changes(stream: RawStream, last = "last"): Promise<string[]> {
   }
 }
 
-test("files that come, change and go", async () => {
+test("files that come, change and go are reported", async () => {
   const stream = await watch();
   writeFileSync(at("a"), "x");
   chmodSync(at("a"), 0o600);
@@ -81,7 +81,7 @@ test("files that come, change and go", async () => {
   expect((await stream.collect()).status).toBe("cancelled");
 });
 
-test("entries come with what exists", async () => {
+test("changes of existing files carry their entry", async () => {
   const stream = await watch([tag.includeEntry, true]);
   writeFileSync(at("a"), "four");
   const { fields } = await stream.event();
@@ -97,7 +97,7 @@ test("entries come with what exists", async () => {
   }
 });
 
-test("recursive: folders that are there and those that come later, each thing once", async () => {
+test("a recursive watch reports present and later folders, each change once", async () => {
   mkdirSync(at("old/deep"), { recursive: true });
   const stream = await watch([tag.recursive, true]);
   writeFileSync(at("old/deep/file"), "");
@@ -117,7 +117,7 @@ test("recursive: folders that are there and those that come later, each thing on
   expect(await changes(stream, "last2")).toContain("create new/er/est/later");
 });
 
-test("recursive: a moved folder is watched under its new name, one moved away no more", async () => {
+test("a recursive watch follows a moved folder, and drops one that moved away", async () => {
   mkdirSync(at("one/inner"), { recursive: true });
   const stream = await watch([tag.recursive, true]);
   renameSync(at("one"), at("two"));
@@ -129,7 +129,7 @@ test("recursive: a moved folder is watched under its new name, one moved away no
   expect(await changes(stream, "last3")).toEqual(["rename two", "remove last"]);
 });
 
-test("recursive: what a folder brings along was created and, with content, written", async () => {
+test("a recursive watch reports the entries of a new folder as created and, with content, written", async () => {
   const elsewhere = mkdtempSync(join(top, "elsewhere-"));
   writeFileSync(join(elsewhere, "full"), "1");
   writeFileSync(join(elsewhere, "empty"), "");
@@ -140,7 +140,7 @@ test("recursive: what a folder brings along was created and, with content, writt
   expect(rest.sort()).toEqual(["create brought/empty", "create brought/full", "write brought/full"]);
 });
 
-test("recursive: links to folders are not followed", async () => {
+test("a recursive watch does not follow links to folders", async () => {
   const elsewhere = mkdtempSync(join(top, "elsewhere-"));
   symlinkSync(elsewhere, at("link"));
   const stream = await watch([tag.recursive, true]);
@@ -149,7 +149,7 @@ test("recursive: links to folders are not followed", async () => {
   expect(await changes(stream)).toEqual(["create second"]);
 });
 
-test("it ends when the folder goes, is moved, or was never there", async () => {
+test("a watch ends when its folder goes, is moved, or was never there", async () => {
   const gone = await watch();
   rmdirSync(folder);
   expect((await gone.collect()).status).toBe("not_found");
@@ -161,7 +161,7 @@ test("it ends when the folder goes, is moved, or was never there", async () => {
   expect((await link.call(op.watch, [[tag.path, "/etc/passwd"]])).status).toBe("not_a_directory");
 });
 
-test("a network mount is watched only where that is allowed", async (context) => {
+test("a network mount is watched only when the request allows it", async (context) => {
   const script = fileURLToPath(new URL("fixtures/empty_fuse.py", import.meta.url));
   const server = spawn("python3", [script, folder], { stdio: ["ignore", "pipe", "ignore"] });
   try {
@@ -179,7 +179,7 @@ test("a network mount is watched only where that is allowed", async (context) =>
   }
 });
 
-test("too many changes end the stream, and only that", async () => {
+test("too many changes end the stream, and nothing else", async () => {
   const stream = link.open(op.watch, [[tag.path, folder]]);
   expect((await stream.next()).type).toBe("EVENT");
   execFileSync(

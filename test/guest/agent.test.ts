@@ -1,4 +1,4 @@
-/** The client against the real agent, which runs as a process of this machine: every operation, end to end. */
+/** Tests of the client with the real agent, which runs as a process of this machine: every operation, end to end. */
 import { spawn } from "node:child_process";
 import { on, once } from "node:events";
 import { chmod, lstat, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
@@ -70,7 +70,7 @@ test("the agent says who it is and answers", async () => {
   await agent.sync();
 });
 
-test("a command's output, errors and exit code", async () => {
+test("a command gives its output, errors and exit code", async () => {
   expect(await run("echo out; echo err >&2; exit 3")).toEqual({
     stdout: "out\n",
     stderr: "err\n",
@@ -97,20 +97,20 @@ test("a command line longer than a frame arrives whole", async () => {
 /** Of two million times "a". */
 const md5OfInput = "2a915e52d86d42e58e580f4073120a6b";
 
-test("standard input, with back-pressure, to its end", async () => {
+test("standard input goes in to its end, with back-pressure", async () => {
   const process = await agent.exec(shell("md5sum", { stdin: true }));
   for (let i = 0; i < 40; i++) await process.write(Buffer.alloc(50_000, 97));
   process.closeStdin();
   expect((await collect(process)).stdout).toBe(`${md5OfInput}  -\n`);
 });
 
-test("much output arrives whole, and a process nobody reads does not hold up another", async () => {
+test("much output arrives whole, and a process without a reader does not hold up another", async () => {
   const slow = await agent.exec(shell("head -c 3000000 /dev/zero | tr '\\0' x"));
   expect((await run("echo meanwhile")).stdout).toBe("meanwhile\n");
   expect((await collect(slow)).stdout.length).toBe(3_000_000);
 });
 
-test("a terminal: size, resize, keystrokes", async () => {
+test("a terminal has a size, is resized and takes keystrokes", async () => {
   const process = await agent.exec(
     shell("stty -echo; stty size; read line; echo got $line; stty size", {
       terminal: { columns: 91, rows: 17 },
@@ -132,7 +132,7 @@ test("a signal ends a process", async () => {
   expect(await process.end).toEqual({ exitCode: -1, exited: false, signal: 9 });
 });
 
-test("starts that cannot be are refused", async () => {
+test("impossible starts are refused", async () => {
   await expect(run("true", { user: "no-such-user" })).rejects.toThrow(code("unauthenticated"));
   await expect(run("true", { cwd: join(folder, "missing") })).rejects.toThrow(code("invalid_argument"));
   await expect(run("true", { command: "/no/such/program" })).rejects.toThrow(code("invalid_argument"));
@@ -182,7 +182,7 @@ test.each([0, 1, 32_768, 100_001, 5_000_000])("a file of %i bytes goes in and co
   expect(content.equals(await contentOf(bytes))).toBe(true);
 });
 
-test("part of a file", async () => {
+test("part of a file is read", async () => {
   const path = join(folder, "digits");
   await writeFile(path, "0123456789");
   const read = async (options: object) =>
@@ -199,7 +199,7 @@ test("leaving a read early leaves the link in order", async () => {
   await agent.ping();
 });
 
-test("mode and attributes of a written file", async (context) => {
+test("a written file has the mode and attributes of the request", async (context) => {
   const path = join(folder, "with-mode");
   const written = await agent.write(path, chunks("x"), { user, mode: 0o600 });
   expect(written.mode).toBe(0o600);
@@ -213,7 +213,7 @@ test("mode and attributes of a written file", async (context) => {
   expect((await agent.stat(path, user)).attributes).toEqual({ c: "3" });
 });
 
-test("entries of every kind say what they are", async () => {
+test("entries of every kind tell their kind", async () => {
   const place = join(folder, "kinds");
   await mkdir(join(place, "dir"), { recursive: true });
   await writeFile(join(place, "file ü"), "abc");
@@ -242,7 +242,7 @@ test("entries of every kind say what they are", async () => {
   expect(await agent.stat("/dev/null", user)).toMatchObject({ kind: "other" });
 });
 
-test("a folder is listed parents first, sorted by bytes, as deep as asked", async () => {
+test("a folder is listed parents first, sorted by bytes, as deep as the request says", async () => {
   const place = join(folder, "tree");
   await mkdir(join(place, "b", "inner", "deep"), { recursive: true });
   for (const name of ["a", "C", "b/x", "b/inner/y"]) await writeFile(join(place, name), "");
@@ -294,7 +294,7 @@ test("files are joined in order", async () => {
   await expect(agent.stat(join(folder, "part-0"), user)).rejects.toThrow(code("not_found"));
 });
 
-test("file mistakes have the right names", async () => {
+test("file errors have the right codes", async () => {
   await writeFile(join(folder, "plain"), "");
   const status = (name: string) => expect.objectContaining({ details: expect.objectContaining({ status: name }) });
   await expect(agent.read(join(folder, "missing"), { user })).rejects.toThrow(status("not_found"));
@@ -308,7 +308,7 @@ test("file mistakes have the right names", async () => {
   await expect(agent.stat("/x", "no-such-user")).rejects.toThrow(status("unauthenticated"));
 });
 
-test("a watched folder tells what happens in it", async () => {
+test("a watched folder reports its changes", async () => {
   const place = join(folder, "watched");
   await mkdir(place);
   const watch = await agent.watch(place, { user, recursive: true, includeEntry: true });
@@ -329,7 +329,7 @@ test("a watched folder tells what happens in it", async () => {
   );
 });
 
-test("a connection to a port: both ways, half-closed, whole", async () => {
+test("a connection to a port carries all bytes both ways, also half-closed", async () => {
   const server = net.createServer({ allowHalfOpen: true }, (socket) => {
     const parts: Buffer[] = [];
     socket.on("data", (part) => parts.push(part));

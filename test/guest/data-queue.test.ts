@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { DataQueue, detached } from "../../src/guest/link/data-queue.ts";
 
-/** Bytes as text, runs of one channel joined: what a reader sees, however it was cut. */
+/** Bytes as text, with runs of one channel joined, as a reader sees them however they were cut. */
 function joined(chunks: readonly { channel: number; bytes: Uint8Array }[]): [number, string][] {
   const runs: [number, string][] = [];
   for (const { channel, bytes } of chunks) {
@@ -39,7 +39,7 @@ test("bytes come out in order and on their channel, however pushes and reads alt
   );
 });
 
-test("what was read stays as it is while more arrives", () => {
+test("bytes that were read do not change while more arrive", () => {
   const queue = new DataQueue();
   queue.push(1, Buffer.from("first"));
   const chunk = queue.shift();

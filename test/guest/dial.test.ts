@@ -1,4 +1,4 @@
-/** Connections into the guest, against a guest that a test plays. */
+/** Tests of connections into the guest, with a fake guest. */
 import http from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
@@ -22,7 +22,7 @@ async function textOf(socket: AsyncIterable<Uint8Array>): Promise<string> {
   return Buffer.concat(chunks).toString();
 }
 
-test("each direction closes by itself, and nothing is reset when both did", async () => {
+test("each direction closes by itself, and nothing is reset after both have closed", async () => {
   using link = await connectFake();
   const { socket, stream } = await dial(link);
   link.fake.send(FrameType.data, stream, Buffer.from("answer"));
@@ -48,7 +48,7 @@ test("destroying the connection resets the stream", async () => {
   expect((await link.fake.next(FrameType.reset)).stream).toBe(stream);
 });
 
-test("what nobody reads stays in the guest", async () => {
+test("bytes without a reader stay in the guest", async () => {
   using link = await connectFake();
   const { socket, stream } = await dial(link);
   for (let i = 0; i < 7; i++) {
@@ -62,7 +62,7 @@ test("what nobody reads stays in the guest", async () => {
   expect((await link.fake.next(FrameType.window)).stream).toBe(stream);
 });
 
-test("what the guest does not take fills the connection, which says so", async () => {
+test("bytes that the guest does not take fill the connection, which reports back-pressure", async () => {
   using link = await connectFake();
   const { socket, stream } = await dial(link);
   let flushed = false;

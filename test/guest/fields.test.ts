@@ -4,7 +4,7 @@ import { DomainError } from "../../src/errors.ts";
 import { Fields, FieldWriter } from "../../src/guest/link/fields.ts";
 import { MAX_OPEN, MAX_PAYLOAD, Operation, Tag } from "../../src/guest/link/protocol.ts";
 
-/** What a reader of the fields gets. */
+/** The fields as a reader gets them. */
 function reread(fields: FieldWriter): Fields {
   return Fields.decode(fields.payload(0).subarray(2));
 }
@@ -87,7 +87,7 @@ test.each([
   expect(() => Fields.decode(Buffer.from(hex, "hex"))).toThrow(expect.objectContaining({ code: "machine_failed" }));
 });
 
-test("fields of the wrong size and missing ones are a broken protocol", () => {
+test("fields of the wrong size and missing fields are protocol errors", () => {
   const fields = reread(new FieldWriter().bytes(Tag.pid, "short").bytes(Tag.exited, "long").bytes(Tag.entry, "x"));
   for (const read of [
     () => fields.integer(Tag.pid),
@@ -102,7 +102,7 @@ test("fields of the wrong size and missing ones are a broken protocol", () => {
   }
 });
 
-test("bytes that are no UTF-8 still make a name", () => {
+test("bytes that are no UTF-8 still become a name", () => {
   const fields = reread(new FieldWriter().bytes(Tag.name, Buffer.of(0x61, 0xff, 0x62)));
   expect(fields.string(Tag.name)).toBe("a\ufffdb");
 });

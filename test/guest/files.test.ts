@@ -1,4 +1,4 @@
-/** File operations where the guest answers in ways that a real agent rarely does. */
+/** Tests of file operations with a fake guest, which answers in ways that a real agent rarely does. */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { FieldWriter } from "../../src/guest/link/fields.ts";
@@ -20,7 +20,7 @@ function entryFields(name = "x"): FieldWriter {
 const noSpace = payloadOf(10, (fields) => fields.string(Tag.message, "disk full"));
 const diskPressure = expect.objectContaining({ code: "disk_pressure" });
 
-test("a source that is slow stops being read when the agent has answered with a failure", async () => {
+test("a slow source stops being read when the agent has answered with a failure", async () => {
   using link = await connectFake();
   let returned = false;
   const source: AsyncIterable<Uint8Array> = {
@@ -38,7 +38,7 @@ test("a source that is slow stops being read when the agent has answered with a 
   expect(returned).toBe(true);
 });
 
-test("a source that is fast stops being read when the agent has answered with a failure", async () => {
+test("a fast source stops being read when the agent has answered with a failure", async () => {
   using link = await connectFake();
   let chunks = 0;
   let finished = false;
@@ -61,7 +61,7 @@ test("a source that is fast stops being read when the agent has answered with a 
   await expect.poll(() => finished).toBe(true);
 });
 
-test("a source that fails resets the stream, and its error is what the caller sees", async () => {
+test("a failing source resets the stream, and the caller gets its error", async () => {
   using link = await connectFake();
   const source = (async function* () {
     yield Buffer.from("some");
@@ -85,7 +85,7 @@ test("aborting a write resets the stream", async () => {
   expect((await link.fake.next(FrameType.reset)).stream).toBe(opened.stream);
 });
 
-test("a signal that is aborted already starts nothing", async () => {
+test("an aborted signal starts nothing", async () => {
   using link = await connectFake();
   const source = (async function* () {})();
   await expect(link.agent.write("/x", source, {}, AbortSignal.abort())).rejects.toThrow(
@@ -96,7 +96,7 @@ test("a signal that is aborted already starts nothing", async () => {
   expect(link.fake.received).toEqual([]);
 });
 
-test("a path with a NUL is refused before the guest hears of it", async () => {
+test("a path with a NUL is refused before the guest is asked", async () => {
   using link = await connectFake();
   await expect(link.agent.stat("/a\0b")).rejects.toThrow(expect.objectContaining({ code: "invalid_argument" }));
   await expect(link.agent.exec({ command: "x", args: [], envs: { "A=B": "c" }, stdin: false })).rejects.toThrow(
@@ -122,7 +122,7 @@ test("a read that fails half way gives the bytes before it, then the failure", a
   expect(seen).toEqual(["half"]);
 });
 
-test("a list over several events comes entry by entry; leaving it resets the stream", async () => {
+test("a list over several events comes entry by entry, and leaving it resets the stream", async () => {
   using link = await connectFake();
   const list = link.agent.listDirectory("/x", 1)[Symbol.asyncIterator]();
   const first = list.next();
@@ -152,7 +152,7 @@ test("processes in events and in the result make one list", async () => {
   expect((await listing).map(({ pid }) => pid)).toEqual([1, 2]);
 });
 
-test("setup tells an empty environment from none", async () => {
+test("setup tells an empty environment from an absent one", async () => {
   using link = await connectFake();
   const opens: Buffer[] = [];
   for (const envs of [undefined, {}, { A: "1" }]) {

@@ -1,4 +1,4 @@
-/** The agent's decoder and this one must judge the same bytes alike: the shared corpus, and random bytes. */
+/** Tests that the agent's decoder and the host's judge the same bytes alike: the shared corpus, and random bytes. */
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -19,7 +19,7 @@ const folder = fileURLToPath(new URL("../corpus/frames/", import.meta.url));
 const corpus: readonly Sample[] = JSON.parse(readFileSync(`${folder}manifest.json`, "utf8"));
 const names = Object.fromEntries(Object.entries(FrameType).map(([name, type]) => [type, name.toUpperCase()]));
 
-/** What `firkin-frame-check` calls the errors, by our words for them. */
+/** The names of errors in `firkin-frame-check`, by the words of the host's decoder. */
 const errors: readonly (readonly [RegExp, string])[] = [
   [/unknown frame type/, "unknown_type"],
   [/channel/, "bad_channel"],
@@ -35,7 +35,10 @@ function hash(bytes: Uint8Array): string {
   return (value >>> 0).toString(16).padStart(8, "0");
 }
 
-/** This side's verdict, in the words of `firkin-frame-check` but without the offsets that a stream decoder has not. */
+/**
+ * The verdict of the host's decoder in the words of `firkin-frame-check`, without offsets, which a stream decoder
+ * lacks.
+ */
 function judge(bytes: Uint8Array, chunkBytes: number): string[] {
   const decoder = new FrameDecoder();
   const lines: string[] = [];

@@ -13,7 +13,7 @@ const anyFrame: fc.Arbitrary<Frame> = fc
   })
   .map(({ type, channel, ...rest }) => ({ type, channel: type === FrameType.data ? channel : 0, ...rest }));
 
-/** Cuts `bytes` at the given places (taken modulo the length). */
+/** Cuts `bytes` at the given offsets (taken modulo the length). */
 function cut(bytes: Uint8Array, places: readonly number[]): Uint8Array[] {
   const ends = places.map((place) => place % (bytes.length + 1)).sort((a, b) => a - b);
   return [...ends, bytes.length].map((end, i) => bytes.subarray(ends[i - 1] ?? 0, end));
@@ -49,7 +49,7 @@ test("any frames with any padding, cut anywhere, come out as they went in", () =
   fc.assert(
     fc.property(fc.array(fc.tuple(anyFrame, fc.nat(30)), { maxLength: 8 }), fc.array(fc.nat()), (frames, places) => {
       const bytes = Buffer.concat(frames.flatMap(([frame, pads]) => [Buffer.alloc(pads), ...encodeFrame(frame)]));
-      // As text: comparing arrays of bytes takes longer than everything else here.
+      // As text, because comparing arrays of bytes takes longer than everything else here.
       const text = ({ payload, ...rest }: Frame) => `${JSON.stringify(rest)} ${Buffer.from(payload).toString("hex")}`;
       expect(decodeAll(cut(bytes, places)).map(text)).toEqual(frames.map(([frame]) => text(frame)));
     }),
@@ -57,7 +57,7 @@ test("any frames with any padding, cut anywhere, come out as they went in", () =
   );
 });
 
-test("random bytes give frames or the typed error, and the same whatever the cuts", () => {
+test("random bytes give frames or the typed error, and the same for all cuts", () => {
   const verdict = (chunks: readonly Uint8Array[]): string => {
     const decoder = new FrameDecoder();
     const seen: string[] = [];

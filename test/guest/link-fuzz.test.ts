@@ -1,4 +1,4 @@
-/** Whatever a guest sends: every request settles, with the typed error if it fails, and nothing else happens. */
+/** Fuzz tests of the link: for any input from a guest, every request settles, a failed one with the typed error. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";

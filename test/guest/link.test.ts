@@ -1,4 +1,4 @@
-/** The rules of the link itself, against a guest that a test plays: greeting, streams, windows, and how it all ends. */
+/** Tests of the link itself, with a fake guest: greeting, streams, windows, ends. */
 import { expect, test } from "vitest";
 import type { Clock } from "../../src/clock.ts";
 import { DomainError } from "../../src/errors.ts";
@@ -17,7 +17,7 @@ function operationOf(payload: Uint8Array): number {
   return Buffer.from(payload).readUInt16BE(0);
 }
 
-/** Starts a process on the fake and gives it and its stream. */
+/** Starts a process on the fake guest, and gives the process and its stream. */
 async function exec({ agent, fake }: FakeLink) {
   const starting = agent.exec(spec);
   const { stream } = await fake.next(FrameType.open);
@@ -113,7 +113,7 @@ function breakWelcome(fake: FakeAgent, nonce: Uint8Array): void {
   fake.bytes.write(Buffer.concat([Buffer.from("020000000000000000000010", "hex"), nonce, Buffer.of(0)]));
 }
 
-test("connecting over a stream that is destroyed already fails at once", async () => {
+test("connecting over a destroyed stream fails at once", async () => {
   const [stream] = duplexPair();
   stream.destroy();
   await expect(connectGuestAgent(stream, { deadlineMs: 60_000 })).rejects.toThrow(machineFailed);
@@ -187,7 +187,7 @@ test.each<[string, (fake: FakeAgent, stream: number) => void]>([
   await Promise.allSettled([process.end]);
 });
 
-test("an answer that lacks what it must hold breaks the link", async () => {
+test("an answer without a required field breaks the link", async () => {
   using link = await connectFake();
   const stat = link.agent.stat("/x");
   const { stream } = await link.fake.next(FrameType.open);
@@ -225,7 +225,7 @@ test("everything under way fails when the link breaks", async () => {
   expect(link.stream.listenerCount("data") + link.stream.listenerCount("drain")).toBe(0);
 });
 
-test("a process, a watch and a connection that nobody looks at do not crash anything when the link breaks", async () => {
+test("a broken link with an unwatched process, watch and connection does not crash the daemon", async () => {
   const link = await connectFake();
   await exec(link);
   const watching = link.agent.watch("/", { recursive: true, includeEntry: false });
@@ -242,7 +242,7 @@ test("a process, a watch and a connection that nobody looks at do not crash anyt
   expect(connection.destroyed).toBe(true);
 });
 
-test("closing the link ends what is under way as cancelled", async () => {
+test("closing the link ends pending requests as cancelled", async () => {
   using link = await connectFake();
   const ping = link.agent.ping();
   link.agent.close();
@@ -250,7 +250,7 @@ test("closing the link ends what is under way as cancelled", async () => {
   expect(await link.agent.closed).toEqual(expect.objectContaining({ code: "cancelled" }));
 });
 
-test("after RESET everything up to the RESULT is thrown away, and what follows breaks the link", async () => {
+test("after RESET everything up to the RESULT is thrown away, and a later frame breaks the link", async () => {
   using link = await connectFake();
   const { process, stream } = await exec(link);
   link.fake.send(FrameType.data, stream, Buffer.from("unread"), 1);
@@ -270,7 +270,7 @@ test("after RESET everything up to the RESULT is thrown away, and what follows b
   expect(await link.agent.closed).toEqual(machineFailed);
 });
 
-test("window is given back only for what was read, and one slow reader does not hold up another stream", async () => {
+test("window is given back only for bytes that were read, and one slow reader does not hold up another stream", async () => {
   using link = await connectFake();
   const { process, stream } = await exec(link);
   for (let i = 0; i < 7; i++) link.fake.send(FrameType.data, stream, Buffer.alloc(MAX_PAYLOAD, i), 1);
@@ -333,7 +333,7 @@ test("output that arrived before the end is still read after it", async () => {
   );
 });
 
-test("leaving the output early resets the stream, even while a read is under way", async () => {
+test("leaving the output early resets the stream, even while a read is pending", async () => {
   using link = await connectFake();
   const { process, stream } = await exec(link);
   const output = process.output[Symbol.asyncIterator]();
@@ -359,7 +359,7 @@ test("an aborted start rejects at once and leaves no process behind", async () =
   expect((await link.fake.next(FrameType.reset)).stream).toBe(stream);
 });
 
-test("more streams than an agent serves are refused here", async () => {
+test("the host refuses more streams than an agent serves", async () => {
   using link = await connectFake();
   const pings = Array.from({ length: 1_024 }, () => link.agent.ping());
   await expect(link.agent.ping()).rejects.toThrow(expect.objectContaining({ code: "capacity_exhausted" }));

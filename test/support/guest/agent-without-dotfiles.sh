@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the guest agent of the tests, given with its arguments, where login shells read no dotfiles of whoever runs the
-# tests: those may take seconds, or wait for each other. Needs root, as whoever has none has no file hidden.
+# Runs the guest agent of the tests, given with its arguments. Login shells in it do not read the dotfiles of the user who
+# runs the tests, because those may take seconds, or wait for each other. Without root the dotfiles are read.
 if [ "$(id -u)" != 0 ]; then exec "$@"; fi
 exec unshare --mount sh -c '
   home=$(getent passwd root | cut -d: -f6)

@@ -1,4 +1,6 @@
-/** Two byte streams, each of which reads what the other writes; ending or destroying one ends the other. */
+/**
+ * A duplex pair: two byte streams, each of which reads the bytes that the other writes. The end of one ends the other.
+ */
 import { Duplex } from "node:stream";
 
 class PairEnd extends Duplex {

@@ -1,4 +1,7 @@
-/** The real guest agent as a process of this machine, over an inherited socket: every operation but a VM around it. */
+/**
+ * A local agent: the real guest agent as a process of this machine, over an inherited socket, without a machine around
+ * it.
+ */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { Duplex } from "node:stream";
 import { fileURLToPath } from "node:url";
@@ -13,18 +16,20 @@ export interface LocalAgent extends AsyncDisposable {
   readonly stream: Duplex;
 }
 
-/** Compiles what of the agent is not up to date, one test file at a time, and gives the path of one of its programs. */
+/**
+ * Compiles the changed sources of the agent, for one test file at a time, and gives the path of one of its programs.
+ */
 export function builtProgram(name: "firkin-agent" | "firkin-frame-check"): string {
   execFileSync("flock", [source, "make", "-C", source, `build/${name}`], { stdio: "pipe" });
   return `${source}/build/${name}`;
 }
 
-/** The program and arguments to start an agent with, whose login shells are alike on every machine. */
+/** The program and argument that start an agent with login shells that are alike on every machine. */
 export function localAgent(): [string, string] {
   return [fileURLToPath(new URL("agent-without-dotfiles.sh", import.meta.url)), builtProgram("firkin-agent")];
 }
 
-/** Starts an agent and connects to it. Disposal closes the link, which ends the agent and what was started in it. */
+/** Starts an agent and connects to it. Disposal closes the link, which ends the agent and its processes. */
 export async function startLocalAgent(): Promise<LocalAgent> {
   const [program, agent] = localAgent();
   const child = spawn(program, [agent, "--fd", "3"], { stdio: ["ignore", "ignore", "inherit", "pipe"] });

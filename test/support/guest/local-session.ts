@@ -1,4 +1,7 @@
-/** A session over the real guest agent, run as a process of this machine: the whole data plane but no VM. */
+/**
+ * A local session: a session over the real guest agent as a process of this machine, so the data plane without a
+ * machine.
+ */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,9 +12,9 @@ import { startLocalAgent } from "./local-agent.ts";
 export interface LocalSandbox extends AsyncDisposable {
   readonly session: TestSession;
   readonly plane: DataPlane;
-  /** A folder of this test's own; the agent runs as root, so nothing else may be touched. */
+  /** A folder of this test alone. Nothing else may be touched, because the agent runs as root. */
   readonly folder: string;
-  /** How many descriptors the agent has open: its processes can see them. */
+  /** The number of descriptors that the agent has open, as one of its processes counts them. */
   openFiles(): Promise<number>;
 }
 
@@ -35,7 +38,7 @@ export async function startLocalSandbox(sandboxId = "iaalocal"): Promise<LocalSa
     },
     async [Symbol.asyncDispose]() {
       const running = (await local.agent.listProcesses()).filter(({ end }) => end === undefined);
-      // One may end in between, and is not found then.
+      // A process that ends in between is not found.
       await Promise.allSettled(running.map(({ pid }) => local.agent.signal(pid, 9)));
       session.kill(new DomainError("not_found", "the test is over"));
       await plane[Symbol.asyncDispose]();

@@ -1,4 +1,7 @@
-/** Writes test/corpus/frames: bytes that both decoders must judge alike. Run it with tsx after adding a case, and commit. */
+/**
+ * The maker of test/corpus/frames: bytes that both decoders must judge alike. Run it with tsx after adding a case, and
+ * commit.
+ */
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { encodeFields, encodeFrame, encodeHello, encodePayload, frameTypes, op, tag } from "./raw-link.ts";
@@ -9,7 +12,7 @@ interface Verdict {
   readonly file: string;
   readonly about: string;
   readonly frames: readonly FrameLine[];
-  /** What ends the bytes: an error at the offset of the frame that has it, or so many bytes of an incomplete frame. */
+  /** The end of the bytes: an error, at the offset of its frame, or an incomplete frame of so many bytes. */
   readonly end: { readonly error: string; readonly offset: number } | { readonly incompleteBytes: number };
 }
 
@@ -55,7 +58,7 @@ function bad(name: string, error: string, before: readonly Buffer[], rest: Buffe
   add(name, `${error} after ${before.length} good frames`, before, rest, { error, offset });
 }
 
-/** A frame with one byte of it changed; a negative place counts from the end. */
+/** A frame with one byte changed. A negative offset counts from the end. */
 function broken(frame: Buffer, at: number, value: number): Buffer {
   const copy = Buffer.from(frame);
   copy.writeUInt8(value, at < 0 ? frame.length + at : at);
@@ -96,7 +99,7 @@ mkdirSync(`${folder}bad`, { recursive: true });
 
 good("nothing", "no bytes at all", []);
 good("hello", "the frame that begins a connection", [hello]);
-good("welcome", "its answer", [welcome]);
+good("welcome", "the answer to that", [welcome]);
 good("every-type", "one frame of each type", [
   hello,
   welcome,
@@ -122,7 +125,7 @@ good("pads", "pad bytes before, between and after frames", [
 good("half-header", "the beginning of a header", [ping], exec.subarray(0, 11));
 good("half-bad-header", "a header that will be bad is judged when it is whole", [ping], Buffer.of(0xff, 0xff, 0xff));
 good("half-payload", "a frame without its last byte", [hello], exec.subarray(0, -1));
-good("wrong-meaning", "what only the layer above refuses: an empty OPEN, WINDOW of 1 byte, HELLO on stream 5", [
+good("wrong-meaning", "frames that only the layer above refuses: an empty OPEN, WINDOW of 1 byte, HELLO on stream 5", [
   encodeFrame("OPEN", 0),
   encodeFrame("WINDOW", 1, Buffer.of(1)),
   encodeFrame("HELLO", 5, Buffer.from("nonsense")),

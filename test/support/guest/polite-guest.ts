@@ -1,11 +1,14 @@
-/** A guest without a kernel: greets, takes every set-up, and every command ends well at once. For the fake engine. */
+/**
+ * A polite guest has no kernel: it greets, takes every set-up, and ends every command well at once. For the fake
+ * engine.
+ */
 import type { Duplex } from "node:stream";
 import { Fields, FieldWriter } from "../../../src/guest/link/fields.ts";
 import { EventKind, FrameType, Operation, Tag } from "../../../src/guest/link/protocol.ts";
 import { FakeAgent, ok, payloadOf } from "../fakes/fake-agent.ts";
 import { duplexPair } from "./duplex-pair.ts";
 
-/** What the guests of one host did and are to do. */
+/** The guests of one host: a record of their requests, and the answers that a test wants. */
 export class PoliteGuests {
   /** Host names that were given, in order. */
   readonly hostnames: string[] = [];
@@ -15,17 +18,17 @@ export class PoliteGuests {
   readonly envs: Record<string, string>[] = [];
   /** Commands that were run. */
   commands = 0;
-  /** The next set-ups that come with this many left are refused. */
+  /** The number of coming set-ups that are refused. */
   refusedSetups = 0;
 
-  /** Takes a shutdown and never answers it. */
+  /** A shutdown is never answered. */
   ignoresShutdown = false;
 
   #latest: FakeAgent | undefined;
 
-  /** Who answers at the newest link. */
+  /** The agent at the newest link. */
   get latest(): FakeAgent {
-    if (!this.#latest) throw new Error("nobody has connected yet");
+    if (!this.#latest) throw new Error("no host has connected yet");
     return this.#latest;
   }
 

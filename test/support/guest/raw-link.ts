@@ -1,5 +1,5 @@
 /**
- * The guest link spoken by hand, frame by frame, to test the agent: it knows the byte layout of
+ * The raw link speaks the guest link protocol frame by frame, to test the agent. It knows the byte layout of
  * `src/guest-agent/README.md` and shares nothing with the client in `src/guest/`.
  */
 import { type ChildProcess, spawn } from "node:child_process";
@@ -220,14 +220,14 @@ export function encodePayload(kind: number, fields: readonly FieldPair[] = []): 
   return Buffer.concat([number, encodeFields(fields)]);
 }
 
-/** How a stream ended. */
+/** The end of a stream. */
 export interface RawResult {
   readonly status: StatusName;
   readonly fields: RawFields;
   readonly message: string | undefined;
 }
 
-/** Everything that came on a stream. */
+/** Everything that a stream has brought. */
 export interface Collected extends RawResult {
   readonly events: readonly { readonly kind: number; readonly fields: RawFields }[];
   /** Bytes per channel. */
@@ -255,7 +255,7 @@ export class RawStream {
     this.id = id;
   }
 
-  /** A frame for this stream has arrived. */
+  /** Takes a frame that has arrived for this stream. */
   accept(frame: RawFrame): void {
     this.#frames.push(frame);
     this.#wake();
@@ -268,7 +268,7 @@ export class RawStream {
       .reduce((sum, { payload }) => sum + payload.length, 0);
   }
 
-  /** The next frame but WINDOW; no window is given back for it. */
+  /** The next frame except WINDOW. No window is given back for it. */
   async next(): Promise<RawFrame> {
     for (;;) {
       const frame = this.#frames.shift();
@@ -281,7 +281,7 @@ export class RawStream {
     }
   }
 
-  /** The link has failed. */
+  /** Wakes the reader, because the link has failed. */
   fail(): void {
     this.#wake();
   }
@@ -299,7 +299,7 @@ export class RawStream {
     }
   }
 
-  /** The next event, whose bytes are given back. */
+  /** The next event. Its bytes are given back. */
   async event(): Promise<{ kind: number; fields: RawFields }> {
     const frame = await this.next();
     if (frame.type !== "EVENT") {
@@ -368,9 +368,9 @@ export class RawLink implements AsyncDisposable {
   readonly bytes: Duplex;
   readonly child: ChildProcess;
   readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
-  /** Why nothing more will come. */
+  /** The reason why no more frames come. */
   failure: Error | undefined;
-  /** What the agent wrote to stderr: sanitizers' reports. */
+  /** The text that the agent wrote to stderr, such as sanitizers' reports. */
   errors = "";
   #nonce: Buffer | undefined;
   #welcomed: (frame: RawFrame) => void = () => {};
@@ -379,7 +379,7 @@ export class RawLink implements AsyncDisposable {
   #nextId = 1;
   readonly #streams = new Map<number, RawStream>();
 
-  /** @param program What `make` or `make asan` has built. */
+  /** @param program An agent that `make` or `make asan` has built. */
   constructor(program: string, options: readonly string[] = []) {
     this.child = spawn(program, ["--fd", "3", ...options], { stdio: ["ignore", "ignore", "pipe", "pipe"] });
     this.bytes = this.child.stdio[3] as Duplex;
@@ -392,7 +392,7 @@ export class RawLink implements AsyncDisposable {
     this.bytes.on("data", (chunk: Buffer) => this.#take(chunk));
   }
 
-  /** Preamble, HELLO, and the WELCOME that answers it; earlier streams are forgotten. */
+  /** Sends preamble and HELLO, and waits for the WELCOME. Earlier streams are forgotten. */
   async hello(version = 1): Promise<RawFields> {
     const nonce = randomBytes(16);
     this.#nonce = nonce;
@@ -414,7 +414,7 @@ export class RawLink implements AsyncDisposable {
     this.bytes.write(bytes);
   }
 
-  /** Makes a stream known without opening it. */
+  /** Enters a stream without opening it. */
   reserve(id = this.#nextId++): RawStream {
     const stream = new RawStream(this, id);
     this.#streams.set(id, stream);
@@ -427,12 +427,12 @@ export class RawLink implements AsyncDisposable {
     return stream;
   }
 
-  /** Opens a stream and waits for all of it. */
+  /** Opens a stream and waits until its RESULT. */
   async call(operation: number, fields: readonly FieldPair[] = []): Promise<Collected> {
     return this.open(operation, fields).collect();
   }
 
-  /** A shell command as root. */
+  /** Runs a shell command as root. */
   shell(script: string, more: readonly FieldPair[] = []): RawStream {
     return this.open(op.exec, [
       [tag.command, "/bin/sh"],
@@ -491,7 +491,10 @@ export class RawLink implements AsyncDisposable {
     };
   }
 
-  /** Closes the link and waits for the agent to go. @throws when it did not end well: a sanitizer has found something. */
+  /**
+   * Closes the link and waits for the end of the agent. @throws when the agent did not end well, as after a sanitizer's
+   * report.
+   */
   async [Symbol.asyncDispose](): Promise<void> {
     this.bytes.destroy();
     const { code, signal } = await this.exited;
