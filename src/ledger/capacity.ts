@@ -6,9 +6,24 @@
 import { randomUUID } from "node:crypto";
 import { DomainError } from "../errors.ts";
 import type { MachineShape } from "../types.ts";
+import { type Lifecycle, moveRow } from "./moves.ts";
 import type { Ledger } from "./open.ts";
 
 export type ReservationKind = "active" | "warm";
+
+export type ReservationState =
+  /** Counts against the budgets. A warm reservation that is promoted stays held. */
+  | "held"
+  /** The share was given back; the row is history. */
+  | "released";
+
+const lifecycle: Lifecycle<ReservationState> = {
+  table: "reservations",
+  nextStates: {
+    held: ["released"],
+    released: [],
+  },
+};
 
 export interface Reservation {
   readonly id: string;
@@ -17,7 +32,7 @@ export interface Reservation {
   readonly sandboxId: string | null;
   readonly shape: MachineShape;
   readonly createdAtMs: number;
-  readonly state: "held" | "released";
+  readonly state: ReservationState;
 }
 
 /** What may be held at once. vCPUs are commonly promised more than once: the budget is a policy, not the core count. */
@@ -66,7 +81,7 @@ interface ReservationRow {
   readonly memory_mib: number;
   readonly disk_mib: number;
   readonly created_at_ms: number;
-  readonly state: "held" | "released";
+  readonly state: ReservationState;
 }
 
 /**
@@ -98,27 +113,15 @@ export function reserve(ledger: Ledger, request: ReservationRequest): Reservatio
 export function promote(ledger: Ledger, id: string, sandboxId: string): void {
   ledger.write(() => {
     refuseSecondReservation(ledger, sandboxId);
-    const { changes } = ledger
-      .statement(
-        `update reservations set kind = 'active', sandbox_id = :sandboxId
-         where id = :id and kind = 'warm' and state = 'held'`,
-      )
-      .run({ id, sandboxId });
-    if (changes !== 1)
-      throw new DomainError("invalid_state", `Reservation ${id} is not a warm one that is held`, { id });
+    const set = { kind: "active", sandbox_id: sandboxId };
+    if (moveRow(ledger, lifecycle, { id, from: ["held"], to: "held", set, when: "kind = 'warm'" })) return;
+    throw new DomainError("invalid_state", `Reservation ${id} is not a warm one that is held`, { id });
   });
 }
 
 /** Gives a share back. True the one time that it did; false when it was released before or is unknown. */
 export function release(ledger: Ledger, id: string): boolean {
-  return ledger.write(() => {
-    const { changes } = ledger
-      .statement(
-        "update reservations set state = 'released', released_at_ms = :nowMs where id = :id and state = 'held'",
-      )
-      .run({ id, nowMs: ledger.nowMs() });
-    return changes === 1;
-  });
+  return moveRow(ledger, lifecycle, { id, from: ["held"], to: "released", set: { released_at_ms: ledger.nowMs() } });
 }
 
 export function getReservation(ledger: Ledger, id: string): Reservation | undefined {

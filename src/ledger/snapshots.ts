@@ -6,10 +6,31 @@ import { z } from "zod";
 import { DomainError } from "../errors.ts";
 import { type Acceleration, accelerations, type EngineName, engineNames } from "../types.ts";
 import { fromJson } from "./json-columns.ts";
+import { type Lifecycle, moveRow } from "./moves.ts";
 import type { Ledger } from "./open.ts";
 
-/** Making → ready → deleted; a damaged or half-made one is quarantined: kept, named, and never restored. */
-export type SnapshotState = "making" | "ready" | "quarantined" | "deleted";
+export type SnapshotState =
+  /** Registered. Its folder is missing or half-written. */
+  | "making"
+  /** Whole and synced to the disk: machines may be restored from it. */
+  | "ready"
+  /** Damaged, or left half-made: kept with its reason, and never restored. */
+  | "quarantined"
+  /** Struck off: its folder may be removed. */
+  | "deleted";
+
+const lifecycle: Lifecycle<SnapshotState> = {
+  table: "snapshots",
+  nextStates: {
+    making: ["ready", "quarantined", "deleted"],
+    ready: ["quarantined", "deleted"],
+    quarantined: ["ready", "deleted"],
+    deleted: [],
+  },
+};
+/** A snapshot may be struck off in every state, and more than once. */
+const anyState = Object.keys(lifecycle.nextStates) as SnapshotState[];
+
 export type SnapshotKind = "template" | "continuation";
 
 /** Known once the snapshot is complete. */
@@ -107,10 +128,9 @@ export function registerSnapshot(ledger: Ledger, snapshot: NewSnapshot): Snapsho
  */
 export function markSnapshotReady(ledger: Ledger, id: string, facts: SnapshotFacts): void {
   ledger.writeDurably(() => {
-    const { changes } = ledger
-      .statement("update snapshots set state = 'ready', facts = :facts where id = :id and state = 'making'")
-      .run({ id, facts: JSON.stringify(facts) });
-    if (changes !== 1) throw wrongState(ledger, id, "being made");
+    const set = { facts: JSON.stringify(facts) };
+    const moved = moveRow(ledger, lifecycle, { id, from: ["making"], to: "ready", set });
+    if (!moved) throw wrongState(ledger, id, "being made");
   });
 }
 
@@ -120,13 +140,9 @@ export function markSnapshotReady(ledger: Ledger, id: string, facts: SnapshotFac
  */
 export function quarantineSnapshot(ledger: Ledger, id: string, reason: string): void {
   ledger.write(() => {
-    const { changes } = ledger
-      .statement(
-        `update snapshots set state = 'quarantined', quarantine_reason = :reason, quarantined_at_ms = :nowMs
-         where id = :id and state in ('making', 'ready')`,
-      )
-      .run({ id, reason, nowMs: ledger.nowMs() });
-    if (changes !== 1) throw wrongState(ledger, id, "being made or ready");
+    const set = { quarantine_reason: reason, quarantined_at_ms: ledger.nowMs() };
+    const moved = moveRow(ledger, lifecycle, { id, from: ["making", "ready"], to: "quarantined", set });
+    if (!moved) throw wrongState(ledger, id, "being made or ready");
   });
 }
 
@@ -136,13 +152,9 @@ export function quarantineSnapshot(ledger: Ledger, id: string, reason: string): 
  */
 export function releaseSnapshot(ledger: Ledger, id: string): void {
   ledger.writeDurably(() => {
-    const { changes } = ledger
-      .statement(
-        `update snapshots set state = 'ready', quarantine_reason = null, quarantined_at_ms = null
-         where id = :id and state = 'quarantined' and facts is not null`,
-      )
-      .run({ id });
-    if (changes !== 1) throw wrongState(ledger, id, "complete and quarantined");
+    const set = { quarantine_reason: null, quarantined_at_ms: null };
+    const move = { id, from: ["quarantined"], to: "ready", set, when: "facts is not null" } as const;
+    if (!moveRow(ledger, lifecycle, move)) throw wrongState(ledger, id, "complete and quarantined");
   });
 }
 
@@ -153,18 +165,12 @@ export function releaseSnapshot(ledger: Ledger, id: string): void {
  */
 export function deleteSnapshot(ledger: Ledger, id: string): void {
   ledger.write(() => {
-    const { changes } = ledger
-      .statement(
-        `update snapshots set state = 'deleted' where id = :id
-         and not exists (
-           select 1 from sandboxes where snapshot_id = :id and state not in ('terminating', 'terminated'))
-         and not exists (select 1 from warm_entries where snapshot_id = :id and state = 'warming')
-         and not exists (
-           select 1 from template_builds b join template_tags t on t.build_id = b.id where b.snapshot_id = :id
-         )`,
-      )
-      .run({ id });
-    if (changes === 1) return;
+    const when = `not exists (
+        select 1 from sandboxes where snapshot_id = :id and state not in ('terminating', 'terminated'))
+      and not exists (select 1 from warm_entries where snapshot_id = :id and state = 'warming')
+      and not exists (
+        select 1 from template_builds b join template_tags t on t.build_id = b.id where b.snapshot_id = :id)`;
+    if (moveRow(ledger, lifecycle, { id, from: anyState, to: "deleted", when })) return;
     if (!getSnapshot(ledger, id)) throw unknown(id);
     throw new DomainError("failed_precondition", `Snapshot ${id} is in use: it cannot be deleted`, { id });
   });
@@ -177,13 +183,9 @@ export function deleteSnapshot(ledger: Ledger, id: string): void {
  */
 export function deleteContinuation(ledger: Ledger, id: string): void {
   ledger.write(() => {
-    const { changes } = ledger
-      .statement(
-        `update snapshots set state = 'deleted' where id = :id and kind = 'continuation' and not exists (
-           select 1 from sandboxes where snapshot_id = :id and state in ('paused', 'resuming'))`,
-      )
-      .run({ id });
-    if (changes === 1) return;
+    const when = `kind = 'continuation' and not exists (
+      select 1 from sandboxes where snapshot_id = :id and state in ('paused', 'resuming'))`;
+    if (moveRow(ledger, lifecycle, { id, from: anyState, to: "deleted", when })) return;
     if (!getSnapshot(ledger, id)) throw unknown(id);
     throw new DomainError("failed_precondition", `Continuation ${id} is in use: it cannot be deleted`, { id });
   });
@@ -211,10 +213,8 @@ export function listStrayContinuations(ledger: Ledger): SnapshotRecord[] {
  */
 export function noteBootId(ledger: Ledger, id: string, bootId: string): void {
   ledger.write(() => {
-    const { changes } = ledger
-      .statement("update snapshots set boot_id = :bootId where id = :id and state = 'making'")
-      .run({ id, bootId });
-    if (changes !== 1) throw wrongState(ledger, id, "being made");
+    const noted = moveRow(ledger, lifecycle, { id, from: ["making"], to: "making", set: { boot_id: bootId } });
+    if (!noted) throw wrongState(ledger, id, "being made");
   });
 }
 

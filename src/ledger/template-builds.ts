@@ -5,10 +5,29 @@
 import { z } from "zod";
 import { DomainError } from "../errors.ts";
 import type { MachineRecord } from "../types.ts";
-import { fromJson, machineFromJson } from "./json-columns.ts";
+import { fromJson, machineFromJson, machineToJson } from "./json-columns.ts";
+import { type Lifecycle, moveRow } from "./moves.ts";
 import type { Ledger } from "./open.ts";
 
-export type BuildState = "waiting" | "building" | "ready" | "error";
+export type BuildState =
+  /** The client asked for it and uploads its files. */
+  | "waiting"
+  /** Owns a reservation, a machine and a snapshot, as far as they are written down. */
+  | "building"
+  /** Published: a row of the same id is in `template_builds`. */
+  | "ready"
+  /** Failed, with its reason. */
+  | "error";
+
+const lifecycle: Lifecycle<BuildState> = {
+  table: "template_build_jobs",
+  nextStates: {
+    waiting: ["building", "error"],
+    building: ["ready", "error"],
+    ready: [],
+    error: [],
+  },
+};
 export type BuildLogLevel = "debug" | "info" | "warn" | "error";
 
 export interface BuildLogEntry {
@@ -111,61 +130,38 @@ export function insertBuildJob(ledger: Ledger, job: NewBuildJob): BuildJob {
 /** @throws failed_precondition, in E2B's words, when it is not waiting any more. */
 export function startBuildJob(ledger: Ledger, id: string): BuildJob {
   return ledger.write(() => {
-    const { changes } = ledger
-      .statement(
-        "update template_build_jobs set state = 'building', updated_at_ms = :nowMs where id = :id and state = 'waiting'",
-      )
-      .run({ id, nowMs: ledger.nowMs() });
-    if (changes !== 1) throw new DomainError("failed_precondition", "build is not in waiting state", { id });
+    const set = { updated_at_ms: ledger.nowMs() };
+    const isMoved = moveRow(ledger, lifecycle, { id, from: ["waiting"], to: "building", set });
+    if (!isMoved) throw new DomainError("failed_precondition", "build is not in waiting state", { id });
     return mustFind(ledger, id);
   });
 }
 
 /** Writes down what a build that is under way owns now. What is not named stays. */
 export function noteBuildPossession(ledger: Ledger, id: string, owned: BuildPossession): void {
-  const { machine, snapshotId, reservationId } = owned;
-  ledger.write(() => {
-    ledger
-      .statement(
-        `update template_build_jobs set machine = coalesce(:machine, machine),
-                snapshot_id = coalesce(:snapshotId, snapshot_id),
-                reservation_id = coalesce(:reservationId, reservation_id), updated_at_ms = :nowMs
-         where id = :id and state = 'building'`,
-      )
-      .run({
-        id,
-        machine: machine ? JSON.stringify(machine) : null,
-        snapshotId: snapshotId ?? null,
-        reservationId: reservationId ?? null,
-        nowMs: ledger.nowMs(),
-      });
-  });
+  const set = {
+    machine: owned.machine ? machineToJson(owned.machine) : undefined,
+    snapshot_id: owned.snapshotId ?? undefined,
+    reservation_id: owned.reservationId ?? undefined,
+    updated_at_ms: ledger.nowMs(),
+  };
+  moveRow(ledger, lifecycle, { id, from: ["building"], to: "building", set });
 }
 
 /** Ends a build well. In one transaction with `publishBuild`. @throws invalid_state when it is not building. */
 export function finishBuildJob(ledger: Ledger, id: string, log: readonly BuildLogEntry[]): void {
-  ledger.write(() => {
-    const { changes } = ledger
-      .statement(
-        `update template_build_jobs set state = 'ready', log = :log, updated_at_ms = :nowMs, finished_at_ms = :nowMs
-         where id = :id and state = 'building'`,
-      )
-      .run({ id, log: JSON.stringify(log), nowMs: ledger.nowMs() });
-    if (changes !== 1) throw new DomainError("invalid_state", `build ${id} is not under way`, { id });
-  });
+  const nowMs = ledger.nowMs();
+  const set = { log: JSON.stringify(log), updated_at_ms: nowMs, finished_at_ms: nowMs };
+  if (moveRow(ledger, lifecycle, { id, from: ["building"], to: "ready", set })) return;
+  throw new DomainError("invalid_state", `build ${id} is not under way`, { id });
 }
 
 /** Ends a build that waits or is under way; one that has ended already stays as it is. */
 export function failBuildJob(ledger: Ledger, id: string, reason: BuildFailure, log: readonly BuildLogEntry[]): void {
-  ledger.writeDurably(() => {
-    ledger
-      .statement(
-        `update template_build_jobs set state = 'error', reason = :reason, log = :log, updated_at_ms = :nowMs,
-                finished_at_ms = :nowMs
-         where id = :id and state in ('waiting', 'building')`,
-      )
-      .run({ id, reason: JSON.stringify(reason), log: JSON.stringify(log), nowMs: ledger.nowMs() });
-  });
+  const nowMs = ledger.nowMs();
+  const ended = { log: JSON.stringify(log), updated_at_ms: nowMs, finished_at_ms: nowMs };
+  const set = { ...ended, reason: JSON.stringify(reason) };
+  ledger.writeDurably(() => moveRow(ledger, lifecycle, { id, from: ["waiting", "building"], to: "error", set }));
 }
 
 export function findBuildJob(ledger: Ledger, id: string): BuildJob | undefined {

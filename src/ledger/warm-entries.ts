@@ -1,17 +1,31 @@
-/**
- * Warm entries: VMs that were restored ahead of demand and wait to be checked out.
- *
- * Warming → ready → checked_out (a sandbox has it now, and its reservation) or discarded. A discarded entry is out of
- * the pool at once and keeps its reservation until its machine is gone and `release` is called.
- */
+/** Warm entries: machines that were restored ahead of demand and wait to be checked out. */
 import { randomUUID } from "node:crypto";
 import { DomainError } from "../errors.ts";
 import type { MachineRecord } from "../types.ts";
 import { promote } from "./capacity.ts";
 import { machineFromJson, machineToJson } from "./json-columns.ts";
+import { type Lifecycle, moveRow } from "./moves.ts";
 import type { Ledger } from "./open.ts";
 
-export type WarmEntryState = "warming" | "ready" | "checked_out" | "discarded";
+export type WarmEntryState =
+  /** Holds its reservation; its machine is being restored. */
+  | "warming"
+  /** In the pool: the next create may take it. */
+  | "ready"
+  /** A sandbox has the machine, and the reservation. */
+  | "checked_out"
+  /** Out of the pool. It keeps its reservation until its machine is gone and `release` is called. */
+  | "discarded";
+
+const lifecycle: Lifecycle<WarmEntryState> = {
+  table: "warm_entries",
+  nextStates: {
+    warming: ["ready", "discarded"],
+    ready: ["checked_out", "discarded"],
+    checked_out: [],
+    discarded: [],
+  },
+};
 
 /** What makes one warm VM as good as another. */
 export interface WarmEntryKey {
@@ -89,23 +103,17 @@ export function markWarmEntryReady(ledger: Ledger, id: string, machine: MachineR
 export function checkOutWarmEntry(ledger: Ledger, id: string, sandboxId: string): void {
   ledger.write(() => {
     const row = ledger
-      .statement<{ reservation_id: string }>(
-        "update warm_entries set state = 'checked_out' where id = :id and state = 'ready' returning reservation_id",
-      )
+      .statement<{ reservation_id: string }>("select reservation_id from warm_entries where id = :id")
       .get({ id });
-    if (!row) throw new DomainError("invalid_state", `Warm entry ${id} is not ready`, { id });
+    const isMoved = moveRow(ledger, lifecycle, { id, from: ["ready"], to: "checked_out" });
+    if (!row || !isMoved) throw new DomainError("invalid_state", `Warm entry ${id} is not ready`, { id });
     promote(ledger, row.reservation_id, sandboxId);
   });
 }
 
 /** Takes an entry out of the pool for good. True the one time that it did. Its reservation stays held. */
 export function discardWarmEntry(ledger: Ledger, id: string): boolean {
-  return ledger.write(() => {
-    const { changes } = ledger
-      .statement("update warm_entries set state = 'discarded' where id = :id and state in ('warming', 'ready')")
-      .run({ id });
-    return changes === 1;
-  });
+  return moveRow(ledger, lifecycle, { id, from: ["warming", "ready"], to: "discarded" });
 }
 
 /** Those in one of `states`, oldest first: the order in which they are evicted. */
@@ -129,13 +137,10 @@ export function listHeldWarmEntries(ledger: Ledger): WarmEntry[] {
     .map(toWarmEntry);
 }
 
-function updateWarming(ledger: Ledger, id: string, state: "warming" | "ready", machine: MachineRecord): void {
-  ledger.write(() => {
-    const { changes } = ledger
-      .statement("update warm_entries set state = :state, machine = :machine where id = :id and state = 'warming'")
-      .run({ id, state, machine: machineToJson(machine) });
-    if (changes !== 1) throw new DomainError("invalid_state", `Warm entry ${id} is not warming`, { id });
-  });
+function updateWarming(ledger: Ledger, id: string, to: "warming" | "ready", machine: MachineRecord): void {
+  const set = { machine: machineToJson(machine) };
+  if (moveRow(ledger, lifecycle, { id, from: ["warming"], to, set })) return;
+  throw new DomainError("invalid_state", `Warm entry ${id} is not warming`, { id });
 }
 
 function toWarmEntry(row: WarmEntryRow): WarmEntry {
