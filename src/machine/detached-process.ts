@@ -1,6 +1,6 @@
 /**
- * Starting processes that outlive the daemon: own session, output to log files, extra descriptors by inheritance, and
- * nothing that breaks when the daemon goes.
+ * Detached processes outlive the daemon: each has a session of its own, writes to a log file, inherits its extra
+ * descriptors, and holds nothing that breaks when the daemon goes.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { type FileHandle, open } from "node:fs/promises";
@@ -13,7 +13,7 @@ const logTailBytes = 2000;
 
 export interface DetachedProcess {
   readonly identity: ProcessIdentity;
-  /** Resolves with how it ended, e.g. `exit code 1`. */
+  /** Resolves with how the process ended, e.g. `exit code 1`. */
   readonly exited: Promise<string>;
   /** Our ends of the descriptors asked for as `"pipe"`, in their order. The caller destroys them. */
   readonly pipes: readonly Socket[];
@@ -29,7 +29,7 @@ export interface DetachedCommand {
   readonly descriptors: readonly (number | Socket | "pipe")[];
 }
 
-/** @throws DomainError `machine_failed` when the command cannot be started or ends at once */
+/** @throws DomainError `machine_failed` when the command cannot be started or ends at once; no process is left then */
 export async function startDetached(command: DetachedCommand): Promise<DetachedProcess> {
   const log = await open(command.logPath, "a", 0o600);
   try {
@@ -48,7 +48,7 @@ async function start({ role, command, args, descriptors }: DetachedCommand, log:
   });
   const exited = exitOf(child);
   const pipes = child.stdio.slice(3).filter((stream) => stream !== null) as unknown as Socket[];
-  // A broken pair shows at the process that holds the other end; here it is no news.
+  // The process that holds the other end notices a broken pair, so nothing has to be done here.
   for (const pipe of pipes) pipe.on("error", () => {});
   const identity = child.pid === undefined ? undefined : identifyProcess(role, child.pid);
   if (!identity) {
@@ -66,7 +66,7 @@ function exitOf(child: ChildProcess): Promise<string> {
   });
 }
 
-/** The end of a log file for an error message: bounded, one line, printable. Empty when there is none. */
+/** The end of a log file for an error message: bounded, on one line, printable. Without a file it says so. */
 export async function readLogTail(path: string): Promise<string> {
   let handle: FileHandle | undefined;
   try {
@@ -84,6 +84,6 @@ export async function readLogTail(path: string): Promise<string> {
 
 /** Text from an engine or a guest, made harmless for logs and error messages. */
 export function printable(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not get through
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what must not get through
   return text.replace(/[\u0000-\u001f\u007f-\u009f]+/g, " ").trim();
 }

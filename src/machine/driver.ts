@@ -1,7 +1,7 @@
 /**
  * The contract between the runtime and the engines. A driver turns prepared snapshots into running VMs; it knows
- * processes, sockets and snapshot files, and nothing of sandboxes, SQL or HTTP. An ability an engine lacks throws
- * `unsupported` with the engine's name and the reason.
+ * processes, sockets and snapshot files, and nothing of sandboxes, SQL or HTTP. A call of an ability that the engine
+ * lacks throws `unsupported` with the engine's name and the reason.
  */
 import { randomUUID } from "node:crypto";
 import type { Duplex } from "node:stream";
@@ -26,14 +26,14 @@ export interface SnapshotFile {
   readonly sha256: string;
 }
 
-/** Of a machine that goes on where it was. */
+/** The files of a machine that goes on where it was. */
 export interface MachineFiles {
   readonly memory: SnapshotFile;
   readonly devices: SnapshotFile;
   readonly disk: SnapshotFile;
 }
 
-/** Of a machine that boots when it comes back. */
+/** The files of a machine that boots when it comes back. */
 export interface DiskFiles {
   readonly memory?: undefined;
   readonly disk: SnapshotFile;
@@ -47,17 +47,21 @@ export interface SnapshotManifest {
   readonly acceleration: Acceleration;
   readonly cpuModel: string;
   readonly shape: MachineShape;
-  /** The guest kernel's boot id when the snapshot was made: after a restore it is the same. */
+  /** The guest kernel's boot id when the snapshot was made. A restored guest has the same one. */
   readonly bootId: string;
   readonly createdAtMs: number;
-  /** Snapshots and images this one needs, by absolute path: backing disks, kernel. */
+  /** Absolute paths of images that this snapshot needs: backing disks, kernel. */
   readonly dependsOn: readonly string[];
   readonly files: MachineFiles | DiskFiles;
-  /** The pages in which the memory differs from `files.memory`, which other snapshots have too; absent: in none. */
+  /**
+   * The pages in which the memory differs from `files.memory`, which other snapshots have too. Absent: no page differs.
+   */
   readonly memoryChanges?: SnapshotFile;
-  /** Disk layers below `files.disk`, top first: links to files other snapshots have too, so that each stands alone. */
+  /**
+   * Disk layers below `files.disk`, top first: links to files that other snapshots have too, so that each stands alone.
+   */
   readonly lowerLayers: readonly SnapshotFile[];
-  /** What the engine needs to rebuild the same machine; opaque to everybody else. */
+  /** Facts that the engine needs to rebuild the same machine; opaque outside of the engine. */
   readonly machine: Readonly<Record<string, unknown>>;
 }
 
@@ -66,9 +70,9 @@ export interface BootRequest {
   readonly shape: MachineShape;
   readonly kernel: string;
   readonly initramfs: string;
-  /** Read-only base image, shared by all; that of the snapshot, if there is one. */
+  /** Read-only base image that all machines share. A snapshot's own one is used if there is a snapshot. */
   readonly baseDisk: string;
-  /** Boots from the disk of this snapshot, and with its shape. Default: an empty layer over the base image. */
+  /** Boots from the disk of this snapshot, and with its shape. Absent: from an empty layer over the base image. */
   readonly snapshot?: { readonly folder: string; readonly manifest: SnapshotManifest };
   /** As in {@link RestoreRequest}. */
   readonly internetAccess?: boolean;
@@ -87,15 +91,15 @@ export type VmExit = { readonly reason: "terminated" } | { readonly reason: "die
 
 export interface SaveOptions {
   readonly bootId: string;
-  /** The VM is terminated next, unless this fails: what it has may be handed over, not copied. Default false. */
+  /** The VM is terminated next, unless the save fails: its files may be handed over, not copied. Default false. */
   readonly isLast?: boolean;
-  /** False: the disk only. Default true. */
+  /** False: only the disk is saved. Default true. */
   readonly memory?: boolean;
 }
 
 export interface Vm {
   readonly record: MachineRecord;
-  /** Resolves when the VM's process is gone, whoever ended it. `detail` quotes the tail of the engine's own log. */
+  /** Resolves when the VM's process is gone, for whatever reason. `detail` quotes the tail of the engine's own log. */
   readonly exited: Promise<VmExit>;
   /** A fresh connection of the guest link. A VM has one at a time; opening another ends the first. */
   openGuestLink(signal?: AbortSignal): Promise<Duplex>;
@@ -104,20 +108,21 @@ export interface Vm {
   /**
    * Saves memory, devices and disk of one pause window into `folder` (new, on the state disk) and returns its manifest,
    * already written and synced. The VM is paused before and stays paused: `resume` or `terminate` it.
-   * @throws DomainError `not_ready` when the host saves nothing at the moment, although the machine is well
+   * @throws DomainError `not_ready` when the host saves nothing now (the screen of a Mac is locked), although the
+   *   machine is well; `machine_failed`, `disk_pressure`. The VM stays paused and nothing is left in `folder`.
    */
   saveSnapshot(folder: string, options: SaveOptions): Promise<SnapshotManifest>;
   /** Host memory private to this VM (anonymous pages), bytes. */
   privateMemoryBytes(): Promise<number>;
   /**
-   * Whether packets of the guest get out. Without it they do not, and connections that were open are cut. What is never
-   * let out is the engine's to know: the host itself and private networks. Idempotent.
+   * Lets packets of the guest out, or keeps them in and cuts the connections that are open. Packets to the host itself
+   * and to private networks are never let out. Idempotent.
    * @throws DomainError `machine_failed`, `unsupported`
    */
   setInternetAccess(allowed: boolean): Promise<void>;
-  /** Ends the VM and removes its processes, sockets and folder. Idempotent; rejects if anything could not be removed. */
+  /** Ends the VM and removes its processes, sockets and folder. Idempotent; rejects if something cannot be removed. */
   terminate(): Promise<void>;
-  /** Lets go of the VM without ending it: closes descriptors of this process. */
+  /** Lets go of the VM, which goes on: closes the descriptors that this process has of it. */
   release(): Promise<void>;
 }
 
@@ -126,17 +131,17 @@ export interface VmDriver extends AsyncDisposable {
   /** Boots a kernel. For making templates and for disk-only resumes, never for creating a sandbox. */
   boot(request: BootRequest, signal?: AbortSignal): Promise<Vm>;
   /**
-   * Resolves when the VM runs; the guest link can be opened at once. Cleans up after itself on failure.
-   * @throws DomainError `not_ready` when the host restores nothing at the moment, although the snapshot is whole
+   * Resolves when the VM runs; the guest link can be opened at once. A restore that fails leaves nothing.
+   * @throws DomainError `not_ready` when the host restores nothing now, although the snapshot is whole
    */
   restore(request: RestoreRequest, signal?: AbortSignal): Promise<Vm>;
-  /** Takes over a VM that an earlier daemon started; undefined if it is no more. */
+  /** Takes over a VM that an earlier daemon started; undefined if the VM is gone. */
   adopt(record: MachineRecord): Promise<Vm | undefined>;
-  /** Removes whatever a recorded VM left: processes that match their identity, sockets, folder. Idempotent. */
+  /** Removes the remains of a recorded VM: processes that match their identity, sockets, folder. Idempotent. */
   discard(record: MachineRecord): Promise<void>;
-  /** Images outside of their folders that machines here stand on. @throws when one of them does not say */
+  /** Images outside of the machines' folders that machines here need. @throws when a machine's folder does not say */
   imagesInUse(): Promise<string[]>;
-  /** Machines that run here, of which nothing but their processes tells. @param known sessions that are accounted for */
+  /** Machines that run here and of which only their processes tell. @param known sessions that are accounted for */
   findStrays(known: ReadonlySet<string>): MachineRecord[];
 }
 
@@ -145,5 +150,5 @@ export function newSessionId(): string {
   return randomUUID().replaceAll("-", "");
 }
 
-/** Whether a name may be one of {@link newSessionId}. */
+/** Whether {@link newSessionId} could have made the name. */
 export const isSessionId = (name: string) => /^[0-9a-f]{32}$/.test(name);

@@ -1,6 +1,7 @@
 /**
- * The folder of an engine's machines: one folder for each, named after its session, with whatever it runs on. Making and
- * removing them so that a start that fails leaves nothing, and finding what a daemon left that died before it wrote it down.
+ * The folder of an engine's machines holds one folder for each, named after its session, with the files the machine
+ * runs on. This file makes and removes them so that a start that fails leaves nothing, and finds machines that a daemon
+ * started and died before it wrote them down.
  */
 import { mkdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
@@ -17,7 +18,7 @@ export interface MachinesFolderOptions {
   readonly engine: EngineName;
   /** Absolute. */
   readonly path: string;
-  /** The program of which every machine is a process. */
+  /** Every machine is a process of this program. */
   readonly program: string;
   /** @throws DomainError when sockets in this folder of a machine would have too long a path */
   readonly checkSocketPaths: (folder: string) => void;
@@ -32,7 +33,8 @@ export class MachinesFolder {
   }
 
   /**
-   * Makes a machine's folder, and removes it again when `fill` fails, after whatever `fill` put into the scope.
+   * Makes a machine's folder. When `fill` fails the folder is removed again, after everything that `fill` put into the
+   * scope was undone.
    * @throws DomainError `invalid_argument`, `already_exists`, `disk_pressure`; the signal's reason; what `fill` throws
    */
   async inNew(
@@ -58,7 +60,7 @@ export class MachinesFolder {
       return vm;
     } catch (error) {
       await scope.close().catch((cleanUpError: unknown) => {
-        log.error({ sessionId, error: messageOf(cleanUpError) }, "a failed start left something behind");
+        log.error({ sessionId, error: messageOf(cleanUpError) }, "the remains of a failed start cannot be removed");
       });
       signal?.throwIfAborted();
       throw explainDiskFull(error, "start a machine", path);
@@ -66,18 +68,19 @@ export class MachinesFolder {
   }
 
   /**
-   * A record comes from a database: nothing outside of this folder is ever touched because of one.
+   * Refuses a record of a machine outside of this folder. Records come from a database, and no entry there may make the
+   * daemon touch other files.
    * @throws DomainError `invalid_argument`
    */
   checkOwned({ engine, folder }: MachineRecord): void {
     if (engine === this.#options.engine && dirname(resolve(folder)) === this.#options.path) return;
-    throw new DomainError("invalid_argument", `${folder} is no machine of this engine`);
+    throw new DomainError("invalid_argument", `${folder} is no machine of the engine ${this.#options.engine}`);
   }
 
   /**
-   * Ends what is recorded of a machine, and what a daemon started in its folder and died before it wrote it down: the
-   * machine first, because its network ends with it.
-   * @param networkGraceMs how long the network may take for that
+   * Ends the recorded processes of a machine, and those that a daemon started in its folder and died before it wrote
+   * them down. The machine's own process ends first, because the network ends with it.
+   * @param networkGraceMs how long the network may take to end by itself
    * @throws AggregateError, DomainError naming what could not be removed
    */
   async discard(record: MachineRecord, networkGraceMs: number): Promise<void> {
@@ -89,7 +92,7 @@ export class MachinesFolder {
     await removeRemains({ ...record, processes: machineFirst }, networkGraceMs);
   }
 
-  /** Machines that run and are not among the known sessions. */
+  /** Machines that run here and are not among the known sessions. */
   findStrays(known: ReadonlySet<string>): MachineRecord[] {
     const { engine, path, program } = this.#options;
     return findProcessesIn(path, "vm", program).flatMap((process) => {

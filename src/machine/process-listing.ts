@@ -1,4 +1,6 @@
-/** Processes as `ps` tells of them, for systems without `/proc` (macOS). Options that BSD's and Linux's `ps` share. */
+/**
+ * Lists processes with `ps`, for systems without `/proc` (macOS). BSD's and Linux's `ps` share the options used here.
+ */
 import { execFileSync } from "node:child_process";
 
 export interface ListedProcess {
@@ -21,7 +23,7 @@ export function parseListedProcess(line: string): ListedProcess | undefined {
 
 /** Undefined when there is no such process. */
 export function listProcess(pid: number): ListedProcess | undefined {
-  // Without -ww a long path is cut off, at a width that depends on the terminal.
+  // Without -ww a long path is cut off at a width that depends on the terminal.
   return parseListedProcess(ps(["-ww", "-o", "stat=,lstart=,comm=", "-p", String(pid)]));
 }
 

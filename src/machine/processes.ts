@@ -1,6 +1,6 @@
 /**
- * Processes that outlive the daemon: found again, and signalled, only when pid, start time and executable all match,
- * because pids are reused. Linux `/proc`, or `ps` where there is none; knows nothing of machines.
+ * Processes that outlive the daemon are found again, and signalled, only when pid, start time and executable all match,
+ * because pids are reused. They are read from Linux's `/proc`, or from `ps` where there is none.
  */
 import { existsSync, readdirSync, readFileSync, readlinkSync, realpathSync } from "node:fs";
 import { basename, isAbsolute } from "node:path";
@@ -11,7 +11,7 @@ import { listArguments, listPids, listProcess } from "./process-listing.ts";
 
 const hasProc = process.platform === "linux";
 
-/** What `/proc/PID/stat` says of a process. */
+/** The used fields of `/proc/PID/stat`. */
 export interface ProcessStat {
   readonly command: string;
   /** One letter; `Z` and `X` are processes that have ended. */
@@ -32,8 +32,9 @@ export function parseProcessStat(text: string): ProcessStat | undefined {
 }
 
 /**
- * The identity of a running process; undefined when there is none. A process that made itself undumpable (passt does)
- * hides its executable from everybody but root: then the path it was started under stands for it, or `command:NAME`.
+ * The identity of a running process; undefined when none has the pid. A process that made itself undumpable (passt
+ * does) hides its executable from everybody but root. Then the path it was started under stands for it, or
+ * `command:NAME`.
  */
 export function identifyProcess(role: ProcessIdentity["role"], pid: number): ProcessIdentity | undefined {
   const stat = readStat(pid);
@@ -43,8 +44,8 @@ export function identifyProcess(role: ProcessIdentity["role"], pid: number): Pro
 }
 
 /**
- * True while the very process that was recorded runs; false once it ended, even if its pid belongs to another now. One
- * that hides its executable may be the recorded one: it counts as running; see {@link signalProcess}.
+ * True while the very process that was recorded runs; false once it ended, even if another process has its pid now. A
+ * process that hides its executable counts as running, because it may be the recorded one; see {@link signalProcess}.
  */
 export function isRunning(identity: ProcessIdentity): boolean {
   const stat = readStat(identity.pid);
@@ -53,14 +54,14 @@ export function isRunning(identity: ProcessIdentity): boolean {
   return (readExecutable(identity.pid) ?? identity.executable) === identity.executable;
 }
 
-/** What the process calls itself at the moment: 15 characters at most. Undefined once it is not running any more. */
+/** The name that the process gives itself now, at most 15 characters. Undefined once it does not run any more. */
 export function processName(identity: ProcessIdentity): string | undefined {
   return isRunning(identity) ? readStat(identity.pid)?.command : undefined;
 }
 
 /**
- * Every running process of the program `command` whose arguments name something in `folder`: what a daemon started
- * there and died before it wrote it down.
+ * Every running process of the program `command` that has a path in `folder` among its arguments. So a daemon finds
+ * processes that an earlier one started and died before it wrote them down.
  */
 export function findProcessesIn(folder: string, role: ProcessIdentity["role"], command: string): ProcessIdentity[] {
   return allPids().flatMap((pid) => {
@@ -70,7 +71,7 @@ export function findProcessesIn(folder: string, role: ProcessIdentity["role"], c
   });
 }
 
-/** What in `folder` the arguments of a process name first: a file, or a folder of it. */
+/** The first name in `folder`, of a file or of a folder there, that the arguments of a process hold. */
 export function nameIn(folder: string, pid: number): string | undefined {
   for (const argument of readArguments(pid)) {
     // QEMU's option parser wants commas in values doubled.
@@ -81,7 +82,7 @@ export function nameIn(folder: string, pid: number): string | undefined {
 }
 
 /**
- * Sends a signal if {@link isRunning}; true when it was sent. The check and the signal are in one turn of the loop.
+ * Sends a signal if {@link isRunning}; true when it was sent. Check and signal happen in one turn of the event loop.
  * @throws DomainError `machine_failed` when the process hides its executable and calls itself something else
  */
 export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals): boolean {
@@ -111,7 +112,7 @@ export async function waitUntilGone(identity: ProcessIdentity, deadlineMs: numbe
 
 /**
  * Ends a process: SIGTERM, and SIGKILL `graceMs` later (0: SIGKILL at once). Nothing happens if it is gone already.
- * @throws DomainError `machine_failed` when it survives even that for 5 s, or hides its executable
+ * @throws DomainError `machine_failed` when the process survives SIGKILL for 5 s, or hides its executable
  */
 export async function endProcess(identity: ProcessIdentity, graceMs: number): Promise<void> {
   if (graceMs > 0 && signalProcess(identity, "SIGTERM") && (await waitUntilGone(identity, graceMs))) return;
@@ -149,7 +150,9 @@ function readArguments(pid: number): string[] {
   }
 }
 
-/** The path that a process was started under, if its arguments begin with one: those of a hidden one can be read. */
+/**
+ * The path that a process was started under, if its arguments begin with one. They can be read of a hidden process too.
+ */
 function pathStartedAs(pid: number): string | undefined {
   const [path = ""] = readArguments(pid);
   if (!isAbsolute(path)) return undefined;
@@ -157,9 +160,9 @@ function pathStartedAs(pid: number): string | undefined {
 }
 
 /**
- * Undefined once the process has begun to end; null when it hides its executable from us (as
- * the packet guard does, which gives up root, from a root without CAP_SYS_PTRACE). A package upgrade under a
- * running process adds " (deleted)" to the link: it is the same process.
+ * Undefined once the process has begun to end. Null when it hides its executable from us, as the packet guard does,
+ * which gives up root, from a root without CAP_SYS_PTRACE. A package upgrade under a running process adds " (deleted)"
+ * to the link; it is the same process.
  */
 function readExecutable(pid: number): string | null | undefined {
   if (!hasProc) return listProcess(pid)?.command;

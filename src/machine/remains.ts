@@ -1,11 +1,11 @@
-/** What a recorded VM leaves behind, and taking it away. */
+/** The remains of a recorded VM, its processes and its folder, and their removal. */
 import { rm } from "node:fs/promises";
 import type { MachineRecord } from "../types.ts";
 import { endProcess, waitUntilGone } from "./processes.ts";
 
 /**
  * Ends every process of the record that still runs and removes the VM's folder. Idempotent.
- * @param graceMs how long processes of the network, which end with their engine, may take before they are killed
+ * @param graceMs how long processes of the network may take before they are killed; they end with their engine
  * @throws AggregateError, DomainError naming what could not be removed
  */
 export async function removeRemains(record: MachineRecord, graceMs: number): Promise<void> {

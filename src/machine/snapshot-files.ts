@@ -1,6 +1,7 @@
 /**
- * The folder of a durable snapshot: `manifest.json` and the files it lists. Writing it so that a crash leaves either a
- * whole snapshot or none, and telling a whole one from a damaged one. Knows nothing of what the files mean.
+ * The folder of a durable snapshot holds `manifest.json` and the files it lists. This file writes it so that a crash
+ * leaves either a whole snapshot or none, and tells a whole one from a damaged one. It knows nothing of what the files
+ * mean.
  */
 import { randomUUID, webcrypto } from "node:crypto";
 import { constants, type FileHandle, open, readFile, rename, rm, stat } from "node:fs/promises";
@@ -12,7 +13,7 @@ import type { SnapshotFile, SnapshotManifest } from "./driver.ts";
 
 const manifestName = "manifest.json";
 
-/** Digest block: small enough for bounded memory, large enough that hashing runs in the thread pool without overhead. */
+/** Block of a digest: small enough for bounded memory, large enough for the thread pool to hash without overhead. */
 export const blockBytes = 1 << 20;
 const maxManifestBytes = 1 << 20;
 
@@ -54,8 +55,8 @@ const manifestSchema = z.object({
 });
 
 /**
- * Reads and checks `manifest.json` of a snapshot folder; nothing else in it is touched.
- * @throws DomainError `not_found` without one, `failed_precondition` when it is damaged or of an unknown format
+ * Reads and checks `manifest.json` of a snapshot folder; nothing else in the folder is touched.
+ * @throws DomainError `not_found` without a manifest, `failed_precondition` when it is damaged or of an unknown format
  */
 export async function readManifest(folder: string): Promise<SnapshotManifest> {
   const path = join(folder, manifestName);
@@ -77,7 +78,7 @@ export async function readManifest(folder: string): Promise<SnapshotManifest> {
   return memoryChanges ? { ...manifest, memoryChanges } : manifest;
 }
 
-/** Reads the manifest and checks, without reading the files, that they are all there: what a restore needs to know. */
+/** Reads the manifest for a restore and checks, without reading the files, that they are all there. */
 export async function readSnapshot(folder: string): Promise<SnapshotManifest> {
   const manifest = await readManifest(folder);
   await verifySnapshot(folder, manifest, "cheap");
@@ -86,7 +87,7 @@ export async function readSnapshot(folder: string): Promise<SnapshotManifest> {
 
 /**
  * Makes a snapshot folder in one piece: syncs every file in `staging`, writes the manifest last, then renames the
- * folder to `folder` and syncs its parent. Before the rename nobody can mistake it for a snapshot.
+ * folder to `folder` and syncs its parent. Before the rename the folder cannot be mistaken for a snapshot.
  */
 export async function publishSnapshot(staging: string, folder: string, manifest: SnapshotManifest): Promise<void> {
   await Promise.all(allFiles(manifest).map(({ name }) => syncPath(join(staging, name))));
@@ -102,21 +103,21 @@ export async function publishSnapshot(staging: string, folder: string, manifest:
   await syncPath(dirname(folder));
 }
 
-/** How a file is read that nobody waits for. */
+/** How a file is read when no request waits for it. */
 export interface ReadOptions {
   readonly signal?: AbortSignal;
-  /** Awaited before each block; then one block is read at a time. */
+  /** Awaited before each block. With a pace one block is read at a time. */
   readonly pace?: () => Promise<void>;
 }
 
-/** Whether an error of this module says that a snapshot is damaged, and not that it could not be looked at. */
+/** Whether an error of this file says that a snapshot is damaged, and not that the snapshot could not be read. */
 export function isDamage(error: unknown): boolean {
   return isDomainError(error) && error.details.damaged === true;
 }
 
 /**
- * Compares the folder with its manifest. `cheap` looks at sizes and dependencies only, for before every restore;
- * `full` reads and digests every byte, for start-up after a crash and for `doctor`.
+ * Compares the folder with its manifest. `cheap` looks at sizes and dependencies only, before every restore; `full`
+ * reads and digests every byte, at a start after a crash and for `doctor`.
  * @param options.read digests of files that were read already, by device and inode: snapshots share files
  * @throws DomainError `failed_precondition` naming the first file that is missing, short or changed
  */
@@ -147,12 +148,12 @@ export async function verifySnapshot(
   }
 }
 
-/** Where the files of a snapshot are written before it is published as `folder`. */
+/** The folder in which the files of a snapshot are written before it is published as `folder`. */
 export const stagingOf = (folder: string) => `${folder}.staging`;
 
 /**
- * Removes a snapshot, finished or not: the manifest first, so that a half-removed folder is no snapshot. Nothing there
- * is fine.
+ * Removes a snapshot, finished or not. The manifest goes first, so that a half-removed folder is no snapshot. A
+ * snapshot that is not there is no error.
  */
 export async function removeSnapshot(folder: string): Promise<void> {
   await rm(join(folder, manifestName), { force: true });
@@ -160,10 +161,10 @@ export async function removeSnapshot(folder: string): Promise<void> {
 }
 
 /**
- * Size and digest of one file. The digest is the SHA-256 of the SHA-256s of its blocks of 1 MiB, not the plain
- * SHA-256 of the file: so the blocks are hashed in the thread pool, several at a time and never on the event loop,
- * and the zero blocks of a sparse memory image cost next to nothing.
- * @param dataBlocks runs `[first, count]` of blocks outside of which the file is known to hold zeros: only they are read
+ * Size and digest of one file. The digest is the SHA-256 of the SHA-256s of its blocks of 1 MiB, not the plain SHA-256
+ * of the file, because blocks can be hashed in the thread pool, several at a time and never on the event loop, and the
+ * zero blocks of a sparse memory image cost next to nothing.
+ * @param dataBlocks runs `[first, count]` of blocks; all other blocks are known to hold zeros and are not read
  */
 export async function describeFile(
   folder: string,
@@ -175,7 +176,7 @@ export async function describeFile(
     const { size } = await handle.stat();
     const blockCount = Math.ceil(size / blockBytes);
     const digests = Buffer.alloc(blockCount * 32, await zeroBlockDigest);
-    // The last block may be shorter than the others, and then its zeros have another digest.
+    // The last block is always read: when it is shorter than the others its zeros have another digest.
     const blocks = blocksOf([...(dataBlocks ?? [[0, blockCount]]), [Math.max(0, blockCount - 1), 1]], blockCount);
     const worker = async () => {
       const buffer = Buffer.alloc(blockBytes);
@@ -198,10 +199,10 @@ export async function describeFile(
   }
 }
 
-/** Runs of blocks of {@link blockBytes}: the first one's number, and how many. */
+/** Runs of blocks of {@link blockBytes}: the number of the first one, and the count. */
 export type BlockRuns = readonly (readonly [number, number])[];
 
-/** Every block of the runs that is one of the file's; workers share one of these. */
+/** Every block of the runs that the file has. Several workers take from one generator. */
 function* blocksOf(runs: BlockRuns, blockCount: number): Generator<number, undefined> {
   for (const [first, count] of runs) {
     for (let block = first; block < Math.min(first + count, blockCount); block++) yield block;
@@ -212,8 +213,8 @@ function* blocksOf(runs: BlockRuns, blockCount: number): Generator<number, undef
 const blocksUnderWay = 4;
 
 /**
- * Writes a new file and describes it on the way, so that nothing is read again.
- * @param blocks its content in blocks of {@link blockBytes}, only the last of which may be shorter; each a buffer of its own
+ * Writes a new file and describes it on the way, so that it need not be read again.
+ * @param blocks the content in blocks of {@link blockBytes}, each in a buffer of its own; only the last may be shorter
  */
 export async function writeDescribed(
   { folder, name }: { readonly folder: string; readonly name: string },

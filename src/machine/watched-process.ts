@@ -1,6 +1,7 @@
 /**
- * A watched process is the engine process that is one running machine, whether this daemon started it or an earlier one.
- * The base of every engine's VM: it holds the guest link, notices the end of the process, ends it and lets go of it.
+ * A watched process is the engine process that is one running machine, whether this daemon started it or an earlier
+ * one. The base of every engine's VM: it holds the guest link, notices the end of the process, ends it and lets go of
+ * it.
  */
 import type { Socket } from "node:net";
 import { join } from "node:path";
@@ -130,7 +131,9 @@ export abstract class WatchedProcess {
     return { reason: "died", detail: `${this.endedBecause ?? how}; ${log.title} ends: ${logTail}` };
   }
 
-  /** Of a process that is not our child, the closing control connection tells at once, and a slow poll tells for sure. */
+  /**
+   * Of a process that is not our child, the closing control connection tells at once, and a slow poll tells for sure.
+   */
   async #pollForExit(): Promise<string> {
     await Promise.race([this.#parts.control.closed, this.#waitUntilGone()]);
     if (!this.watching.aborted && !(await waitUntilGone(this.engine, closingMs))) await this.#waitUntilGone();

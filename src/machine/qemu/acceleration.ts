@@ -1,6 +1,7 @@
 /**
- * Whether KVM really works here. `/dev/kvm` that opens proves nothing: on some hosts a guest never gets to its first
- * instruction. So a kernel is booted under KVM with a deadline, once per host and QEMU version.
+ * The probe of KVM finds out whether KVM really works here. A `/dev/kvm` that opens proves nothing, because on some
+ * hosts a guest never gets to its first instruction. So a kernel is booted under KVM with a deadline, once per host and
+ * QEMU version.
  */
 import { createHash } from "node:crypto";
 import { constants } from "node:fs";
@@ -29,14 +30,14 @@ export interface ProbeInput {
   readonly choice: AccelerationChoice;
   readonly engineVersion: string;
   readonly cacheFolder: string;
-  /** Short path on a local file system: the probe's socket lives there for a moment. */
+  /** A short path on a local file system, because the probe's socket is there for a moment. */
   readonly machinesFolder: string;
   readonly kernel: string;
   readonly initramfs: string;
   readonly log: Logger;
 }
 
-/** Follows the choice, or finds out; the answer of a probe is remembered in the cache folder. */
+/** Follows the choice, or probes KVM for `auto`. The verdict of a probe is kept in the cache folder. */
 export async function decideAcceleration(input: ProbeInput): Promise<"kvm" | "tcg"> {
   if (input.choice !== "auto") return input.choice;
   try {
@@ -54,7 +55,7 @@ export async function decideAcceleration(input: ProbeInput): Promise<"kvm" | "tc
   return verdict.works ? "kvm" : "tcg";
 }
 
-/** Everything that could change the answer. */
+/** A digest of everything that could change the verdict. */
 function describeHost(engineVersion: string): string {
   const facts = [hostname(), release(), cpus()[0]?.model ?? "", engineVersion];
   return createHash("sha256").update(facts.join("\n")).digest("hex");
@@ -93,19 +94,19 @@ async function probe(input: ProbeInput): Promise<Omit<Verdict, "host">> {
 
 function probeArguments(folder: string, { kernel, initramfs }: ProbeInput): string[] {
   return [
-    ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "microvm", "-accel", "kvm"],
-    ...["-cpu", "host", "-smp", "2", "-m", "256M", "-kernel", kernel, "-initrd", initramfs],
-    ...["-append", "console=ttyS0 panic=-1"],
-    ...["-chardev", `ringbuf,id=${consoleDevice},size=65536`, "-serial", `chardev:${consoleDevice}`],
-    ...["-qmp", `unix:${join(folder, qmpSocketName)},server=on,wait=off`],
-  ];
+    ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "microvm", "-accel", "kvm"],
+    ["-cpu", "host", "-smp", "2", "-m", "256M", "-kernel", kernel, "-initrd", initramfs],
+    ["-append", "console=ttyS0 panic=-1"],
+    ["-chardev", `ringbuf,id=${consoleDevice},size=65536`, "-serial", `chardev:${consoleDevice}`],
+    ["-qmp", `unix:${join(folder, qmpSocketName)},server=on,wait=off`],
+  ].flat();
 }
 
 async function readVerdict(path: string): Promise<Verdict | undefined> {
   try {
     return verdictSchema.parse(JSON.parse(await readFile(path, "utf8")));
   } catch {
-    // Not there, or written by another version: probing again costs seconds, once.
+    // The verdict is missing, or another version wrote it. Probing again costs seconds, once.
     return undefined;
   }
 }

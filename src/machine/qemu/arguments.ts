@@ -1,17 +1,18 @@
 /**
- * The command line of QEMU, made from the description of a machine: pure, and the same for boot and restore in
- * everything the guest can see, because device state only fits the device set it was taken from.
+ * The command line of QEMU, made from the description of a machine. It is the same for boot and restore in everything
+ * the guest can see, because device state only fits the device set it was taken from. Nothing here touches the host.
  */
 import { join } from "node:path";
 import { DomainError } from "../../errors.ts";
 import type { QemuMachine } from "./machine.ts";
 
-/** Names of what a VM's folder holds. */
+/** Names of sockets in a VM's folder. */
 export const qmpSocketName = "qmp.sock";
 export const agentSocketName = "agent.sock";
+/** QEMU's name for the ring buffer that holds the guest's console. */
 export const consoleDevice = "console";
 
-/** TCG's translation cache. Below 32 MiB commands became four times slower; it is most of an idle VM's private memory. */
+/** TCG's translation cache: most of an idle VM's private memory. Below 32 MiB commands became four times slower. */
 const translationCacheMiB = 32;
 
 /** `sun_path` holds 108 bytes, the last a NUL. */
@@ -19,32 +20,33 @@ const maxSocketPathBytes = 107;
 
 export type Start =
   | { readonly kind: "boot"; readonly kernel: string; readonly initramfs: string; readonly commandLine: string }
-  /** `fd`: the snapshot's device state, inherited by QEMU. Deferred: loaded when QMP says so. */
+  /** `fd`: the snapshot's device state, inherited by QEMU. Deferred: QEMU loads it when QMP says so. */
   | { readonly kind: "restore"; readonly fd: number; readonly deferred?: boolean };
 
 export interface Launch {
   readonly folder: string;
   readonly machine: QemuMachine;
   readonly acceleration: "kvm" | "tcg";
-  /** Absolute path; `shared` writes go to the file, otherwise they stay private to the process. */
+  /** `path` is absolute. Writes go to the file if `shared`, otherwise they stay private to the process. */
   readonly memory: { readonly path: string; readonly shared: boolean };
   /** Absolute paths, top first; all but the first are only read. */
   readonly layers: readonly string[];
-  /** Where the guest's network device is connected: a descriptor inherited by QEMU. */
+  /** A descriptor that QEMU inherits and connects the guest's network device to. */
   readonly networkFd: number;
   readonly start: Start;
 }
 
 /**
- * Checks that the sockets of a VM in `folder` can be bound.
+ * Refuses a folder in which the sockets of a VM cannot be bound.
  * @throws DomainError `invalid_argument` when their paths are longer than the kernel allows
  */
 export function checkSocketPaths(folder: string): void {
   const longest = Buffer.byteLength(join(folder, agentSocketName));
   if (longest <= maxSocketPathBytes) return;
+  const problem = `a socket in it would have a path of ${longest} bytes and Linux allows ${maxSocketPathBytes}`;
   throw new DomainError(
     "invalid_argument",
-    `${folder} is too long: a socket in it would have a path of ${longest} bytes and Linux allows ${maxSocketPathBytes}. Move the state folder to a shorter path.`,
+    `${folder} is too long: ${problem}. Move the state folder to a shorter path.`,
   );
 }
 
@@ -54,16 +56,17 @@ export function qemuArguments(launch: Launch): string[] {
   const size = `${machine.memoryMiB}M`;
   return [
     ["-nodefaults", "-no-user-config", "-display", "none"],
-    // A guest that reboots or powers off leaves QEMU stopped, so that its console can still be read; then we quit it.
+    // A guest that reboots or powers off leaves QEMU stopped, so that its console can still be read; then the daemon
+    // ends QEMU.
     ["-no-reboot", "-no-shutdown"],
     // The guest is hostile: QEMU gives up what it never needs.
     ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
     // Without a description and configuration section the device state alone is a stream that `-incoming` accepts.
     ["-machine", "microvm,acpi=on,rtc=on,isa-serial=on,x-option-roms=off,suppress-vmdesc=on,memory-backend=ram"],
     ["-global", "migration.send-configuration=off"],
-    // No switch has to learn where the guest is now. By default QEMU has it announce itself five times in its first second:
-    // under TCG a quarter of what a restore costs. Not at all is no choice: QEMU 7.2 dies when the guest then resets its
-    // network device. Once, and as late as can be (milliseconds).
+    // No switch has to learn where the guest is now. By default QEMU has the guest announce itself five times in its
+    // first second, which is a quarter of a restore's cost under TCG. With no round at all QEMU 7.2 dies when the guest
+    // resets its network device. So it announces itself once, and as late as QEMU allows (milliseconds).
     ["-global", "migration.announce-rounds=1", "-global", "migration.announce-initial=100000"],
     ["-accel", acceleration === "tcg" ? `tcg,thread=multi,tb-size=${translationCacheMiB}` : "kvm"],
     ["-cpu", machine.cpuModel, "-smp", String(machine.vcpuCount), "-m", size],
@@ -71,7 +74,7 @@ export function qemuArguments(launch: Launch): string[] {
       "-object",
       option("memory-backend-file", { id: "ram", size, "mem-path": memory.path, share: onOff(memory.shared) }),
     ],
-    // In memory, so that a guest which floods its console fills no disk.
+    // The console is in memory, so that a guest which floods it fills no disk.
     ["-chardev", option("ringbuf", { id: consoleDevice, size: "65536" }), "-serial", `chardev:${consoleDevice}`],
     ["-device", "virtio-serial-device,max_ports=2"],
     ["-chardev", option("socket", { id: "agent", path: join(folder, agentSocketName), server: "on", wait: "off" })],
@@ -87,7 +90,7 @@ export function qemuArguments(launch: Launch): string[] {
   ].flat();
 }
 
-/** One node per layer, each naming the one below it, so that no qcow2 header holds a path. */
+/** One node per layer. Each names the one below it, so that no qcow2 header holds a path. */
 function diskArguments({ machine, layers }: Launch): string[] {
   const nodes = [
     option("raw", { "node-name": "base", "read-only": "on", ...file(machine.baseDisk, true) }, "driver"),
@@ -105,7 +108,7 @@ function diskArguments({ machine, layers }: Launch): string[] {
 
 const nodeName = (depth: number) => `disk${depth}`;
 
-/** Shared images are not locked: they never change, and locking would count readers across all VMs. */
+/** Shared images are not locked, because they never change and locking would count readers across all VMs. */
 function file(path: string, shared: boolean): Record<string, string> {
   return {
     "file.driver": "file",

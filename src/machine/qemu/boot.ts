@@ -1,4 +1,6 @@
-/** What a boot gives a machine that a restore finds in its snapshot: its devices, and the kernel's command line. */
+/**
+ * The parameters of a boot that a restore finds in its snapshot: the machine's devices, and the kernel's command line.
+ */
 import { execFile } from "node:child_process";
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
@@ -12,9 +14,9 @@ import { buildTool } from "./tools.ts";
 const run = promisify(execFile);
 
 /**
- * CPU models by acceleration. The default one under TCG lacks SSE4 and AVX2, and software built for x86-64-v2 dies of
- * an illegal instruction; the features taken away are those TCG lacks and would warn about at every start.
- * `erms` it has, but emulates byte by byte: kernel and C library then copy and clear memory up to eight times slower.
+ * CPU models by acceleration. The default model under TCG lacks SSE4 and AVX2, so software built for x86-64-v2 dies of
+ * an illegal instruction. The features taken away are those that TCG lacks and would warn about at every start. TCG has
+ * `erms` but emulates it byte by byte, and kernel and C library then copy and clear memory up to eight times slower.
  */
 const cpuModels = {
   tcg: "Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid,-erms",
@@ -22,21 +24,25 @@ const cpuModels = {
 } as const;
 
 /**
- * `panic=-1` reboots at once, which ends QEMU. `mitigations=off`: a guest belongs to one client, who is root in it; what
- * keeps it from others is the VM. Page-table isolation would flush the emulated TLB at every system call. `nowatchdog`: a
- * guest that a busy host does not let run is not stuck, and an idle one is not to be woken for asking.
+ * `panic=-1` reboots at once, which ends QEMU. `mitigations=off`: a guest belongs to one client, who is root in it, and
+ * the VM keeps it from others. Page-table isolation would flush the emulated TLB at every system call. `nowatchdog`: a
+ * guest that a busy host does not let run is not stuck, and a watchdog would wake an idle one.
  *
- * The rest is work at every system call, switch and page that an emulator first has to translate: `lsm` leaves what
- * programs restrict themselves with, `psi` is pressure accounting, `noautogroup` makes no scheduling group for every
- * command, and `init_on_alloc=0` clears no memory twice: what programs get is cleared all the same.
+ * The other settings save work at every system call, switch and page, which an emulator first has to translate. `lsm`
+ * leaves the modules by which programs restrict themselves, `psi` is pressure accounting, `noautogroup` makes no
+ * scheduling group for every command, and `init_on_alloc=0` clears no memory twice, because programs get cleared memory
+ * all the same.
  */
 const commandLine = [
-  ...["console=ttyS0", "reboot=t", "panic=-1", "mitigations=off", "nowatchdog"],
-  ...["lsm=landlock,yama", "psi=0", "noautogroup", "init_on_alloc=0"],
+  "console=ttyS0 reboot=t panic=-1 mitigations=off nowatchdog",
+  "lsm=landlock,yama psi=0 noautogroup init_on_alloc=0",
   networkCommandLine,
 ].join(" ");
 
-/** @throws DomainError `not_found` without the base disk, `failed_precondition` when a snapshot's machine is unknown */
+/**
+ * The machine that a boot starts: as the request says, or as the snapshot it boots from says.
+ * @throws DomainError `not_found` without the base disk, `failed_precondition` when a snapshot's machine is unknown
+ */
 export async function describeMachine(
   { snapshot, ...request }: BootRequest,
   acceleration: RunningMachine["acceleration"],
@@ -57,12 +63,12 @@ export async function describeMachine(
 }
 
 /**
- * Under TCG the kernel is told the frequency of its time-stamp counter: it measures it against an emulated timer,
- * which fails when the host is busy, and then it waits for ticks that nobody sends, or gives up the counter as its
- * clock later. `tsc=reliable`: nor does it compare the two afterwards.
+ * The kernel's command line. Under TCG it tells the kernel the frequency of its time-stamp counter. The kernel would
+ * otherwise measure it against an emulated timer, which fails when the host is busy, and then wait for ticks that never
+ * come, or give up the counter as its clock later. `tsc=reliable` keeps it from comparing the two afterwards.
  *
- * `norandmaps`: QEMU keeps translated code by where it is in memory, so programs and libraries that are somewhere else in
- * every process are translated again for every process. That was three quarters of what a command took.
+ * `norandmaps`: QEMU finds translated code by its address in memory, so programs and libraries at other addresses in
+ * every process would be translated again for every process. That was three quarters of the time of a command.
  */
 export async function kernelCommandLine(
   acceleration: RunningMachine["acceleration"],

@@ -1,6 +1,7 @@
 /**
- * The thin disk of a VM: a writable qcow2 layer of its own over layers that never change over the shared base image.
- * qcow2 headers hold no paths (the command line names each backing node), so layers can be linked and moved freely.
+ * The thin disk of a VM is a writable qcow2 layer of its own, over layers that never change, over the shared base
+ * image. qcow2 headers hold no paths (the command line names each backing node), so layers can be linked and moved
+ * freely.
  */
 import { execFile } from "node:child_process";
 import { constants, copyFile, link, mkdir, rename, rm, stat } from "node:fs/promises";
@@ -16,7 +17,7 @@ export const diskName = "disk.qcow2";
 
 /** A snapshot's top layer up to this size is copied for each VM; a larger one becomes a backing layer. */
 const copyLimitBytes = 16 << 20;
-/** From this many layers on the top is copied whatever its size, so that chains stay short. */
+/** With this many layers the top one is copied at any size, so that chains stay short. */
 const maxLayers = 8;
 
 /**
@@ -44,7 +45,7 @@ export async function emptyLayer(cacheFolder: string, diskMiB: number): Promise<
 
 /**
  * Puts the layers of a snapshot's disk into a VM's folder: the writable one as {@link diskName}, the others as links.
- * @returns the lower layers, top first, as they are named in the VM's folder
+ * @returns the lower layers, top first, with their names in the VM's folder
  */
 export async function prepareLayers(
   source: { readonly folder: string; readonly manifest: SnapshotManifest },
@@ -74,14 +75,15 @@ export async function copyLayer(source: string, target: string): Promise<void> {
 }
 
 /**
- * Gives an immutable file a second name, so that whoever removes the first takes nothing from the VM that uses it.
+ * Gives an immutable file a second name, so that the VM that uses it keeps it when the first name is removed.
  * @throws DomainError `failed_precondition` when the two are not on one file system
  */
 export async function linkFile(source: string, target: string): Promise<void> {
   try {
     await link(source, target);
   } catch (error) {
-    const problem = `cannot link ${source} to ${target}: ${messageOf(error)}. Snapshots and machines must be on one file system.`;
-    throw new DomainError("failed_precondition", problem, {}, { cause: error });
+    const problem = `cannot link ${source} to ${target}: ${messageOf(error)}`;
+    const advice = "Snapshots and machines must be on one file system.";
+    throw new DomainError("failed_precondition", `${problem}. ${advice}`, {}, { cause: error });
   }
 }

@@ -1,6 +1,9 @@
 /**
- * The engine `qemu`: QEMU's `microvm` machine on Linux, with KVM where that works and TCG elsewhere. Boots make
- * templates; every sandbox is restored by mapping a snapshot's memory privately and loading its device state.
+ * This room is the engine `qemu`: everything that knows QEMU's `microvm` machine on Linux, with KVM where that works
+ * and TCG elsewhere. It may call the files of `src/machine/`, and no other engine.
+ *
+ * Boots make templates. Every sandbox is restored by mapping a snapshot's memory privately and loading its device
+ * state.
  */
 import { mkdir, readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
@@ -45,7 +48,7 @@ import { QemuVm } from "./vm.ts";
 import { waitForInit } from "./watchdog.ts";
 
 const bootAttempts = 4;
-/** On an idle host TCG is through in a second and never silent for half of one. */
+/** On an idle host a boot under TCG takes a second and is never silent for half of one. */
 const bootLimits = { silenceMs: 8000, deadlineMs: 60_000 } as const;
 const restoreDeadlineMs = 10_000;
 const adoptDeadlineMs = 2000;
@@ -57,7 +60,7 @@ export interface QemuDriverOptions {
   readonly machinesFolder: string;
   readonly cacheFolder: string;
   readonly acceleration: AccelerationChoice;
-  /** What the probe of `acceleration: "auto"` boots. */
+  /** The probe of `acceleration: "auto"` boots this kernel. */
   readonly kernel: string;
   readonly initramfs: string;
   readonly log: Logger;
@@ -74,10 +77,8 @@ export class QemuDriver implements VmDriver {
   private constructor(options: QemuDriverOptions, info: QemuInfo, networkTools: NetworkTools) {
     const { machinesFolder, log } = options;
     this.#options = options;
-    this.#machines = new MachinesFolder({
-      ...{ engine: "qemu", path: machinesFolder, program: engineCommand },
-      ...{ checkSocketPaths, log },
-    });
+    const program = engineCommand;
+    this.#machines = new MachinesFolder({ engine: "qemu", path: machinesFolder, program, checkSocketPaths, log });
     this.info = info;
     this.#networkTools = networkTools;
   }
@@ -111,7 +112,7 @@ export class QemuDriver implements VmDriver {
         signal?.throwIfAborted();
         if (attempt >= bootAttempts || !isDomainError(error, "deadline_exceeded")) throw error;
         const { sessionId } = request;
-        this.#options.log.warn({ sessionId, attempt, error: error.message }, "a boot hung; trying again");
+        this.#options.log.warn({ sessionId, attempt, error: error.message }, "a boot hung and is tried again");
       }
     }
   }
@@ -149,7 +150,7 @@ export class QemuDriver implements VmDriver {
       qmp = await QmpClient.connect(join(record.folder, qmpSocketName), { deadlineMs: adoptDeadlineMs });
       const status = await queryStatus(qmp);
       if (status !== "running" && status !== "paused") {
-        log.warn({ status }, "a recorded VM is not in a state to go on");
+        log.warn({ status }, "a recorded VM is in no state in which it can go on");
         qmp.close();
         return undefined;
       }
@@ -267,7 +268,7 @@ async function prepareEmptyLayer(folder: string, { diskMiB }: QemuMachine, cache
   return [];
 }
 
-/** Like `Promise.all`, but a failure waits for the others: what they make must not appear after it was cleaned up. */
+/** Like `Promise.all`, but a failure waits for the others, so that no file of theirs appears after the clean-up. */
 async function allSettledOrThrow<T extends readonly unknown[]>(
   promises: T,
 ): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {

@@ -1,6 +1,6 @@
 /**
- * From a description of a machine to a QEMU process that answers: opens what it inherits, spawns it, connects to it,
- * and undoes all of that when a step fails.
+ * The launch of QEMU leads from the description of a machine to a process that answers: it opens the descriptors that
+ * QEMU inherits, spawns it, connects to it, and undoes all of that when a step fails.
  */
 import { execFile } from "node:child_process";
 import { open } from "node:fs/promises";
@@ -23,25 +23,29 @@ export const engineLogName = "qemu.log";
 /** The first descriptor after stdin, stdout and stderr. */
 const firstDescriptor = 3;
 
-export interface Launched {
+export interface LaunchedEngine {
   readonly engine: DetachedProcess;
   readonly qmp: QmpClient;
 }
 
-/** What `launchEngine` fills in itself: descriptor numbers. */
+/** A {@link Launch} without the descriptor numbers, which `launchEngine` fills in. */
 export type LaunchPlan = Omit<Launch, "networkFd" | "start"> & {
   readonly network: Network;
   readonly start:
     | Exclude<Launch["start"], { kind: "restore" }>
-    /** `memoryChanges` are to be loaded, with the devices after them, once QEMU answers: see {@link loadDeferred}. */
+    /** With `memoryChanges`, {@link loadDeferred} loads these and then the devices, once QEMU answers. */
     | { readonly kind: "restore"; readonly devices: string; readonly memoryChanges?: string };
 };
 
 /**
- * Starts QEMU and connects to its control socket. Takes over the network's socket, not its processes.
+ * Starts QEMU and connects to its control socket. It takes over the network's socket, and not its processes.
  * @throws DomainError `machine_failed` quoting QEMU's log; nothing of QEMU is left then
  */
-export async function launchEngine(plan: LaunchPlan, deadlineMs: number, signal?: AbortSignal): Promise<Launched> {
+export async function launchEngine(
+  plan: LaunchPlan,
+  deadlineMs: number,
+  signal?: AbortSignal,
+): Promise<LaunchedEngine> {
   const logPath = join(plan.folder, engineLogName);
   const scope = new Scope();
   try {
@@ -83,7 +87,7 @@ async function spawnEngine(plan: LaunchPlan, logPath: string): Promise<DetachedP
   }
 }
 
-/** A QEMU that refuses its arguments exits at once: then nobody should wait for its socket. */
+/** A QEMU that refuses its arguments exits at once, and then its socket is not waited for. */
 async function connectUnlessExited(
   engine: DetachedProcess,
   folder: string,
@@ -102,20 +106,25 @@ async function connectUnlessExited(
 }
 
 /**
- * Loads what a VM's memory differs in from the image that it maps, and then its devices, which look into the memory.
+ * Loads the pages in which a VM's memory differs from the image that it maps, and then its devices, which read the
+ * memory.
  * @param memoryPath the image
  * @throws DomainError `machine_failed`
  */
-export async function loadDeferred({ engine, qmp }: Launched, memoryPath: string, changesPath: string): Promise<void> {
+export async function loadDeferred(
+  { engine, qmp }: LaunchedEngine,
+  memoryPath: string,
+  changesPath: string,
+): Promise<void> {
   await loadMemoryChanges(engine.identity.pid, memoryPath, changesPath);
   await qmp.execute("migrate-incoming", { uri: `fd:${firstDescriptor}` });
 }
 
 /**
- * Waits until a VM that loads its device state runs. QEMU continues by itself when the state is in.
- * @throws DomainError `machine_failed` when it does not
+ * Waits until a VM that loads its device state runs. QEMU continues by itself when the state is loaded.
+ * @throws DomainError `machine_failed` when QEMU ends, `deadline_exceeded`
  */
-export async function waitUntilRunning(launched: Launched, deadlineMs: number): Promise<void> {
+export async function waitUntilRunning(launched: LaunchedEngine, deadlineMs: number): Promise<void> {
   const { qmp } = launched;
   const running = new Promise<void>((resolve, reject) => {
     const stopListening = qmp.onEvent((event) => {
@@ -146,7 +155,7 @@ export async function queryStatus(qmp: QmpClient): Promise<string> {
   return String(answer.status);
 }
 
-/** @throws DomainError `failed_precondition` when there is no QEMU */
+/** @throws DomainError `failed_precondition` saying what to install when there is no QEMU */
 export async function readEngineVersion(): Promise<string> {
   try {
     const { stdout } = await run(engineCommand, ["--version"]);

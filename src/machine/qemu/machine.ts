@@ -1,6 +1,6 @@
 /**
- * What must be the same at boot and at every restore for the device state to fit: the part of a VM that goes into a
- * snapshot's manifest, and into `machine.json` of a VM's folder so that a later daemon can go on with it.
+ * The description of a VM: everything that must be the same at boot and at every restore for the device state to fit.
+ * It goes into a snapshot's manifest, and into `machine.json` of a VM's folder so that a later daemon can adopt the VM.
  */
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -8,7 +8,7 @@ import { z } from "zod";
 import { DomainError, messageOf } from "../../errors.ts";
 
 const machineSchema = z.object({
-  /** Raised whenever the device set changes: older snapshots do not fit then. */
+  /** Raised whenever the device set changes, because older snapshots do not fit then. */
   deviceSet: z.literal(1),
   cpuModel: z.string(),
   vcpuCount: z.number().int().positive(),
@@ -19,7 +19,7 @@ const machineSchema = z.object({
   baseDisk: z.string().startsWith("/"),
 });
 
-/** The device set of one VM. Plain JSON. */
+/** The device set of one VM, as plain JSON. */
 export type QemuMachine = z.infer<typeof machineSchema>;
 
 const runningSchema = z.object({
@@ -30,17 +30,17 @@ const runningSchema = z.object({
   memory: z.object({
     name: z.string(),
     shared: z.boolean(),
-    /** Of the image that is mapped, unless it is shared and changes. */
+    /** Digest of the image that is mapped; absent for one that is shared, because it changes. */
     sha256: z.string().optional(),
   }),
-  /** Disk layers in the VM's folder below the writable one, top first. They never change. */
+  /** Disk layers in the VM's folder below the writable one, top first. These layers never change. */
   lowerLayers: z.array(z.object({ name: z.string(), sizeBytes: z.number(), sha256: z.string() })),
 });
 
-/** What a daemon must know of a VM that runs, beside its processes. */
+/** A running VM as a later daemon must know it, beside its processes. */
 export type RunningMachine = z.infer<typeof runningSchema>;
 
-/** @throws DomainError `failed_precondition` when a manifest's `machine` is not one this version can rebuild */
+/** @throws DomainError `failed_precondition` when this version cannot rebuild a manifest's `machine` */
 export function parseMachine(value: unknown): QemuMachine {
   const parsed = machineSchema.safeParse(value);
   if (parsed.success) return parsed.data;
@@ -54,16 +54,12 @@ export async function writeRunningMachine(folder: string, running: RunningMachin
   await writeFile(join(folder, fileName), JSON.stringify(running), { mode: 0o600 });
 }
 
-/** @throws DomainError `machine_failed` when the VM's folder does not say */
+/** @throws DomainError `machine_failed` when the file in the VM's folder is missing or damaged */
 export async function readRunningMachine(folder: string): Promise<RunningMachine> {
   try {
     return runningSchema.parse(JSON.parse(await readFile(join(folder, fileName), "utf8")));
   } catch (error) {
-    throw new DomainError(
-      "machine_failed",
-      `${folder}/${fileName} cannot be read: ${messageOf(error)}`,
-      {},
-      { cause: error },
-    );
+    const problem = `${folder}/${fileName} cannot be read: ${messageOf(error)}`;
+    throw new DomainError("machine_failed", problem, {}, { cause: error });
   }
 }

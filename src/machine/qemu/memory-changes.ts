@@ -1,8 +1,8 @@
 /**
- * What a restored VM changed of its memory, as a file: the pages that are no longer those of the image it maps. Saving
- * them takes as long as they are large, and a VM that maps the same image gets them back by writing them into its memory
- * before it runs. Layout, little-endian: "FKMC", format 1, number of runs, then first page and page count of each run,
- * padded to a page; then the pages of all runs, one after the other.
+ * The memory changes of a restored VM are a file with the pages that are no longer those of the image it maps. Saving
+ * them takes time in proportion to their size. A VM that maps the same image gets them back when they are written into
+ * its memory before it runs. Layout, little-endian: "FKMC", format 1, number of runs, then first page and page count of
+ * each run, padded to a page; then the pages of all runs, one after the other.
  */
 import { type FileHandle, open, readFile } from "node:fs/promises";
 import { DomainError } from "../../errors.ts";
@@ -14,15 +14,15 @@ const magic = 0x434d4b46;
 const format = 1;
 const headBytes = 12;
 const runBytes = 8;
-/** Pages looked at in one step: 32 MiB of guest memory, 64 KiB of pagemap. */
+/** Pages of one step: 32 MiB of guest memory, 64 KiB of pagemap. */
 const pagesPerStep = 8192;
-/** Runs this close together are one: a few unchanged pages cost less than another read here and another write there. */
+/** Runs this close together become one, because a few unchanged pages cost less than another read and another write. */
 const bridgedPages = 4;
 /** Longest piece written into a VM at once. */
 const pagesPerWrite = 256;
-/** So that one piece is read while another is written. */
+/** More than one, so that a piece is read while another is written. */
 const writersAtOnce = 3;
-/** More than any image has. */
+/** More bytes than the index of any image has. */
 const maxIndexBytes = 64 << 20;
 
 /** A run of the image's pages, and where the process has it. */
@@ -31,7 +31,7 @@ interface PlacedRun extends PageRun {
 }
 
 /**
- * Saves what a paused process, which maps `mappedPath` privately, changed of it.
+ * Saves the pages of `mappedPath` that a paused process, which maps it privately, changed.
  * @throws DomainError `machine_failed` when the process does not map the file
  */
 export async function saveMemoryChanges(
@@ -49,7 +49,7 @@ export async function saveMemoryChanges(
 
 /**
  * Puts changes back into a process that maps the image they were saved against and has not run yet.
- * @throws DomainError `machine_failed` when they do not fit, or the process does not map the file
+ * @throws DomainError `machine_failed` when the changes do not fit, or the process does not map the file
  */
 export async function loadMemoryChanges(pid: number, mappedPath: string, path: string): Promise<void> {
   const mappings = await mappingsOf(pid, mappedPath);
@@ -112,7 +112,7 @@ export function bridgeGaps(runs: readonly PageRun[]): PageRun[] {
   return joined;
 }
 
-/** The file's content in blocks that its digest is defined over. Each is a buffer of its own. */
+/** The file's content in the blocks over which its digest is defined. Each block is a buffer of its own. */
 async function* blocksOf(runs: readonly PlacedRun[], memory: FileHandle): AsyncGenerator<Buffer> {
   const index = encodeIndex(runs);
   let block = Buffer.allocUnsafe(blockBytes);
@@ -175,7 +175,7 @@ function addressOf(mappings: readonly Mapping[], { firstPage, pageCount }: PageR
   throw new DomainError("machine_failed", "the snapshot's memory changes lie outside of the VM's memory");
 }
 
-/** The files may be closed only when nobody uses them any more. */
+/** The files may be closed only when no worker uses them any more. */
 async function allSettledOrThrow(work: readonly Promise<void>[]): Promise<void> {
   await Promise.allSettled(work);
   await Promise.all(work);

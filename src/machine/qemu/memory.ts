@@ -1,8 +1,8 @@
 /**
  * The memory of a VM as a file. A restored VM maps its snapshot's image privately, so the pages it changed are the
- * anonymous pages of that mapping: an image of its memory is the old one with those pages laid over it.
- * Bulk copying is `cp`'s (reflink, or `copy_file_range` over the data extents of the sparse image), in its own
- * process; the rest is asynchronous reads and writes in small steps, so nothing here holds up the daemon.
+ * anonymous pages of that mapping, and an image of its memory is the old one with those pages laid over it. `cp` copies
+ * in bulk in a process of its own (by reflink, or `copy_file_range` over the data extents of the sparse image). All
+ * other reads and writes are asynchronous and in small steps, so that they do not hold up the daemon.
  */
 import { execFile } from "node:child_process";
 import { type FileHandle, open, readFile } from "node:fs/promises";
@@ -12,7 +12,7 @@ import { DomainError, messageOf } from "../../errors.ts";
 const run = promisify(execFile);
 
 export const pageBytes = 4096;
-/** Pages looked at in one step: 32 MiB of guest memory, 64 KiB of pagemap. */
+/** Pages of one step: 32 MiB of guest memory, 64 KiB of pagemap. */
 const pagesPerStep = 8192;
 /** Longest run of pages copied in one step. */
 const pagesPerCopy = 256;
@@ -24,13 +24,13 @@ export interface Mapping {
   readonly fileOffset: number;
 }
 
-/** Consecutive changed pages, counted from the start of what was looked at. */
+/** Consecutive changed pages, counted from the start of the pagemap that was read. */
 export interface PageRun {
   readonly firstPage: number;
   readonly pageCount: number;
 }
 
-/** The mappings of `path` in the text of `/proc/PID/maps`. A file that was unlinked meanwhile still counts. */
+/** The mappings of `path` in the text of `/proc/PID/maps`. A file that was unlinked meanwhile counts too. */
 export function parseMappings(maps: string, path: string): Mapping[] {
   const mappings: Mapping[] = [];
   for (const line of maps.split("\n")) {
@@ -63,7 +63,7 @@ export function findChangedPages(pagemap: Buffer): PageRun[] {
   return runs;
 }
 
-/** Copies a file into a new one; holes stay holes. `dig` also makes holes of blocks that hold only zeros. */
+/** Copies a file into a new one. Holes stay holes; `dig` also makes holes of blocks that hold only zeros. */
 export async function copySparse(source: string, target: string, dig = false): Promise<void> {
   try {
     await run("cp", ["--reflink=auto", `--sparse=${dig ? "always" : "auto"}`, "--", source, target]);
@@ -127,7 +127,7 @@ async function copyChangedPages({ pagemap, memory, image }: ImageFiles, mapping:
   return changed;
 }
 
-/** Reads so many bytes or fails. */
+/** Reads `length` bytes. @throws DomainError `machine_failed` when there are fewer */
 export async function readExactly(handle: FileHandle, buffer: Buffer, length: number, position: number): Promise<void> {
   for (let done = 0; done < length; ) {
     const { bytesRead } = await handle.read(buffer, done, length - done, position + done);

@@ -1,8 +1,8 @@
 /**
- * The outgoing network of one VM: `passt` carries the guest's connections as the host's own, a packet guard before it
- * lets through only what goes to the internet, and switches it on and off. Guard and VM are joined by a socket pair, so
- * there is no socket file to wait for, to protect or to remove; the guard starts passt when it is first needed, and ends
- * with the VM.
+ * The outgoing network of one VM consists of `passt`, which carries the guest's connections as the host's own, and of a
+ * packet guard before it, which lets through only packets to the internet and can be switched off. A socket pair joins
+ * guard and VM, so there is no socket file to wait for, to protect or to remove. The guard starts passt when it is
+ * first needed, and ends with the VM.
  */
 import { readFile, stat, truncate } from "node:fs/promises";
 import type { Socket } from "node:net";
@@ -16,10 +16,11 @@ import { buildTool, exists } from "./tools.ts";
 /** Part of every snapshot's memory, so the same on every host. The DNS address is answered by passt. */
 export const guestNetwork = { address: "10.0.2.15", prefix: 24, gateway: "10.0.2.2", dns: "10.0.2.3" } as const;
 
-/** What the agent reads from the kernel's command line. */
-export const networkCommandLine = `firkin.net=${guestNetwork.address}/${guestNetwork.prefix},${guestNetwork.gateway},${guestNetwork.dns}`;
+const { address, prefix, gateway, dns } = guestNetwork;
+/** The agent reads its addresses from the kernel's command line. */
+export const networkCommandLine = `firkin.net=${address}/${prefix},${gateway},${dns}`;
 
-/** For a host that is busy; it takes a millisecond on others. */
+/** For a busy host. A switch takes a millisecond on an idle one. */
 const switchDeadlineMs = 10_000;
 const maxLogBytes = 1 << 20;
 
@@ -31,12 +32,12 @@ export interface NetworkTools {
 
 export interface Network {
   readonly guard: ProcessIdentity;
-  /** As it was asked for. */
+  /** Whether it was started to let packets out. */
   readonly isOn: boolean;
   readonly logPath: string;
-  /** The end that QEMU inherits. */
+  /** The end of the socket pair that QEMU inherits. */
   readonly socket: Socket;
-  /** Ends what was started; for when no VM took it. */
+  /** Ends the network's processes, when no VM took the network over. */
   close(): Promise<void>;
 }
 
@@ -47,8 +48,8 @@ export async function findNetworkTools(cacheFolder: string): Promise<NetworkTool
 }
 
 /**
- * Starts a network. {@link waitForNetwork} tells when it does what it is to do; frames sent before wait for it. What its
- * processes have to say is appended to the file `logPath`, which all networks share.
+ * Starts a network. {@link waitForNetwork} tells when it is ready; frames that are sent earlier wait for it. Its
+ * processes append their messages to the file `logPath`, which all networks share.
  */
 export async function startNetwork(tools: NetworkTools, logPath: string, on: boolean): Promise<Network> {
   await boundLog(logPath);
@@ -59,14 +60,17 @@ export async function startNetwork(tools: NetworkTools, logPath: string, on: boo
   if (!socket) throw new DomainError("internal", "a pipe was asked for");
   const guard = started.identity;
   const close = async () => {
-    // Without its VM's side the guard ends, and takes passt along.
+    // Without its VM's side the guard ends itself and passt.
     socket.destroy();
     await endProcess(guard, 200);
   };
   return { guard, isOn: on, logPath, socket, close };
 }
 
-/** @throws DomainError `machine_failed` with the end of the log when a network just started is not there */
+/**
+ * Waits until a network that was started does as it was asked to.
+ * @throws DomainError `machine_failed` with the end of the log when its process ended or is late
+ */
 export async function waitForNetwork({ guard, isOn, logPath }: Network): Promise<void> {
   await untilSwitched(guard, isOn).catch(async (error: Error) => {
     throw new DomainError("machine_failed", `${error.message}; its log ends: ${await readLogTail(logPath)}`);
@@ -82,9 +86,9 @@ async function boundLog(path: string): Promise<void> {
 }
 
 /**
- * Switches a VM's network on, or off: then every connection that was open is cut. Idempotent; done when this returns.
+ * Switches a VM's network on, or off, which cuts every open connection. Idempotent; in effect when this resolves.
  * @param guard the first network process of the VM's record; undefined for a VM that was started without a network
- * @throws DomainError `machine_failed` when there is no network to switch on any more, `unsupported` when there never was
+ * @throws DomainError `machine_failed` when the VM's network ended, `unsupported` when the VM never had one
  */
 export async function switchNetwork(guard: ProcessIdentity | undefined, on: boolean): Promise<void> {
   if (!guard) {
@@ -92,17 +96,17 @@ export async function switchNetwork(guard: ProcessIdentity | undefined, on: bool
     throw new DomainError("unsupported", "this machine was started by an earlier version, without a network");
   }
   const name = processName(guard);
-  // The guard of an earlier version has another name. It is always on, and the signal ends it: that cuts too.
+  // The guard of an earlier version has another name and is always on. The signal ends it, which cuts connections too.
   const isOn = name !== networkNames.off;
   if (name !== undefined && isOn === on) return;
   signalProcess(guard, on ? "SIGUSR1" : "SIGUSR2");
   await untilSwitched(guard, on);
 }
 
-/** The guard's process has one of these names, by what holds. */
+/** The guard gives its process one of these names, so that its state can be seen. */
 const networkNames = { on: "network-on", off: "network-off" } as const;
 
-/** A guard that is gone is off for good. */
+/** Waits until the guard has the name of the state. A guard that is gone is off for good. */
 async function untilSwitched(guard: ProcessIdentity, on: boolean): Promise<void> {
   const end = performance.now() + switchDeadlineMs;
   while (performance.now() < end) {
@@ -115,20 +119,21 @@ async function untilSwitched(guard: ProcessIdentity, on: boolean): Promise<void>
 }
 
 /**
- * Arguments of passt for a guest with {@link guestNetwork}, its device on descriptor 3. It forwards DNS to the host's
- * first resolver, which may be on the host's loopback: passt reaches that one address there, and only port 53. Naming
- * the resolver with `--dns` would turn the forwarding off.
+ * Arguments of passt for a guest with {@link guestNetwork}, its device on descriptor 3. passt forwards DNS to the
+ * host's first resolver. The resolver may be on the host's loopback, where passt reaches that one address and only port
+ * 53. An option `--dns` with the resolver would turn the forwarding off.
  */
 export function passtArguments(): string[] {
-  const { address, prefix, gateway, dns } = guestNetwork;
   return [
-    ...["--foreground", "--quiet", "--stderr", "--fd", "3", "--ipv4-only", "--no-map-gw"],
-    ...["--address", address, "--netmask", String(prefix), "--gateway", gateway, "--dns-forward", dns],
-    ...["--no-dhcp", "--no-dhcpv6", "--no-ndp", "--no-ra", "--tcp-ports", "none", "--udp-ports", "none"],
-  ];
+    ["--foreground", "--quiet", "--stderr", "--fd", "3", "--ipv4-only", "--no-map-gw"],
+    ["--address", address, "--netmask", String(prefix), "--gateway", gateway, "--dns-forward", dns],
+    ["--no-dhcp", "--no-dhcpv6", "--no-ndp", "--no-ra", "--tcp-ports", "none", "--udp-ports", "none"],
+  ].flat();
 }
 
-/** `passt` replaces itself with its AVX2 build where it can: naming that at once keeps the executable what it was. */
+/**
+ * `passt` replaces itself with its AVX2 build where it can. That build is named at once, so that the executable stays.
+ */
 async function findPasst(): Promise<string> {
   const hasAvx2 = /^flags\s*:.*\bavx2\b/m.test(await readFile("/proc/cpuinfo", "utf8"));
   const candidates = [...(hasAvx2 ? ["/usr/bin/passt.avx2"] : []), "/usr/bin/passt", "/usr/local/bin/passt"];

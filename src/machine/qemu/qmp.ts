@@ -1,13 +1,13 @@
 /**
- * A client of QEMU's machine protocol (QMP) over a Unix socket: JSON lines, a greeting, then commands answered by id
- * with events in between. QEMU is not trusted here: lines are bounded, every command has a deadline.
+ * A client of QEMU's machine protocol (QMP) over a Unix socket: JSON lines, a greeting, then commands that are answered
+ * by id, with events in between. QEMU is not trusted, so lines are bounded and every command has a deadline.
  */
 import type { Socket } from "node:net";
 import { z } from "zod";
 import { DomainError, messageOf } from "../../errors.ts";
 import { openSocketWhenBound } from "../socket.ts";
 
-/** The longest honest line is a console dump of 64 KiB, JSON-escaped six-fold. */
+/** The longest honest line is a console dump of 64 KiB, which JSON escapes may make six times as long. */
 const maxLineBytes = 1 << 20;
 const defaultDeadlineMs = 5000;
 
@@ -19,7 +19,7 @@ const messageSchema = z.union([
 ]);
 type Message = z.infer<typeof messageSchema>;
 
-interface Pending {
+interface PendingCommand {
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: DomainError) => void;
   readonly timer: NodeJS.Timeout;
@@ -29,7 +29,7 @@ type EventListener = (event: string, data: Readonly<Record<string, unknown>>) =>
 
 export class QmpClient {
   readonly #socket: Socket;
-  readonly #pending = new Map<number, Pending>();
+  readonly #pending = new Map<number, PendingCommand>();
   readonly #listeners = new Set<EventListener>();
   /** Bytes of the line that is not complete yet. */
   #partial: Buffer[] = [];
@@ -39,7 +39,7 @@ export class QmpClient {
   readonly #greeted: Promise<void>;
   #greet: (() => void) | undefined;
   #refuse: ((error: DomainError) => void) | undefined;
-  /** Resolves, never rejects, with the reason when the connection is no more. */
+  /** Resolves with the reason when the connection has ended; never rejects. */
   readonly closed: Promise<DomainError>;
   #close: ((error: DomainError) => void) | undefined;
 
@@ -59,14 +59,14 @@ export class QmpClient {
   }
 
   /**
-   * Connects, waits for the greeting and negotiates. Tries again while nobody listens at `path` yet.
+   * Connects, waits for the greeting and negotiates. Tries again while QEMU does not listen at `path` yet.
    * @throws DomainError `machine_failed` when QEMU is not there by the deadline or speaks something else
    */
   static async connect(path: string, options: { deadlineMs?: number; signal?: AbortSignal } = {}): Promise<QmpClient> {
     const { deadlineMs = defaultDeadlineMs, signal } = options;
     const end = performance.now() + deadlineMs;
     const client = new QmpClient(await openSocketWhenBound(path, end, signal));
-    const abort = () => client.#fail("QMP: given up");
+    const abort = () => client.#fail("the connection to QEMU was given up");
     const timer = setTimeout(
       () => client.#fail(`QEMU sent no greeting within ${deadlineMs} ms`),
       end - performance.now(),
@@ -110,12 +110,12 @@ export class QmpClient {
     return () => this.#listeners.delete(listener);
   }
 
-  /** Closes the connection; QEMU goes on. Commands under way reject. */
+  /** Closes the connection; QEMU goes on. Commands that wait for their answer reject. */
   close(): void {
     this.#fail("the QMP connection was closed");
   }
 
-  /** Lets the process end although the connection is open. */
+  /** Lets the daemon's process end although the connection is open. */
   unref(): void {
     this.#socket.unref();
   }
@@ -156,8 +156,8 @@ export class QmpClient {
     }
   }
 
-  /** An answer to a command that was given up is nothing to anybody. */
-  #settle(id: number | undefined, act: (pending: Pending) => void): void {
+  /** An answer to a command that was given up is dropped. */
+  #settle(id: number | undefined, act: (pending: PendingCommand) => void): void {
     const pending = id === undefined ? undefined : this.#pending.get(id);
     if (id === undefined || !pending) return;
     this.#pending.delete(id);

@@ -1,7 +1,7 @@
 /**
- * Saving a paused VM. Memory, devices and disk belong to one pause window. Of a restored VM only what it changed of its
- * memory is written; the image below never changes and is linked. The VM may go on afterwards, and then its disk layer is
- * copied (reflinked where the file system can); that needs no overlay, for `stop` drained and flushed it.
+ * The save of a paused VM. Memory, devices and disk belong to one pause window. Of a restored VM only the pages that it
+ * changed are written; the image below never changes and is linked. If the VM may go on afterwards its disk layer is
+ * copied (reflinked where the file system can). That needs no overlay, because `stop` drained and flushed the layer.
  */
 import { chmod, mkdir, rm, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
@@ -18,7 +18,7 @@ import type { QmpClient } from "./qmp.ts";
 const memoryName = "memory.img";
 const changesName = "memory-changes.bin";
 const devicesName = "devices.bin";
-/** More than any device state takes. */
+/** More space than any device state takes. */
 const devicesRoomBytes = 1 << 20;
 
 export interface PausedMachine {
@@ -44,7 +44,7 @@ export async function writeSnapshot(
   await rm(staging, { recursive: true, force: true });
   try {
     await mkdir(staging, { recursive: true, mode: 0o700 });
-    // Devices first: that makes QEMU give up its images, which writes the last of the disk layer.
+    // Devices go first: saving them makes QEMU give up its images, which writes the last of the disk layer.
     await saveDevices(paused, staging);
     const [machine, disk] = await Promise.all([
       memory ? saveMachine(paused, staging) : rm(join(staging, devicesName)),
@@ -62,7 +62,7 @@ export async function writeSnapshot(
   }
 }
 
-/** Whatever its name says, the command saves the device state of any machine: 13 KB in a millisecond. */
+/** In spite of its name the command saves the device state of any machine: 13 KB in a millisecond. */
 async function saveDevices({ qmp }: PausedMachine, staging: string): Promise<void> {
   const filename = join(staging, devicesName);
   try {
@@ -71,12 +71,8 @@ async function saveDevices({ qmp }: PausedMachine, staging: string): Promise<voi
     // QEMU only says "An IO error has occurred".
     const { bavail, bsize } = await statfs(staging);
     if (bavail * bsize >= devicesRoomBytes) throw error;
-    throw new DomainError(
-      "disk_pressure",
-      `no space is left on the disk of ${staging} to save a machine`,
-      {},
-      { cause: error },
-    );
+    const problem = `no space is left on the disk of ${staging} to save a machine`;
+    throw new DomainError("disk_pressure", problem, {}, { cause: error });
   }
   await chmod(filename, 0o600);
 }
@@ -101,7 +97,7 @@ async function saveMemory({ folder, pid, running }: PausedMachine, staging: stri
     const { size: sizeBytes } = await stat(target);
     return { image: { name: memoryName, sizeBytes, sha256 }, changes };
   }
-  // A VM that was booted shares its file with us: complete since it was paused.
+  // The file of a VM that was booted is shared, and complete since the VM was paused.
   if (shared) await copySparse(path, target, true);
   else await writeMemoryImage(pid, path, target);
   await chmod(target, 0o600);

@@ -1,4 +1,4 @@
-/** The engine's own small C programs, compiled into the cache when first needed, once per version of their source. */
+/** The engine's small C programs are compiled into the cache when first needed, once per version of their source. */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { access, mkdir, readFile, rename, rm } from "node:fs/promises";
@@ -10,9 +10,9 @@ import { DomainError, messageOf } from "../../errors.ts";
 const run = promisify(execFile);
 
 /**
- * The path of the compiled program.
- * @param name its source in this folder, without `.c`
- * @throws DomainError `failed_precondition` when it does not compile
+ * The path of a compiled program.
+ * @param name of its source in this folder, without `.c`
+ * @throws DomainError `failed_precondition` when the source does not compile
  */
 export async function buildTool(name: string, cacheFolder: string): Promise<string> {
   const source = await findSource(name);
@@ -34,7 +34,7 @@ export async function buildTool(name: string, cacheFolder: string): Promise<stri
   return path;
 }
 
-/** True when there is something at `path`. */
+/** True when a file or folder is at `path`. */
 export async function exists(path: string): Promise<boolean> {
   return access(path).then(
     () => true,
@@ -42,7 +42,7 @@ export async function exists(path: string): Promise<boolean> {
   );
 }
 
-/** Beside this file, or, when this is the compiled copy in `dist/`, in the source tree it came from. */
+/** The source is beside this file or, when this is the compiled copy in `dist/`, in the source tree it came from. */
 async function findSource(name: string): Promise<string> {
   const here = fileURLToPath(new URL(`./${name}.c`, import.meta.url));
   return (await exists(here)) ? here : here.replace("/dist/src/", "/src/");

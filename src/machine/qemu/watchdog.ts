@@ -1,4 +1,4 @@
-/** Tells a boot that goes on from one that hangs. */
+/** The watchdog of a boot reads the guest's console, and tells a boot that goes on from one that hangs. */
 import { setTimeout as delay } from "node:timers/promises";
 import { z } from "zod";
 import { DomainError } from "../../errors.ts";
@@ -11,15 +11,15 @@ const handOver = "as init process";
 const pollMs = 50;
 const consoleBytes = 65536;
 
-/** Takes what the guest printed since the last call; at most the last 64 KiB are kept. */
+/** Takes the text that the guest printed since the last call, at most the last 64 KiB of it. */
 export async function readConsole(qmp: QmpClient): Promise<string> {
   return z.string().parse(await qmp.execute("ringbuf-read", { device: consoleDevice, size: consoleBytes }));
 }
 
 /**
  * Resolves when the kernel has started the guest's first program.
- * @param silenceMs how long the console may say nothing
- * @param deadlineMs how long all of it may take
+ * @param silenceMs how long the console may stay silent
+ * @param deadlineMs how long the boot may take
  * @throws DomainError `deadline_exceeded` quoting the end of the console
  */
 export async function waitForInit(

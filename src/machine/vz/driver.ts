@@ -1,6 +1,8 @@
 /**
- * The engine `vz`: Apple's Virtualization framework through the signed helper `firkin-vz`, one process per machine. What
- * the framework demands (`helper-swift/README.md`) is the helper's business; here is which files and processes there are.
+ * This room is the engine `vz`: Apple's Virtualization framework through the signed helper `firkin-vz`, one process per
+ * machine. It may call the files of `src/machine/`, and no other engine.
+ *
+ * The helper meets the framework's demands (`helper-swift/README.md`). The room decides on files and processes.
  */
 import { constants } from "node:fs";
 import { access, mkdir, mkdtemp, rm } from "node:fs/promises";
@@ -24,7 +26,7 @@ import { agentPort, VzVm } from "./vm.ts";
 const kernelCommandLine = `console=hvc0 panic=-1 quiet firkin.vsock=${agentPort}`;
 
 const helperDeadlineMs = 5000;
-/** `VZError.Code.restore` */
+/** `VZError.Code.restore`, the framework's only code for a failed restore. */
 const restoreRefused = 12;
 /** Starts and restores wait for the host's lock while other machines save or restore. */
 const startDeadlineMs = 300_000;
@@ -37,7 +39,7 @@ export interface VzDriverOptions {
   readonly cacheFolder: string;
   /** The executable of the helper. */
   readonly helper: string;
-  /** What the probe of `fanOut` boots. */
+  /** The probe of `fanOut` boots this kernel. */
   readonly kernel: string;
   readonly initramfs: string;
   readonly baseDisk: string;
@@ -53,16 +55,14 @@ export class VzDriver implements VmDriver {
   private constructor(options: VzDriverOptions, hello: Hello, info: EngineInfo) {
     const { machinesFolder, log } = options;
     this.#options = options;
-    this.#machines = new MachinesFolder({
-      ...{ engine: "vz", path: machinesFolder, program: helperCommand },
-      ...{ checkSocketPaths, log },
-    });
+    const program = helperCommand;
+    this.#machines = new MachinesFolder({ engine: "vz", path: machinesFolder, program, checkSocketPaths, log });
     this.#hello = hello;
     this.info = info;
   }
 
   /**
-   * Asks a helper what this host can do, and finds out what only a try can tell.
+   * Asks a helper for the abilities of this host, and probes fan-out, which only a try can tell.
    * @throws DomainError `failed_precondition` saying what is missing
    */
   static async open(options: VzDriverOptions): Promise<VzDriver> {
@@ -81,7 +81,7 @@ export class VzDriver implements VmDriver {
       network: toAbility(network),
     };
     const { helperVersion, framework, host } = hello;
-    // Part of every template's recipe: an update of the system makes templates anew.
+    // The version is a part of every template's recipe, so an update of the system makes templates anew.
     const version = `${helperVersion} ${framework} ${host.osBuild}`;
     const acceleration = framework === "simulated" ? "none" : "hvf";
     const info = { engine: "vz", version, acceleration, abilities } as const;
@@ -149,7 +149,7 @@ export class VzDriver implements VmDriver {
     await this.#machines.discard(record, 0);
   }
 
-  /** None: a machine's disk is a clone of its own. */
+  /** None, because every machine's disk is a clone of its own. */
   async imagesInUse(): Promise<string[]> {
     return [];
   }
@@ -159,10 +159,10 @@ export class VzDriver implements VmDriver {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // Helpers outlive the daemon; nothing else was opened.
+    // Helpers outlive the daemon, and nothing else is open.
   }
 
-  /** A helper that is ended with its scope, or as soon as the caller gives up. */
+  /** Starts a helper that ends with its scope, or as soon as the caller gives up. */
   async #startHelper(folder: string, scope: Scope, signal: AbortSignal | undefined) {
     const started = await startHelper(this.#options.helper, folder, { deadlineMs: helperDeadlineMs, signal });
     const record = { engine: "vz", sessionId: "", folder, processes: [started.process.identity] } as const;
@@ -182,7 +182,7 @@ export class VzDriver implements VmDriver {
     return new VzVm({ record, machine, info: this.info, client, childExited: process.exited });
   }
 
-  /** A saved state only fits the host, user and framework it was made by. */
+  /** A saved state only fits the host, user and framework that made it. */
   #checkFits(manifest: SnapshotManifest): VzMachine {
     const made = `${manifest.engine} ${manifest.engineVersion}`;
     const here = `${this.info.engine} ${this.info.version}`;
@@ -195,14 +195,14 @@ export class VzDriver implements VmDriver {
     throw new DomainError("failed_precondition", "the snapshot was made on another host: make it anew");
   }
 
-  /** Where a save is one machine only, a second one is refused with the one code there is for failed restores. */
+  /** Where a save is one machine only, the framework refuses a second one with the code of every failed restore. */
   #isInUse(error: unknown): boolean {
     const { fanOut } = this.info.abilities;
     return !fanOut.supported && isDomainError(error, "machine_failed") && error.details.number === restoreRefused;
   }
 }
 
-/** What a helper without a machine says of the host. */
+/** The greeting of a helper without a machine, which describes the host. */
 async function askHelper({ helper, machinesFolder }: VzDriverOptions): Promise<Hello> {
   await access(helper, constants.X_OK).catch((error: unknown) => {
     const problem = `there is no helper at ${helper}. Build it: scripts/setup/build-helper`;
@@ -227,7 +227,7 @@ function toAbility(capability: Capability | undefined): Ability {
   return { supported: false, reason: capability?.reason ?? "the helper does not say" };
 }
 
-/** The machine's state once nothing is under way: a save that another daemon ordered is waited for. */
+/** The machine's state once no operation is under way. A save that an earlier daemon ordered is waited for. */
 function settledState(client: HelperClient): Promise<MachineState> {
   return new Promise((resolve, reject) => {
     const late = new DomainError("deadline_exceeded", `its machine is busy for more than ${adoptDeadlineMs} ms`);

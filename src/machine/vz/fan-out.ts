@@ -1,6 +1,6 @@
 /**
- * Whether one saved state can run as several machines at once. Reports disagree, so it is tried: a small machine is
- * saved and restored twice. The answer is remembered per host, system and helper.
+ * The probe of fan-out finds out whether one saved state can run as several machines at once. Reports disagree, so a
+ * small machine is saved and restored twice. The verdict is kept per host, system and helper.
  */
 import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -23,7 +23,7 @@ export interface FanOutProbe {
   readonly log: Logger;
 }
 
-/** What is known already, or is found out now: not while the host saves nothing. */
+/** The verdict that is known already, or that a probe finds now. There is no probe while the host saves nothing. */
 export async function probeFanOut(driver: VmDriver, probe: FanOutProbe): Promise<Ability> {
   const { memorySnapshot } = driver.info.abilities;
   const path = join(probe.cacheFolder, "fan-out.json");
@@ -39,7 +39,7 @@ export async function probeFanOut(driver: VmDriver, probe: FanOutProbe): Promise
   return verdict.works ? { supported: true } : { supported: false, reason: verdict.reason };
 }
 
-/** Boots, saves, ends, and restores twice; both must run at the same time. */
+/** Boots a machine, saves it, ends it and restores it twice. Both must run at the same time. */
 async function tryFanOut(driver: VmDriver, probe: FanOutProbe): Promise<{ works: boolean; reason: string }> {
   await using scope = new Scope();
   const folder = await mkdtemp(join(probe.machinesFolder, "fan-out-"));
@@ -70,7 +70,7 @@ async function readVerdict(path: string): Promise<z.infer<typeof verdictSchema> 
   try {
     return verdictSchema.parse(JSON.parse(await readFile(path, "utf8")));
   } catch {
-    // Not there, or written by another version: probing again costs seconds, once.
+    // The verdict is missing, or another version wrote it. Probing again costs seconds, once.
     return undefined;
   }
 }

@@ -1,14 +1,18 @@
-/** Opening a port of the guest through the helper's stream socket: `CONNECT <port>`, `OK`, and then the guest's bytes. */
+/**
+ * A stream to a port of the guest, opened through the helper's stream socket: `CONNECT <port>`, `OK`, and then the
+ * guest's bytes.
+ */
 import type { Socket } from "node:net";
 import { DomainError } from "../../errors.ts";
 import { openSocket } from "../socket.ts";
 
-/** The longest reply: `ERR` and why. */
+/** The longest reply is `ERR` with its reason. */
 const maxReplyBytes = 4096;
 
 /**
- * A stream to a port of the guest.
- * @throws DomainError `machine_failed` when the guest refuses (nothing listens there yet), `deadline_exceeded`
+ * Opens a stream to a port of the guest.
+ * @throws DomainError `machine_failed` when the guest refuses (no program listens there yet), `deadline_exceeded`; the
+ *   signal's reason
  */
 export async function openGuestStream(
   path: string,
@@ -38,8 +42,8 @@ export async function openGuestStream(
 }
 
 /**
- * One line; what came after it stays in the socket. Read without `data` listeners: a socket that was ever paused or flowing
- * would not start by itself for whoever gets it.
+ * Reads one line and leaves the bytes after it in the socket. It uses no `data` listener, because a socket that was
+ * ever paused or flowing would not start by itself for its next reader.
  */
 function readLine(socket: Socket): Promise<string> {
   return new Promise((resolve, reject) => {
@@ -49,7 +53,7 @@ function readLine(socket: Socket): Promise<string> {
       const end = seen.indexOf(10);
       if (end < 0 && seen.length <= maxReplyBytes) return;
       settle();
-      if (end < 0) return reject(new DomainError("machine_failed", "the helper's reply has no end"));
+      if (end < 0) return reject(new DomainError("machine_failed", "the helper's reply to CONNECT has no end"));
       if (end + 1 < seen.length) socket.unshift(seen.subarray(end + 1));
       resolve(seen.toString("utf8", 0, end));
     };

@@ -1,6 +1,6 @@
 /**
- * A client of one helper's control socket: requests answered by id, and the machine's state as it changes. The helper is
- * not trusted here: lines are bounded, every request has a deadline, and one bad message ends the connection.
+ * A client of one helper's control socket: requests that are answered by id, and the machine's state as it changes. The
+ * helper is not trusted, so lines are bounded, every request has a deadline, and one bad message ends the connection.
  */
 import type { Socket } from "node:net";
 import { z } from "zod";
@@ -19,10 +19,10 @@ import {
 } from "./helper-messages.ts";
 import { LineDecoder } from "./line-decoder.ts";
 
-/** A helper that does what its machine's queue has time for answers in a millisecond. */
+/** A helper answers in a millisecond, if its machine's queue has time. */
 const defaultDeadlineMs = 5000;
 
-interface Pending {
+interface PendingRequest {
   readonly op: string;
   readonly resolve: (result: unknown) => void;
   readonly reject: (error: DomainError) => void;
@@ -36,12 +36,12 @@ type Order<Request> = Request extends HelperRequest ? Omit<Request, "id"> : neve
 export interface ConnectOptions {
   /** For the connection and the greeting together. */
   readonly deadlineMs: number;
-  /** Gives up. */
+  /** Gives the connection up. */
   readonly signal?: AbortSignal | undefined;
 }
 
 export class HelperClient {
-  /** What the helper said of itself, once greeted. */
+  /** The helper's answer to the greeting. */
   readonly hello: Hello;
   readonly #connection: Connection;
 
@@ -51,9 +51,10 @@ export class HelperClient {
   }
 
   /**
-   * Connects, greets and follows the machine's state. Tries again while nobody listens at `path` yet, or too many wait there.
-   * @throws DomainError `machine_failed` when no helper answers by the deadline, `failed_precondition` for one of another
-   *   version
+   * Connects, greets and follows the machine's state. Tries again while the helper does not listen at `path` yet, or
+   * too many connections wait there.
+   * @throws DomainError `machine_failed` when no helper answers by the deadline, `failed_precondition` for a helper of
+   *   another version
    */
   static async connect(path: string, { deadlineMs, signal }: ConnectOptions): Promise<HelperClient> {
     const end = performance.now() + deadlineMs;
@@ -74,13 +75,13 @@ export class HelperClient {
     }
   }
 
-  /** Resolves, never rejects, with the reason when the connection is no more. */
+  /** Resolves with the reason when the connection has ended; never rejects. */
   get closed(): Promise<DomainError> {
     return this.#connection.closed;
   }
 
   /**
-   * Asks for something and checks the answer.
+   * Sends a request and checks the shape of its answer.
    * @throws DomainError with the helper's words, `machine_failed` when the connection breaks, `deadline_exceeded`
    */
   request<T>(order: Order<HelperRequest>, schema: z.ZodType<T>, deadlineMs = defaultDeadlineMs): Promise<T> {
@@ -92,12 +93,12 @@ export class HelperClient {
     this.#connection.onState(listener);
   }
 
-  /** Closes the connection; the helper goes on. Requests under way reject. */
+  /** Closes the connection; the helper goes on. Requests that wait for their answer reject. */
   close(): void {
     this.#connection.fail("the connection to the helper was closed");
   }
 
-  /** Lets the process end although the connection is open. */
+  /** Lets the daemon's process end although the connection is open. */
   unref(): void {
     this.#connection.unref();
   }
@@ -107,7 +108,7 @@ class Connection {
   readonly closed: Promise<DomainError>;
   readonly #socket: Socket;
   readonly #decoder = new LineDecoder();
-  readonly #pending = new Map<number, Pending>();
+  readonly #pending = new Map<number, PendingRequest>();
   readonly #listeners = new Set<StateListener>();
   #lastState: Extract<HelperMessage, { kind: "event" }> | undefined;
   #nextId = 1;
@@ -185,7 +186,7 @@ class Connection {
         this.#settle(message.id, (pending) => pending.resolve(message.result));
         return;
       case "failure":
-        // Without an id it is about the connection, which the helper ends next.
+        // A failure without an id is about the connection, which the helper ends next.
         if (message.id === null) this.fail(toDomainError("go on", message.error).message);
         else this.#settle(message.id, (pending) => pending.reject(toDomainError(pending.op, message.error)));
         return;
@@ -194,8 +195,8 @@ class Connection {
     }
   }
 
-  /** An answer to a request that was given up is nothing to anybody. */
-  #settle(id: number, act: (pending: Pending) => void): void {
+  /** An answer to a request that was given up is dropped. */
+  #settle(id: number, act: (pending: PendingRequest) => void): void {
     const pending = this.#pending.get(id);
     if (!pending) return;
     this.#pending.delete(id);

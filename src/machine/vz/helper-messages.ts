@@ -1,11 +1,11 @@
 /**
- * The messages of the helper's control socket (`helper-swift/README.md` is the contract). What the helper says is
- * checked here and nowhere else; `test/corpus/helper/` is judged alike by this file and by the helper.
+ * The messages of the helper's control socket (`helper-swift/README.md` is the contract). This file alone checks the
+ * helper's messages. It and the helper judge the corpus in `test/corpus/helper/` alike.
  */
 import { z } from "zod";
 import { DomainError } from "../../errors.ts";
 
-/** Raised when a message changes its meaning: helper and daemon of different versions refuse each other. */
+/** Raised when a message changes its meaning. Helper and daemon of different versions refuse each other. */
 export const protocolVersion = 1;
 
 /** The longest line, without its newline. */
@@ -44,7 +44,7 @@ const saveSchema = z.object({ stateFile: absolutePath.optional(), diskClone: abs
 const id = z.number().int().nonnegative();
 const plain = <Name extends string>(op: Name) => z.object({ id, op: z.literal(op) });
 
-/** Everything the daemon may ask. */
+/** Every request of the daemon. */
 export const requestSchema = z.discriminatedUnion("op", [
   z.object({ id, op: z.literal("hello"), version: z.number().int() }),
   z.object({ id, op: z.literal("start"), ...startSchema.shape }),
@@ -79,7 +79,7 @@ export const helloSchema = z.object({
 });
 export type Hello = z.infer<typeof helloSchema>;
 
-/** What a machine was started with, and must be restored with. */
+/** The identity that a machine was started with and must be restored with. */
 export const identitySchema = z.object({ machineIdentifier: z.string().min(1), macAddress: z.string().min(1) });
 
 /** Runs `[first, count]` of blocks of 1 MiB of the cloned disk that hold data. */
@@ -111,7 +111,7 @@ const successSchema = z.object({ id, ok: z.literal(true), result: z.record(z.str
 const failureSchema = z.object({ id: id.nullable(), ok: z.literal(false), error: errorSchema });
 const eventSchema = z.object({ event: z.literal("state"), state: machineStateSchema, detail: z.string().optional() });
 
-/** Everything the helper may say. */
+/** Every message of the helper. */
 export type HelperMessage =
   | { readonly kind: "success"; readonly id: number; readonly result: Readonly<Record<string, unknown>> }
   | { readonly kind: "failure"; readonly id: number | null; readonly error: HelperError }
@@ -119,7 +119,7 @@ export type HelperMessage =
 
 /**
  * Decodes one line of the helper.
- * @throws DomainError `machine_failed` for anything that is no message of this version
+ * @throws DomainError `machine_failed` for a line that is no message of this version
  */
 export function decodeHelperMessage(line: string): HelperMessage {
   let value: unknown;
@@ -140,7 +140,7 @@ export function decodeHelperMessage(line: string): HelperMessage {
     : { kind: "failure", id: message.id, error: message.error };
 }
 
-/** What a refusal of the helper means to the daemon. */
+/** Turns a refusal of the helper into the daemon's error. */
 export function toDomainError(op: string, { code, message, domain, number }: HelperError): DomainError {
   const origin = domain === undefined ? "" : ` (${domain} ${number ?? "?"})`;
   const details = { helperCode: code, ...(domain === undefined ? {} : { domain, number }) };

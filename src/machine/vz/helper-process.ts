@@ -1,4 +1,4 @@
-/** Starting a helper: one detached process per machine, with its sockets in the machine's folder. */
+/** The start of a helper: one detached process per machine, with its sockets in the machine's folder. */
 import { join } from "node:path";
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import { type DetachedProcess, readLogTail, startDetached } from "../detached-process.ts";
@@ -10,7 +10,7 @@ export const controlSocketName = "control.sock";
 export const streamSocketName = "streams.sock";
 export const helperLogName = "helper.log";
 
-/** macOS allows 103 bytes and a NUL, Linux four more; one limit, so that a state folder can be judged anywhere. */
+/** macOS allows 103 bytes and a NUL, Linux four more. One limit for both lets every host judge a state folder alike. */
 const maxSocketPathBytes = 103;
 
 export interface StartedHelper {
@@ -19,19 +19,23 @@ export interface StartedHelper {
 }
 
 /**
- * Checks that the sockets of a machine in `folder` can be bound, before anything is made.
+ * Refuses a folder in which the sockets of a machine cannot be bound, before anything is made.
  * @throws DomainError `invalid_argument` when their paths are too long
  */
 export function checkSocketPaths(folder: string): void {
   const longest = Buffer.byteLength(join(folder, controlSocketName));
   if (longest <= maxSocketPathBytes) return;
-  const problem = `${folder} is too long: a socket in it would have a path of ${longest} bytes and macOS allows ${maxSocketPathBytes}. Move the state folder to a shorter path.`;
-  throw new DomainError("invalid_argument", problem);
+  const problem = `a socket in it would have a path of ${longest} bytes and macOS allows ${maxSocketPathBytes}`;
+  throw new DomainError(
+    "invalid_argument",
+    `${folder} is too long: ${problem}. Move the state folder to a shorter path.`,
+  );
 }
 
 /**
  * Starts a helper and connects to it.
- * @throws DomainError `machine_failed` quoting the helper's log; nothing of it is left then
+ * @throws DomainError `machine_failed` quoting the helper's log, `failed_precondition` for a helper of another version;
+ *   no process is left then
  */
 export async function startHelper(
   helper: string,
@@ -51,7 +55,7 @@ export async function startHelper(
     connected = true;
     return { process: started, client };
   } catch (error) {
-    // Before we end it ourselves.
+    // The reason is read before the daemon ends the helper itself.
     const reason = messageOf(gone.signal.aborted ? gone.signal.reason : error);
     await endProcess(started.identity, 0);
     signal?.throwIfAborted();

@@ -1,17 +1,17 @@
-/** Cuts a byte stream into lines. Pure and incremental: the verdict does not depend on how the bytes were cut. */
+/** The line decoder cuts a byte stream into lines. Its verdict does not depend on how the bytes arrived in pieces. */
 import { DomainError } from "../../errors.ts";
 import { maxLineBytes } from "./helper-messages.ts";
 
 const newline = 10;
 
 export class LineDecoder {
-  /** Bytes of the line that is not complete yet. */
+  /** Pieces of the line that is not complete yet. */
   #unfinished: Buffer[] = [];
   #unfinishedBytes = 0;
 
   /**
-   * Takes what arrived and returns the lines it completes, without their newlines; empty lines are left out.
-   * @throws DomainError `machine_failed` for a line that is too long, as soon as that is certain
+   * Takes bytes that arrived and returns the lines they complete, without newlines; empty lines are left out.
+   * @throws DomainError `machine_failed` for a line that is too long, as soon as it is
    */
   take(bytes: Buffer): string[] {
     const lines: string[] = [];

@@ -1,6 +1,6 @@
 /**
- * What must be the same at start and at every restore for a saved state to fit: part of a snapshot's manifest, and
- * `machine.json` in a VM's folder, so that a later daemon can go on with it.
+ * The description of a VM: everything that must be the same at start and at every restore for a saved state to fit. It
+ * goes into a snapshot's manifest, and into `machine.json` of a VM's folder so that a later daemon can adopt the VM.
  */
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -14,7 +14,7 @@ export const stateName = "machine.vzsave";
 const fileName = "machine.json";
 
 const schema = z.object({
-  /** Raised whenever the device set changes: older snapshots do not fit then. */
+  /** Raised whenever the device set changes, because older snapshots do not fit then. */
   deviceSet: z.literal(1),
   vcpuCount: z.number().int().positive(),
   memoryMiB: z.number().int().positive(),
@@ -29,10 +29,10 @@ const schema = z.object({
   helperVersion: z.string(),
 });
 
-/** Plain JSON. */
+/** The description of one VM, as plain JSON. */
 export type VzMachine = z.infer<typeof schema>;
 
-/** @throws DomainError `failed_precondition` when a manifest's `machine` is not one this version can rebuild */
+/** @throws DomainError `failed_precondition` when this version cannot rebuild a manifest's `machine` */
 export function parseMachine(value: unknown): VzMachine {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
@@ -51,7 +51,7 @@ export async function writeMachine(folder: string, machine: VzMachine): Promise<
   await writeFile(join(folder, fileName), JSON.stringify(machine), { mode: 0o600 });
 }
 
-/** @throws DomainError `machine_failed` when the VM's folder does not say */
+/** @throws DomainError `machine_failed` when the file in the VM's folder is missing or damaged */
 export async function readMachine(folder: string): Promise<VzMachine> {
   const path = join(folder, fileName);
   try {

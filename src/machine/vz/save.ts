@@ -1,6 +1,6 @@
 /**
- * Saving a paused machine: its state and a clone of its disk in one pause window, written beside the snapshot's final
- * place and moved there when whole.
+ * The save of a paused machine: its state and a clone of its disk from one pause window, written beside the snapshot's
+ * final place and moved there when whole.
  */
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -10,7 +10,7 @@ import type { HelperClient } from "./helper-client.ts";
 import { savedSchema } from "./helper-messages.ts";
 import { diskName, machineName, stateName, type VzMachine, writeMachine } from "./machine.ts";
 
-/** Saving takes seconds per GiB of used memory, and waits until no other machine of the host saves or restores. */
+/** A save takes seconds per GiB of used memory, and waits until no other machine of the host saves or restores. */
 const saveDeadlineMs = 300_000;
 
 export interface PausedMachine {

@@ -15,7 +15,7 @@ import { helperLogName, streamSocketName } from "./helper-process.ts";
 import type { VzMachine } from "./machine.ts";
 import { writeSnapshot } from "./save.ts";
 
-/** Where the guest's agent listens; the kernel's command line tells it. */
+/** The port at which the guest's agent listens. The kernel's command line tells it. */
 export const agentPort = 1024;
 
 /** A kernel boots, and its agent listens, well within this; until then the guest refuses connections. */
