@@ -5,14 +5,14 @@
  */
 import { createHash } from "node:crypto";
 import { constants } from "node:fs";
-import { access, mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { access, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { cpus, hostname, release } from "node:os";
 import { join } from "node:path";
-import { z } from "zod";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { readLogTail, startDetached } from "../detached-process.ts";
 import { endProcess } from "../processes.ts";
+import { readVerdict, type Verdict, writeVerdict } from "../verdict.ts";
 import { consoleDevice, qmpSocketName } from "./arguments.ts";
 import { QmpClient } from "./qmp.ts";
 import { waitForInit } from "./watchdog.ts";
@@ -22,9 +22,6 @@ export type AccelerationChoice = "auto" | "kvm" | "tcg";
 /** KVM boots this kernel in well under a second. */
 const probeDeadlineMs = 4000;
 const logName = "qemu.log";
-
-const verdictSchema = z.object({ host: z.string(), works: z.boolean(), reason: z.string() });
-type Verdict = z.infer<typeof verdictSchema>;
 
 export interface ProbeInput {
   readonly choice: AccelerationChoice;
@@ -48,8 +45,8 @@ export async function decideAcceleration(input: ProbeInput): Promise<"kvm" | "tc
   }
   const path = join(input.cacheFolder, "acceleration.json");
   const host = describeHost(input.engineVersion);
-  const known = await readVerdict(path);
-  const verdict = known?.host === host ? known : { host, ...(await probe(input)) };
+  const known = await readVerdict(path, host);
+  const verdict = known ?? { host, ...(await probe(input)) };
   if (verdict !== known) await writeVerdict(path, verdict);
   input.log.info({ works: verdict.works, reason: verdict.reason, remembered: verdict === known }, "KVM probe");
   return verdict.works ? "kvm" : "tcg";
@@ -100,19 +97,4 @@ function probeArguments(folder: string, { kernel, initramfs }: ProbeInput): stri
     ["-chardev", `ringbuf,id=${consoleDevice},size=65536`, "-serial", `chardev:${consoleDevice}`],
     ["-qmp", `unix:${join(folder, qmpSocketName)},server=on,wait=off`],
   ].flat();
-}
-
-async function readVerdict(path: string): Promise<Verdict | undefined> {
-  try {
-    return verdictSchema.parse(JSON.parse(await readFile(path, "utf8")));
-  } catch {
-    // The verdict is missing, or another version wrote it. Probing again costs seconds, once.
-    return undefined;
-  }
-}
-
-async function writeVerdict(path: string, verdict: Verdict): Promise<void> {
-  await mkdir(join(path, ".."), { recursive: true, mode: 0o700 });
-  await writeFile(`${path}.${process.pid}`, JSON.stringify(verdict), { mode: 0o600 });
-  await rename(`${path}.${process.pid}`, path);
 }

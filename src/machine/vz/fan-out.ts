@@ -2,15 +2,14 @@
  * The probe of fan-out finds out whether one saved state can run as several machines at once. Reports disagree, so a
  * small machine is saved and restored twice. The verdict is kept per host, system and helper.
  */
-import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
 import { messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { Scope } from "../../scope.ts";
 import { type Ability, newSessionId, type Vm, type VmDriver } from "../driver.ts";
+import { readVerdict, type Verdict, writeVerdict } from "../verdict.ts";
 
-const verdictSchema = z.object({ host: z.string(), works: z.boolean(), reason: z.string() });
 const shape = { vcpuCount: 1, memoryMiB: 256, diskMiB: 1 };
 
 export interface FanOutProbe {
@@ -28,19 +27,18 @@ export async function probeFanOut(driver: VmDriver, probe: FanOutProbe): Promise
   const { memorySnapshot } = driver.info.abilities;
   const path = join(probe.cacheFolder, "fan-out.json");
   const host = `${probe.hostId} ${driver.info.version}`;
-  const known = await readVerdict(path);
-  const isKnown = known?.host === host;
-  if (!isKnown && !memorySnapshot.supported) {
+  const known = await readVerdict(path, host);
+  if (!known && !memorySnapshot.supported) {
     return { supported: false, reason: `not probed: ${memorySnapshot.reason}` };
   }
-  const verdict = isKnown ? known : { host, ...(await tryFanOut(driver, probe)) };
+  const verdict = known ?? { host, ...(await tryFanOut(driver, probe)) };
   if (verdict !== known) await writeVerdict(path, verdict);
   probe.log.info({ works: verdict.works, reason: verdict.reason, remembered: verdict === known }, "fan-out probe");
   return verdict.works ? { supported: true } : { supported: false, reason: verdict.reason };
 }
 
 /** Boots a machine, saves it, ends it and restores it twice. Both must run at the same time. */
-async function tryFanOut(driver: VmDriver, probe: FanOutProbe): Promise<{ works: boolean; reason: string }> {
+async function tryFanOut(driver: VmDriver, probe: FanOutProbe): Promise<Omit<Verdict, "host">> {
   await using scope = new Scope();
   const folder = await mkdtemp(join(probe.machinesFolder, "fan-out-"));
   scope.defer(() => rm(folder, { recursive: true, force: true }));
@@ -64,19 +62,4 @@ async function tryFanOut(driver: VmDriver, probe: FanOutProbe): Promise<{ works:
   } catch (error) {
     return { works: false, reason: `a second machine of one save was refused: ${messageOf(error)}` };
   }
-}
-
-async function readVerdict(path: string): Promise<z.infer<typeof verdictSchema> | undefined> {
-  try {
-    return verdictSchema.parse(JSON.parse(await readFile(path, "utf8")));
-  } catch {
-    // The verdict is missing, or another version wrote it. Probing again costs seconds, once.
-    return undefined;
-  }
-}
-
-async function writeVerdict(path: string, verdict: z.infer<typeof verdictSchema>): Promise<void> {
-  await mkdir(join(path, ".."), { recursive: true, mode: 0o700 });
-  await writeFile(`${path}.${process.pid}`, JSON.stringify(verdict), { mode: 0o600 });
-  await rename(`${path}.${process.pid}`, path);
 }
