@@ -1,19 +1,19 @@
-/** API keys besides the machine's own: what recognises each, and what clients may know of it. Never the key itself. */
+/** API keys besides the host's own. The ledger holds a hash that recognises each key, and never the key itself. */
 import type { Ledger } from "./open.ts";
 
 export interface ApiKeyRecord {
   readonly id: string;
   readonly name: string;
-  /** Of the whole key, hex. */
+  /** Digest of the whole key, in hexadecimal. */
   readonly sha256: string;
-  /** The first and the last characters of what follows `e2b_`. */
+  /** The first characters after `e2b_`. The suffix holds the last ones. */
   readonly maskedPrefix: string;
   readonly maskedSuffix: string;
   readonly createdAtMs: number;
   readonly lastUsedAtMs: number | null;
 }
 
-/** Adds a key that was never used. Survives power loss: its owner is shown it once. */
+/** Adds a key that was never used. The key survives power loss, because its owner is shown it once. */
 export function insertApiKey(ledger: Ledger, key: ApiKeyRecord): void {
   ledger.writeDurably(() => {
     ledger
@@ -36,14 +36,14 @@ export function listApiKeys(ledger: Ledger): ApiKeyRecord[] {
     .all({});
 }
 
-/** @returns whether there is such a key */
+/** @returns whether the key exists */
 export function renameApiKey(ledger: Ledger, id: string, name: string): boolean {
   return ledger.write(
     () => ledger.statement("update api_keys set name = :name where id = :id").run({ id, name }).changes > 0,
   );
 }
 
-/** Durable: a key that was taken back must not come to life again. @returns whether there was such a key */
+/** Deletes a key durably, because a revoked key must not come to life again. @returns whether the key existed */
 export function deleteApiKey(ledger: Ledger, id: string): boolean {
   return ledger.writeDurably(() => ledger.statement("delete from api_keys where id = :id").run({ id }).changes > 0);
 }

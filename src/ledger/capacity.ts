@@ -1,7 +1,7 @@
 /**
- * The seed's CapacityLedger: shares of the host, reserved before a machine starts and released after it is gone. The sum
- * of what is held never exceeds the budgets, whatever order things happen and die in. Two pools, *active* and *warm*,
- * share one set of budgets, so that promoting a warm reservation can never fail for want of room.
+ * Reservations are shares of the host, reserved before a machine starts and released after it is gone. The sum of the
+ * held ones never exceeds the budgets, in whatever order processes act and die. Two pools, *active* and *warm*, share
+ * one set of budgets, so that promoting a warm reservation can never fail for want of room.
  */
 import { randomUUID } from "node:crypto";
 import { DomainError } from "../errors.ts";
@@ -28,19 +28,21 @@ const lifecycle: Lifecycle<ReservationState> = {
 export interface Reservation {
   readonly id: string;
   readonly kind: ReservationKind;
-  /** Whom an active one is for; null of a warm one, and of work without a sandbox (template builds). */
+  /** The sandbox of an active reservation. Null for a warm one, and for work without a sandbox (template builds). */
   readonly sandboxId: string | null;
   readonly shape: MachineShape;
   readonly createdAtMs: number;
   readonly state: ReservationState;
 }
 
-/** What may be held at once. vCPUs are commonly promised more than once: the budget is a policy, not the core count. */
+/**
+ * The most that may be held at once. vCPUs may be promised more than once: the budget is a policy, not the core count.
+ */
 export interface CapacityBudgets {
   readonly vcpuCount: number;
   readonly memoryMiB: number;
   readonly diskMiB: number;
-  /** Machines of any kind, warm ones included. */
+  /** Machines of every kind, warm ones included. */
   readonly sandboxes: number;
 }
 
@@ -55,13 +57,13 @@ export interface CapacityUsage {
   readonly warm: PoolUsage;
 }
 
-/** Details of a `capacity_exhausted` error. */
+/** The details of a `capacity_exhausted` error. */
 export interface CapacityShortage {
   readonly dimension: CapacityDimension;
   readonly requested: number;
   readonly available: number;
   readonly limit: number;
-  /** More than the whole budget: waiting does not help. */
+  /** The request exceeds the whole budget, so waiting does not help. */
   readonly oversized: boolean;
 }
 
@@ -119,7 +121,7 @@ export function promote(ledger: Ledger, id: string, sandboxId: string): void {
   });
 }
 
-/** Gives a share back. True the one time that it did; false when it was released before or is unknown. */
+/** Gives a share back. True once; false when the reservation was released before or is unknown. */
 export function release(ledger: Ledger, id: string): boolean {
   return moveRow(ledger, lifecycle, { id, from: ["held"], to: "released", set: { released_at_ms: ledger.nowMs() } });
 }
@@ -129,7 +131,7 @@ export function getReservation(ledger: Ledger, id: string): Reservation | undefi
   return row && toReservation(row);
 }
 
-/** What is held now, by pool. */
+/** The sums of the held reservations, by pool. */
 export function usage(ledger: Ledger): CapacityUsage {
   const nothing: PoolUsage = { vcpuCount: 0, memoryMiB: 0, diskMiB: 0, sandboxes: 0 };
   const pools = ledger
@@ -147,9 +149,9 @@ export function usage(ledger: Ledger): CapacityUsage {
 }
 
 /**
- * Held reservations that no live sandbox, no warm entry and no template build under way owns, oldest first. After a restart these
- * are what died half way (the first boot of `base`, say); reconciliation releases them once it knows that no machine is
- * behind them.
+ * Held reservations that no live sandbox, no warm entry and no unfinished template build owns, oldest first. After a
+ * restart they belong to work that died half way (the first boot of `base`, say). Reconciliation releases them once it
+ * knows that no machine uses them.
  */
 export function listUnownedReservations(ledger: Ledger): Reservation[] {
   return ledger
@@ -164,7 +166,7 @@ export function listUnownedReservations(ledger: Ledger): Reservation[] {
     .map(toReservation);
 }
 
-/** The first budget that has no room for `shape`, or undefined when all have. Pure. */
+/** The first budget that has no room for `shape`, or undefined when all budgets have room. */
 export function findShortage(
   { active, warm }: CapacityUsage,
   shape: MachineShape,
@@ -187,7 +189,9 @@ export function findShortage(
 
 const resources = { vcpuCount: ["vCPUs", ""], memoryMiB: ["memory", " MiB"], diskMiB: ["disk", " MiB"] } as const;
 
-/** The error that says which budget has no room, what was asked for and what is left; `note` says what was tried. */
+/**
+ * The error that names the budget without room, the request and the rest. `note` is appended and says what was tried.
+ */
 export function capacityExhausted(shortage: CapacityShortage, note = "", details = {}): DomainError {
   return new DomainError("capacity_exhausted", describeShortage(shortage) + note, { ...shortage, ...details });
 }
@@ -195,13 +199,21 @@ export function capacityExhausted(shortage: CapacityShortage, note = "", details
 function describeShortage({ dimension, requested, available, limit, oversized }: CapacityShortage): string {
   if (dimension === "sandboxes") {
     // The beginning is E2B's own sentence, which clients may know.
-    return `you have reached the maximum number of concurrent E2B sandboxes (${limit}): end or pause one, or raise the limit`;
+    const reached = `you have reached the maximum number of concurrent E2B sandboxes (${limit})`;
+    return `${reached}: end or pause one, or raise the limit`;
   }
   const [resource, unit] = resources[dimension];
+  const needs = `needs ${requested}${unit}`;
   if (oversized) {
-    return `a sandbox of this size can never start here: it needs ${requested}${unit} of ${resource}, the whole budget is ${limit}${unit}`;
+    return (
+      `a sandbox of this size can never start here: it ${needs} of ${resource}, ` +
+      `the whole budget is ${limit}${unit}`
+    );
   }
-  return `not enough ${resource} left: the sandbox needs ${requested}${unit}, ${available}${unit} of ${limit}${unit} are free; end or pause another one`;
+  return (
+    `not enough ${resource} left: the sandbox ${needs}, ` +
+    `${available}${unit} of ${limit}${unit} are free; end or pause another one`
+  );
 }
 
 function refuseSecondReservation(ledger: Ledger, sandboxId: string): void {

@@ -1,7 +1,7 @@
-/** Keeps the ledger small: forgets what has ended and what nothing that is left refers to. */
+/** The purge keeps the ledger small: it forgets rows that have ended, and rows that only those referred to. */
 import type { Ledger } from "./open.ts";
 
-export interface Purged {
+export interface PurgeCounts {
   readonly sandboxes: number;
   readonly warmEntries: number;
   readonly reservations: number;
@@ -9,11 +9,15 @@ export interface Purged {
 }
 
 /**
- * Forgets sandboxes that ended before `endedBeforeMs`, of the others all but the newest `keep`, and whatever only they
- * still referred to: their logs and idempotency keys, used warm entries, released reservations, deleted snapshots and their builds. Of builds it
- * forgets the logs. Nothing that is live, held, ready or quarantined is touched.
+ * Forgets sandboxes that ended before `endedBeforeMs`, all but the newest `keep` of the other ended ones, and rows that
+ * only those referred to: logs and idempotency keys, used warm entries, released reservations, deleted snapshots and
+ * their builds. Of client builds that ended before `endedBeforeMs` it forgets the logs. Rows that are live, held, ready
+ * or quarantined stay.
  */
-export function purgeEnded(ledger: Ledger, { endedBeforeMs, keep }: { endedBeforeMs: number; keep: number }): Purged {
+export function purgeEnded(
+  ledger: Ledger,
+  { endedBeforeMs, keep }: { endedBeforeMs: number; keep: number },
+): PurgeCounts {
   const run = (sql: string) => ledger.statement(sql).run({ endedBeforeMs, keep }).changes;
   return ledger.write(() => {
     const sandboxes = run(

@@ -1,10 +1,10 @@
-/** Which create had which idempotency key. A key is written down with its sandbox, and forgotten with it. */
+/** The idempotency keys of creates. A key is written down with its sandbox, and forgotten with it. */
 import type { Ledger } from "./open.ts";
 
-/** A key, and what it was used for. */
+/** A key, and the request it was used for. */
 export interface Idempotency {
   readonly key: string;
-  /** Of what was asked for, hex. */
+  /** Digest of the request, in hexadecimal. */
   readonly requestSha256: string;
 }
 
@@ -12,7 +12,10 @@ export interface IdempotencyRecord extends Idempotency {
   readonly sandboxId: string;
 }
 
-/** Within the transaction that writes the sandbox down. The key of a create that failed is taken over. */
+/**
+ * Writes a key down. Call it in the transaction that inserts the sandbox. The key of a create that failed may be used
+ * again.
+ */
 export function recordIdempotencyKey(ledger: Ledger, record: IdempotencyRecord): void {
   ledger
     .statement(

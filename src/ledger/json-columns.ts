@@ -1,4 +1,4 @@
-/** The JSON columns of the ledger: what is in them is parsed here, and only here, on its way out. */
+/** The JSON columns of the ledger. Their content is parsed here, and only here, on its way out. */
 import { z } from "zod";
 import { DomainError } from "../errors.ts";
 import { engineNames, type MachineRecord, type SandboxIngress } from "../types.ts";
@@ -25,8 +25,8 @@ export const sandboxIngress: z.ZodType<SandboxIngress> = z.object({
 });
 
 /**
- * @param column names the place in the error, as `table.column of id`
- * @throws internal when the text is not what `schema` says.
+ * @param column the place that the error names, as `table.column of id`
+ * @throws internal when the text does not match `schema`
  */
 export function fromJson<T>(schema: z.ZodType<T>, text: string, column: string): T {
   let value: unknown;

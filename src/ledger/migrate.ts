@@ -1,23 +1,25 @@
 /**
- * Brings a ledger up to this version: applies the numbered files of `migrations/`, which are only ever added to, each in
- * its own transaction with a note of what was applied.
+ * The migration of a ledger to this version applies the numbered files of `migrations/`, each in a transaction of its
+ * own that also notes the file's digest. Files are only ever added to the folder, because a digest covers every byte of
+ * a file, comments included.
  */
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import type { Database } from "better-sqlite3";
 import { DomainError } from "../errors.ts";
 
-/** Right for src/ledger/ and, as the build copies the files, for dist/src/ledger/. */
+/** Correct for src/ledger/ and, because the build copies the files, for dist/src/ledger/. */
 const shippedMigrations = new URL("../../migrations/", import.meta.url);
 
-interface Applied {
+interface AppliedMigration {
   readonly name: string;
   readonly sha256: string;
 }
 
 /**
- * @returns the names of the migrations that were applied now.
- * @throws failed_precondition when a newer version wrote the ledger, or a migration that it has was changed since.
+ * @returns the names of the migrations that were applied now
+ * @throws failed_precondition when a newer version wrote the ledger, or a migration was changed after it was applied;
+ *   the ledger stays as it was
  */
 export function migrate(db: Database, path: string, nowMs: number, folder: URL = shippedMigrations): string[] {
   const names = migrationNames(folder);
@@ -26,12 +28,12 @@ export function migrate(db: Database, path: string, nowMs: number, folder: URL =
       "(number integer primary key, name text not null, sha256 text not null, applied_at_ms integer not null) strict",
   );
   refuseNewer(db, path, names.length);
-  const find = db.prepare<[number], Applied>("select name, sha256 from migrations where number = ?");
+  const find = db.prepare<[number], AppliedMigration>("select name, sha256 from migrations where number = ?");
   const note = db.prepare("insert into migrations (number, name, sha256, applied_at_ms) values (?, ?, ?, ?)");
   return names.filter((name, index) => {
     const sql = readFileSync(new URL(name, folder), "utf8");
     const sha256 = createHash("sha256").update(sql).digest("hex");
-    // The look-up is inside: another process may have come first.
+    // The look-up is inside the transaction, because another process may have come first.
     const applyOnce = db.transaction(() => {
       const applied = find.get(index + 1);
       if (applied && applied.sha256 !== sha256) throw changed(path, name, applied.name);
@@ -44,7 +46,7 @@ export function migrate(db: Database, path: string, nowMs: number, folder: URL =
   });
 }
 
-/** Names in order; the nth begins with n. */
+/** The names in order. The nth one begins with n. */
 function migrationNames(folder: URL): string[] {
   const names = readdirSync(folder)
     .filter((name) => /^\d{4}-.+\.sql$/.test(name))

@@ -1,7 +1,7 @@
 /**
- * A move takes a row of the ledger from one state to another. Every move is a compare-and-set, so that of two that race one
- * wins and the other learns it. Each table says beside its states which moves are legal. Sandboxes have a function of
- * their own (`sandboxes.ts`), because their reservation goes with them.
+ * A move takes a row of the ledger from one state to another. Every move is a compare-and-set, so that of two that race
+ * one wins and the other learns it. Each table says beside its states which moves are legal. Sandboxes have a function
+ * of their own (`sandboxes.ts`), because their reservation goes with them.
  */
 import { DomainError } from "../errors.ts";
 import type { Ledger, Parameters } from "./open.ts";

@@ -1,15 +1,15 @@
 /**
- * The ledger's file and its handle. The ledger is the truth about capacity, snapshots, sandboxes and warm VMs; this
+ * The ledger's file and its handle. The ledger is the truth about capacity, snapshots, sandboxes and warm entries; this
  * folder holds the only SQL of the project. Its functions are synchronous and take the handle first, so a transaction
  * never spans an await.
  *
- * Durability. A commit is in the write-ahead log when it returns, so `kill -9` at any instruction loses nothing that was
- * committed. Power loss is the other matter: an ordinary commit is not synced (`synchronous=normal`), and the newest of
- * them may be gone after it, never in part and never out of order. That is harmless for whatever dies with the power
- * too: running machines, their reservations, samples. What a client was promised to find again (a paused sandbox, a
- * ready snapshot, a template, a setting) is written by {@link Ledger.writeDurably}, which syncs the log, and with it
- * every commit before. So does {@link Ledger.sync}, without holding up anybody: for files that may go only when no power
- * loss brings back the rows that name them.
+ * Durability. A commit is in the write-ahead log when it returns, so `kill -9` at any instruction loses nothing that
+ * was committed. Power loss is different: an ordinary commit is not synced (`synchronous=normal`), and the newest ones
+ * may be gone afterwards, never in part and never out of order. That is harmless for everything that dies with the
+ * power too: running machines, their reservations, samples. Everything that a client was promised to find again (a
+ * paused sandbox, a ready snapshot, a template, a setting) is written by {@link Ledger.writeDurably}, which syncs the
+ * log, and with it every earlier commit. {@link Ledger.sync} syncs the log without holding up the daemon. A file is
+ * removed only after a sync, because power loss must not bring back a row that names a removed file.
  */
 import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
@@ -22,7 +22,7 @@ import { migrate } from "./migrate.ts";
 
 export interface LedgerOptions {
   readonly log?: Logger;
-  /** Stamps what the ledger itself dates. */
+  /** Dates the rows that the ledger itself dates. */
   readonly clock?: Clock;
   /** How long a write waits for another process that holds the file, blocking this one. */
   readonly busyTimeoutMs?: number;
@@ -33,20 +33,20 @@ export interface LedgerOptions {
 /** Named parameters of a statement. Those that it does not mention are ignored. */
 export type Parameters = Readonly<Record<string, string | number | null>>;
 
-/** Only one daemon writes (the state folder is locked), so waiting at all means that somebody looks at the file by hand. */
+/** Only one daemon writes (the state folder is locked), so a wait means that a person reads the file by hand. */
 const defaultBusyTimeoutMs = 2_000;
-/** The path of a ledger that is gone when it is closed, for tests. */
+/** The path of a ledger without a file, for tests. Closing it removes it. */
 const inMemory = ":memory:";
-/** The log is cut back to this after a checkpoint, however large a burst made it. */
+/** A checkpoint cuts the log back to this size. */
 const largestIdleLogBytes = 4 * 1024 * 1024;
 
 export class Ledger implements Disposable {
   readonly path: string;
   readonly #db: Database.Database;
   readonly #clock: Clock;
-  /** Prepared once each. Bounded: SQL texts are constants of this folder. */
+  /** Every text is prepared once. The map is bounded, because SQL texts are made of constants of this folder. */
   readonly #statements = new Map<string, Database.Statement<[Parameters]>>();
-  /** What the transaction under way will survive. */
+  /** Whether a transaction is open, and what it will survive. */
   #writing: "no" | "crash" | "power_loss" = "no";
   readonly #commitListeners = new Set<() => void>();
 
@@ -72,15 +72,16 @@ export class Ledger implements Disposable {
 
   /**
    * Runs `change` as one transaction that holds the write lock from its start: all of it happens, or nothing. Inside
-   * another one it becomes a part of that, and is undone alone when it throws.
-   * @throws not_ready when another process keeps the file locked; disk_pressure when there is no space to write.
+   * another transaction it becomes a part of that one, and is undone alone when it throws.
+   * @throws not_ready when another process keeps the file locked; disk_pressure when no space is left; nothing is
+   *   changed
    */
   write<T>(change: () => T): T {
     if (this.#writing !== "no") return this.#db.transaction(change)();
     return this.#writeOutermost("crash", change);
   }
 
-  /** As {@link write}, and when it returns the change, with all earlier ones, survives power loss. Costs a disk sync. */
+  /** As {@link write}; when it returns, this and all earlier changes survive power loss. Costs a disk sync. */
   writeDurably<T>(change: () => T): T {
     if (this.#writing === "power_loss") return this.#db.transaction(change)();
     if (this.#writing === "crash") {
@@ -97,10 +98,10 @@ export class Ledger implements Disposable {
     }
   }
 
-  /** Resolves when all that is committed now survives power loss. A thread of the pool waits for the disk. */
+  /** Resolves when every commit so far survives power loss. A thread of the pool waits for the disk. */
   async sync(): Promise<void> {
     if (this.path === inMemory) return;
-    // SQLite's locks are on the other two files: closing a second descriptor of this one drops none.
+    // SQLite's locks are on the other two files, so closing a second descriptor of this one drops none.
     const log = await open(`${this.path}-wal`, "r");
     try {
       await log.datasync();
@@ -110,8 +111,8 @@ export class Ledger implements Disposable {
   }
 
   /**
-   * Calls `listener` after every transaction that was committed; the returned function takes that back. For whoever
-   * waits until something changes: it must be quick, not throw, and write nothing itself.
+   * Calls `listener` after every committed transaction, until the returned function is called. The listener must be
+   * quick, must not throw, and must not write.
    */
   onCommit(listener: () => void): () => void {
     this.#commitListeners.add(listener);
@@ -148,10 +149,10 @@ export class Ledger implements Disposable {
 }
 
 /**
- * Opens the ledger at `path`, made with mode 0600 if it is not there, checks its integrity and applies new migrations.
- * `:memory:` opens one without a file.
- * @throws failed_precondition when it cannot be opened, is damaged, or belongs to a newer version: the message says what
- * to do. not_ready when another process holds it.
+ * Opens the ledger at `path`, checks its integrity and applies new migrations. A missing file is made, with mode 0600.
+ * `:memory:` opens a ledger without a file.
+ * @throws failed_precondition with advice when the ledger cannot be opened, is damaged, or belongs to a newer version;
+ *   not_ready when another process holds it
  */
 export function openLedger(path: string, options: LedgerOptions = {}): Ledger {
   const { log, clock = systemClock, busyTimeoutMs = defaultBusyTimeoutMs } = options;
@@ -164,7 +165,7 @@ export function openLedger(path: string, options: LedgerOptions = {}): Ledger {
     db.pragma("synchronous = normal");
     db.pragma("foreign_keys = on");
     db.pragma(`journal_size_limit = ${largestIdleLogBytes}`);
-    // Sorts spill to memory and not to TMPDIR, which may be anywhere and readable by anyone.
+    // Sorts spill to memory and not to TMPDIR, which every user of the host may be able to read.
     db.pragma("temp_store = memory");
     refuseDamaged(db, path);
     const applied = migrate(db, path, clock.nowMs(), options.migrationsFolder);
@@ -177,8 +178,8 @@ export function openLedger(path: string, options: LedgerOptions = {}): Ledger {
 }
 
 /**
- * Makes the file, or makes it private. SQLite gives its `-wal` and `-shm` files the same mode. An existing file is never
- * opened here: closing a second descriptor of it would drop the locks of a connection in this process.
+ * Makes the file, or makes it private. SQLite gives its `-wal` and `-shm` files the same mode. An existing file is
+ * never opened here, because closing a second descriptor of it would drop the locks of a connection in this process.
  */
 function makePrivate(path: string): void {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });

@@ -1,4 +1,7 @@
-/** What a daemon that started found and could not name. Damaged snapshots are in the catalogue: `snapshots.ts`. */
+/**
+ * The quarantine lists files, folders and machines that a starting daemon could not name. `snapshots.ts` has damaged
+ * snapshots.
+ */
 import type { MachineRecord } from "../types.ts";
 import { machineFromJson, machineToJson } from "./json-columns.ts";
 import type { Ledger } from "./open.ts";
@@ -6,10 +9,10 @@ import type { Ledger } from "./open.ts";
 export interface QuarantineEntry {
   readonly id: string;
   readonly kind: "file" | "folder" | "machine";
-  /** As it was found. */
+  /** The name under which it was found. */
   readonly name: string;
   readonly reason: string;
-  /** Of kind `machine`: what runs. */
+  /** The running machine; null for the other kinds. */
   readonly machine: MachineRecord | null;
   readonly atMs: number;
 }

@@ -1,14 +1,14 @@
 /**
  * Latency samples: the newest of each span, scenario, engine and acceleration, and percentiles over them.
  *
- * Percentiles are nearest-rank: the pth of n samples is the ⌈p·n/100⌉th smallest, so it is always a duration that was
- * measured, and of few samples the high ones are the maximum. Hence n stands beside them.
+ * Percentiles are nearest-rank: the pth of n samples is the ⌈p·n/100⌉th smallest. So a percentile is always a measured
+ * duration, and the high percentiles of few samples are the maximum. For that reason n stands beside them.
  */
 import { DomainError } from "../errors.ts";
 import type { Acceleration, EngineName, LatencySample, Scenario, SpanName } from "../types.ts";
 import type { Ledger } from "./open.ts";
 
-/** Of each (span, scenario, engine, acceleration); older ones make room. */
+/** The number of samples of each (span, scenario, engine, acceleration). Older ones make room. */
 const samplesKept = 10_000;
 
 export interface SampleSummary {
@@ -40,7 +40,8 @@ export function recordSamples(ledger: Ledger, samples: readonly LatencySample[],
         .run({ ...key, number, durationMs, sandboxId, atMs });
       ledger
         .statement(
-          `delete from latency_samples where span = :span and scenario = :scenario and engine = :engine and acceleration = :acceleration
+          `delete from latency_samples
+           where span = :span and scenario = :scenario and engine = :engine and acceleration = :acceleration
            and number <= :tooOld`,
         )
         .run({ ...key, tooOld: number - kept });
@@ -62,7 +63,7 @@ export function summarizeSamples(ledger: Ledger): SampleSummary[] {
   });
 }
 
-/** The newest samples of one sandbox, oldest first. Looks at every sample that is kept: a few milliseconds. */
+/** The newest samples of one sandbox, oldest first. It reads every sample in the ledger, in a few milliseconds. */
 export function samplesOfSandbox(ledger: Ledger, sandboxId: string, limit: number): LatencySample[] {
   return ledger
     .statement<LatencySample>(
@@ -73,7 +74,7 @@ export function samplesOfSandbox(ledger: Ledger, sandboxId: string, limit: numbe
     .reverse();
 }
 
-/** Which of n samples in ascending order, counted from 1, is the pth percentile. In whole numbers, so that it is exact. */
+/** The rank, from 1, of the pth percentile among n samples in ascending order. Whole numbers keep it exact. */
 export function nearestRank(p: number, n: number): number {
   return Math.max(1, Math.ceil((p * n) / 100));
 }
@@ -90,7 +91,7 @@ function durationAtRank(ledger: Ledger, { span, scenario, engine, acceleration }
   return sample.durationMs;
 }
 
-/** Found at the end of the key's range of the primary key, however many there are. */
+/** The highest number of a key. SQLite finds it at the end of the key's range of the primary key, among any number. */
 function newestNumber(ledger: Ledger, { span, scenario, engine, acceleration }: SampleKey): number {
   const newest = ledger
     .statement<{ number: number | null }>(

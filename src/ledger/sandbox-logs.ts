@@ -1,22 +1,22 @@
 /**
- * What sandboxes and their commands did, line by line: the newest lines of each sandbox. They are written in batches and
- * not synced, so a crash may cost the last ones. They go with their sandbox: src/ledger/history.ts.
+ * The logs of sandboxes and their commands: the newest lines of each sandbox. Lines are written in batches and not
+ * synced, so a crash may lose the last ones. `history.ts` removes them with their sandbox.
  */
 import type { SandboxLogEntry } from "../types.ts";
 import { fromJson, textMap } from "./json-columns.ts";
 import type { Ledger } from "./open.ts";
 
-/** Of each sandbox; older lines make room. */
+/** The number of lines of each sandbox. Older lines make room. */
 const logLinesKept = 2_000;
 
 export interface SandboxLogQuery {
   readonly sandboxId: string;
-  /** Lines at this time and after, or at this time and before. */
+  /** Only lines at this time and later. `toMs`: only lines at this time and earlier. */
   readonly fromMs?: number | undefined;
   readonly toMs?: number | undefined;
-  /** Any of them. */
+  /** Only lines of one of these levels. */
   readonly levels: readonly SandboxLogEntry["level"][];
-  /** What the message contains, to the letter. Empty: anything. */
+  /** Only lines with exactly this text in their message. Empty: every line. */
   readonly search: string;
   readonly order: "asc" | "desc";
   readonly limit: number;
@@ -49,7 +49,7 @@ export function appendSandboxLogs(
   });
 }
 
-/** Lines of one sandbox, in the order in which they were written or the other way round. */
+/** Lines of one sandbox, in the order in which they were written or in reverse. */
 export function readSandboxLogs(ledger: Ledger, query: SandboxLogQuery): SandboxLogEntry[] {
   const { sandboxId, fromMs = 0, toMs = Number.MAX_SAFE_INTEGER, levels, search, order, limit } = query;
   const rows = ledger

@@ -1,6 +1,6 @@
 /**
- * Snapshots that clients took of their sandboxes: each is a template of its own, or a tag of the one it was named after,
- * so that sandboxes are made from it like from any other.
+ * Snapshots that clients took of their sandboxes. Each is a template of its own, or a tag of the template it was named
+ * after, so that sandboxes are made from it like from every other template.
  */
 import { randomUUID } from "node:crypto";
 import { DomainError } from "../errors.ts";
@@ -29,7 +29,7 @@ export interface SandboxSnapshot {
   readonly tag: string;
   readonly sandboxId: string;
   readonly createdAtMs: number;
-  /** Orders snapshots of one millisecond; letters and digits. */
+  /** Letters and digits that order the snapshots of one millisecond. */
   readonly position: string;
 }
 
@@ -37,13 +37,16 @@ export interface SandboxSnapshotQuery {
   readonly sandboxId?: string;
   /** A template's id or alias. */
   readonly name?: string;
-  /** Undefined: any. */
+  /** Undefined: every tag. */
   readonly tag?: string | undefined;
   readonly limit: number;
   readonly after?: { readonly createdAtMs: number; readonly position: string };
 }
 
-/** The template that a snapshot named `alias` becomes a build of; undefined: there is none yet. */
+/**
+ * The template of which a snapshot named `alias` becomes a build; undefined when there is none yet.
+ * @throws invalid_argument when `alias` belongs to a template that was built
+ */
 export function findSnapshotTemplate(ledger: Ledger, alias: string): TemplateRecord | undefined {
   const template = findTemplate(ledger, alias);
   if (template && !isMadeOfSandboxes(ledger, template.id)) {
@@ -56,8 +59,8 @@ export function findSnapshotTemplate(ledger: Ledger, alias: string): TemplateRec
 }
 
 /**
- * Says that a registered snapshot is complete and may be used as a template; durable.
- * @throws invalid_argument when `alias` belongs to a template that is no snapshot.
+ * Makes a registered snapshot ready and publishes it as a template, durably.
+ * @throws invalid_argument when `alias` belongs to a template that was built; the snapshot stays unpublished
  */
 export function publishSandboxSnapshot(
   ledger: Ledger,
@@ -67,7 +70,7 @@ export function publishSandboxSnapshot(
     readonly alias: string | null;
     readonly tag: string;
     readonly shape: MachineShape;
-    /** Those of the sandbox. */
+    /** The defaults of the sandbox. */
     readonly defaults: TemplateDefaults;
   },
 ): void {
@@ -76,8 +79,10 @@ export function publishSandboxSnapshot(
   ledger.writeDurably(() => {
     markSnapshotReady(ledger, snapshotId, facts);
     const known = alias === null ? undefined : findSnapshotTemplate(ledger, alias);
-    if (!known)
-      insertTemplate(ledger, { id: templateId, aliases: alias === null ? [] : [alias], shape, public: false });
+    if (!known) {
+      const aliases = alias === null ? [] : [alias];
+      insertTemplate(ledger, { id: templateId, aliases, shape, public: false });
+    }
     publishBuild(ledger, {
       id: randomUUID(),
       templateId: known?.id ?? templateId,
@@ -89,7 +94,7 @@ export function publishSandboxSnapshot(
   });
 }
 
-/** Newest first; one row per tag that points to one. */
+/** Newest first, with one row for each tag that points to a snapshot. */
 export function listSandboxSnapshots(ledger: Ledger, query: SandboxSnapshotQuery): SandboxSnapshot[] {
   const { sandboxId = null, name = null, tag = null, limit, after } = query;
   return ledger
@@ -109,8 +114,8 @@ export function listSandboxSnapshots(ledger: Ledger, query: SandboxSnapshotQuery
 }
 
 /**
- * Forgets a snapshot, and its template when it was the last of it. Its files may be removed afterwards.
- * @throws not_found; unsupported for a template that was built; failed_precondition while a sandbox uses it.
+ * Strikes a snapshot off, and forgets its template when it was the last one there. Its files may be removed afterwards.
+ * @throws not_found; unsupported for a template that was built; failed_precondition while a sandbox uses the snapshot
  */
 export function deleteSandboxSnapshot(ledger: Ledger, name: string, tag: string = defaultTag): SnapshotRecord {
   return ledger.write(() => {
@@ -143,7 +148,7 @@ export function deleteSandboxSnapshot(ledger: Ledger, name: string, tag: string 
   });
 }
 
-/** Whether a name stands for what was made of sandboxes, and not for a template that was built or is to be. */
+/** Whether a name stands for snapshots of sandboxes, and not for a template that was built or will be. */
 export function isSandboxSnapshot(ledger: Ledger, name: string): boolean {
   const template = findTemplate(ledger, name);
   return template !== undefined && template.buildIds.length > 0 && isMadeOfSandboxes(ledger, template.id);

@@ -1,6 +1,6 @@
 /**
- * Sandboxes and the one place where their state changes. Every move is a compare-and-set, so that of two that race one
- * wins and the other learns it; the legal ones are in {@link nextStates}.
+ * Sandboxes, and the one place where their state changes. Every move is a compare-and-set, so that of two that race one
+ * wins and the other learns it. {@link nextStates} holds the legal moves.
  *
  * A sandbox holds its reservation in every state in which a machine exists or may exist. A move into `paused` or
  * `terminated` says that the machine is gone, and releases the reservation in the same transaction: no order of crashes
@@ -13,7 +13,7 @@ import { fromJson, machineFromJson, machineToJson, sandboxIngress, textMap } fro
 import type { Ledger } from "./open.ts";
 import { refuseUnreadySnapshot } from "./snapshots.ts";
 
-/** The legal moves. */
+/** The states that may follow each state. */
 export const nextStates = {
   creating: ["running", "terminated"],
   running: ["pausing", "terminating"],
@@ -25,7 +25,7 @@ export const nextStates = {
   terminated: [],
 } as const satisfies Record<SandboxState, readonly SandboxState[]>;
 
-/** Not ended: what a daemon that starts has to look after. */
+/** The states of sandboxes that have not ended, which a starting daemon must look after. */
 const liveStates: readonly SandboxState[] = (Object.keys(nextStates) as SandboxState[]).filter(
   (state) => state !== "terminated",
 );
@@ -35,15 +35,15 @@ const restingStates: ReadonlySet<SandboxState> = new Set(["paused", "terminated"
 
 export type NewSandbox = Omit<SandboxRecord, "state" | "machine" | "endReason">;
 
-/** What may change together with the state. What is not named stays. */
+/** Columns that may change together with the state. A column that is absent stays. */
 export interface SandboxChanges {
   readonly machine?: MachineRecord | null;
   readonly endAtMs?: number;
-  /** Needed by the moves to `terminating`, and to `terminated` from another state; kept if it is known already. */
+  /** Needed by moves to `terminating`, and by moves to `terminated` from another state. A known reason stays. */
   readonly endReason?: EndReason;
-  /** From which it will be restored next. */
+  /** The snapshot from which the sandbox will be restored next. */
   readonly snapshotId?: string;
-  /** Held for this sandbox; needed by the move to `resuming`. */
+  /** A reservation that is held for this sandbox. Needed by the move to `resuming`. */
   readonly reservationId?: string;
   readonly envs?: Readonly<Record<string, string>>;
 }
@@ -76,9 +76,9 @@ interface SandboxRow {
 
 /**
  * Adds a sandbox in state `creating`. Call it in one `ledger.write` with `reserve` (or the checkout of a warm entry).
- * @param machine what it will run on, if that is there already
- * @throws failed_precondition when the snapshot was quarantined or deleted meanwhile; invalid_state when its reservation
- * is not held for it.
+ * @param machine the machine that runs it, if there is one already
+ * @throws failed_precondition when the snapshot was quarantined or deleted meanwhile; invalid_state when its
+ *   reservation is not held for it; nothing is added
  */
 export function insertSandbox(
   ledger: Ledger,
@@ -120,10 +120,10 @@ export function insertSandbox(
 }
 
 /**
- * Moves a sandbox from one state to another, and changes what goes with it. A move to `paused` survives power loss: a
- * transaction around it must be `ledger.writeDurably`.
- * @throws not_found; invalid_state when it is in another state than `from`, or would live without a reservation held for
- * it; internal when there is no such move.
+ * Moves a sandbox from one state to another, with the columns that change with it. A move to `paused` survives power
+ * loss, so a transaction around it must be `ledger.writeDurably`.
+ * @throws not_found; invalid_state when the sandbox is in another state than `from`, or would live without a
+ *   reservation held for it; internal when the move is not legal; the sandbox stays as it was
  */
 export function moveSandbox(
   ledger: Ledger,
@@ -145,7 +145,7 @@ export function moveSandbox(
   return to === "paused" ? ledger.writeDurably(move) : ledger.write(move);
 }
 
-/** Ends a sandbox in state `terminating` whose machine is gone, now, and releases its reservation. Idempotent. */
+/** Ends a sandbox in state `terminating` now, when its machine is gone, and releases its reservation. Idempotent. */
 export function endSandbox(ledger: Ledger, id: string): SandboxRecord {
   return ledger.write(() => {
     const sandbox = mustGet(ledger, id);
@@ -155,8 +155,8 @@ export function endSandbox(ledger: Ledger, id: string): SandboxRecord {
 }
 
 /**
- * Says what runs, or will run, a sandbox that is not running yet, so that a later daemon finds it after a crash.
- * @throws not_found; invalid_state.
+ * Writes down the machine of a sandbox that is not running yet, so that a later daemon finds it after a crash.
+ * @throws not_found; invalid_state
  */
 export function setSandboxMachine(ledger: Ledger, id: string, machine: MachineRecord): SandboxRecord {
   return ledger.write(() => {
@@ -169,8 +169,8 @@ export function setSandboxMachine(ledger: Ledger, id: string, machine: MachineRe
 }
 
 /**
- * Sets when the time of a running sandbox is up; to make it only longer is up to the caller.
- * @throws not_found; invalid_state when it is not running.
+ * Sets when the time of a running sandbox is up. The caller decides whether it may only become later.
+ * @throws not_found; invalid_state when the sandbox is not running
  */
 export function setSandboxEnd(ledger: Ledger, id: string, endAtMs: number): SandboxRecord {
   return ledger.write(() => {
@@ -183,8 +183,8 @@ export function setSandboxEnd(ledger: Ledger, id: string, endAtMs: number): Sand
 }
 
 /**
- * Says whether a running sandbox reaches the internet, now and after every later restore.
- * @throws not_found; invalid_state when it is not running.
+ * Sets whether a running sandbox reaches the internet, now and after every later restore.
+ * @throws not_found; invalid_state when the sandbox is not running
  */
 export function setSandboxInternetAccess(ledger: Ledger, id: string, allowInternetAccess: boolean): SandboxRecord {
   return ledger.write(() => {
@@ -201,7 +201,7 @@ export function getSandbox(ledger: Ledger, id: string): SandboxRecord | undefine
   return row && toSandbox(row);
 }
 
-/** The sandbox that a machine runs, or ran last. */
+/** The sandbox that runs, or ran, on a machine. */
 export function findSandboxBySession(ledger: Ledger, sessionId: string): SandboxRecord | undefined {
   const row = ledger
     .statement<SandboxRow>("select * from sandboxes where machine_session_id = :sessionId")
@@ -209,7 +209,7 @@ export function findSandboxBySession(ledger: Ledger, sessionId: string): Sandbox
   return row && toSandbox(row);
 }
 
-/** Those in one of `states`, by start time, then id. */
+/** The sandboxes in one of `states`, by start time, then id. */
 export function listSandboxes(ledger: Ledger, states: readonly SandboxState[] = liveStates): SandboxRecord[] {
   return ledger
     .statement<SandboxRow>(
@@ -219,7 +219,9 @@ export function listSandboxes(ledger: Ledger, states: readonly SandboxState[] = 
     .map(toSandbox);
 }
 
-/** Writes what can change of a sandbox. The guard repeats what the caller read: the row, not the reading, decides. */
+/**
+ * Writes the columns that can change. The guard repeats the caller's reading, because the row decides, not the reading.
+ */
 function updateSandbox(ledger: Ledger, sandbox: SandboxRecord, from: SandboxState): void {
   const { id, state, endAtMs, endReason, snapshotId, reservationId, machine } = sandbox;
   const allowInternetAccess = sandbox.allowInternetAccess ? 1 : 0;
@@ -235,7 +237,14 @@ function updateSandbox(ledger: Ledger, sandbox: SandboxRecord, from: SandboxStat
          or exists (select 1 from reservations where id = :reservationId and sandbox_id = :id and state = 'held'))`,
     )
     .run({
-      ...{ id, state, endAtMs, endReason, snapshotId, reservationId, allowInternetAccess, from },
+      id,
+      state,
+      endAtMs,
+      endReason,
+      snapshotId,
+      reservationId,
+      allowInternetAccess,
+      from,
       machine: machineToJson(machine),
       envs: JSON.stringify(sandbox.envs),
     });

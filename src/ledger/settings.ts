@@ -1,4 +1,4 @@
-/** Small facts about this installation that must not change once known: secrets, node tag, measured abilities. */
+/** Settings are small facts about this installation that must not change once known: secrets, node tag, abilities. */
 import type { Ledger } from "./open.ts";
 
 export function getSetting(ledger: Ledger, key: string): string | undefined {
@@ -13,7 +13,7 @@ export function setSetting(ledger: Ledger, key: string, value: string): void {
   });
 }
 
-/** The setting, made and kept when there is none yet. Whoever asks, and however often, gets the same value. */
+/** The setting, which is made and kept if there is none yet. Every caller gets the same value, every time. */
 export function getOrMakeSetting(ledger: Ledger, key: string, make: () => string): string {
   const known = getSetting(ledger, key);
   if (known !== undefined) return known;

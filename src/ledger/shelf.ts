@@ -1,7 +1,7 @@
 /**
- * The shelf: saves made ahead, each of a machine of its own, for templates of which one save cannot be several machines.
- * A save stands there once it is complete, and is taken by one sandbox. What is not on the shelf any more and nobody was
- * restored from is a stray continuation, which the next start removes.
+ * The shelf holds snapshots that were made ahead, each of a machine of its own, for templates on hosts where one
+ * snapshot starts one machine only. A snapshot is put there once it is complete, and one sandbox takes it. A snapshot
+ * that left the shelf without a sandbox is a stray continuation, which the next start removes.
  */
 import type { Ledger } from "./open.ts";
 import {
@@ -17,7 +17,7 @@ export interface ShelfSave {
   readonly buildId: string;
 }
 
-/** Says that a registered save is complete and waits; durable. */
+/** Makes a registered snapshot ready and puts it on the shelf, durably. */
 export function putOnShelf(ledger: Ledger, snapshotId: string, buildId: string, facts: SnapshotFacts): void {
   ledger.writeDurably(() => {
     markSnapshotReady(ledger, snapshotId, facts);
@@ -27,7 +27,7 @@ export function putOnShelf(ledger: Ledger, snapshotId: string, buildId: string, 
   });
 }
 
-/** Takes the oldest save of a build, for good. Call it in the write that says who has it. */
+/** Takes the oldest snapshot of a build, for good. Call it in the write that inserts the sandbox. */
 export function takeFromShelf(ledger: Ledger, buildId: string): SnapshotRecord | undefined {
   const row = ledger
     .statement<SnapshotRow>(
@@ -40,7 +40,7 @@ export function takeFromShelf(ledger: Ledger, buildId: string): SnapshotRecord |
   return toSnapshot(row);
 }
 
-/** Takes a save off the shelf that nobody is restored from. */
+/** Takes a snapshot off the shelf that no sandbox is restored from. */
 export function clearFromShelf(ledger: Ledger, snapshotId: string): void {
   ledger.write(
     () => void ledger.statement("delete from shelf_saves where snapshot_id = :snapshotId").run({ snapshotId }),
@@ -51,7 +51,8 @@ export function clearFromShelf(ledger: Ledger, snapshotId: string): void {
 export function listShelf(ledger: Ledger): ShelfSave[] {
   return ledger
     .statement<SnapshotRow & { build_id: string }>(
-      `select s.*, h.build_id from shelf_saves h join snapshots s on s.id = h.snapshot_id order by s.created_at_ms, s.id`,
+      `select s.*, h.build_id from shelf_saves h join snapshots s on s.id = h.snapshot_id
+       order by s.created_at_ms, s.id`,
     )
     .all({})
     .map((row) => ({ snapshot: toSnapshot(row), buildId: row.build_id }));

@@ -1,6 +1,6 @@
 /**
- * The catalogue of snapshots: which folders there are, of what, and whether a machine may be restored from them. A
- * snapshot is registered before its folder is made and ready only when all of it is on the disk.
+ * The catalogue of snapshots names every snapshot folder, its origin, and whether a machine may be restored from it. A
+ * snapshot is registered before its folder is made, and ready only when all of it is on the disk.
  */
 import { z } from "zod";
 import { DomainError } from "../errors.ts";
@@ -33,17 +33,17 @@ const anyState = Object.keys(lifecycle.nextStates) as SnapshotState[];
 
 export type SnapshotKind = "template" | "continuation";
 
-/** Known once the snapshot is complete. */
+/** The facts of a snapshot, known once it is complete. */
 export interface SnapshotFacts {
   readonly engine: EngineName;
   readonly engineVersion: string;
   readonly acceleration: Acceleration;
   readonly cpuModel: string;
-  /** 0: there is only a disk, to boot from. */
+  /** 0: the snapshot has only a disk, to boot from. */
   readonly memoryBytes: number;
   readonly devicesBytes: number;
   readonly diskBytes: number;
-  /** Of `manifest.json`, hexadecimal. */
+  /** Digest of `manifest.json`, in hexadecimal. */
   readonly manifestSha256: string;
 }
 
@@ -52,15 +52,15 @@ export interface SnapshotRecord {
   readonly kind: SnapshotKind;
   /** The template or the sandbox that it is a snapshot of. */
   readonly logicalId: string;
-  /** The sandbox that a template's snapshot was taken of; null when it was built. */
+  /** The sandbox that a template's snapshot was taken of; null when the template was built. */
   readonly sandboxId: string | null;
   readonly folder: string;
   readonly state: SnapshotState;
   /** Never null when ready. */
   readonly facts: SnapshotFacts | null;
-  /** Why a continuation was taken: stopped, idle, exited. */
+  /** The reason of a continuation: stopped, idle, exited. */
   readonly reason: string | null;
-  /** Of the machine that stands still until it can be saved into this one; null: none does. */
+  /** Boot id of the machine that stands still until it can be saved into this snapshot; null when no machine does. */
   readonly bootId: string | null;
   readonly quarantineReason: string | null;
   readonly quarantinedAtMs: number | null;
@@ -123,8 +123,8 @@ export function registerSnapshot(ledger: Ledger, snapshot: NewSnapshot): Snapsho
 }
 
 /**
- * Says that a snapshot is complete and synced to the disk; durable itself.
- * @throws invalid_state when it is not being made.
+ * Makes a snapshot ready whose files are complete and synced to the disk, durably.
+ * @throws invalid_state when the snapshot is not being made
  */
 export function markSnapshotReady(ledger: Ledger, id: string, facts: SnapshotFacts): void {
   ledger.writeDurably(() => {
@@ -135,8 +135,8 @@ export function markSnapshotReady(ledger: Ledger, id: string, facts: SnapshotFac
 }
 
 /**
- * Sets a snapshot aside that is damaged or was left half-made. Its folder stays, for whoever wants to know why.
- * @throws invalid_state when it is neither being made nor ready.
+ * Sets a snapshot aside that is damaged or was left half-made. Its folder stays, so that a person can look at it.
+ * @throws invalid_state when the snapshot is neither being made nor ready
  */
 export function quarantineSnapshot(ledger: Ledger, id: string, reason: string): void {
   ledger.write(() => {
@@ -147,8 +147,8 @@ export function quarantineSnapshot(ledger: Ledger, id: string, reason: string): 
 }
 
 /**
- * Makes a snapshot that was set aside one to restore from again: it was found whole.
- * @throws invalid_state when it is not quarantined, or was never complete.
+ * Makes a quarantined snapshot ready again that was found whole, durably.
+ * @throws invalid_state when the snapshot is not quarantined, or was never complete
  */
 export function releaseSnapshot(ledger: Ledger, id: string): void {
   ledger.writeDurably(() => {
@@ -159,9 +159,9 @@ export function releaseSnapshot(ledger: Ledger, id: string): void {
 }
 
 /**
- * Strikes a snapshot off, so that its folder may be removed. Idempotent. A warm VM that is ready has links of its own to
- * all it maps, and a sandbox that is ending needs nothing any more.
- * @throws failed_precondition when a sandbox, a tagged build or a VM that is just being warmed needs it; not_found.
+ * Strikes a snapshot off, so that its folder may be removed. Idempotent. A warm entry that is ready does not need it,
+ * because its machine has links of its own to all files it maps; nor does a sandbox that is ending.
+ * @throws failed_precondition when a sandbox, a tagged build or a warming entry needs the snapshot; not_found
  */
 export function deleteSnapshot(ledger: Ledger, id: string): void {
   ledger.write(() => {
@@ -177,9 +177,9 @@ export function deleteSnapshot(ledger: Ledger, id: string): void {
 }
 
 /**
- * Strikes a continuation off that nothing is being restored from, so that its folder may be removed. A machine that runs
- * needs nothing of the snapshot it came from. Idempotent.
- * @throws failed_precondition when a paused sandbox needs it; not_found.
+ * Strikes a continuation off from which no machine is being restored, so that its folder may be removed. Idempotent. A
+ * running machine does not need the snapshot it came from.
+ * @throws failed_precondition when a paused sandbox needs the continuation; not_found
  */
 export function deleteContinuation(ledger: Ledger, id: string): void {
   ledger.write(() => {
@@ -192,8 +192,8 @@ export function deleteContinuation(ledger: Ledger, id: string): void {
 }
 
 /**
- * The continuations that are left when no save or restore is under way: nothing will ever be restored from them. Those of
- * a sandbox that is still being paused, or waits to be saved, are not; nor those that wait on the shelf.
+ * Continuations from which no machine will ever be restored, when no save or restore is under way. Continuations of a
+ * sandbox that is still being paused, or waits to be saved, are not among them; nor are those that wait on the shelf.
  */
 export function listStrayContinuations(ledger: Ledger): SnapshotRecord[] {
   return ledger
@@ -208,8 +208,8 @@ export function listStrayContinuations(ledger: Ledger): SnapshotRecord[] {
 }
 
 /**
- * Says that a snapshot waits to be made: the machine stands still, and cannot be asked for its boot id later.
- * @throws invalid_state when it is not being made.
+ * Notes the boot id of a machine that stands still until it can be saved, because it cannot be asked for it later.
+ * @throws invalid_state when the snapshot is not being made
  */
 export function noteBootId(ledger: Ledger, id: string, bootId: string): void {
   ledger.write(() => {
@@ -218,7 +218,7 @@ export function noteBootId(ledger: Ledger, id: string, bootId: string): void {
   });
 }
 
-/** The continuation that a sandbox was being paused into, or waits to be saved into. */
+/** The newest unfinished continuation of a sandbox that was being paused, or waits to be saved. */
 export function findContinuationInMaking(ledger: Ledger, sandboxId: string): SnapshotRecord | undefined {
   const row = ledger
     .statement<SnapshotRow>(
@@ -229,7 +229,7 @@ export function findContinuationInMaking(ledger: Ledger, sandboxId: string): Sna
   return row && toSnapshot(row);
 }
 
-/** The one that is not deleted. */
+/** The snapshot in a folder that is not deleted. There is at most one. */
 export function findSnapshotByFolder(ledger: Ledger, folder: string): SnapshotRecord | undefined {
   const row = ledger
     .statement<SnapshotRow>("select * from snapshots where folder = :folder and state <> 'deleted'")
@@ -242,7 +242,7 @@ export function getSnapshot(ledger: Ledger, id: string): SnapshotRecord | undefi
   return row && toSnapshot(row);
 }
 
-/** Those in one of `states`, oldest first. */
+/** The snapshots in one of `states`, oldest first. */
 export function listSnapshots(ledger: Ledger, states: readonly SnapshotState[]): SnapshotRecord[] {
   return ledger
     .statement<SnapshotRow>(
@@ -252,7 +252,7 @@ export function listSnapshots(ledger: Ledger, states: readonly SnapshotState[]):
     .map(toSnapshot);
 }
 
-/** @throws failed_precondition, with the name and the reason, when nothing may be restored from a snapshot; not_found. */
+/** @throws failed_precondition with the snapshot's id and the reason when it is not ready; not_found */
 export function refuseUnreadySnapshot(ledger: Ledger, id: string): void {
   const snapshot = getSnapshot(ledger, id);
   if (!snapshot) throw unknown(id);

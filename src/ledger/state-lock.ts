@@ -1,6 +1,6 @@
 /**
- * One daemon per state folder. The lock is SQLite's own on a file held for the life of the process: the kernel drops it
- * however the process ends, so it is never stale and two starters never both win.
+ * The lock of a state folder lets one daemon use it. It is SQLite's own lock on a file, held for the life of the
+ * process. The kernel drops it however the process ends, so it is never stale, and two daemons never both win.
  */
 import { chmodSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ const lockFile = "daemon.lock";
 const holderFile = "daemon.pid";
 
 /**
- * Takes the lock of a state folder; disposing gives it back.
+ * Takes the lock of a state folder. Disposing of it gives it back.
  * @throws DomainError `invalid_state` naming the process that holds it
  */
 export function lockState(stateDir: string): Disposable {
@@ -24,10 +24,8 @@ export function lockState(stateDir: string): Disposable {
   } catch (error) {
     db.close();
     if (!(error instanceof Database.SqliteError && error.code.startsWith("SQLITE_BUSY"))) throw error;
-    throw new DomainError(
-      "invalid_state",
-      `Another firkin daemon (pid ${readHolder(holder)}) uses ${stateDir}. Stop it, or give this one its own --state-dir.`,
-    );
+    const problem = `Another firkin daemon (pid ${readHolder(holder)}) uses ${stateDir}`;
+    throw new DomainError("invalid_state", `${problem}. Stop it, or give this one its own --state-dir.`);
   }
   writeFileSync(holder, `${process.pid}\n`, { mode: 0o600 });
   return { [Symbol.dispose]: () => void db.close() };
@@ -37,6 +35,6 @@ function readHolder(path: string): string {
   try {
     return readFileSync(path, "utf8").trim();
   } catch {
-    return "unknown"; // it has the lock but has not written its pid yet
+    return "unknown"; // The holder has the lock and has not written its pid yet.
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Builds that clients asked for: waiting until their files are uploaded, building, then ready or failed. A build that
- * succeeded is published in `templates.ts` in the transaction that makes its job ready.
+ * Build jobs are the builds that clients asked for. A build that succeeds is published (`templates.ts`) in the
+ * transaction that makes its job ready.
  */
 import { z } from "zod";
 import { DomainError } from "../errors.ts";
@@ -38,11 +38,11 @@ export interface BuildLogEntry {
   readonly step?: string | undefined;
 }
 
-/** Why a build failed, as clients see it. */
+/** The failure of a build, as clients see it. */
 export interface BuildFailure {
   readonly message: string;
   readonly step?: string | undefined;
-  /** The end of what the step that failed said. */
+  /** The last log entries of the step that failed. */
   readonly logEntries: readonly BuildLogEntry[];
 }
 
@@ -51,15 +51,15 @@ export interface BuildJob {
   readonly templateId: string;
   readonly state: BuildState;
   readonly tags: readonly string[];
-  /** Null: as the template it is built from. */
+  /** Null: as the template from which it is built. */
   readonly vcpuCount: number | null;
   readonly memoryMiB: number | null;
-  /** That it must leave of its disk. Null: the client does not mind. */
+  /** Free disk that the build must leave. Null: the client asked for none. */
   readonly minFreeDiskMiB: number | null;
   readonly machine: MachineRecord | null;
   readonly snapshotId: string | null;
   readonly reservationId: string | null;
-  /** Never null when it failed. */
+  /** Never null in state `error`. */
   readonly reason: BuildFailure | null;
   readonly createdAtMs: number;
   readonly updatedAtMs: number;
@@ -67,7 +67,7 @@ export interface BuildJob {
 }
 
 export type NewBuildJob = Pick<BuildJob, "id" | "templateId" | "tags" | "vcpuCount" | "memoryMiB" | "minFreeDiskMiB">;
-/** What a build owns while it is under way, so that a later daemon finds it. */
+/** Belongings of an unfinished build, written down so that a later daemon finds them. */
 export type BuildPossession = Partial<Pick<BuildJob, "machine" | "snapshotId" | "reservationId">>;
 
 interface JobRow {
@@ -102,13 +102,13 @@ const failure: z.ZodType<BuildFailure> = z.object({
   logEntries,
 });
 
-/** All but the log, which only its readers need. */
+/** All columns but the log, which only its readers need. */
 const columns = `id, template_id, state, tags, vcpu_count, memory_mib, min_free_disk_mib, machine, snapshot_id,
   reservation_id, reason, created_at_ms, updated_at_ms, finished_at_ms`;
-/** A client that does not start a build within a day has forgotten it. */
+/** A client that does not start its build within a day has forgotten it. */
 const longestWaitMs = 24 * 3_600_000;
 
-/** Adds a build in state `waiting`, and forgets those of clients that never came back. */
+/** Adds a build in state `waiting`, and forgets waiting builds that no client started within a day. */
 export function insertBuildJob(ledger: Ledger, job: NewBuildJob): BuildJob {
   const { id, templateId, tags, vcpuCount, memoryMiB, minFreeDiskMiB } = job;
   return ledger.write(() => {
@@ -127,7 +127,7 @@ export function insertBuildJob(ledger: Ledger, job: NewBuildJob): BuildJob {
   });
 }
 
-/** @throws failed_precondition, in E2B's words, when it is not waiting any more. */
+/** @throws failed_precondition, in E2B's words, when the build is not waiting any more */
 export function startBuildJob(ledger: Ledger, id: string): BuildJob {
   return ledger.write(() => {
     const set = { updated_at_ms: ledger.nowMs() };
@@ -137,7 +137,7 @@ export function startBuildJob(ledger: Ledger, id: string): BuildJob {
   });
 }
 
-/** Writes down what a build that is under way owns now. What is not named stays. */
+/** Writes down the belongings of an unfinished build. A belonging that is absent stays as it was. */
 export function noteBuildPossession(ledger: Ledger, id: string, owned: BuildPossession): void {
   const set = {
     machine: owned.machine ? machineToJson(owned.machine) : undefined,
@@ -148,7 +148,9 @@ export function noteBuildPossession(ledger: Ledger, id: string, owned: BuildPoss
   moveRow(ledger, lifecycle, { id, from: ["building"], to: "building", set });
 }
 
-/** Ends a build well. In one transaction with `publishBuild`. @throws invalid_state when it is not building. */
+/**
+ * Makes a build ready. Call it in one transaction with `publishBuild`. @throws invalid_state when it is not building
+ */
 export function finishBuildJob(ledger: Ledger, id: string, log: readonly BuildLogEntry[]): void {
   const nowMs = ledger.nowMs();
   const set = { log: JSON.stringify(log), updated_at_ms: nowMs, finished_at_ms: nowMs };
@@ -156,7 +158,7 @@ export function finishBuildJob(ledger: Ledger, id: string, log: readonly BuildLo
   throw new DomainError("invalid_state", `build ${id} is not under way`, { id });
 }
 
-/** Ends a build that waits or is under way; one that has ended already stays as it is. */
+/** Fails a build that waits or is building. A build that has ended already stays as it is. */
 export function failBuildJob(ledger: Ledger, id: string, reason: BuildFailure, log: readonly BuildLogEntry[]): void {
   const nowMs = ledger.nowMs();
   const ended = { log: JSON.stringify(log), updated_at_ms: nowMs, finished_at_ms: nowMs };
@@ -169,7 +171,7 @@ export function findBuildJob(ledger: Ledger, id: string): BuildJob | undefined {
   return row && toJob(row);
 }
 
-/** The log of a build that has ended; empty while it has not. */
+/** The log of a build that has ended; empty before. */
 export function readBuildLog(ledger: Ledger, id: string): BuildLogEntry[] {
   const row = ledger
     .statement<{ log: string | null }>("select log from template_build_jobs where id = :id")
@@ -177,7 +179,7 @@ export function readBuildLog(ledger: Ledger, id: string): BuildLogEntry[] {
   return row?.log ? fromJson(logEntries, row.log, `template_build_jobs.log of ${id}`) : [];
 }
 
-/** Those that are under way, oldest first. */
+/** Builds in state `building`, oldest first. */
 export function listBuildingJobs(ledger: Ledger): BuildJob[] {
   return ledger
     .statement<JobRow>(`select ${columns} from template_build_jobs where state = 'building' order by created_at_ms, id`)
@@ -185,7 +187,7 @@ export function listBuildingJobs(ledger: Ledger): BuildJob[] {
     .map(toJob);
 }
 
-/** Those of one template, newest first. */
+/** The builds of one template, newest first. */
 export function listBuildJobs(ledger: Ledger, templateId: string): BuildJob[] {
   return ledger
     .statement<JobRow>(
@@ -195,16 +197,16 @@ export function listBuildJobs(ledger: Ledger, templateId: string): BuildJob[] {
     .map(toJob);
 }
 
-/** A build that can be made again, and that a tag points to. */
+/** A build that can be made again and that a tag points to. */
 export interface SourcedBuild {
   readonly id: string;
   readonly templateId: string;
   readonly tags: readonly string[];
   readonly parentBuildId: string;
   readonly revision: string;
-  /** Its snapshot is damaged: it cannot serve meanwhile. */
+  /** Its snapshot is damaged, so no sandbox can be made from it meanwhile. */
   readonly damaged: boolean;
-  /** JSON, as it was published. */
+  /** The steps as they were published, in JSON. */
   readonly spec: string;
   readonly vcpuCount: number | null;
   readonly memoryMiB: number | null;
@@ -212,7 +214,7 @@ export interface SourcedBuild {
   readonly createdAtMs: number;
 }
 
-/** JSON of the steps that a build was made by; undefined for one that was not. */
+/** The steps that made a build, in JSON; undefined for a build without steps. */
 export function findBuildSpec(ledger: Ledger, buildId: string): string | undefined {
   return ledger
     .statement<{ spec: string }>("select spec from template_builds where id = :buildId and spec is not null")

@@ -1,4 +1,4 @@
-/** Changing templates that are there: their tags, who may see them, and their end. */
+/** The upkeep of existing templates: their tags, their visibility, and their end. */
 import { DomainError } from "../errors.ts";
 import type { Ledger } from "./open.ts";
 import { deleteSnapshot, listSnapshots, type SnapshotRecord } from "./snapshots.ts";
@@ -24,7 +24,7 @@ export function assignTags(ledger: Ledger, name: string, from: string, tags: rea
 }
 
 /**
- * Takes tags off a template; those it does not have are nobody's concern.
+ * Takes tags off a template. Tags that it does not have are ignored.
  * @throws failed_precondition for the default tag; not_found for an unknown template
  */
 export function removeTags(ledger: Ledger, name: string, tags: readonly string[]): void {
@@ -50,8 +50,8 @@ export function setTemplatePublic(ledger: Ledger, name: string, isPublic: boolea
 }
 
 /**
- * Removes a template with its aliases, tags and builds. Their snapshots stay until {@link strikeUnneededSnapshots}.
- * @throws failed_precondition while a sandbox that is not ended was made from it or a build is under way; not_found
+ * Removes a template with its aliases, tags and builds. Its snapshots stay until {@link strikeUnneededSnapshots}.
+ * @throws failed_precondition while a sandbox made from it has not ended or a build of it is unfinished; not_found
  */
 export function deleteTemplate(ledger: Ledger, name: string): void {
   ledger.writeDurably(() => {
@@ -74,9 +74,9 @@ export function deleteTemplate(ledger: Ledger, name: string): void {
 }
 
 /**
- * Strikes off every snapshot of a template that no tag points to any more and nothing runs on.
- * @param keep those that something else needs just now
- * @returns those that were struck off now: their folders may be removed
+ * Strikes off every template's snapshot that no tag points to and no sandbox or warming entry needs.
+ * @param keep snapshots that the caller needs now
+ * @returns the snapshots that were struck off now; their folders may be removed
  */
 export function strikeUnneededSnapshots(ledger: Ledger, keep: ReadonlySet<string> = new Set()): SnapshotRecord[] {
   return ledger.write(() =>

@@ -1,6 +1,6 @@
 /**
- * Templates: a name, a shape, and builds. A tag points to the build whose snapshot sandboxes are restored from; while a
- * newer one is being made it goes on pointing to the old.
+ * A template is a name, a shape, and builds. A tag points to one build, and sandboxes are restored from that build's
+ * snapshot. While a newer build is being made the tag still points to the old one.
  */
 import { DomainError, isDomainError } from "../errors.ts";
 import type { MachineShape } from "../types.ts";
@@ -13,7 +13,7 @@ export const defaultTag = "default";
 
 export interface TemplateRecord {
   readonly id: string;
-  /** Names it can be called by, besides its id; the first is shown. */
+  /** Names besides its id. Clients are shown the first one. */
   readonly aliases: readonly string[];
   readonly public: boolean;
   readonly shape: MachineShape;
@@ -22,7 +22,7 @@ export interface TemplateRecord {
   readonly tags: readonly TemplateTag[];
   readonly createdAtMs: number;
   readonly updatedAtMs: number;
-  /** Sandboxes made from it, ever. */
+  /** Number of sandboxes that were ever made from it. */
   readonly spawnCount: number;
   readonly lastSpawnedAtMs: number | null;
 }
@@ -33,7 +33,7 @@ export interface TemplateTag {
   readonly assignedAtMs: number;
 }
 
-/** What the processes of a template's sandboxes start with, unless they or the sandbox say otherwise. */
+/** The defaults of processes in a template's sandboxes, unless the process or the sandbox has its own. */
 export interface TemplateDefaults {
   readonly envs: Readonly<Record<string, string>>;
   readonly user: string;
@@ -41,21 +41,21 @@ export interface TemplateDefaults {
   readonly workdir: string;
 }
 
-/** What a build was made from: tells a stale one, and how to make it again. */
+/** The source of a build tells whether the build is stale, and how to make it again. */
 export interface BuildSource {
-  /** Equal revisions, equal builds: a digest of the steps, their files and the parent's build. */
+  /** A digest of the steps, their files and the parent's build. Equal revisions make equal builds. */
   readonly revision: string;
   readonly parentBuildId: string;
-  /** JSON. */
+  /** The steps, in JSON. */
   readonly spec: string;
 }
 
 export interface ResolvedTemplate {
-  /** With the shape of this very build. */
+  /** The template, with the shape of this very build. */
   readonly template: TemplateRecord;
   readonly buildId: string;
   readonly defaults: TemplateDefaults;
-  /** In whatever state it is: one that is quarantined is for the restore to refuse by name. */
+  /** In any state. The restore refuses a quarantined snapshot by its id. */
   readonly snapshot: SnapshotRecord;
 }
 
@@ -71,7 +71,7 @@ interface TemplateRow {
   readonly last_spawned_at_ms: number | null;
 }
 
-/** The columns of `template_builds` that its sandboxes need. */
+/** The columns of `template_builds` that sandboxes of the build need. */
 interface BuildRow {
   readonly build_id: string;
   readonly envs: string;
@@ -86,7 +86,7 @@ const plainDefaults: TemplateDefaults = { envs: {}, user: "user", workdir: "" };
 
 /**
  * Adds a template that has no build yet.
- * @throws already_exists when its id or one of its aliases means a template already.
+ * @throws already_exists when its id or one of its aliases means a template already
  */
 export function insertTemplate(
   ledger: Ledger,
@@ -111,9 +111,9 @@ export function insertTemplate(
 }
 
 /**
- * Adds a build that succeeded and points `tags` to it, from one moment to the next: sandboxes made before keep their
- * snapshot, sandboxes made after get the new one.
- * @throws not_found when there is no such template; invalid_state when the snapshot is not ready.
+ * Adds a build that succeeded and points `tags` to it, in one transaction: sandboxes made before keep their snapshot,
+ * sandboxes made after get the new one.
+ * @throws not_found when the template does not exist; invalid_state when the snapshot is not ready; nothing is changed
  */
 export function publishBuild(
   ledger: Ledger,
@@ -123,7 +123,7 @@ export function publishBuild(
     readonly snapshotId: string;
     readonly shape: MachineShape;
     readonly tags: readonly string[];
-    /** Absent: no environment, the user `user`, at home. */
+    /** Absent: no environment, the user `user`, and its home. */
     readonly defaults?: TemplateDefaults;
     readonly source?: BuildSource;
   },
@@ -147,8 +147,13 @@ export function publishBuild(
          from snapshots where id = :snapshotId and state = 'ready'`,
       )
       .run({
-        ...{ id, templateId, snapshotId, nowMs, ...shape },
-        ...{ envs: JSON.stringify(defaults.envs), user: defaults.user, workdir: defaults.workdir },
+        id,
+        templateId,
+        snapshotId,
+        nowMs,
+        ...shape,
+        ...defaults,
+        envs: JSON.stringify(defaults.envs),
         ...(source ?? { revision: null, parentBuildId: null, spec: null }),
       });
     if (added.changes !== 1) throw new DomainError("invalid_state", `Snapshot ${snapshotId} is not ready`);
@@ -162,8 +167,8 @@ export function publishBuild(
 }
 
 /**
- * What a client means by `name` (id or alias) and `tag`.
- * @throws not_found, with E2B's own words for an unknown template and for an unknown tag.
+ * The build that a client means by `name` (id or alias) and `tag`.
+ * @throws not_found, with E2B's own words for an unknown template and for an unknown tag
  */
 export function resolveTemplate(ledger: Ledger, name: string, tag: string = defaultTag): ResolvedTemplate {
   const template = findTemplate(ledger, name);
@@ -188,7 +193,7 @@ export function resolveTemplate(ledger: Ledger, name: string, tag: string = defa
   return { template: { ...template, shape }, buildId, defaults, snapshot: toSnapshot(current) };
 }
 
-/** What {@link resolveTemplate} finds, or undefined. */
+/** The result of {@link resolveTemplate}, or undefined when it finds none. */
 export function findCurrentBuild(ledger: Ledger, name: string, tag?: string): ResolvedTemplate | undefined {
   try {
     return resolveTemplate(ledger, name, tag);
@@ -209,7 +214,7 @@ export function findTemplate(ledger: Ledger, name: string): TemplateRecord | und
   return row && toTemplate(ledger, row);
 }
 
-/** All of them, oldest first. */
+/** All templates, oldest first. */
 export function listTemplates(ledger: Ledger): TemplateRecord[] {
   return ledger
     .statement<TemplateRow>("select * from templates order by created_at_ms, id")
@@ -217,7 +222,7 @@ export function listTemplates(ledger: Ledger): TemplateRecord[] {
     .map((row) => toTemplate(ledger, row));
 }
 
-/** Why builds of a template cannot be used: their snapshots are damaged. By build. */
+/** The builds of a template that have damaged snapshots, each with the reason. */
 export function listDamagedBuilds(ledger: Ledger, templateId: string): Map<string, string> {
   const rows = ledger
     .statement<{ id: string; snapshotId: string; reason: string }>(
@@ -229,7 +234,7 @@ export function listDamagedBuilds(ledger: Ledger, templateId: string): Map<strin
   return new Map(rows.map(({ id, snapshotId, reason }) => [id, `snapshot ${snapshotId}: ${reason}`]));
 }
 
-/** Counts a sandbox that was made from the template. One that is gone meanwhile is nobody's concern. */
+/** Counts a sandbox that was made from the template. A template that is gone meanwhile is ignored. */
 export function recordSpawn(ledger: Ledger, templateId: string): void {
   ledger.write(() => {
     ledger

@@ -27,7 +27,7 @@ const lifecycle: Lifecycle<WarmEntryState> = {
   },
 };
 
-/** What makes one warm VM as good as another. */
+/** Warm entries with the same key are interchangeable. */
 export interface WarmEntryKey {
   readonly templateId: string;
   readonly buildId: string;
@@ -39,7 +39,7 @@ export interface WarmEntry extends WarmEntryKey {
   readonly snapshotId: string;
   readonly state: WarmEntryState;
   readonly reservationId: string;
-  /** Never null when ready; known as soon as there is a machine. */
+  /** Known as soon as there is a machine. Never null when ready. */
   readonly machine: MachineRecord | null;
   readonly createdAtMs: number;
 }
@@ -58,7 +58,7 @@ interface WarmEntryRow {
 
 /**
  * Adds an entry in state `warming`. Call it in one `ledger.write` with `reserve`.
- * @throws invalid_state when the reservation is not a warm one that is held.
+ * @throws invalid_state when the reservation is not a warm one that is held; nothing is added
  */
 export function insertWarmEntry(
   ledger: Ledger,
@@ -82,14 +82,17 @@ export function insertWarmEntry(
   return { ...added, state: "warming", machine: null, createdAtMs };
 }
 
-/** Says what an entry that is warming runs on, so that a later daemon finds it after a crash. @throws invalid_state. */
+/**
+ * Writes down the machine of a warming entry, so that a later daemon finds it after a crash.
+ * @throws invalid_state when the entry is not warming any more
+ */
 export function setWarmEntryMachine(ledger: Ledger, id: string, machine: MachineRecord): void {
   updateWarming(ledger, id, "warming", machine);
 }
 
 /**
  * Puts an entry into the pool.
- * @throws invalid_state when it is not warming any more.
+ * @throws invalid_state when the entry is not warming any more
  */
 export function markWarmEntryReady(ledger: Ledger, id: string, machine: MachineRecord): void {
   updateWarming(ledger, id, "ready", machine);
@@ -98,7 +101,8 @@ export function markWarmEntryReady(ledger: Ledger, id: string, machine: MachineR
 /**
  * Takes a ready entry out of the pool for a sandbox, and makes its reservation the sandbox's. Call it in one
  * `ledger.write` with `insertSandbox`.
- * @throws invalid_state when it is not ready any more; already_exists when the sandbox holds a share already.
+ * @throws invalid_state when the entry is not ready any more; already_exists when the sandbox holds a share already;
+ *   the entry stays in the pool
  */
 export function checkOutWarmEntry(ledger: Ledger, id: string, sandboxId: string): void {
   ledger.write(() => {
@@ -111,12 +115,12 @@ export function checkOutWarmEntry(ledger: Ledger, id: string, sandboxId: string)
   });
 }
 
-/** Takes an entry out of the pool for good. True the one time that it did. Its reservation stays held. */
+/** Takes an entry out of the pool for good. True once, and false for an entry that was out already. */
 export function discardWarmEntry(ledger: Ledger, id: string): boolean {
   return moveRow(ledger, lifecycle, { id, from: ["warming", "ready"], to: "discarded" });
 }
 
-/** Those in one of `states`, oldest first: the order in which they are evicted. */
+/** The entries in one of `states`, oldest first, which is the order of their eviction. */
 export function listWarmEntries(ledger: Ledger, states: readonly WarmEntryState[]): WarmEntry[] {
   return ledger
     .statement<WarmEntryRow>(
@@ -126,7 +130,9 @@ export function listWarmEntries(ledger: Ledger, states: readonly WarmEntryState[
     .map(toWarmEntry);
 }
 
-/** Those whose reservation is held for the pool, discarded ones included, oldest first: what a new daemon looks after. */
+/**
+ * The entries with a reservation held for the pool, oldest first. Discarded ones are included, for a new daemon to end.
+ */
 export function listHeldWarmEntries(ledger: Ledger): WarmEntry[] {
   return ledger
     .statement<WarmEntryRow>(
