@@ -1,4 +1,6 @@
-/** Any sequence of reservations, promotions, releases and crashes, against a model of what must be held. */
+/**
+ * Random sequences of reservations, promotions, releases and crashes, against a model of the sums that must be held.
+ */
 import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -37,7 +39,7 @@ function heldSum(model: Model, dimension: (typeof dimensions)[number], kind?: Re
     .reduce((sum, { shape }) => sum + (dimension === "sandboxes" ? 1 : shape[dimension]), 0);
 }
 
-/** What must hold after every command. */
+/** Checks the ledger against the model after every command. */
 function checkInvariants(model: Model, { ledger }: CrashingLedger): void {
   const { active, warm } = usage(ledger);
   for (const dimension of dimensions) {
@@ -76,7 +78,7 @@ const reserveOne = (kind: ReservationKind, shape: MachineShape) =>
     }
   });
 
-/** A command on one of the reservations there are; any number stands for one of them. */
+/** A command on one of the existing reservations. Every number stands for one of them. */
 const onOne = (name: string, at: number, run: (one: Expected, real: CrashingLedger) => void): Command => ({
   ...command(`${name} ${at}`, (model, real) => {
     const one = model.reservations[at % model.reservations.length];
@@ -120,7 +122,7 @@ const crashWhileReleasing = (at: number) =>
     expect(getReservation(real.ledger, one.id)?.state).toBe(one.held ? "held" : "released");
   });
 
-test("whatever happens and dies in whatever order, the sums are right and below the budgets", () => {
+test("in every order of commands and crashes the sums are right and below the budgets", () => {
   const folder = temporaryFolder();
   const shape = fc.record({
     vcpuCount: fc.integer({ min: 1, max: 7 }),

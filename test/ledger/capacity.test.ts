@@ -13,7 +13,7 @@ import { addReadySnapshot, addSandbox, failureOf, memoryLedger, roomy, shape } f
 
 const budgets: CapacityBudgets = { vcpuCount: 8, memoryMiB: 2048, diskMiB: 10_240, sandboxes: 3 };
 
-test("what is reserved is counted in its pool until it is released", () => {
+test("a reservation is counted in its pool until it is released", () => {
   const ledger = memoryLedger();
   const nothing = { vcpuCount: 0, memoryMiB: 0, diskMiB: 0, sandboxes: 0 };
   const one = { ...shape, sandboxes: 1 };
@@ -48,7 +48,7 @@ test.each([
   expect(usage(ledger).active.sandboxes + usage(ledger).warm.sandboxes).toBe(taken);
 });
 
-test("a request that could never fit says so, whatever else is short", () => {
+test("the error of a request that could never fit says so, although other budgets are short too", () => {
   const ledger = memoryLedger();
   for (let n = 0; n < 3; n += 1) reserve(ledger, { kind: "active", shape, budgets });
   const failure = capacityFailure(() =>
@@ -66,7 +66,7 @@ test("a request that could never fit says so, whatever else is short", () => {
   });
 });
 
-test("a budget that was lowered below what is in use leaves nothing, not less than nothing", () => {
+test("a budget that was lowered below its usage leaves nothing, and not less than nothing", () => {
   const ledger = memoryLedger();
   for (let n = 0; n < 3; n += 1) reserve(ledger, { kind: "active", shape, budgets });
   const lowered = { ...budgets, memoryMiB: 1024, sandboxes: 9 };
@@ -95,7 +95,7 @@ test("a sandbox never holds two reservations", () => {
   expect(again().sandboxId).toBe("i1");
 });
 
-test("what is held without an owner is found", () => {
+test("held reservations without an owner are found", () => {
   const ledger = memoryLedger();
   addReadySnapshot(ledger);
   addSandbox(ledger, "i1");

@@ -1,4 +1,6 @@
-/** A ledger whose process can die, for model-based tests: what the files hold at that instant is what is opened next. */
+/**
+ * A ledger in a process that can die, for model-based tests. The next one opens the files as they are at that instant.
+ */
 import { copyFileSync, existsSync, mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { type Ledger, openLedger } from "../../src/ledger/open.ts";
@@ -8,7 +10,7 @@ export class CrashingLedger implements Disposable {
   #life = 0;
   #ledger: Ledger;
 
-  /** @param folder empty, and removed by whoever made it */
+  /** @param folder an empty folder, which the caller removes */
   constructor(folder: string) {
     this.#folder = folder;
     this.#ledger = openLedger(this.#path());
@@ -18,13 +20,13 @@ export class CrashingLedger implements Disposable {
     return this.#ledger;
   }
 
-  /** Dies now. */
+  /** The process dies now. */
   crash(): void {
     this.#copyToNextLife();
     this.#beginNextLife();
   }
 
-  /** Dies after `change` has done its work and before it is committed. */
+  /** The process dies after `change` has done its work and before it is committed. */
   crashWithin(change: (ledger: Ledger) => void): void {
     const neverCommitted = new Error("the process died here");
     try {
@@ -47,7 +49,7 @@ export class CrashingLedger implements Disposable {
     return join(this.#folder, String(life), "ledger.db");
   }
 
-  /** The shared-memory index is left behind, as after a reboot: it is rebuilt from the log. */
+  /** The shared-memory index is left out, as after a reboot, because it is rebuilt from the log. */
   #copyToNextLife(): void {
     mkdirSync(join(this.#folder, String(this.#life + 1)));
     for (const suffix of ["", "-wal"]) {

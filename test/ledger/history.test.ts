@@ -63,7 +63,7 @@ test("a paused sandbox keeps its last reservation's row and its snapshot", () =>
   expect(getReservation(ledger, reservationId)?.state).toBe("released");
 });
 
-test("a deleted snapshot is remembered as long as a build that is tagged or a sandbox names it", () => {
+test("a deleted snapshot is remembered as long as a tagged build or a sandbox names it", () => {
   const ledger = memoryLedger();
   addReadySnapshot(ledger, "s1");
   addReadySnapshot(ledger, "s2");

@@ -9,7 +9,7 @@ import { failureOf, temporaryFolder, temporaryPath } from "./support.ts";
 
 const shipped = new URL("../../migrations/", import.meta.url);
 
-/** A copy of the shipped migrations, and how to change it. */
+/** A copy of the shipped migrations, and functions that change it. */
 function migrationsCopy() {
   const path = temporaryFolder();
   for (const name of readdirSync(shipped)) copyFileSync(new URL(name, shipped), join(path, name));
@@ -21,7 +21,7 @@ function migrationsCopy() {
   };
 }
 
-test("a new migration is applied once to a ledger that has the earlier ones, and keeps what is in it", () => {
+test("a new migration is applied once to a ledger that has the earlier ones, and keeps its rows", () => {
   const path = temporaryPath();
   const migrations = migrationsCopy();
   const old = openLedger(path, { migrationsFolder: migrations.folder });

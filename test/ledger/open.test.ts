@@ -8,7 +8,7 @@ import { recordSamples } from "../../src/ledger/samples.ts";
 import { getOrMakeSetting, getSetting, setSetting } from "../../src/ledger/settings.ts";
 import { addReadySnapshot, failureOf, memoryLedger, temporaryFolder, temporaryPath } from "./support.ts";
 
-test("what was written is there after closing and opening again", () => {
+test("rows are there after closing and opening again", () => {
   const path = temporaryPath();
   const first = openLedger(path);
   setSetting(first, "node tag", "ab");
@@ -96,7 +96,7 @@ test("a ledger that another process keeps locked says so, at opening and at writ
   expect(getSetting(ledger, "a")).toBe("b");
 });
 
-test("a change holds the ledger from its start: nobody else changes what it has read", () => {
+test("a change holds the ledger from its start, so no other process changes the rows it has read", () => {
   const path = temporaryPath();
   using ledger = openLedger(path);
   using other = openLedger(path, { busyTimeoutMs: 20 });
@@ -111,7 +111,7 @@ test("a change holds the ledger from its start: nobody else changes what it has 
 test("a full disk is reported as such, and nothing of the change stays", () => {
   const path = temporaryPath();
   using ledger = openLedger(path);
-  // The file may not grow: what SQLite answers is what it answers on a full disk.
+  // The file may not grow, which SQLite answers like a full disk.
   const pages = ledger.statement<{ page_count: number }>("pragma page_count").get({})?.page_count;
   ledger.statement(`pragma max_page_count = ${pages}`).get({});
   const failure = failureOf(() =>
@@ -174,7 +174,7 @@ test("a sync waits for the disk to have the log of what was committed", async ()
   await memoryLedger().sync();
 });
 
-test("a durable change cannot hide in a transaction that is not", () => {
+test("a durable change inside a transaction that is not durable is refused", () => {
   const ledger = memoryLedger();
   expect(failureOf(() => ledger.write(() => setSetting(ledger, "a", "b"))).code).toBe("internal");
   expect(getSetting(ledger, "a")).toBeUndefined();

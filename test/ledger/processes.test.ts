@@ -1,4 +1,4 @@
-/** The ledger under real processes: one that is killed with no warning, and several at once on one file. */
+/** The ledger under real processes: one that is killed without warning, and several at once on one file. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
@@ -13,9 +13,9 @@ const fixture = fileURLToPath(new URL("fixtures/busy-writer.ts", import.meta.url
 
 interface Writer {
   readonly child: ChildProcess;
-  /** Complete lines that it said so far. */
+  /** Complete lines that the process has written so far. */
   lines(): string[];
-  /** Resolves with its exit code, null when a signal ended it, once all its output has arrived. */
+  /** Resolves with the exit code, null when a signal ended the process, once all its output has arrived. */
   readonly ended: Promise<number | null>;
 }
 
@@ -32,7 +32,7 @@ function startWriter(...args: string[]): Writer {
   return { child, ended, lines: () => output.split("\n").slice(0, -1) };
 }
 
-test("a process killed in the middle of writing loses nothing that it had committed, and leaves nothing half-done", async () => {
+test("a process that is killed while it writes loses no commit, and leaves nothing half-done", async () => {
   const path = temporaryPath();
   const first = openLedger(path);
   addReadySnapshot(first);

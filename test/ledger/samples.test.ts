@@ -51,7 +51,7 @@ test("each span, engine and acceleration has its own line, and one sample is all
   ]);
 });
 
-test("what a span was a part of has a line of its own", () => {
+test("each scenario of a span has a line of its own", () => {
   const ledger = memoryLedger();
   recordSamples(ledger, [sample(1), sample(2, { scenario: "pool" }), sample(3, { scenario: "resume" }), sample(4)]);
   expect(summarizeSamples(ledger).map(({ scenario, n, p99Ms }) => [scenario, n, p99Ms])).toEqual([
@@ -77,7 +77,7 @@ test("only the newest are kept, of each key apart", () => {
   ]);
 });
 
-test("what is often a part of one thing leaves what is rarely a part of another", () => {
+test("many samples of one scenario push out none of a rare scenario", () => {
   const ledger = memoryLedger();
   for (let round = 0; round < 5; round += 1) {
     recordSamples(ledger, [sample(1, { scenario: "pool" }), ...Array.from({ length: 20 }, () => sample(2))], 10);
@@ -88,7 +88,7 @@ test("what is often a part of one thing leaves what is rarely a part of another"
   ]);
 });
 
-test("a duration that cannot be is refused with its batch", () => {
+test("an impossible duration is refused with its batch", () => {
   const ledger = memoryLedger();
   for (const durationMs of [-1, Number.NaN, Number.POSITIVE_INFINITY]) {
     expect(() => recordSamples(ledger, [sample(1), sample(durationMs)])).toThrow(/constraint/i);

@@ -11,7 +11,7 @@ function line(atMs: number, message: string, rest: Partial<SandboxLogEntry> = {}
   return { sandboxId: "i1", atMs, level: "info", message, fields: {}, ...rest };
 }
 
-test("lines come back in order, by time, level and what they contain", () => {
+test("lines come back in order, filtered by time, level and text", () => {
   const ledger = memoryLedger();
   const read = (query: Partial<SandboxLogQuery> = {}) =>
     readSandboxLogs(ledger, { ...everything, limit: 100, ...query }).map(({ message }) => message);
@@ -37,7 +37,7 @@ test("only the newest lines of a sandbox are kept, whatever others write", () =>
   expect(read("i2")).toEqual(["elsewhere"]);
 });
 
-test("a log goes with its sandbox", () => {
+test("a log is removed with its sandbox", () => {
   const ledger = memoryLedger();
   addReadySnapshot(ledger);
   addSandbox(ledger, "i1");

@@ -1,4 +1,6 @@
-/** Any sequence of admissions, moves, stale moves and crashes: states follow the table, capacity follows the states. */
+/**
+ * Random sequences of admissions, moves, stale moves and crashes: states follow the table, capacity follows the states.
+ */
 import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -22,7 +24,7 @@ const states = Object.keys(nextStates) as SandboxState[];
 
 interface Expected {
   state: SandboxState;
-  /** Whether it holds a reservation. */
+  /** Whether the sandbox holds a reservation. */
   holds: boolean;
 }
 type Model = Map<string, Expected>;
@@ -47,7 +49,7 @@ function command(name: string, run: (model: Model, real: CrashingLedger) => void
   };
 }
 
-/** What the runtime gives with a move: a reservation and a machine to resume, a reason to end. */
+/** The changes that the runtime gives with a move: a reservation and a machine to resume, a reason to end. */
 function moveAsTheRuntime(ledger: Ledger, id: string, from: SandboxState, to: SandboxState): void {
   const changes: SandboxChanges = {
     ...(to === "running" || to === "pausing" ? { machine: machineOf(`session-${id}`) } : {}),
@@ -69,7 +71,7 @@ const admit = (id: string) =>
     model.set(id, { state: "creating", holds: true });
   });
 
-/** A move by somebody who believes that the sandbox is in `from`. */
+/** A move by a caller that believes that the sandbox is in `from`. */
 const move = (id: string, from: SandboxState, to: SandboxState) =>
   command(`move ${id} from ${from} to ${to}`, (model, { ledger }) => {
     const expected = model.get(id);
@@ -91,8 +93,8 @@ const move = (id: string, from: SandboxState, to: SandboxState) =>
   });
 
 /**
- * A legal move of whatever state the sandbox is in. Choice 0 goes round by way of paused: most steps take it, or few
- * sequences would get that far.
+ * A legal move from the sandbox's present state. Choice 0 leads round by way of paused. Most steps take it, because few
+ * sequences would get that far otherwise.
  */
 const step = (id: string, choice: number) =>
   command(`step ${id} ${choice}`, (model, real) => {
@@ -123,7 +125,7 @@ const crashWhileEnding = (id: string) =>
     if (model.get(id)?.state === "terminating") real.crashWithin((ledger) => endSandbox(ledger, id));
   });
 
-test("whatever is moved by whoever and dies whenever, capacity is held exactly while it should be", () => {
+test("in every order of moves and crashes capacity is held exactly in the states that need it", () => {
   const folder = temporaryFolder();
   const id = fc.constantFrom("i1", "i2");
   const state = fc.constantFrom(...states);

@@ -34,7 +34,7 @@ function addRunning(ledger: Ledger, id: string) {
   return moveSandbox(ledger, id, "creating", "running", { machine: machineOf(`session-${id}`) });
 }
 
-test("a sandbox lives from creating to terminated, and its reservation as long", () => {
+test("a sandbox goes from creating to terminated, and holds its reservation until then", () => {
   const clock = manualClock();
   const ledger = ledgerWithSnapshot(clock);
   const created = addSandbox(ledger, "i1");
@@ -80,7 +80,7 @@ test("a sandbox changes its reservation only to resume", () => {
   expect(getSandbox(ledger, "i2")?.state).toBe("running");
 });
 
-test("of two that move a sandbox the second is told what it is now", () => {
+test("of two that move a sandbox the second is told the present state", () => {
   const ledger = ledgerWithSnapshot();
   addRunning(ledger, "i1");
   moveSandbox(ledger, "i1", "running", "pausing");
@@ -91,7 +91,7 @@ test("of two that move a sandbox the second is told what it is now", () => {
   expect(failureOf(() => moveSandbox(ledger, "i9", "running", "pausing")).code).toBe("not_found");
 });
 
-test("the ledger refuses a life that makes no sense", () => {
+test("the ledger refuses moves and rows that make no sense", () => {
   const ledger = ledgerWithSnapshot();
   addSandbox(ledger, "i1");
   expect(failureOf(() => moveSandbox(ledger, "i1", "creating", "paused")).code).toBe("internal");
@@ -119,7 +119,7 @@ test("a sandbox is admitted whole or not at all", () => {
   expect(listSandboxes(ledger)).toEqual([other]);
 });
 
-test("only a running sandbox has a time-out to set, only one that starts a machine", () => {
+test("the time-out can be set only while a sandbox runs, and the machine only while it starts", () => {
   const ledger = ledgerWithSnapshot();
   addSandbox(ledger, "i1");
   expect(failureOf(() => setSandboxEnd(ledger, "i1", 5)).code).toBe("invalid_state");
@@ -146,7 +146,7 @@ test("sandboxes are listed by state, in order of their start, and found by their
   expect(findSandboxBySession(ledger, "session-x")).toBeUndefined();
 });
 
-test("names, values and keys come back as they were given, whatever is in them", () => {
+test("names, values and keys come back exactly as they were given", () => {
   const ledger = ledgerWithSnapshot();
   const { state: _, machine: __, endReason: ___, ...sandbox } = addSandbox(ledger, "i1");
   const nasty = { "": "empty", "'; drop table sandboxes; --": '\u0000\n\t"\\', "日本語 🎉": "x".repeat(100_000) };
@@ -155,7 +155,7 @@ test("names, values and keys come back as they were given, whatever is in them",
   expect(getSandbox(ledger, "i2")).toMatchObject({ metadata: nasty, envs: nasty });
 });
 
-test("something unknown in a JSON column is an error that names its place", () => {
+test("unknown content of a JSON column is an error that names its place", () => {
   const ledger = ledgerWithSnapshot();
   addSandbox(ledger, "i1");
   ledger.statement(`update sandboxes set metadata = '{"a":1}'`).run({});

@@ -77,7 +77,7 @@ test("a snapshot that a sandbox needs is not deleted before the sandbox ends", (
   expect(getSnapshot(ledger, "snap")?.state).toBe("deleted");
 });
 
-test("a snapshot that a template serves is not deleted before another one replaces it", () => {
+test("a snapshot that a tag points to is not deleted before another one replaces it", () => {
   const ledger = memoryLedger();
   addReadySnapshot(ledger);
   insertTemplate(ledger, { id: "t1", aliases: ["base"], public: true, shape });
@@ -89,7 +89,7 @@ test("a snapshot that a template serves is not deleted before another one replac
   expect(getSnapshot(ledger, "snap")?.state).toBe("deleted");
 });
 
-test("a snapshot that a warm VM is just restored from is not deleted before that is ready", () => {
+test("a snapshot is not deleted while a warm entry is being restored from it", () => {
   const ledger = memoryLedger();
   addReadySnapshot(ledger);
   const { id: reservationId } = reserve(ledger, { kind: "warm", shape, budgets: roomy });
@@ -101,7 +101,7 @@ test("a snapshot that a warm VM is just restored from is not deleted before that
   expect(getSnapshot(ledger, "snap")?.state).toBe("deleted");
 });
 
-test("a continuation stays while its sandbox is paused or resuming, and is of no use once that runs", () => {
+test("a continuation stays while its sandbox is paused or resuming, and is a stray once the sandbox runs", () => {
   const ledger = memoryLedger();
   addReadySnapshot(ledger);
   const { shape: needs } = addSandbox(ledger, "i1");

@@ -1,4 +1,4 @@
-/** What the tests of the ledger share: files that go away, a clock moved by hand, and rows to begin with. */
+/** Support for the ledger's tests: files that are removed afterwards, a clock moved by hand, and rows to begin with. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

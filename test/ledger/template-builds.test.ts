@@ -19,7 +19,7 @@ import { addReadySnapshot, addSandbox, failureOf, machineOf, manualClock, memory
 
 const reason = { message: "it failed", step: "2", logEntries: [{ atMs: 1, level: "warn" as const, message: "why" }] };
 
-/** What a client need not say. */
+/** The optional settings of a build, which a client need not give. */
 const unasked = { vcpuCount: null, memoryMiB: null, minFreeDiskMiB: null };
 
 function ledgerWithJob(clock = manualClock()): Ledger {
@@ -57,7 +57,7 @@ test("a build waits, is under way, and ends well or badly, once", () => {
   expect(listBuildingJobs(ledger)).toEqual([]);
 });
 
-test("builds that nobody came back for are forgotten after a day", () => {
+test("a build that its client does not start within a day is forgotten", () => {
   const clock = manualClock();
   const ledger = ledgerWithJob(clock);
   clock.advance(25 * 3_600_000);
@@ -95,7 +95,7 @@ test("only snapshots that no tag, sandbox or caller needs are struck off", () =>
   expect(strikeUnneededSnapshots(ledger).map(({ id }) => id)).toEqual(["kept"]);
 });
 
-test("a template goes with its builds, unless it is in use", () => {
+test("a template is deleted with its builds, unless it is in use", () => {
   const ledger = ledgerWithJob();
   addReadySnapshot(ledger, "s1");
   publishBuild(ledger, { id: "b1", templateId: "base", snapshotId: "s1", shape, tags: ["default", "v1"] });

@@ -50,7 +50,7 @@ test("an unknown template and an unknown tag are told apart, in E2B's words", ()
   });
 });
 
-test("a newer build takes over a tag, the older one keeps those it does not", () => {
+test("a newer build takes over a tag, and the older one keeps its other tags", () => {
   const clock = manualClock();
   const ledger = ledgerWithTemplate(clock);
   addReadySnapshot(ledger, "s1");

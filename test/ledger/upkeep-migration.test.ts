@@ -1,4 +1,4 @@
-/** Migration 4 makes two tables anew: what was in a ledger before it is there afterwards. */
+/** Migration 4 makes two tables anew, and the rows of an older ledger are there afterwards. */
 import { cp, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

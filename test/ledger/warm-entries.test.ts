@@ -64,7 +64,7 @@ test("a discarded entry cannot be checked out, and holds its reservation until i
   expect(release(ledger, entry.reservationId)).toBe(true);
 });
 
-test("an entry needs a warm reservation that is held, and one entry only has it", () => {
+test("an entry needs a held warm reservation, which belongs to one entry only", () => {
   const ledger = ledgerWithSnapshot();
   const active = reserve(ledger, { kind: "active", shape, budgets: roomy });
   const insert = (reservationId: string) => () =>

@@ -1,6 +1,6 @@
 /**
- * What every engine must do, as one suite: run over each engine with `conformance()`. Names of the tests are the rows of
- * the README's table. An engine's own test file adds what only that engine has.
+ * The conformance suite holds the tests that every engine must pass: `conformance()` runs them over one engine. An
+ * engine's own test file adds tests of what only that engine has. Documents name these tests by parts of their names.
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -24,7 +24,7 @@ const run = promisify(execFile);
 export interface ConformanceEngine {
   readonly name: "qemu" | "vz";
   readonly title: string;
-  /** Why it cannot be run here. */
+  /** Why the engine cannot be run here; undefined when it can. */
   readonly missing: string | undefined;
   readonly shape: MachineShape;
   /** Whether a snapshot holds processes; those of the simulated framework hold the agent's alone. */
@@ -40,7 +40,7 @@ export interface OpenEngine {
   readonly options: Readonly<Record<string, unknown>>;
 }
 
-/** What tests of one engine share: the open engine, and a template that it has booted and saved. */
+/** The world that the tests of one engine share: the open engine, and a template that it has booted and saved. */
 export interface ConformanceWorld {
   readonly root: string;
   readonly machinesFolder: string;
@@ -50,7 +50,7 @@ export interface ConformanceWorld {
   readonly snapshotFolder: string;
   readonly manifest: SnapshotManifest;
   readonly templateBootId: string;
-  /** In a file in the template's memory, and nowhere else. */
+  /** A text in a file in the template's memory, and nowhere else. */
   readonly nonce: string;
   readonly connectTo: (vm: Vm) => Promise<GuestAgent>;
   readonly restore: (folder?: string, from?: SnapshotManifest) => Promise<Vm>;

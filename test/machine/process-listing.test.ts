@@ -1,4 +1,4 @@
-/** What `ps` says, as a Mac would print it and as the `ps` of this host does. */
+/** The output of `ps`, as a Mac would print it and as the `ps` of this host does. */
 import { expect, test } from "vitest";
 import { listArguments, listPids, listProcess, parseListedProcess } from "../../src/machine/process-listing.ts";
 
@@ -11,7 +11,7 @@ test("a line of ps on macOS", () => {
   for (const line of ["", "\n", "S", "S yesterday node"]) expect(parseListedProcess(line)).toBeUndefined();
 });
 
-test("this very process is found, the same each time, and one that is none is not", () => {
+test("this very process is found, the same each time, and a pid without a process is not", () => {
   const found = listProcess(process.pid);
   expect(found).toMatchObject({ state: expect.stringMatching(/^[A-Z]$/), startTime: expect.stringMatching(/^\d+$/) });
   expect(listProcess(process.pid)?.startTime).toBe(found?.startTime);

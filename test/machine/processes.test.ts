@@ -13,7 +13,7 @@ import {
   waitUntilGone,
 } from "../../src/machine/processes.ts";
 
-/** Pids whose executable cannot be read, as that of an undumpable process by anybody but root. */
+/** Pids of processes that hide their executable, as an undumpable process does from every user but root. */
 const hiding = new Set<number>();
 // Unit tests share modules; those that are loaded already would keep the real file system.
 vi.hoisted(() => vi.resetModules());
@@ -85,7 +85,7 @@ test("a process that hides its executable is signalled only when it was started 
   const refusal = `process ${child.pid} gets no SIGKILL: it hides its executable, which may not be ${identity.executable}`;
   await expect(endProcess(identity, 0)).rejects.toMatchObject({ code: "machine_failed", message: refusal });
   expect(child.exitCode ?? child.signalCode).toBe(null);
-  // One that always hid it is known by its name.
+  // A process that always hid its executable is known by its name.
   await endProcess({ ...identity, executable: `command:${processName(identity)}` }, 0);
   expect(isRunning(identity)).toBe(false);
 

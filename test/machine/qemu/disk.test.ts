@@ -1,4 +1,4 @@
-/** Disk layers, with a `qemu-img` of our own. */
+/** Disk layers, with a fake `qemu-img`. */
 import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -14,7 +14,7 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** Puts a `qemu-img` in the path that begins the file it is asked for, and goes on as `then` says. */
+/** Puts a `qemu-img` in the path that begins the file it is asked for, and then runs `then`. */
 async function installQemuImg(then: string): Promise<void> {
   const path = join(folder, "qemu-img");
   await writeFile(path, `#!/bin/sh\nshift 6\necho begun > "$1"\n${then}\n`);
@@ -32,7 +32,7 @@ test("an empty layer is made once for each size", async () => {
   expect(await readdir(cache)).toEqual(["empty-layer-512.qcow2"]);
 });
 
-test("what a full disk keeps from being finished does not stay", async () => {
+test("a layer that a full disk keeps from being finished is removed", async () => {
   await installQemuImg('echo "No space left on device" >&2; exit 1');
   const cache = join(folder, "cache");
   await expect(emptyLayer(cache, 512)).rejects.toMatchObject({

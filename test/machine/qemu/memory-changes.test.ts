@@ -1,4 +1,4 @@
-/** Saving and loading what a process changed of a privately mapped file: processes that do it stand in for VMs. */
+/** The memory changes of processes that map a file privately and stand in for VMs, saved and loaded. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -12,7 +12,9 @@ import { describeFile } from "../../../src/machine/snapshot-files.ts";
 const pageBytes = 4096;
 const pages = 2048;
 
-/** Maps the file, writes a letter into every page named, says so, and writes its view of the file out when asked to. */
+/**
+ * Maps the file, writes a letter into every named page, reports that, and writes its view of the file out on request.
+ */
 const mapper = `
 #include <fcntl.h>
 #include <stdio.h>
@@ -82,7 +84,7 @@ test.each([
   expect((await loader.view()).equals(await saver.view())).toBe(true);
 });
 
-test("changes that are damaged or of something larger are refused", async () => {
+test("changes that are damaged or of a larger image are refused", async () => {
   const { pid } = await map([], "never");
   const path = join(folder, "bad.bin");
   const index = (...numbers: number[]) => Buffer.from(Uint32Array.from([0x434d4b46, 1, ...numbers]).buffer);

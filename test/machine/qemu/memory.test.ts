@@ -22,7 +22,7 @@ function pagemap(...entries: bigint[]): Buffer {
   return buffer;
 }
 
-test("changed pages are those in memory or swapped out that are not the file's", () => {
+test("changed pages are pages in memory or swapped out that are not the file's", () => {
   const map = pagemap(
     0n,
     present,

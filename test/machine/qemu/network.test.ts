@@ -1,4 +1,6 @@
-/** The guard for real: the test plays the guest and sends frames no honest kernel would. An echo stands for passt. */
+/**
+ * The real packet guard: the test plays the guest and sends frames no honest kernel would. An echo stands for passt.
+ */
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -59,7 +61,7 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
     return started;
   }
 
-  /** Takes apart what comes back, from the beginning on. */
+  /** Parses all frames that came back since the start. */
   function collect(chunk: Buffer): void {
     let rest = Buffer.concat([unparsed, chunk]);
     while (rest.length >= 4 && rest.length >= 4 + rest.readUInt32BE()) {
@@ -69,7 +71,7 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
     unparsed = rest;
   }
 
-  /** What has come back since the last time, after these frames; the last of them may pass. */
+  /** Sends these frames, of which the last one may pass, and returns the frames that came back since the last call. */
   async function echoed(...frames: readonly Buffer[]): Promise<Buffer[]> {
     const last = ipFrame({ payload: `last ${Math.random()}` });
     for (const each of [...frames, last]) network.socket.write(withLength(each));
@@ -81,7 +83,7 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
     while (!received.some(isWanted)) await once(network.socket, "data");
   }
 
-  test("only what goes to the internet passes, and questions about names", async () => {
+  test("only packets to the internet pass, and questions about names", async () => {
     const own = Object.values(networkInterfaces()).flatMap((found) =>
       (found ?? []).filter(({ family }) => family === "IPv4").map(({ address }) => address),
     );
@@ -116,7 +118,7 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
     const quiet = await start({ ...tools, passt: join(folder, "echo") });
     const [denied, allowed] = ["192.168.1.1", far].map((destination) => withLength(ipFrame({ destination })));
     quiet.socket.write(denied ?? "");
-    // Refused, so that it has been looked at.
+    // The guard refuses this frame, which shows that it has looked at it.
     quiet.socket.write(withLength(ipFrame({ destination: "10.9.9.9", protocol: 6, port: 80, flags: 0x02 })));
     await once(quiet.socket, "data");
     expect(childrenOf(quiet.guard.pid)).toEqual([]);
@@ -131,7 +133,7 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
     expect(await echoed()).toEqual([frame.subarray(4)]);
   });
 
-  test("TCP to where nothing passes is refused at once", async () => {
+  test("TCP to a forbidden address is refused at once", async () => {
     const [syn, data] = [0x02, 0x18].map((flags) => ipFrame({ destination: "10.9.9.9", protocol: 6, port: 80, flags }));
     const answers = await echoed(syn ?? Buffer.alloc(0), data ?? Buffer.alloc(0));
     expect(answers.map(readReset)).toEqual([
@@ -140,7 +142,7 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
     ]);
   });
 
-  test("switched off nothing passes and what was open is gone; switched on it works again", async () => {
+  test("a network that is switched off passes nothing and cuts connections, and works when switched on", async () => {
     expect(processName(network.guard)).toBe("network-on");
     const before = childrenOf(network.guard.pid);
     expect(before).toHaveLength(1);
@@ -148,7 +150,7 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
     await switchNetwork(network.guard, false);
     await switchNetwork(network.guard, false);
     expect(processName(network.guard)).toBe("network-off");
-    // The guest waits for bytes on a connection, and would for ever.
+    // The guest waits for bytes on a connection, and would wait for ever.
     await untilReceived(() => true);
     expect(received.splice(0).map(readReset)).toMatchObject([{ from: `${far}:443`, flags: 0x04, sequence: 5000 }]);
     expect(childrenOf(network.guard.pid)).toEqual([]);
@@ -206,7 +208,7 @@ interface IpFrame {
   readonly payload?: string;
 }
 
-/** From port 4000; TCP with sequence number 1000, acknowledging 5000. */
+/** A packet from port 4000; TCP with sequence number 1000, acknowledging 5000. */
 function ipFrame(options: IpFrame): Buffer {
   const { source = guestNetwork.address, destination = far, protocol = 17, port = 9, flags = 0 } = options;
   const { fragment = 0, version = 4, payload = "" } = options;

@@ -106,7 +106,7 @@ test("QEMU's refusal keeps its words and the connection", async () => {
   qmp.close();
 });
 
-test("a command without an answer ends at its deadline, and its late answer is nobody's", async () => {
+test("a command without an answer ends at its deadline, and its late answer is dropped", async () => {
   let late: Command | undefined;
   const path = await serve((command, socket) => {
     if (!late) late = command;
@@ -134,7 +134,7 @@ test.each([
   await expect(qmp.execute("c")).rejects.toMatchObject({ code: "machine_failed" });
 });
 
-test("a QEMU that dies rejects what is under way", async () => {
+test("when QEMU dies the commands that wait for an answer reject", async () => {
   const path = await serve((_command, socket) => socket.destroy());
   const qmp = await QmpClient.connect(path);
   await expect(qmp.execute("quit")).rejects.toThrow("closed the QMP connection");
@@ -145,7 +145,7 @@ test("a greeting that never comes ends at the deadline", async () => {
   await expect(QmpClient.connect(path, { deadlineMs: 30 })).rejects.toThrow("no greeting within 30 ms");
 });
 
-test("nobody listening ends at the deadline", async () => {
+test("a socket at which nobody listens is given up at the deadline", async () => {
   await expect(QmpClient.connect(join(folder, "none.sock"), { deadlineMs: 20 })).rejects.toMatchObject({
     code: "machine_failed",
   });

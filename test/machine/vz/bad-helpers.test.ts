@@ -1,4 +1,4 @@
-/** Helpers that misbehave in every way a program can: what the driver says, and that nothing of them is left. */
+/** Helpers that misbehave in every way a program can. The driver names the fault, and nothing of them is left. */
 import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -55,7 +55,7 @@ describe("lines", () => {
   test.each(streams)("$name", ({ text, repeat, end = "", lines, error }) => {
     const bytes = Buffer.from(text ?? `${(repeat?.[0] ?? "").repeat(repeat?.[1] ?? 0)}${end}`);
     for (const cut of [1, 3, 7, 65_536, bytes.length + 1]) {
-      // One byte at a time is for the short ones.
+      // Only short lines are sent byte by byte.
       if (bytes.length / cut > 100_000) continue;
       const decode = () => {
         const decoder = new LineDecoder();

@@ -1,8 +1,8 @@
 /**
  * The fake engine is a driver without machines, for unit tests: it keeps the same contract, with delays and failures on
- * order at each step and a count of everything that is open. Its guests are the real agent as a local process, or scripted
- * streams. The fake calls itself `qemu`, because the ledger and manifests know real engines only, with the acceleration
- * `none`, which no real QEMU has: so no number of it can pass for a published one.
+ * order at each step and a count of everything that is open. Its guests are the real agent as a local process, or
+ * scripted streams. The fake calls itself `qemu`, because the ledger and manifests know real engines only, with the
+ * acceleration `none`, which no real QEMU has: so no number of it can pass for a published one.
  */
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -36,7 +36,7 @@ export type FakeStep =
   | "setInternetAccess"
   | "terminate";
 
-/** How one call of a step goes: after `delayMs`, and not before `gate` resolves; with `error` or well. */
+/** The outcome of one call of a step: it ends after `delayMs` and when `gate` has resolved, with `error` or well. */
 export interface FakeOutcome {
   readonly delayMs?: number;
   readonly gate?: Promise<unknown>;
@@ -45,18 +45,18 @@ export interface FakeOutcome {
 
 type MachineState = { readonly at: "running" } | { readonly at: "paused" } | { readonly at: "gone"; exit: VmExit };
 
-/** The machines of a pretended host: they outlive the driver, as QEMU processes outlive the daemon. */
+/** A pretended host and its machines, which outlive the driver as QEMU processes outlive the daemon. */
 export class FakeHost {
   readonly machines = new Map<string, FakeMachine>();
-  /** Settable: whether several machines of one save may run at a time. */
+  /** Whether several machines of one snapshot may run at a time. Tests set it. */
   fanOut: Ability = { supported: true };
   /** Guest links that are open now. */
   openLinks = 0;
   readonly #outcomes = new Map<FakeStep, FakeOutcome[]>();
-  /** Every step that was asked for, in order. */
+  /** Every step that was called, in order. */
   readonly calls: FakeStep[] = [];
 
-  /** The next calls of `step` go like this, one after the other; later ones go well at once. */
+  /** The next calls of `step` have these outcomes, one after the other. Later calls succeed at once. */
   arrange(step: FakeStep, ...outcomes: FakeOutcome[]): void {
     this.#outcomes.set(step, [...(this.#outcomes.get(step) ?? []), ...outcomes]);
   }
@@ -83,7 +83,7 @@ class FakeMachine {
   readonly shape: MachineShape;
   readonly exited: Promise<VmExit>;
   hasInternetAccess = true;
-  /** The save that it goes on from. */
+  /** The folder of the snapshot that it was restored from. */
   restoredFrom: string | undefined;
   readonly #host: FakeHost;
   readonly #port: GuestPort;
@@ -105,7 +105,7 @@ class FakeMachine {
     return this.#state.at;
   }
 
-  /** @throws DomainError `machine_failed` once it is gone */
+  /** @throws DomainError `machine_failed` once the machine is gone */
   enter(at: "running" | "paused"): void {
     if (this.#state.at === "gone") throw new DomainError("machine_failed", "the machine is gone");
     this.#state = { at };

@@ -1,6 +1,6 @@
 /**
- * The guests of the fake engine, behind something like a serial port: a link can be opened again and again, one at a
- * time, and what the guest sends while nobody is connected is lost.
+ * The guests of the fake engine are behind a port like a serial one: a link can be opened again and again, one at a
+ * time, and bytes that the guest sends without a link are lost.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { Duplex } from "node:stream";
@@ -9,9 +9,9 @@ import { DomainError } from "../../../src/errors.ts";
 export type FakeGuest =
   /** The real agent as a process of this machine, over a socket pair. */
   | { readonly kind: "agent"; readonly command: readonly [string, ...string[]] }
-  /** Takes everything and never answers. */
+  /** A guest that takes everything and never answers. */
   | { readonly kind: "silent" }
-  /** Answers whatever comes with bytes that are no protocol. */
+  /** A guest that answers every write with bytes that are no protocol. */
   | { readonly kind: "garbage" }
   /** The test plays the guest: `connect` gives the host's end of each link. */
   | { readonly kind: "scripted"; readonly connect: () => Duplex };
@@ -73,7 +73,7 @@ class Responder extends Duplex {
   }
 }
 
-/** The agent keeps one end of a socket pair for good; links come and go on the other. */
+/** The agent keeps one end of a socket pair for good, and links come and go on the other end. */
 class AgentPort implements GuestPort {
   readonly #agent: ChildProcess;
   readonly #socket: Duplex;

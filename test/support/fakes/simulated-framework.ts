@@ -1,6 +1,6 @@
 /**
- * The vz engine on the simulated framework: the helper that set-up built, told by a file beside it where its guest agent
- * is, with a small disk made from the base disk. Guests are local processes of the same instruction set as this host.
+ * The simulated framework under the vz engine: the helper that set-up built, a file beside it that names the guest
+ * agent, and a small disk made from the base disk. Guests are local processes of the same instruction set as this host.
  */
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -34,7 +34,7 @@ export interface SimulatedFramework {
   readonly kernel: string;
   readonly initramfs: string;
   readonly baseDisk: string;
-  /** What of the framework is told beside its executable; helpers started from now on see it. */
+  /** Changes the settings beside the helper's executable. Helpers that start later see them. */
   readonly set: (settings: { readonly fanOut?: boolean; readonly saveMs?: number }) => Promise<void>;
   /** Locks or unlocks the screen of the simulated Mac. */
   readonly lockScreen: (locked: boolean) => Promise<void>;
@@ -49,7 +49,7 @@ export async function simulateFramework(
   const { agent, baseDisk } = assetsSchema.parse(await readJson(join(cacheDir(), "assets/assets.json")));
   const built = helperStamp.parse(await readJson(stamp("swift-helper"))).result.helper;
   const helper = join(folder, "firkin-vz");
-  // The framework reads its settings beside its executable: so that each test has its own.
+  // Each test has an executable of its own, because the framework reads its settings beside it.
   await link(built, helper).catch(() => copyFile(built, helper));
   const set = (changes: typeof settings) =>
     writeFile(`${helper}.simulated.json`, JSON.stringify({ agent, folder, ...settings, ...changes }));
@@ -73,8 +73,8 @@ export async function simulateFramework(
 }
 
 /**
- * The base disk's files in an image of 640 MiB, made once per base disk: every machine clones its disk, which on a file
- * system without reflinks copies it, and a full check reads all of it.
+ * The base disk's files in an image of 640 MiB, made once per base disk. It is small because every machine clones its
+ * disk, which copies it on a file system without reflinks, and because a full check reads all of it.
  */
 async function smallDisk(baseDisk: string): Promise<string> {
   const path = join(cacheDir(), "assets/swift", `small-${baseDisk.replace(/.*-|\.ext4/g, "")}.ext4`);
