@@ -1,5 +1,5 @@
 // swift-tools-version: 6.0
-// On Linux the module `Virtualization` is ours: the used part of Apple's API with a simulated machine behind it.
+// On Linux the module `Virtualization` is ours: the used part of Apple's API, in front of a simulated machine.
 import PackageDescription
 
 #if os(Linux)

@@ -1,5 +1,5 @@
-/// The control socket: lines in, lines out. Requests of one connection run at the same time, so that `kill` overtakes a
-/// `save`; replies carry the id of their request.
+/// The control socket takes requests and gives replies, each a line. Requests of one connection run at the same time,
+/// so that `kill` overtakes a `save`. Replies carry the id of their request.
 import Dispatch
 
 #if canImport(FoundationEssentials)
@@ -13,20 +13,20 @@ import Darwin
 import Glibc
 #endif
 
-/// What the helper does with requests that passed the checks of the protocol.
+/// The handler of requests that passed the checks of the protocol.
 public protocol ControlHandler: Sendable {
-  /// Never throws: a failure is a reply too.
+  /// Never throws, because a failure is a reply too.
   func reply(to request: Request) async -> Data
-  /// The present state and every change from now on; ends when the connection does.
+  /// The present state and every change from now on. The stream ends with the connection.
   func events() async -> AsyncStream<Event>
 }
 
-/// Requests of one connection that may be under way at once.
+/// The number of requests of one connection that may run at once.
 private let maxRequestsUnderWay = 64
-/// How long a peer may leave replies unread before it is given up.
+/// How long a peer may leave replies unread before its connection is ended.
 private let sendTimeoutSeconds = 10
 
-/// Serves connections until the listener is closed. Blocks.
+/// Serves connections until the listener is closed. The call blocks.
 public func serveControl(_ listener: Int32, _ handler: some ControlHandler) {
   while let descriptor = acceptPeer(listener) {
     let connection = ControlConnection(descriptor, handler)
@@ -34,7 +34,7 @@ public func serveControl(_ listener: Int32, _ handler: some ControlHandler) {
   }
 }
 
-/// Locked by `lock`: everything that changes after `init`.
+/// `lock` guards everything that changes after `init`.
 private final class ControlConnection: @unchecked Sendable {
   private let descriptor: Int32
   private let handler: any ControlHandler
@@ -52,7 +52,7 @@ private final class ControlConnection: @unchecked Sendable {
     setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout.size(ofValue: timeout)))
   }
 
-  /// Reads until the peer hangs up or sends what is no message.
+  /// Reads until the peer hangs up or sends a line that is no message.
   func run() {
     var decoder = LineDecoder()
     do throws(HelperError) {
@@ -65,7 +65,7 @@ private final class ControlConnection: @unchecked Sendable {
     finish()
   }
 
-  /// - Throws: what ends the connection; other failures are replies.
+  /// - Throws: failures that end the connection. Other failures are replies.
   private func handle(_ line: Data) throws(HelperError) {
     let request: Request
     do throws(HelperError) {

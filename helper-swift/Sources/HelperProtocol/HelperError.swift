@@ -1,18 +1,18 @@
-/// The one error of the helper. Its code decides what the daemon makes of it; its message is for people.
+/// The one error of the helper. Its code decides which error the daemon makes of it; its message is for people.
 public struct HelperError: Error, Codable, Equatable, Sendable, CustomStringConvertible {
   public enum Code: String, Codable, Sendable, CaseIterable {
-    /// Not a message at all; the connection ends.
+    /// The line is no message; the connection ends.
     case badMessage = "bad_message"
-    /// A message of a newer daemon; named in the text. The connection goes on.
+    /// The message is of a newer daemon. The text names its operation. The connection goes on.
     case unknownOperation = "unknown_operation"
     case unsupportedVersion = "unsupported_version"
-    /// Anything but `hello` on a connection that has not said it.
+    /// Another operation came before `hello` on this connection.
     case helloFirst = "hello_first"
     case invalidArgument = "invalid_argument"
     case invalidState = "invalid_state"
-    /// Nobody is logged in at the screen, or it is locked: the framework neither saves nor restores then.
+    /// Nobody is logged in at the screen, or the screen is locked. Then the framework neither saves nor restores.
     case hostLocked = "host_locked"
-    /// The framework refused; `domain` and `number` are its own.
+    /// The framework refused. `domain` and `number` are its own.
     case framework
     case inputOutput = "input_output"
   }

@@ -1,4 +1,4 @@
-/// Cuts a byte stream into lines. Pure and incremental: the verdict does not depend on how the bytes were cut.
+/// The line decoder cuts a byte stream into lines. Its verdict does not depend on how the bytes arrived in pieces.
 
 #if canImport(FoundationEssentials)
 import FoundationEssentials
@@ -14,8 +14,8 @@ public struct LineDecoder: Sendable {
 
   public init() {}
 
-  /// Takes what arrived and returns the lines it completes, without their newlines; empty lines are left out.
-  /// - Throws: ``HelperError`` `bad_message` for a line over ``maxLineBytes``, as soon as that is certain.
+  /// Takes bytes that arrived and returns the lines they complete, without newlines. Empty lines are left out.
+  /// - Throws: ``HelperError`` `bad_message` for a line over ``maxLineBytes``, as soon as it is too long.
   public mutating func take(_ bytes: some Sequence<UInt8>) throws(HelperError) -> [Data] {
     var lines: [Data] = []
     for byte in bytes {

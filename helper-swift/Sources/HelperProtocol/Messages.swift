@@ -1,5 +1,5 @@
-/// The messages of the control socket. `README.md` is the contract; the daemon has its own copy of it in
-/// `src/machine/vz/helper-messages.ts`, and both are held against `test/corpus/helper/`.
+/// The messages of the control socket. `README.md` is the contract. The daemon's own code for it is in
+/// `src/machine/vz/helper-messages.ts`, and the corpus in `test/corpus/helper/` tests both.
 
 #if canImport(FoundationEssentials)
 import FoundationEssentials
@@ -23,15 +23,15 @@ public enum Operation: Sendable, Equatable {
   case pause, resume, stop, kill, stats, events
 }
 
-/// What must be the same at start and at every restore for a saved state to fit.
+/// The description of a machine that must be the same at start and at every restore for a saved state to fit.
 public struct MachineSpec: Codable, Sendable, Equatable {
   public let vcpuCount: Int
   public let memoryMiB: Int
   /// The guest's disk has at least this size; a smaller image is grown by a hole.
   public let diskMiB: Int
-  /// Writable raw image of this machine alone, absolute.
+  /// Absolute path of the writable raw image of this machine alone.
   public let disk: String
-  /// Base64 of the framework's opaque identifier. Absent at a first start: a new one is made and told.
+  /// Base64 of the framework's opaque identifier. Absent at a first start, whose reply names the new one.
   public let machineIdentifier: String?
   public let macAddress: String?
 
@@ -50,7 +50,7 @@ public struct MachineSpec: Codable, Sendable, Equatable {
 
 public struct StartOrder: Codable, Sendable, Equatable {
   public let machine: MachineSpec
-  /// The image that `machine.disk`, which must not exist, becomes a clone of.
+  /// The image of which `machine.disk` becomes a clone. `machine.disk` must not exist.
   public let diskSource: String
   public let kernel: String
   public let initramfs: String
@@ -76,9 +76,9 @@ public struct RestoreOrder: Codable, Sendable, Equatable {
 }
 
 public struct SaveOrder: Codable, Sendable, Equatable {
-  /// New file, absolute: the machine's state. Absent: only the disk is saved.
+  /// Absolute path of a new file for the machine's state. Absent: only the disk is saved.
   public let stateFile: String?
-  /// New file, absolute: the clone of its disk of the same moment.
+  /// Absolute path of a new file for the clone of its disk of the same moment.
   public let diskClone: String
 
   public init(stateFile: String?, diskClone: String) {
@@ -88,8 +88,8 @@ public struct SaveOrder: Codable, Sendable, Equatable {
 }
 
 /// Decodes one line.
-/// - Throws: ``HelperError`` `bad_message` for what is no message, `unknown_operation` naming it, `invalid_argument` for
-///   a known one with wrong contents.
+/// - Throws: ``HelperError`` `bad_message` for a line that is no message, `unknown_operation` with its name,
+///   `invalid_argument` for a known operation with wrong contents.
 public func decodeRequest(_ line: Data) throws(HelperError) -> Request {
   let envelope: Envelope
   do {
@@ -101,12 +101,12 @@ public func decodeRequest(_ line: Data) throws(HelperError) -> Request {
   return Request(id: envelope.id, operation: try decodeOperation(named: envelope.op, line))
 }
 
-/// The id in a line that ``decodeRequest(_:)`` refused, so that the refusal can name it.
+/// The id in a line that ``decodeRequest(_:)`` refused, so that the refusal can carry it.
 public func requestId(of line: Data) -> Int? {
   try? JSONDecoder().decode(Envelope.self, from: line).id
 }
 
-/// 2^53 - 1: what a JavaScript number holds.
+/// 2^53 - 1, the largest safe integer of JavaScript.
 private let maxRequestId = 9_007_199_254_740_991
 
 private struct Envelope: Decodable {

@@ -1,4 +1,4 @@
-/// What the helper answers and reports.
+/// The replies and events of the helper.
 
 #if canImport(FoundationEssentials)
 import FoundationEssentials
@@ -6,7 +6,7 @@ import FoundationEssentials
 import Foundation
 #endif
 
-/// Whether something can be done on this host now, and if not, why.
+/// Whether this host has an ability now, and if not, why.
 public struct Capability: Codable, Sendable, Equatable {
   public let supported: Bool
   public let reason: String?
@@ -15,7 +15,7 @@ public struct Capability: Codable, Sendable, Equatable {
   public static func no(_ reason: String) -> Capability { Capability(supported: false, reason: reason) }
 }
 
-/// What a saved state is bound to: a restore elsewhere, or after an update, fails or misbehaves.
+/// The host to which a saved state is bound. A restore on another host, or after an update, fails or misbehaves.
 public struct HostIdentity: Codable, Sendable, Equatable {
   public let hostId: String
   public let osBuild: String
@@ -27,7 +27,7 @@ public struct HostIdentity: Codable, Sendable, Equatable {
 }
 
 public enum MachineState: String, Codable, Sendable, Equatable {
-  /// Nothing was started or restored yet.
+  /// No machine was started or restored yet.
   case new
   case starting, running, pausing, paused, resuming, saving, restoring, stopping, stopped, failed
 }
@@ -55,7 +55,7 @@ public struct HelloReply: Codable, Sendable, Equatable {
   }
 }
 
-/// The identity a machine was started with: part of every snapshot of it.
+/// The identity with which a machine was started, a part of every snapshot of it.
 public struct StartReply: Codable, Sendable, Equatable {
   public let machineIdentifier: String
   public let macAddress: String
@@ -67,7 +67,7 @@ public struct StartReply: Codable, Sendable, Equatable {
 }
 
 public struct SaveReply: Codable, Sendable, Equatable {
-  /// Runs of blocks of 1 MiB of the disk that hold data, `[first, count]`: all others are zeros.
+  /// Runs `[first, count]` of blocks of 1 MiB of the disk that hold data. All other blocks are zeros.
   public let dataBlocks: [[Int]]
 
   public init(dataBlocks: [[Int]]) { self.dataBlocks = dataBlocks }
@@ -90,11 +90,11 @@ public struct NoReply: Codable, Sendable, Equatable {
   public init() {}
 }
 
-/// Sent to connections that asked with `events`; the state at that moment comes first.
+/// An event for connections that asked with `events`. The state at that moment comes first.
 public struct Event: Codable, Sendable, Equatable {
   public let event: String
   public let state: MachineState
-  /// Why it failed or stopped by itself.
+  /// Why the machine failed or stopped by itself.
   public let detail: String?
 
   public init(state: MachineState, detail: String? = nil) {
@@ -134,7 +134,7 @@ private struct Failure: Encodable {
   let ok: Bool
   let error: HelperError
 
-  /// A refusal of something without an id says `null`, rather than nothing.
+  /// A refusal of a message without an id has the id `null`, which must not be left out.
   func encode(to encoder: any Encoder) throws {
     var container = encoder.container(keyedBy: Key.self)
     try container.encode(id, forKey: .id)

@@ -1,5 +1,6 @@
-/// Joins two sockets: bytes both ways, one buffer each, read only when the other end has taken what came before
-/// (back-pressure), and an end of one direction passed on as an end of that direction (half-close).
+/// The splice joins two sockets. Bytes go both ways through one buffer each, which is filled only when the other end
+/// has taken its content (back-pressure), and an end of one direction is passed on as the end of that direction
+/// (half-close).
 
 #if canImport(Darwin)
 import Darwin
@@ -10,7 +11,8 @@ import Glibc
 private let bufferBytes = 65_536
 private let pollError = Int16(POLLERR | POLLNVAL)
 
-/// Runs until both directions have ended or one socket breaks. Blocks; closes neither socket, but a broken one ends both.
+/// Runs until both directions have ended or one socket breaks. The call blocks. It closes neither socket, but a broken
+/// socket ends both directions.
 public func splice(_ one: Int32, _ other: Int32) {
   for descriptor in [one, other] { _ = fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK) }
   var there = Direction(from: one, to: other)
@@ -19,7 +21,7 @@ public func splice(_ one: Int32, _ other: Int32) {
     var wanted = [pollfd(fd: one, events: 0, revents: 0), pollfd(fd: other, events: 0, revents: 0)]
     wanted[0].events = there.wantsInput | back.wantsOutput
     wanted[1].events = back.wantsInput | there.wantsOutput
-    // A socket that nothing is wanted of would only report again and again that its peer hung up.
+    // A socket without events to wait for would only report again and again that its peer hung up.
     for index in wanted.indices where wanted[index].events == 0 { wanted[index].fd = -1 }
     if poll(&wanted, nfds_t(wanted.count), -1) < 0 {
       if errno == EINTR { continue }
@@ -48,7 +50,7 @@ private struct Direction {
   var wantsInput: Int16 { isEmpty && !inputEnded ? Int16(POLLIN) : 0 }
   var wantsOutput: Int16 { isEmpty ? 0 : Int16(POLLOUT) }
 
-  /// Does what can be done without waiting. False when a socket is broken.
+  /// Moves the bytes that can be moved without waiting. False when a socket is broken.
   mutating func move() -> Bool {
     if ended { return true }
     if isEmpty && !inputEnded && !fill() { return false }

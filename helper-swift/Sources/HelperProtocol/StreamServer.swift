@@ -1,5 +1,5 @@
-/// The stream socket: a peer writes `CONNECT <port>` and a newline, reads `OK` and a newline, and from then on it is
-/// connected to that port of the guest. A refusal is `ERR <why>` and the end.
+/// The stream socket connects a peer to a port of the guest. The peer writes `CONNECT <port>` and a newline and reads
+/// `OK` and a newline; from then on the bytes are the guest's. A refusal is `ERR <reason>` and the end.
 import Dispatch
 
 #if canImport(Darwin)
@@ -8,19 +8,19 @@ import Darwin
 import Glibc
 #endif
 
-/// Streams that may be open at once; the daemon uses one.
+/// The number of streams that may be open at once. The daemon uses one.
 private let maxStreams = 16
-/// `CONNECT 4294967295` and a newline.
+/// The length of `CONNECT 4294967295` and a newline.
 private let maxGreetingBytes = 19
 private let greetingTimeout = DispatchTimeInterval.seconds(5)
 
 /// Opens a port of the guest.
 public protocol GuestDialer: Sendable {
-  /// A connected descriptor; the caller closes it.
+  /// A connected descriptor, which the caller closes.
   func connect(toPort port: UInt32) async throws(HelperError) -> Int32
 }
 
-/// How many streams are open.
+/// The number of open streams.
 public final class StreamCount: Sendable {
   private let lock = Mutex()
   nonisolated(unsafe) private var count = 0
@@ -40,7 +40,7 @@ public final class StreamCount: Sendable {
   func leave() { lock.locked { count -= 1 } }
 }
 
-/// Serves streams until the listener is closed. Blocks.
+/// Serves streams until the listener is closed. The call blocks.
 public func serveStreams(_ listener: Int32, _ dialer: some GuestDialer, _ count: StreamCount) {
   while let peer = acceptPeer(listener) {
     guard count.enter() else {
@@ -52,8 +52,8 @@ public func serveStreams(_ listener: Int32, _ dialer: some GuestDialer, _ count:
   }
 }
 
-/// Reads the greeting; nil for anything else, and for one that is late. Byte by byte, because what follows the newline is
-/// the guest's.
+/// Reads the greeting. Nil for another text, and for a greeting that is late. It reads byte by byte, because the bytes
+/// after the newline are the guest's.
 func readGreeting(_ peer: Int32) -> UInt32? {
   let end = DispatchTime.now() + greetingTimeout
   var line: [UInt8] = []

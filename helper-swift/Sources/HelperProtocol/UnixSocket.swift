@@ -1,5 +1,5 @@
-/// Unix stream sockets: paths checked early, 0600, and only for peers of the same user. Descriptors are owned by whoever
-/// got them; nothing here closes one it has handed out.
+/// Unix stream sockets with early checks of their paths, of mode 0600 and only for peers of the same user. A caller
+/// owns the descriptors it gets; nothing here closes one that was handed out.
 
 #if canImport(Darwin)
 import Darwin
@@ -13,7 +13,7 @@ let streamType = SOCK_STREAM
 let streamType = Int32(SOCK_STREAM.rawValue)
 #endif
 
-/// The longest path a socket can have here: 103 bytes on macOS, 107 on Linux.
+/// The longest path of a socket on this system: 103 bytes on macOS, 107 on Linux.
 public let maxSocketPathBytes = MemoryLayout.size(ofValue: sockaddr_un().sun_path) - 1
 
 /// Listens at a new path.
@@ -21,7 +21,7 @@ public let maxSocketPathBytes = MemoryLayout.size(ofValue: sockaddr_un().sun_pat
 public func listen(at path: String) throws(HelperError) -> Int32 {
   let address = try socketAddress(path)
   let descriptor = try newSocket()
-  // No moment in which anybody else could connect: the file is born private.
+  // The file is private from its first moment, so that no other user can connect.
   let mask = umask(0o177)
   let bound = withSocketAddress(address) { bind(descriptor, $0, $1) }
   umask(mask)
@@ -44,8 +44,8 @@ public func connect(to path: String) throws(HelperError) -> Int32 {
   return descriptor
 }
 
-/// The next connection of a peer of our own user; others are closed. Nil when the listener is closed. Out of descriptors
-/// or memory it waits for some: whoever could not connect meanwhile is next.
+/// The next connection of a peer of our own user. Connections of other users are closed. Nil when the listener is
+/// closed. Out of descriptors or memory it waits for some, and peers that could not connect meanwhile come next.
 public func acceptPeer(_ listener: Int32) -> Int32? {
   while true {
     let descriptor = accept(listener, nil, nil)
@@ -76,7 +76,7 @@ public func peerUser(of descriptor: Int32) -> uid_t? {
   #endif
 }
 
-/// Writes everything, waiting as long as the socket's own send timeout allows. False when the peer is gone or stuck.
+/// Writes all bytes, and waits as long as the socket's own send time-out allows. False when the peer is gone or stuck.
 public func writeAll(_ descriptor: Int32, _ bytes: some Collection<UInt8>) -> Bool {
   var rest = Array(bytes)[...]
   while !rest.isEmpty {
@@ -88,7 +88,7 @@ public func writeAll(_ descriptor: Int32, _ bytes: some Collection<UInt8>) -> Bo
   return true
 }
 
-/// What arrived, at most `limit` bytes; nil at the end, or when reading failed.
+/// The bytes that arrived, at most `limit`. Nil at the end, or when reading failed.
 public func readSome(_ descriptor: Int32, limit: Int = 65_536) -> [UInt8]? {
   while true {
     let bytes = [UInt8](unsafeUninitializedCapacity: limit) { buffer, count in
@@ -101,7 +101,7 @@ public func readSome(_ descriptor: Int32, limit: Int = 65_536) -> [UInt8]? {
   }
 }
 
-/// The system's reason for what has just failed.
+/// The system's reason for the call that has just failed.
 public func systemProblem(_ what: String) -> HelperError {
   let number = errno
   return HelperError(.inputOutput, "\(what): \(String(cString: strerror(number)))", domain: "errno", number: Int(number))
@@ -118,7 +118,7 @@ private func newSocket() throws(HelperError) -> Int32 {
   return descriptor
 }
 
-/// Not inherited by anything that is started, and no SIGPIPE.
+/// Keeps a descriptor from being inherited by programs that are started, and from raising SIGPIPE.
 private func prepare(_ descriptor: Int32) -> Bool {
   guard fcntl(descriptor, F_SETFD, FD_CLOEXEC) == 0 else { return false }
   #if canImport(Darwin)

@@ -1,4 +1,4 @@
-/// What a save does with files: clones of the disk, durable new files, and where a sparse file has data.
+/// Files of a save: clones of the disk, durable new files, and the data blocks of a sparse file.
 import HelperProtocol
 
 #if canImport(Darwin)
@@ -10,14 +10,15 @@ import LinuxCalls
 
 private let blockBytes = 1 << 20
 
-// Macros that Swift does not see everywhere.
+// Swift does not import these macros on every system.
 #if canImport(Darwin)
 private let (seekHole, seekData): (Int32, Int32) = (3, 4)
 #else
 private let (seekData, seekHole): (Int32, Int32) = (3, 4)
 #endif
 
-/// A copy of the moment, in a new file: by reference where the file system can (always on APFS), else of its data only.
+/// Copies a file into a new one as it is now: by reference where the file system can (always on APFS), else only its
+/// data.
 public func cloneFile(_ source: String, to target: String) throws(HelperError) {
   #if canImport(Darwin)
   guard clonefile(source, target, 0) == 0 else { throw systemProblem("cannot clone \(source) to \(target)") }
@@ -38,7 +39,7 @@ public func cloneFile(_ source: String, to target: String) throws(HelperError) {
   #endif
 }
 
-/// Makes a clone the machine's own: writable whatever its source was, and of the size that its shape says.
+/// Makes a clone the machine's own: writable even if its source is not, and of the size of the machine's shape.
 public func growFile(_ path: String, toMiB size: Int) throws(HelperError) {
   var info = stat()
   guard chmod(path, 0o600) == 0, stat(path, &info) == 0 else { throw systemProblem("cannot use \(path)") }
@@ -52,14 +53,14 @@ public func syncFile(_ path: String) throws(HelperError) {
   guard descriptor >= 0 else { throw systemProblem("cannot open \(path)") }
   defer { close(descriptor) }
   #if canImport(Darwin)
-  // There fsync(2) leaves the bytes in the drive's own cache; not every file system has the stronger one.
+  // On macOS fsync(2) leaves the bytes in the drive's own cache. Not every file system has the stronger call.
   if fcntl(descriptor, F_FULLFSYNC) == 0 { return }
   #endif
   guard fsync(descriptor) == 0 else { throw systemProblem("cannot sync \(path)") }
 }
 
-/// Runs `[first, count]` of blocks of 1 MiB that hold data: what a digest of the file must read. APFS tells the truth only
-/// of files that were synced.
+/// Runs `[first, count]` of blocks of 1 MiB that hold data, which a digest of the file must read. APFS tells the truth
+/// only about files that were synced.
 public func dataBlocks(of path: String) throws(HelperError) -> [[Int]] {
   let descriptor = open(path, O_RDONLY | O_CLOEXEC)
   guard descriptor >= 0 else { throw systemProblem("cannot open \(path)") }
@@ -83,7 +84,7 @@ private func dataRanges(_ descriptor: Int32) throws(HelperError) -> [(Int, Int)]
     let start = lseek(descriptor, position, seekData)
     if start < 0 && errno == ENXIO { return ranges }
     let end = start < 0 ? start : lseek(descriptor, start, seekHole)
-    // Taken for the end, a failure would turn data into zeros.
+    // A failure that was taken for the end of the data would turn data into zeros.
     guard end > start else { throw systemProblem("the file system does not tell where a file has data") }
     ranges.append((Int(start), Int(end)))
     position = end

@@ -1,4 +1,4 @@
-/// The host as saves care about it: what it is, and whether it lets anybody save and restore now.
+/// The host of saves: its identity, and whether machines can be saved and restored on it now.
 import HelperProtocol
 import Virtualization
 
@@ -16,7 +16,7 @@ import Darwin
 import Glibc
 #endif
 
-/// The framework that this helper was built with, as the manifest of a snapshot names it.
+/// The name of the framework that this helper was built with, as in the manifest of a snapshot.
 public var frameworkName: String {
   #if canImport(Darwin)
   "Virtualization.framework"
@@ -33,8 +33,8 @@ public func hostIdentity() -> HostIdentity {
   #endif
 }
 
-/// Why memory can be neither saved nor restored at the moment; nil when it can. Saved states are encrypted with a key
-/// that is only to be had while the user of this process sits at the unlocked screen.
+/// Why memory can be neither saved nor restored now; nil when it can. Saved states are encrypted with a key that is
+/// available only while the user of this process is logged in at the unlocked screen.
 public func sessionProblem() -> String? {
   #if canImport(CoreGraphics)
   guard let session = CGSessionCopyCurrentDictionary() as? [String: Any] else {
@@ -57,7 +57,7 @@ public func capabilities() -> [String: Capability] {
   ]
 }
 
-/// Memory of this process, bytes: with the guest's, which the framework keeps in a process of its own, left out.
+/// Memory of this process in bytes, without the guest's, which the framework keeps in a process of its own.
 public func footprintBytes() -> Int {
   #if canImport(Darwin)
   var info = rusage_info_v2()
@@ -72,7 +72,7 @@ public func footprintBytes() -> Int {
 }
 
 #if canImport(Darwin)
-/// Of this Mac, whatever system it runs; `kern.uuid` would be that of the kernel's build.
+/// The identity of this Mac under every version of its system. `kern.uuid` would name the build of the kernel.
 private func hardwareId() -> String {
   var bytes = [UInt8](repeating: 0, count: 16)
   var patience = timespec(tv_sec: 1, tv_nsec: 0)

@@ -1,5 +1,6 @@
-/// One save or restore at a time on the whole host: two at once have brought guests back with damaged file systems.
-/// The lock's path depends on the user alone, so that daemons with different state folders share it.
+/// The host lock allows one save or restore at a time on the whole host, because two at once have brought guests back
+/// with damaged file systems. Its path depends on the user alone, so that daemons with different state folders share
+/// it.
 import Dispatch
 import HelperProtocol
 
@@ -11,9 +12,9 @@ import Glibc
 
 public struct HostLock: Sendable {
   public enum Kind: Sendable {
-    /// A save, or a restore up to the moment the machine runs.
+    /// For a save, or a restore up to the moment the machine runs.
     case exclusive
-    /// A start or an end, any number at a time.
+    /// For a start or an end, any number at a time.
     case shared
   }
 
@@ -21,7 +22,7 @@ public struct HostLock: Sendable {
 
   public init(path: String = "/var/tmp/firkin-vz-\(geteuid()).lock") { self.path = path }
 
-  /// Waits for the lock without holding up the caller's queue. It is given back by ``release(_:)``, and by the end of
+  /// Waits for the lock without holding up the caller's queue. ``release(_:)`` gives it back, and so does the end of
   /// the process.
   public func acquire(_ kind: Kind) async throws -> Int32 {
     try await withCheckedThrowingContinuation { continuation in

@@ -1,5 +1,5 @@
-/// The one machine of a helper process: its life cycle, saves, restores and streams. An actor on the machine's own queue,
-/// because every call into the framework must be made there.
+/// The one machine of a helper process: its life cycle, saves, restores and streams. It is an actor on the machine's
+/// own queue, because every call into the framework must be made there.
 import Dispatch
 import HelperProtocol
 import Virtualization
@@ -59,7 +59,7 @@ public actor Machine: GuestDialer {
     }
   }
 
-  /// Brings a saved state back and lets it run, in one hold of the host's lock.
+  /// Restores a saved state and lets the machine run, in one hold of the host's lock.
   public func restore(_ order: RestoreOrder) async throws -> StartReply {
     try require([.new], "restore")
     if let problem = sessionProblem() { throw HelperError(.hostLocked, "nothing can be restored: \(problem)") }
@@ -90,7 +90,7 @@ public actor Machine: GuestDialer {
     try await transition(over: .resuming, to: .running) { try await $0.call { $0.resume(completionHandler: $1) } }
   }
 
-  /// Saves the state and clones the disk of a paused machine, which stays paused. Neither file is there after a failure.
+  /// Saves the state and clones the disk of a paused machine, which stays paused. After a failure neither file exists.
   public func save(_ order: SaveOrder) async throws -> SaveReply {
     try require([.paused], "save")
     let (disk, files) = (disk, [order.stateFile, order.diskClone].compactMap { $0 })
@@ -113,7 +113,8 @@ public actor Machine: GuestDialer {
     }
   }
 
-  /// Ends the machine in order: the framework lets go of its files. The guest was told before, over its own link.
+  /// Ends the machine in order, so that the framework lets go of its files. The guest was told before, over its own
+  /// link.
   public func stop() async throws {
     if [.new, .stopped, .failed].contains(state) { return enter(.stopped) }
     try require([.running, .paused], "stop")
@@ -142,7 +143,7 @@ public actor Machine: GuestDialer {
         guard let device = machine?.socketDevices.first as? VZVirtioSocketDevice else {
           return continuation.resume(throwing: HelperError(.invalidState, "there is no machine yet"))
         }
-        // Sendable, and so nobody's: the framework is not checked for whose queue it calls on.
+        // The closure is Sendable and belongs to no actor, so the queue on which the framework calls it is not checked.
         device.connect(toPort: port) { @Sendable result in
           continuation.resume(with: Result { try takeDescriptor(result.get()) })
         }
@@ -249,7 +250,7 @@ public actor Machine: GuestDialer {
   }
 }
 
-/// The connection's descriptor, our own copy of it: it goes on when the framework's object is gone.
+/// Our own copy of the connection's descriptor, which stays open when the framework's object is gone.
 private func takeDescriptor(_ connection: VZVirtioSocketConnection) throws -> Int32 {
   defer { connection.close() }
   let copy = fcntl(connection.fileDescriptor, F_DUPFD_CLOEXEC, 3)
@@ -257,7 +258,7 @@ private func takeDescriptor(_ connection: VZVirtioSocketConnection) throws -> In
   return copy
 }
 
-/// What the framework refused, in the protocol's terms.
+/// A refusal of the framework, in the protocol's terms.
 func describe(_ error: any Error) -> HelperError {
   if let known = error as? HelperError { return known }
   guard let error = error as? VZError else { return HelperError(.inputOutput, "\(error)") }
@@ -268,7 +269,7 @@ func describe(_ error: any Error) -> HelperError {
   #else
   let message = error.localizedDescription
   #endif
-  // The framework's words for a locked screen, which may have been locked since we looked.
+  // These are the framework's words for a locked screen. It may have been locked since the check.
   let isLocked = [.save, .restore].contains(error.code) && message.lowercased().contains("permission denied")
   return HelperError(
     isLocked ? .hostLocked : .framework, message, domain: VZError.errorDomain, number: error.code.rawValue)

@@ -1,4 +1,5 @@
-/// From a description to the framework's configuration: only devices that can be saved, and the same ones at every start.
+/// The framework's configuration of a machine, made from its description. It has only devices that can be saved, and
+/// the same ones at every start.
 import Dispatch
 import HelperProtocol
 import Virtualization
@@ -14,13 +15,13 @@ import Darwin
 import Glibc
 #endif
 
-/// A configuration, and the identity that a restore of it must have again.
+/// A configuration, and the identity with which it must be restored.
 struct BuiltMachine {
   let configuration: VZVirtualMachineConfiguration
   let identity: StartReply
 }
 
-/// - Throws: ``HelperError`` `invalid_argument` for an identity that is none, otherwise what the framework says.
+/// - Throws: ``HelperError`` `invalid_argument` for an invalid identity, otherwise the framework's error.
 func buildMachine(_ order: StartOrder) throws -> BuiltMachine {
   let machine = order.machine
   let platform = VZGenericPlatformConfiguration()
@@ -52,7 +53,7 @@ func buildMachine(_ order: StartOrder) throws -> BuiltMachine {
   configuration.networkDevices = [network]
   configuration.socketDevices = [VZVirtioSocketDeviceConfiguration()]
   configuration.entropyDevices = [VZVirtioEntropyDeviceConfiguration()]
-  // No serial port: a new file handle at each start is one of the things a restore may refuse.
+  // There is no serial port, because a restore may refuse one for its new file handle.
   try configuration.validate()
   try configuration.validateSaveRestoreSupport()
   let identity = StartReply(
@@ -61,8 +62,8 @@ func buildMachine(_ order: StartOrder) throws -> BuiltMachine {
   return BuiltMachine(configuration: configuration, identity: identity)
 }
 
-/// A network of the machine's own that leads nowhere: machines restored from one save share their MAC address, and must
-/// not meet. What the guest sends is read and dropped, so that nothing in the framework ever waits for room.
+/// A network of the machine's own that leads nowhere, because machines restored from one save share their MAC address
+/// and must not meet. The guest's packets are read and dropped, so that the framework never waits for room.
 private func openNetworkToNowhere() throws(HelperError) -> FileHandle {
   var ends: [Int32] = [-1, -1]
   #if canImport(Darwin)
@@ -73,7 +74,7 @@ private func openNetworkToNowhere() throws(HelperError) -> FileHandle {
   guard socketpair(AF_UNIX, type, 0, &ends) == 0 else { throw systemProblem("no socket pair for the network") }
   for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
   let far = ends[1]
-  // For as long as this process, that is, as its only machine.
+  // The descriptor stays open as long as this process, and so as long as its only machine.
   DispatchQueue(label: "firkin.nowhere").async {
     while readSome(far) != nil {}
     close(far)

@@ -1,4 +1,4 @@
-/// Runs an actor on a dispatch queue: the framework wants every call on the queue its machine was made with.
+/// The queue executor runs an actor on a dispatch queue, because the framework wants every call on its machine's queue.
 import Dispatch
 
 public final class QueueExecutor: SerialExecutor {
@@ -11,7 +11,7 @@ public final class QueueExecutor: SerialExecutor {
     queue.async { job.runSynchronously(on: self.asUnownedSerialExecutor()) }
   }
 
-  /// For closures of the actor that somebody calls on its queue without the runtime knowing: the framework does.
+  /// For closures of the actor that the framework calls on its queue without the Swift runtime knowing.
   public func checkIsolated() { dispatchPrecondition(condition: .onQueue(queue)) }
 
   public func asUnownedSerialExecutor() -> UnownedSerialExecutor { UnownedSerialExecutor(ordinary: self) }

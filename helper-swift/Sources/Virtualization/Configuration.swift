@@ -1,9 +1,9 @@
-/// The part of Apple's Virtualization framework that the helper uses: same names, same signatures. On Linux only; on
-/// macOS `import Virtualization` is the real one. The rules that Apple documents are enforced; see README.md.
+/// The part of Apple's Virtualization framework that the helper uses, with the same names and signatures, on Linux
+/// only. On macOS `import Virtualization` means Apple's. The rules that Apple documents are enforced; see README.md.
 import FoundationEssentials
 import Glibc
 
-/// Foundation's, which the Linux build leaves out for its size.
+/// This class is Foundation's, which the Linux build leaves out for its size.
 open class NSObject {
   public init() {}
 }
@@ -174,7 +174,7 @@ public final class VZVirtualMachineConfiguration: NSObject {
     }
   }
 
-  /// A pass is necessary and not sufficient, as with Apple: a locked host is only found out by the save.
+  /// A pass is necessary and not sufficient, as with Apple, because only the save itself notices a locked host.
   public func validateSaveRestoreSupport() throws {
     try validate()
     guard directorySharingDevices.isEmpty else {
@@ -192,7 +192,7 @@ public final class VZVirtualMachineConfiguration: NSObject {
     return pread(descriptor, &magic, 4, 56) == 4 && magic == Array("ARM\u{64}".utf8)
   }
 
-  /// What a saved state must find again; all of it but the files' paths.
+  /// The configuration that a saved state must find again: all of it but the files' paths.
   var fingerprint: String {
     let identifier = (platform as? VZGenericPlatformConfiguration)?.machineIdentifier.dataRepresentation
     let devices: [[NSObject]] = [storageDevices, networkDevices, socketDevices, entropyDevices, memoryBalloonDevices]

@@ -1,11 +1,11 @@
 /// The guest of the simulated machine: the guest agent as a local process in namespaces of its own, with the machine's
-/// disk image mounted as its root. Its "memory" is what its RAM file systems hold and its boot id: a saved state has
-/// these, and no processes but the agent.
+/// disk image mounted as its root. Its "memory" is the content of its RAM file systems and its boot id. A saved state
+/// has these, and no processes but the agent.
 import Dispatch
 import FoundationEssentials
 import Glibc
 
-/// A saved state, read and checked for being one.
+/// A saved state, read from a file and checked.
 struct SavedGuest {
   struct Header: Codable {
     let magic: String
@@ -29,15 +29,15 @@ struct SavedGuest {
   }
 }
 
-/// What changes after `boot` is guarded by `lock`.
+/// `lock` guards everything that changes after `boot`.
 final class SimulatedGuest: @unchecked Sendable {
-  /// Holds the mount point, the agent's socket and the archive of a save; beside the disk.
+  /// The folder beside the disk with the mount point, the agent's socket and the archive of a save.
   private let folder: String
   private let port: UInt32
   private let bootId: String
   private let listener: Int32
   private let supervisor: pid_t
-  /// Its end is the guest's end, whoever closes it: this process, or the kernel when this process is gone.
+  /// Its end is the guest's end, whether this process closes it or the kernel does when this process is gone.
   private let lifeline: Int32
   private let lock = DispatchSemaphore(value: 1)
   private var connection: Int32?
@@ -79,13 +79,14 @@ final class SimulatedGuest: @unchecked Sendable {
       folder: folder, port: port, bootId: bootId, listener: listener, supervisor: supervisor, lifeline: ends[1])
   }
 
-  /// Tells once how the guest ended: 0 when it powered itself off.
+  /// Called once with the guest's end: 0 when the guest powered itself off.
   func onExit(_ tell: @escaping @Sendable (Int32) -> Void) {
     let supervisor = supervisor
     DispatchQueue(label: "simulated.guest").async { tell(awaitExit(supervisor)) }
   }
 
-  /// A new connection of the agent. It dials the host, so the one it has is ended and the next one awaited.
+  /// A new connection of the agent. The agent dials the host, so its present connection is ended and the next one
+  /// awaited.
   func connect(toPort wanted: UInt32) throws -> Int32 {
     lock.wait()
     defer { lock.signal() }
@@ -103,7 +104,7 @@ final class SimulatedGuest: @unchecked Sendable {
     return fcntl(accepted, F_DUPFD_CLOEXEC, 3)
   }
 
-  /// Stops every process of the guest, and writes to its disk what its file system still holds back.
+  /// Stops every process of the guest, and syncs its file system to its disk.
   func freeze() throws {
     try waitUntilBooted()
     for _ in 0..<2 { signalAll(SIGSTOP) }
@@ -154,7 +155,7 @@ final class SimulatedGuest: @unchecked Sendable {
     for pid in guest() { kill(pid, signal) }
   }
 
-  /// Every process of the guest, by the namespace its shell has put it into.
+  /// Every process of the guest, found by the namespace of its shell.
   private func guest() -> [pid_t] {
     let text = (try? String(contentsOf: URL(fileURLWithPath: folder + "/namespace"), encoding: .utf8)) ?? ""
     let namespace = text.trimmingCharacters(while: { $0 == "\n" })
@@ -198,7 +199,7 @@ private func listenForAgent(_ path: String) throws -> Int32 {
   return descriptor
 }
 
-/// Starts `/bin/sh -c script sh arguments…` with a descriptor as its standard input; its output is appended to the log.
+/// Starts `/bin/sh -c script sh arguments…` with a descriptor as its standard input. The log gets its output, appended.
 private func spawnShell(_ script: String, _ arguments: [String], input: Int32?, log: String) -> pid_t? {
   var actions = posix_spawn_file_actions_t()
   posix_spawn_file_actions_init(&actions)
@@ -230,8 +231,8 @@ private func awaitExit(_ pid: pid_t) -> Int32 {
   return status & 0x7f == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f)
 }
 
-/// $1 the guest's folder, $2 its disk, $3 the agent. The supervisor reads its input until this process is gone, then kills
-/// process 1 of the guest, and everything in it with it.
+/// The script of a guest's supervisor: $1 the guest's folder, $2 its disk, $3 the agent. The supervisor reads its input
+/// until this process is gone, then kills process 1 of the guest, and with it every process of the guest.
 private let guestScript = #"""
   boot='
     set -e

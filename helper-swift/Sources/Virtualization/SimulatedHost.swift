@@ -1,5 +1,5 @@
-/// What the simulated framework is told about its host: `<executable>.simulated.json`, and files that tests put into its
-/// folder. Stands in for what macOS knows: who sits at the screen, and which machines run.
+/// The host of the simulated framework, described by `<executable>.simulated.json` and by files that tests put into its
+/// folder. It stands in for macOS, which knows whether a user is logged in at the screen, and which machines run.
 import FoundationEssentials
 import Glibc
 
@@ -7,10 +7,10 @@ public struct SimulatedHost: Sendable {
   private struct Settings: Decodable {
     /// The guest agent's executable.
     let agent: String
-    /// Locks of saves and identities; `locked` in it: the screen is locked.
+    /// The folder of the locks of saves and identities. A file `locked` in it locks the screen.
     let folder: String
     let fanOut: Bool?
-    /// How long a save takes at least, as on a machine with much memory.
+    /// The shortest duration of a save, as on a machine with much memory.
     let saveMs: UInt32?
   }
 
@@ -33,12 +33,12 @@ public struct SimulatedHost: Sendable {
     saveMs = settings?.saveMs ?? 0
   }
 
-  /// Why nothing can be saved or restored now.
+  /// Why machines cannot be saved or restored now; nil when they can.
   public var sessionProblem: String? {
     access(folder + "/locked", F_OK) == 0 ? "the screen is locked" : nil
   }
 
-  /// Saves and restores of one host at the same time damage each other: here the second one fails at once.
+  /// Saves and restores at the same time damage each other on a real host. Here the second one fails at once.
   func whileUnlocked(_ code: VZError.Code, _ body: () throws -> Void) throws {
     guard sessionProblem == nil else { throw VZError(code, "Permission denied") }
     let descriptor = try lock(folder + "/save-restore", VZError(code, "Another save or restore is under way."))

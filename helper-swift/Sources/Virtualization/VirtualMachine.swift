@@ -1,4 +1,4 @@
-/// The simulated machine: Apple's states and rules in front of a ``SimulatedGuest``.
+/// The simulated machine has Apple's states and rules in front of a ``SimulatedGuest``.
 import Dispatch
 import FoundationEssentials
 import Glibc
@@ -10,9 +10,9 @@ public protocol VZVirtualMachineDelegate: AnyObject {
 
 open class VZSocketDevice: NSObject {}
 
-/// Everything runs on the queue it was made with, as with Apple: any other caller is a bug, and ends the process. Like
-/// Apple's it is not Sendable, and its completion handlers need not be, so that the compiler here finds what the one on a
-/// Mac would. Inside, work off the queue reaches it through a ``Handle``.
+/// Every call runs on the queue with which the machine was made, as with Apple. A call on another queue is a bug and
+/// ends the process. Like Apple's class it is not Sendable, and its completion handlers need not be, so that the
+/// compiler finds the same errors as on a Mac. Work off the queue reaches the machine through a ``Handle``.
 public final class VZVirtualMachine: NSObject {
   public enum State: Int, Sendable {
     case stopped = 0, running, paused, error, starting, pausing, resuming, stopping, saving, restoring
@@ -87,7 +87,7 @@ public final class VZVirtualMachine: NSObject {
     }
   }
 
-  /// The agent's connection for a port; the one before it ends.
+  /// The agent's connection for a port. The connection before it ends.
   func connect(toPort port: UInt32, _ done: @escaping (Result<Int32, any Error>) -> Void) {
     requireQueue()
     guard currentState == .running || currentState == .paused, let guest else {
@@ -105,7 +105,7 @@ public final class VZVirtualMachine: NSObject {
       DispatchQueue.getSpecific(key: queueKey) == true, "a virtual machine is used on a queue that is not its own")
   }
 
-  /// One transition: refused in the wrong state, worked at off the queue, completed on it. A failure changes nothing.
+  /// One transition: refused in the wrong state, carried out off the queue, completed on it. A failure changes nothing.
   private func move(
     from allowed: Set<State>, over transient: State, to final: State,
     _ done: @escaping (Result<Void, any Error>) -> Void, _ work: @escaping () throws -> Void
@@ -143,7 +143,7 @@ public final class VZVirtualMachine: NSObject {
     }
   }
 
-  /// Where a save does not fan out, no two machines of one identity run at once.
+  /// Without fan-out no two machines of one identity run at once.
   private func claimIdentity(_ code: VZError.Code) throws {
     guard !host.fanOut, let platform = configuration.platform as? VZGenericPlatformConfiguration else { return }
     claim = try host.claim(platform.machineIdentifier.dataRepresentation, code)
@@ -174,7 +174,7 @@ public final class VZVirtualMachine: NSObject {
   }
 }
 
-/// Carries what is the queue's alone over to another thread and back.
+/// The handle carries a value of the queue over to another thread and back.
 private struct Handle<Value>: @unchecked Sendable {
   let value: Value
   init(_ value: Value) { self.value = value }

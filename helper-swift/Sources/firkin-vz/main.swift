@@ -1,5 +1,5 @@
-/// `firkin-vz FOLDER/`: one helper process for one machine. Serves `FOLDER/control.sock` and `FOLDER/streams.sock` until its
-/// machine has ended or it is told to go; the machine lives and dies with it.
+/// The program `firkin-vz FOLDER/` is one helper process for one machine. It serves `FOLDER/control.sock` and
+/// `FOLDER/streams.sock` until its machine has ended or it is told to end. The machine ends with it.
 import Dispatch
 import HelperProtocol
 import VirtualMachines
@@ -22,7 +22,7 @@ func fail(_ message: String) -> Never {
   exit(1)
 }
 
-/// Answers a request with what the machine says; ends the process after `stop` and on `kill`.
+/// Answers a request by way of the machine. Ends the process after `stop` and on `kill`.
 struct Handler: ControlHandler {
   let machine: Machine
 
@@ -39,7 +39,7 @@ struct Handler: ControlHandler {
     case .stop:
       await done(request) {
         try await machine.stop()
-        // The reply goes first. Whoever waits for the end waits for the process.
+        // The reply goes first. A daemon that waits for the end waits for the process.
         DispatchQueue.global().asyncAfter(deadline: .now() + .milliseconds(20)) { exit(0) }
       }
     case .kill: exit(0)
@@ -71,7 +71,7 @@ struct Handler: ControlHandler {
 }
 
 signal(SIGPIPE, SIG_IGN)
-// The daemon that started this may go, its terminal too; the machine stays.
+// The daemon that started this process may go, and its terminal too. The machine stays.
 signal(SIGHUP, SIG_IGN)
 guard CommandLine.arguments.count == 2 else { fail("usage: firkin-vz FOLDER/ | --version") }
 let argument = CommandLine.arguments[1]
@@ -80,12 +80,12 @@ if argument == "--version" {
   exit(0)
 }
 
-// The daemon finds its helpers by this argument, and writes it as a prefix of what is in the folder.
+// The daemon finds its helpers by this argument, which is a prefix of the paths in the folder.
 let folder = argument.hasSuffix("/") ? String(argument.dropLast()) : argument
 let streams = StreamCount()
 let machine = Machine(streams: streams)
 do throws(HelperError) {
-  // The control socket last: whoever can connect to it finds everything there.
+  // The control socket comes last, so that a daemon that can connect to it finds everything ready.
   let streamListener = try listen(at: folder + "/streams.sock")
   DispatchQueue(label: "firkin.streams").async { serveStreams(streamListener, machine, streams) }
   let controlListener = try listen(at: folder + "/control.sock")

@@ -1,4 +1,4 @@
-/// The helper's half of the protocol, held against the corpus that the daemon's tests run over too.
+/// Tests of the helper's half of the protocol, over the corpus that the daemon's tests use too.
 import Foundation
 import HelperProtocol
 import Testing
@@ -86,7 +86,7 @@ struct Corpus: Decodable {
   }
 }
 
-/// What the helper would say is among what the daemon understands: every good reply survives decoding and encoding.
+/// The daemon understands every reply of the helper: each good reply survives decoding and encoding.
 @Test func repliesAreWhatTheCorpusSays() throws {
   struct Reply: Codable {
     let id: Int?

@@ -1,4 +1,4 @@
-/// Sockets and splices, with real descriptors.
+/// Tests of sockets and splices, with real descriptors.
 import Foundation
 import HelperProtocol
 import Testing
@@ -50,7 +50,7 @@ private func socketPair() throws -> (Int32, Int32) {
   }
 }
 
-/// More than every buffer on the way holds, and a half-close in one direction while the other goes on.
+/// More bytes than every buffer on the way holds, and a half-close in one direction while the other goes on.
 @Test func aSpliceCarriesEverythingAndHalfCloses() throws {
   let (near, one) = try socketPair()
   let (other, far) = try socketPair()

@@ -1,4 +1,4 @@
-/// Clones, sparse files and the host's lock, with real files.
+/// Tests of clones, sparse files and the host's lock, with real files.
 import Foundation
 import Testing
 

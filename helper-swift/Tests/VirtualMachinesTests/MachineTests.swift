@@ -1,5 +1,5 @@
-/// The rules of the framework and the machine's own states, without a guest: what a refusal looks like and leaves. On a
-/// Mac those that make a configuration are left out: a process without the entitlement may not.
+/// Tests of the framework's rules and the machine's own states, without a guest: each refusal and the state after it.
+/// On a Mac the tests that make a configuration are left out, because a process needs the entitlement for it.
 import Dispatch
 import Foundation
 import HelperProtocol
@@ -85,8 +85,8 @@ private let mayConfigure = frameworkName == "simulated"
   await #expect(throws: HelperError.self) { try await machine.connect(toPort: 1024) }
 }
 
-/// Every call into the framework is made on the machine's queue; the simulated one ends the process otherwise, so that
-/// reaching the end of this test is its result.
+/// Every call into the framework is made on the machine's queue. The simulated framework ends the process otherwise, so
+/// this test passes by reaching its end.
 @Test(.enabled(if: mayConfigure)) func transitionsAreMadeOnTheQueueAndRefusedInTheWrongState() async throws {
   let folder = try newFolder()
   defer { try? FileManager.default.removeItem(atPath: folder) }
