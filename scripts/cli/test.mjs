@@ -23,6 +23,7 @@ const program = (/** @type {string} */ name) => join(roots.repository, "node_mod
 
 const checks = [
   { title: "format and lint", command: program("biome"), args: ["ci", "."] },
+  { title: "format of C", command: "npm", args: ["run", "--silent", "check:c"] },
   { title: "types", command: program("tsc"), args: ["--noEmit"] },
   { title: "types of the console's page", command: program("tsc"), args: ["-p", "scripts/tsconfig.console.json"] },
   { title: "dead code", command: program("knip"), args: ["--no-progress"] },
