@@ -103,6 +103,12 @@ test("every path in a document names a file", () => {
   expect(named.filter(({ to }) => !existsSync(join(root, to)))).toEqual([]);
 });
 
+test("every test that docs/security.md names as its proof exists", () => {
+  const named = [...read("docs/security.md").matchAll(/`([a-z-]+(?:\/[a-z-]+)+)`/g)].map(([, name = ""]) => name);
+  expect(named.length).toBeGreaterThan(20);
+  expect(named.filter((name) => !existsSync(join(root, `test/${name}.test.ts`)))).toEqual([]);
+});
+
 test("every section of a document that a source cites exists", () => {
   const cited = sources.flatMap((from) =>
     [...read(from).matchAll(/\bdocs\/([\w/-]+\.md(?:#[\w-]+)?)/g)].map(([, to = ""]) => ({ from, to })),
