@@ -1,10 +1,10 @@
-/** Time, as a parameter: the daemon gets {@link systemClock}, tests a clock they move by hand. */
+/** The clock is a parameter: the daemon gets {@link systemClock}, and tests get a clock that they move by hand. */
 import { setTimeout as delay } from "node:timers/promises";
 
 export interface Clock {
   /** Wall clock, milliseconds since the epoch. */
   nowMs(): number;
-  /** Monotonic time in milliseconds, with fractions; only differences mean anything. */
+  /** Monotonic time in milliseconds, with fractions; only differences have a meaning. */
   monotonicMs(): number;
   /** Resolves after `ms`; rejects with the signal's reason when aborted. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;

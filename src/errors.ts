@@ -1,6 +1,6 @@
 /**
- * The one error class of the domain. Says what went wrong in the daemon's own words; knows nothing of HTTP or Connect
- * (`routes/http/errors.ts` holds the table that maps codes to statuses).
+ * The domain error is the one error class of the daemon. It says what went wrong in the daemon's own words, and does
+ * not know HTTP or Connect: `routes/http/errors.ts` holds the table that maps codes to statuses.
  */
 export type ErrorCode =
   | "invalid_argument"

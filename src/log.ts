@@ -1,4 +1,4 @@
-/** The logger type every layer takes, and the one that `daemon.ts` makes. */
+/** The log: the logger type that every layer takes, and the logger that `daemon.ts` opens. */
 import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { type DestinationStream, type Logger as PinoLogger, pino } from "pino";
@@ -21,11 +21,13 @@ export interface OpenedLog extends AsyncDisposable {
   readonly log: PinoLogger;
 }
 
-/** Besides the one that is written to. */
+/** Full files that are kept, besides the file that is written to. */
 const keptFiles = 4;
 const defaultFileBytes = 16 << 20;
 
-/** Disposal resolves when every line is written. @throws what keeps the file from being opened */
+/**
+ * Opens the log. Its disposal resolves when every line is written. @throws the error of a file that cannot be opened
+ */
 export async function openLog({ level, file, maxFileBytes = defaultFileBytes }: LogOptions): Promise<OpenedLog> {
   if (file === undefined) {
     const log = pino({ level }, pino.destination({ dest: 2, sync: false }));
@@ -34,7 +36,7 @@ export async function openLog({ level, file, maxFileBytes = defaultFileBytes }: 
   await mkdir(dirname(file), { recursive: true, mode: 0o700 });
   const size = `${Math.ceil(maxFileBytes / 1024)}k`;
   const stream = await roll({ file, size, mode: 0o600, limit: { count: keptFiles, removeOtherLogFiles: true } });
-  // A log that cannot be written, because the disk is full, must not end what it tells of.
+  // A log that cannot be written, because the disk is full, must not end the daemon.
   stream.on("error", (error) => process.stderr.write(`firkin: the log ${file} cannot be written: ${error.message}\n`));
   const log = pino({ level }, stream satisfies DestinationStream);
   return {

@@ -1,8 +1,8 @@
-/** The one shape of every background loop: refill, deadlines, heartbeats, samples. */
+/** The background loop, which refill, deadlines, heartbeats and samples share. */
 import type { Clock } from "./clock.ts";
 
 /**
- * Calls `tick` now and then `intervalMs` after each call has ended, so that calls never overlap, until disposed.
+ * Calls `tick` now, and again `intervalMs` after each call has ended, so that calls never overlap, until disposed.
  * Errors go to `onError` and never end the loop. Disposal waits for the tick under way.
  */
 export function runEvery(

@@ -1,18 +1,18 @@
 /**
- * A last-in-first-out list of undo steps: whoever opens something pushes its undo at once, and closing the scope runs
- * them all. Node 20 has no AsyncDisposableStack.
+ * A scope is a last-in-first-out list of undo steps: code that opens a resource adds the undo at once, and closing the
+ * scope runs them all. Node 20 has no AsyncDisposableStack.
  */
 export type Undo = () => undefined | void | PromiseLike<void>;
 
 export class Scope implements AsyncDisposable {
-  /** Steps still to run, oldest first. Empty once closed. */
+  /** The steps still to run, oldest first; empty once the scope is closed. */
   #undos: Undo[] = [];
   /** Set by the first `close()`; every later caller gets the same promise. */
   #closing: Promise<void> | undefined;
 
   /**
-   * Registers an undo step. A step added after the scope began to close runs at once: a resource that was opened while
-   * its owner was giving up must not leak.
+   * Registers an undo step. A step that is added after the scope began to close runs at once, because a resource that
+   * was opened meanwhile must not leak.
    */
   defer(undo: Undo): void {
     if (this.#closing) {
@@ -28,13 +28,13 @@ export class Scope implements AsyncDisposable {
     return resource;
   }
 
-  /** Forgets every step: what was opened now belongs to somebody else. */
+  /** Forgets every step, because the opened resources belong to another owner now. */
   release(): void {
     this.#undos = [];
   }
 
   /**
-   * Runs every step, newest first, whatever the others do.
+   * Runs every step, newest first, even if others fail.
    * @throws AggregateError with the errors of all steps that failed.
    */
   close(): Promise<void> {

@@ -1,25 +1,25 @@
-/** Value types that every layer may use. No behaviour, no dependencies. */
+/** The value types that every layer may use, without behaviour and without dependencies. */
 
-/** Every engine there is; a manifest, a machine record and a snapshot's facts name one of them. */
+/** The engines. A manifest, a machine record and a snapshot's facts name one of them. */
 export const engineNames = ["qemu", "vz"] as const;
 export type EngineName = (typeof engineNames)[number];
 export const accelerations = ["kvm", "tcg", "hvf", "none"] as const;
 export type Acceleration = (typeof accelerations)[number];
 
-/** What a machine is given. One sandbox's share of the host. */
+/** The resources of a machine: one sandbox's share of the host. */
 export interface MachineShape {
   readonly vcpuCount: number;
   readonly memoryMiB: number;
   readonly diskMiB: number;
 }
 
-/** What a file-system entry in a guest is. Links report the kind of what they point to; `unknown` is a broken link. */
+/** The kind of a file-system entry in a guest. A link has the kind of its target; a broken link is `unknown`. */
 export type EntryKind = "unknown" | "file" | "directory" | "other";
 
 export interface FileEntry {
   readonly name: string;
   readonly kind: EntryKind;
-  /** Absolute path as asked for; links in it are not resolved. */
+  /** The absolute path as the client asked for it; links in it are not resolved. */
   readonly path: string;
   readonly sizeBytes: number;
   /** Permission bits, 0o7777. */
@@ -28,7 +28,7 @@ export interface FileEntry {
   readonly group: string;
   /** Nanoseconds since the epoch. */
   readonly modifiedNs: bigint;
-  /** Only on symbolic links: where it leads. */
+  /** The target of a symbolic link; other entries have none. */
   readonly linkTarget?: string;
   /** Extended attributes `user.e2b.<name>`. */
   readonly attributes: Readonly<Record<string, string>>;
@@ -56,9 +56,9 @@ export interface ProcessSpec {
   readonly cwd?: string;
   /** Absent: the sandbox's default user. */
   readonly user?: string;
-  /** The client's name for it. */
+  /** The client's name for the process. */
   readonly tag?: string;
-  /** False: reads end of file at once. */
+  /** False: the process reads end of file at once. */
   readonly stdin: boolean;
   readonly terminal?: TerminalSize;
 }
@@ -67,7 +67,7 @@ export interface ProcessSpec {
 export interface ProcessEnd {
   readonly exitCode: number;
   readonly exited: boolean;
-  /** Number of the signal that ended it. */
+  /** The number of the signal that ended the process. */
   readonly signal?: number;
 }
 
@@ -80,7 +80,7 @@ export interface ProcessInfo {
   readonly cwd?: string;
   readonly tag?: string;
   readonly terminal: boolean;
-  /** Present once it has ended; the agent remembers it for 30 s. */
+  /** Present once the process has ended; the agent remembers the end for 30 s. */
   readonly end?: ProcessEnd;
 }
 
@@ -96,18 +96,20 @@ export interface GuestMetrics {
 }
 
 /**
- * What a later daemon needs to find a VM again, and what it must match before any process is signalled. Plain JSON:
- * the ledger stores it.
+ * The record of a machine, with which a later daemon finds the machine again. A process is signalled only when it
+ * matches its record. The record is plain JSON, because the ledger stores it.
  */
 export interface MachineRecord {
   readonly engine: EngineName;
   readonly sessionId: string;
-  /** Folder of the VM's sockets, logs and disk layer. */
+  /** The folder of the machine's sockets, logs and disk layer. */
   readonly folder: string;
   readonly processes: readonly ProcessIdentity[];
 }
 
-/** A process that is certainly the one we started: its pid may have been reused, its start time and executable not. */
+/**
+ * The identity of a process that the daemon started. A pid may be reused, but not with its start time and executable.
+ */
 export interface ProcessIdentity {
   readonly role: "vm" | "network";
   readonly pid: number;
@@ -116,52 +118,52 @@ export interface ProcessIdentity {
   readonly executable: string;
 }
 
-/** Where a sandbox is in its life. Only `ledger/sandboxes.ts` moves it, by compare-and-set. */
+/** The state of a sandbox. Only `ledger/sandboxes.ts` changes it, by compare-and-set. */
 export type SandboxState =
   | "creating"
   | "running"
   | "pausing"
-  /** Rests in a snapshot. */
+  /** The sandbox rests in a snapshot. */
   | "paused"
-  /** Its machine stands still and waits to be saved: the host saves nothing at the moment. */
+  /** The machine stands still and waits to be saved, because the host saves nothing at the moment. */
   | "paused_in_memory"
   | "resuming"
   | "terminating"
   | "terminated";
 
-/** Why a sandbox is no more. */
+/** The reason why a sandbox ended. */
 export type EndReason = "killed" | "stopped" | "expired" | "create_failed" | "machine_died" | "lost";
 
-/** As whom and where a guest's processes start that do not say. */
+/** The user and the folder of a guest's processes that name none. */
 export interface GuestDefaults {
   readonly user: string;
   /** Empty: the user's home. */
   readonly workdir: string;
 }
 
-/** What a client wants to become of its sandbox when its time is up, and of requests to it while it is paused. */
+/** A client's choice of what happens to its sandbox at the deadline, and to requests while the sandbox is paused. */
 export interface SandboxLifecycle {
   readonly onTimeout: "kill" | "pause";
-  /** Whether it is paused with its memory then; without, it boots when it comes back. */
+  /** Whether a pause at the deadline saves the memory. Without its memory the sandbox boots when it is resumed. */
   readonly keepMemory: boolean;
-  /** A request to the paused sandbox resumes it. */
+  /** Whether a request to the paused sandbox resumes it. */
   readonly autoResume: boolean;
-  /** The time to live it was created with. */
+  /** The time to live from the sandbox's creation. */
   readonly timeoutMs: number;
 }
 
 /** How requests get to the ports of a sandbox. */
 export interface SandboxIngress {
-  /** False: whoever asks must show the sandbox's traffic token. */
+  /** False: a request must have the sandbox's traffic token. */
   readonly allowPublicTraffic: boolean;
-  /** The Host that services in the sandbox see, with `${PORT}` for the port; null: the one that the client sent. */
+  /** The Host that services in the sandbox see, with `${PORT}` for the port; null: the Host that the client sent. */
   readonly maskRequestHost: string | null;
 }
 
-/** Why a continuation snapshot was taken: a client paused the sandbox, its time was up, or its work had ended. */
+/** Why a continuation was saved: a client paused the sandbox, its deadline had come, or its work had ended. */
 export type ContinuationReason = "stopped" | "idle" | "exited";
 
-/** One sandbox, as the ledger keeps it. */
+/** A sandbox as the ledger keeps it. */
 export interface SandboxRecord {
   readonly id: string;
   readonly templateId: string;
@@ -171,7 +173,7 @@ export interface SandboxRecord {
   readonly state: SandboxState;
   readonly metadata: Readonly<Record<string, string>>;
   readonly envs: Readonly<Record<string, string>>;
-  /** Of its template: the agent has them in its memory, and must be given them after a boot. */
+  /** The template's defaults. The agent has them in its memory, and must be given them after a boot. */
   readonly defaults: GuestDefaults;
   readonly shape: MachineShape;
   readonly allowInternetAccess: boolean;
@@ -179,15 +181,15 @@ export interface SandboxRecord {
   readonly lifecycle: SandboxLifecycle;
   /** Wall clock, ms since the epoch. */
   readonly startedAtMs: number;
-  /** When its time is up; of a paused one, when it was paused; of an ended one, when it ended. */
+  /** The deadline; for a paused sandbox the time of the pause, and for an ended one the time of the end. */
   readonly endAtMs: number;
-  /** What runs it, once there is something. */
+  /** The machine that runs the sandbox, once there is one. */
   readonly machine: MachineRecord | null;
   readonly reservationId: string;
   readonly endReason: EndReason | null;
 }
 
-/** The spans of a sandbox's life that leave a latency sample: the seed's names, and `cold_boot` of a paused one without memory. */
+/** The spans of a sandbox's life that leave a latency sample. `cold_boot` is a start from a snapshot without memory. */
 export type SpanName =
   | "warm_snapshot_restore"
   | "cold_boot"
@@ -200,10 +202,10 @@ export type SpanName =
   | "kill_delete"
   | "cold_template_build";
 
-/** How a session came to be. `adopted`: an earlier daemon made it, or it went on after a pause that failed. */
+/** The origin of a session. `adopted`: an earlier daemon started the machine, or it went on after a failed pause. */
 export type SessionOrigin = "create" | "pool" | "resume" | "fork" | "followup" | "adopted";
 
-/** What a span was a part of. Ends are told apart by their reasons. */
+/** The operation that a span was a part of. An end is named by its reason. */
 export type Scenario = SessionOrigin | "refill" | "pause" | "snapshot" | "build" | "base_template" | EndReason;
 
 export interface LatencySample {
@@ -216,7 +218,7 @@ export interface LatencySample {
   readonly atMs: number;
 }
 
-/** A line of a sandbox's log: what became of it, what a command of it was or wrote. */
+/** A line of a sandbox's log: about the sandbox, about a command in it, or of a command's output. */
 export interface SandboxLogEntry {
   readonly sandboxId: string;
   /** Wall clock, ms since the epoch. */

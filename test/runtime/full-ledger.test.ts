@@ -1,4 +1,4 @@
-/** A ledger that cannot be written for a while: what ended meanwhile is written down as soon as there is room. */
+/** Tests with a ledger that cannot be written for a while: ends are written down as soon as there is room. */
 import { expect, test, vi } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import type { Ledger } from "../../src/ledger/open.ts";
@@ -6,7 +6,7 @@ import { FakeDaemon, pooled } from "../support/fakes/fake-daemon.ts";
 
 const full = new DomainError("disk_pressure", "No space is left to write the ledger");
 
-/** As on a full disk: whoever changes something fails when it commits, whoever refuses before does not notice. */
+/** Makes a ledger fail as on a full disk: a change fails when it commits, and a refusal before that is not affected. */
 function fillable(ledger: Ledger): { isFull: boolean } {
   const disk = { isFull: false };
   const write = ledger.write.bind(ledger);
@@ -57,7 +57,7 @@ test("a warm machine that dies while the disk is full gives its capacity back wh
   expect(warm()).toEqual([0, { ready: 0, warming: 0, leaving: 0 }]);
 });
 
-test("a warm machine that died while the disk was full is nobody's afterwards", async () => {
+test("a warm machine that died while the disk was full is given to no create afterwards", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   await daemon.refill();
   const disk = fillable(daemon.ledger);
@@ -72,7 +72,7 @@ test("a warm machine that died while the disk was full is nobody's afterwards", 
   expect(daemon.held()).toEqual({ active: 1, warm: 0 });
 });
 
-test("a warm machine whose checkout could not be written waits for the next create, which makes it its own", async () => {
+test("a warm machine waits for the next create after a checkout that could not be written", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   await daemon.refill();
   const [warm] = daemon.host.machines.keys();
@@ -102,7 +102,7 @@ test("a create whose room a warm machine makes waits until the ledger can be wri
   expect(daemon.held()).toEqual({ active: 1, warm: 0 });
 });
 
-test("a daemon stops whole while the disk is full", async () => {
+test("a daemon stops as usual while the disk is full", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   const { record } = await daemon.create();
   await daemon.refill();

@@ -1,4 +1,4 @@
-/** Latency samples on their way to the ledger. */
+/** Tests of latency samples on their way to the ledger. */
 import { expect, test } from "vitest";
 import { createMetrics } from "../../src/metrics.ts";
 import { LifecycleSamples } from "../../src/runtime/lifecycle-samples.ts";
@@ -6,7 +6,7 @@ import type { LatencySample } from "../../src/types.ts";
 import { FakeDriver, FakeHost } from "../support/fakes/fake-driver.ts";
 import { ManualClock } from "../support/fakes/manual-clock.ts";
 
-test("samples that the ledger does not take are written when it does, the newest of them", () => {
+test("the newest samples that a full ledger refused are written later", () => {
   const { info } = new FakeDriver({ host: new FakeHost(), machinesFolder: "/m", guest: { kind: "silent" } });
   const full = new Error("no space is left");
   const written: LatencySample[] = [];

@@ -11,7 +11,7 @@ function open(ledger: Ledger = memoryLedger()) {
   return { ledger, clock, keyring: new Keyring({ ledger, clock, machineKey, newKey: newApiKey }) };
 }
 
-test("the machine's key and further keys open, nothing else does", () => {
+test("the machine's key and further keys are accepted, and nothing else is", () => {
   const { keyring, ledger } = open();
   const { key, view } = keyring.create("ci");
   expect(key).toMatch(/^e2b_[0-9a-f]{40}$/);
@@ -30,7 +30,7 @@ test("the key itself is nowhere in the ledger", () => {
   expect(JSON.stringify(rows)).not.toContain(key.slice(6, -4));
 });
 
-test("a deleted key opens nothing from then on", () => {
+test("a deleted key is refused from then on", () => {
   const { keyring, ledger } = open();
   const { key, view } = keyring.create("ci");
   keyring.accepts(key);
@@ -42,7 +42,7 @@ test("a deleted key opens nothing from then on", () => {
   expect(failureOf(() => keyring.rename(view.id, "x")).code).toBe("not_found");
 });
 
-test("the last use is known at once and written later", () => {
+test("the last use of a key is shown at once and written later", () => {
   const { keyring, ledger, clock } = open();
   const { key, view } = keyring.create("ci");
   const lastUsed = (ring: Keyring) => ring.list()[0]?.lastUsedAtMs;
@@ -56,7 +56,7 @@ test("the last use is known at once and written later", () => {
   expect(open(ledger).keyring.list()).toMatchObject([{ name: "other", lastUsedAtMs: 6_000 }]);
 });
 
-test("a last use that cannot be written down is with the next flush", () => {
+test("a last use that cannot be written is written by the next flush", () => {
   const { keyring, ledger, clock } = open();
   const { key } = keyring.create("ci");
   clock.advance(5_000);
@@ -70,7 +70,7 @@ test("a last use that cannot be written down is with the next flush", () => {
   expect(open(ledger).keyring.list()).toMatchObject([{ lastUsedAtMs: 6_000 }]);
 });
 
-test("there are at most 100", () => {
+test("there are at most 100 keys", () => {
   const { keyring } = open();
   for (let n = 0; n < 100; n += 1) keyring.create(`key ${n}`);
   expect(failureOf(() => keyring.create("one more")).code).toBe("failed_precondition");

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { OutputTape, tapeBytes } from "../../../src/runtime/processes/output-tape.ts";
 
-test("from any offset that is kept, exactly the bytes from there on are played", () => {
+test("the tape gives exactly the bytes from any kept offset on", () => {
   const sizes = fc.array(fc.integer({ min: 0, max: 40_000 }), { maxLength: 40 });
   fc.assert(
     fc.property(sizes, fc.double({ min: 0, max: 1, noNaN: true }), (lengths, place) => {
@@ -22,7 +22,7 @@ test("from any offset that is kept, exactly the bytes from there on are played",
   );
 });
 
-test("is bounded, for large chunks and for a flood of tiny ones", () => {
+test("the tape is bounded, for large chunks and for a flood of tiny ones", () => {
   const large = new OutputTape();
   for (let n = 0; n < 100; n++) large.append({ channel: "stdout", bytes: Buffer.alloc(32_768) });
   expect(large.endOffset - large.startOffset).toBeGreaterThan(tapeBytes / 2);
@@ -33,7 +33,7 @@ test("is bounded, for large chunks and for a flood of tiny ones", () => {
   expect(tiny.endOffset).toBe(10_000);
 });
 
-test("keeps its own copy", () => {
+test("the tape keeps its own copy of the bytes", () => {
   const tape = new OutputTape();
   const bytes = Buffer.from("before");
   tape.append({ channel: "stdout", bytes });

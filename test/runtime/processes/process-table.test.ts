@@ -58,7 +58,7 @@ test("a subscriber sees every chunk in order and then the end", async () => {
   expect(await all(events)).toEqual(["stdout a", "stderr b", "end 3"]);
 });
 
-test("a later subscriber gets what comes after it, and both get the end", async () => {
+test("a later subscriber gets the output after it, and both get the end", async () => {
   const { table, last } = setUp();
   const { process, events } = await table.start(spec);
   last().emit("a");
@@ -81,7 +81,7 @@ test("without a subscriber output is read and dropped", async () => {
   expect(process.state.at).toBe("running");
 });
 
-test("a slow reader that is the only one makes the process wait", async () => {
+test("a slow reader makes the process wait when it is the only one", async () => {
   const { table, last } = setUp();
   const { events } = await table.start(spec);
   for (let i = 0; i < 100; i++) last().emit(Buffer.alloc(32 * 1024));
@@ -103,7 +103,7 @@ test("a slow reader does not hold up another one, and is cut off when it is far 
   await expect(all(slow)).rejects.toMatchObject({ code: "capacity_exhausted" });
 });
 
-test("a subscriber that leaves while it is full lets the process go on", async () => {
+test("the process goes on when its full subscriber leaves", async () => {
   const { table, last } = setUp();
   const { events } = await table.start(spec);
   for (let i = 0; i < 50; i++) last().emit(Buffer.alloc(32 * 1024));
@@ -137,7 +137,7 @@ test("only live processes are listed, and a live one is found by its tag before 
   expect((await table.find({ tag: "same" })).pid).toBe(first.process.pid);
 });
 
-test("processes of an earlier daemon are adopted from what the agent lists", async () => {
+test("processes of an earlier daemon are adopted from the agent's list", async () => {
   const { table, agent, last } = setUp();
   agent.listed = [{ pid: 7, command: "sleep", args: ["9"], envs: { A: "1" }, tag: "old", terminal: false }];
   const [adopted] = await table.list();
@@ -186,7 +186,7 @@ test("inputs go in one after another, and stdin closes after them", async () => 
   );
 });
 
-test("input of the wrong kind, and too much of the right one, is refused", async () => {
+test("input of the wrong kind is refused, and so is too much of the right kind", async () => {
   const { table, last } = setUp();
   const { process } = await table.start({ ...spec, stdin: false });
   await expect(process.write("stdin", Buffer.from("x"))).rejects.toMatchObject({ code: "internal" });
@@ -212,7 +212,7 @@ test("a process is killed when its time is up, and its timer ends with it", asyn
   expect(clock.sleeperCount).toBe(0);
 });
 
-test("a process's time begins when it is asked for, not when it runs at last", async () => {
+test("the time of a process begins when it is asked for, not when it runs at last", async () => {
   const { table, agent, clock } = setUp();
   let open = () => {};
   agent.execGate = new Promise((resolve) => {
@@ -226,7 +226,7 @@ test("a process's time begins when it is asked for, not when it runs at last", a
   expect(agent.signals).toEqual([{ pid: process.pid, signal: 9 }]);
 });
 
-test("a kill is answered when the process has ended, or after a while when something holds its output open", async () => {
+test("a kill is answered when the process has ended, or after a while when a descendant holds its output open", async () => {
   const { table, clock, last } = setUp();
   const { process } = await table.start(spec);
   let answered = false;
@@ -248,7 +248,7 @@ test("a kill is answered when the process has ended, or after a while when somet
   expect(held.process.state.at).toBe("running");
 });
 
-test("samples: start, first output, and the first command after a restore alone", async () => {
+test("samples are taken of the start, the first output, and the first command after a restore alone", async () => {
   const { table, last, samples } = setUp();
   await table.start({ ...spec, terminal: { columns: 80, rows: 24 } });
   expect(samples.map(([span]) => span)).toEqual(["command_start"]);

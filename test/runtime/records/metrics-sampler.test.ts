@@ -6,7 +6,7 @@ import { ManualClock } from "../../support/fakes/manual-clock.ts";
 
 const usage = { cpuCount: 2, memTotalBytes: 8, memUsedBytes: 4, memCacheBytes: 1, diskTotalBytes: 9, diskUsedBytes: 3 };
 
-/** A session whose guest says this of its processors, one answer after the other. */
+/** A session with a guest that gives these answers about its processors, one after the other. */
 function sessionOf(sandboxId: string, ...ticks: (readonly [busy: number, total: number])[]): Session {
   const metrics = async (): Promise<GuestMetrics> => {
     const [cpuBusyTicks, cpuTotalTicks] = ticks.shift() ?? [0, 0];
@@ -15,7 +15,7 @@ function sessionOf(sandboxId: string, ...ticks: (readonly [busy: number, total: 
   return { sandboxId, agent: { metrics } } as unknown as Session;
 }
 
-test("a sandbox's series goes on over a pause, and what was before it is no load", async () => {
+test("a sandbox's series goes on over a pause, and the counters from before the pause are no load", async () => {
   const clock = new ManualClock();
   const sampler = new MetricsSampler(clock, () => {});
   const before = sessionOf("i1", [0, 100], [50, 200]);
@@ -30,7 +30,7 @@ test("a sandbox's series goes on over a pause, and what was before it is no load
   expect(sampler.samples("i1", { fromMs: second?.atMs ?? 0 })).toHaveLength(3);
 });
 
-test("the series of a sandbox that is gone is forgotten, one that is paused is kept; who answered was heard", async () => {
+test("the series of an ended sandbox is forgotten, a paused sandbox's is kept, and an answer counts as heard", async () => {
   const heard: string[] = [];
   const sampler = new MetricsSampler(new ManualClock(), (session) => heard.push(session.sandboxId));
   await sampler.sampleAll([sessionOf("i1", [0, 1]), sessionOf("i2", [0, 1])], () => true);

@@ -18,7 +18,7 @@ function setUp() {
   return { logs, process, messages, output };
 }
 
-test("a command's start, lines and end", () => {
+test("the log has a command's start, its lines and its end", () => {
   const { logs, process, output } = setUp();
   output("one\ntw");
   output("oops\n", "stderr");
@@ -37,7 +37,7 @@ test("a command's start, lines and end", () => {
   expect(JSON.stringify(logs.read("i1", everything))).not.toContain("SECRET");
 });
 
-test("bytes of one character that come apart stay together, others are replaced", () => {
+test("a character that arrives in two chunks is put together, and invalid bytes are replaced", () => {
   const { messages, output } = setUp();
   const bytes = Buffer.from("é\n");
   output(bytes.subarray(0, 1));
@@ -46,14 +46,14 @@ test("bytes of one character that come apart stay together, others are replaced"
   expect(messages().slice(1)).toEqual(["é", "\ufffd"]);
 });
 
-test("what a terminal shows is not taken down", () => {
+test("the output of a terminal is not in the log", () => {
   const { process, messages, output } = setUp();
   output("\u001b[31mred", "terminal");
   process.settled(ended(0));
   expect(messages()).toEqual(['Process 7 started: /bin/bash -l -c "echo hi"', "Process 7 exited with 0"]);
 });
 
-test("a flood is cut, counted, and over with the next flush; memory and ledger stay small", () => {
+test("a flood of output is cut and counted until the next flush, and memory and ledger stay small", () => {
   const { logs, messages, output } = setUp();
   for (let n = 0; n < 1_000; n += 1) output("y\n".repeat(8_192));
   output("x".repeat(100_000));
@@ -68,7 +68,7 @@ test("a flood is cut, counted, and over with the next flush; memory and ledger s
   expect(logs.read("i1", { ...everything, limit: 100_000 })).toHaveLength(2_000);
 });
 
-test("a line that never ends becomes several", () => {
+test("a line without an end becomes several", () => {
   const { messages, output } = setUp();
   output("a".repeat(5_000));
   expect(
@@ -78,7 +78,7 @@ test("a line that never ends becomes several", () => {
   ).toEqual([2_048, 2_048, 904]);
 });
 
-test("on a full disk lines wait, and what is written can be read", () => {
+test("on a full disk lines wait, and written lines can be read", () => {
   const ledger = memoryLedger();
   const logs = new SandboxLogs(ledger, manualClock());
   const setPages = (count: number) => void ledger.statement(`pragma max_page_count = ${count}`).all({});
@@ -93,7 +93,7 @@ test("on a full disk lines wait, and what is written can be read", () => {
   expect(count()).toBe(501);
 });
 
-test("the life of a sandbox, also while it is paused and after its end", async () => {
+test("the log has the life of a sandbox, and can be read while the sandbox is paused and after its end", async () => {
   const daemon = await FakeDaemon.open();
   try {
     const { record } = await daemon.create();

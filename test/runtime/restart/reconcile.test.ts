@@ -1,4 +1,4 @@
-/** What a daemon that starts makes of sandboxes that were paused, or on their way in or out of it. */
+/** Tests of the reconciliation of sandboxes that were paused, or being paused or resumed, when the daemon died. */
 import { randomUUID } from "node:crypto";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -17,9 +17,9 @@ import { registerContinuation } from "../../../src/runtime/machines/capture.ts";
 import { shape } from "../../ledger/support.ts";
 import { FakeDaemon, nothing, paused, running } from "../../support/fakes/fake-daemon.ts";
 
-/** Folders that the disk does not let go. */
+/** Folders that cannot be removed. */
 const failingToRemove: string[] = [];
-// Unit tests share modules; those that are loaded already would keep the real file system.
+// Unit tests share modules, and modules that are loaded already would keep the real file system.
 vi.hoisted(() => vi.resetModules());
 vi.mock("node:fs/promises", async (importOriginal) => {
   const real = await importOriginal<typeof import("node:fs/promises")>();
@@ -30,7 +30,7 @@ vi.mock("node:fs/promises", async (importOriginal) => {
   return { ...real, rm: removeOrFail };
 });
 
-/** The daemon dies while it pauses a sandbox: so much of it is done. */
+/** How much of a pause is done when the daemon dies. */
 async function dieWhilePausing(daemon: FakeDaemon, id: string, done: { saved: boolean; ended: boolean }) {
   const { deps, host } = daemon;
   await daemon.restart(async () => {
@@ -54,7 +54,7 @@ async function untilPaused(daemon: FakeDaemon, id: string): Promise<void> {
   await expect.poll(state).toBe("paused");
 }
 
-test("paused sandboxes are there again and come back", async () => {
+test("paused sandboxes are shown again and can be resumed", async () => {
   await using daemon = await FakeDaemon.open();
   const { record } = await daemon.create();
   await daemon.runtime.pauses.pause(record.id, "stopped");
@@ -68,7 +68,7 @@ test("paused sandboxes are there again and come back", async () => {
 });
 
 test.each([{ ended: false }, { ended: true }])(
-  "a pause whose snapshot is complete is finished, machine ended: %j",
+  "a pause with a complete snapshot is finished: %j",
   async ({ ended }) => {
     await using daemon = await FakeDaemon.open();
     const { id } = (await daemon.create()).record;
@@ -80,7 +80,7 @@ test.each([{ ended: false }, { ended: true }])(
 );
 
 test.each([{ failures: 1 }, { failures: 8 }])(
-  "a complete pause whose machine does not go is finished when it does, and nobody waits for it: %j",
+  "a complete pause with a machine that cannot be ended is finished later, and the start does not wait: %j",
   async ({ failures }) => {
     await using daemon = await FakeDaemon.open();
     const { host, deps } = daemon;
@@ -104,7 +104,7 @@ test.each([{ failures: 1 }, { failures: 8 }])(
   },
 );
 
-test("a resume whose machine does not go keeps its capacity until it does, and nobody waits for it", async () => {
+test("a resume with a machine that cannot be ended keeps its capacity until then, and the start does not wait", async () => {
   await using daemon = await FakeDaemon.open();
   const { deps, host } = daemon;
   const { id, shape } = (await daemon.create()).record;
@@ -135,7 +135,7 @@ test("a pause without a snapshot is undone: the machine goes on", async () => {
   expect(await daemon.remains()).toEqual(paused);
 });
 
-test("a sandbox with neither machine nor snapshot is lost, and says so", async () => {
+test("a sandbox with neither machine nor snapshot is lost, and its log says so", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
   await dieWhilePausing(daemon, id, { saved: false, ended: true });
@@ -145,7 +145,7 @@ test("a sandbox with neither machine nor snapshot is lost, and says so", async (
 });
 
 test.each([{ known: false }, { known: true }])(
-  "a resume under way is undone, its machine too, %j",
+  "a resume under way is undone, and its machine ended: %j",
   async ({ known }) => {
     await using daemon = await FakeDaemon.open();
     const { id, shape } = (await daemon.create()).record;
@@ -180,7 +180,7 @@ test("a kill of a paused sandbox that was interrupted is finished", async () => 
   expect(await daemon.remains()).toEqual(nothing);
 });
 
-test("the machine and the capacity of a dead build are whose job it is to clear up, until it is done", async () => {
+test("the machine and the capacity of a dead build stay its job's until they are cleared up", async () => {
   await using daemon = await FakeDaemon.open();
   const { deps, host } = daemon;
   const { ledger, budgets } = deps;
@@ -199,7 +199,7 @@ test("the machine and the capacity of a dead build are whose job it is to clear 
   expect(await daemon.remains()).toEqual(nothing);
 });
 
-test("files that cannot be removed keep no daemon from starting", async () => {
+test("a daemon starts although files cannot be removed", async () => {
   await using daemon = await FakeDaemon.open();
   const { snapshotsFolder } = daemon.deps;
   const { id } = (await daemon.create()).record;
@@ -215,7 +215,7 @@ test("files that cannot be removed keep no daemon from starting", async () => {
   expect(await daemon.remains()).toEqual(running);
 });
 
-test("what a save left half done is removed; a template's snapshot stays", async () => {
+test("a half-done save is removed, and a template's snapshot stays", async () => {
   await using daemon = await FakeDaemon.open();
   const { deps } = daemon;
   await daemon.restart(async () => {
@@ -229,7 +229,7 @@ test("what a save left half done is removed; a template's snapshot stays", async
   await daemon.create();
 });
 
-test("a paused sandbox whose files are gone is still listed, refuses to come back by name, and can be killed", async () => {
+test("a paused sandbox without its files is listed, cannot be resumed, with an error that names it, and can be killed", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
   await daemon.runtime.pauses.pause(id, "stopped");

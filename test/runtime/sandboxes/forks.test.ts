@@ -1,4 +1,4 @@
-/** Forks, snapshots and follow-ups over the fake engine: what is made, what fails alone, what is left. */
+/** Tests of forks, snapshots and follow-ups over the fake engine: their results, their failures and their remains. */
 import { expect, test, vi } from "vitest";
 import { DomainError } from "../../../src/errors.ts";
 import { LiveSession } from "../../../src/runtime/sessions/live-session.ts";
@@ -25,7 +25,7 @@ test("children of a fork run beside their source, each with an id of its own, an
   expect(await daemon.remains()).toEqual({ ...nothing, machines: 6, machineFolders: 6, links: 6, reservations: 6 });
 });
 
-test("a child that fails does so alone", async () => {
+test("a child of a fork that fails does not affect the others", async () => {
   await using daemon = await FakeDaemon.open({ budgets: { sandboxes: 4 } });
   const { id } = (await daemon.create()).record;
   await daemon.create();
@@ -54,7 +54,7 @@ test.each(["pause", "saveSnapshot"] as const)("when %s fails there is no fork an
   expect(await daemon.remains()).toEqual(running);
 });
 
-test("a source that is saved is known to be stopped, and only then", async () => {
+test("the session of a source is stopped during the save, and only then", async () => {
   await using daemon = await FakeDaemon.open();
   const { runtime, deps } = daemon;
   const { id } = (await daemon.create()).record;
@@ -75,7 +75,7 @@ test("a source that is saved is known to be stopped, and only then", async () =>
   await deps.terminator.idle();
 });
 
-test("a snapshot is a template: sandboxes are made from it, it is listed, and deleted when nobody uses it", async () => {
+test("a snapshot is a template: sandboxes are made from it, and it is listed, and deleted when no sandbox uses it", async () => {
   await using daemon = await FakeDaemon.open();
   const { runtime, clock } = daemon;
   const { id } = (await daemon.create()).record;
@@ -143,7 +143,7 @@ test("a follow-up goes on from a paused sandbox, which stays, and either may end
   expect((await runtime.resumes.connect(view.record.id, 1_000)).resumed).toBe(true);
 });
 
-test("what is paused is neither forked nor made a template of", async () => {
+test("a paused sandbox can be neither forked nor made a template", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
   await daemon.runtime.pauses.pause(id, "stopped");

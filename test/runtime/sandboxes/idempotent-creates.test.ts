@@ -1,4 +1,4 @@
-/** Creates that come again with the same key: one sandbox, whatever happened between them. */
+/** Tests of creates that are sent again with the same key: they make one sandbox, whatever happened between them. */
 import { expect, test } from "vitest";
 import { DomainError } from "../../../src/errors.ts";
 import { FakeDaemon, running } from "../../support/fakes/fake-daemon.ts";
@@ -8,7 +8,7 @@ const request = requestFor("base", 60_000);
 const options = { idempotencyKey: "a-1" };
 const failure = { error: new DomainError("machine_failed", "arranged by the test") };
 
-test("the same key and request are the same sandbox: at once, afterwards, and after a restart", async () => {
+test("the same key and request give the same sandbox: at once, afterwards, and after a restart", async () => {
   await using daemon = await FakeDaemon.open();
   const create = () => daemon.runtime.creates.create(request, options);
   const [first, second] = await Promise.all([create(), create()]);

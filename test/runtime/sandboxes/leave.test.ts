@@ -1,4 +1,4 @@
-/** Every way in which a sandbox leaves: each writes one end in the sandbox's log, takes one sample, and leaves nothing. */
+/** Tests of every way in which a sandbox leaves: its log has one end, one sample is taken, and nothing remains. */
 import { expect, test, vi } from "vitest";
 import { DomainError } from "../../../src/errors.ts";
 import { getSandbox } from "../../../src/ledger/sandboxes.ts";
@@ -17,7 +17,7 @@ interface Way {
   readonly reason: EndReason;
   readonly level: SandboxLogEntry["level"];
   readonly message: string;
-  /** What the log says of the loss before the end, if the sandbox was lost. */
+  /** Contained in the log's line about the loss, before the end, if the sandbox was lost. */
   readonly loss?: string;
   readonly leave: (daemon: FakeDaemon, id: string) => unknown;
 }
@@ -25,27 +25,38 @@ interface Way {
 const ways: Way[] = [
   {
     name: "a running sandbox is killed",
-    ...{ reason: "killed", level: "info", message: "The sandbox was killed" },
+    reason: "killed",
+    level: "info",
+    message: "The sandbox was killed",
     leave: ({ runtime }, id) => runtime.ends.kill(id),
   },
   {
     name: "a running sandbox is stopped",
-    ...{ reason: "stopped", level: "info", message: "The sandbox was stopped" },
+    reason: "stopped",
+    level: "info",
+    message: "The sandbox was stopped",
     leave: ({ runtime }, id) => runtime.ends.stop(id, 1_000),
   },
   {
     name: "the time of a sandbox is up",
-    ...{ reason: "expired", level: "info", message: "The sandbox reached its end of life" },
+    reason: "expired",
+    level: "info",
+    message: "The sandbox reached its end of life",
     leave: ({ runtime }, id) => runtime.deadlines.set(id, 0),
   },
   {
     name: "the machine of a running sandbox dies",
-    ...{ reason: "machine_died", level: "error", message: "The sandbox's machine died", loss: "crashed" },
+    reason: "machine_died",
+    level: "error",
+    message: "The sandbox's machine died",
+    loss: "crashed",
     leave: crashAll,
   },
   {
     name: "a pause fails and its machine cannot go on",
-    ...{ reason: "machine_died", level: "error", message: "The sandbox's machine died" },
+    reason: "machine_died",
+    level: "error",
+    message: "The sandbox's machine died",
     loss: "The sandbox's machine could not go on after a failed pause: arranged by the test",
     leave: async ({ runtime, host }, id) => {
       host.arrange("saveSnapshot", failure);
@@ -55,7 +66,9 @@ const ways: Way[] = [
   },
   {
     name: "a paused sandbox is killed",
-    ...{ reason: "killed", level: "info", message: "The sandbox was killed" },
+    reason: "killed",
+    level: "info",
+    message: "The sandbox was killed",
     leave: async ({ runtime }, id) => {
       await runtime.pauses.pause(id, "stopped");
       await runtime.ends.kill(id);
@@ -63,7 +76,9 @@ const ways: Way[] = [
   },
   {
     name: "a sandbox that is paused in memory is killed",
-    ...{ reason: "killed", level: "info", message: "The sandbox was killed" },
+    reason: "killed",
+    level: "info",
+    message: "The sandbox was killed",
     leave: async ({ runtime, host }, id) => {
       host.arrange("saveSnapshot", locked);
       await runtime.pauses.pause(id, "stopped");
@@ -72,7 +87,9 @@ const ways: Way[] = [
   },
   {
     name: "the machine of a sandbox that is paused in memory dies",
-    ...{ reason: "machine_died", level: "error", message: "The sandbox's machine died" },
+    reason: "machine_died",
+    level: "error",
+    message: "The sandbox's machine died",
     loss: "The sandbox's machine died before it could be saved: crashed",
     leave: async (daemon, id) => {
       daemon.host.arrange("saveSnapshot", locked);
@@ -82,12 +99,16 @@ const ways: Way[] = [
   },
   {
     name: "a restarted daemon does not find the machine of a running sandbox",
-    ...{ reason: "lost", level: "error", message: "The sandbox was lost" },
+    reason: "lost",
+    level: "error",
+    message: "The sandbox was lost",
     leave: (daemon) => daemon.restart(() => crashAll(daemon)),
   },
   {
     name: "a restarted daemon does not find the machine of a sandbox that is paused in memory",
-    ...{ reason: "lost", level: "error", message: "The sandbox was lost" },
+    reason: "lost",
+    level: "error",
+    message: "The sandbox was lost",
     loss: "The sandbox was paused in memory only, and its machine is gone",
     leave: async (daemon, id) => {
       daemon.host.arrange("saveSnapshot", locked);

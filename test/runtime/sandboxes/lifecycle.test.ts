@@ -1,4 +1,7 @@
-/** The runtime over the fake engine: whatever fails, and in whatever order, what is held is what runs. */
+/**
+ * Tests of the runtime over the fake engine: whatever fails, and in whatever order, only running machines hold
+ * capacity.
+ */
 import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -10,9 +13,10 @@ import { listSnapshots, registerSnapshot } from "../../../src/ledger/snapshots.t
 import { newSessionId } from "../../../src/machine/driver.ts";
 import { LiveSession } from "../../../src/runtime/sessions/live-session.ts";
 import { FakeDaemon, type FakeDaemonOptions, nothing, running } from "../../support/fakes/fake-daemon.ts";
+import { requestFor } from "../../support/fakes/fake-wiring.ts";
 
 const failure = new DomainError("machine_failed", "out of luck");
-/** Room for two. */
+/** Capacity for two sandboxes. */
 const small: FakeDaemonOptions = { budgets: { sandboxes: 2 }, retriesByHand: true };
 
 /** Moves time on, again and again, until `condition` holds. */
@@ -20,12 +24,12 @@ async function advanceUntil(daemon: FakeDaemon, stepMs: number, condition: () =>
   for (let step = 0; !condition(); step++) {
     if (step > 5000) throw new Error("it never came to that");
     await daemon.clock.advance(stepMs);
-    // Files are read and daemon in real time.
+    // Files are read and written in real time.
     await delay(1);
   }
 }
 
-test("a sandbox is created, seen, and killed, and holds its share for as long as it runs", async () => {
+test("a sandbox is created, shown and killed, and holds its capacity for as long as it runs", async () => {
   await using daemon = await FakeDaemon.open(small);
   const { record } = await daemon.create();
   expect(daemon.runtime.registry.get(record.id).state).toBe("running");
@@ -37,7 +41,7 @@ test("a sandbox is created, seen, and killed, and holds its share for as long as
   expect(getSandbox(daemon.deps.ledger, record.id)).toMatchObject({ state: "terminated", endReason: "killed" });
 });
 
-test("what is over the budget or the disk's floor is refused and holds nothing", async () => {
+test("a create over the budget or the disk's floor is refused and holds nothing", async () => {
   await using daemon = await FakeDaemon.open(small);
   await Promise.all([daemon.create(), daemon.create()]);
   await expect(daemon.create()).rejects.toMatchObject({ code: "capacity_exhausted" });
@@ -46,7 +50,7 @@ test("what is over the budget or the disk's floor is refused and holds nothing",
   expect(await daemon.remains()).toMatchObject({ reservations: 2, machines: 2 });
 });
 
-test("a restore that fails gives everything back, and the next one works", async () => {
+test("a restore that fails releases everything, and the next restore works", async () => {
   await using daemon = await FakeDaemon.open(small);
   daemon.host.arrange("restore", { error: failure });
   await expect(daemon.create()).rejects.toBe(failure);
@@ -56,7 +60,7 @@ test("a restore that fails gives everything back, and the next one works", async
   expect(await daemon.remains()).toEqual(running);
 });
 
-test("where nothing can be restored for the moment, base is booted, and what is paused waits", async () => {
+test("on a host that restores nothing at the moment base is booted, and a paused sandbox stays paused", async () => {
   await using daemon = await FakeDaemon.open(small);
   const locked = new DomainError("not_ready", "the screen is locked");
   daemon.host.arrange("restore", { error: locked });
@@ -70,7 +74,7 @@ test("where nothing can be restored for the moment, base is booted, and what is 
 });
 
 test.each(["silent", "garbage"] as const)(
-  "a %s guest is given up after its time, and nothing of it stays",
+  "a %s guest is given up after its time, and nothing of it remains",
   async (kind) => {
     await using daemon = await FakeDaemon.open({ ...small, guest: { kind } });
     let outcome: unknown;
@@ -92,7 +96,7 @@ test.each(["silent", "garbage"] as const)(
   },
 );
 
-test("a machine that does not go keeps its share until it does", async () => {
+test("a machine that cannot be ended keeps its capacity until it is ended", async () => {
   await using daemon = await FakeDaemon.open(small);
   const { record } = await daemon.create();
   daemon.host.arrange("terminate", { error: failure }, { error: failure });
@@ -106,7 +110,7 @@ test("a machine that does not go keeps its share until it does", async () => {
   expect(daemon.logged.map(({ msg }) => msg)).toContain("a step failed; its capacity stays reserved");
 });
 
-test("neither does one whose agent never answered", async () => {
+test("a machine that never answered and cannot be ended keeps its capacity, too", async () => {
   await using daemon = await FakeDaemon.open(small);
   daemon.host.arrange("openGuestLink", { error: failure });
   daemon.host.arrange("terminate", { error: new Error("still there") });
@@ -118,7 +122,7 @@ test("neither does one whose agent never answered", async () => {
   expect(await daemon.remains()).toEqual(nothing);
 });
 
-test("a machine that dies takes its sandbox along, and no other", async () => {
+test("a machine that dies ends its own sandbox only", async () => {
   await using daemon = await FakeDaemon.open(small);
   const [doomed, other] = await Promise.all([daemon.create(), daemon.create()]);
   const sessionId = daemon.runtime.registry.session(doomed.record.id)?.sessionId ?? "";
@@ -131,7 +135,7 @@ test("a machine that dies takes its sandbox along, and no other", async () => {
   expect(daemon.logged).toContainEqual(expect.objectContaining({ msg: "sandbox lost", detail: "killed by the test" }));
 });
 
-test("a link that breaks is daemon anew; one that breaks again and again ends its sandbox", async () => {
+test("a link that breaks is made anew, and ends its sandbox when it breaks again and again", async () => {
   await using daemon = await FakeDaemon.open(small);
   const { record } = await daemon.create();
   const session = daemon.runtime.registry.session(record.id);
@@ -158,7 +162,7 @@ test("a link that breaks is daemon anew; one that breaks again and again ends it
   expect(getSandbox(daemon.deps.ledger, record.id)?.endReason).toBe("lost");
 });
 
-test("a machine that died is not said to be out of reach, though its link breaks first", async () => {
+test("a machine that died is reported as dead, although its link breaks first", async () => {
   await using daemon = await FakeDaemon.open(small);
   const { record } = await daemon.create();
   const session = daemon.runtime.registry.session(record.id);
@@ -173,7 +177,7 @@ test("a machine that died is not said to be out of reach, though its link breaks
   expect(getSandbox(daemon.deps.ledger, record.id)?.endReason).toBe("machine_died");
 });
 
-test("its time ends a sandbox, and more time keeps it", async () => {
+test("a sandbox ends at its deadline, unless the deadline is moved", async () => {
   await using daemon = await FakeDaemon.open(small);
   const [short, long] = await Promise.all([daemon.create(), daemon.create()]);
   await daemon.runtime.deadlines.set(long.record.id, 120_000);
@@ -185,7 +189,7 @@ test("its time ends a sandbox, and more time keeps it", async () => {
   expect(getSandbox(daemon.deps.ledger, short.record.id)?.endReason).toBe("expired");
 });
 
-test("a daemon that starts goes on with what runs and cleans up what does not", async () => {
+test("a daemon that starts adopts the sandboxes that run and cleans up the others", async () => {
   await using daemon = await FakeDaemon.open(small);
   const [kept, dead] = await Promise.all([daemon.create(), daemon.create()]);
   await daemon.runtime.close();
@@ -204,7 +208,7 @@ test("a daemon that starts goes on with what runs and cleans up what does not", 
   );
 });
 
-test("machine folders, reservations and snapshots that nobody owns are gone after a start", async () => {
+test("machine folders, reservations and snapshots without an owner are removed at a start", async () => {
   await using daemon = await FakeDaemon.open(small);
   const creating = daemon.create();
   await creating;
@@ -224,4 +228,25 @@ test("machine folders, reservations and snapshots that nobody owns are gone afte
   expect(await daemon.remains()).toEqual(running);
   expect(existsSync(`${halfMade}.staging`)).toBe(false);
   expect(listSnapshots(ledger, ["making", "quarantined"])).toEqual([]);
+});
+
+test("a daemon that stops refuses new work, and lets its machines run on", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime } = daemon;
+  const { id } = (await daemon.create()).record;
+  await runtime.close();
+  const { creates, pauses, resumes, traffic, forks, snapshots } = runtime;
+  for (const attempt of [
+    () => creates.create(requestFor("base", 1_000)),
+    () => resumes.connect(id, 1_000),
+    () => resumes.resume(id, 1_000),
+    () => traffic.resumeForTraffic(id),
+    () => pauses.pause(id, "stopped"),
+    () => forks.fork(id, { count: 1, timeoutMs: 1_000 }),
+    () => forks.followUp(id, { timeoutMs: 1_000 }),
+    () => snapshots.take(id),
+  ]) {
+    await expect(attempt()).rejects.toMatchObject({ code: "not_ready", message: "The daemon is stopping" });
+  }
+  expect(await daemon.remains()).toEqual({ ...running, links: 0 });
 });

@@ -1,4 +1,4 @@
-/** Whether a sandbox reaches the internet, and who may reach it, through everything that can happen to it. */
+/** Tests of a sandbox's internet access and ingress, through everything that can happen to the sandbox. */
 import { expect, test } from "vitest";
 import { DomainError } from "../../../src/errors.ts";
 import { getSandbox } from "../../../src/ledger/sandboxes.ts";
@@ -16,14 +16,14 @@ const request: CreateSandboxRequest = {
   lifecycle: { onTimeout: "kill", keepMemory: true, autoResume: false },
 };
 
-/** What the machine does, what the ledger has, what clients are told. */
+/** The access as the machine, the ledger and the clients see it. */
 function reaches({ host, ledger, runtime }: FakeDaemon, id: string) {
   const sessionId = getSandbox(ledger, id)?.machine?.sessionId ?? "";
   const told = runtime.registry.get(id).record.allowInternetAccess;
   return [host.machines.get(sessionId)?.hasInternetAccess, getSandbox(ledger, id)?.allowInternetAccess, told];
 }
 
-test("a sandbox without internet is made without it, from the warm pool too", async () => {
+test("a sandbox without internet is created without it, from the warm pool too", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   await daemon.refill();
   const restores = daemon.host.calls.filter((step) => step === "restore").length;
@@ -34,7 +34,7 @@ test("a sandbox without internet is made without it, from the warm pool too", as
   expect(reaches(daemon, restored.record.id)).toEqual([false, false, false]);
 });
 
-test("it is switched while it runs, and stays so over a pause and in forks", async () => {
+test("internet access is switched while a sandbox runs, and is kept over a pause and in forks", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   const { id } = (await daemon.create()).record;
   expect(reaches(daemon, id)).toEqual([true, true, true]);
@@ -51,7 +51,7 @@ test("it is switched while it runs, and stays so over a pause and in forks", asy
   await expect(daemon.runtime.internetAccess.set("iaanobody", true)).rejects.toMatchObject({ code: "not_found" });
 });
 
-test("a switch that fails is an error, and nobody is told that it happened", async () => {
+test("a switch that fails is an error, and the access is shown as before", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   const { id } = (await daemon.create()).record;
   const failure = new DomainError("machine_failed", "the network of this machine is gone");
@@ -60,7 +60,7 @@ test("a switch that fails is an error, and nobody is told that it happened", asy
   expect(reaches(daemon, id)).toEqual([true, true, true]);
 });
 
-test("who may reach a sandbox is kept over a pause and in forks", async () => {
+test("the ingress of a sandbox is kept over a pause and in forks", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   const ingress = { allowPublicTraffic: false, maskRequestHost: "localhost" };
   const { id } = (await daemon.runtime.creates.create({ ...request, ingress })).record;

@@ -1,4 +1,4 @@
-/** Pausing and resuming over the fake engine: every state, every failure, and what is left after each. */
+/** Tests of pausing and resuming over the fake engine: every state, every failure, and the remains after each. */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test, vi } from "vitest";
@@ -11,7 +11,7 @@ import { closedGate } from "../../support/fakes/gate.ts";
 
 const failure = { error: new DomainError("machine_failed", "arranged by the test") };
 
-test("a paused sandbox holds a snapshot and nothing else, and comes back as itself", async () => {
+test("a paused sandbox holds a snapshot and nothing else, and resumes as itself", async () => {
   await using daemon = await FakeDaemon.open();
   const { runtime, clock } = daemon;
   const { record, accessToken } = await daemon.create({ metadata: { job: "a" } });
@@ -48,7 +48,7 @@ test("a paused sandbox holds a snapshot and nothing else, and comes back as itse
   expect(await daemon.remains()).toEqual(nothing);
 });
 
-test("environment variables set anew at a resume stay, unless it fails", async () => {
+test("environment variables that a resume sets are kept, unless the resume fails", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create({ envs: { TOKEN: "old", A: "1" } })).record;
   const envs = { TOKEN: "new" };
@@ -62,7 +62,7 @@ test("environment variables set anew at a resume stay, unless it fails", async (
   expect(daemon.runtime.registry.session(id)?.envs).toMatchObject({ TOKEN: "new", A: "1" });
 });
 
-test("what does not fit the state is refused, and changes nothing", async () => {
+test("an operation that does not fit the state is refused, and changes nothing", async () => {
   await using daemon = await FakeDaemon.open();
   const { runtime } = daemon;
   const { id } = (await daemon.create()).record;
@@ -82,7 +82,7 @@ test("what does not fit the state is refused, and changes nothing", async () => 
   expect(await daemon.remains()).toEqual(paused);
 });
 
-test("a guest that does not answer is not paused, if that is wanted, nor without its memory", async () => {
+test("a guest that does not answer is not paused when an answer is required, nor without its memory", async () => {
   await using daemon = await FakeDaemon.open();
   const { runtime, clock } = daemon;
   const { id } = (await daemon.create()).record;
@@ -138,7 +138,7 @@ test.each([
   },
 );
 
-test.each(["pause", "saveSnapshot"] as const)("when %s fails the sandbox goes on, reachable", async (step) => {
+test.each(["pause", "saveSnapshot"] as const)("when %s fails the sandbox goes on and is reachable", async (step) => {
   await using daemon = await FakeDaemon.open();
   const { runtime, host } = daemon;
   const { record } = await daemon.create();
@@ -152,7 +152,7 @@ test.each(["pause", "saveSnapshot"] as const)("when %s fails the sandbox goes on
   expect(await daemon.remains()).toEqual(paused);
 });
 
-test("when the machine dies while it is saved the sandbox is gone, and nothing is left", async () => {
+test("when the machine dies during the save the sandbox leaves, and nothing remains", async () => {
   await using daemon = await FakeDaemon.open();
   const { runtime, host } = daemon;
   const { id } = (await daemon.create()).record;
@@ -182,20 +182,23 @@ test("a machine that will not end keeps its reservation until it does, and the p
   expect(await daemon.remains()).toEqual(paused);
 });
 
-test.each(["restore", "openGuestLink"] as const)("when %s fails a paused sandbox stays paused, whole", async (step) => {
-  await using daemon = await FakeDaemon.open();
-  const { runtime, host } = daemon;
-  const { record } = await daemon.create();
-  await runtime.pauses.pause(record.id, "stopped");
-  const before = runtime.registry.get(record.id);
-  host.arrange(step, failure);
-  await expect(runtime.resumes.connect(record.id, 1_000)).rejects.toBe(failure.error);
-  expect(runtime.registry.get(record.id)).toEqual(before);
-  expect(await daemon.remains()).toEqual(paused);
-  expect((await runtime.resumes.connect(record.id, 1_000)).resumed).toBe(true);
-});
+test.each(["restore", "openGuestLink"] as const)(
+  "when %s fails a paused sandbox stays paused and whole",
+  async (step) => {
+    await using daemon = await FakeDaemon.open();
+    const { runtime, host } = daemon;
+    const { record } = await daemon.create();
+    await runtime.pauses.pause(record.id, "stopped");
+    const before = runtime.registry.get(record.id);
+    host.arrange(step, failure);
+    await expect(runtime.resumes.connect(record.id, 1_000)).rejects.toBe(failure.error);
+    expect(runtime.registry.get(record.id)).toEqual(before);
+    expect(await daemon.remains()).toEqual(paused);
+    expect((await runtime.resumes.connect(record.id, 1_000)).resumed).toBe(true);
+  },
+);
 
-test("capacity: a paused sandbox makes room, and may find none when it wants to come back", async () => {
+test("a paused sandbox releases its capacity, and may find none when it is resumed", async () => {
   await using daemon = await FakeDaemon.open({ budgets: { sandboxes: 1 } });
   const { runtime } = daemon;
   const { id: first } = (await daemon.create()).record;
@@ -208,7 +211,7 @@ test("capacity: a paused sandbox makes room, and may find none when it wants to 
   expect((await runtime.resumes.connect(first, 1_000)).resumed).toBe(true);
 });
 
-test("disk pressure: neither pause nor resume begins, and running work goes on", async () => {
+test("under disk pressure neither a pause nor a resume begins, and running sandboxes go on", async () => {
   await using daemon = await FakeDaemon.open();
   const { runtime } = daemon;
   const { id } = (await daemon.create()).record;
@@ -222,7 +225,7 @@ test("disk pressure: neither pause nor resume begins, and running work goes on",
   expect(await daemon.remains()).toEqual(paused);
 });
 
-test("a sandbox that wants it is paused when its time is up, and later when that fails", async () => {
+test("a sandbox with that option is paused at its deadline, and later when that fails", async () => {
   await using daemon = await FakeDaemon.open();
   const { runtime, clock } = daemon;
   const lifecycle = { onTimeout: "pause", keepMemory: true, autoResume: false } as const;
@@ -245,7 +248,7 @@ test("a sandbox that wants it is paused when its time is up, and later when that
   expect(await daemon.remains()).toEqual(paused);
 });
 
-test("traffic resumes a sandbox that wants it, once, for at least five minutes", async () => {
+test("traffic resumes a sandbox with that option once, for at least five minutes", async () => {
   await using daemon = await FakeDaemon.open();
   const { runtime, clock, host } = daemon;
   const { id } = (await daemon.create({ lifecycle: { onTimeout: "pause", keepMemory: true, autoResume: true } }))
@@ -277,7 +280,7 @@ test("traffic for a sandbox that is being paused waits until it can be resumed",
   await pausing;
 });
 
-test("50 clients pause, resume, connect and kill the same sandboxes: only documented answers, nothing left", async () => {
+test("50 clients pause, resume, connect and kill the same sandboxes: all answers are documented, and nothing remains", async () => {
   await using daemon = await FakeDaemon.open();
   const { runtime, host } = daemon;
   const documented = new Set(["done", "not_found", "invalid_state"]);
@@ -323,7 +326,7 @@ test("50 clients pause, resume, connect and kill the same sandboxes: only docume
   expect(await readdir(join(daemon.folder, "machines"))).toEqual([]);
 });
 
-test("without its memory a sandbox keeps its disk, boots when it comes back, and never because of traffic", async () => {
+test("a sandbox without its memory keeps its disk, boots when it is resumed, and is never resumed by traffic", async () => {
   await using daemon = await FakeDaemon.open();
   const { runtime } = daemon;
   const lifecycle = { onTimeout: "kill", keepMemory: true, autoResume: true } as const;
@@ -342,7 +345,7 @@ test("without its memory a sandbox keeps its disk, boots when it comes back, and
   expect(await daemon.remains()).toEqual(running);
 });
 
-test("a sandbox that was paused with its memory boots when the client wants that", async () => {
+test("a sandbox that was paused with its memory boots when the client asks for that", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
   await daemon.runtime.pauses.pause(id, "stopped");
@@ -354,7 +357,7 @@ test("a sandbox that was paused with its memory boots when the client wants that
   expect((await daemon.runtime.resumes.resume(id, 1_000, { memory: false })).state).toBe("running");
 });
 
-test("when its time is up a sandbox is paused as its client wanted, and follow-ups boot too", async () => {
+test("at its deadline a sandbox is paused without its memory as its client asked, and follow-ups boot too", async () => {
   await using daemon = await FakeDaemon.open();
   const lifecycle = { onTimeout: "pause", keepMemory: false, autoResume: false } as const;
   const { id } = (await daemon.create({ lifecycle, timeoutMs: 1_000 })).record;

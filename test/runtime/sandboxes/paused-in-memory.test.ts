@@ -1,4 +1,6 @@
-/** Pausing on a host that saves nothing at the moment: the machine stands still, and nobody gets an error for it. */
+/**
+ * Tests of pausing on a host that saves nothing at the moment: the machine stands still, and no client gets an error.
+ */
 import { expect, test } from "vitest";
 import { DomainError } from "../../../src/errors.ts";
 import { findContinuationInMaking } from "../../../src/ledger/snapshots.ts";
@@ -6,10 +8,10 @@ import { FakeDaemon, nothing, paused, running } from "../../support/fakes/fake-d
 
 const locked = { error: new DomainError("not_ready", "nothing can be saved: the screen is locked") };
 const failure = { error: new DomainError("machine_failed", "arranged by the test") };
-/** The capacity stays, and so does the name of the snapshot to be made. */
+/** The capacity is held, and the snapshot to be made is registered. */
 const pausedInMemory = { ...running, links: 0, snapshots: 1 };
 
-/** With one sandbox that was paused while the screen was locked. */
+/** Opens a daemon with one sandbox that was paused while the screen was locked. */
 async function openLocked(options: Parameters<FakeDaemon["create"]>[0] = {}) {
   const daemon = await FakeDaemon.open();
   const { record, accessToken } = await daemon.create(options);
@@ -23,7 +25,7 @@ const logOf = (daemon: FakeDaemon, id: string) =>
   daemon.runtime.observations.logs(id, { search: "", order: "asc", limit: 100 }).map(({ message }) => message);
 const machineAt = ({ host }: FakeDaemon) => [...host.machines.values()].map(({ at }) => at);
 
-test("it is paused for its client, keeps its capacity, says why, and is back at once without a restore", async () => {
+test("the sandbox is paused for its client, keeps its capacity, logs why, and resumes at once without a restore", async () => {
   const { daemon, id, accessToken } = await openLocked();
   await using _ = daemon;
   const { runtime, host, clock } = daemon;
@@ -48,7 +50,7 @@ test("it is paused for its client, keeps its capacity, says why, and is back at 
   expect(await daemon.remains()).toEqual(paused);
 });
 
-test("it is saved as soon as that can be, and then it is paused like any other, since when it was", async () => {
+test("the sandbox is saved as soon as the host can, and is paused like any other then, since the same time", async () => {
   const { daemon, id } = await openLocked();
   await using _ = daemon;
   const { runtime, host, clock } = daemon;
@@ -66,7 +68,7 @@ test("it is saved as soon as that can be, and then it is paused like any other, 
   expect((await runtime.resumes.connect(id, 5_000)).resumed).toBe(true);
 });
 
-test("a full disk is no reason to fail: it stays in memory until there is room", async () => {
+test("on a full disk the sandbox stays paused in memory until there is room", async () => {
   const { daemon, id } = await openLocked();
   await using _ = daemon;
   daemon.disk.freeBytes = 0;
@@ -77,7 +79,7 @@ test("a full disk is no reason to fail: it stays in memory until there is room",
   expect(daemon.stateOf(id)).toBe("paused");
 });
 
-test("its time being up pauses it in memory too, and a request wakes it", async () => {
+test("a deadline pauses a sandbox in memory too, and a request resumes it", async () => {
   await using daemon = await FakeDaemon.open();
   const lifecycle = { onTimeout: "pause", keepMemory: true, autoResume: true } as const;
   const { id } = (await daemon.create({ lifecycle, timeoutMs: 1_000 })).record;
@@ -91,7 +93,7 @@ test("its time being up pauses it in memory too, and a request wakes it", async 
   expect(daemon.stateOf(id)).toBe("running");
 });
 
-test.each(["kill", "stop"] as const)("%s leaves nothing of it", async (how) => {
+test.each(["kill", "stop"] as const)("%s leaves nothing of the sandbox", async (how) => {
   const { daemon, id } = await openLocked();
   await using _ = daemon;
   if (how === "kill") await daemon.runtime.ends.kill(id);
@@ -102,7 +104,7 @@ test.each(["kill", "stop"] as const)("%s leaves nothing of it", async (how) => {
 });
 
 test.each(["resume", "openGuestLink"] as const)(
-  "when %s fails it stays paused, and can be tried again",
+  "when %s fails the sandbox stays paused, and can be resumed later",
   async (step) => {
     const { daemon, id } = await openLocked();
     await using _ = daemon;
@@ -116,7 +118,7 @@ test.each(["resume", "openGuestLink"] as const)(
   },
 );
 
-test("without its memory it is saved first, and boots", async () => {
+test("a resume without memory saves the sandbox first, and boots it", async () => {
   const { daemon, id } = await openLocked();
   await using _ = daemon;
   const boots = () => daemon.host.calls.filter((step) => step === "boot").length;
@@ -127,7 +129,7 @@ test("without its memory it is saved first, and boots", async () => {
   expect(await daemon.remains()).toEqual(running);
 });
 
-test("a follow-up waits for nobody: it is refused with the reason, and made once the pause is saved", async () => {
+test("a follow-up is refused with the reason, and made once the pause is saved", async () => {
   const { daemon, id } = await openLocked();
   await using _ = daemon;
   daemon.host.arrange("saveSnapshot", locked);
@@ -137,7 +139,7 @@ test("a follow-up waits for nobody: it is refused with the reason, and made once
   expect(daemon.stateOf(id)).toBe("paused");
 });
 
-test("when its machine dies it is gone, and its log says that it was not saved", async () => {
+test("when its machine dies the sandbox is gone, and its log says that it was not saved", async () => {
   const { daemon, id } = await openLocked();
   await using _ = daemon;
   const sessionId = daemon.runtime.registry.get(id).record.machine?.sessionId ?? "";
@@ -148,7 +150,7 @@ test("when its machine dies it is gone, and its log says that it was not saved",
   expect(logOf(daemon, id).join("\n")).toContain("machine died before it could be saved");
 });
 
-test("the next daemon takes it over where it is, even if it was just let go", async () => {
+test("the next daemon adopts the sandbox as it is, even if its machine was just resumed", async () => {
   const { daemon, id } = await openLocked();
   await using _ = daemon;
   await daemon.restart(async () => {
@@ -175,7 +177,7 @@ test("a save that was complete when the daemon died is finished by the next one"
   expect(await daemon.remains()).toEqual(paused);
 });
 
-test("a host that was restarted has lost it, and says so", async () => {
+test("a restart of the host loses the sandbox, and its log says so", async () => {
   const { daemon, id } = await openLocked();
   await using _ = daemon;
   const sessionId = daemon.runtime.registry.get(id).record.machine?.sessionId ?? "";

@@ -1,19 +1,19 @@
-/** The clocks of guests whose host sleeps, or whose daemon was not there meanwhile. */
+/** Tests of the clocks of guests after a sleep of their host, or a time without a daemon. */
 import { setImmediate as turn } from "node:timers/promises";
 import { expect, test, vi } from "vitest";
 import { FakeDaemon } from "../../support/fakes/fake-daemon.ts";
 
 const hourMs = 3_600_000;
 
-/** One round of heartbeats, so long after the one before. */
+/** One round of heartbeats, so many milliseconds after the round before. */
 async function beat({ runtime, clock }: FakeDaemon, afterMs = 5_000): Promise<void> {
   await clock.advance(afterMs);
   runtime.checkHeartbeats();
-  // The guests are in this process: what they are asked takes turns of its loop, and no time.
+  // The guests are in this process, so that their answers take turns of its loop, and no time.
   for (let n = 0; n < 50; n++) await turn();
 }
 
-test("a guest is given the time when its host's clock jumped, and not when time only passes", async () => {
+test("a guest is given the time when its host's clock jumped, and not because time passes", async () => {
   await using daemon = await FakeDaemon.open();
   const { clock, guests } = daemon;
   await daemon.create();

@@ -6,7 +6,7 @@ import { ManualClock } from "../../support/fakes/manual-clock.ts";
 
 const timeoutMs = 60_000;
 
-/** What a test moves and looks at; `stuck` are those that were given up. */
+/** The parts that a test moves and looks at. `stuck` has the sessions that were given up. */
 function watcher() {
   const clock = new ManualClock();
   const stuck: Session[] = [];
@@ -26,7 +26,7 @@ function sessionThat(ping: () => Promise<void>): Session & { isStopped: boolean 
 
 const settled = () => new Promise<void>((resolve) => setImmediate(resolve));
 
-test("the decision is about the time since the last answer alone", () => {
+test("the decision depends on the time since the last answer alone", () => {
   expect(judgeSilence(0, timeoutMs - 1, timeoutMs)).toBe("preserve");
   expect(judgeSilence(0, timeoutMs, timeoutMs)).toBe("clean_up");
 });
@@ -76,7 +76,7 @@ test("a machine whose link breaks for a while is preserved once it answers again
   expect(stuck).toEqual([]);
 });
 
-test("a machine that is stopped to be saved is not silent, and has its whole deadline afterwards", async () => {
+test("a machine that is stopped for a save is not silent, and has its whole deadline afterwards", async () => {
   const { clock, stuck, cleanup } = watcher();
   const session = sessionThat(() => new Promise(() => {}));
   const check = async (times: number) => {
@@ -95,7 +95,7 @@ test("a machine that is stopped to be saved is not silent, and has its whole dea
   expect(stuck).toEqual([session]);
 });
 
-test("who answers something else is not pinged, and is given up once that stops", async () => {
+test("an agent that answers something else is not pinged, and is given up once that stops", async () => {
   const { clock, stuck, cleanup } = watcher();
   const ping = vi.fn(() => new Promise<void>(() => {}));
   const session = sessionThat(ping);
@@ -112,7 +112,7 @@ test("who answers something else is not pinged, and is given up once that stops"
   expect(stuck).toEqual([session]);
 });
 
-test("time in which the daemon itself stood still is no silence of a machine", async () => {
+test("time during which the daemon itself stood still does not count as a machine's silence", async () => {
   const { clock, stuck, cleanup } = watcher();
   const answering = sessionThat(async () => {});
   const silent = sessionThat(() => new Promise(() => {}));

@@ -1,11 +1,11 @@
-/** Stopping: the guest is asked, and whatever it does, the sandbox ends once and gives its capacity back once. */
+/** Tests of stops: the guest is asked, and whatever it does, the sandbox ends once and releases its capacity once. */
 import { expect, test } from "vitest";
 import { DomainError } from "../../../src/errors.ts";
 import { getSandbox } from "../../../src/ledger/sandboxes.ts";
 import { FakeDaemon, pooled } from "../../support/fakes/fake-daemon.ts";
 import { closedGate } from "../../support/fakes/gate.ts";
 
-/** Lets the work that waits for the clock go on, one step of it after the other. */
+/** Lets the work that waits for the clock go on, step by step. */
 async function pass(daemon: FakeDaemon, ms: number): Promise<void> {
   for (let step = 0; step < 5; step += 1) await daemon.clock.advance(ms / 5);
 }
@@ -52,7 +52,7 @@ test("a kill does not wait for a stop that is under way", async () => {
   expect(daemon.held()).toEqual({ active: 0, warm: 0 });
 });
 
-test("a daemon that stops waits for no guest, neither for one whose turn is yet to come", async () => {
+test("a daemon that stops waits for no guest, nor for a stop that is still queued", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   const { id } = (await daemon.create()).record;
   daemon.guests.ignoresShutdown = true;
@@ -67,7 +67,7 @@ test("a daemon that stops waits for no guest, neither for one whose turn is yet 
   expect(getSandbox(daemon.ledger, id)).toMatchObject({ state: "terminated", endReason: "stopped" });
 });
 
-test("a machine that cannot be ended keeps its capacity until it is", async () => {
+test("a machine that cannot be ended keeps its capacity until it is ended", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   const { id } = (await daemon.create()).record;
   daemon.host.arrange("terminate", { error: new DomainError("machine_failed", "arranged by the test") });
@@ -80,7 +80,7 @@ test("a machine that cannot be ended keeps its capacity until it is", async () =
   expect([getSandbox(daemon.ledger, id)?.state, daemon.held().active]).toEqual(["terminated", 0]);
 });
 
-test("a paused sandbox is stopped by removing what it rests in", async () => {
+test("the stop of a paused sandbox removes its continuation", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   const { id } = (await daemon.create()).record;
   await daemon.runtime.pauses.pause(id, "idle");
