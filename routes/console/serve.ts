@@ -1,6 +1,7 @@
 /**
- * The console: a page at `/` that shows what the daemon does and opens terminals. Plain files without a key; the page gets
- * the key from its user and calls the same API as everybody else.
+ * The console is a page at `/` that shows the daemon's sandboxes and opens terminals. It is served as plain files
+ * without a key: the page gets the key from its user and calls the same API as every client. `routes/console` imports
+ * no other room.
  */
 import { readdirSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -11,7 +12,7 @@ import type { FastifyInstance } from "fastify";
 
 const folder = fileURLToPath(new URL("./page/", import.meta.url));
 const require = createRequire(import.meta.url);
-/** What the page takes from npm packages, by the name it asks for. */
+/** The files that the page takes from npm packages, by the name that it asks for. */
 const vendored: Readonly<Record<string, { readonly root: string; readonly path: string }>> = {
   "xterm.mjs": { root: packageFolder("@xterm/xterm"), path: "lib/xterm.mjs" },
   "xterm.css": { root: packageFolder("@xterm/xterm"), path: "css/xterm.css" },
@@ -19,8 +20,8 @@ const vendored: Readonly<Record<string, { readonly root: string; readonly path: 
 };
 
 /**
- * Nothing but the daemon's own files runs, the page talks to nobody but the daemon, and no page may frame it. xterm.js
- * makes style elements, hence `unsafe-inline` for styles alone.
+ * The page runs the daemon's own files alone, talks to the daemon alone, and no page may frame it. xterm.js makes style
+ * elements, which need `unsafe-inline` for styles.
  */
 const headers = {
   "content-security-policy": [
@@ -51,7 +52,7 @@ export async function consoleRoutes(app: FastifyInstance): Promise<void> {
   app.addHook("onRequest", async (_request, reply) => {
     reply.headers(headers);
   });
-  // Each file by its name: there is no path to play tricks with.
+  // Each file has a route of its own, so that no path in a request is resolved against the folder.
   await app.register(fastifyStatic, { root: folder, serve: false, cacheControl: false });
   app.get("/", (_request, reply) => reply.sendFile("index.html"));
   for (const name of readdirSync(folder).filter((each) => /\.(?:js|css|svg)$/.test(each))) {

@@ -1,16 +1,16 @@
 /**
- * Who may use the control plane: whoever knows the machine's API key. The key in a header also keeps web pages out,
- * which can send requests to this machine but cannot know it. The data plane has tokens of its own.
+ * Authentication of the control plane: a client needs an API key. The key in a header also keeps web pages out, which
+ * can send requests to this machine and do not know a key. The data plane has tokens of its own.
  */
 import type { FastifyRequest } from "fastify";
 import { DomainError } from "../../src/errors.ts";
 
-/** Tells in constant time whether a text is the API key. */
+/** Tells in constant time whether a text is an API key. */
 export type ApiKeyCheck = (candidate: string) => boolean;
 
 /**
- * Routes that need no key declare it: `config: { access: "open" }`, `"loopback"` for peers on this machine, or `"ticket"`
- * when they ask for a key or a ticket themselves.
+ * A route without the check of the key declares it: `config: { access: "open" }`, `"loopback"` for peers on this
+ * machine, or `"ticket"` for a route that checks a key or a ticket itself.
  */
 declare module "fastify" {
   interface FastifyContextConfig {
@@ -19,9 +19,9 @@ declare module "fastify" {
 }
 
 /**
- * Judges a control-plane request. The key may come as `X-API-Key` or, as older command lines send it, as
- * `Authorization: Bearer`.
- * @returns why it may not pass, `unauthenticated` in E2B's words; undefined when it may
+ * Judges a control-plane request. The key comes as `X-API-Key` or, from older command lines, as `Authorization:
+ * Bearer`.
+ * @returns `unauthenticated` in E2B's words; undefined when the request may pass
  */
 export function authenticate(request: FastifyRequest, isApiKey: ApiKeyCheck): DomainError | undefined {
   const { access } = request.routeOptions.config;
@@ -30,14 +30,14 @@ export function authenticate(request: FastifyRequest, isApiKey: ApiKeyCheck): Do
   return checkKey(request, isApiKey);
 }
 
-/** @returns `unauthenticated` of a request without the key. */
+/** Judges the key of a request. @returns `unauthenticated` without a right key; undefined with one */
 export function checkKey(request: FastifyRequest, isApiKey: ApiKeyCheck): DomainError | undefined {
   const key = keyOf(request);
   if (key === undefined) return refusal("There is no X-API-Key header.");
-  return isApiKey(key) ? undefined : refusal("It is not this daemon's key: `npx firkin env` prints that.");
+  return isApiKey(key) ? undefined : refusal("The key is not this daemon's: `npx firkin env` prints that one.");
 }
 
-/** The key that a request came with, whatever it is worth. */
+/** The key that a request came with, right or wrong. */
 export function keyOf({ headers }: FastifyRequest): string | undefined {
   const key = headers["x-api-key"];
   if (typeof key === "string") return key;

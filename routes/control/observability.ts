@@ -1,4 +1,4 @@
-/** How the daemon itself is doing: is it there, its metrics for Prometheus, its capacity and latency samples. */
+/** The routes about the daemon itself: health, metrics for Prometheus, capacity and latency samples. */
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { parseSandboxId } from "../../src/e2b/ids.ts";
@@ -9,7 +9,7 @@ import { noContent, sendNothing } from "../http/empty-answer.ts";
 
 export interface ObservabilityDeps {
   readonly runtime: Pick<Runtime, "benchmarks" | "capacity" | "engine" | "observations">;
-  /** Everything that Prometheus may know, in its text format. */
+  /** All metrics in the text format of Prometheus. */
   readonly metricsText: () => Promise<string>;
 }
 

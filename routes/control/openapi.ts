@@ -1,4 +1,4 @@
-/** `/openapi.json`: the control plane described from the schemas that its routes parse with. */
+/** `/openapi.json` describes the control plane, from the schemas that its routes parse with. */
 import swagger from "@fastify/swagger";
 import type { FastifyInstance } from "fastify";
 import { jsonSchemaTransform, jsonSchemaTransformObject } from "fastify-type-provider-zod";
@@ -13,16 +13,16 @@ interface Operation {
 interface Reference {
   readonly $ref?: string;
 }
-/** As much of it as is changed here. */
+/** The parts of the document that this file changes. */
 interface Described {
   readonly components: { readonly schemas: Readonly<Record<string, { readonly anyOf?: readonly object[] }>> };
   readonly paths: Readonly<Record<string, Readonly<Record<string, Operation>>>>;
 }
 
-/** Any route may refuse a request, or fail. */
+/** Every route may refuse a request, or fail. */
 const failures = { "4xx": ApiError, "5xx": ApiError };
 
-/** Describes the routes that `scope` registers from now on. */
+/** Describes the routes that `scope` registers after this call. */
 export async function describeRoutes(scope: FastifyInstance, version: string): Promise<void> {
   await scope.register(swagger, {
     openapi: {
@@ -46,8 +46,8 @@ export async function describeRoutes(scope: FastifyInstance, version: string): P
 }
 
 /**
- * The provider makes every schema twice, `Name` for answers and `NameInput` for bodies. Here each is only one of them:
- * drops the other, and calls what is left by its name.
+ * The provider makes every schema twice, `Name` for answers and `NameInput` for bodies. Each schema here is one of the
+ * two, so this function drops the unused one and gives the used one its own name.
  */
 function withOwnNames(document: Document): Described {
   const text = JSON.stringify(document);
@@ -59,7 +59,7 @@ function withOwnNames(document: Document): Described {
   return { ...renamed, components: { ...renamed.components, schemas: Object.fromEntries(schemas) } };
 }
 
-/** Says what the generator does not know: which bodies may be left out, and what headers answers carry. */
+/** Adds the facts that the generator does not know: the bodies that may be left out, and the headers of answers. */
 function completed(document: Described): Described {
   const header = (type: string, description: string) => ({ schema: { type }, description });
   for (const operation of Object.values(document.paths).flatMap((path) => Object.values(path))) {

@@ -1,6 +1,7 @@
 /**
- * One WebSocket to one process of a sandbox: starts it or attaches to it, carries input, signals and sizes in and output
- * out. The process outlives the connection. Whoever reads slowly makes its own process wait, and nobody else.
+ * A process socket is one WebSocket to one process of a sandbox. It starts the process or attaches to it, carries
+ * input, signals and sizes in and output out. The process outlives the connection. A client that reads slowly makes
+ * its own process wait, and no other.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import type { WebSocket } from "@fastify/websocket";
@@ -10,29 +11,25 @@ import type { ProcessSubscription } from "../../src/runtime/processes/process-su
 import type { RunningProcess } from "../../src/runtime/processes/running-process.ts";
 import type { Session } from "../../src/runtime/sessions/session.ts";
 import type { ProcessSpec } from "../../src/types.ts";
-import { statusOf } from "../http/errors.ts";
+import { internalMessage, statusOf } from "../http/errors.ts";
 import { whenSessionEnds } from "../http/session-end.ts";
+import { encodeOutput, parseFirstMessage, parseLaterMessage } from "./process-messages.ts";
 import {
-  encodeOutput,
+  closeCodes,
   type FirstMessage,
   type LaterMessage,
   type ProcessSocketKind,
-  parseFirstMessage,
-  parseLaterMessage,
   type ServerMessage,
-  signalNumber,
-} from "./process-messages.ts";
+  signalNumbers,
+} from "./process-protocol.ts";
 
-/** Output that the client has not taken yet, beyond which none is taken from the process. */
+/** The socket takes no output from the process while the client has this much of it still to read. */
 const maxBufferedBytes = 256 * 1024;
-/** Input that the process has not taken yet, beyond which none is read from the client; half of it, to go on. */
+/** The socket reads nothing from the client while the process has this much input still to read, until half is left. */
 const maxPendingBytes = 256 * 1024;
-/** What a message costs besides its bytes, so that a flood of tiny ones is bounded too. */
+/** A message counts as this many bytes more than it has, so that a flood of tiny messages is bounded too. */
 const messageCostBytes = 256;
-/** Close codes of our own are the HTTP status of the error above this. */
-const closeCodeBase = 4_000;
-const done = 1_000;
-const hangup = 1;
+/** How often a terminal's process is sent SIGHUP at most. */
 const hangups = 5;
 const hangupPauseMs = 500;
 
@@ -41,9 +38,9 @@ const shell = { command: "/bin/bash", args: ["-i", "-l"] };
 const shellEnvs = { TERM: "xterm-256color", LANG: "C.UTF-8", LC_ALL: "C.UTF-8" };
 
 type State =
-  /** For the first message; `beats` heartbeats long. */
+  /** The first message has not come, for `beats` heartbeats. */
   | { readonly at: "waiting"; readonly beats: number }
-  /** What the client sends meanwhile waits for it; undefined when the client has left. */
+  /** Later messages of the client wait for `opened`, which is undefined when the client has left. */
   | { readonly at: "opening"; readonly opened: Promise<RunningProcess | undefined> }
   | { readonly at: "attached"; readonly process: RunningProcess; readonly events: ProcessSubscription }
   | { readonly at: "closed" };
@@ -87,12 +84,12 @@ export class ProcessSocket {
     return this.#session.sandboxId;
   }
 
-  /** To be called now and then: ends connections that nobody is at the other end of, or that say nothing. */
+  /** The heartbeat: ends a connection when its client has gone, or has sent no first message. */
   beat(): void {
     const isMute = this.#state.at === "waiting" && this.#state.beats > 0;
     // While its input waits for the process, the client's pongs are not read either.
     const isGone = !this.#isAlive && !this.#socket.isPaused;
-    if (isMute) this.#close(4_408, "no first message: start or attach");
+    if (isMute) this.#close(closeCodes.noFirstMessage, "no first message: start or attach");
     else if (isGone) this.#socket.terminate();
     else if (this.#socket.readyState === this.#socket.OPEN) this.#socket.ping();
     this.#isAlive = false;
@@ -167,10 +164,12 @@ export class ProcessSocket {
     return { process, events, greeting };
   }
 
-  /** A message that makes no sense ends the connection; one that the process refuses is answered. */
+  /**
+   * Handles a later message. An error of the process is answered; an error of the message itself ends the connection.
+   */
   async #handle({ bytes, isBinary }: Message, process: RunningProcess): Promise<void> {
     const message = isBinary ? undefined : parseLaterMessage(bytes.toString());
-    // It has just ended: the client did not know.
+    // The process has just ended, and the client did not know when it sent this.
     if (process.state.at !== "running") return;
     try {
       await (message ? this.#control(message, process) : process.write(inputOf(process), bytes));
@@ -183,7 +182,7 @@ export class ProcessSocket {
   async #control(message: LaterMessage, process: RunningProcess): Promise<void> {
     switch (message.type) {
       case "signal":
-        return this.#session.processes.signal({ pid: process.pid }, signalNumber(message.signal));
+        return this.#session.processes.signal({ pid: process.pid }, signalNumbers[message.signal]);
       case "closeStdin":
         return process.closeStdin();
       case "resize":
@@ -209,7 +208,7 @@ export class ProcessSocket {
           await this.#send(encodeOutput(event.channel, event.bytes));
         } else {
           await this.#say({ type: "end", ...event.end });
-          this.#close(done, "the process has ended");
+          this.#close(closeCodes.done, "the process has ended");
         }
       }
     } catch (error) {
@@ -221,7 +220,7 @@ export class ProcessSocket {
     return this.#send(JSON.stringify(message));
   }
 
-  /** Resolves at once while the client keeps up, otherwise when it took this, or left. */
+  /** Resolves at once while the client keeps up, otherwise when the client took `data` or left. */
   #send(data: Buffer | string): Promise<void> {
     if (this.#socket.readyState !== this.#socket.OPEN) return Promise.resolve();
     return new Promise((resolve) => {
@@ -235,15 +234,15 @@ export class ProcessSocket {
 
   #fail(error: unknown): void {
     if (this.#state.at === "closed") return;
-    const known = isDomainError(error) ? error : new DomainError("internal", "an internal error occurred");
-    if (known !== error) this.#session.log.error({ err: error }, "a process connection failed unexpectedly");
+    const known = isDomainError(error) ? error : new DomainError("internal", internalMessage);
+    if (known !== error) this.#session.log.error({ err: error }, "a WebSocket to a process failed unexpectedly");
     void this.#say(errorMessage(known));
-    this.#close(closeCodeBase + statusOf(known), known.message);
+    this.#close(closeCodes.errorBase + statusOf(known), known.message);
   }
 
   #close(code: number, reason: string): void {
     this.#leave();
-    // What waits in a paused connection includes the client's answer to this.
+    // A paused connection would not read the client's answer to the close frame.
     this.#socket.resume();
     this.#socket.close(code, shortened(reason));
   }
@@ -251,17 +250,23 @@ export class ProcessSocket {
   #afterClose(code: number): void {
     const { process } = this.#state.at === "attached" ? this.#state : {};
     this.#leave();
-    // As when a terminal's window is closed. A connection that broke says something else.
-    if (code !== done || this.#kind !== "terminal" || process?.state.at !== "running") return;
+    // The client closed its terminal's window. A connection that broke has another code.
+    if (code !== closeCodes.done || this.#kind !== "terminal" || process?.state.at !== "running") return;
     this.#hangUp(process).catch((error: unknown) => {
-      this.#session.log.debug({ pid: process.pid, error: messageOf(error) }, "could not hang up a terminal");
+      this.#session.log.debug(
+        { pid: process.pid, error: messageOf(error) },
+        "the terminal's process cannot be hung up",
+      );
     });
   }
 
-  /** Unless somebody else has attached to it. More than once, because a shell about to read its next line misses one. */
+  /**
+   * Hangs up a process unless another client has attached to it. It takes more than one signal, because a shell that is
+   * about to read its next line misses one.
+   */
   async #hangUp(process: RunningProcess): Promise<void> {
     for (let n = 0; n < hangups && process.state.at === "running" && process.subscriberCount === 0; n++) {
-      await this.#session.processes.signal({ pid: process.pid }, hangup);
+      await this.#session.processes.signal({ pid: process.pid }, signalNumbers.SIGHUP);
       await delay(hangupPauseMs, undefined, { ref: false });
     }
   }

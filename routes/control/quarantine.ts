@@ -1,4 +1,4 @@
-/** What the daemon set aside because it could not name it or it is damaged: the list, and giving it up. Not E2B's. */
+/** The routes of the quarantine: its entries, and their removal. E2B has no such routes. */
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";

@@ -1,4 +1,4 @@
-/** The routes that look at many sandboxes at once, and at what they use. Polled: their answers are made cheaply. */
+/** The routes that list sandboxes and what they use. Clients poll them, so their answers are made cheaply. */
 import type { FastifyInstance, FastifyReply } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
@@ -80,7 +80,7 @@ export async function sandboxListings(scope: FastifyInstance, { runtime }: Sandb
     async ({ params, query }, reply) => {
       const range = {
         ...(query.start === undefined ? {} : { fromMs: query.start * 1000 }),
-        // All of the last second is meant.
+        // A client means all of the last second.
         ...(query.end === undefined ? {} : { toMs: query.end * 1000 + 999 }),
       };
       return reply.send(runtime.observations.metrics(parseSandboxId(params.sandboxID), range).map(toSandboxMetric));
@@ -108,19 +108,19 @@ function findPage(
   });
 }
 
-/** Null when nobody has such a template: then no sandbox matches. */
+/** Null when there is no such template, so that no sandbox matches. */
 function findTemplate(runtime: SandboxListingDeps["runtime"], text: string): { readonly id: string } | null {
   const { name, tag } = parseTemplateReference(text);
   if (tag !== undefined) throw new DomainError("invalid_argument", "The template filter takes no tag");
   return runtime.findTemplate(name) ?? null;
 }
 
-/** The listing is JSON already; nothing serialises it again. */
+/** Sends a listing, which is JSON already. */
 function sendJson(reply: FastifyReply, json: Buffer): void {
   reply.type("application/json; charset=utf-8").send(json);
 }
 
-/** None of a sandbox that is not there: the others still have theirs. */
+/** The samples of a sandbox. A sandbox that does not exist has none, so that the others still get theirs. */
 function samplesOf(runtime: SandboxListingDeps["runtime"], id: string): SandboxMetricSample[] {
   try {
     return runtime.observations.metrics(id, {});

@@ -1,4 +1,4 @@
-/** The routes that tell what a sandbox and its commands did (reference 1.6). */
+/** The routes of sandbox logs: what a sandbox and its commands did (docs/compatibility.md#lifecycle). */
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { parseSandboxId } from "../../src/e2b/ids.ts";

@@ -1,10 +1,13 @@
-/** The routes that make more of a sandbox: forks, snapshots that are templates, follow-ups (reference 1.6). */
+/**
+ * The routes that make more of a sandbox: forks, snapshots that are templates, follow-ups
+ * (docs/compatibility.md#lifecycle).
+ */
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { parseSandboxId } from "../../src/e2b/ids.ts";
 import { decodePageToken, encodePageToken } from "../../src/e2b/page-token.ts";
-import { checkTimeout } from "../../src/e2b/sandbox-options.ts";
+import { checkNewTimeout } from "../../src/e2b/sandbox-options.ts";
 import {
   ApiError,
   ListSnapshotsQuery,
@@ -19,14 +22,13 @@ import {
 } from "../../src/e2b/schemas.ts";
 import { parseNewName, parseTemplateReference } from "../../src/e2b/template-reference.ts";
 import { toSandbox, toSnapshotInfo } from "../../src/e2b/views.ts";
-import { DomainError } from "../../src/errors.ts";
 import type { Runtime } from "../../src/runtime/runtime.ts";
 import { describeError } from "../http/errors.ts";
 import { defaultTimeoutSeconds, domainOf, startsSandboxes } from "./sandboxes.ts";
 
 export interface SandboxSnapshotRoutesDeps {
   readonly runtime: Pick<Runtime, "forks" | "snapshots">;
-  /** The longest a client may ask for. */
+  /** The longest time to live that a client may ask for. */
   readonly maxTimeoutMs: number;
 }
 
@@ -36,10 +38,8 @@ export async function sandboxSnapshotRoutes(
 ): Promise<void> {
   const app = scope.withTypeProvider<ZodTypeProvider>();
   const failures = { "4xx": ApiError, "5xx": ApiError };
-  const timeoutOf = (seconds: number | null | undefined) => {
-    if (seconds === 0) throw new DomainError("invalid_argument", "Timeout must be greater than 0");
-    return checkTimeout(seconds ?? defaultTimeoutSeconds.v1, maxTimeoutMs);
-  };
+  const timeoutOf = (seconds: number | null | undefined) =>
+    checkNewTimeout(seconds ?? defaultTimeoutSeconds.v1, maxTimeoutMs);
 
   app.post(
     "/sandboxes/:sandboxID/fork",

@@ -1,10 +1,14 @@
-/** The routes of a sandbox's life: parse, one call to the runtime, shape the answer (reference 1.6). */
+/**
+ * The routes of a sandbox's life: each parses the request, makes one call to the runtime and shapes the answer
+ * (docs/compatibility.md#lifecycle). `routes/control` calls the runtime, `src/e2b` and `routes/http`; of `routes/data`
+ * it uses the refusal of an upgrade alone.
+ */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { parseSandboxId } from "../../src/e2b/ids.ts";
 import { readIngress, readInternetAccess } from "../../src/e2b/network-options.ts";
 import { sandboxDomainFor } from "../../src/e2b/sandbox-domain.ts";
-import { checkSandboxOptions, checkTimeout } from "../../src/e2b/sandbox-options.ts";
+import { checkNewTimeout, checkSandboxOptions, checkTimeout } from "../../src/e2b/sandbox-options.ts";
 import {
   ApiError,
   ConnectSandbox,
@@ -26,6 +30,7 @@ import { toSandbox, toSandboxDetail } from "../../src/e2b/views.ts";
 import { DomainError } from "../../src/errors.ts";
 import type { CreateSandboxRequest, MemoryOption } from "../../src/runtime/contract.ts";
 import type { Runtime } from "../../src/runtime/runtime.ts";
+import { whileClientStays } from "../http/client-leave.ts";
 import { noContent, sendNothing } from "../http/empty-answer.ts";
 
 export interface SandboxRoutesDeps {
@@ -33,31 +38,37 @@ export interface SandboxRoutesDeps {
     Runtime,
     "registry" | "creates" | "pauses" | "resumes" | "ends" | "deadlines" | "internetAccess"
   >;
-  /** The longest a client may ask for. */
+  /** The longest time to live that a client may ask for. */
   readonly maxTimeoutMs: number;
 }
 
-/** What E2B's two generations of routes take when the client says nothing. */
+/** The time to live that E2B's two generations of routes give when the client names none. */
 export const defaultTimeoutSeconds = { v1: 15, v2: 300 } as const;
-/** A refresh is good for at least this long. */
+/** The shortest time that a refresh gives. */
 const minRefreshSeconds = 15;
 const defaultStopDeadlineMs = 10_000;
 export const startsSandboxes = { startsSandboxes: true } as const;
 
-export async function sandboxRoutes(
-  scope: FastifyInstance,
-  { runtime, maxTimeoutMs }: SandboxRoutesDeps,
-): Promise<void> {
+const created = { 201: Sandbox, "4xx": ApiError, "5xx": ApiError };
+const connected = { 200: Sandbox.describe("was running"), 201: Sandbox.describe("was resumed"), "4xx": ApiError };
+const done = { 204: noContent, "4xx": ApiError };
+
+export async function sandboxRoutes(scope: FastifyInstance, deps: SandboxRoutesDeps): Promise<void> {
+  createRoutes(scope, deps);
+  connectRoutes(scope, deps);
+  pauseRoutes(scope, deps);
+  detailRoutes(scope, deps);
+  endRoutes(scope, deps);
+  changeRoutes(scope, deps);
+}
+
+/** Creates sandboxes. */
+function createRoutes(scope: FastifyInstance, { runtime, maxTimeoutMs }: SandboxRoutesDeps): void {
   const app = scope.withTypeProvider<ZodTypeProvider>();
-  const created = { 201: Sandbox, "4xx": ApiError, "5xx": ApiError };
-  const connected = { 200: Sandbox.describe("was running"), 201: Sandbox.describe("was resumed"), "4xx": ApiError };
-  const done = { 204: noContent, "4xx": ApiError };
 
   async function create(body: NewSandbox, route: "v1" | "v2", reply: FastifyReply): Promise<Sandbox> {
     const template = parseTemplateReference(body.templateID);
-    const timeoutSeconds = body.timeout ?? defaultTimeoutSeconds[route];
-    if (timeoutSeconds <= 0) throw new DomainError("invalid_argument", "Timeout must be greater than 0");
-    const timeoutMs = checkTimeout(timeoutSeconds, maxTimeoutMs);
+    const timeoutMs = checkNewTimeout(body.timeout ?? defaultTimeoutSeconds[route], maxTimeoutMs);
     checkSandboxOptions(body, route);
     const sandbox: CreateSandboxRequest = {
       template,
@@ -77,18 +88,6 @@ export async function sandboxRoutes(
     return toSandbox(view, domainOf(reply.request));
   }
 
-  async function connect(
-    request: FastifyRequest,
-    sandboxID: string,
-    seconds: number,
-    options: { memory?: boolean | null | undefined },
-  ) {
-    const id = parseSandboxId(sandboxID);
-    const timeoutMs = checkTimeout(seconds, maxTimeoutMs);
-    const { view, resumed } = await runtime.resumes.connect(id, timeoutMs, memoryOption(options));
-    return { status: resumed ? 201 : 200, sandbox: toSandbox(view, domainOf(request)) } as const;
-  }
-
   app.post(
     "/sandboxes",
     { config: startsSandboxes, schema: { body: NewSandbox, response: created } },
@@ -100,6 +99,23 @@ export async function sandboxRoutes(
     { config: startsSandboxes, schema: { body: NewSandboxV2, response: created } },
     async (request, reply) => reply.code(201).send(await create(request.body, "v2", reply)),
   );
+}
+
+/** Connects to sandboxes, which resumes paused ones. */
+function connectRoutes(scope: FastifyInstance, { runtime, maxTimeoutMs }: SandboxRoutesDeps): void {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
+
+  async function connect(
+    request: FastifyRequest,
+    sandboxID: string,
+    seconds: number,
+    options: { memory?: boolean | null | undefined },
+  ) {
+    const id = parseSandboxId(sandboxID);
+    const timeoutMs = checkTimeout(seconds, maxTimeoutMs);
+    const { view, resumed } = await runtime.resumes.connect(id, timeoutMs, memoryOption(options));
+    return { status: resumed ? 201 : 200, sandbox: toSandbox(view, domainOf(request)) } as const;
+  }
 
   app.post(
     "/sandboxes/:sandboxID/connect",
@@ -134,6 +150,11 @@ export async function sandboxRoutes(
       return reply.code(201).send(toSandbox(view, domainOf(request)));
     },
   );
+}
+
+/** Pauses sandboxes. */
+function pauseRoutes(scope: FastifyInstance, { runtime }: SandboxRoutesDeps): void {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
 
   app.post(
     "/sandboxes/:sandboxID/pause",
@@ -147,6 +168,11 @@ export async function sandboxRoutes(
       return sendNothing(reply);
     },
   );
+}
+
+/** Describes one sandbox. */
+function detailRoutes(scope: FastifyInstance, { runtime }: SandboxRoutesDeps): void {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
 
   app.get(
     "/sandboxes/:sandboxID",
@@ -156,6 +182,11 @@ export async function sandboxRoutes(
       return reply.send(toSandboxDetail(view, domainOf(request)));
     },
   );
+}
+
+/** Ends sandboxes: a kill at once, a stop with time for its processes. */
+function endRoutes(scope: FastifyInstance, { runtime }: SandboxRoutesDeps): void {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
 
   app.delete(
     "/sandboxes/:sandboxID",
@@ -174,6 +205,11 @@ export async function sandboxRoutes(
       return sendNothing(reply);
     },
   );
+}
+
+/** Changes the deadline and the network of sandboxes. */
+function changeRoutes(scope: FastifyInstance, { runtime, maxTimeoutMs }: SandboxRoutesDeps): void {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
 
   app.post(
     "/sandboxes/:sandboxID/timeout",
@@ -206,7 +242,7 @@ export async function sandboxRoutes(
   );
 }
 
-/** Below which the client of a request finds ports of sandboxes. */
+/** The domain below which the client of a request finds ports of sandboxes. */
 export function domainOf({ headers }: FastifyRequest): string | null {
   return sandboxDomainFor(headers.host);
 }
@@ -215,19 +251,7 @@ function memoryOption(body: { readonly memory?: boolean | null | undefined } | n
   return { memory: body?.memory ?? true };
 }
 
-/** Runs `work` with a signal that is aborted when the client leaves before its answer: nobody waits in a queue for it. */
-async function whileClientStays<T>(reply: FastifyReply, work: (gone: AbortSignal) => Promise<T>): Promise<T> {
-  const gone = new AbortController();
-  const onClose = () => gone.abort(new DomainError("cancelled", "the client has left"));
-  reply.raw.once("close", onClose);
-  try {
-    return await work(gone.signal);
-  } finally {
-    reply.raw.off("close", onClose);
-  }
-}
-
-/** As the newest SDKs make them. @throws DomainError `invalid_argument` */
+/** The key of a create, in the form that the newest SDKs give it. @throws DomainError `invalid_argument` */
 function readIdempotencyKey({ headers }: FastifyRequest): string | undefined {
   const key = headers["idempotency-key"];
   if (key === undefined) return undefined;

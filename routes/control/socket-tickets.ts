@@ -1,25 +1,25 @@
 /**
- * Tickets for WebSockets of browsers, which cannot set headers: whoever has the API key gets one, and it opens one
- * connection to one sandbox within a short time. A ticket ends up in a URL, the key never does.
+ * Socket tickets are for browsers, which cannot set headers on a WebSocket. A client with the API key gets a ticket,
+ * which opens one connection to one sandbox within a short time. The ticket stands in a URL, the key never does.
  */
 import { createHash, randomBytes } from "node:crypto";
 import type { Clock } from "../../src/clock.ts";
 import { DomainError } from "../../src/errors.ts";
 
 const lifeMs = 30_000;
-/** At the same time; whoever asks for so many does not use them. */
+/** Unused tickets at the same time. A client that asks for more does not use them. */
 const maxTickets = 1_000;
 
 export class SocketTickets {
   readonly #clock: Clock;
-  /** By digest, in order of issue. */
+  /** Unused tickets by digest, in order of issue. */
   readonly #issued = new Map<string, { readonly sandboxId: string; readonly expiresMs: number }>();
 
   constructor(clock: Clock) {
     this.#clock = clock;
   }
 
-  /** @returns the ticket, and for how many milliseconds it is good. @throws capacity_exhausted. */
+  /** @returns the ticket, and its life in milliseconds @throws DomainError `capacity_exhausted` */
   issue(sandboxId: string): { readonly ticket: string; readonly lifeMs: number } {
     this.#forgetExpired();
     if (this.#issued.size >= maxTickets) throw new DomainError("capacity_exhausted", "Too many unused tickets");
@@ -28,7 +28,7 @@ export class SocketTickets {
     return { ticket, lifeMs };
   }
 
-  /** Uses a ticket up, whatever the answer: whether it was good for that sandbox. */
+  /** Uses a ticket up. @returns whether it was good for that sandbox */
   redeem(ticket: string, sandboxId: string): boolean {
     this.#forgetExpired();
     const digest = digestOf(ticket);
@@ -46,7 +46,7 @@ export class SocketTickets {
   }
 }
 
-/** Looked up by digest, so that the time of a look-up says nothing about a ticket. */
+/** Tickets are looked up by digest, so that the time of a look-up tells nothing about a ticket. */
 function digestOf(ticket: string): string {
   return createHash("sha256").update(ticket).digest("base64");
 }

@@ -1,4 +1,4 @@
-/** The routes of the one team that a machine has: who it is, how much it uses, its API keys. */
+/** The routes of the one team that a machine has: its name, its use, its API keys. */
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
@@ -39,7 +39,7 @@ export async function teamRoutes(scope: FastifyInstance, deps: TeamRoutesDeps): 
   const { runtime, team } = deps;
   const samplesOf = (teamID: string, { start, end }: z.infer<typeof TeamMetricsQuery>) => {
     if (teamID !== team.id) throw new DomainError("permission_denied", "You don't have access to this team");
-    // All of the last second is meant.
+    // A client means all of the last second.
     return runtime.team.samples({
       ...(start !== undefined && { fromMs: start * 1000 }),
       ...(end !== undefined && { toMs: end * 1000 + 999 }),
@@ -47,7 +47,7 @@ export async function teamRoutes(scope: FastifyInstance, deps: TeamRoutesDeps): 
   };
 
   app.get("/teams", { schema: { response: { 200: z.array(Team), ...failures } } }, async (request, reply) =>
-    // The key that the client came with: others cannot be told.
+    // The key is the one that the client came with, because the daemon keeps only hashes of the others.
     reply.send([{ teamID: team.id, name: "local", apiKey: keyOf(request) ?? "", isDefault: true }]),
   );
 

@@ -1,4 +1,4 @@
-/** The routes of a template's build: ask for one, start it, follow it (reference 5). */
+/** The routes of a template's build: request it, start it, follow it (docs/compatibility.md#templates). */
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { ApiError } from "../../src/e2b/schemas.ts";
@@ -59,7 +59,7 @@ export async function templateBuildRoutes(
     async (request, reply) => {
       const { templateID, hash } = request.params;
       const { present, token } = await templates.offerUpload(templateID, hash);
-      // The client reached the daemon by this name; it will again.
+      // The client reached the daemon by this name, so the link uses it too.
       const url = `${request.protocol}://${request.host}/templates/${templateID}/files/${hash}?token=${token}`;
       return reply.code(201).send({ present, url });
     },

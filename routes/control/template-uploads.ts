@@ -1,6 +1,6 @@
 /**
- * The route that takes the archive of a COPY step. Clients send no key with it: the link's token is what allows it.
- * The body goes to the disk as it comes, of exactly the announced length or not at all.
+ * The upload route takes the archive of a COPY step. Clients send no key with it, because the link has a token. The
+ * body goes to the disk as it comes, and is kept only when it has exactly the announced length.
  */
 import type { IncomingMessage } from "node:http";
 import { Readable } from "node:stream";
@@ -11,7 +11,7 @@ import { FilesParams } from "../../src/e2b/template-schemas.ts";
 import type { Templates } from "../../src/template/templates.ts";
 import { sendError } from "../http/errors.ts";
 
-/** A client that sends nothing for this long is gone. */
+/** A client that sends nothing for this long counts as gone. */
 const idleTimeoutMs = 60_000;
 
 export async function templateUploadRoutes(
@@ -36,16 +36,19 @@ export async function templateUploadRoutes(
         await templates.receiveUpload(params.hash, query.token, Readable.from(bodyOf(raw)), Number(length));
         return await reply.code(201).send();
       } finally {
-        // What is left of a refused upload is read and dropped, so that the client gets to read the answer.
+        // The rest of a refused upload is read and dropped, so that the client reads the answer.
         raw.resume();
       }
     },
   );
 }
 
-/** The bytes of a body; gives up a client that sends nothing for long. */
+/** The bytes of a body. Destroys the request of a client that sends nothing for a minute. */
 async function* bodyOf(raw: IncomingMessage): AsyncGenerator<Uint8Array> {
-  const idle = setTimeout(() => raw.destroy(new Error("nothing came for a minute")), idleTimeoutMs);
+  const idle = setTimeout(
+    () => raw.destroy(new Error("the client sent nothing of the upload for a minute")),
+    idleTimeoutMs,
+  );
   try {
     for await (const chunk of raw.iterator({ destroyOnReturn: false })) {
       idle.refresh();

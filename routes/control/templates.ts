@@ -1,4 +1,4 @@
-/** The routes that list, change and remove templates, and their tags (reference 1.8). */
+/** The routes that list, change and remove templates and their tags (docs/compatibility.md#templates). */
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
@@ -133,12 +133,12 @@ export async function templateRoutes(
   );
 }
 
-/** A tag in the name means nothing here: the template is meant. */
+/** The template that a text names. A tag in it is ignored. */
 function nameOf(text: string): string {
   return parseTemplateReference(text).name;
 }
 
-/** All of the template would go, where only one of its builds was named. */
+/** Refuses to remove a whole template where the client named one of its builds. */
 function refuseTagOf({ template: { id, aliases } }: TemplateView, tag: string): never {
   const name = aliases[0] ?? id;
   const message = `'${name}:${tag}' is no snapshot of a sandbox: delete '${name}', or its tag through /templates/tags`;
@@ -154,7 +154,7 @@ interface Row {
   readonly createdAtMs: number;
 }
 
-/** One page, newest first, and the token of the next when there is one. */
+/** One page, newest first, and the token of the next page when there is one. */
 function pageOf<T extends Row>(
   rows: readonly T[],
   { limit, nextToken }: z.infer<typeof TemplateListQuery>,
@@ -170,7 +170,7 @@ function pageOf<T extends Row>(
   return { page, nextToken: next };
 }
 
-/** Newest first; ids decide between equals. */
+/** Orders rows newest first. Ids decide between equal times. */
 function comparePosition(a: Row, b: Row): number {
   return b.createdAtMs - a.createdAtMs || (a.id < b.id ? 1 : a.id > b.id ? -1 : 0);
 }

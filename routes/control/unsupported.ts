@@ -1,6 +1,6 @@
 /**
- * E2B's routes that this daemon does not serve yet, each with what it is for. They answer 501, so that a client learns
- * what is missing instead of guessing from a 404. A route that is built leaves this table.
+ * The routes of E2B that this daemon does not serve yet, each with its feature. They answer 501, so that a client
+ * learns which feature is missing, where a 404 would leave it to guess. A route that is built leaves this table.
  */
 import type { FastifyInstance, HTTPMethods } from "fastify";
 import { DomainError } from "../../src/errors.ts";
@@ -39,7 +39,7 @@ const routes: readonly (readonly [methods: HTTPMethods | readonly HTTPMethods[],
 
 export async function unsupportedRoutes(app: FastifyInstance): Promise<void> {
   for (const [methods, url, feature] of routes) {
-    // Refused before the body is read, which may be of a kind that nobody here parses.
+    // The refusal comes before the body is read, which may be of a type that no parser here takes.
     const refuse = async () => {
       throw new DomainError("unsupported", `${feature}: not supported by this daemon yet.`, { feature });
     };

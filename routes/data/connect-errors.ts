@@ -1,9 +1,11 @@
-/** What a failure inside an RPC looks like to the client, and which ones are worth a line in the log. */
+/**
+ * RPC errors: one table from error codes to Connect codes (docs/errors.md), and the log line of an unexpected failure.
+ */
 import { Code, ConnectError, type ContextValues, type Interceptor } from "@connectrpc/connect";
 import { type DomainError, type ErrorCode, isDomainError } from "../../src/errors.ts";
 import type { Logger } from "../../src/log.ts";
 
-const CODES = {
+export const connectCodes = {
   invalid_argument: Code.InvalidArgument,
   unauthenticated: Code.Unauthenticated,
   permission_denied: Code.PermissionDenied,
@@ -22,7 +24,7 @@ const CODES = {
   internal: Code.Internal,
 } satisfies Record<ErrorCode, Code>;
 
-/** Turns everything thrown, before or in the middle of a stream, into a ConnectError; logs what nobody expected. */
+/** Turns every error, before or in the middle of a stream, into a ConnectError, and logs unexpected ones. */
 export function connectErrors(logOf: (values: ContextValues) => Logger): Interceptor {
   return (next) => async (request) => {
     const toError = (error: unknown) => toConnectError(error, request.method.name, logOf(request.contextValues));
@@ -39,15 +41,18 @@ export function connectErrors(logOf: (values: ContextValues) => Logger): Interce
 function toConnectError(error: unknown, method: string, log: Logger): ConnectError {
   if (error instanceof ConnectError) return error;
   if (isDomainError(error)) return fromDomainError(error);
-  log.error({ err: error, method }, "an RPC failed for a reason nobody expected");
+  log.error({ err: error, method }, "an RPC failed unexpectedly");
   return new ConnectError("internal error", Code.Internal, undefined, undefined, error);
 }
 
 function fromDomainError(error: DomainError): ConnectError {
-  return new ConnectError(error.message, CODES[error.code], undefined, undefined, error);
+  return new ConnectError(error.message, connectCodes[error.code], undefined, undefined, error);
 }
 
-/** The same stream with its failures mapped. Not a generator: `return` must pass through while `next` is under way. */
+/**
+ * The same stream with its failures mapped. It is no generator, because `return` must pass through while `next` is
+ * under way.
+ */
 function mapFailures<T>(source: AsyncIterable<T>, map: (error: unknown) => unknown): AsyncIterable<T> {
   return {
     [Symbol.asyncIterator]() {

@@ -1,6 +1,7 @@
 /**
- * The data plane: everything that goes into a sandbox. Finds the session a request is for, resuming its sandbox where
- * that is wanted, checks that the caller may use it, and drops the connection when the session ends under it.
+ * The data plane: every request that goes into a sandbox. This file finds the session of a request, resumes its sandbox
+ * where that is allowed, checks that the caller may use it, and drops the connection when the session ends.
+ * `routes/data` calls the runtime, `src/envd` and `routes/http`, and never `routes/control`.
  */
 import { type IncomingMessage, METHODS } from "node:http";
 import type { Duplex } from "node:stream";
@@ -23,13 +24,13 @@ import { envdRpc } from "./envd-rpc.ts";
 import { dropIdleBody } from "./idle-body.ts";
 import { sandboxNotFound } from "./port-pages.ts";
 import { countRequest, tooManyRequests } from "./request-limit.ts";
-import { proxyRequest, proxyUpgrade, refuseUpgrade, sendRefusal } from "./sandbox-proxy.ts";
+import { proxyRequest, proxyUpgrade, refuseUnknownUpgrade, refuseUpgrade, sendRefusal } from "./sandbox-proxy.ts";
 
 export interface DataPlaneDeps {
   readonly runtime: AutoResumeDeps["runtime"] & { readonly registry: SessionDirectory };
   readonly clock: Clock;
   readonly log: Logger;
-  /** How long a client may send nothing of a body that it announced. Default a minute. */
+  /** The longest pause in a body that a client announced. Default a minute. */
   readonly bodyIdleMs?: number;
 }
 
@@ -38,29 +39,29 @@ const corsHeaders = {
   "access-control-expose-headers":
     "Connect-Content-Encoding, Connect-Accept-Encoding, Grpc-Status, Grpc-Message, Location, Cache-Control, X-Content-Type-Options",
 } as const;
-/** Input of a process as it is typed. */
+/** This route's body is the input of a process as a person types it, so it may pause for ever. */
 const endlessBodyRoute = "/process.Process/StreamInput";
 const defaultBodyIdleMs = 60_000;
 
 const sessions = new WeakMap<FastifyRequest, Session>();
 type NamedTarget = DataPlaneTarget & { readonly by: "id" };
 
-/** Registers everything that goes into a sandbox. The app's router must know the constraint `plane`. */
+/** Registers the data plane's routes and upgrades. The app's router must have the constraint `plane`. */
 export async function registerDataPlane(app: FastifyInstance, deps: DataPlaneDeps): Promise<void> {
-  // A service in a sandbox may speak WebDAV: what is understood is for it to say.
+  // A service in a sandbox may speak WebDAV, so every method that Node knows is passed on.
   for (const method of METHODS) {
     if (!app.supportedMethods.includes(method)) app.addHttpMethod(method, { hasBody: true });
   }
   await app.register(async (plane) => {
     routesBelongTo(plane, "data");
-    plane.addHook("onRequest", (request, reply) => admit(request, reply, deps));
+    plane.addHook("onRequest", (request, reply) => letIn(request, reply, deps));
     const envdDeps = { ...deps, sessionOf };
     await plane.register(envdHttp, envdDeps);
     await plane.register(envdFiles, envdDeps);
     await plane.register(envdCompose, envdDeps);
     await plane.register(envdRpc, envdDeps);
   });
-  // Upgrades never become requests for the router: Node hands over the bare connection, and forgets it.
+  // Node hands over the bare connection of an upgrade and forgets it, so the router and its close never see it.
   const upgraded = new Set<Duplex>();
   app.server.on("upgrade", (request, socket, head) => {
     upgraded.add(socket);
@@ -72,11 +73,13 @@ export async function registerDataPlane(app: FastifyInstance, deps: DataPlaneDep
   });
 }
 
-/** Answers what needs no session or may not have one; lets the rest through with its session found. */
-async function admit(request: FastifyRequest, reply: FastifyReply, deps: DataPlaneDeps) {
+/**
+ * Finds the session of a request and lets it through, or answers a request that needs no session or may not have one.
+ */
+async function letIn(request: FastifyRequest, reply: FastifyReply, deps: DataPlaneDeps) {
   const target = targetOf(request);
   if (target.by === "preflight") return answerPreflight(request, reply);
-  if (target.by === "id" && target.port !== envdPort) return admitToPort(target, request, reply, deps);
+  if (target.by === "id" && target.port !== envdPort) return passToPort(target, request, reply, deps);
   const session =
     findSession(target, request.method, deps.runtime.registry) ?? (await resumeForRequest(target, request.raw, deps));
   if (session && !enter(session, reply)) {
@@ -96,8 +99,8 @@ async function admit(request: FastifyRequest, reply: FastifyReply, deps: DataPla
   return undefined;
 }
 
-/** Passes a request on to a port that a service of the sandbox's own listens on. */
-async function admitToPort(
+/** Passes a request on to a port at which a service in the sandbox listens. */
+async function passToPort(
   target: NamedTarget,
   request: FastifyRequest,
   reply: FastifyReply,
@@ -115,7 +118,7 @@ async function admitToPort(
   }
 }
 
-/** The session of a sandbox that the request may use the ports of, resumed if that is wanted; undefined: there is none. */
+/** The session whose ports the request may use, resumed where that is allowed; undefined when there is none. */
 async function sessionForPort(
   target: NamedTarget,
   request: IncomingMessage,
@@ -127,7 +130,10 @@ async function sessionForPort(
   return session;
 }
 
-/** WebSockets to ports of sandboxes. Upgrades of the control plane belong to whoever else listens, if anybody does. */
+/**
+ * Passes on an upgrade to a port of a sandbox. Upgrades of the control plane are for the other listener, if there is
+ * one.
+ */
 function upgrade(
   request: IncomingMessage,
   socket: Duplex,
@@ -138,7 +144,7 @@ function upgrade(
   const plane = planeOfRequest(request);
   if (plane.plane !== "data" || plane.target.by !== "id" || plane.target.port === envdPort) {
     if (plane.plane === "control" && listenerCount > 1) return;
-    refuseUpgrade(socket, request, { code: 400, message: "nothing to upgrade to here" });
+    refuseUnknownUpgrade(socket, request);
     return;
   }
   const { sandboxId, port } = plane.target;
@@ -147,7 +153,7 @@ function upgrade(
     if (isDomainError(error)) {
       return refuseUpgrade(socket, request, { sandboxId, message: error.message, code: statusOf(error) });
     }
-    deps.log.warn({ err: error, sandboxID: sandboxId, port }, "an upgrade could not be passed on");
+    deps.log.warn({ err: error, sandboxID: sandboxId, port }, "an upgrade to a port of a sandbox cannot be passed on");
     socket.destroy();
   });
 }
@@ -176,8 +182,8 @@ function sessionOf(request: FastifyRequest): Session {
 }
 
 /**
- * Counts the request among the sandbox's; false when those are too many. A sandbox that is killed takes its connections
- * along, without a clean end: clients ask `/health` then.
+ * Counts the request among the sandbox's requests; false when there are too many. A kill of the sandbox drops its
+ * connections without a clean end, after which clients ask `/health`.
  */
 function enter(session: Session, reply: FastifyReply): boolean {
   const leave = countRequest(session);

@@ -1,4 +1,6 @@
-/** `/files`: whole files in and out of a sandbox, streamed end to end in both directions. */
+/**
+ * `/files`: whole files in and out of a sandbox, streamed end to end in both directions (docs/compatibility.md#files).
+ */
 import { posix } from "node:path";
 import { Readable } from "node:stream";
 import { createGunzip, createGzip } from "node:zlib";
@@ -10,14 +12,15 @@ import { type Download, describeUpload, metadataOf, openDownload, uploadFile } f
 import { DomainError, messageOf } from "../../src/errors.ts";
 import type { Session } from "../../src/runtime/sessions/session.ts";
 import type { FileEntry } from "../../src/types.ts";
+import { whileClientStays } from "../http/client-leave.ts";
 import { sendError } from "../http/errors.ts";
 import { checkFileAccess } from "./access.ts";
 
-const STREAM_BUFFER_BYTES = 256 * 1024;
-/** The answer to an upload names every file of it. */
-const MAX_FILES_PER_UPLOAD = 10_000;
-/** A file's content may be a web page; it must not act as one of this daemon's. */
-const ISOLATION_HEADERS = { "content-security-policy": "sandbox", "x-content-type-options": "nosniff" } as const;
+const streamBufferBytes = 256 * 1024;
+/** The limit of files in one upload, because its answer names each of them. */
+const maxFilesPerUpload = 10_000;
+/** A file may be a web page, which must not act as a page of this daemon. */
+const isolationHeaders = { "content-security-policy": "sandbox", "x-content-type-options": "nosniff" } as const;
 
 export interface EnvdFilesDeps {
   readonly clock: Clock;
@@ -31,24 +34,24 @@ interface FileQuery {
 }
 
 export async function envdFiles(app: FastifyInstance, { clock, sessionOf }: EnvdFilesDeps): Promise<void> {
-  // Bodies are streamed by the handlers: nothing parses or limits them here.
+  // The handlers stream bodies, so no parser reads or limits them.
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_request, _payload, done) => done(null));
   await app.register(multipart, {
     throwFileSizeLimit: false,
     preservePath: true,
-    // A file whose path is in the query needs no name; what is not wanted streams past instead of being held.
+    // A file with its path in the query needs no name. Other parts stream past instead of being held in memory.
     isPartAFile: () => true,
     limits: {
       fileSize: Number.POSITIVE_INFINITY,
-      files: MAX_FILES_PER_UPLOAD,
-      parts: MAX_FILES_PER_UPLOAD,
+      files: maxFilesPerUpload,
+      parts: maxFilesPerUpload,
       headerPairs: 100,
     },
   });
   app.addHook("preHandler", async (request) => checkFileAccess(request, sessionOf(request).accessToken, clock.nowMs()));
 
-  // With their own answer to who may call: a signature does, too.
+  // These routes check access themselves, because they accept a signature too.
   const config = { access: "open" } as const;
   app.route({
     method: ["GET", "HEAD"],
@@ -62,17 +65,11 @@ export async function envdFiles(app: FastifyInstance, { clock, sessionOf }: Envd
   });
 
   app.post("/files", { config }, async (request, reply) => {
-    const gone = new AbortController();
-    const onClose = () => {
-      if (!reply.raw.writableFinished) gone.abort(new DomainError("cancelled", "the client has left"));
-    };
-    reply.raw.once("close", onClose);
     try {
-      const entries = await receiveFiles(request, sessionOf(request), gone.signal);
+      const entries = await whileClientStays(reply, (gone) => receiveFiles(request, sessionOf(request), gone));
       return entries.map(describeUpload);
     } finally {
-      reply.raw.off("close", onClose);
-      // What is left of a refused upload is read and dropped, so that the client gets to read the answer.
+      // The rest of a refused upload is read and dropped, so that the client reads the answer.
       request.raw.unpipe();
       request.raw.resume();
     }
@@ -105,7 +102,7 @@ async function receiveFiles(request: FastifyRequest, session: Session, signal: A
 
 type UploadOptions = Parameters<typeof uploadFile>[3];
 
-/** Every part named `file`; its target is the `path` of the query or else its whole file name. */
+/** Receives every part named `file`. Its target is the `path` of the query, or else its whole file name. */
 async function receiveParts(
   request: FastifyRequest,
   session: Session,
@@ -115,7 +112,7 @@ async function receiveParts(
   const entries: FileEntry[] = [];
   const targets = new Set<string>();
   for await (const part of partsOf(request)) {
-    // Without a name it is `undefined`, whatever the type says.
+    // The file name of a part without one is undefined, against its type.
     const path: string | undefined = queryPath ?? part.filename;
     if (part.fieldname !== "file") {
       part.file.resume();
@@ -130,7 +127,7 @@ async function receiveParts(
   return entries;
 }
 
-/** Failures of the parser are the client's; what its reader throws does not pass through here. */
+/** The parts of a body. Failures of the parser are the client's mistakes; errors of the reader do not pass here. */
 async function* partsOf(request: FastifyRequest): AsyncGenerator<MultipartFile> {
   try {
     yield* request.files();
@@ -156,7 +153,7 @@ async function receiveBody(
   if (encoding === "identity") return uploadFile(session, path, readableBytes(request.raw), options);
   if (encoding !== "gzip") throw new DomainError("invalid_argument", `unsupported content encoding '${encoding}'`);
   const unzipped = createGunzip({ chunkSize: 64 * 1024 });
-  // Not `pipeline`: it would destroy the request, and with it the connection that the answer needs.
+  // `pipeline` would destroy the request, and with it the connection that the answer needs.
   request.raw.on("error", (error) => unzipped.destroy(error));
   request.raw.pipe(unzipped);
   try {
@@ -170,7 +167,10 @@ function encodingOf({ headers }: FastifyRequest): string {
   return (headers["content-encoding"] ?? "identity").trim().toLowerCase();
 }
 
-/** The bytes of a client's stream, which stays usable when its reader leaves early. Its failures are the client's. */
+/**
+ * The bytes of a client's stream, which stays usable when its reader leaves early. Its failures are the client's
+ * mistakes.
+ */
 function readableBytes(stream: Readable): AsyncIterable<Uint8Array> {
   return {
     [Symbol.asyncIterator]() {
@@ -193,7 +193,7 @@ function unreadable(error: unknown): DomainError {
 }
 
 function sendDownload(reply: FastifyReply, { plan, entry, sizeBytes, bytes }: Download): FastifyReply {
-  reply.headers({ ...ISOLATION_HEADERS, vary: "Accept-Encoding" });
+  reply.headers({ ...isolationHeaders, vary: "Accept-Encoding" });
   const described = {
     "last-modified": new Date(Number(entry.modifiedNs / 1_000_000n)).toUTCString(),
     "content-disposition": contentDispositionOf(entry.name),
@@ -245,7 +245,7 @@ function sendWhole(
 }
 
 function streamOf(bytes: AsyncIterable<Uint8Array> | undefined): Readable {
-  return Readable.from(bytes ?? [], { objectMode: false, highWaterMark: STREAM_BUFFER_BYTES });
+  return Readable.from(bytes ?? [], { objectMode: false, highWaterMark: streamBufferBytes });
 }
 
 /** @throws invalid_argument when a parameter is given twice. */

@@ -1,6 +1,6 @@
 /**
- * HTTP requests and upgrades (WebSockets) to ports inside a sandbox, through the guest link. One guest connection per
- * request: dialling is one message on a link that is there already, and no connection outlives what it was for.
+ * The sandbox proxy passes HTTP requests and upgrades (WebSockets) to ports inside a sandbox, through the guest link.
+ * Each request has a guest connection of its own, because dialling is one message on a link that is open already.
  */
 import {
   type ClientRequest,
@@ -18,7 +18,7 @@ import { trafficTokenHeader } from "./access.ts";
 import { dialPort } from "./port-dial.ts";
 import { type PortRefusal, portClosed, renderRefusal } from "./port-pages.ts";
 
-/** Concern one connection, not the message (RFC 9110, 7.6.1). */
+/** Headers that concern one connection, not the message (RFC 9110, 7.6.1). */
 const hopByHopHeaders = [
   "connection",
   "keep-alive",
@@ -39,13 +39,13 @@ export async function proxyRequest(
   const dialled = await dialPort(session, port, whenClosed(reply.raw));
   if ("refusal" in dialled) return sendRefusal(reply, dialled.refusal);
   const { connection } = dialled;
-  // Both ways round: the client may have left while the port was dialled.
+  // The client may have left while the port was dialled.
   if (reply.raw.destroyed) connection.destroy();
   else reply.raw.once("close", () => connection.destroy());
   const headers = requestHeadersOf(request.raw, session, port);
   const upstream = httpRequest(optionsFor(request.raw, connection, headers));
   const answer = await answerOf(upstream, request.raw).catch((error: unknown) => {
-    request.log.debug({ err: error, port }, "a port inside a sandbox did not answer in HTTP");
+    request.log.debug({ err: error, port }, "the port inside the sandbox did not answer in HTTP");
     connection.destroy();
     return undefined;
   });
@@ -57,7 +57,7 @@ export async function proxyRequest(
   return reply;
 }
 
-/** Passes an upgrade (a WebSocket) on to a port of the sandbox; both connections end together. */
+/** Passes an upgrade (a WebSocket) on to a port of the sandbox. Both connections end together. */
 export async function proxyUpgrade(
   request: IncomingMessage,
   socket: Duplex,
@@ -79,13 +79,13 @@ export async function proxyUpgrade(
     connection.destroy();
   });
   const { connection: asked, upgrade } = request.headers;
-  // What follows the head is for the other protocol: no body.
+  // The bytes after the head belong to the other protocol and are no body.
   const { "content-length": _, "transfer-encoding": __, ...ours } = requestHeadersOf(request, session, port);
   const headers = { ...ours, connection: asked, upgrade };
   const upstream = httpRequest(optionsFor(request, connection, headers));
   upstream.on("error", drop);
   upstream.on("response", (answer) => {
-    // It goes on as it was framed for us to read: until the connection ends.
+    // Node has removed the framing of this body, so it goes on without one, until the connection ends.
     const { "content-length": _, ...rest } = withoutHopByHop(answer);
     socket.write(headOf(answer, { ...rest, connection: "close" }));
     pipeline(answer, socket, drop);
@@ -101,13 +101,18 @@ export async function proxyUpgrade(
   upstream.end();
 }
 
-/** Answers a request for a port that does not get there. */
+/** Answers a request that does not get to its port. */
 export function sendRefusal(reply: FastifyReply, refusal: PortRefusal): FastifyReply {
   const { contentType, body } = renderRefusal(refusal, reply.request.headers);
   return reply.code(refusal.code).headers({ "content-type": contentType, "cache-control": "no-store" }).send(body);
 }
 
-/** Answers an upgrade that does not get there with a plain HTTP error, and closes. */
+/** Answers an upgrade to a path at which nothing can be upgraded, and closes. */
+export function refuseUnknownUpgrade(socket: Duplex, request: Pick<IncomingMessage, "headers">): void {
+  refuseUpgrade(socket, request, { code: 400, message: "nothing to upgrade to here" });
+}
+
+/** Answers an upgrade that is refused with a plain HTTP error, and closes. */
 export function refuseUpgrade(
   socket: Duplex,
   { headers }: Pick<IncomingMessage, "headers">,
@@ -123,7 +128,7 @@ export function refuseUpgrade(
   );
 }
 
-/** Aborted when the client's side is closed. */
+/** A signal that is aborted when the client's side is closed. */
 function whenClosed(side: Duplex | FastifyReply["raw"]): AbortSignal {
   const gone = new AbortController();
   if (side.destroyed) gone.abort();
@@ -149,8 +154,8 @@ function answerOf(upstream: ClientRequest, body: IncomingMessage): Promise<Incom
 }
 
 /**
- * What the service in the sandbox sees. A body that came in chunks goes on in chunks, whatever the method: unframed it
- * would read as another request.
+ * The headers that the service in the sandbox sees. A body that came in chunks goes on in chunks, whatever the method,
+ * because without framing its bytes would be read as another request.
  */
 function requestHeadersOf(request: IncomingMessage, { ingress }: Session, port: number): IncomingMessage["headers"] {
   const { expect: _, [trafficTokenHeader]: __, ...headers } = withoutHopByHop(request);
@@ -171,7 +176,7 @@ function withoutHopByHop({ headers }: IncomingMessage): IncomingMessage["headers
   return Object.fromEntries(Object.entries(headers).filter(([name]) => !dropped.has(name)));
 }
 
-/** The head of an answer, for a connection that is no longer HTTP's. */
+/** The head of an answer, for a connection that Node no longer handles as HTTP. */
 function headOf({ statusCode, statusMessage }: IncomingMessage, headers: IncomingMessage["headers"]): string {
   const lines = Object.entries(headers).flatMap(([name, value]) =>
     value === undefined ? [] : [value].flat().map((one) => `${name}: ${one}`),

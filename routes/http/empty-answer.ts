@@ -1,11 +1,11 @@
-/** Answers that are their status alone. */
+/** Empty answers: a status without a body. */
 import type { FastifyReply } from "fastify";
 import { z } from "zod";
 
-/** Describes one. Where JSON says null, OpenAPI says that there is no content. */
+/** The schema of an empty answer. OpenAPI describes null as no content. */
 export const noContent = z.null().describe("done");
 
-/** Replies without a body. Sending null instead would be a body of four letters where the status allows one. */
+/** Replies without a body. A `send(null)` would have the body `null` where the status allows one. */
 export function sendNothing(reply: FastifyReply, status: 200 | 202 | 204 = 204): FastifyReply {
   return reply.code(status).send();
 }

@@ -1,6 +1,6 @@
 /**
- * What a failure looks like to an HTTP client: one table from error codes to statuses, one body shape, and one handler
- * that logs what nobody expected. RPC errors have their own words in `connect-errors.ts`.
+ * HTTP errors: one table from error codes to statuses (docs/errors.md), one shape of body, and one handler that logs
+ * unexpected failures. `routes/http` holds what both planes share and calls nothing of the other rooms.
  */
 import { STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
@@ -10,12 +10,14 @@ import { type DomainError, type ErrorCode, isDomainError } from "../../src/error
 
 declare module "fastify" {
   interface FastifyContextConfig {
-    /** What fails there is the start of a sandbox. */
+    /** A failure of this route is a sandbox that did not start. */
     readonly startsSandboxes?: true;
   }
 }
 
-/** E2B's error body. SDKs read `code`, not the status, to tell what is not there (reference 1.3). */
+/**
+ * E2B's error body. SDKs read `code`, not the status, to see that a sandbox is missing (docs/compatibility.md#errors).
+ */
 interface ErrorBody {
   readonly code: number;
   readonly message: string;
@@ -28,7 +30,7 @@ interface HttpError {
   readonly errorCode?: string;
 }
 
-const table = {
+export const httpErrors = {
   invalid_argument: { status: 400 },
   unauthenticated: { status: 401 },
   permission_denied: { status: 403 },
@@ -43,15 +45,15 @@ const table = {
   deadline_exceeded: { status: 504 },
   unsupported: { status: 501 },
   machine_failed: { status: 500, errorCode: "internal_server_error" },
-  // Nginx's number for it; the client is gone and reads nothing.
+  // The status that nginx logs for it. The client is gone and reads no answer.
   cancelled: { status: 499 },
   internal: { status: 500, errorCode: "internal_server_error" },
 } satisfies Record<ErrorCode, HttpError>;
 
-/** For clients that try again by themselves: E2B's SDK does, up to three times, when this is a whole number. */
+/** E2B's SDK tries again by itself, up to three times, when this is a whole number. */
 const retryAfterSeconds = "1";
-/** What a client learns of an error that nobody expected; the log has the rest. */
-const internalMessage = "an internal error occurred; the daemon's log has it";
+/** The text of an unexpected error for clients; the log has the rest. */
+export const internalMessage = "an internal error occurred; the daemon's log has it";
 
 /** Replies with `{code, message}`. */
 export function sendError(reply: FastifyReply, status: number, message: string, errorCode?: string): FastifyReply {
@@ -60,7 +62,7 @@ export function sendError(reply: FastifyReply, status: number, message: string, 
   return reply.code(status).type("application/json; charset=utf-8").send(JSON.stringify(body));
 }
 
-/** A failure as a part of an answer that is not one. */
+/** The body of a failure that is a part of an answer, such as one child of a fork. */
 export function describeError(error: unknown, request: FastifyRequest): ErrorBody {
   if (isDomainError(error)) {
     const errorCode = errorCodeOf(error, request);
@@ -73,7 +75,7 @@ export function describeError(error: unknown, request: FastifyRequest): ErrorBod
   return { code: 500, message: internalMessage, error_code: "internal_server_error" };
 }
 
-/** Fastify's error handler. Also its `frameworkErrors`: a URL that cannot be decoded never gets to a route. */
+/** Fastify's error handler. It is `frameworkErrors` too, because a URL that cannot be decoded reaches no route. */
 export function handleError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   if (isDomainError(error)) return sendDomainError(error, request, reply);
   if (hasZodFastifySchemaValidationErrors(error)) {
@@ -82,31 +84,31 @@ export function handleError(error: unknown, request: FastifyRequest, reply: Fast
   if (isClientsFault(error)) {
     return sendError(reply, error.statusCode ?? 400, requestProblems[error.code] ?? error.message);
   }
-  // A body that ends in the middle: nobody is left to read the answer.
+  // The body ended in the middle, so no client is left to read the answer.
   if (request.raw.destroyed && !request.raw.complete) return sendError(reply, 400, "the body is incomplete");
-  request.log.error({ err: error, method: request.method, url: request.url }, "request failed unexpectedly");
+  request.log.error({ err: error, method: request.method, url: request.url }, "the request failed unexpectedly");
   return sendError(reply, 500, internalMessage, "internal_server_error");
 }
 
-/** The status that a failure is answered with, for answers that are no reply of Fastify's. */
+/** The status of a failure, for answers that Fastify does not send. */
 export function statusOf(error: DomainError): number {
-  return table[error.code].status;
+  return httpErrors[error.code].status;
 }
 
 function sendDomainError(error: DomainError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const status = statusOf(error);
-  if (status === 500) request.log.error({ err: error, details: error.details }, "request failed");
+  if (status === 500) request.log.error({ err: error, details: error.details }, "the request failed");
   return sendError(reply, status, error.message, errorCodeOf(error, request));
 }
 
 function errorCodeOf({ code }: DomainError, request: FastifyRequest): string | undefined {
-  const { errorCode }: HttpError = table[code];
-  // E2B's word for a sandbox that was placed and did not come up.
+  const { errorCode }: HttpError = httpErrors[code];
+  // E2B's code for a sandbox that got its capacity and did not start.
   const didNotStart = code === "machine_failed" || code === "deadline_exceeded";
   return didNotStart && request.routeOptions.config.startsSandboxes ? "sandbox_create_failed" : errorCode;
 }
 
-/** Fastify's own refusals of a request, in words that say what to do. */
+/** Fastify's own refusals of a request, in texts that say what to do. */
 const requestProblems: Readonly<Record<string, string>> = {
   FST_ERR_CTP_INVALID_JSON_BODY: "validation error: the body is not valid JSON",
   FST_ERR_CTP_EMPTY_JSON_BODY: "validation error: the body is empty",
@@ -117,7 +119,7 @@ const requestProblems: Readonly<Record<string, string>> = {
 
 function isClientsFault(error: unknown): error is FastifyError {
   if (!(error instanceof Error) || !("code" in error) || typeof error.code !== "string") return false;
-  // `statusCode` alone proves nothing: what a handler calls may throw errors that carry another server's.
+  // `statusCode` alone proves nothing, because code that a handler calls may throw errors with another server's status.
   const status = "statusCode" in error ? error.statusCode : undefined;
   return error.code.startsWith("FST_") && typeof status === "number" && status >= 400 && status < 500;
 }
@@ -131,7 +133,10 @@ function describeIssues(error: Pick<FastifyError, "validation" | "validationCont
     .join("; ");
 }
 
-/** Node's `clientError`: bytes that are no HTTP request, headers that are too long, a client too slow to send them. */
+/**
+ * Handles Node's `clientError`: bytes that are not HTTP, headers that are too long, a client that sends them too
+ * slowly.
+ */
 export function handleClientError(error: NodeJS.ErrnoException, socket: Socket): void {
   if (error.code === "ECONNRESET" || socket.destroyed || !socket.writable) {
     socket.destroy();

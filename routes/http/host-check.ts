@@ -1,6 +1,7 @@
 /**
- * The host check decides which `Host` and `Origin` a request may carry. A web page can give its own name the address of
- * this machine (DNS rebinding) and then read the daemon's answers as its own, but its requests still carry its name. Pure.
+ * The host check decides which `Host` and `Origin` a request may carry. A web page can give its own name the address
+ * of this machine (DNS rebinding) and then read the daemon's answers as its own, but its requests still carry its
+ * name. Pure.
  */
 import { isIP } from "node:net";
 import { parseSandboxHost } from "./sandbox-host.ts";

@@ -1,16 +1,16 @@
 /**
- * Lets the router tell the planes apart: every route belongs to one of them, and a request only sees the routes of its
- * own. Knows no routes.
+ * The router's constraint `plane`: every route belongs to one plane, and a request sees only the routes of its own.
+ * This file knows no routes.
  */
 import type { IncomingMessage } from "node:http";
 import type { FastifyInstance, FastifyRequest, FastifyServerOptions } from "fastify";
 import { DomainError } from "../../src/errors.ts";
 import { type DataPlaneTarget, type Plane, planeOf } from "./plane.ts";
 
-/** Decided once per request: the router asks first, hooks and handlers later. */
+/** The plane is decided once per request. The router asks first, hooks and handlers later. */
 const decided = new WeakMap<IncomingMessage, Plane>();
 
-/** Which plane a request belongs to. */
+/** The plane that a request belongs to. */
 export function planeOfRequest(raw: IncomingMessage): Plane {
   const known = decided.get(raw);
   if (known) return known;
@@ -19,7 +19,7 @@ export function planeOfRequest(raw: IncomingMessage): Plane {
   return plane;
 }
 
-/** Which sandbox a data-plane request means. Only for handlers of the data plane. */
+/** The target of a data-plane request. Only handlers of the data plane may ask. */
 export function targetOf(request: FastifyRequest): DataPlaneTarget {
   const plane = planeOfRequest(request.raw);
   if (plane.plane !== "data")
@@ -27,11 +27,11 @@ export function targetOf(request: FastifyRequest): DataPlaneTarget {
   return plane.target;
 }
 
-/** find-my-way's type, by the only name that fastify gives it. */
+/** find-my-way's type, under the only name that Fastify exports it by. */
 type RouterConstraint = NonNullable<NonNullable<FastifyServerOptions["routerOptions"]>["constraints"]>[string];
 type RouteHandler = Parameters<ReturnType<RouterConstraint["storage"]>["set"]>[1];
 
-/** The router's constraint `plane`. Without a plane of its own a route would be seen by no request. */
+/** The constraint. No request would see a route without a plane. */
 export const planeConstraint: RouterConstraint = {
   name: "plane",
   storage: () => {
@@ -47,7 +47,7 @@ export const planeConstraint: RouterConstraint = {
   mustMatchWhenDerived: true,
 };
 
-/** Puts every route that `app` and its plugins register from now on onto `plane`. */
+/** Puts every route that `app` and its plugins register after this call onto `plane`. */
 export function routesBelongTo(app: FastifyInstance, plane: "control" | "data"): void {
   app.addHook("onRoute", (route) => {
     route.constraints = { ...route.constraints, plane };

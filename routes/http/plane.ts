@@ -10,13 +10,18 @@ import { parseId, parsePort, parseSandboxHost } from "./sandbox-host.ts";
 /** The port of envd, the agent that every sandbox answers commands and file requests on. */
 export const envdPort = 49983;
 
-/** The target is how a data-plane request names its sandbox. Ids are well-formed; whether they exist is not known here. */
+/**
+ * The target is how a data-plane request names its sandbox. Ids are well-formed; whether they exist is not known here.
+ */
 export type DataPlaneTarget =
   /** Named by headers or by host: `<port>-<id>.<domain>`. */
   | { readonly by: "id"; readonly sandboxId: string; readonly port: number }
   /** Named by an `X-Access-Token` alone, which is unique per sandbox. Always envd. */
   | { readonly by: "accessToken"; readonly accessToken: string; readonly port: typeof envdPort }
-  /** Named by a signed URL without any id: it means the sandbox with the token that makes this signature. Always `/files`. */
+  /**
+   * Named by a signed URL without any id: it means the sandbox with the token that makes this signature. Always
+   * `/files`.
+   */
   | { readonly by: "signature"; readonly signed: SignedUrl; readonly port: typeof envdPort }
   /** A browser asks whether it may send headers that would name a sandbox. The answer needs no sandbox. */
   | { readonly by: "preflight" };
@@ -40,8 +45,8 @@ const envdOnlyPath = /^\/(?:files(?:\/compose)?|envs|process\.Process\/.*|filesy
 const sharedPath = /^\/(?:health|metrics)$/;
 
 /**
- * Decides by, in this order: a host `<port>-<id>.<domain>`, the headers `E2b-Sandbox-Id` and `E2b-Sandbox-Port`, and, on
- * envd's paths, an `X-Access-Token` or a `signature` in the query (docs/compatibility.md#ports).
+ * Decides by, in this order: a host `<port>-<id>.<domain>`, the headers `E2b-Sandbox-Id` and `E2b-Sandbox-Port`, and,
+ * on envd's paths, an `X-Access-Token` or a `signature` in the query (docs/compatibility.md#ports).
  */
 export function planeOf({ method, url = "/", headers }: RequestHead): Plane {
   const byHost = parseSandboxHost(headers.host ?? "");

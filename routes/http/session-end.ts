@@ -1,9 +1,12 @@
-/** What must happen to open connections when their session ends. One listener per session, however many connections. */
+/**
+ * The end of a session closes its open connections. There is one listener per session, whatever the number of its
+ * connections, because Node warns about an event with many listeners.
+ */
 import type { Session } from "../../src/runtime/sessions/session.ts";
 
 const bySession = new WeakMap<Session, Set<() => void>>();
 
-/** Calls `onEnd` when the session ends; the returned function takes that back. */
+/** Calls `onEnd` when the session ends. The returned function cancels that. */
 export function whenSessionEnds(session: Session, onEnd: () => void): () => void {
   const waiting = bySession.get(session) ?? listen(session);
   waiting.add(onEnd);

@@ -1,6 +1,6 @@
 /**
- * What a client may ask of a new sandbox: the order and the words of E2B's own checks, then the options that nothing
- * here can honour yet. Those are refused by name; their default values, which SDKs always send, pass.
+ * The options of a new sandbox: E2B's own checks in their order and words, then the refusal, by name, of options that
+ * the daemon cannot honour yet. Their default values, which SDKs always send, pass.
  */
 import { DomainError } from "../errors.ts";
 import type { NewSandbox } from "./schemas.ts";
@@ -18,9 +18,9 @@ const unsupportedOptions: readonly UnsupportedOption[] = [
 ];
 
 /**
- * Refuses what E2B refuses, and what this daemon cannot do yet.
- * @param route whether the body came to `/sandboxes`, where a sandbox is secured only when the client says so
- * @throws DomainError `invalid_argument` for a contradiction, `unsupported` naming the option and why
+ * Refuses the options that E2B refuses, and those that this daemon does not support.
+ * @param route `v1` for a body of `/sandboxes`, where a sandbox is secured only when the client says so
+ * @throws DomainError `invalid_argument` for a contradiction; `unsupported`, with the option and the reason
  */
 export function checkSandboxOptions(body: NewSandbox, route: "v1" | "v2"): void {
   if (body.autoPauseMemory === false) {
@@ -41,7 +41,16 @@ export function checkSandboxOptions(body: NewSandbox, route: "v1" | "v2"): void 
 }
 
 /**
- * The time to live of a new or connected sandbox, in milliseconds.
+ * The time to live of a new sandbox, in milliseconds.
+ * @throws DomainError `invalid_argument` in E2B's words
+ */
+export function checkNewTimeout(seconds: number, maxTimeoutMs: number): number {
+  if (seconds <= 0) throw new DomainError("invalid_argument", "Timeout must be greater than 0");
+  return checkTimeout(seconds, maxTimeoutMs);
+}
+
+/**
+ * The time to live of a sandbox that a client connects to, in milliseconds.
  * @throws DomainError `invalid_argument` in E2B's words
  */
 export function checkTimeout(seconds: number, maxTimeoutMs: number): number {

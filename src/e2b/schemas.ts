@@ -1,7 +1,7 @@
 /**
- * Bodies, queries and answers of the control plane that this daemon serves (reference, appendix A and 1.1), in E2B's own
- * spelling. Requests are parsed with them; answers only described, for `/openapi.json`. A null stands for
- * a field left out: some clients send every one.
+ * The schemas of the control plane: bodies, queries and answers in E2B's own spelling. Requests are parsed with them.
+ * Answers are only described, for `/openapi.json`. A null counts as a field left out, because some clients send every
+ * field.
  */
 import { z } from "zod";
 import { wholeNumber } from "./query-values.ts";
@@ -9,7 +9,7 @@ import { wholeNumber } from "./query-values.ts";
 const seconds = z.int32();
 const text = z.string();
 
-/** Ends up in environments of the guest, where neither can be written down otherwise. */
+/** Names and values of variables go into environments of the guest, which can hold no others. */
 const variableName = text.regex(/^[^=\0]+$/);
 const nameRule = "a name must not be empty and must have no '=' and no NUL";
 const variableValue = text.regex(/^[^\0]*$/, "must have no NUL");
@@ -32,7 +32,7 @@ const SandboxNetworkConfig = z.object({
   maskRequestHost: text.nullish(),
   httpsPorts: z.array(z.int32()).nullish(),
 });
-/** `PUT /sandboxes/{id}/network`. What is left out is cleared. */
+/** `PUT /sandboxes/{id}/network`. A field that is left out is cleared. */
 export const SandboxNetworkUpdateConfig = z
   .object({ ...egressOptions, allow_internet_access: z.boolean().nullish() })
   .nullish()
@@ -78,7 +78,9 @@ export const ResumedSandbox = z
     timeout: sandboxTime.nullish().describe("seconds; default 15"),
     autoPause: z.boolean().nullish().describe("ignored: a sandbox keeps what it was created with"),
     memory: z.boolean().nullish(),
-    envVars: EnvVars.nullish().describe("not E2B's: over those it has, for what is started from now on"),
+    envVars: EnvVars.nullish().describe(
+      "not E2B's: added to the sandbox's variables, for processes that start after it",
+    ),
   })
   .nullish()
   .meta({ id: "ResumedSandbox" });
@@ -96,7 +98,7 @@ export const SandboxRefreshRequest = z
   .nullish()
   .meta({ id: "SandboxRefreshRequest" });
 
-/** Not E2B's. */
+/** Not E2B's: a stop with time for the processes. */
 export const SandboxStopRequest = z
   .object({
     deadlineMs: z.int32().min(0).max(600_000).nullish().describe("after which processes are killed; default 10000"),
@@ -115,7 +117,7 @@ export const SandboxSnapshotRequest = z
   .object({ name: text.nullish() })
   .nullish()
   .meta({ id: "SandboxSnapshotRequest" });
-/** Not E2B's. */
+/** Not E2B's: a new sandbox that goes on from a paused one. */
 export const SandboxFollowupRequest = z
   .object({
     sandboxID: text.describe("a paused sandbox"),
@@ -127,7 +129,7 @@ export const SandboxFollowupRequest = z
 
 export const SandboxParams = z.object({ sandboxID: text });
 
-/** Arrays in queries come joined with commas, or as one parameter many times. */
+/** A list in a query comes joined with commas, or as one parameter many times. */
 const list = z
   .union([text, z.array(text)])
   .transform((value) => (Array.isArray(value) ? value : [value]).flatMap((part) => part.split(",")));
@@ -200,7 +202,7 @@ export const SandboxDetail = ListedSandbox.extend({
     denyOut: z.array(text).optional(),
   }),
   lifecycle: z.object({ autoResume: z.boolean(), onTimeout: z.enum(["kill", "pause"]) }),
-  pauseMode: z.enum(["full", "filesystem"]).optional().describe("of a paused one: what was saved of it"),
+  pauseMode: z.enum(["full", "filesystem"]).optional().describe("of a paused sandbox: whether its memory was saved"),
 }).meta({ id: "SandboxDetail" });
 export type SandboxDetail = z.infer<typeof SandboxDetail>;
 
@@ -224,14 +226,14 @@ export const SandboxesWithMetrics = z
   .object({ sandboxes: z.record(text, SandboxMetric) })
   .meta({ id: "SandboxesWithMetrics" });
 
-/** Not E2B's: what one sandbox took, oldest first. */
+/** Not E2B's: the latency samples of one sandbox, oldest first. */
 export const SandboxLatency = z
   .object({ samples: z.array(z.object({ span: text, scenario: text, durationMs: z.number(), at: text })) })
   .meta({ id: "SandboxLatency" });
 export type SandboxLatency = z.infer<typeof SandboxLatency>;
 
 const BudgetUse = z.object({ active: z.int(), warm: z.int(), limit: z.int() });
-/** Not E2B's: what is in use, and of what. */
+/** Not E2B's: the machine's capacity, and its use. */
 export const Capacity = z
   .object({
     engine: text,
@@ -242,7 +244,7 @@ export const Capacity = z
     memoryMB: BudgetUse,
     diskSizeMB: BudgetUse,
     warmPool: z.object({ ready: z.int(), warming: z.int(), leaving: z.int() }),
-    pausedInMemory: z.int().describe("paused sandboxes that hold capacity all the same, until the host can save them"),
+    pausedInMemory: z.int().describe("paused sandboxes that still hold capacity, until the host can save them"),
     waiting: z.int().describe("creates that wait for capacity"),
   })
   .meta({ id: "Capacity" });
@@ -272,20 +274,21 @@ export const Benchmarks = z
   })
   .meta({ id: "Benchmarks" });
 
-/** Not E2B's. */
+/** Not E2B's: the things that the daemon set aside. */
 export const QuarantineList = z
   .object({
     entries: z.array(
       z.object({
         id: text,
         kind: z.enum(["file", "folder", "machine", "snapshot"]),
-        name: text.describe("as it was found; of a snapshot, whose it is"),
+        name: text.describe("as it was found; for a snapshot, its owner"),
         reason: text,
         at: text,
       }),
     ),
   })
   .meta({ id: "QuarantineList" });
+export type QuarantineList = z.infer<typeof QuarantineList>;
 
 /** `Error`, in E2B's specification. */
 export const ApiError = z.object({ code: z.int32(), message: text, error_code: text.optional() }).meta({ id: "Error" });

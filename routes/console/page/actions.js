@@ -1,4 +1,4 @@
-/** What a user can do to a sandbox, each one call to the daemon. */
+/** The actions of a user on a sandbox. Each is one call to the daemon. */
 import { api } from "./api.js";
 import { ask, byId, element, printable, setText, within } from "./dom.js";
 
@@ -9,7 +9,7 @@ const path = (id) => `/sandboxes/${encodeURIComponent(id)}`;
 
 /**
  * Asks for a template and options, and creates a sandbox.
- * @returns {Promise<string | undefined>} its id; undefined when the user thought better of it
+ * @returns {Promise<string | undefined>} its id; undefined when the user dismissed the dialog
  */
 export async function createSandbox() {
   const dialog = byId("create-dialog", HTMLDialogElement);
@@ -68,7 +68,7 @@ export async function extend(id) {
 
 /**
  * @param {string} id
- * @returns {Promise<string>} the id of the new one
+ * @returns {Promise<string>} the id of the new sandbox
  */
 export async function fork(id) {
   const [child] = await api(`${path(id)}/fork`, { method: "POST", body: { timeout: extensionSeconds } });
@@ -78,7 +78,7 @@ export async function fork(id) {
 
 /**
  * @param {string} id
- * @returns {Promise<boolean>} false when the user thought better of it
+ * @returns {Promise<boolean>} false when the user dismissed the dialog
  */
 export async function kill(id) {
   setText(byId("kill-name", HTMLElement), id);

@@ -2,7 +2,7 @@
 
 const storedKey = "firkin-api-key";
 
-/** What the daemon answered instead of what was asked for. */
+/** An error that the daemon answered. */
 export class ApiError extends Error {
   /**
    * @param {number} status
@@ -32,7 +32,7 @@ export function hasKey() {
 }
 
 /**
- * Asks the daemon; the parsed body of its answer.
+ * Calls the daemon and returns the parsed body of its answer.
  * @param {string} path
  * @param {{ method?: string, body?: unknown }} [options]
  * @returns {Promise<any>}
@@ -54,13 +54,13 @@ export async function api(path, { method = "GET", body } = {}) {
 }
 
 /**
- * Every sandbox, newest first, page by page; no more than `limit`.
+ * Lists sandboxes, newest first, page by page, until there are `limit`.
  * @param {number} limit
- * @returns {Promise<{ sandboxes: import("./types.js").Sandbox[], more: boolean }>}
+ * @returns {Promise<{ sandboxes: import("../../../src/e2b/schemas.ts").ListedSandbox[], more: boolean }>}
  */
 export async function listSandboxes(limit) {
   const headers = { "x-api-key": sessionStorage.getItem(storedKey) ?? "" };
-  /** @type {import("./types.js").Sandbox[]} */
+  /** @type {import("../../../src/e2b/schemas.ts").ListedSandbox[]} */
   const sandboxes = [];
   let token = "";
   do {
@@ -75,9 +75,9 @@ export async function listSandboxes(limit) {
 }
 
 /**
- * A WebSocket to a sandbox. Browsers cannot send the key along, so a ticket is bought with it.
+ * Opens a WebSocket to a sandbox. A browser cannot send the key with it, so the key buys a ticket first.
  * @param {string} sandboxID
- * @param {"terminal" | "processes"} kind
+ * @param {import("../../control/process-protocol.ts").ProcessSocketKind} kind
  */
 export async function openSocket(sandboxID, kind) {
   const { ticket } = await api(`/sandboxes/${encodeURIComponent(sandboxID)}/ticket`, { method: "POST" });

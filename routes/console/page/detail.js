@@ -1,11 +1,11 @@
-/** The selected sandbox: facts, latency, its terminal. */
+/** The detail view of the selected sandbox: facts, latency, terminal. */
 import { api } from "./api.js";
 import { byId, element, printable, setText } from "./dom.js";
 import { TerminalPanel } from "./terminal.js";
 import { showLatency } from "./waterfall.js";
 import { clockTime, memory } from "./words.js";
 
-/** @typedef {import("./types.js").Sandbox} Sandbox */
+/** @typedef {import("../../../src/e2b/schemas.ts").ListedSandbox} Sandbox */
 
 const root = byId("detail", HTMLElement);
 const title = byId("detail-title", HTMLElement);
@@ -13,13 +13,13 @@ const facts = byId("detail-facts", HTMLElement);
 const tags = byId("detail-metadata", HTMLUListElement);
 const actions = byId("detail-actions", HTMLElement);
 const terminals = byId("terminals", HTMLElement);
-/** After a command was sent, until its samples are there. */
+/** The time from a command until its latency samples are stored. */
 const settleMs = 700;
 
-/** One for each sandbox whose terminal was opened, shown with it. */
+/** One panel for each sandbox with an open terminal, shown with its sandbox. */
 /** @type {Map<string, TerminalPanel>} */
 const panels = new Map();
-/** What is shown, and by which start; the latency is asked for anew when it changes. */
+/** The sandbox and state that are shown. A change of either reads the latency anew. */
 let shown = "";
 /** @type {Sandbox | undefined} */
 let current;
@@ -48,7 +48,7 @@ export function showDetail(sandbox) {
   shown = now;
 }
 
-/** Forgets the terminals of sandboxes that are no more. @param {ReadonlySet<string>} ids */
+/** Disposes the terminals of sandboxes that have ended. @param {ReadonlySet<string>} ids */
 export function keepTerminals(ids) {
   for (const [id, panel] of panels) {
     if (ids.has(id)) continue;
@@ -57,7 +57,7 @@ export function keepTerminals(ids) {
   }
 }
 
-/** Opens the terminal of the selected sandbox, or goes to it. */
+/** Opens the terminal of the selected sandbox, or focuses the open one. */
 export async function openTerminal() {
   if (current?.state !== "running") return;
   const { sandboxID } = current;

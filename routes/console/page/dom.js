@@ -1,6 +1,6 @@
 /**
- * Making and changing elements. Everything that comes from a daemon is text to this page: guests choose names, metadata
- * and messages, so nothing is ever parsed as HTML.
+ * Functions that make and change elements. Guests choose names, metadata and messages, so the page shows every value of
+ * the daemon as text and never parses one as HTML.
  */
 
 /**
@@ -45,7 +45,7 @@ export function element(tag, className = "", ...children) {
 }
 
 /**
- * Sets a text, touching the page only when it differs.
+ * Sets a text, and changes the page only when the text differs.
  * @param {Element} target
  * @param {string} text
  */
@@ -54,7 +54,8 @@ export function setText(target, text) {
 }
 
 /**
- * A text of unknown origin on one line: what has no shape of its own, or turns the direction of what follows, shows.
+ * A text of unknown origin on one line. Characters without a shape, and those that turn the direction of text, become
+ * visible.
  * @param {string} text
  */
 export function printable(text) {

@@ -1,8 +1,8 @@
-/** What a sandbox's latency samples say of its last start and of its commands since. Pure. */
+/** The summary of a sandbox's latency samples: its last start, and its commands since. Pure. */
 
-/** @typedef {import("./types.js").Sample} Sample */
+/** @typedef {import("../../../src/e2b/schemas.ts").SandboxLatency["samples"][number]} Sample */
 
-/** How a session begins: with one of these. */
+/** The spans that begin a session. */
 const starts = ["warm_snapshot_restore", "warm_pool_checkout"];
 
 const stageNames = /** @type {const} */ ({
@@ -17,7 +17,7 @@ const stageNames = /** @type {const} */ ({
  * @typedef {object} Stage
  * @property {keyof typeof stageNames} span
  * @property {string} name
- * @property {number} fromMs Since the beginning of the first stage; what a client waited in between is left out.
+ * @property {number} fromMs Since the beginning of the first stage, without the pauses of the client in between.
  * @property {number} durationMs
  */
 
@@ -47,7 +47,7 @@ export function lastStart(samples) {
 }
 
 /**
- * How many commands there were, and the median of what one took to its first byte.
+ * The number of commands, and the medians to their start and to their first byte.
  * @param {readonly Sample[]} samples
  */
 export function commandsOf(samples) {

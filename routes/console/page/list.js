@@ -1,10 +1,13 @@
-/** The list of sandboxes. Rows stay the same elements from one look to the next, so that focus and selection do too. */
+/**
+ * The list of sandboxes. A row stays the same element from one update to the next, so that it keeps focus and
+ * selection.
+ */
 import { byId, element, printable, setText, within } from "./dom.js";
 import { duration, memory } from "./words.js";
 
 /**
- * @typedef {import("./types.js").Sandbox} Sandbox
- * @typedef {import("./types.js").Metric} Metric
+ * @typedef {import("../../../src/e2b/schemas.ts").ListedSandbox} Sandbox
+ * @typedef {import("../../../src/e2b/schemas.ts").SandboxMetric} Metric
  * @typedef {{ row: HTMLTableRowElement, button: HTMLButtonElement, about: HTMLElement, state: HTMLElement,
  *   left: HTMLElement, cpu: HTMLElement, memory: HTMLElement }} Row
  */
@@ -47,7 +50,7 @@ export class SandboxList extends EventTarget {
     const running = sandboxes.filter(({ state }) => state === "running").length;
     setText(count, `${running} running, ${sandboxes.length - running} paused${more ? ", and more" : ""}`);
     empty.hidden = sandboxes.length > 0;
-    // What was selected has ended: its neighbour takes its place.
+    // The selected sandbox has ended, so its neighbour takes its place.
     const next = this.selected ?? sandboxes[Math.min(Math.max(at, 0), sandboxes.length - 1)];
     this.#mark(next?.sandboxID);
     if (hadFocus && next) this.#rows.get(next.sandboxID)?.button.focus();

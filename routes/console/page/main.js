@@ -1,4 +1,4 @@
-/** The console: looks at the daemon every two seconds, and does what buttons and keys ask for. */
+/** The console's main file: it reads the daemon every two seconds, and runs the actions of buttons and keys. */
 import { createSandbox, extend, fork, kill, pause, resume } from "./actions.js";
 import { ApiError, api, hasKey, listSandboxes, setKey, takeKeyFromAddress } from "./api.js";
 import { keepTerminals, openTerminal, showDetail } from "./detail.js";
@@ -8,19 +8,19 @@ import { showCapacity, showQuarantine } from "./overview.js";
 
 const lookMs = 2_000;
 const maxListed = 500;
-/** As many as the daemon answers for at once. */
+/** The largest number of sandboxes that the daemon gives metrics of at once. */
 const maxMetrics = 100;
 
 const list = new SandboxList();
 const status = byId("status", HTMLElement);
 const connection = byId("connection", HTMLElement);
-/** A daemon that knows nothing of quarantine is asked once. */
+/** False after a daemon without the route has answered 404. */
 let hasQuarantine = true;
-/** One at a time; whoever asks for one meanwhile gets the next. */
+/** The look under way, of which there is one at a time. */
 /** @type {Promise<void> | undefined} */
 let looking;
 
-/** Looks at everything, once. */
+/** Reads everything once. */
 function look() {
   looking ??= lookAtAll().finally(() => {
     looking = undefined;
@@ -28,7 +28,7 @@ function look() {
   return looking;
 }
 
-/** After something was done: what a look under way sees may be older. */
+/** Reads everything after an action, because the look under way may have read the state before it. */
 async function lookAgain() {
   await looking;
   await look();
@@ -75,7 +75,7 @@ async function askForKey(problem) {
   field.value = "";
 }
 
-/** What each action does to the selected sandbox, and what is said while and after it. */
+/** The actions on the selected sandbox, with the texts during and after each. */
 const actions = /** @type {const} */ ({
   pause: { doing: "Pausing", done: "Paused", run: pause },
   resume: { doing: "Resuming", done: "Resumed", run: resume },
@@ -163,7 +163,7 @@ document.addEventListener(
     event.preventDefault();
     key();
   },
-  // Before the terminal, which takes every key.
+  // Capture comes before the terminal, which takes every key.
   { capture: true },
 );
 byId("new", HTMLButtonElement).addEventListener("click", create);

@@ -1,14 +1,14 @@
-/** The daemon as a whole: engine, capacity, warm pool, what is set aside. */
+/** The overview of the daemon: engine, capacity, warm pool, quarantine. */
 import { byId, element, printable, setText, within } from "./dom.js";
 import { clockTime, memory } from "./words.js";
 
-/** @typedef {import("./types.js").Budget} Budget */
+/** @typedef {import("../../../src/e2b/schemas.ts").Capacity["sandboxes"]} Budget */
 
 const engine = byId("engine", HTMLElement);
 const meters = byId("capacity", HTMLUListElement);
 const quarantine = byId("quarantine", HTMLElement);
 
-/** @param {import("./types.js").Capacity} capacity */
+/** @param {import("../../../src/e2b/schemas.ts").Capacity} capacity */
 export function showCapacity(capacity) {
   const { warmPool, pausedInMemory, waiting } = capacity;
   const [version = ""] = capacity.engineVersion.split(/[ (]/);
@@ -56,7 +56,7 @@ function plain(name, amount) {
   return element("li", "", element("span", "name", name), element("span", "amount", amount));
 }
 
-/** @param {readonly import("./types.js").QuarantineEntry[]} entries */
+/** @param {import("../../../src/e2b/schemas.ts").QuarantineList["entries"]} entries */
 export function showQuarantine(entries) {
   quarantine.hidden = entries.length === 0;
   const rows = entries.map(({ kind, name, reason, at }) =>

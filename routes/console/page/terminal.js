@@ -1,18 +1,19 @@
 /**
- * A terminal in a sandbox: xterm.js at one end of a WebSocket, a login shell at the other. What it shows comes from a
- * guest: xterm draws it, links in it lead nowhere, and it cannot set the page's title or clipboard. After a dropped
- * connection it goes on where it was.
+ * The terminal panel of a sandbox: xterm.js at one end of a WebSocket, a login shell at the other. The output comes
+ * from a guest, so links in it lead nowhere, and it cannot set the page's title or clipboard. After a dropped
+ * connection the panel goes on where it was.
  */
 import { ApiError, openSocket } from "./api.js";
 import { element, setText } from "./dom.js";
 import { FitAddon } from "./vendor/addon-fit.mjs";
 import { Terminal } from "./vendor/xterm.mjs";
 
-/** Output that is not drawn yet, beyond which the daemon is asked to wait; a quarter of it, to go on. */
+/** The panel asks the daemon to wait while this much output is not drawn, until a quarter is left. */
 const maxUndrawnBytes = 512 * 1024;
 const reconnectMs = [500, 1_000, 2_000, 4_000, 8_000];
+/** `closeCodes.done` of the protocol: hang up, or the shell has ended. */
 const done = 1000;
-/** The connection broke, or the daemon stopped: the shell may well be there still. */
+/** The connection broke, or the daemon stopped. The shell may still be there. */
 const brokenCodes = new Set([1001, 1006, 4503]);
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -37,7 +38,7 @@ export class TerminalPanel {
   #socket;
   /** @type {{ pid: number, stream: string } | undefined} */
   #process;
-  /** Bytes of output that came. */
+  /** The number of bytes of output that came. */
   #offset = 0;
   #undrawnBytes = 0;
   #isPaused = false;
@@ -73,7 +74,7 @@ export class TerminalPanel {
     dark.addEventListener("change", this.#onTheme);
   }
 
-  /** Once the panel is in the page. */
+  /** Connects. The panel must be in the page already. */
   async open() {
     this.#terminal.open(this.#screen);
     new ResizeObserver(() => this.fit()).observe(this.#screen);
@@ -81,7 +82,7 @@ export class TerminalPanel {
     await this.#connect();
   }
 
-  /** Fits the terminal to its panel, if that is shown. */
+  /** Fits the terminal to its panel while the panel is shown. */
   fit() {
     if (this.#screen.clientWidth > 0) this.#fit.fit();
   }
@@ -125,6 +126,7 @@ export class TerminalPanel {
   /** @param {string | ArrayBuffer} data */
   #receive(data) {
     if (typeof data !== "string") return this.#draw(new Uint8Array(data, 1));
+    /** @type {import("../../control/process-protocol.ts").ServerMessage} */
     const message = JSON.parse(data);
     switch (message.type) {
       case "started":
@@ -178,7 +180,7 @@ export class TerminalPanel {
     setTimeout(() => !this.#isOver && this.#connect(), waitMs);
   }
 
-  /** @param {object} message */
+  /** @param {import("../../control/process-protocol.ts").ClientMessage} message */
   #say(message) {
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
   }

@@ -15,7 +15,7 @@ const scenarios = {
   followup: "followed up",
 };
 
-/** @param {readonly import("./types.js").Sample[]} samples */
+/** @param {import("../../../src/e2b/schemas.ts").SandboxLatency["samples"]} samples */
 export function showLatency(samples) {
   const start = lastStart(samples);
   const caption = within(table, "caption", HTMLTableCaptionElement);

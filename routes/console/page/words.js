@@ -1,4 +1,4 @@
-/** Amounts and times in words. */
+/** Texts for amounts and times. */
 
 /** @param {number} ms */
 export function milliseconds(ms) {

@@ -1,6 +1,7 @@
 /** A WebSocket client for tests: gives the messages of the daemon one by one, and how the connection ended. */
 import { once } from "node:events";
 import { type ClientOptions, WebSocket } from "ws";
+import { serverMessage } from "../../../routes/control/process-protocol.ts";
 
 export type Said = Readonly<Record<string, unknown>> & { readonly type: string };
 
@@ -31,7 +32,7 @@ export class SocketClient {
         this.output[channel] += bytes.subarray(1).toString("latin1");
         this.outputBytes += bytes.byteLength - 1;
       } else {
-        this.#said.push(JSON.parse(bytes.toString()));
+        this.#said.push(serverMessage.parse(JSON.parse(bytes.toString())));
       }
       this.#wake();
     });
