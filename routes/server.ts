@@ -1,6 +1,6 @@
 /**
- * Builds the HTTP server: both planes on one port, one shape of errors, checks that hold for every request. Listening is
- * the caller's. Tests use `inject`.
+ * The HTTP server: both planes on one port, one shape of errors, and the checks that hold for every request. The caller
+ * makes it listen. Tests use `inject`.
  */
 import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } from "fastify";
 import { validatorCompiler } from "fastify-type-provider-zod";
@@ -43,24 +43,24 @@ export interface ServerDeps {
   readonly runtime: Runtime;
   readonly templates: Templates;
   readonly quarantine: QuarantineDeps["quarantine"];
-  /** Who may use the daemon: one team, a UUID names it, and its keys besides the machine's own. */
+  /** The one team that may use the daemon, named by a UUID, and its keys besides the machine's own. */
   readonly team: { readonly id: string; readonly apiKeys: ApiKeys };
   readonly config: ServerConfig;
   readonly log: FastifyBaseLogger;
   readonly metricsText: () => Promise<string>;
-  /** Of this daemon, for `/openapi.json`. */
+  /** The daemon's version, for `/openapi.json`. */
   readonly version: string;
-  /** Default: the system's. */
+  /** Default: the system's clock. */
   readonly clock?: Clock;
-  /** Adds the routes that go into sandboxes; they belong to the plane `data`. */
+  /** Adds the routes of the data plane. */
   readonly registerDataPlane?: (app: FastifyInstance) => Promise<void>;
 }
 
-/** The control plane's bodies are small. The data plane streams its own. */
+/** Bodies of the control plane are small. The data plane streams its bodies. */
 const bodyLimitBytes = 1024 * 1024;
 const defaultBodyTimeoutMs = 30_000;
 const defaultHeadTimeoutMs = 20_000;
-/** Far below what the process may have open: machines, files and the ledger need descriptors too. */
+/** Far below the limit of open files, because machines, files and the ledger need descriptors too. */
 const maxConnections = 4_096;
 
 /** A server with every route, not yet listening. */
@@ -69,11 +69,11 @@ export function buildServer(deps: ServerDeps): FastifyInstance {
   const app = fastify({
     http: { headersTimeout, connectionsCheckingInterval: Math.min(headersTimeout, 5_000) },
     loggerInstance: deps.log,
-    // Clients poll; what happens to sandboxes is logged where it happens.
+    // Clients poll, so a line per request would bury the lines about sandboxes.
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: bodyLimitBytes,
     forceCloseConnections: true,
-    // While the daemon stops, the runtime refuses new work in the body that clients understand.
+    // While the daemon stops, the runtime itself refuses new work, with a body that clients understand.
     return503OnClosing: false,
     routerOptions: { constraints: { plane: planeConstraint } },
     frameworkErrors: handleError,
@@ -82,12 +82,12 @@ export function buildServer(deps: ServerDeps): FastifyInstance {
   app.server.maxConnections = maxConnections;
   app.setErrorHandler(handleError);
   app.setValidatorCompiler(validatorCompiler);
-  // Answers are made by typed functions: describing them is the schemas' job, checking them again is nobody's.
+  // Typed functions make the answers. Schemas describe them for `/openapi.json` and do not check them again.
   app.setSerializerCompiler(() => JSON.stringify);
   checkEveryRequest(app, deps.config.domain === undefined ? new Set() : ownHostNames(deps.config.domain));
   app.register(async (scope) => controlPlane(scope, deps));
   app.register(async (scope) => {
-    // Apart: its bodies are neither small nor JSON, and its token is in the URL.
+    // The upload route stands apart, because its bodies are neither small nor JSON and its token is in the URL.
     routesBelongTo(scope, "control");
     await templateUploadRoutes(scope, deps);
   });
@@ -96,7 +96,7 @@ export function buildServer(deps: ServerDeps): FastifyInstance {
   return app;
 }
 
-/** Holds on both planes, and where no route is. */
+/** Checks the host, the origin and the plane of every request, also of those without a route. */
 function checkEveryRequest(app: FastifyInstance, hostNames: ReadonlySet<string>): void {
   app.addHook("onRequest", (request, reply, next) => {
     if (!isKnownHost(request.headers.host, hostNames)) {
@@ -139,7 +139,7 @@ async function controlPlane(scope: FastifyInstance, deps: ServerDeps): Promise<v
   await scope.register(observabilityRoutes, { runtime, metricsText });
 }
 
-/** Many bodies are optional, and clients announce JSON that then does not come. Nothing but JSON is read. */
+/** Accepts JSON alone, and an empty body as none, because clients announce JSON for bodies that they leave out. */
 function acceptEmptyJson(scope: FastifyInstance): void {
   const parseJson = scope.getDefaultJsonParser("error", "error");
   scope.removeAllContentTypeParsers();
@@ -149,7 +149,7 @@ function acceptEmptyJson(scope: FastifyInstance): void {
   });
 }
 
-/** A client that stops in the middle of a body must not keep its connection for ever. */
+/** Ends the connection of a client that stops in the middle of a body. */
 function boundBodyTime(scope: FastifyInstance, timeoutMs: number): void {
   scope.addHook("preParsing", ({ raw }, _reply, _payload, done) => {
     if (raw.headers["content-length"] !== undefined || raw.headers["transfer-encoding"] !== undefined) {

@@ -1,4 +1,8 @@
-/** The daemon's settings: environment variables and flags, checked once, every problem reported at once. */
+/**
+ * The daemon's settings: environment variables and flags, all checked before the start, all problems in one report.
+ * Durable state is in `~/.firkin/state` and the rebuildable cache in `~/.firkin/cache`, never in TMPDIR, which systems
+ * empty.
+ */
 import { availableParallelism, totalmem } from "node:os";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
@@ -11,8 +15,8 @@ const nonnegative = z.coerce.number().int().nonnegative();
 const memoryReserveMiB = 2048;
 
 const schema = z.object({
-  stateDir: z.string().default(defaultStateDir).describe("where durable state lives"),
-  cacheDir: z.string().default(defaultCacheDir).describe("where rebuildable things live"),
+  stateDir: z.string().default(defaultStateDir).describe("folder of the durable state"),
+  cacheDir: z.string().default(defaultCacheDir).describe("folder of the cache, which can be rebuilt"),
   host: z.string().default("127.0.0.1").describe("address to listen on"),
   port: z.coerce.number().int().min(0).max(65535).default(3000).describe("port to listen on; 0 picks one"),
   tlsPort: z.coerce
@@ -65,14 +69,14 @@ const schema = z.object({
     .describe("free disk below which no sandbox starts, MiB; default 10 GiB or 10 % of the disk, whichever is less"),
   saveDiskFloorMiB: nonnegative
     .optional()
-    .describe("free disk below which nothing is paused or snapshotted, MiB; default as --disk-floor-mib"),
+    .describe("free disk below which no sandbox is paused or snapshotted, MiB; default as --disk-floor-mib"),
   refillDiskFloorMiB: nonnegative
     .optional()
     .describe("free disk below which no warm VM is made, MiB; default twice --disk-floor-mib"),
-  stuckAfterSeconds: positive.default(60).describe("silence after which a machine is given up, seconds"),
+  stuckAfterSeconds: positive.default(60).describe("silence after which a machine counts as lost, seconds"),
   warmPoolMin: nonnegative.default(1).describe("warm VMs kept ready for the template base, whatever the demand"),
   warmPoolMax: nonnegative.default(4).describe("warm VMs a template has at most, by recent demand; 0: no warm pool"),
-  queueLimit: nonnegative.default(32).describe("creates that may wait for capacity; one more is refused"),
+  queueLimit: nonnegative.default(32).describe("creates that may wait for capacity; further ones are refused"),
   queueTimeoutMs: nonnegative.default(30_000).describe("how long a create waits for capacity, ms; 0: no queue"),
   templateMaxAgeDays: positive.optional().describe("rebuild templates that are older, days; default never"),
   maxTimeoutHours: positive.default(24).describe("longest time to live a client may ask for, hours"),
@@ -87,7 +91,7 @@ const flagOf = (name: Setting) => kebab(name);
 const variableOf = (name: Setting) => `FIRKIN_${kebab(name).replaceAll("-", "_").toUpperCase()}`;
 
 /**
- * Reads the settings; flags win over environment variables.
+ * Reads the settings. Flags win over environment variables.
  * @param args command-line arguments after the subcommand, e.g. `["--port", "3001"]`
  * @throws DomainError `invalid_argument` listing every wrong setting
  */

@@ -1,6 +1,6 @@
 /**
- * The domain error is the one error class of the daemon. It says what went wrong in the daemon's own words, and does
- * not know HTTP or Connect: `routes/http/errors.ts` holds the table that maps codes to statuses.
+ * The domain error: the one class of expected failures, with a code and a text. It knows nothing of HTTP or Connect.
+ * `routes/http/errors.ts` maps codes to statuses, and docs/errors.md explains every code to clients.
  */
 export type ErrorCode =
   | "invalid_argument"
@@ -20,7 +20,7 @@ export type ErrorCode =
   | "cancelled"
   | "internal";
 
-/** An expected failure. `message` is safe to show a client; `details` are for logs and machine-readable bodies. */
+/** An expected failure. `message` may be shown to a client; `details` are for logs and machine-readable bodies. */
 export class DomainError extends Error {
   override readonly name = "DomainError";
   readonly code: ErrorCode;
@@ -38,7 +38,7 @@ export function isDomainError(error: unknown, code?: ErrorCode): error is Domain
   return error instanceof DomainError && (code === undefined || error.code === code);
 }
 
-/** The message of anything thrown. */
+/** The message of any thrown value. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

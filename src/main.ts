@@ -18,12 +18,13 @@ async function serve(config: Config): Promise<void> {
   const { openDaemon } = await import("./daemon.ts");
   const stop = new AbortController();
   const opening = openDaemon(config, version, stop.signal);
-  // From the beginning: a first start that is interrupted must not leave its half-made machine running.
+  // Installed before the start is done, because an interrupted first start must not leave its half-made machine
+  // running.
   const { uninstall } = closeWithGrace({ delay: 20_000, logger: false }, async ({ err, signal }) => {
     stop.abort(new DomainError("cancelled", `stopped by ${signal ?? messageOf(err)} before it listened`));
     const daemon = await opening.catch(() => undefined);
-    if (err) daemon?.log.error({ err }, "stopping after an unhandled error");
-    else daemon?.log.info({ signal }, "stopping; sandboxes go on and are adopted at the next start");
+    if (err) daemon?.log.error({ err }, "the daemon stops after an unhandled error");
+    else daemon?.log.info({ signal }, "the daemon stops; sandboxes go on, and the next start adopts them");
     await daemon?.[Symbol.asyncDispose]();
   });
   try {
@@ -45,7 +46,7 @@ async function printEnvironment(config: Config): Promise<void> {
   process.stdout.write(clientEnvironment(await readOrCreateApiKey(config.stateDir), address));
 }
 
-/** Ports that need no privilege. */
+/** A port that needs no privilege. */
 const suggestedTlsPort = 8443;
 
 async function prepareTls(config: Config): Promise<void> {

@@ -1,7 +1,9 @@
 /** The metrics of the daemon, all in one place. Label values come from closed sets and are never a sandbox's id. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 
-/** From half a millisecond to five minutes, because a pool hit takes less than 1 ms and a cold template build minutes. */
+/**
+ * From half a millisecond to five minutes, because a pool hit takes less than 1 ms and a cold template build minutes.
+ */
 const latencyBucketsSeconds = [
   0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 5, 10, 30, 60, 300,
 ];

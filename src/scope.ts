@@ -7,7 +7,7 @@ export type Undo = () => undefined | void | PromiseLike<void>;
 export class Scope implements AsyncDisposable {
   /** The steps still to run, oldest first; empty once the scope is closed. */
   #undos: Undo[] = [];
-  /** Set by the first `close()`; every later caller gets the same promise. */
+  /** Set by the first `close()`. Every later caller gets the same promise. */
   #closing: Promise<void> | undefined;
 
   /**

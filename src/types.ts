@@ -152,7 +152,7 @@ export interface SandboxLifecycle {
   readonly timeoutMs: number;
 }
 
-/** How requests get to the ports of a sandbox. */
+/** The way of requests to the ports of a sandbox. */
 export interface SandboxIngress {
   /** False: a request must have the sandbox's traffic token. */
   readonly allowPublicTraffic: boolean;

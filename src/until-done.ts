@@ -29,17 +29,18 @@ export class BackOff {
 const firstRetryMs = 250;
 const longestRetryMs = 30_000;
 
+/** The terms of a retried step. */
 export interface Persistence {
   readonly clock: Clock;
-  /** Gives up after the try under way: the next daemon goes on from the ledger. */
+  /** Ends the retries after the try under way. The next daemon goes on from the ledger. */
   readonly signal: AbortSignal;
-  /** Called after each try that failed. */
+  /** Hears of every try that failed, and of the pause until the next. */
   readonly onFailure: (error: unknown, retryMs: number) => void;
 }
 
 /**
  * Tries a step, with pauses, until it succeeds.
- * @returns false when the step was given up
+ * @returns false when the signal ended the retries before a success
  */
 export async function untilDone(
   step: () => void | Promise<void>,

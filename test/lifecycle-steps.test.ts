@@ -1,4 +1,4 @@
-/** Faults that are ordered strike once, at their step alone; without an order file nothing is even looked at. */
+/** An ordered fault strikes once, at its step alone. Without an order file no file is read. */
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -32,7 +32,7 @@ test("a process ends itself at the step that was ordered, and the order is used 
   expect(comesToTwoSteps(order)).toMatchObject({ status: 0, stdout: "create.reserved\ncreate.launched\n" });
 });
 
-test("orders that make no sense are no orders, and no order file is no order", async () => {
+test("a malformed order, or a missing order file, is no order", async () => {
   const order = join(folder, "odd");
   await writeFile(order, "create.reserved SIGTERM");
   const reach = watchSteps(order);
@@ -41,6 +41,6 @@ test("orders that make no sense are no orders, and no order file is no order", a
   expect(existsSync(order)).toBe(true);
 });
 
-test("no two steps have one name", () => {
+test("every step has its own name", () => {
   expect(new Set(lifecycleSteps).size).toBe(lifecycleSteps.length);
 });

@@ -1,4 +1,4 @@
-/** The daemon's log as a file: private, in pieces, and bounded. */
+/** The daemon's log file: private, in pieces, and bounded. */
 import { mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -40,7 +40,7 @@ test("a log file is continued by the next when it is full, and the oldest go", a
   await rm(folder, { recursive: true });
 });
 
-test("a folder that cannot be made is said so", async () => {
+test("a folder that cannot be made is an error that names it", async () => {
   const file = fileURLToPath(import.meta.url);
   await expect(openLog({ level: "info", file: join(file, "firkin.log") })).rejects.toThrow(/ENOTDIR|EEXIST/);
 });

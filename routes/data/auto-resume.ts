@@ -18,8 +18,8 @@ export interface AutoResumeDeps {
 /**
  * The session of the paused sandbox that a request is for, once the sandbox runs again.
  * @returns undefined when the request is for no such sandbox
- * @throws DomainError `permission_denied` or `unauthenticated` when the request may not wake the sandbox, and every error
- *   of a resume; the sandbox stays paused
+ * @throws DomainError `permission_denied` or `unauthenticated` when the request may not wake the sandbox, and every
+ *   error of a resume; the sandbox stays paused
  */
 export async function resumeForRequest(
   target: DataPlaneTarget,

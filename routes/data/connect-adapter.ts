@@ -1,7 +1,7 @@
 /**
- * Serves a Connect router from Fastify. Instead of connect-fastify's plugin, because a stream must end when its client
- * goes away while the server waits to write (the plugin waits for ever), because failures must reach our log, and
- * because Fastify's headers must get onto the answer.
+ * The adapter that serves a Connect router from Fastify. It replaces connect-fastify's plugin for three reasons: a
+ * stream must end when its client leaves while the server waits to write (the plugin waits for ever), failures must
+ * reach the daemon's log, and Fastify's headers must get onto the answer.
  */
 import type { ServerResponse } from "node:http";
 import {
@@ -15,15 +15,15 @@ import { universalRequestFromNodeRequest } from "@connectrpc/connect-node";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { sendError } from "../http/errors.ts";
 
-/** Longer times than a timer can hold (24 days) count as none. */
-const MAX_TIMEOUT_MS = 2_147_483_647;
+/** The longest time that a timer can hold (24 days). A longer one counts as none. */
+const maxTimeoutMs = 2_147_483_647;
 
 export interface ConnectAdapterOptions extends ConnectRouterOptions {
   readonly routes: (router: ConnectRouter) => void;
   readonly contextValues: (request: FastifyRequest) => ContextValues;
-  /** Bounds what a request may make the daemon hold; released once its first message is dealt with. */
+  /** Bounds the bytes of a request that the daemon holds; released once the first message is handled. */
   readonly meter: (request: FastifyRequest, body: AsyncIterable<Uint8Array>) => MeteredBody;
-  /** A failure past the interceptors: the answer could not be made or written. */
+  /** Hears of a failure past the interceptors: the answer cannot be made or written. */
   readonly onError: (request: FastifyRequest, error: unknown) => void;
 }
 
@@ -32,7 +32,10 @@ export interface MeteredBody {
   release(): void;
 }
 
-/** Registers every method of the router on `app`, whose body parsing it takes over: use an encapsulated instance. */
+/**
+ * Registers every method of the router on `app`, and takes over the parsing of bodies there: `app` must be
+ * encapsulated.
+ */
 export function registerConnectRoutes(app: FastifyInstance, options: ConnectAdapterOptions): void {
   const router = createConnectRouter({ ...options, grpc: false, grpcWeb: false });
   options.routes(router);
@@ -68,12 +71,12 @@ function refuse(reply: FastifyReply, status: 405 | 415): FastifyReply {
 
 function dropUnusableTimeout(request: FastifyRequest): void {
   const timeout = request.raw.headers["connect-timeout-ms"];
-  if (typeof timeout === "string" && /^\d{1,10}$/.test(timeout) && Number(timeout) > MAX_TIMEOUT_MS) {
+  if (typeof timeout === "string" && /^\d{1,10}$/.test(timeout) && Number(timeout) > maxTimeoutMs) {
     delete request.raw.headers["connect-timeout-ms"];
   }
 }
 
-/** Writes the answer with back-pressure, and gives its body back as soon as the client is gone. */
+/** Writes the answer with back-pressure, and ends its body as soon as the client is gone. */
 async function send(answer: UniversalServerResponse, reply: FastifyReply, onFirstChunk: () => void): Promise<void> {
   const response = reply.raw;
   const body = answer.body?.[Symbol.asyncIterator]();
@@ -96,7 +99,7 @@ async function send(answer: UniversalServerResponse, reply: FastifyReply, onFirs
   }
 }
 
-/** Resolves when the response takes more, or never will again. */
+/** Resolves when the response takes more, or is closed. */
 function writable(response: ServerResponse): Promise<void> {
   if (response.destroyed) return Promise.resolve();
   return new Promise((resolve) => {

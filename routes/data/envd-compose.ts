@@ -1,4 +1,4 @@
-/** `/files/compose`: joins files that are in the sandbox already. */
+/** `/files/compose` joins files that are in the sandbox already. */
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { composeFile, describeUpload } from "../../src/envd/files.ts";

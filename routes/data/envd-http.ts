@@ -1,12 +1,12 @@
-/** envd's small HTTP routes: health, metrics, the global environment. */
+/** envd's small HTTP routes: health, metrics, the sandbox's environment. */
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Clock } from "../../src/clock.ts";
 import type { Session } from "../../src/runtime/sessions/session.ts";
 import type { GuestMetrics } from "../../src/types.ts";
 
-const BYTES_PER_MIB = 1024 * 1024;
-/** Belong to E2B's own orchestrator; its public proxy refuses them in these words. */
-const RESERVED_PATHS = ["/init", "/freeze", "/unfreeze", "/collapse", "/fsfreeze", "/fsthaw", "/upgrade"];
+const bytesPerMiB = 1024 * 1024;
+/** Paths of E2B's own orchestrator. E2B's public proxy refuses them in the words below. */
+const reservedPaths = ["/init", "/freeze", "/unfreeze", "/collapse", "/fsfreeze", "/fsthaw", "/upgrade"];
 
 export interface EnvdHttpDeps {
   readonly clock: Clock;
@@ -14,9 +14,9 @@ export interface EnvdHttpDeps {
 }
 
 export async function envdHttp(app: FastifyInstance, { clock, sessionOf }: EnvdHttpDeps): Promise<void> {
-  /** The previous sample of each session: processor use is the difference between two. */
+  /** The previous sample of each session, because processor use is the difference between two samples. */
   const previous = new WeakMap<Session, GuestMetrics>();
-  // Nothing here reads a body, so its type is no reason to refuse.
+  // No route here reads a body, so a body of any type is accepted.
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", (_request, _payload, done) => done(null));
 
@@ -33,8 +33,8 @@ export async function envdHttp(app: FastifyInstance, { clock, sessionOf }: EnvdH
       ts: Math.floor(clock.nowMs() / 1000),
       cpu_count: metrics.cpuCount,
       cpu_used_pct: cpuUsedPercent(metrics, before),
-      mem_total_mib: Math.floor(metrics.memTotalBytes / BYTES_PER_MIB),
-      mem_used_mib: Math.floor(metrics.memUsedBytes / BYTES_PER_MIB),
+      mem_total_mib: Math.floor(metrics.memTotalBytes / bytesPerMiB),
+      mem_used_mib: Math.floor(metrics.memUsedBytes / bytesPerMiB),
       mem_total: metrics.memTotalBytes,
       mem_used: metrics.memUsedBytes,
       mem_cache: metrics.memCacheBytes,
@@ -45,7 +45,7 @@ export async function envdHttp(app: FastifyInstance, { clock, sessionOf }: EnvdH
 
   app.get("/envs", async (request) => sessionOf(request).envs);
 
-  for (const path of RESERVED_PATHS) {
+  for (const path of reservedPaths) {
     const message = "This endpoint is reserved for the E2B control plane.";
     app.all(path, { config: { access: "open" } }, async (_request, reply) =>
       reply.code(404).send({ message, path, code: 404 }),
@@ -57,7 +57,7 @@ export async function envdHttp(app: FastifyInstance, { clock, sessionOf }: EnvdH
   );
 }
 
-/** Of all processors together, over the time since `before` (since boot without one), to two decimals. */
+/** The use of all processors together since `before`, or since boot without it, to two decimals. */
 function cpuUsedPercent(now: GuestMetrics, before: GuestMetrics | undefined): number {
   const totalTicks = now.cpuTotalTicks - (before?.cpuTotalTicks ?? 0);
   const busyTicks = now.cpuBusyTicks - (before?.cpuBusyTicks ?? 0);

@@ -22,13 +22,13 @@ import { registerConnectRoutes } from "./connect-adapter.ts";
 import { connectErrors } from "./connect-errors.ts";
 import { meterBody } from "./message-budget.ts";
 
-/** The largest message a client may send; standard input in JSON is a third larger than its bytes. */
-const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
-const DEFAULT_KEEPALIVE_S = 90;
+/** The largest message that a client may send. Standard input in JSON is a third larger than its bytes. */
+const maxMessageBytes = 32 * 1024 * 1024;
+const defaultKeepaliveSeconds = 90;
 
 interface Caller {
   readonly session: Session;
-  /** From Basic auth; undefined: the sandbox's default user. */
+  /** The user of Basic authentication; undefined: the sandbox's default user. */
   readonly user: string | undefined;
 }
 
@@ -37,21 +37,21 @@ const callerKey = createContextKey<Caller | undefined>(undefined);
 export interface EnvdRpcDeps {
   readonly clock: Clock;
   readonly log: Logger;
-  /** The session a request was found to be for; its token is checked already. */
+  /** The session of a request. Its token is checked already. */
   readonly sessionOf: (request: FastifyRequest) => Session;
 }
 
 export async function envdRpc(app: FastifyInstance, deps: EnvdRpcDeps): Promise<void> {
   registerConnectRoutes(app, {
-    readMaxBytes: MAX_MESSAGE_BYTES,
+    readMaxBytes: maxMessageBytes,
     interceptors: [connectErrors((context) => context.get(callerKey)?.session.log ?? deps.log)],
     contextValues: (request) =>
       createContextValues().set(callerKey, {
         session: deps.sessionOf(request),
         user: basicUser(request.headers.authorization),
       }),
-    meter: (request, body) => meterBody(body, deps.sessionOf(request), MAX_MESSAGE_BYTES),
-    onError: (request, error) => deps.log.warn({ err: error, url: request.url }, "an RPC's answer could not be sent"),
+    meter: (request, body) => meterBody(body, deps.sessionOf(request), maxMessageBytes),
+    onError: (request, error) => deps.log.warn({ err: error, url: request.url }, "the answer of an RPC cannot be sent"),
     routes: (router) => {
       registerProcess(router, deps.clock);
       registerFilesystem(router, deps.clock);
@@ -144,7 +144,7 @@ function registerFilesystem(router: ConnectRouter, clock: Clock): void {
   });
 }
 
-/** One process's input as a stream: `start` selects it, `data` follows. */
+/** The input of one process as a stream: `start` selects the process, `data` follows. */
 async function streamInput(session: Session, requests: AsyncIterable<StreamInputRequest>): Promise<void> {
   let process: RunningProcess | undefined;
   for await (const { event } of requests) {
@@ -164,10 +164,10 @@ function callerOf(context: HandlerContext): Caller {
 function streamOptions(context: HandlerContext, clock: Clock): StreamOptions {
   const seconds = Number(context.requestHeader.get("keepalive-ping-interval") ?? "");
   const usable = Number.isInteger(seconds) && seconds > 0 && seconds <= 86_400;
-  return { clock, signal: context.signal, keepaliveMs: (usable ? seconds : DEFAULT_KEEPALIVE_S) * 1000 };
+  return { clock, signal: context.signal, keepaliveMs: (usable ? seconds : defaultKeepaliveSeconds) * 1000 };
 }
 
-/** The user name of `Authorization: Basic …`; passwords and other schemes mean nothing here. */
+/** The user name in `Authorization: Basic …`. The password and other schemes are ignored. */
 function basicUser(authorization: string | undefined): string | undefined {
   const credentials = /^basic\s+([a-z0-9+/=_-]+)\s*$/i.exec(authorization ?? "")?.[1];
   if (credentials === undefined) return undefined;

@@ -1,9 +1,9 @@
-/** Clients that announce a body and then stop sending it. */
+/** The idle body: a client announces a body and then stops sending it. */
 import type { IncomingMessage } from "node:http";
 
 /**
- * Drops the connection when not a byte of the body came for `idleMs` although the daemon was ready to take it. A body
- * that waits for a slow sandbox is not idle.
+ * Drops the connection when no byte of the body came for `idleMs` although the daemon was ready to read. A body that
+ * waits for a slow sandbox is not idle.
  */
 export function dropIdleBody(request: IncomingMessage, idleMs: number): void {
   const { headers, socket } = request;

@@ -1,17 +1,17 @@
 /**
- * How many bytes of RPC messages the daemon holds for one sandbox at a time. A message is parsed when all of it is
- * there, so without a bound many large ones that never end would fill the daemon's memory.
+ * The message budget: the bytes of RPC messages that the daemon holds for one sandbox at a time. A message is parsed
+ * when all of it has come, so without a bound many large messages that never end would fill the daemon's memory.
  */
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Session } from "../../src/runtime/sessions/session.ts";
 
-const MAX_HELD_BYTES = 64 * 1024 * 1024;
+const maxHeldBytes = 64 * 1024 * 1024;
 
 const held = new WeakMap<Session, number>();
 
 /**
- * The same body, charged to the session until `release` is called, with no more than `maxBytes`: what one message can
- * take. Reading it throws `resource_exhausted` when the session holds too much.
+ * The same body, charged to the session until `release` is called. The charge is at most `maxBytes`, the size of the
+ * largest message. Reading the body throws `resource_exhausted` when the session holds too much.
  */
 export function meterBody(
   body: AsyncIterable<Uint8Array>,
@@ -23,8 +23,8 @@ export function meterBody(
     body: charging(body, (bytes) => {
       const charge = Math.min(bytes, maxBytes - charged);
       const total = (held.get(session) ?? 0) + charge;
-      if (total > MAX_HELD_BYTES) {
-        const message = `the sandbox's requests hold ${MAX_HELD_BYTES} bytes of messages already`;
+      if (total > maxHeldBytes) {
+        const message = `the sandbox's requests hold ${maxHeldBytes} bytes of messages already`;
         throw new ConnectError(message, Code.ResourceExhausted);
       }
       charged += charge;

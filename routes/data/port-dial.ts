@@ -1,22 +1,25 @@
-/** Connections to ports inside a sandbox: so many at a time, and with patience for a service that is just starting. */
+/** Connections to ports inside a sandbox: limited in number, with retries for a service that is just starting. */
 import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { isDomainError } from "../../src/errors.ts";
 import type { Session } from "../../src/runtime/sessions/session.ts";
 import { type PortRefusal, portClosed, tooManyConnections } from "./port-pages.ts";
 
-/** Of the 1,024 streams of a guest link: commands and files need some too, whoever floods a public port. */
+/** Below the 1,024 streams of a guest link, so that a flood of a public port leaves some for commands and files. */
 const maxConnections = 768;
-/** After each refusal of the service's port; the last one counts (reference 3.4). */
+/**
+ * The pause after each refusal of the port. The refusal after the last pause is the answer
+ * (docs/compatibility.md#ports).
+ */
 const retryAfterMs = [100, 200, 300, 400];
 
 const openConnections = new WeakMap<Session, number>();
 
 /**
  * Connects to a port of the sandbox.
- * @param gone the client has left: nobody waits for the port any more
- * @returns why not, when it cannot
- * @throws DomainError what the session's link throws
+ * @param gone aborted when the client has left
+ * @returns the connection, or the refusal that the client gets
+ * @throws DomainError every error of the session's link
  */
 export async function dialPort(
   session: Session,
@@ -41,7 +44,7 @@ export async function dialPort(
   return { refusal: portClosed(session.sandboxId, port) };
 }
 
-/** Undefined when nothing listens on the port, or nobody wants it any more. */
+/** Undefined when no service listens on the port, or the client has left. */
 async function dialPatiently(session: Session, port: number, gone: AbortSignal): Promise<Duplex | undefined> {
   for (const waitMs of [0, ...retryAfterMs]) {
     if (waitMs > 0) await delay(waitMs, undefined, { signal: gone }).catch(() => {});

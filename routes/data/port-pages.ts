@@ -1,16 +1,16 @@
 /**
- * What a client is told that asked for a port of a sandbox and cannot have it: JSON for programs, a page for people
- * (reference, section 7). Pure.
+ * Port pages: the answer to a client that asked for a port of a sandbox and cannot have it. Programs get JSON, people a
+ * page (docs/compatibility.md#ports). Pure.
  */
 import type { IncomingHttpHeaders } from "node:http";
 import { envdPort } from "../http/plane.ts";
 
-/** Why a request does not get to a port, in the words and the fields of E2B. */
+/** The reason why a request does not get to a port, in the words and the fields of E2B. */
 export interface PortRefusal {
   readonly sandboxId: string;
   readonly message: string;
   readonly code: number;
-  /** Only where it is the port that is wrong. */
+  /** Only where the port is the problem. */
   readonly port?: number;
   /** Only where there are too many connections. */
   readonly connectionLimit?: number;
@@ -21,7 +21,7 @@ export interface PortPage {
   readonly body: string;
 }
 
-/** Of an unknown, killed or paused sandbox. */
+/** The refusal of an unknown, killed or paused sandbox. */
 export function sandboxNotFound(sandboxId: string): PortRefusal {
   return { sandboxId, message: "The sandbox was not found", code: 502 };
 }
@@ -35,17 +35,17 @@ export function tooManyConnections(sandboxId: string, connectionLimit: number): 
   return { sandboxId, message, connectionLimit, code: 429 };
 }
 
-/** The refusal as the client of these headers wants it. */
+/** The refusal in the form that a client with these headers reads. */
 export function renderRefusal(refusal: PortRefusal, headers: IncomingHttpHeaders): PortPage {
   if (!isPerson(headers)) return { contentType: "application/json; charset=utf-8", body: JSON.stringify(refusal) };
   return { contentType: "text/html; charset=utf-8", body: toHtml(refusal) };
 }
 
 const browser = /mozilla|chrome|safari|firefox|edge|opera|msie/i;
-/** What `Sec-Fetch-Mode` says of requests that a script makes. */
+/** The values of `Sec-Fetch-Mode` in requests that a script makes. */
 const scriptModes = new Set(["cors", "no-cors", "same-origin", "websocket"]);
 
-/** A browser that shows what it gets; not a script in it. */
+/** Whether a person sees the answer in a browser. A script in a browser is no person. */
 function isPerson(headers: IncomingHttpHeaders): boolean {
   if (!browser.test(headers["user-agent"] ?? "")) return false;
   if (scriptModes.has(String(headers["sec-fetch-mode"])) || headers["x-requested-with"] !== undefined) return false;

@@ -1,12 +1,15 @@
-/** How many requests one sandbox serves at a time: each holds a connection and, mostly, a stream of the guest link. */
+/**
+ * The limit of requests that one sandbox serves at a time. Each holds a connection and, mostly, a stream of the guest
+ * link.
+ */
 import type { Session } from "../../src/runtime/sessions/session.ts";
 
-/** Close to what one guest link carries. */
+/** Close to the number of streams that one guest link carries. */
 export const maxRequestsPerSandbox = 1_000;
 
 const active = new WeakMap<Session, number>();
 
-/** Counts a request until the returned function is called, once. Undefined when there are too many already. */
+/** Counts a request until the returned function is called once. Undefined when there are too many already. */
 export function countRequest(session: Session): (() => void) | undefined {
   const count = active.get(session) ?? 0;
   if (count >= maxRequestsPerSandbox) return undefined;
@@ -14,7 +17,7 @@ export function countRequest(session: Session): (() => void) | undefined {
   return () => active.set(session, (active.get(session) ?? 1) - 1);
 }
 
-/** What the client is told then. */
+/** The answer to a request over the limit. */
 export function tooManyRequests(sandboxId: string) {
   const message = `The sandbox serves ${maxRequestsPerSandbox} requests already. Try again in a moment.`;
   return { sandboxId, message, connectionLimit: maxRequestsPerSandbox, code: 429 };

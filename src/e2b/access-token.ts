@@ -1,26 +1,27 @@
 /**
- * The secret that opens a sandbox's data plane. Derived, not stored: the same sandbox has the same token after a pause,
- * a resume or a restart of the daemon.
+ * The access token opens a sandbox's data plane. It is derived and not stored, so a sandbox has the same token after a
+ * pause, a resume or a restart of the daemon.
  */
 import { createHmac, timingSafeEqual } from "node:crypto";
 
 /**
  * The access token of a sandbox: 64 hex digits.
- * @param machineSecret known to this machine alone; whoever has it has every token
+ * @param machineSecret known to this machine alone, because it gives every token
  */
 export function deriveAccessToken(machineSecret: string | Buffer, sandboxId: string): string {
   return createHmac("sha256", machineSecret).update(`sandbox-access-token:${sandboxId}`).digest("hex");
 }
 
 /**
- * The token that requests to the ports of a sandbox need which takes no public traffic: 64 hex digits. Whoever may do
- * anything in the sandbox may know it, so it is made of the access token; the way back there is none.
+ * The traffic token, which requests to the ports of a sandbox without public traffic need: 64 hex digits. It is made
+ * from the access token, because a client with that may do everything in the sandbox. It does not give the access
+ * token away.
  */
 export function deriveTrafficToken(accessToken: string): string {
   return createHmac("sha256", accessToken).update("traffic-access-token").digest("hex");
 }
 
-/** Compares secrets in a time that tells nothing but their length. */
+/** Compares secrets in a time that tells only their length. */
 export function secretsEqual(given: string, expected: string): boolean {
   const left = Buffer.from(given);
   const right = Buffer.from(expected);

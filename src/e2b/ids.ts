@@ -1,25 +1,29 @@
-/** The forms of E2B's ids. A sandbox id has no dash: host labels are split on it. */
+/**
+ * The ids of E2B and their forms. `src/e2b` is E2B's contract: schemas, checks and texts, without engines, SQL or
+ * HTTP. It may use the types of the runtime, the templates and the team.
+ */
 import { randomInt } from "node:crypto";
 import { DomainError } from "../errors.ts";
 
 const alphabet = "abcdefghijklmnopqrstuvwxyz0123456789";
 
 /**
- * `i`, the node tag, 18 random characters: a proxy in front of many machines could route by the id alone.
+ * A new sandbox id: `i`, the node tag, 18 random characters. A proxy in front of many machines can route by the node
+ * tag. The id has no dash, because host labels are split on it.
  * @param nodeTag two characters of [a-z0-9] that name this machine
  */
 export function newSandboxId(nodeTag = "aa"): string {
   return `i${nodeTag}${randomCharacters(18)}`;
 }
 
-/** 20 random characters. */
+/** A new template id: 20 random characters. */
 export function newTemplateId(): string {
   return randomCharacters(20);
 }
 
 /**
- * The sandbox id in a path. Older clients write `<id>-<clientID>`; the second part means nothing any more.
- * @throws DomainError `invalid_argument` when it can be no sandbox's id
+ * The sandbox id in a path. Older clients write `<id>-<clientID>`, of which the second part is ignored.
+ * @throws DomainError `invalid_argument` when the text can be no sandbox's id
  */
 export function parseSandboxId(text: string): string {
   const [id = "", ...rest] = text.split("-");

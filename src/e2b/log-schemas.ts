@@ -1,4 +1,4 @@
-/** Queries and answers of sandbox logs (reference, appendix A and 1.6), in E2B's own spelling, and how they are made. */
+/** The queries and answers of sandbox logs, in E2B's own spelling, and the functions that make the answers. */
 import { z } from "zod";
 import type { SandboxLogEntry } from "../types.ts";
 import { wholeNumber } from "./query-values.ts";
@@ -8,7 +8,7 @@ const text = z.string();
 const maxLines = 1_000;
 const instantMs = wholeNumber(z.int().min(0)).optional().describe("milliseconds since the epoch");
 
-/** `GET /sandboxes/{sandboxID}/logs`. Asking for more lines than there ever are at once is no mistake there. */
+/** `GET /sandboxes/{sandboxID}/logs`. A limit above the largest page is accepted there, as E2B does. */
 export const SandboxLogsQueryV1 = z.object({
   start: instantMs,
   limit: wholeNumber(z.int().min(0))
@@ -21,8 +21,8 @@ export const SandboxLogsQueryV2 = z.object({
   cursor: instantMs,
   limit: wholeNumber(z.int().min(0).max(maxLines)).default(maxLines),
   direction: z.enum(["forward", "backward"]).default("backward"),
-  level: LogLevel.optional().describe("this one and those above it"),
-  search: text.max(256).default("").describe("what the message contains, to the letter"),
+  level: LogLevel.optional().describe("this level and those above it"),
+  search: text.max(256).default("").describe("a text that the message contains, with upper and lower case as given"),
 });
 
 const SandboxLogEntrySchema = z
@@ -42,7 +42,7 @@ export const SandboxLogsV2Response = z
   .object({ logs: z.array(SandboxLogEntrySchema) })
   .meta({ id: "SandboxLogsV2Response" });
 
-/** The older form: each line as JSON too, which the command line takes apart and prints key by key. */
+/** The older form has each line as JSON too, which E2B's command line prints key by key. */
 export function toSandboxLogs(entries: readonly SandboxLogEntry[]): SandboxLogs {
   return {
     logs: entries.map(({ atMs, level, message, fields }) => ({

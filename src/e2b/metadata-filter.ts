@@ -1,10 +1,13 @@
-/** The metadata filter of listings: a query inside a query, escaped three times on the wire (reference 1.4). */
+/**
+ * The metadata filter of listings: a query inside a query, escaped three times on the wire
+ * (docs/compatibility.md#lifecycle).
+ */
 import { DomainError } from "../errors.ts";
 
 /**
  * The pairs that a sandbox's metadata must have.
  * @param text the `metadata` parameter after ordinary query decoding, e.g. `k%25201=v%25261` for `k 1` = `v&1`
- * @throws DomainError `invalid_argument` when it is no list of pairs
+ * @throws DomainError `invalid_argument` when the text is no list of pairs
  */
 export function parseMetadataFilter(text: string): Record<string, string> {
   if (text === "") return {};
@@ -18,7 +21,7 @@ export function parseMetadataFilter(text: string): Record<string, string> {
   return Object.fromEntries(pairs);
 }
 
-/** One layer of query escaping: `+` is a space too. */
+/** Removes one layer of query escaping, in which `+` is a space too. */
 function decodeOnce(text: string): string {
   try {
     return decodeURIComponent(text.replaceAll("+", " "));

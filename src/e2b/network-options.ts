@@ -1,6 +1,6 @@
 /**
- * A sandbox's network as clients ask for it: E2B's own checks in its words, then the refusal of rules that nothing here
- * can enforce yet. What is left is a switch: the whole internet or nothing. Pure.
+ * The network options of a sandbox: E2B's own checks in its words, then the refusal of rules that the daemon cannot
+ * enforce yet. The result is a switch between the whole internet and none of it. Pure.
  */
 import { isIPv4 } from "node:net";
 import { DomainError } from "../errors.ts";
@@ -13,15 +13,15 @@ export const allTraffic = "0.0.0.0/0";
 type EgressOptions = Omit<NonNullable<SandboxNetworkUpdateConfig>, "allow_internet_access">;
 type IngressOptions = Pick<NonNullable<NewSandbox["network"]>, "allowPublicTraffic" | "maskRequestHost">;
 
-/** Stands for the port that a request is for. */
+/** The text that stands for the port of a request. */
 const portPlaceholder = `\${PORT}`;
 /** E2B's sentence, as clients know it. */
 const domainsNeedDenial =
   "When specifying allowed domains in allow out, you must include 'ALL_TRAFFIC' in deny out to block all other traffic.";
 
 /**
- * Whether the sandbox reaches the internet. Not if the client switched it off, or denies every address.
- * @throws DomainError `invalid_argument` for what E2B refuses, and naming an option that cannot be enforced
+ * Whether the sandbox reaches the internet. It does not when the client switches it off or denies every address.
+ * @throws DomainError `invalid_argument` for options that E2B refuses, and for those that the daemon cannot enforce
  */
 export function readInternetAccess(
   allowInternetAccess: boolean | null | undefined,
@@ -43,7 +43,7 @@ export function readInternetAccess(
 }
 
 /**
- * How requests get to the sandbox's ports.
+ * The way of requests to the sandbox's ports.
  * @throws DomainError `invalid_argument`
  */
 export function readIngress(options: IngressOptions | null | undefined): SandboxIngress {
@@ -83,7 +83,7 @@ function isAddressOrRange(entry: string): boolean {
   return parseRange(entry) !== undefined;
 }
 
-/** IPv4 only, like E2B: there is no other way out of a sandbox. */
+/** IPv4 only, as in E2B, because a sandbox has no other way out. */
 function parseRange(entry: string): Range | undefined {
   const [address = "", prefixText = "32", ...rest] = entry.split("/");
   const prefix = /^\d{1,2}$/.test(prefixText) ? Number(prefixText) : 33;

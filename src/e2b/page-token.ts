@@ -1,4 +1,4 @@
-/** Where a listing goes on: opaque to clients, E2B's own form inside (reference 1.5). */
+/** The page token says where a listing goes on. It is opaque to clients and has E2B's own form inside. */
 import { DomainError } from "../errors.ts";
 
 /** The last row of a page. */
@@ -16,7 +16,7 @@ export function encodePageToken({ startedAtMs, id }: PagePosition, order: "asc" 
   return Buffer.from(`${new Date(startedAtMs).toISOString()}__${id}${suffix}`).toString("base64url");
 }
 
-/** @throws DomainError `invalid_argument` when the token is none of ours, or of a listing in the other order */
+/** @throws DomainError `invalid_argument` when the token is not one of these, or is of a listing in the other order */
 export function decodePageToken(token: string, order: "asc" | "desc"): PagePosition {
   const [, time = "", id = "", ascending] = form.exec(Buffer.from(token, "base64url").toString()) ?? [];
   const startedAtMs = Date.parse(time);

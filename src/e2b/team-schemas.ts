@@ -1,4 +1,4 @@
-/** Bodies, queries and answers of teams and API keys (reference, appendix A), in E2B's own spelling, and how they are made. */
+/** The bodies, queries and answers of teams and API keys, in E2B's own spelling, and the functions that make the answers. */
 import { z } from "zod";
 import type { TeamMetricSample } from "../runtime/contract.ts";
 import type { ApiKeyView } from "../team/keyring.ts";
@@ -6,7 +6,7 @@ import { wholeNumber } from "./query-values.ts";
 
 const text = z.string();
 
-/** The only team there is. */
+/** The one team of a machine. */
 export const Team = z.object({ teamID: text, name: text, apiKey: text, isDefault: z.boolean() }).meta({ id: "Team" });
 
 export const TeamParams = z.object({ teamID: text });
@@ -56,7 +56,7 @@ export function toTeamMetric({ atMs, concurrentSandboxes, startsPerSecond }: Tea
   return { ...toInstant(atMs), concurrentSandboxes, sandboxStartRate: startsPerSecond };
 }
 
-/** The first of the highest; of no samples, nothing now. */
+/** The first of the highest samples. Without samples, zero at this moment. */
 export function toMaxTeamMetric(samples: readonly TeamMetricSample[], metric: MetricName, nowMs: number) {
   const metricOf = (sample: TeamMetricSample) =>
     metric === "concurrent_sandboxes" ? sample.concurrentSandboxes : sample.startsPerSecond;

@@ -1,17 +1,20 @@
-/** How clients name a template: `id`, `alias` or `team/alias`, each with an optional `:tag` (reference 1.6, 1.8). */
+/**
+ * The template reference: `id`, `alias` or `team/alias`, each with an optional `:tag`
+ * (docs/compatibility.md#templates).
+ */
 import { DomainError } from "../errors.ts";
 
-/** The one team of a machine. Its name in front of an alias changes nothing. */
+/** The name of a machine's one team. Before an alias it changes nothing. */
 export const localTeam = "local";
 
 export interface TemplateReference {
-  /** Id or alias; of another team's template `team/alias`, which nobody here has. */
+  /** Id or alias; for another team `team/alias`, which names no template on this machine. */
   readonly name: string;
-  /** Undefined: the default one. */
+  /** Undefined: the default tag. */
   readonly tag: string | undefined;
 }
 
-/** What E2B makes its template `base` from, and what `fromBaseImage()` asks for. Here that template stands for it. */
+/** The image of E2B's template `base`, which `fromBaseImage()` names. This daemon's template `base` stands for it. */
 const baseImage = /^(?:docker\.io\/)?e2bdev\/base(?::latest)?$/;
 const baseTemplate: TemplateReference = { name: "base", tag: undefined };
 
@@ -20,7 +23,7 @@ const tagForm = /^[a-z0-9_.-]{1,128}$/;
 const uuid = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /**
- * @param what how E2B calls it where it stands, for the error
+ * @param what E2B's word for the reference in this place, for the error
  * @throws DomainError `invalid_argument` when `text` can name no template
  */
 export function parseTemplateReference(text: string, what = "template reference"): TemplateReference {
@@ -37,7 +40,7 @@ export function parseTemplateReference(text: string, what = "template reference"
 }
 
 /**
- * The name of something that is to be made: it can only be this team's.
+ * The name of a new template or snapshot, which can only be this team's.
  * @throws DomainError `invalid_argument`, as {@link parseTemplateReference}
  */
 export function parseNewName(text: string, what: string): TemplateReference {
@@ -46,7 +49,7 @@ export function parseNewName(text: string, what: string): TemplateReference {
   return reference;
 }
 
-/** What a client says a template is to be built from; null and empty are nothing. */
+/** The origin that a client names for a build. Null and empty texts count as absent. */
 interface BuildOrigin {
   readonly fromTemplate?: string | null | undefined;
   readonly fromImage?: string | null | undefined;
@@ -54,7 +57,7 @@ interface BuildOrigin {
 }
 
 /**
- * The template to build from, or the image, as the client wrote it; neither when it names none.
+ * The template to build from, or the image as the client wrote it; neither when the client names none.
  * @throws DomainError `invalid_argument` when `fromTemplate` can name no template
  */
 export function parseBuildOrigin({ fromTemplate, fromImage, fromImageRegistry }: BuildOrigin): {

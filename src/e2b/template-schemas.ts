@@ -1,11 +1,11 @@
-/** Bodies, queries and answers of the template routes (reference, appendix A and 1.1), in E2B's own spelling. */
+/** The schemas of the template routes: bodies, queries and answers in E2B's own spelling. */
 import { z } from "zod";
 import { wholeNumber } from "./query-values.ts";
 
 const text = z.string();
 const name = text.max(256);
 const tagNames = z.array(text.max(128)).max(100);
-/** E2B's own rules: one or an even number. */
+/** E2B's own rule: one, or an even number. */
 const CPUCount = z
   .int32()
   .min(1)
@@ -24,8 +24,8 @@ export const TemplateBuildRequestV3 = z
     tags: tagNames.nullish(),
     alias: name.nullish().describe("deprecated: name"),
     teamID: text.nullish(),
-    cpuCount: CPUCount.nullish().describe("default: as the template it is built from"),
-    memoryMB: MemoryMB.nullish().describe("default: as the template it is built from"),
+    cpuCount: CPUCount.nullish().describe("default: that of the template it is built from"),
+    memoryMB: MemoryMB.nullish().describe("default: that of the template it is built from"),
     minFreeDiskMb: z.int32().min(0).nullish().describe("a build that leaves less of its disk fails"),
   })
   .meta({ id: "TemplateBuildRequestV3" });
@@ -41,7 +41,7 @@ export const TemplateRequestResponseV3 = z
   })
   .meta({ id: "TemplateRequestResponseV3" });
 
-/** Other keys of a step say how the client made its archive. */
+/** A step may have other keys, which say how the client made its archive. */
 const TemplateStep = z
   .looseObject({
     type: text.max(32),

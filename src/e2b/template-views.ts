@@ -1,4 +1,4 @@
-/** Templates and builds as E2B's clients know them: field by field from the runtime's views. Pure. */
+/** Template views: templates and builds as E2B's clients know them, made field by field. Pure. */
 import type { BuildLogLine, BuildView, TemplateView } from "../template/templates.ts";
 import type { BuildLogRow, TemplateBuildInfo, TemplateRow } from "./template-schemas.ts";
 import { envdVersion } from "./views.ts";
@@ -78,7 +78,7 @@ export function toLogEntry({ atMs, level, message, step }: BuildLogLine): BuildL
   return { timestamp: toTime(atMs), level, message, ...(step !== undefined && { step }) };
 }
 
-/** Those of `level` and above. */
+/** A filter for entries of `level` and above. */
 export function atLeast(level: Level | undefined): (entry: BuildLogLine) => boolean {
   const lowest = levels.indexOf(level ?? "debug");
   return (entry) => levels.indexOf(entry.level) >= lowest;

@@ -1,4 +1,4 @@
-/** Times in queries are finer than ours: RFC 3339 with up to nine fractional digits, of which E2B counts six. */
+/** Query times are finer than the daemon's: RFC 3339 with up to nine fractional digits, of which E2B counts six. */
 
 /** The first whole millisecond, since the epoch, that is not before the microsecond `text` names. */
 export function ceilToMs(text: string): number {

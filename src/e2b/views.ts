@@ -1,4 +1,4 @@
-/** A sandbox as E2B's clients know it: field by field from the runtime's view. Pure. */
+/** Sandbox views: a sandbox as E2B's clients know it, made field by field from the runtime's view. Pure. */
 import type { CapacityView, SandboxMetricSample, SandboxView, SnapshotView } from "../runtime/contract.ts";
 import type { Acceleration, EngineName, LatencySample, SandboxRecord } from "../types.ts";
 import { deriveTrafficToken } from "./access-token.ts";
@@ -14,14 +14,17 @@ import type {
 } from "./schemas.ts";
 import { localTeam } from "./template-reference.ts";
 
-/** The version whose abilities the guest agent has: clients switch features by it (reference 2.7). */
+/**
+ * The version of envd that the guest agent corresponds to. Clients switch features on by it
+ * (docs/compatibility.md#processes).
+ */
 export const envdVersion = "0.6.13";
-/** Means nothing any more, but clients require one. */
+/** A client id has no meaning any more, but clients require one. */
 const clientID = "6532622b";
 
 /**
  * The answer to create and connect.
- * @param domain below which the client finds the sandbox's ports
+ * @param domain the domain below which the client finds the sandbox's ports
  */
 export function toSandbox({ record, accessToken }: SandboxView, domain: string | null): Sandbox {
   return {
@@ -55,7 +58,7 @@ function toListedSandbox({ record, state }: SandboxView): ListedSandbox {
   };
 }
 
-/** All there is to know. */
+/** The answer to a request for one sandbox. */
 export function toSandboxDetail(view: SandboxView, domain: string | null): SandboxDetail {
   const { allowPublicTraffic, maskRequestHost } = view.record.ingress;
   return {
@@ -121,12 +124,12 @@ export function toCapacity(
   };
 }
 
-/** Rows as JSON, by view: a changed sandbox has a new view. */
+/** Rows as JSON, by view, because a changed sandbox has a new view. */
 const listedJson = new WeakMap<SandboxView, string>();
 
 /**
- * Writes whole listings as JSON, for one route. Clients poll it: a listing of the very views of the one before costs
- * nothing, any other only its new rows. As bytes, because a text would be encoded for every answer anew.
+ * Writes whole listings as JSON, for one route that clients poll. A listing with the same views as the one before costs
+ * nothing, another one only its new rows. The result is bytes, because a text would be encoded for every answer again.
  */
 export function listingWriter(): (views: readonly SandboxView[]) => Buffer {
   let last: readonly SandboxView[] = [];

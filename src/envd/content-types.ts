@@ -1,7 +1,7 @@
-/** What a file's name says about its content, for the headers of a download. */
+/** Content types: the headers of a download that follow from the file's name. */
 import { extname } from "node:path";
 
-const BY_EXTENSION: Readonly<Record<string, string>> = {
+const typesByExtension: Readonly<Record<string, string>> = {
   ".avif": "image/avif",
   ".bmp": "image/bmp",
   ".c": "text/plain; charset=utf-8",
@@ -42,16 +42,16 @@ const BY_EXTENSION: Readonly<Record<string, string>> = {
   ".zip": "application/zip",
 };
 
-const TOKEN = /^[\w!#$%&'*+.^`|~-]+$/;
+const tokenForm = /^[\w!#$%&'*+.^`|~-]+$/;
 
-/** By extension; bytes of an unknown kind otherwise. */
+/** The content type by the name's extension; bytes of an unknown kind otherwise. */
 export function contentTypeOf(name: string): string {
-  return BY_EXTENSION[extname(name).toLowerCase()] ?? "application/octet-stream";
+  return typesByExtension[extname(name).toLowerCase()] ?? "application/octet-stream";
 }
 
 /** `inline; filename=…`, quoted or percent-encoded (RFC 6266) where the name needs it. */
 export function contentDispositionOf(name: string): string {
-  if (TOKEN.test(name)) return `inline; filename=${name}`;
+  if (tokenForm.test(name)) return `inline; filename=${name}`;
   if (/^[\x20-\x7e]*$/.test(name)) return `inline; filename="${name.replace(/["\\]/g, "\\$&")}"`;
   const encoded = [...Buffer.from(name)].map((byte) => {
     const char = String.fromCharCode(byte);

@@ -1,4 +1,4 @@
-/** Which bytes of a file answer a download, and how they are coded: pure decisions over the request's headers. */
+/** The download plan: the bytes of a file that answer a request, and their encoding. Pure. */
 import type { FileEntry } from "../types.ts";
 
 /** Request headers by their lower-case names. */
@@ -12,11 +12,11 @@ export type DownloadPlan =
   | { readonly kind: "unsatisfiable" }
   | { readonly kind: "not_acceptable" };
 
-const CONDITIONAL = ["range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since"];
+const conditionalHeaders = ["range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since"];
 
-/** True when the plan depends on the file's size or time, so that it must be known before the first byte is read. */
+/** True when the plan depends on the file's size or time, which must be known before the first byte is read. */
 export function dependsOnEntry(headers: RequestHeaders): boolean {
-  return CONDITIONAL.some((name) => headers[name] !== undefined);
+  return conditionalHeaders.some((name) => headers[name] !== undefined);
 }
 
 /** The plan for a request whose headers do not depend on the file. */
@@ -52,7 +52,7 @@ export function planConditional(
   }
   const range = single(headers.range);
   const ifRange = single(headers["if-range"]);
-  // Of an empty file every range is the whole of it, as other servers have it.
+  // Every range of an empty file is the whole file, as in other servers.
   if (sizeBytes === 0 || range === undefined || (ifRange !== undefined && dateOf(ifRange) !== modifiedS)) {
     return { kind: "whole", encoding: "identity" };
   }
@@ -74,9 +74,9 @@ function planRange(range: string, sizeBytes: number): DownloadPlan {
 }
 
 /**
- * gzip for a client that asks for nothing else, as the SDKs' `gzip` option does. Clients that list every coding they
- * know, as all HTTP libraries do by default, get the bytes as they are: between processes of one machine compression
- * costs far more than it saves. Undefined when nothing is acceptable.
+ * The encoding: gzip for a client that asks for gzip alone, as the SDKs' `gzip` option does. A client that lists every
+ * coding it knows, as HTTP libraries do by default, gets the bytes as they are, because between processes of one
+ * machine compression costs far more than it saves. Undefined when no encoding is acceptable.
  */
 export function negotiateEncoding(acceptEncoding: string | undefined): "identity" | "gzip" | undefined {
   if (acceptEncoding === undefined || acceptEncoding.trim() === "") return "identity";
@@ -99,7 +99,7 @@ function single(header: string | string[] | undefined): string | undefined {
   return Array.isArray(header) ? header.join(",") : header;
 }
 
-/** Seconds since the epoch of an HTTP date; undefined when absent or malformed, which counts as absent. */
+/** Seconds since the epoch of an HTTP date; undefined when it is absent or malformed. */
 function dateOf(header: string | string[] | undefined): number | undefined {
   const ms = Date.parse(single(header) ?? "");
   return Number.isNaN(ms) ? undefined : Math.floor(ms / 1000);

@@ -1,22 +1,22 @@
-/** A guest's file-system entry as E2B shows it. */
+/** Entry info: a file-system entry of a guest as E2B shows it. */
 import { create } from "@bufbuild/protobuf";
 import { type Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { type EntryInfo, EntryInfoSchema, FileType } from "../e2b/gen/filesystem/filesystem_pb.ts";
 import type { FileEntry } from "../types.ts";
 
-const FILE_TYPES: Record<FileEntry["kind"], FileType> = {
+const fileTypes: Record<FileEntry["kind"], FileType> = {
   unknown: FileType.UNSPECIFIED,
   other: FileType.UNSPECIFIED,
   file: FileType.FILE,
   directory: FileType.DIRECTORY,
 };
 
-const NS_PER_SECOND = 1_000_000_000n;
+const nsPerSecond = 1_000_000_000n;
 
 export function toEntryInfo(entry: FileEntry): EntryInfo {
   return create(EntryInfoSchema, {
     name: entry.name,
-    type: FILE_TYPES[entry.kind],
+    type: fileTypes[entry.kind],
     path: entry.path,
     size: BigInt(entry.sizeBytes),
     mode: entry.mode & 0o777,
@@ -45,6 +45,6 @@ export function permissionsOf({ kind, mode, linkTarget }: Pick<FileEntry, "kind"
 }
 
 export function toTimestamp(ns: bigint): Timestamp {
-  const nanos = ((ns % NS_PER_SECOND) + NS_PER_SECOND) % NS_PER_SECOND;
-  return create(TimestampSchema, { seconds: (ns - nanos) / NS_PER_SECOND, nanos: Number(nanos) });
+  const nanos = ((ns % nsPerSecond) + nsPerSecond) % nsPerSecond;
+  return create(TimestampSchema, { seconds: (ns - nanos) / nsPerSecond, nanos: Number(nanos) });
 }

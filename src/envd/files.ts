@@ -1,4 +1,7 @@
-/** Whole files in and out of a sandbox: reads, writes, their attributes, and E2B's words for what goes wrong. */
+/**
+ * File transfers: whole files in and out of a sandbox, their attributes, and E2B's words for failures. `src/envd` is
+ * the behaviour of E2B's envd on a session. It calls the session and the guest agent, and knows neither HTTP nor SQL.
+ */
 import { posix } from "node:path";
 import { DomainError, isDomainError } from "../errors.ts";
 import type { Session } from "../runtime/sessions/session.ts";
@@ -6,24 +9,25 @@ import type { FileEntry } from "../types.ts";
 import { type DownloadPlan, dependsOnEntry, planConditional, planWhole, type RequestHeaders } from "./download-plan.ts";
 import { guestStatus, reword } from "./guest-errors.ts";
 
-const METADATA_HEADER = "x-metadata-";
-const ATTRIBUTE_PREFIX = "user.e2b.";
-const MAX_METADATA_KEY_BYTES = 246;
-const MAX_METADATA_BYTES = 4_096;
-/** Files that the kernel makes up say that they are empty (/proc) or fill a page (/sys), whatever is in them. */
-const LARGEST_MADE_UP_SIZE = 4_096;
+const metadataHeader = "x-metadata-";
+const attributePrefix = "user.e2b.";
+const maxMetadataKeyBytes = 246;
+const maxMetadataBytes = 4_096;
+/** Files that the kernel makes up report a size of zero (/proc) or of a page (/sys), whatever they hold. */
+const largestUnreliableSize = 4_096;
 
 export interface Download {
   readonly plan: DownloadPlan;
   readonly entry: FileEntry;
-  /** How many bytes a whole file has; undefined: that is known when they are read. */
+  /** The size of a whole file; undefined: it is known when the last byte is read. */
   readonly sizeBytes: number | undefined;
-  /** Exactly the planned bytes; throws when the file turns out shorter. Absent when the plan sends none. */
+  /** Exactly the planned bytes. Reading them throws when the file is shorter. Absent when the plan sends none. */
   readonly bytes: AsyncIterable<Uint8Array> | undefined;
 }
 
 /**
- * Opens a file for the request's headers, or only looks at it when no `body` is wanted. @throws not_found, invalid_argument (a directory), unauthenticated.
+ * Opens a file for the request's headers, or only looks at it when no `body` is wanted.
+ * @throws DomainError `not_found`; `invalid_argument` for a directory; `unauthenticated` for an unknown user
  */
 export async function openDownload(
   session: Session,
@@ -56,7 +60,10 @@ export async function openDownload(
   }
 }
 
-/** Writes one file and returns its entry; parents are made. @throws invalid_argument, disk_pressure, unauthenticated. */
+/**
+ * Writes one file, with its parent folders, and returns its entry.
+ * @throws DomainError `invalid_argument`, `disk_pressure`, `unauthenticated`; the file stays as it was
+ */
 export async function uploadFile(
   session: Session,
   path: string,
@@ -77,7 +84,7 @@ export async function uploadFile(
 
 /**
  * Joins files, in order, into one that replaces the destination; the sources are gone afterwards.
- * @throws not_found, invalid_argument (one is no file), disk_pressure, unauthenticated.
+ * @throws DomainError `not_found`; `invalid_argument` when a source is no file; `disk_pressure`; `unauthenticated`
  */
 export async function composeFile(
   session: Session,
@@ -93,7 +100,7 @@ export async function composeFile(
   }
 }
 
-/** What the client is told of an uploaded file; `metadata` only when there is some. */
+/** The answer about an uploaded file, with `metadata` when it has some. */
 export function describeUpload({ path, attributes }: FileEntry) {
   const described = { path, name: posix.basename(path), type: "file" };
   return Object.keys(attributes).length > 0 ? { ...described, metadata: attributes } : described;
@@ -101,26 +108,26 @@ export function describeUpload({ path, attributes }: FileEntry) {
 
 /**
  * The attributes that `X-Metadata-<key>: value` headers ask for. The whole set is replaced by every upload.
- * @throws invalid_argument when a key or value is not printable ASCII or the set is too large.
+ * @throws DomainError `invalid_argument` when a key or value is not printable ASCII or the set is too large
  */
 export function metadataOf(headers: RequestHeaders): Record<string, string> {
   const attributes: Record<string, string> = {};
   let totalBytes = 0;
   for (const [name, value] of Object.entries(headers)) {
-    if (!name.startsWith(METADATA_HEADER) || value === undefined) continue;
-    const key = name.slice(METADATA_HEADER.length);
+    if (!name.startsWith(metadataHeader) || value === undefined) continue;
+    const key = name.slice(metadataHeader.length);
     const text = Array.isArray(value) ? value.join(", ") : value;
-    if (key === "" || key.length > MAX_METADATA_KEY_BYTES) {
-      throw new DomainError("invalid_argument", `metadata keys must have 1 to ${MAX_METADATA_KEY_BYTES} bytes`);
+    if (key === "" || key.length > maxMetadataKeyBytes) {
+      throw new DomainError("invalid_argument", `metadata keys must have 1 to ${maxMetadataKeyBytes} bytes`);
     }
     if (!/^[\x20-\x7e]*$/.test(text) || !/^[\x21-\x7e]+$/.test(key)) {
       throw new DomainError("invalid_argument", `metadata '${key}' must be printable ASCII`);
     }
-    totalBytes += ATTRIBUTE_PREFIX.length + key.length + text.length;
+    totalBytes += attributePrefix.length + key.length + text.length;
     attributes[key] = text;
   }
-  if (totalBytes > MAX_METADATA_BYTES) {
-    throw new DomainError("invalid_argument", `metadata must not take more than ${MAX_METADATA_BYTES} bytes in all`);
+  if (totalBytes > maxMetadataBytes) {
+    throw new DomainError("invalid_argument", `metadata must not take more than ${maxMetadataBytes} bytes in all`);
   }
   return attributes;
 }
@@ -130,11 +137,11 @@ async function settleSize(
   sizeBytes: number,
   bytes: AsyncIterable<Uint8Array>,
 ): Promise<Pick<Download, "sizeBytes" | "bytes">> {
-  if (sizeBytes > LARGEST_MADE_UP_SIZE) return { sizeBytes, bytes: exactly(bytes, sizeBytes) };
+  if (sizeBytes > largestUnreliableSize) return { sizeBytes, bytes: exactly(bytes, sizeBytes) };
   const source = bytes[Symbol.asyncIterator]();
   const head: Uint8Array[] = [];
   let headBytes = 0;
-  while (headBytes <= LARGEST_MADE_UP_SIZE) {
+  while (headBytes <= largestUnreliableSize) {
     const result = await source.next();
     if (result.done) return { sizeBytes: headBytes, bytes: withHead(head, source) };
     head.push(result.value);
@@ -144,7 +151,7 @@ async function settleSize(
   return sizeBytes === 0 ? { sizeBytes: undefined, bytes: all } : { sizeBytes, bytes: exactly(all, sizeBytes) };
 }
 
-/** `head`, then the rest. Not a generator: `return` must pass through while a `next` is under way. */
+/** `head`, then the rest. It is no generator, because `return` must pass through while a `next` is under way. */
 function withHead(head: Uint8Array[], rest: AsyncIterator<Uint8Array>): AsyncIterable<Uint8Array> {
   return {
     [Symbol.asyncIterator]: () => ({
@@ -157,7 +164,9 @@ function withHead(head: Uint8Array[], rest: AsyncIterator<Uint8Array>): AsyncIte
   };
 }
 
-/** Exactly `length` bytes of a file that may grow or shrink while it is read: the length was promised already. */
+/**
+ * Exactly `length` bytes of a file that may grow or shrink while it is read, because the length was announced already.
+ */
 function exactly(bytes: AsyncIterable<Uint8Array>, length: number): AsyncIterable<Uint8Array> {
   return {
     [Symbol.asyncIterator]() {

@@ -1,4 +1,4 @@
-/** E2B's file-system service over a session: what its messages mean. Knows nothing of HTTP. */
+/** E2B's file-system service over a session. This file knows nothing of HTTP. */
 import { create } from "@bufbuild/protobuf";
 import {
   type EntryInfo,
@@ -16,11 +16,11 @@ import { toEntryInfo } from "./entry.ts";
 import { guestStatus, reword, rewordUser } from "./guest-errors.ts";
 import { type StreamOptions, withKeepalive } from "./keepalive.ts";
 
-/** A listing is one message; a tree with more entries than this has to be listed in parts. */
-const MAX_LISTED_ENTRIES = 100_000;
-const MAX_DEPTH = 1_000;
+/** A listing is one message, so a tree with more entries has to be listed in parts. */
+const maxListedEntries = 100_000;
+const maxDepth = 1_000;
 
-const EVENT_TYPES: Record<FileEvent["kind"], EventType> = {
+const eventTypes: Record<FileEvent["kind"], EventType> = {
   create: EventType.CREATE,
   write: EventType.WRITE,
   remove: EventType.REMOVE,
@@ -43,7 +43,7 @@ export function stat(session: Session, path: string, user: User): Promise<EntryI
     try {
       return toEntryInfo(await session.agent.stat(path, user));
     } catch (error) {
-      // Nothing is below a file: a client that asks whether something exists is to hear that it does not.
+      // A path below a file does not exist, which is what a client that asks for existence wants to know.
       if (guestStatus(error) === "not_a_directory") throw reword(error, "not_found", missing);
       throw error;
     }
@@ -65,14 +65,14 @@ export function remove(session: Session, path: string, user: User): Promise<void
   return worded(user, {}, () => session.agent.remove(path, user));
 }
 
-/** Entries in lexical walk order, parents before children; depth 0 means 1. */
+/** Entries in lexical walk order, parents before children. Depth 0 means 1. */
 export function listDirectory(session: Session, path: string, depth: number, user: User): Promise<EntryInfo[]> {
   const words = { not_found: `path not found: ${path}`, not_a_directory: `path is not a directory: ${path}` };
   return worded(user, words, async () => {
     const entries: EntryInfo[] = [];
-    for await (const entry of session.agent.listDirectory(path, Math.min(depth || 1, MAX_DEPTH), user)) {
-      if (entries.length === MAX_LISTED_ENTRIES) {
-        throw new DomainError("capacity_exhausted", `more than ${MAX_LISTED_ENTRIES} entries: list a smaller depth`);
+    for await (const entry of session.agent.listDirectory(path, Math.min(depth || 1, maxDepth), user)) {
+      if (entries.length === maxListedEntries) {
+        throw new DomainError("capacity_exhausted", `more than ${maxListedEntries} entries: list a smaller depth`);
       }
       entries.push(toEntryInfo(entry));
     }
@@ -80,7 +80,7 @@ export function listDirectory(session: Session, path: string, depth: number, use
   });
 }
 
-/** Starts to watch a directory. @throws not_found; invalid_argument when it is no directory. */
+/** Starts to watch a directory. @throws DomainError `not_found`; `invalid_argument` when the path is no directory */
 export function watchDirectory(session: Session, request: WatchRequest, user: User): Promise<Watch> {
   const { path, recursive, includeEntry, allowNetworkMounts } = request;
   const words = { not_found: `path not found: ${path}`, not_a_directory: `path is not a directory: ${path}` };
@@ -88,7 +88,7 @@ export function watchDirectory(session: Session, request: WatchRequest, user: Us
   return worded(user, words, () => session.agent.watch(path, options));
 }
 
-/** The events of a directory as they happen: start first. The watch ends with the stream. */
+/** The events of a directory as they happen, after a start event. The watch ends with the stream. */
 export async function* watchDirectoryStream(
   session: Session,
   request: WatchRequest,
@@ -112,12 +112,12 @@ export async function* watchDirectoryStream(
 export function toFilesystemEvent({ name, kind, entry }: FileEvent): FilesystemEvent {
   return create(FilesystemEventSchema, {
     name,
-    type: EVENT_TYPES[kind],
+    type: eventTypes[kind],
     ...(entry && { entry: toEntryInfo(entry) }),
   });
 }
 
-/** Not a generator: closing the watch must work while a `next` is under way. */
+/** It is no generator, because closing the watch must work while a `next` is under way. */
 function responsesOf(watch: Watch): AsyncIterator<WatchDirResponse> {
   const events = watch.events[Symbol.asyncIterator]();
   return {
@@ -134,7 +134,7 @@ function responsesOf(watch: Watch): AsyncIterator<WatchDirResponse> {
   };
 }
 
-/** Runs a guest operation and says its failures in E2B's words, by the guest protocol's status. */
+/** Runs a guest operation and puts its failures into E2B's words, by the guest protocol's status. */
 async function worded<T>(user: User, words: Readonly<Record<string, string>>, operation: () => Promise<T>): Promise<T> {
   try {
     return await operation();

@@ -1,7 +1,7 @@
-/** Words for what the guest agent refuses: the texts that E2B's clients know. */
+/** Guest errors in the words that E2B's clients know. */
 import { DomainError, isDomainError } from "../errors.ts";
 
-/** The guest protocol's name of a failure, or undefined when it did not come from the agent. */
+/** The guest protocol's name of a failure; undefined when the failure did not come from the agent. */
 export function guestStatus(error: unknown): string | undefined {
   if (!isDomainError(error)) return undefined;
   const { status } = error.details;
@@ -14,7 +14,7 @@ export function reword(error: unknown, code: DomainError["code"], message: strin
   return new DomainError(code, message, { ...details }, { cause: error });
 }
 
-/** An unknown user is worded here for every RPC; other failures stay as they are. */
+/** Words the failure of an unknown user, for every RPC. Other failures stay as they are. */
 export function rewordUser(error: unknown, user: string | undefined): unknown {
   if (guestStatus(error) !== "unauthenticated") return error;
   return reword(error, "unauthenticated", `invalid username: '${user ?? ""}'`);

@@ -1,19 +1,19 @@
-/** Server streams that stay alive while nothing happens, and end with their request. */
+/** Keepalives hold a server stream open while it has no events, and the stream ends with its request. */
 import type { Clock } from "../clock.ts";
 
 export interface StreamOptions {
   readonly clock: Clock;
   /** A keepalive is sent after this long without an event. */
   readonly keepaliveMs: number;
-  /** Aborted when the client is gone or its time is up; the reason becomes the stream's error. */
+  /** Aborted when the client has left or its time is up. The reason becomes the stream's error. */
   readonly signal: AbortSignal;
 }
 
 const over = "the stream is over";
 
 /**
- * The events of `source`, with `keepalive` in between whenever `keepaliveMs` passed without one. The source is
- * returned when the signal aborts, whether or not anybody still reads the result.
+ * The events of `source`, with `keepalive` in between whenever `keepaliveMs` passed without an event. An abort of the
+ * signal returns the source, even when the result has no reader any more.
  */
 export async function* withKeepalive<T>(
   source: AsyncIterator<T>,
@@ -30,7 +30,7 @@ export async function* withKeepalive<T>(
     void source.return?.();
     wake();
   };
-  // One timer per stream, not per event: it looks at the time of the last event when it fires.
+  // There is one timer per stream, not per event. It compares with the time of the last event when it fires.
   const watchIdleness = async () => {
     while (!stopped.signal.aborted) {
       await clock.sleep(Math.max(1, lastMs + keepaliveMs - clock.monotonicMs()), stopped.signal);
@@ -80,7 +80,7 @@ export async function* withKeepalive<T>(
     }
     throw signal.reason;
   } finally {
-    // A reason, because the default one takes a stack trace, for every command.
+    // The default reason would take a stack trace for every command.
     stopped.abort(over);
     signal.removeEventListener("abort", onAbort);
     await source.return?.();

@@ -1,4 +1,4 @@
-/** E2B's process service over a session: what its messages mean. Knows nothing of HTTP. */
+/** E2B's process service over a session. This file knows nothing of HTTP. */
 import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import {
@@ -22,12 +22,12 @@ import type { ProcessEnd, ProcessSpec, TerminalSize } from "../types.ts";
 import { guestStatus, reword, rewordUser } from "./guest-errors.ts";
 import { type StreamOptions, withKeepalive } from "./keepalive.ts";
 
-const KEEPALIVE = create(ProcessEventSchema, { event: { case: "keepalive", value: {} } });
-const DEFAULT_TERMINAL: TerminalSize = { columns: 80, rows: 24 };
-const MAX_TERMINAL_SIDE = 65_535;
+const keepaliveEvent = create(ProcessEventSchema, { event: { case: "keepalive", value: {} } });
+const defaultTerminal: TerminalSize = { columns: 80, rows: 24 };
+const maxTerminalSide = 65_535;
 
-/** Go's words for signals, as far as they differ from `signal N`. */
-const SIGNAL_NAMES: Readonly<Record<number, string>> = {
+/** Go's names of signals, where they are not `signal N`. */
+const signalNames: Readonly<Record<number, string>> = {
   1: "hangup",
   2: "interrupt",
   3: "quit",
@@ -46,8 +46,8 @@ const SIGNAL_NAMES: Readonly<Record<number, string>> = {
 };
 
 /**
- * Starts a process and streams its events: start first, end last. Leaving the stream does not end the process; its
- * time (`timeoutMs` from now) does, with SIGKILL.
+ * Starts a process and streams its events, from start to end. Leaving the stream does not end the process. SIGKILL
+ * ends it `timeoutMs` after its start.
  */
 export async function* startProcess(
   session: Session,
@@ -64,7 +64,7 @@ export async function* startProcess(
   yield* eventsOf(started.process, started.events, options);
 }
 
-/** Joins a process that runs, or ended a moment ago: start, output from now on, end. */
+/** Joins a process that runs, or ended a moment ago, and streams start, output after this moment, end. */
 export async function* connectProcess(
   session: Session,
   selector: ProcessSelector | undefined,
@@ -74,7 +74,7 @@ export async function* connectProcess(
   yield* eventsOf(process, process.subscribe(), options);
 }
 
-/** Live processes that were started through the API. */
+/** Lists live processes that were started through the API. */
 export async function listProcesses(session: Session): Promise<ProcessInfo[]> {
   return (await session.processes.list()).map(({ pid, description }) =>
     create(ProcessInfoSchema, {
@@ -98,7 +98,7 @@ export async function sendInput(
   await writeInput(await session.processes.findLive(selectorOf(selector)), input);
 }
 
-/** Writes the bytes of one message to the process. @throws invalid_argument when it carries none. */
+/** Writes the bytes of one message to the process. @throws DomainError `invalid_argument` when it has none */
 export async function writeInput(process: RunningProcess, input: ProcessInput | undefined): Promise<void> {
   switch (input?.input.case) {
     case "stdin":
@@ -110,12 +110,15 @@ export async function writeInput(process: RunningProcess, input: ProcessInput | 
   }
 }
 
-/** The live process a message selects. @throws not_found, invalid_argument. */
+/** The live process that a message selects. @throws DomainError `not_found`, `invalid_argument` */
 export function findLiveProcess(session: Session, selector: ProcessSelector | undefined): Promise<RunningProcess> {
   return session.processes.findLive(selectorOf(selector));
 }
 
-/** Closes stdin; of a process that has none, or closed it before, nothing happens. @throws unknown for a terminal. */
+/**
+ * Closes stdin, and does nothing when the process has none or it is closed already.
+ * @throws ConnectError `unknown` for a terminal
+ */
 export async function closeStdin(session: Session, selector: ProcessSelector | undefined): Promise<void> {
   const process = await findLiveProcess(session, selector);
   if (process.description.terminal) {
@@ -135,7 +138,7 @@ export async function sendSignal(
   await session.processes.signal(selectorOf(selector), signal);
 }
 
-/** Resizes the terminal; a message without a size changes nothing. */
+/** Resizes the terminal. A message without a size changes nothing. */
 export async function updateProcess(
   session: Session,
   selector: ProcessSelector | undefined,
@@ -150,19 +153,19 @@ async function* eventsOf(
   subscription: ProcessSubscription,
   options: StreamOptions,
 ): AsyncGenerator<ProcessEvent> {
-  // Whatever becomes of the reader, even one that never asks for another event, the process must not wait for it.
+  // The process must not wait for a reader that has gone, even for one that never asks for another event.
   const leave = () => subscription.close();
   options.signal.addEventListener("abort", leave, { once: true });
   try {
     yield create(ProcessEventSchema, { event: { case: "start", value: { pid: process.pid } } });
-    yield* withKeepalive(messagesOf(subscription), KEEPALIVE, options);
+    yield* withKeepalive(messagesOf(subscription), keepaliveEvent, options);
   } finally {
     options.signal.removeEventListener("abort", leave);
     leave();
   }
 }
 
-/** Not a generator: its `return` must reach the subscription while a `next` is under way. */
+/** It is no generator, because `return` must reach the subscription while a `next` is under way. */
 function messagesOf(subscription: ProcessSubscription): AsyncIterator<ProcessEvent> {
   return {
     next: async () => {
@@ -181,11 +184,11 @@ function toMessage(event: TableEvent): ProcessEvent {
   return create(ProcessEventSchema, { event: { case: "data", value: { output } } });
 }
 
-/** `exit status 3`, `signal: killed`; `error` repeats it for everything but success. */
+/** The end in Go's words: `exit status 3`, `signal: killed`. `error` repeats the status of every end but success. */
 function endOf(end: ProcessEnd) {
   const status =
     end.signal !== undefined && !end.exited
-      ? `signal: ${SIGNAL_NAMES[end.signal] ?? `signal ${end.signal}`}`
+      ? `signal: ${signalNames[end.signal] ?? `signal ${end.signal}`}`
       : `exit status ${end.exitCode}`;
   const failed = !end.exited || end.exitCode !== 0;
   return { exitCode: end.exitCode, exited: end.exited, status, ...(failed && { error: status }) };
@@ -199,7 +202,7 @@ function specOf(request: StartRequest, user: string | undefined): ProcessSpec {
     args: config.args,
     envs: config.envs,
     stdin: request.stdin ?? true,
-    // An empty cwd is an absent one.
+    // An empty cwd counts as absent.
     ...(config.cwd && { cwd: config.cwd }),
     ...(user !== undefined && { user }),
     ...(request.tag !== undefined && { tag: request.tag }),
@@ -208,9 +211,9 @@ function specOf(request: StartRequest, user: string | undefined): ProcessSpec {
 }
 
 function terminalSizeOf({ size }: PTY): TerminalSize {
-  if (!size) return DEFAULT_TERMINAL;
-  if (size.cols > MAX_TERMINAL_SIDE || size.rows > MAX_TERMINAL_SIDE) {
-    throw new DomainError("invalid_argument", `a terminal has at most ${MAX_TERMINAL_SIDE} columns and rows`);
+  if (!size) return defaultTerminal;
+  if (size.cols > maxTerminalSide || size.rows > maxTerminalSide) {
+    throw new DomainError("invalid_argument", `a terminal has at most ${maxTerminalSide} columns and rows`);
   }
   return { columns: size.cols, rows: size.rows };
 }
@@ -226,7 +229,7 @@ function selectorOf(selector: ProcessSelector | undefined): TableSelector {
   }
 }
 
-/** The error of a start, in words for the client: a command that cannot start is its mistake. */
+/** The error of a start in words for the client. A command that cannot start is the client's mistake. */
 export function rewordStart(error: unknown, spec: ProcessSpec): unknown {
   const status = guestStatus(error);
   if (status === undefined || !(error instanceof DomainError)) return error;

@@ -1,7 +1,7 @@
 /**
- * Watchers that clients poll (CreateWatcher, GetWatcherEvents, RemoveWatcher). Each has a bounded buffer; when nobody
- * polls, the buffer fills, the guest link's window closes behind it and in the end the agent says that events were
- * lost, which the next poll after the buffered events reports.
+ * Polled watchers (CreateWatcher, GetWatcherEvents, RemoveWatcher). Each has a bounded buffer. Without polls the
+ * buffer fills, the guest link's window closes behind it, and in the end the agent reports that events were lost. The
+ * next poll after the buffered events reports that too.
  */
 import { randomUUID } from "node:crypto";
 import { DomainError, messageOf } from "../errors.ts";
@@ -9,13 +9,13 @@ import type { Watch } from "../guest/agent.ts";
 import type { Session } from "../runtime/sessions/session.ts";
 import type { FileEvent } from "../types.ts";
 
-const MAX_WATCHERS = 256;
-const MAX_BUFFERED_EVENTS = 4_096;
+const maxWatchers = 256;
+const maxBufferedEvents = 4_096;
 
 class Watcher {
   readonly #watch: Watch;
   #events: FileEvent[] = [];
-  /** Why there will be no more events. */
+  /** The error that ended the watch. */
   #error: Error | undefined;
   #closed = false;
   #wakeReader: (() => void) | undefined;
@@ -25,7 +25,7 @@ class Watcher {
     void this.#read();
   }
 
-  /** All events since the last call. @throws what ended the watch, once its events are taken. */
+  /** All events since the last call. @throws the error that ended the watch, once its events are taken */
   drain(): FileEvent[] {
     if (this.#events.length === 0 && this.#error) throw this.#error;
     const events = this.#events;
@@ -44,7 +44,7 @@ class Watcher {
     try {
       for await (const event of this.#watch.events) {
         this.#events.push(event);
-        if (this.#events.length >= MAX_BUFFERED_EVENTS && !this.#closed) await this.#drained();
+        if (this.#events.length >= maxBufferedEvents && !this.#closed) await this.#drained();
         if (this.#closed) return;
       }
       this.#error = new DomainError("not_found", "the watched directory is gone");
@@ -63,28 +63,31 @@ class Watcher {
   }
 }
 
-/** The polled watchers of each session; they end with it. */
+/** The polled watchers of each session, which end with it. */
 export class WatcherTable {
   readonly #bySession = new WeakMap<Session, Map<string, Watcher>>();
 
-  /** Keeps a watch under a new id. @throws capacity_exhausted when the sandbox has too many. */
+  /**
+   * Keeps a watch under a new id. @throws DomainError `capacity_exhausted` when the sandbox has too many; the watch is
+   * closed
+   */
   add(session: Session, watch: Watch): string {
     const watchers = this.#watchersOf(session);
-    if (watchers.size >= MAX_WATCHERS || session.ended.aborted) {
+    if (watchers.size >= maxWatchers || session.ended.aborted) {
       watch.close();
-      throw new DomainError("capacity_exhausted", `a sandbox has at most ${MAX_WATCHERS} watchers`);
+      throw new DomainError("capacity_exhausted", `a sandbox has at most ${maxWatchers} watchers`);
     }
     const id = `w${randomUUID().replaceAll("-", "")}`;
     watchers.set(id, new Watcher(watch));
     return id;
   }
 
-  /** @throws not_found, and what ended the watch. */
+  /** @throws DomainError `not_found`; the error that ended the watch */
   drain(session: Session, id: string): FileEvent[] {
     return this.#get(session, id).drain();
   }
 
-  /** @throws not_found. */
+  /** @throws DomainError `not_found` */
   remove(session: Session, id: string): void {
     this.#get(session, id).close();
     this.#watchersOf(session).delete(id);

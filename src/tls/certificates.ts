@@ -1,6 +1,7 @@
 /**
- * An authority of this machine's own and the certificate it gives the daemon. Whoever trusts the authority trusts it
- * with one domain only: its certificate says so, and that it vouches for servers and for no address.
+ * Certificates: an authority of this machine's own, and the certificate that it gives the daemon. A program that
+ * trusts the authority trusts it with one domain only, because its certificate permits servers of that domain and no
+ * address.
  */
 import "./reflect-metadata.ts";
 import type { webcrypto } from "node:crypto";
@@ -19,7 +20,7 @@ import {
   X509CertificateGenerator,
 } from "@peculiar/x509";
 
-/** As PEM. */
+/** A private key and its certificate, as PEM. */
 export interface KeyAndCertificate {
   readonly key: string;
   readonly certificate: string;
@@ -27,9 +28,9 @@ export interface KeyAndCertificate {
 
 const dayMs = 86_400_000;
 const authorityDays = 3650;
-/** Apple refuses more than 825 days. It is made anew long before, without anybody being asked. */
+/** Apple refuses more than 825 days. The daemon makes a new certificate long before this one ends. */
 const serverDays = 90;
-/** Clocks of clients may be a little behind. */
+/** Certificates begin in the past, because clocks of clients may be behind. */
 const backdatedMs = dayMs;
 const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as const;
 const nameConstraintsId = "2.5.29.30";
@@ -80,7 +81,7 @@ export async function makeServerCertificate(
   return { key: await keyToPem(keys.privateKey), certificate: certificate.toString("pem") };
 }
 
-/** When a certificate ends, ms since the epoch. @throws Error when it is none */
+/** The end of a certificate, ms since the epoch. @throws Error when the text is no certificate */
 export function certificateEndMs(pem: string): number {
   return new X509Certificate(pem).notAfter.getTime();
 }
@@ -102,7 +103,7 @@ function keyFromPem(pem: string): Promise<webcrypto.CryptoKey> {
 function nameConstraints(domain: string): ArrayBuffer {
   const [sequence, permitted, excluded, dnsName, ipAddress] = [0x30, 0xa0, 0xa1, 0x82, 0x87];
   const subtree = (kind: number, value: Uint8Array) => der(sequence, der(kind, value));
-  // An address and its mask, all zeros: any.
+  // An address and a mask of zeros stand for every address.
   const anyAddress = [8, 32].map((length) => subtree(ipAddress, new Uint8Array(length)));
   const bytes = der(
     sequence,

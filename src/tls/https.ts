@@ -1,4 +1,7 @@
-/** Everything that a domain of the daemon's own needs, opened together: certificates, HTTPS, and a name server. */
+/**
+ * HTTPS for a domain of the daemon's own: certificates, the TLS front and a name server, opened together. `src/tls`
+ * calls no other folder; it hands decrypted connections to the HTTP server that it is given.
+ */
 import type { Server } from "node:http";
 import type { Clock } from "../clock.ts";
 import type { Logger } from "../log.ts";
@@ -17,7 +20,7 @@ export interface HttpsOptions {
 }
 
 export interface HttpsDependencies {
-  /** Gets the connections. */
+  /** The HTTP server that gets the decrypted connections. */
   readonly server: Server;
   readonly clock: Clock;
   readonly log: Logger;
@@ -26,11 +29,11 @@ export interface HttpsDependencies {
 export interface Https {
   readonly settings: TlsSettings;
   readonly files: CertificateFiles;
-  /** Makes a new certificate when the one in use ends soon; connections that are open keep theirs. */
+  /** Makes a new certificate when the one in use ends soon. Open connections keep theirs. */
   renew(): Promise<void>;
 }
 
-/** Opens them in `scope`. @throws DomainError `invalid_state` when a port or a file cannot be had */
+/** Opens HTTPS in `scope`. @throws DomainError `invalid_state` when a port is taken or a file cannot be read */
 export async function openHttps(
   { stateDir, host, domain, tlsPort, dnsPort }: HttpsOptions,
   { server, clock, log }: HttpsDependencies,
@@ -48,7 +51,7 @@ export async function openHttps(
       const next = await openCertificates(stateDir, domain, clock.nowMs());
       if (next.serverEndMs === current.serverEndMs) return;
       front.useCertificate(next.server);
-      log.info({ domain, isNewAuthority: next.isNewAuthority }, "certificate renewed");
+      log.info({ domain, isNewAuthority: next.isNewAuthority }, "the certificate is renewed");
       current = next;
     },
   };

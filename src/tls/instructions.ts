@@ -1,17 +1,20 @@
-/** What a person has to do once so that programs trust the daemon's certificate and find its names. Pure. */
+/**
+ * The TLS instructions: the steps by which a person makes programs trust the daemon's certificate and find its names.
+ * Pure.
+ */
 import type { CertificateFiles } from "./store.ts";
 
 export interface TlsSettings {
   readonly domain: string;
-  /** Of HTTPS. */
+  /** The port of HTTPS. */
   readonly port: number;
-  /** Of the daemon's own name server, if it has one. */
+  /** The port of the daemon's own name server, if it has one. */
   readonly dnsPort?: number | undefined;
 }
 
 const httpsPort = 443;
 
-/** As clients want it: with the port, unless it is the one of HTTPS. */
+/** The domain as clients write it, with the port unless it is 443. */
 export function domainWithPort({ domain, port }: TlsSettings): string {
   return port === httpsPort ? domain : `${domain}:${port}`;
 }

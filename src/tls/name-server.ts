@@ -1,6 +1,6 @@
 /**
- * A tiny name server for machines whose resolver knows no wildcards: it answers for one domain and everything below it,
- * with this machine's loopback address, and refuses every other question. UDP, on loopback only.
+ * The name server is for machines with a resolver that knows no wildcards. It answers for one domain and every name
+ * below it, with this machine's loopback address, and refuses every other question. It uses UDP, on loopback only.
  */
 import { createSocket, type Socket } from "node:dgram";
 import { decode, encode } from "dns-packet";
@@ -20,8 +20,8 @@ export class NameServer implements AsyncDisposable {
   }
 
   /**
-   * @param port 0: any that is free
-   * @throws DomainError `invalid_state` when the port is taken, or not for this user
+   * @param port 0: any free port
+   * @throws DomainError `invalid_state` when the port is taken, or this user may not have it
    */
   static async listen(domain: string, port: number): Promise<NameServer> {
     const socket = createSocket("udp4");
@@ -49,7 +49,7 @@ export class NameServer implements AsyncDisposable {
   }
 }
 
-/** Pure. Undefined for what is no question: nobody is to be kept busy with answers to answers. */
+/** The answer to a message; undefined when it is no question, so that two servers never answer each other. Pure. */
 export function answerQuestion(message: Buffer, domain: string): Buffer | undefined {
   let query: ReturnType<typeof decode>;
   try {
@@ -59,12 +59,12 @@ export function answerQuestion(message: Buffer, domain: string): Buffer | undefi
   }
   const [question, ...more] = query.questions ?? [];
   if (query.type !== "query" || !question || more.length > 0) return undefined;
-  const kept = (query.flags ?? 0) & flags.recursionDesired;
+  const copiedFlags = (query.flags ?? 0) & flags.recursionDesired;
   const reply = (code: number, answers: Parameters<typeof encode>[0]["answers"] = []) =>
     encode({
       type: "response",
       ...(query.id === undefined ? {} : { id: query.id }),
-      flags: kept | flags.authoritative | code,
+      flags: copiedFlags | flags.authoritative | code,
       questions: [question],
       answers,
     });

@@ -1,6 +1,6 @@
 /**
- * `@peculiar/x509` finds its parts with tsyringe, which does not load unless `Reflect` can keep metadata of classes. This
- * is as much of that as tsyringe calls; none of its classes has any. Must be imported before `@peculiar/x509`.
+ * Reflect metadata, as far as tsyringe calls it: `@peculiar/x509` finds its parts with tsyringe, which does not load
+ * unless `Reflect` can keep metadata of classes. This file must be imported before `@peculiar/x509`.
  */
 const metadataOf = new WeakMap<object, Map<unknown, unknown>>();
 

@@ -1,6 +1,7 @@
 /**
- * The certificates of a domain, in files below the state folder: made when they are missing, made anew in time. Keys are
- * for their owner only. Another domain gets another authority, because each may only vouch for its own.
+ * The certificate store: the certificates of a domain, in files below the state folder. They are made when they are
+ * missing and again before they end. Only the owner may read the keys. Each domain has an authority of its own,
+ * because an authority is permitted one domain.
  */
 import { chmod, mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -9,23 +10,26 @@ import { certificateEndMs, type KeyAndCertificate, makeAuthority, makeServerCert
 
 export interface DomainCertificates {
   readonly server: KeyAndCertificate;
-  /** When the server's certificate ends, ms since the epoch. */
+  /** The end of the server's certificate, ms since the epoch. */
   readonly serverEndMs: number;
   readonly files: CertificateFiles;
-  /** The authority was made just now: whoever trusted an earlier one must trust this one. */
+  /** The authority was made just now, so programs that trusted an earlier one must trust this one. */
   readonly isNewAuthority: boolean;
 }
 
 export interface CertificateFiles {
-  /** The authority alone: what Node.js and the system's store want. */
+  /** The file with the authority alone, for Node.js and the system's store. */
   readonly authority: string;
-  /** The authority and everything the system trusts: what replaces the system's list, as OpenSSL and Python do. */
+  /**
+   * The file with the authority and every authority of the system, for OpenSSL and Python, which replace the system's
+   * list.
+   */
   readonly bundle: string;
 }
 
-/** The server's is renewed when it has less than this left, and so is the authority. */
+/** A certificate, of the server or the authority, is made again when it has less than this left. */
 const renewBeforeMs = 30 * 86_400_000;
-/** Where systems keep what they trust, as one file. */
+/** The files in which systems keep the authorities that they trust. */
 const systemBundles = [
   "/etc/ssl/certs/ca-certificates.crt",
   "/etc/pki/tls/certs/ca-bundle.crt",
@@ -33,15 +37,15 @@ const systemBundles = [
   "/etc/ssl/cert.pem",
 ];
 
-/** Where the certificates of a domain are, or will be. */
+/** The paths of a domain's certificates, which need not exist yet. */
 function certificateFiles(stateDir: string, domain: string): CertificateFiles {
   const folder = join(stateDir, "tls", domain);
   return { authority: join(folder, "authority.pem"), bundle: join(folder, "bundle.pem") };
 }
 
 /**
- * Reads the certificates of a domain, and makes what is missing or ends soon.
- * @throws DomainError `invalid_state` when what is there cannot be read
+ * Reads the certificates of a domain, and makes those that are missing or end soon.
+ * @throws DomainError `invalid_state` when a file cannot be read
  */
 export async function openCertificates(stateDir: string, domain: string, nowMs: number): Promise<DomainCertificates> {
   const files = certificateFiles(stateDir, domain);
@@ -58,7 +62,7 @@ export async function openCertificates(stateDir: string, domain: string, nowMs: 
   return { server, serverEndMs: certificateEndMs(server.certificate), files, isNewAuthority: !known };
 }
 
-/** Undefined when there is none, or it ends soon. */
+/** A key and its certificate; undefined when there is none, or it ends soon. */
 async function readPair(folder: string, name: string, nowMs: number): Promise<KeyAndCertificate | undefined> {
   try {
     const [key, certificate] = await Promise.all([
@@ -73,7 +77,7 @@ async function readPair(folder: string, name: string, nowMs: number): Promise<Ke
   }
 }
 
-/** The key first: a certificate is never there without its key. */
+/** Writes the key first, so that no certificate is there without its key. */
 async function writePair(folder: string, name: string, { key, certificate }: KeyAndCertificate): Promise<void> {
   await replaceFile(join(folder, `${name}-key.pem`), `${key}\n`, 0o600);
   await replaceFile(join(folder, `${name}.pem`), `${certificate}\n`, 0o644);

@@ -1,7 +1,7 @@
 /**
- * HTTPS on a port of its own, in front of the HTTP server: what comes out of TLS is a connection of that server, with all
- * its limits, its routes and its end. HTTP/1.1 only, and said so in the handshake: an upgrade needs it, and so does an
- * answer that is passed on with the very status line and connection that a service in a sandbox gave it.
+ * The TLS front serves HTTPS on a port of its own, in front of the HTTP server. A decrypted connection becomes one of
+ * that server, with its limits, routes and end. The handshake offers HTTP/1.1 only, because upgrades need it, and so
+ * do answers that are passed on with the status line and connection that a service in a sandbox gave them.
  */
 import type { Server } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
@@ -13,16 +13,16 @@ const handshakeTimeoutMs = 10_000;
 
 export interface TlsFrontOptions {
   readonly host: string;
-  /** 0: any that is free. */
+  /** 0: any free port. */
   readonly port: number;
   readonly certificate: KeyAndCertificate;
-  /** Gets the connections. Its end ends them. */
+  /** The HTTP server that gets the connections, and ends them with its own end. */
   readonly server: Server;
 }
 
 export class TlsFront implements AsyncDisposable {
   readonly #server: TlsServer;
-  /** Every connection, from before its handshake on. */
+  /** Every connection, also before its handshake. */
   readonly #sockets = new Set<Socket>();
 
   private constructor(server: TlsServer) {
@@ -33,7 +33,7 @@ export class TlsFront implements AsyncDisposable {
     });
   }
 
-  /** @throws DomainError `invalid_state` when the port is taken, or not for this user */
+  /** @throws DomainError `invalid_state` when the port is taken, or this user may not have it */
   static async listen({ host, port, certificate, server }: TlsFrontOptions): Promise<TlsFront> {
     const { key, certificate: cert } = certificate;
     const options = {
@@ -46,7 +46,7 @@ export class TlsFront implements AsyncDisposable {
     const tls = createServer(options as Parameters<typeof createServer>[0], (socket) => {
       server.emit("connection", socket);
     });
-    // A client that does not trust us, or speaks no TLS: its own business.
+    // A client that does not trust the certificate, or speaks no TLS, just loses its connection.
     tls.on("tlsClientError", (_error, socket) => socket.destroy());
     const front = new TlsFront(tls);
     await new Promise<void>((resolve, reject) => {
@@ -60,7 +60,7 @@ export class TlsFront implements AsyncDisposable {
     return (this.#server.address() as AddressInfo).port;
   }
 
-  /** For connections from now on. */
+  /** Replaces the certificate for later connections. */
   useCertificate({ key, certificate }: KeyAndCertificate): void {
     this.#server.setSecureContext({ key, cert: certificate });
   }
@@ -78,8 +78,8 @@ function describeListenError(error: NodeJS.ErrnoException, port: number): Error 
   }
   if (error.code === "EACCES") {
     const advice =
-      "Choose one above 1023 with --tls-port, or let users have it: sysctl -w net.ipv4.ip_unprivileged_port_start=443";
-    return new DomainError("invalid_state", `Port ${port} is not for this user. ${advice}`);
+      "Choose one above 1023 with --tls-port, or allow it to users: sysctl -w net.ipv4.ip_unprivileged_port_start=443";
+    return new DomainError("invalid_state", `This user may not listen on port ${port}. ${advice}`);
   }
   return error;
 }

@@ -17,7 +17,7 @@ test("the older form of an id loses its client id, anything else is refused", ()
   }
 });
 
-test("an access token depends on the sandbox and the machine's secret, and on nothing else", () => {
+test("an access token depends on the sandbox and the machine's secret alone", () => {
   const token = deriveAccessToken("secret", "iaa1");
   expect(token).toMatch(/^[0-9a-f]{64}$/);
   expect(deriveAccessToken(Buffer.from("secret"), "iaa1")).toBe(token);

@@ -40,7 +40,7 @@ test.each([
 });
 
 const port = `\${PORT}`;
-test("who asks for nothing special takes public traffic and sees the client's Host", () => {
+test("without options a sandbox takes public traffic and sees the client's Host", () => {
   const open = { allowPublicTraffic: true, maskRequestHost: null };
   for (const options of [undefined, null, {}, { maskRequestHost: "" }]) expect(readIngress(options)).toEqual(open);
   expect(readIngress({ allowPublicTraffic: false })).toEqual({ ...open, allowPublicTraffic: false });

@@ -21,7 +21,7 @@ test("a metadata filter is decoded as it is on the wire", () => {
   expect(parseMetadataFilter("")).toEqual({});
 });
 
-test("whatever pairs a client filters by arrive as they were", () => {
+test("any pairs that a client filters by arrive unchanged", () => {
   const text = fc.string({ unit: "grapheme" });
   fc.assert(
     fc.property(fc.dictionary(text, text, { noNullPrototype: true }), (metadata) => {
@@ -49,7 +49,7 @@ test("a page token is E2B's: a time with nanoseconds is one too", () => {
   expect(decodePageToken(token, "desc")).toEqual({ startedAtMs: 1_767_225_600_123, id: "iaa1" });
 });
 
-test("nothing else is a page token", () => {
+test("no other text is a page token", () => {
   const tokens = ["", "x", "2026-13-99T99:99:99Z__iaa1", "2026-01-01T00:00:00Z__", "2026-01-01T00:00:00Z__iaa1__desc"];
   for (const text of tokens) {
     expect(() => decodePageToken(Buffer.from(text).toString("base64url"), "desc")).toThrow("Invalid next token");

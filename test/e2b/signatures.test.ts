@@ -21,7 +21,7 @@ test("a signature is good for one path, user, operation, expiration and token on
   expect(matchesSignature({ ...signed, signature: known.replace("6E", "6\u00c9") }, "read", token)).toBe(false);
 });
 
-test("a signed URL ends at its second, and one that is no number is never good", () => {
+test("a signed URL ends at its second, and one with an end that is no number is never good", () => {
   const at = (expiration: string | undefined) => ({ ...url, signature: known, expiration });
   expect(() => refuseExpired(at(undefined), 5000)).not.toThrow();
   expect(() => refuseExpired(at("5"), 5000)).not.toThrow();

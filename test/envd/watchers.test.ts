@@ -30,7 +30,7 @@ function watchOf(count: number) {
 
 const newSession = () => new TestSession("iaawatch", {} as GuestAgent);
 
-test("events wait for the poll, boundedly; what ended the watch comes after them", async () => {
+test("events wait for the poll in a bounded buffer; the error that ended the watch comes after them", async () => {
   const table = new WatcherTable();
   const session = newSession();
   const { watch, state } = watchOf(10_000);
@@ -48,7 +48,7 @@ test("events wait for the poll, boundedly; what ended the watch comes after them
   expect(() => table.drain(session, id)).toThrow(`watcher with id ${id} not found`);
 });
 
-test("there are only so many per sandbox, and all end with it", async () => {
+test("a sandbox has at most 256 watchers, and all end with it", async () => {
   const table = new WatcherTable();
   const session = newSession();
   const watches = Array.from({ length: 256 }, () => watchOf(0));

@@ -1,4 +1,4 @@
-/** Whatever a client sends, the answer is one the API documents: never a 500, always a code and a message. */
+/** Any request gets an answer that the API documents: never a 500, always a code and a message. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type Answer, openControlPlane } from "../support/daemon/control-plane.ts";

@@ -1,4 +1,4 @@
-/** Requests to paused sandboxes: who may wake one, how, and what the others are told. */
+/** Auto-resume: the requests that wake a paused sandbox, and the answers to those that may not. */
 import { once } from "node:events";
 import { request as httpRequest } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -55,7 +55,7 @@ test.each([
   }
 });
 
-test("a signed URL wakes its sandbox; one that has expired or is for another does not", async () => {
+test("a signed URL wakes its sandbox; an expired one, or one for another sandbox, does not", async () => {
   const session = sleeper();
   const urlOf = (expiration: string, token = session.accessToken) => {
     const signed = { path: "/etc/hostname", username: "root", expiration };
@@ -84,7 +84,7 @@ test("any request to a port wakes the sandbox, an upgrade too; nothing listens t
   }
 });
 
-test("a browser's question before a request wakes nobody", async () => {
+test("a preflight of a browser wakes no sandbox", async () => {
   const session = sleeper();
   await using plane = await serve(session, new DomainError("internal", "it was woken"));
   const answer = await fetch(`${plane.url}/envs`, { method: "OPTIONS", headers: toPort(session, 49983) });
@@ -103,7 +103,7 @@ test("a sandbox that cannot be resumed says why, to requests and to upgrades", a
   }
 });
 
-test("who is not there is still not found", async () => {
+test("an unknown sandbox is still not found", async () => {
   await using plane = await serve(sleeper());
   for (const port of ["49983", "80"]) {
     const headers = { "e2b-sandbox-id": "iaaother", "e2b-sandbox-port": port, "x-access-token": "t" };

@@ -58,7 +58,7 @@ test("every route is described that is not hidden on purpose, with what it answe
   }
 });
 
-test("what needs no key says so", async () => {
+test("a route without a key says so", async () => {
   await using plane = openControlPlane();
   for (const { method, path, operation } of operations) {
     const { status } = await plane.call(method, path, undefined, { "x-api-key": undefined });
@@ -70,7 +70,7 @@ test("what needs no key says so", async () => {
   }
 });
 
-test("what may be left out and which headers come are described", () => {
+test("optional bodies and headers of answers are described", () => {
   const { paths } = document;
   expect(paths["/sandboxes/{sandboxID}/pause"]?.post?.requestBody?.required).toBe(false);
   expect(paths["/v2/sandboxes"]?.post?.requestBody?.required).toBe(true);
@@ -130,7 +130,7 @@ function shapeOf(schema: JsonSchema): z.ZodType {
   return shape;
 }
 
-test.each(operations)("$method $path answers what it says it answers", async ({ method, path, operation }) => {
+test.each(operations)("$method $path answers as described", async ({ method, path, operation }) => {
   await using plane = openControlPlane();
   const create = async () =>
     ((await plane.call("POST", "/v2/sandboxes", { templateID: "base" })).body as { sandboxID: string }).sandboxID;

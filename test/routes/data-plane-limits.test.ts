@@ -1,4 +1,4 @@
-/** Clients that mean harm, at the data plane of a sandbox: what they can take is bounded, and nothing stays behind. */
+/** The limits of the data plane: a hostile client takes a bounded amount of the daemon, and leaves nothing behind. */
 import { EventEmitter, once } from "node:events";
 import { readdir, stat, symlink, writeFile } from "node:fs/promises";
 import type { IncomingMessage } from "node:http";
@@ -14,7 +14,7 @@ import { type DataPlane, serveDataPlane, TestSession } from "../support/daemon/d
 import { ScriptedAgent } from "../support/fakes/scripted-agent.ts";
 import { type LocalSandbox, startLocalSandbox } from "../support/guest/local-session.ts";
 
-const MIB = 2 ** 20;
+const mebibyte = 2 ** 20;
 const command = { process: { cmd: "/bin/true" } };
 
 /** The head of a request to a sandbox, as bytes. */
@@ -55,7 +55,7 @@ describe("requests and messages", () => {
     expect(plane.logged).toEqual([]);
   });
 
-  test("one sandbox serves so many requests at a time; one more is told, and others are not held up", async () => {
+  test("one sandbox serves 1,000 requests at a time; one more is refused, and other sandboxes are not held up", async () => {
     const other = new TestSession("iaaother", new ScriptedAgent().asAgent());
     await using shared = await serveDataPlane([session, other]);
     const body = envelope(command);
@@ -94,8 +94,8 @@ describe("requests and messages", () => {
       .toBe(200);
   });
 
-  test("messages that never end take only so much memory, and it is given back", async () => {
-    const size = 30 * MIB;
+  test("messages that never end take a bounded amount of memory, and give it back", async () => {
+    const size = 30 * mebibyte;
     const input = head(session, "POST /process.Process/SendInput", {
       "content-type": "application/json",
       "content-length": String(size + 1),
@@ -109,9 +109,9 @@ describe("requests and messages", () => {
     const first = await Promise.any(sockets.map(async (socket) => String((await once(socket, "data"))[0])));
     expect(first).toMatch(/^HTTP\/1\.1 429 /);
     expect(first).toContain("resource_exhausted");
-    expect(process.memoryUsage().rss - start).toBeLessThan(400 * MIB);
+    expect(process.memoryUsage().rss - start).toBeLessThan(400 * mebibyte);
     for (const socket of sockets) socket.destroy();
-    const whole = { process: { pid: 5 }, input: { stdin: "A".repeat(20 * MIB) } };
+    const whole = { process: { pid: 5 }, input: { stdin: "A".repeat(20 * mebibyte) } };
     await expect
       .poll(async () => (await callUnary(plane.url, "process.Process/SendInput", whole, session.headers)).json.code)
       .toBe("not_found");
@@ -122,7 +122,7 @@ describe("requests and messages", () => {
     await expect.poll(() => agent.processes.length).toBe(1);
     const messages = async function* () {
       yield envelope({ start: { process: { pid: 100 } } });
-      for (let n = 0; n < 100; n++) yield envelope({ data: { input: { stdin: "A".repeat(MIB) } } });
+      for (let n = 0; n < 100; n++) yield envelope({ data: { input: { stdin: "A".repeat(mebibyte) } } });
     };
     const response = await fetch(`${plane.url}/process.Process/StreamInput`, {
       method: "POST",
@@ -135,7 +135,7 @@ describe("requests and messages", () => {
   });
 
   test("a compressed message is refused before anything is unpacked", async () => {
-    const bomb = new Uint8Array(gzipSync(Buffer.alloc(64 * MIB)));
+    const bomb = new Uint8Array(gzipSync(Buffer.alloc(64 * mebibyte)));
     const response = await fetch(`${plane.url}/process.Process/SendInput`, {
       method: "POST",
       headers: { ...session.headers, "content-type": "application/json", "content-encoding": "gzip" },
@@ -145,7 +145,7 @@ describe("requests and messages", () => {
   });
 
   test("JSON nested without end, and a message of nothing but members", async () => {
-    const nested = `{"process":{"pid":5},"x":${"[".repeat(2 * MIB)}${"]".repeat(2 * MIB)}}`;
+    const nested = `{"process":{"pid":5},"x":${"[".repeat(2 * mebibyte)}${"]".repeat(2 * mebibyte)}}`;
     expect((await callUnary(plane.url, "process.Process/CloseStdin", nested, session.headers)).status).toBeLessThan(
       500,
     );
@@ -166,7 +166,7 @@ describe("requests and messages", () => {
     socket.destroy();
   });
 
-  test("a sandbox named twice is none", async () => {
+  test("a request that names a sandbox twice names none", async () => {
     const twice = head(session, "GET /envs", { connection: "close" }).replace(
       "\r\n\r\n",
       "\r\nE2b-Sandbox-Id: iaaother\r\n\r\n",
@@ -190,11 +190,11 @@ describe("files", () => {
   });
 
   test("a body that unpacks to a thousand times its size goes through flat memory", async () => {
-    const size = 256 * MIB;
+    const size = 256 * mebibyte;
     const zip = createGzip();
     const packed: Buffer[] = [];
     zip.on("data", (chunk) => packed.push(chunk));
-    for (let n = 0; n < size / MIB; n++) if (!zip.write(Buffer.alloc(MIB))) await once(zip, "drain");
+    for (let n = 0; n < size / mebibyte; n++) if (!zip.write(Buffer.alloc(mebibyte))) await once(zip, "drain");
     zip.end();
     await once(zip, "end");
     const bomb = Buffer.concat(packed);
@@ -216,7 +216,7 @@ describe("files", () => {
     clearInterval(watching);
     expect(response.status).toBe(200);
     expect((await stat(inFolder("bomb"))).size).toBe(size);
-    expect(most).toBeLessThan(96 * MIB);
+    expect(most).toBeLessThan(96 * mebibyte);
   });
 
   test.each([
@@ -234,7 +234,7 @@ describe("files", () => {
     expect(await readdir(sandbox.folder)).not.toContain("never");
   });
 
-  test("a form of more files than anybody sends is refused", async () => {
+  test("a form of more than 10,000 files is refused", async () => {
     const part = (n: number) => `--b\r\nContent-Disposition: form-data; name="other"; filename="${n}"\r\n\r\n\r\n`;
     const body = `${Array.from({ length: 10_050 }, (_, n) => part(n)).join("")}--b--\r\n`;
     const response = await fetch(`${sandbox.plane.url}/files`, {
@@ -245,7 +245,7 @@ describe("files", () => {
     expect([response.status, await response.json()]).toMatchObject([400, { code: 400 }]);
   });
 
-  test("paths that lead in circles, or to what is no file", async () => {
+  test("paths that lead in circles, or to no file, are refused", async () => {
     await symlink(inFolder("loop-b"), inFolder("loop-a"));
     await symlink(inFolder("loop-a"), inFolder("loop-b"));
     await symlink(sandbox.folder, inFolder("self"));

@@ -48,7 +48,7 @@ describe("POST /files/compose", () => {
     expect(await readFile(inFolder("head"), "utf8")).toBe("12");
   });
 
-  test("what cannot be joined is said, and nothing is lost", async () => {
+  test("files that cannot be joined are named, and none is lost", async () => {
     await writeFile(inFolder("kept"), "kept");
     await mkdir(inFolder("folder"), { recursive: true });
     const missing = await compose({ source_paths: [inFolder("kept"), inFolder("no")], destination: inFolder("out") });

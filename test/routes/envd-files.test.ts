@@ -60,7 +60,7 @@ describe("GET /files", () => {
     expect(await response.text()).toBe("hello");
   });
 
-  test("an empty file has Content-Length 0, whatever the encoding", async () => {
+  test("an empty file has Content-Length 0, with every encoding", async () => {
     await writeFile(inFolder("empty"), "");
     for (const encoding of ["identity", "gzip"]) {
       const response = await download(inFolder("empty"), { "accept-encoding": encoding });
@@ -101,7 +101,7 @@ describe("GET /files", () => {
     expect([unchanged.status, await unchanged.text()]).toEqual([304, ""]);
   });
 
-  test("what is not a readable file is said in E2B's words", async () => {
+  test("a path that is no readable file is refused in E2B's words", async () => {
     await mkdir(inFolder("dir"));
     const missing = await download(inFolder("no"));
     expect(missing.status).toBe(404);
@@ -141,7 +141,7 @@ describe("GET /files", () => {
     expect((await download(inFolder("a.txt"))).status).toBe(200);
   });
 
-  test("a slow reader holds up nobody, and gets everything", async () => {
+  test("a slow reader holds up no other, and gets every byte", async () => {
     const response = await download(inFolder("big"));
     const reader = response.body?.getReader();
     await reader?.read();
@@ -316,7 +316,7 @@ describe("256 MiB", () => {
   });
 });
 
-describe("who may", () => {
+describe("access to files", () => {
   const bare = (query: Record<string, string>, init: RequestInit = {}) =>
     fetch(`${url}/files?${new URLSearchParams(query)}`, init);
   const message = async (response: Response) => [

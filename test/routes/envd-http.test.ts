@@ -52,7 +52,7 @@ describe("envd's small routes", () => {
     }
   });
 
-  test("what E2B keeps for its orchestrator, and what does not exist, is a 404", async () => {
+  test("the paths of E2B's orchestrator, and unknown paths, are a 404", async () => {
     for (const path of ["/init", "/freeze", "/nothing/here"]) {
       const response = await get(path);
       expect(response.status).toBe(404);

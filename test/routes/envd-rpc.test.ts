@@ -7,7 +7,7 @@ import { type DataPlane, serveDataPlane, TestSession } from "../support/daemon/d
 import { ManualClock } from "../support/fakes/manual-clock.ts";
 import { ScriptedAgent, type ScriptedProcess } from "../support/fakes/scripted-agent.ts";
 
-const START = "process.Process/Start";
+const startPath = "process.Process/Start";
 const command = { process: { cmd: "/bin/bash", args: ["-l", "-c", "true"] } };
 const base64 = (text: string) => Buffer.from(text).toString("base64");
 
@@ -36,7 +36,7 @@ const until = async (condition: () => boolean) => {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
 };
 const start = (headers: Record<string, string> = {}, signal?: AbortSignal) =>
-  openStream(plane.url, START, command, { ...session.headers, ...headers }, signal);
+  openStream(plane.url, startPath, command, { ...session.headers, ...headers }, signal);
 
 describe("a process stream", () => {
   test("is start, output as it happens, end and an empty end-stream", async () => {
@@ -80,7 +80,7 @@ describe("a process stream", () => {
       unknown_field: 1,
     };
     const authorization = `Basic ${base64("root:")}`;
-    const { frames } = await openStream(plane.url, START, message, { ...session.headers, authorization });
+    const { frames } = await openStream(plane.url, startPath, message, { ...session.headers, authorization });
     await frames.next();
     expect(agent.specs).toEqual([
       {
@@ -116,7 +116,7 @@ describe("a process stream", () => {
     expect(agent.signals).toEqual([{ pid: 100, signal: 9 }]);
   });
 
-  test("a time-out that no timer can hold is none", async () => {
+  test("ignores a time-out that no timer can hold", async () => {
     const { frames } = await start({ "connect-timeout-ms": "9999999999" });
     await frames.next();
     last().exit();
@@ -136,7 +136,7 @@ describe("a process stream", () => {
     await until(() => clock.sleeperCount === 0);
   });
 
-  test("makes the process wait for a slow reader, and lets it go when that one goes away", async () => {
+  test("makes the process wait for a slow reader, and lets it go on when the reader leaves", async () => {
     const gone = new AbortController();
     const { frames } = await start({}, gone.signal);
     await frames.next();
@@ -193,7 +193,7 @@ describe("Connect", () => {
     openStream(plane.url, "process.Process/Connect", { process: selector }, session.headers);
 
   test("joins by pid and by tag; late ones still learn the end", async () => {
-    const { frames } = await openStream(plane.url, START, { ...command, tag: "job" }, session.headers);
+    const { frames } = await openStream(plane.url, startPath, { ...command, tag: "job" }, session.headers);
     await frames.next();
     const joined = await connect({ tag: "job" });
     expect((await joined.frames.next())?.json).toEqual({ event: { start: { pid: 100 } } });
@@ -206,7 +206,7 @@ describe("Connect", () => {
     expect((await late.frames.next())?.json).toMatchObject({ event: { end: { status: "exit status 0" } } });
   });
 
-  test("to nobody is not_found in the end-stream", async () => {
+  test("to an unknown process is not_found in the end-stream", async () => {
     const { status, frames } = await connect({ pid: 4242 });
     expect(status).toBe(200);
     expect(await frames.next()).toEqual({
@@ -220,7 +220,7 @@ describe("the unary methods", () => {
   const call = (method: string, message: unknown) => callUnary(plane.url, method, message, session.headers);
 
   test("list, input, close, signal, resize", async () => {
-    const { frames } = await openStream(plane.url, START, { ...command, tag: "t" }, session.headers);
+    const { frames } = await openStream(plane.url, startPath, { ...command, tag: "t" }, session.headers);
     await frames.next();
     expect((await call("process.Process/List", {})).json).toEqual({
       processes: [{ config: { cmd: "/bin/bash", args: ["-l", "-c", "true"] }, pid: 100, tag: "t" }],
@@ -249,7 +249,7 @@ describe("the unary methods", () => {
   });
 
   test("of a terminal", async () => {
-    const { frames } = await openStream(plane.url, START, { ...command, pty: {} }, session.headers);
+    const { frames } = await openStream(plane.url, startPath, { ...command, pty: {} }, session.headers);
     await frames.next();
     const selector = { process: { pid: 100 } };
     expect((await call("process.Process/Update", { ...selector, pty: { size: { cols: 9, rows: 8 } } })).status).toBe(
@@ -276,14 +276,14 @@ describe("bad input", () => {
   test("an unknown method, a wrong content type, a wrong HTTP method", async () => {
     expect(await callUnary(plane.url, "process.Process/Nope", {}, session.headers)).toMatchObject({ status: 404 });
     const post = (type: string) =>
-      fetch(`${plane.url}/${START}`, {
+      fetch(`${plane.url}/${startPath}`, {
         method: "POST",
         headers: { ...session.headers, "content-type": type },
         body: "x",
       });
     expect((await post("text/plain")).status).toBe(415);
     expect((await post("application/json")).status).toBe(415);
-    const get = await fetch(`${plane.url}/${START}`, {
+    const get = await fetch(`${plane.url}/${startPath}`, {
       headers: { ...session.headers, "content-type": "application/connect+json" },
     });
     expect([405, 415]).toContain(get.status);
@@ -304,7 +304,7 @@ describe("bad input", () => {
     ["two messages", Buffer.concat([envelope(command), envelope(command)]), "unimplemented"],
     ["no command", envelope({ process: {} }), "invalid_argument"],
   ])("%s ends the stream with an error", async (_name, body, code) => {
-    const { status, frames } = await openStream(plane.url, START, body, session.headers);
+    const { status, frames } = await openStream(plane.url, startPath, body, session.headers);
     expect(status).toBe(200);
     expect(await frames.next()).toMatchObject({ flags: 2, json: { error: { code } } });
   });
@@ -325,8 +325,8 @@ describe("bad input", () => {
   });
 });
 
-describe("who may call", () => {
-  test("nobody without the token, and the answer says so in JSON", async () => {
+describe("access", () => {
+  test("is refused without the token, with an answer in JSON", async () => {
     const { "x-access-token": _, ...headers } = session.headers;
     for (const wrong of [headers, { ...headers, "x-access-token": "wrong" }]) {
       expect(await callUnary(plane.url, "process.Process/List", {}, wrong)).toEqual({
@@ -339,7 +339,7 @@ describe("who may call", () => {
     }
   });
 
-  test("a sandbox that is not there is a 502 on every route", async () => {
+  test("an unknown sandbox is a 502 on every route", async () => {
     const headers = { ...session.headers, "e2b-sandbox-id": "iaanobody" };
     const answer = { sandboxId: "iaanobody", message: "The sandbox was not found", code: 502 };
     expect(await callUnary(plane.url, "process.Process/List", {}, headers)).toEqual({ status: 502, json: answer });
@@ -361,8 +361,8 @@ describe("who may call", () => {
     expect(response.resume().statusCode).toBe(200);
   });
 
-  test("web pages may, from anywhere: preflight and exposed headers", async () => {
-    const preflight = await fetch(`${plane.url}/${START}`, {
+  test("is open to web pages of any origin: preflight and exposed headers", async () => {
+    const preflight = await fetch(`${plane.url}/${startPath}`, {
       method: "OPTIONS",
       headers: {
         origin: "https://example.com",

@@ -180,7 +180,7 @@ describe.each([
       expect(await sandbox.files.exists(inFolder("tree"))).toBe(false);
     });
 
-    test("what is not there has its own error", async () => {
+    test("a missing file has its own error", async () => {
       const missing = { name: sdk === current ? "FileNotFoundError" : expect.any(String) };
       await expect(sandbox.files.read(inFolder("no"))).rejects.toMatchObject(missing);
       await expect(sandbox.files.list(inFolder("no"))).rejects.toMatchObject(missing);
@@ -190,7 +190,7 @@ describe.each([
       await expect(sandbox.files.makeDir(inFolder("plain"))).rejects.toMatchObject({ name: "InvalidArgumentError" });
     });
 
-    test("watching sees what happens, also in folders made later", async () => {
+    test("watching sees every event, also in folders made later", async () => {
       await mkdir(inFolder("watched"));
       const events: string[] = [];
       const handle = await sandbox.files.watchDir(

@@ -43,7 +43,7 @@ test.each<[IncomingHttpHeaders, string]>([
   expect(renderRefusal(portClosed("iaa1", 80), headers).contentType).toContain(kind);
 });
 
-test("nothing of a refusal becomes markup", () => {
+test("no text of a refusal becomes markup", () => {
   const { body } = renderRefusal(
     { sandboxId: "<script>", message: "<img src=x onerror='1'>&", code: 502 },
     { "user-agent": firefox },

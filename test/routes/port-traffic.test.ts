@@ -1,4 +1,4 @@
-/** What passes between clients and services in a sandbox, what does not, and that nothing of it stays behind. */
+/** Port traffic: the headers and bytes that pass between clients and services in a sandbox, and none that stays behind. */
 import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { Agent, createServer, request as httpRequest, type Server } from "node:http";
@@ -13,7 +13,7 @@ import { type LocalSandbox, startLocalSandbox } from "../support/guest/local-ses
 let sandbox: LocalSandbox;
 let service: Server;
 let port: number;
-/** A service that says nothing and writes down what it gets. */
+/** A service that answers nothing and records what it gets. */
 let recorder: TcpServer;
 let recorded = "";
 
@@ -88,7 +88,7 @@ test("a private sandbox that sleeps is not woken without the token", async () =>
   expect((await wake({})).status).toBe(403);
 });
 
-test("a masked host is what the service sees, and the client's is passed beside it", async () => {
+test("the service sees the masked host, and the client's host beside it", async () => {
   sandbox.session.ingress = { ...openIngress, maskRequestHost: `localhost:\${PORT}` };
   const host = `${port}-iaatraffic.localhost:${sandbox.plane.port}`;
   const asked = httpRequest(sandbox.plane.url, { headers: { host } }).end();
@@ -101,7 +101,7 @@ test("a masked host is what the service sees, and the client's is passed beside 
   });
 });
 
-test("what concerns one connection only is not passed on", async () => {
+test("headers that concern one connection are not passed on", async () => {
   const headers = { connection: "keep-alive, x-mine", "keep-alive": "timeout=9", "x-mine": "1", "x-yours": "2" };
   const asked = httpRequest(sandbox.plane.url, { headers: { ...named(port), ...headers, te: "trailers" } }).end();
   const [response] = await once(asked, "response");
@@ -149,7 +149,7 @@ test("a header cannot add another one", async () => {
   expect(recorded).toBe("");
 });
 
-test("a service that is just starting is waited for", async () => {
+test("a request waits for a service that is just starting", async () => {
   const late = createServer((_, response) => response.end("here"));
   const placeholder = createTcpServer().listen(0, "127.0.0.1");
   await once(placeholder, "listening");
@@ -165,7 +165,7 @@ test("a service that is just starting is waited for", async () => {
   late.close();
 });
 
-test("nobody waits for a service once the client has left", async () => {
+test("the wait for a service ends when the client leaves", async () => {
   const dial = vi.spyOn(sandbox.session.agent, "dial");
   const gone = new AbortController();
   const pending = fetch(sandbox.plane.url, { headers: named(1), signal: gone.signal });

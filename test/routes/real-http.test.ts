@@ -1,4 +1,4 @@
-/** What only a socket shows: bodies in chunks, half-sent ones, bytes that are no request. */
+/** HTTP over a real socket: bodies in chunks, half-sent bodies, bytes that are no request. */
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { expect, test } from "vitest";

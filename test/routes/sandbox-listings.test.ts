@@ -94,7 +94,7 @@ test("a token of one order does not lead through the other", async () => {
   expect(answer).toMatchObject({ status: 400, body: { code: 400, message: "Invalid next token" } });
 });
 
-test("a page has at most 100 rows, whatever is asked", async () => {
+test("a page has at most 100 rows, also when more are asked for", async () => {
   await using plane = openControlPlane();
   for (let at = 0; at < 101; at += 1) await create(plane);
   const answer = await plane.call("GET", "/v2/sandboxes?limit=5000");
@@ -103,7 +103,7 @@ test("a page has at most 100 rows, whatever is asked", async () => {
   expect(await idsOf(plane, "/sandboxes")).toHaveLength(101);
 });
 
-test("the metadata filter, three times escaped, finds what has every pair", async () => {
+test("the metadata filter, three times escaped, finds the sandboxes with every pair", async () => {
   await using plane = openControlPlane();
   const one = await create(plane, { "k 1": "v&1", other: "x" });
   await create(plane, { "k 1": "v" });

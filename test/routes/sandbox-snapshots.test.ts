@@ -1,4 +1,4 @@
-/** Fork, snapshots and follow-ups over HTTP: what is asked, what is answered, what is refused. */
+/** Forks, snapshots and follow-ups over HTTP: requests, answers, refusals. */
 import { expect, test } from "vitest";
 import { type ControlPlane, openControlPlane } from "../support/daemon/control-plane.ts";
 

@@ -92,7 +92,7 @@ test.each([
   expect(plane.runtime.created).toEqual([]);
 });
 
-test("a name that somebody gave this machine's address is refused, key or not", async () => {
+test("a foreign name with this machine's address is refused, with or without the key", async () => {
   await using plane = openControlPlane();
   for (const url of ["/health", "/metrics", "/v2/sandboxes", "/nowhere", "/files"]) {
     const answer = await plane.call("GET", url, undefined, { host: "rebound.example:3000" });
@@ -123,7 +123,7 @@ test.each([
   expect(isKnownHost(host, new Set(["my.machine"]))).toBe(expected);
 });
 
-test("a request that half names a sandbox is told so in plain text", async () => {
+test("a request with half of a sandbox's headers is refused in plain text", async () => {
   await using plane = openControlPlane();
   const answer = await plane.call("GET", "/files", undefined, { "e2b-sandbox-id": "iaa1" });
   expect(answer).toMatchObject({ status: 400, text: "missing header" });
@@ -177,7 +177,7 @@ test.each([
   expect(plane.errors).toHaveLength(status === 500 ? 1 : 0);
 });
 
-test("an error that nobody expected is logged once, and the client learns nothing of it", async () => {
+test("an unexpected error is logged once, and the client learns nothing of it", async () => {
   await using plane = openControlPlane();
   for (const error of [new TypeError("secret"), Object.assign(new Error("secret"), { statusCode: 418 }), "secret"]) {
     plane.errors.length = 0;
@@ -265,7 +265,7 @@ test("the daemon describes itself", async () => {
   expect(Object.keys(schemas)).toContain("NewSandboxV2");
 });
 
-test("what is in use is told in E2B's units, and what one sandbox took by its id", async () => {
+test("the capacity is in E2B's units, and the latency of one sandbox is read by its id", async () => {
   await using plane = openControlPlane();
   const use = { active: 3, warm: 1, limit: 100 };
   expect((await plane.call("GET", "/capacity")).body).toEqual({

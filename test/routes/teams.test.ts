@@ -10,7 +10,7 @@ test("the one team, with the key the client came with", async () => {
   });
 });
 
-test("how much is used: samples between two seconds, and the highest", async () => {
+test("metrics: the samples between two seconds, and the highest", async () => {
   await using plane = openControlPlane();
   const sample = (second: number, concurrentSandboxes: number, startsPerSecond: number) => ({
     atMs: second * 1000 + 500,
@@ -63,7 +63,7 @@ test("keys need a name", async () => {
   }
 });
 
-test("access tokens are a thing of the past", async () => {
+test("access tokens are not issued any more", async () => {
   await using plane = openControlPlane();
   for (const body of [{ name: "x" }, undefined]) {
     expect(await plane.call("POST", "/access-tokens", body)).toMatchObject({ status: 410, body: { code: 410 } });

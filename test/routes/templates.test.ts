@@ -87,7 +87,7 @@ test.each(["e2bdev/base", "e2bdev/base:latest", "docker.io/e2bdev/base"])(
   },
 );
 
-test("an image is refused at the start, and told by the status", async () => {
+test("an image is refused at the start, and the status says so", async () => {
   await using plane = openControlPlane();
   const { templateID, buildID } = await request(plane, { name: "app" });
   await plane.call("POST", `/v2/templates/${templateID}/builds/${buildID}`, { fromImage: "python:3" });
@@ -100,7 +100,7 @@ test("an image is refused at the start, and told by the status", async () => {
   expect(again).toMatchObject({ status: 400, body: { message: "build is not in waiting state" } });
 });
 
-test("a build that fails is told by status and logs, page by page", async () => {
+test("status and logs report a build that fails, page by page", async () => {
   await using plane = openControlPlane();
   const { templateID, buildID } = await request(plane, { name: "app" });
   const base = `/templates/${templateID}/builds/${buildID}`;

@@ -1,4 +1,4 @@
-/** The WebSockets to processes, over a scripted guest: who may open one, what is said, and what slow and broken ones do. */
+/** The WebSockets to processes, over a scripted guest: access, messages, slow and broken connections. */
 import { setImmediate as turn } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
@@ -52,8 +52,8 @@ async function started(path = "processes", first: object = start) {
   return { client, said: await client.next(), process: last() };
 }
 
-describe("who may open one", () => {
-  test("whoever has the key, and nobody else", async () => {
+describe("access to a WebSocket", () => {
+  test("needs the key", async () => {
     await open("processes", { headers: { authorization: `Bearer ${apiKey}` } });
     await open("terminal");
     expect(await refusal("processes")).toContain("401");
@@ -82,7 +82,7 @@ describe("who may open one", () => {
     expect((await plane.call("POST", "/sandboxes/iaaother/ticket")).status).toBe(404);
   });
 
-  test("a page of another origin may not, whatever it knows", async () => {
+  test("is refused to a page of another origin, even with the key", async () => {
     const { port, host } = new URL(url);
     for (const origin of [
       "http://evil.example",
@@ -96,7 +96,7 @@ describe("who may open one", () => {
     expect(await refusal("processes", { headers: { ...key.headers, host: "evil.example" } })).toContain("421");
   });
 
-  test("there must be such a sandbox, running", async () => {
+  test("needs a running sandbox", async () => {
     expect(await SocketClient.open(`${url}/sandboxes/iaaother/processes`, key).catch(String)).toContain("404");
     const { body } = await plane.call("POST", "/v2/sandboxes", { templateID: "base" });
     const { sandboxID } = body as { sandboxID: string };
@@ -104,14 +104,14 @@ describe("who may open one", () => {
     expect(await SocketClient.open(`${url}/sandboxes/${sandboxID}/processes`, key).catch(String)).toContain("409");
   });
 
-  test("plain requests are told what this is, and upgrades elsewhere are refused", async () => {
+  test("a plain request gets a 426, and an upgrade of another path is refused", async () => {
     const answer = await plane.call("GET", `/sandboxes/${id}/terminal`);
     expect([answer.status, answer.headers.upgrade]).toEqual([426, "websocket"]);
     expect(await SocketClient.open(`${url}/v2/sandboxes`, key).catch(String)).toContain("400");
     expect(await SocketClient.open(`${url}/nothing`, key).catch(String)).toContain("400");
   });
 
-  test("a sandbox has 64 of them at most", async () => {
+  test("a sandbox has 64 WebSockets at most", async () => {
     for (let n = 0; n < 64; n++) await open();
     expect(await refusal("processes", key)).toContain("429");
     clients.pop()?.drop();
@@ -120,7 +120,7 @@ describe("who may open one", () => {
 });
 
 describe("a process", () => {
-  test("is started, reads and writes, takes signals, and its end is told", async () => {
+  test("is started, reads and writes, takes signals, and reports its end", async () => {
     const { client, said, process } = await started("processes", {
       ...start,
       cwd: "/",
@@ -166,7 +166,7 @@ describe("a process", () => {
     expect([agent.signals, process.detached]).toEqual([[], false]);
   });
 
-  test("refusals are told, and the connection goes on", async () => {
+  test("answers a message that it refuses, and the connection goes on", async () => {
     const { client, process } = await started();
     client.say({ type: "resize", columns: 80, rows: 24 });
     expect(await client.next()).toMatchObject({ type: "error", code: "internal" });
@@ -174,7 +174,7 @@ describe("a process", () => {
     await client.sees("still here");
   });
 
-  test("of a sandbox that ends, the reason is told", async () => {
+  test("reports the reason when its sandbox ends", async () => {
     const { client } = await started();
     const waiting = await open();
     session.kill(new DomainError("not_found", "The sandbox was killed"));
@@ -211,7 +211,7 @@ describe("a terminal", () => {
     await expect.poll(() => agent.signals).toEqual([{ pid: 101, signal: 1 }]);
   });
 
-  test("is not hung up while somebody else looks at it", async () => {
+  test("is not hung up while another client is attached", async () => {
     const { client } = await started("terminal", { type: "start", columns: 80, rows: 24 });
     const other = await open("terminal");
     other.say({ type: "attach", pid: 100 });
@@ -230,7 +230,7 @@ describe("a terminal", () => {
   });
 });
 
-describe("what makes no sense", () => {
+describe("a wrong message", () => {
   const first: [string, string | Buffer, RegExp][] = [
     ["text that is no JSON", "{", /must be JSON/],
     ["no object", "7", /message/],
@@ -249,20 +249,20 @@ describe("what makes no sense", () => {
     expect(agent.processes).toEqual([]);
   });
 
-  test("later ends the connection, not the process", async () => {
+  test("ends the connection, not the process, when it comes later", async () => {
     const { client, process } = await started();
     client.say({ type: "signal", signal: "SIGPARTY" });
     expect((await client.closed).code).toBe(4400);
     expect(process.detached).toBe(false);
   });
 
-  test("a process that is not there", async () => {
+  test("names an unknown process", async () => {
     const client = await open();
     client.say({ type: "attach", pid: 7 });
     expect(await client.closed).toEqual({ code: 4404, reason: "process with pid 7 not found" });
   });
 
-  test("a message that is too long", async () => {
+  test("is too long", async () => {
     const { client, process } = await started();
     client.input("x".repeat(128 * 1024 + 1));
     expect((await client.closed).code).toBe(1009);
@@ -270,7 +270,7 @@ describe("what makes no sense", () => {
     await expect.poll(async () => (await session.processes.find({ pid: 100 })).subscriberCount).toBe(0);
   });
 
-  test("a client that says nothing, or is not there any more", async () => {
+  test("never comes, or its client has gone", async () => {
     const mute = await open();
     const { client: gone } = await started();
     gone.socket.pause();
@@ -283,7 +283,7 @@ describe("what makes no sense", () => {
   });
 });
 
-describe("a slow one", () => {
+describe("a slow client", () => {
   const chunk = Buffer.alloc(32 * 1024, "x");
   const chunks = 2_000;
 
@@ -302,7 +302,7 @@ describe("a slow one", () => {
     expect(slow.outputBytes).toBe(chunks * chunk.byteLength);
   });
 
-  test("that cannot stop reading says so, and goes on later", async () => {
+  test("that cannot stop reading asks for a pause, and goes on later", async () => {
     const { client, process } = await started();
     client.say({ type: "pause" });
     client.input("after the pause");
@@ -325,7 +325,7 @@ describe("a slow one", () => {
     await expect.poll(() => process.taken).toBe(chunks);
   });
 
-  test("process makes its client wait", async () => {
+  test("waits for a process that reads slowly", async () => {
     const { client, process } = await started();
     const gate = closedGate();
     process.writeGate = gate.opened;

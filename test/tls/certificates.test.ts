@@ -1,4 +1,4 @@
-/** Certificates as clients judge them: OpenSSL, through Node's own TLS. */
+/** Certificates as OpenSSL judges them, through Node's own TLS. */
 import { X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
@@ -38,7 +38,7 @@ async function verdict(pair: { key: string; certificate: string }, ca: string, n
   }
 }
 
-test("whoever trusts the authority trusts the names of the domain, and no others", async () => {
+test("a client that trusts the authority trusts the names of the domain, and no others", async () => {
   const authority = await makeAuthority(domain, Date.now());
   const server = await makeServerCertificate(authority, domain, Date.now());
   const judge = (name: string, pair = server) => verdict(pair, authority.certificate, name);
@@ -54,7 +54,7 @@ test("whoever trusts the authority trusts the names of the domain, and no others
   expect(await judge(domain, await makeServerCertificate(stranger, domain, Date.now()))).not.toBe("trusted");
 });
 
-test("it is an authority for servers only, and what it makes is none", async () => {
+test("the authority is for servers only, and its certificates are no authorities", async () => {
   const authority = await makeAuthority(domain, Date.now());
   const server = await makeServerCertificate(authority, domain, Date.now());
   const [root, leaf] = [new X509Certificate(authority.certificate), new X509Certificate(server.certificate)];

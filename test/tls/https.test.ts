@@ -78,7 +78,7 @@ test("the handshake says HTTP/1.1, and an upgrade works", async () => {
   socket.destroy();
 });
 
-test("a client that speaks no TLS is let go", async () => {
+test("a client that speaks no TLS loses its connection", async () => {
   const socket = connectTcp(https.settings.port, "127.0.0.1");
   socket.on("error", () => {});
   socket.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
@@ -124,7 +124,7 @@ test("the name server answers for its domain alone", async () => {
   client.close();
 });
 
-test("what is no question is not answered", () => {
+test("a message that is no question is not answered", () => {
   const answer = encode({ type: "response", id: 1, questions: [{ type: "A", name: domain, class: "IN" }] });
   for (const message of [Buffer.alloc(0), Buffer.from("nonsense"), answer, question(domain, "A", { questions: [] })]) {
     expect(answerQuestion(message, domain)).toBeUndefined();

@@ -1,4 +1,4 @@
-/** The page's reading of latency samples. */
+/** The console's summary of latency samples. */
 import { expect, test } from "vitest";
 import { commandsOf, lastStart } from "../../../routes/console/page/latency.js";
 
@@ -37,7 +37,7 @@ test("of several starts the last one counts, with the commands after it only", (
   expect(lastStart(earlier)?.stages.map(({ name }) => name)).toEqual(["Warm checkout", "Command start"]);
 });
 
-test("without samples there is nothing to say", () => {
+test("without samples there is no start", () => {
   expect(lastStart([])).toBeUndefined();
   expect(commandsOf([])).toEqual({ count: 0, startMs: undefined, firstByteMs: undefined });
 });

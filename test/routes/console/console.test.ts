@@ -1,4 +1,4 @@
-/** The page at `/`: what is served, to whom, and what the browser is told to forbid. What it does is `test/sdk/console.test.ts`'s. */
+/** The files and headers of the console. `test/sdk/console.test.ts` tests the page in a browser. */
 import { readdirSync, readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { openControlPlane } from "../../support/daemon/control-plane.ts";
