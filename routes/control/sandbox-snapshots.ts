@@ -32,14 +32,16 @@ export interface SandboxSnapshotRoutesDeps {
   readonly maxTimeoutMs: number;
 }
 
-export async function sandboxSnapshotRoutes(
-  scope: FastifyInstance,
-  { runtime, maxTimeoutMs }: SandboxSnapshotRoutesDeps,
-): Promise<void> {
+const failures = { "4xx": ApiError, "5xx": ApiError };
+
+export async function sandboxSnapshotRoutes(scope: FastifyInstance, deps: SandboxSnapshotRoutesDeps): Promise<void> {
+  forkRoute(scope, deps);
+  snapshotRoutes(scope, deps);
+  followupRoute(scope, deps);
+}
+
+function forkRoute(scope: FastifyInstance, { runtime, maxTimeoutMs }: SandboxSnapshotRoutesDeps): void {
   const app = scope.withTypeProvider<ZodTypeProvider>();
-  const failures = { "4xx": ApiError, "5xx": ApiError };
-  const timeoutOf = (seconds: number | null | undefined) =>
-    checkNewTimeout(seconds ?? defaultTimeoutSeconds.v1, maxTimeoutMs);
 
   app.post(
     "/sandboxes/:sandboxID/fork",
@@ -49,7 +51,7 @@ export async function sandboxSnapshotRoutes(
     },
     async (request, reply) => {
       const id = parseSandboxId(request.params.sandboxID);
-      const options = { count: request.body?.count ?? 1, timeoutMs: timeoutOf(request.body?.timeout) };
+      const options = { count: request.body?.count ?? 1, timeoutMs: timeoutOf(request.body?.timeout, maxTimeoutMs) };
       const outcomes = await runtime.forks.fork(id, options);
       return reply
         .code(201)
@@ -62,6 +64,11 @@ export async function sandboxSnapshotRoutes(
         );
     },
   );
+}
+
+/** Takes and lists snapshots that are templates. */
+function snapshotRoutes(scope: FastifyInstance, { runtime }: SandboxSnapshotRoutesDeps): void {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
 
   app.post(
     "/sandboxes/:sandboxID/snapshots",
@@ -90,6 +97,10 @@ export async function sandboxSnapshotRoutes(
       return reply.send(page.snapshots.map(toSnapshotInfo));
     },
   );
+}
+
+function followupRoute(scope: FastifyInstance, { runtime, maxTimeoutMs }: SandboxSnapshotRoutesDeps): void {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
 
   app.post(
     "/sandboxes/followups",
@@ -101,7 +112,7 @@ export async function sandboxSnapshotRoutes(
       const { body } = request;
       const sandboxId = parseSandboxId(body.sandboxID);
       const { view, reason } = await runtime.forks.followUp(sandboxId, {
-        timeoutMs: timeoutOf(body.timeout),
+        timeoutMs: timeoutOf(body.timeout, maxTimeoutMs),
         ...(body.metadata ? { metadata: body.metadata } : {}),
         ...(body.envVars ? { envs: body.envVars } : {}),
       });
@@ -112,4 +123,8 @@ export async function sandboxSnapshotRoutes(
       });
     },
   );
+}
+
+function timeoutOf(seconds: number | null | undefined, maxTimeoutMs: number): number {
+  return checkNewTimeout(seconds ?? defaultTimeoutSeconds.v1, maxTimeoutMs);
 }

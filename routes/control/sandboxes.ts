@@ -1,7 +1,7 @@
 /**
  * The routes of a sandbox's life: each parses the request, makes one call to the runtime and shapes the answer
- * (docs/compatibility.md#lifecycle). `routes/control` calls the runtime, `src/e2b` and `routes/http`; of `routes/data`
- * it uses the refusal of an upgrade alone.
+ * (docs/compatibility.md#lifecycle). `routes/control` is the control plane. It calls the runtime, the templates, the team,
+ * `src/e2b` and `routes/http`; of `routes/data` it uses the refusal of an upgrade alone.
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";

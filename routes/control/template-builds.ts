@@ -22,10 +22,17 @@ import { noContent, sendNothing } from "../http/empty-answer.ts";
 
 const failures = { "4xx": ApiError, "5xx": ApiError };
 
-export async function templateBuildRoutes(
-  scope: FastifyInstance,
-  { templates }: { readonly templates: Templates },
-): Promise<void> {
+export interface TemplateBuildRoutesDeps {
+  readonly templates: Templates;
+}
+
+export async function templateBuildRoutes(scope: FastifyInstance, deps: TemplateBuildRoutesDeps): Promise<void> {
+  startRoutes(scope, deps);
+  progressRoutes(scope, deps);
+}
+
+/** Requests a build, offers uploads for it, and starts it. */
+function startRoutes(scope: FastifyInstance, { templates }: TemplateBuildRoutesDeps): void {
   const app = scope.withTypeProvider<ZodTypeProvider>();
 
   app.post(
@@ -78,6 +85,11 @@ export async function templateBuildRoutes(
       return sendNothing(reply, 202);
     },
   );
+}
+
+/** Reports the status and the log of a build. */
+function progressRoutes(scope: FastifyInstance, { templates }: TemplateBuildRoutesDeps): void {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
 
   app.get(
     "/templates/:templateID/builds/:buildID/status",

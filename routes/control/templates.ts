@@ -27,12 +27,22 @@ import { noContent, sendNothing } from "../http/empty-answer.ts";
 
 const failures = { "4xx": ApiError, "5xx": ApiError };
 
-export async function templateRoutes(
-  scope: FastifyInstance,
-  { templates, runtime }: { readonly templates: Templates; readonly runtime: Pick<Runtime, "snapshots"> },
-): Promise<void> {
+const params = TemplateParams;
+
+export interface TemplateRoutesDeps {
+  readonly templates: Templates;
+  readonly runtime: Pick<Runtime, "snapshots">;
+}
+
+export async function templateRoutes(scope: FastifyInstance, deps: TemplateRoutesDeps): Promise<void> {
+  listingRoutes(scope, deps);
+  changeRoutes(scope, deps);
+  nameRoutes(scope, deps);
+}
+
+/** Lists and describes templates. */
+function listingRoutes(scope: FastifyInstance, { templates }: TemplateRoutesDeps): void {
   const app = scope.withTypeProvider<ZodTypeProvider>();
-  const params = TemplateParams;
 
   app.get("/templates", { schema: { response: { 200: z.array(TemplateSchema), ...failures } } }, async (_, reply) =>
     reply.send(templates.list().map(toTemplate)),
@@ -59,6 +69,11 @@ export async function templateRoutes(
       return reply.send(toTemplateWithBuilds(view, page));
     },
   );
+}
+
+/** Removes and publishes templates. */
+function changeRoutes(scope: FastifyInstance, { templates, runtime }: TemplateRoutesDeps): void {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
 
   app.delete(
     "/templates/:templateID",
@@ -92,6 +107,11 @@ export async function templateRoutes(
       return sendNothing(reply, 200);
     },
   );
+}
+
+/** Resolves aliases, and lists and moves tags. */
+function nameRoutes(scope: FastifyInstance, { templates }: TemplateRoutesDeps): void {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
 
   app.get(
     "/templates/aliases/:alias",

@@ -1,7 +1,4 @@
-/**
- * The ids of E2B and their forms. `src/e2b` is E2B's contract: schemas, checks and texts, without engines, SQL or
- * HTTP. It may use the types of the runtime, the templates and the team.
- */
+/** The ids of E2B and their forms. */
 import { randomInt } from "node:crypto";
 import { DomainError } from "../errors.ts";
 

@@ -2,6 +2,8 @@
  * The schemas of the control plane: bodies, queries and answers in E2B's own spelling. Requests are parsed with them.
  * Answers are only described, for `/openapi.json`. A null counts as a field left out, because some clients send every
  * field.
+ * `src/e2b` is E2B's contract: schemas, checks and texts, without engines, SQL or HTTP. It may use the types of the
+ * runtime, the templates and the team.
  */
 import { z } from "zod";
 import { wholeNumber } from "./query-values.ts";

@@ -1,5 +1,7 @@
+import fc from "fast-check";
 import fastify from "fastify";
 import { expect, test } from "vitest";
+import { isKnownHost } from "../../routes/http/host-check.ts";
 import { type Plane, planeOf } from "../../routes/http/plane.ts";
 import { planeConstraint, routesBelongTo, targetOf } from "../../routes/http/plane-constraint.ts";
 
@@ -103,6 +105,16 @@ const table: Row[] = [
 
 test.each(table)("plane of: %s", (_name, url, headers, expected, method = "GET") => {
   expect(planeOf({ method, url, headers })).toEqual(expected);
+});
+
+test("a foreign host that passes the host check as a sandbox's never reaches the control plane", () => {
+  const part = fc.stringMatching(/^[a-z0-9.:-]{0,12}$/);
+  fc.assert(
+    fc.property(fc.nat(70_000), part, part, (port, label, rest) => {
+      const host = `${port}-${label}.${rest}.example`;
+      return !isKnownHost(host, new Set()) || planeOf({ headers: { host } }).plane !== "control";
+    }),
+  );
 });
 
 test("a route of one plane is not seen from the other", async () => {
