@@ -68,7 +68,7 @@ export function wireRuntime(
       refillMiB: config.refillDiskFloorMiB,
     }),
     logs: new SandboxLogs(ledger, clock),
-    terminator: new UnfinishedWork({ ledger, clock, log, metrics, reach }),
+    unfinishedWork: new UnfinishedWork({ ledger, clock, log, metrics, reach }),
     reach,
     stuckAfterMs: config.stuckAfterSeconds * 1000,
     budgets: {

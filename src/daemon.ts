@@ -162,7 +162,7 @@ async function openTemplates(
   const collectTemplates = () => builds.collect();
   const collector = new ArtifactCollector({ ...deps, uploads, collectTemplates, cacheDir, stateDir });
   disk.collectWith((isEnough) => collector.collect(isEnough));
-  const settleKills = () => deps.terminator.settle();
+  const settleKills = () => deps.unfinishedWork.settle();
   const templates = new TemplateService({ ledger, builds, uploads, newTemplateId, admitDisk, settleKills });
   return { templates, builds };
 }

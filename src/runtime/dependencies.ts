@@ -30,7 +30,7 @@ export interface RuntimeDependencies {
   /** The folder of all snapshots, in the state folder. */
   readonly snapshotsFolder: string;
   readonly quarantine: Quarantine;
-  readonly terminator: UnfinishedWork;
+  readonly unfinishedWork: UnfinishedWork;
   readonly budgets: CapacityBudgets;
   readonly disk: DiskPressureGuard;
   readonly admission: Admission;

@@ -128,7 +128,7 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
       ends.close();
       await queue.idle();
       deps.warmPool.close();
-      await deps.terminator.close();
+      await deps.unfinishedWork.close();
       await sessions.release();
       await inMemory.release();
       tryFlush(samples, log);

@@ -28,7 +28,7 @@ import type { WarmPool } from "./warm-pool.ts";
 export interface ShelfDependencies extends IndividualSnapshotDependencies {
   readonly budgets: CapacityBudgets;
   readonly disk: DiskPressureGuard;
-  readonly terminator: UnfinishedWork;
+  readonly unfinishedWork: UnfinishedWork;
   readonly warmPool: Pick<WarmPool, "isQuiet">;
   readonly snapshotsFolder: string;
 }
@@ -104,7 +104,7 @@ export class SnapshotShelf implements EvictionSource {
 
   /** Removes snapshots that are of no use. @returns the target that lacks most snapshots, if one does */
   #clear(targets: readonly ShelfTarget[]): ShelfTarget | undefined {
-    const { ledger, terminator } = this.#deps;
+    const { ledger, unfinishedWork } = this.#deps;
     const kept = new Map(targets.map(({ resolved }) => [resolved.buildId, 0]));
     for (const { snapshot, buildId } of listShelf(ledger)) {
       const n = kept.get(buildId);
@@ -115,7 +115,7 @@ export class SnapshotShelf implements EvictionSource {
       clearFromShelf(ledger, snapshot.id);
       // A damaged snapshot is in quarantine, and stays there.
       if (snapshot.state === "ready") {
-        terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
+        unfinishedWork.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
       }
     }
     const count = ({ resolved }: ShelfTarget) => kept.get(resolved.buildId) ?? 0;
@@ -125,7 +125,7 @@ export class SnapshotShelf implements EvictionSource {
 
   /** @throws what `makeIndividualSnapshot` throws; nothing is left behind */
   async #make({ resolved, preparation }: ShelfTarget, signal: AbortSignal): Promise<void> {
-    const { ledger, budgets, log, terminator, snapshotsFolder } = this.#deps;
+    const { ledger, budgets, log, unfinishedWork, snapshotsFolder } = this.#deps;
     const { buildId, template } = resolved;
     const { shape } = template;
     const place = newSnapshotPlace(snapshotsFolder);
@@ -136,7 +136,7 @@ export class SnapshotShelf implements EvictionSource {
     const job = { id: reservation.id, shape, giveUp: new AbortController() };
     this.#job = job;
     const end = (destroy: () => Promise<void>) =>
-      terminator.finish({ reservationID: reservation.id }, async () => {
+      unfinishedWork.finish({ reservationID: reservation.id }, async () => {
         await destroy();
         release(ledger, reservation.id);
         this.#job = undefined;
@@ -148,7 +148,7 @@ export class SnapshotShelf implements EvictionSource {
       putOnShelf(ledger, snapshot.id, buildId, facts);
       log.info({ snapshotID: snapshot.id, templateID: template.id }, "a snapshot was put on the shelf");
     } catch (error) {
-      terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
+      unfinishedWork.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
       throw job.giveUp.signal.aborted ? job.giveUp.signal.reason : error;
     }
   }

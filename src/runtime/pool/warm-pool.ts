@@ -39,7 +39,7 @@ export interface WarmPoolDependencies extends RestoreDependencies {
   readonly ledger: Ledger;
   readonly metrics: Metrics;
   readonly disk: DiskPressureGuard;
-  readonly terminator: UnfinishedWork;
+  readonly unfinishedWork: UnfinishedWork;
   readonly budgets: CapacityBudgets;
 }
 
@@ -276,8 +276,8 @@ export class WarmPool implements EvictionSource {
   /** Never throws: the news of a machine's death has no caller that could handle a ledger that cannot be written. */
   #letGo({ id, reservationId }: WarmEntry, shape: MachineShape, destroy: () => Promise<void>): void {
     this.#leaving.set(id, shape);
-    const { ledger, terminator } = this.#deps;
-    terminator.finish({ warmEntryID: id }, async () => {
+    const { ledger, unfinishedWork } = this.#deps;
+    unfinishedWork.finish({ warmEntryID: id }, async () => {
       discardWarmEntry(ledger, id);
       await destroy();
       release(ledger, reservationId);

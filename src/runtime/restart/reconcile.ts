@@ -113,7 +113,7 @@ async function reconcileSandbox(
   record: SandboxRecord,
 ): Promise<Outcome> {
   const decision = decide(record);
-  const { driver, ledger, terminator } = deps;
+  const { driver, ledger, unfinishedWork } = deps;
   switch (decision.action) {
     case "adopt":
       return (await tryAdoptRunning(deps, parts, record, decision.machine)) ?? lose(deps, parts, record);
@@ -142,7 +142,7 @@ async function reconcileSandbox(
       });
       return "paused";
     case "clean_up":
-      terminator.terminate(record, async () => {
+      unfinishedWork.terminate(record, async () => {
         if (decision.machine) await driver.discard(decision.machine);
       });
       return "cleaned_up";
@@ -168,8 +168,12 @@ function lose({ driver }: RuntimeDependencies, { departures }: TakeoverParts, re
  * Tries a step until it succeeds, and waits for the first try only, because one machine that cannot be ended must not
  * keep the daemon from serving the others. Until the step succeeds its sandbox is not shown, and keeps its capacity.
  */
-function begin({ terminator }: RuntimeDependencies, { id }: SandboxRecord, step: () => Promise<void>): Promise<void> {
-  return new Promise((resolve) => terminator.finish({ sandboxID: id }, () => step().finally(resolve)));
+function begin(
+  { unfinishedWork }: RuntimeDependencies,
+  { id }: SandboxRecord,
+  step: () => Promise<void>,
+): Promise<void> {
+  return new Promise((resolve) => unfinishedWork.finish({ sandboxID: id }, () => step().finally(resolve)));
 }
 
 /** The snapshot that a sandbox was being paused into, if the snapshot is complete and so has all of the sandbox. */

@@ -61,9 +61,9 @@ async function adopt({ driver, clock, log }: RuntimeDependencies, entry: WarmEnt
   }
 }
 
-function end({ ledger, driver, terminator }: RuntimeDependencies, { id, machine, reservationId }: WarmEntry): void {
+function end({ ledger, driver, unfinishedWork }: RuntimeDependencies, { id, machine, reservationId }: WarmEntry): void {
   discardWarmEntry(ledger, id);
-  terminator.finish({ warmEntryID: id }, async () => {
+  unfinishedWork.finish({ warmEntryID: id }, async () => {
     if (machine) await driver.discard(machine);
     release(ledger, reservationId);
   });

@@ -23,8 +23,8 @@ export async function captureInPlace(
     publish(await capturing.finally(() => session.vm.resume()));
     deps.reach(`${scenario}.published`);
   } catch (error) {
-    const { ledger, terminator } = deps;
-    terminator.finish({ snapshotID: snapshot.id }, async () => {
+    const { ledger, unfinishedWork } = deps;
+    unfinishedWork.finish({ snapshotID: snapshot.id }, async () => {
       deleteSnapshot(ledger, snapshot.id);
       await removeSnapshot(snapshot.folder);
     });

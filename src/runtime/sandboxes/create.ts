@@ -134,8 +134,8 @@ export class SandboxCreation {
 
   /** Removes the individual snapshot of a create, which is for one machine only, whatever became of the machine. */
   #discardShelved({ shelved }: AdmittedCreate): void {
-    const { ledger, terminator } = this.#context.deps;
-    if (shelved) terminator.finish({ snapshotID: shelved.id }, () => discardContinuation(ledger, shelved));
+    const { ledger, unfinishedWork } = this.#context.deps;
+    if (shelved) unfinishedWork.finish({ snapshotID: shelved.id }, () => discardContinuation(ledger, shelved));
   }
 
   async #start(admitted: AdmittedCreate, snapshotFolder: string, timeoutMs: number): Promise<SandboxView> {
@@ -157,7 +157,7 @@ export class SandboxCreation {
   /** Makes a warm machine the sandbox's; undefined when there is none, or it failed and is gone. */
   async #personalize({ record, warm, startedMs }: AdmittedCreate): Promise<HeldMachine | undefined> {
     if (!warm) return undefined;
-    const { clock, samples, metrics, log, terminator, reach } = this.#context.deps;
+    const { clock, samples, metrics, log, unfinishedWork, reach } = this.#context.deps;
     const { vm, agent, identified } = warm;
     reach("pool.checked_out");
     try {
@@ -166,7 +166,7 @@ export class SandboxCreation {
       await identified;
       reach("pool.identified");
       samples.record("warm_pool_checkout", "pool", clock.monotonicMs() - startedMs, record.id);
-      return new HeldMachine(vm, agent, undefined, (destroy) => terminator.terminate(record, destroy));
+      return new HeldMachine(vm, agent, undefined, (destroy) => unfinishedWork.terminate(record, destroy));
     } catch (error) {
       metrics.warmPoolCheckouts.inc({ outcome: "failed" });
       const reason = messageOf(error);
@@ -178,14 +178,14 @@ export class SandboxCreation {
       await vm.terminate();
       return undefined;
     } catch (error) {
-      terminator.terminate(record, () => vm.terminate());
+      unfinishedWork.terminate(record, () => vm.terminate());
       throw error;
     }
   }
 
   #restore({ record, origin }: AdmittedCreate, snapshotFolder: string): Promise<HeldMachine> {
     const { deps } = this.#context;
-    const { ledger, terminator, reach } = deps;
+    const { ledger, unfinishedWork, reach } = deps;
     reach(`${origin}.reserved`);
     const order = {
       snapshotFolder,
@@ -200,7 +200,7 @@ export class SandboxCreation {
       scenario: origin,
       writeDown: (machine) => setSandboxMachine(ledger, record.id, machine),
       // In the background, so that a machine that does not end keeps its reservation and the client gets its answer.
-      abandon: (destroy) => terminator.terminate(record, destroy),
+      abandon: (destroy) => unfinishedWork.terminate(record, destroy),
     });
   }
 }

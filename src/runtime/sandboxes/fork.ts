@@ -108,7 +108,7 @@ export class SandboxForks {
     snapshot: SnapshotRecord,
     { count, timeoutMs }: ForkOptions,
   ): Promise<ForkOutcome[]> {
-    const { ledger, terminator } = this.#context.deps;
+    const { ledger, unfinishedWork } = this.#context.deps;
     const outcomes: ForkOutcome[] = [];
     let next = 0;
     const worker = async () => {
@@ -120,7 +120,7 @@ export class SandboxForks {
       }
     };
     await Promise.all(Array.from({ length: restoresAtOnce }, worker));
-    terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
+    unfinishedWork.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
     return outcomes;
   }
 

@@ -12,7 +12,10 @@ import { removeStruckOff } from "../machines/capture.ts";
 import type { LiveSession } from "../sessions/live-session.ts";
 import type { SandboxRegistry } from "./registry.ts";
 
-type DepartureDependencies = Pick<RuntimeDependencies, "ledger" | "clock" | "log" | "samples" | "logs" | "terminator">;
+type DepartureDependencies = Pick<
+  RuntimeDependencies,
+  "ledger" | "clock" | "log" | "samples" | "logs" | "unfinishedWork"
+>;
 
 /** A reason for which a sandbox leaves. A sandbox that was never created did not leave. */
 export type DepartureReason = Exclude<EndReason, "create_failed">;
@@ -54,7 +57,7 @@ export class Departures {
 
   /** @throws DomainError `disk_pressure`, or whatever else the ledger throws; the sandbox stays as it is. */
   leave({ record, reason, loss, session, continuation, endMachine }: Departure): void {
-    const { ledger, clock, log, samples, logs, terminator } = this.#deps;
+    const { ledger, clock, log, samples, logs, unfinishedWork } = this.#deps;
     const { id, machine } = record;
     const startedMs = clock.monotonicMs();
     const ending = ledger.write(() => {
@@ -72,7 +75,7 @@ export class Departures {
     const level: SandboxLogEntry["level"] = wanted.has(reason) ? "info" : "error";
     logs.note(id, endMessages[reason], { level, event: "ended", reason });
     log.info({ ...names, reason }, "sandbox ending");
-    terminator.terminate(
+    unfinishedWork.terminate(
       ending,
       async () => {
         await endMachine?.();

@@ -87,7 +87,7 @@ export class SandboxPauses {
   /** Lets the machine of a failed pause go on, under a new session. If the machine cannot, the sandbox leaves. */
   async #goOn({ vm, log }: LiveSession, pausing: SandboxRecord, snapshot: SnapshotRecord): Promise<void> {
     const { deps, sessions, departures } = this.#context;
-    const { ledger, clock, terminator } = deps;
+    const { ledger, clock, unfinishedWork } = deps;
     const { id } = pausing;
     let agent: GuestAgent;
     try {
@@ -97,19 +97,19 @@ export class SandboxPauses {
       const loss = `The sandbox's machine could not go on after a failed pause: ${messageOf(error)}`;
       const endMachine = () => vm.terminate();
       // If the daemon stops before the ledger is written, the next one finds the machine and decides.
-      await terminator.untilDone({ sandboxID: id }, async () => {
+      await unfinishedWork.untilDone({ sandboxID: id }, async () => {
         departures.leave({ record: pausing, reason: "machine_died", loss, continuation: snapshot, endMachine });
       });
       return;
     }
     let running: SandboxRecord | undefined;
-    await terminator.untilDone({ sandboxID: id }, async () => {
+    await unfinishedWork.untilDone({ sandboxID: id }, async () => {
       running = moveSandbox(ledger, id, "pausing", "running");
     });
     // The daemon stops: the next one finds the machine and decides.
     if (!running) return agent.close();
     sessions.attach(running, { vm, agent, origin: "adopted", restoreStartedMs: undefined });
-    terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
+    unfinishedWork.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
   }
 
   /**

@@ -73,7 +73,7 @@ export class PausedInMemory {
    */
   async resumeInQueue(record: SandboxRecord, timeoutMs: number, envs: SandboxRecord["envs"]): Promise<SandboxView> {
     const { deps, sessions } = this.#context;
-    const { ledger, clock, log, samples, terminator } = deps;
+    const { ledger, clock, log, samples, unfinishedWork } = deps;
     const { id, templateId, defaults } = record;
     const { vm, snapshot } = this.#get(id);
     const startedMs = clock.monotonicMs();
@@ -94,7 +94,7 @@ export class PausedInMemory {
     this.#machines.delete(id);
     samples.record("ready_probe", "resume", clock.monotonicMs() - startedMs, id);
     const view = sessions.attach(running, { vm, agent, origin: "resume", restoreStartedMs: undefined });
-    terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
+    unfinishedWork.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
     return view;
   }
 

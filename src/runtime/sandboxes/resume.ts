@@ -102,7 +102,7 @@ export class SandboxResumes {
   async #resumeInQueue(order: ResumeOrder): Promise<SandboxView> {
     const { id, timeoutMs, memory } = order;
     const { registry, deps, sessions } = this.#context;
-    const { ledger, clock, log, reach, terminator } = deps;
+    const { ledger, clock, log, reach, unfinishedWork } = deps;
     const { record } = registry.get(id);
     const envs = { ...record.envs, ...order.envs };
     if (record.state === "paused_in_memory") {
@@ -139,7 +139,7 @@ export class SandboxResumes {
     }
     reach("resume.running");
     const view = sessions.attach(running, machine);
-    terminator.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
+    unfinishedWork.finish({ snapshotID: snapshot.id }, () => discardContinuation(ledger, snapshot));
     return view;
   }
 
@@ -161,8 +161,8 @@ export class SandboxResumes {
   }
 
   async #backToPaused(id: string, destroy: Parameters<Abandon>[0]): Promise<void> {
-    const { ledger, terminator } = this.#context.deps;
-    await terminator.untilDone({ sandboxID: id }, async () => {
+    const { ledger, unfinishedWork } = this.#context.deps;
+    await unfinishedWork.untilDone({ sandboxID: id }, async () => {
       await destroy();
       moveSandbox(ledger, id, "resuming", "paused", { machine: null });
     });

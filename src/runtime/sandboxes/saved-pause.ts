@@ -30,8 +30,8 @@ export function publishPause(ledger: Ledger, { record, snapshot, facts, pausedAt
  * @throws DomainError `not_ready` when the daemon stops meanwhile; the next daemon finds the whole snapshot
  */
 export async function completePause({ deps, registry }: SandboxContext, vm: Vm, saved: SavedPause): Promise<void> {
-  const { ledger, terminator, reach } = deps;
-  const done = await terminator.untilDone({ sandboxID: saved.record.id }, async () => {
+  const { ledger, unfinishedWork, reach } = deps;
+  const done = await unfinishedWork.untilDone({ sandboxID: saved.record.id }, async () => {
     await vm.terminate();
     reach("pause.ended");
     registry.change(publishPause(ledger, saved), undefined);

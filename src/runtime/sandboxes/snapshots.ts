@@ -66,11 +66,11 @@ export class SandboxSnapshots {
 
   /** @throws DomainError `not_found`, `unsupported` (a template that was built), `failed_precondition` (in use) */
   async remove(name: string, tag: string | undefined): Promise<void> {
-    const { ledger, terminator, warmPool } = this.#context.deps;
+    const { ledger, unfinishedWork, warmPool } = this.#context.deps;
     // Sandboxes of the snapshot that were killed are no reason to refuse, nor are warm machines. A machine that cannot
     // be
     // ended is.
-    await terminator.settle();
+    await unfinishedWork.settle();
     const strikeOff = () => deleteSandboxSnapshot(ledger, name, tag);
     const templateId = findTemplate(ledger, name)?.id;
     const snapshot = templateId === undefined ? strikeOff() : await warmPool.withdraw(templateId, strikeOff);

@@ -72,7 +72,7 @@ test("the session of a source is stopped during the save, and only then", async 
   daemon.host.arrange("saveSnapshot", failure);
   await expect(runtime.snapshots.take(id)).rejects.toBe(failure.error);
   expect([...seen, session.isStopped]).toEqual([false, true, false, true, false]);
-  await deps.terminator.idle();
+  await deps.unfinishedWork.idle();
 });
 
 test("a snapshot is a template: sandboxes are made from it, and it is listed, and deleted when no sandbox uses it", async () => {

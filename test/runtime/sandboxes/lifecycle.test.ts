@@ -36,7 +36,7 @@ test("a sandbox is created, shown and killed, and holds its capacity for as long
   expect(await daemon.remains()).toEqual(running);
   await daemon.runtime.ends.kill(record.id);
   expect(() => daemon.runtime.registry.get(record.id)).toThrow("doesn't exist");
-  await daemon.deps.terminator.idle();
+  await daemon.deps.unfinishedWork.idle();
   expect(await daemon.remains()).toEqual(nothing);
   expect(getSandbox(daemon.deps.ledger, record.id)).toMatchObject({ state: "terminated", endReason: "killed" });
 });
@@ -54,7 +54,7 @@ test("a restore that fails releases everything, and the next restore works", asy
   await using daemon = await FakeDaemon.open(small);
   daemon.host.arrange("restore", { error: failure });
   await expect(daemon.create()).rejects.toBe(failure);
-  await daemon.deps.terminator.idle();
+  await daemon.deps.unfinishedWork.idle();
   expect(await daemon.remains()).toEqual(nothing);
   await daemon.create();
   expect(await daemon.remains()).toEqual(running);
@@ -84,7 +84,7 @@ test.each(["silent", "garbage"] as const)(
     await advanceUntil(daemon, 1000, () => outcome !== undefined);
     await creating;
     expect(outcome).toMatchObject({ code: "deadline_exceeded" });
-    await daemon.deps.terminator.idle();
+    await daemon.deps.unfinishedWork.idle();
     expect(await daemon.remains()).toEqual(nothing);
     expect(
       daemon.runtime.registry.list({ states: new Set(["running"]), metadata: {}, order: "asc", limit: 9 }),
@@ -105,7 +105,7 @@ test("a machine that cannot be ended keeps its capacity until it is ended", asyn
   await advanceUntil(daemon, 1, () => daemon.clock.sleeperCount > 0);
   expect(await daemon.remains()).toMatchObject({ reservations: 1, machines: 1 });
   await advanceUntil(daemon, 250, () => daemon.host.calls.filter((step) => step === "terminate").length === 4);
-  await daemon.deps.terminator.idle();
+  await daemon.deps.unfinishedWork.idle();
   expect(await daemon.remains()).toEqual(nothing);
   expect(daemon.logged.map(({ msg }) => msg)).toContain("a step failed; its capacity stays reserved");
 });
@@ -118,7 +118,7 @@ test("a machine that never answered and cannot be ended keeps its capacity, too"
   await advanceUntil(daemon, 1, () => daemon.clock.sleeperCount > 0);
   expect(await daemon.remains()).toMatchObject({ reservations: 1, machines: 1, links: 0 });
   await daemon.clock.advance(250);
-  await daemon.deps.terminator.idle();
+  await daemon.deps.unfinishedWork.idle();
   expect(await daemon.remains()).toEqual(nothing);
 });
 
@@ -128,7 +128,7 @@ test("a machine that dies ends its own sandbox only", async () => {
   const sessionId = daemon.runtime.registry.session(doomed.record.id)?.sessionId ?? "";
   daemon.host.crash(sessionId, "killed by the test");
   await expect.poll(() => daemon.runtime.registry.session(doomed.record.id)).toBeUndefined();
-  await daemon.deps.terminator.idle();
+  await daemon.deps.unfinishedWork.idle();
   expect(daemon.runtime.registry.get(other.record.id).state).toBe("running");
   expect(await daemon.remains()).toEqual(running);
   expect(getSandbox(daemon.deps.ledger, doomed.record.id)?.endReason).toBe("machine_died");
@@ -157,7 +157,7 @@ test("a link that breaks is made anew, and ends its sandbox when it breaks again
   }
   expect(links).toBeLessThan(20);
   expect(() => daemon.runtime.registry.get(record.id)).toThrow("doesn't exist");
-  await daemon.deps.terminator.idle();
+  await daemon.deps.unfinishedWork.idle();
   expect(await daemon.remains()).toEqual(nothing);
   expect(getSandbox(daemon.deps.ledger, record.id)?.endReason).toBe("lost");
 });
@@ -173,7 +173,7 @@ test("a machine that died is reported as dead, although its link breaks first", 
   await delay(10);
   daemon.host.crash(session.sessionId);
   await expect.poll(() => session.ended.aborted).toBe(true);
-  await daemon.deps.terminator.idle();
+  await daemon.deps.unfinishedWork.idle();
   expect(getSandbox(daemon.deps.ledger, record.id)?.endReason).toBe("machine_died");
 });
 
@@ -184,7 +184,7 @@ test("a sandbox ends at its deadline, unless the deadline is moved", async () =>
   await daemon.clock.advance(60_000);
   await daemon.runtime.deadlines.expireDue();
   expect(() => daemon.runtime.registry.get(short.record.id)).toThrow("doesn't exist");
-  await daemon.deps.terminator.idle();
+  await daemon.deps.unfinishedWork.idle();
   expect(await daemon.remains()).toEqual(running);
   expect(getSandbox(daemon.deps.ledger, short.record.id)?.endReason).toBe("expired");
 });
@@ -200,7 +200,7 @@ test("a daemon that starts adopts the sandboxes that run and cleans up the other
     accessToken: kept.accessToken,
   });
   expect(() => daemon.runtime.registry.get(dead.record.id)).toThrow("doesn't exist");
-  await daemon.deps.terminator.idle();
+  await daemon.deps.unfinishedWork.idle();
   expect(await daemon.remains()).toEqual(running);
   expect(getSandbox(daemon.deps.ledger, dead.record.id)?.endReason).toBe("lost");
   expect(daemon.logged).toContainEqual(

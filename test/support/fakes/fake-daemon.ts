@@ -117,7 +117,7 @@ export class FakeDaemon implements AsyncDisposable {
     await this.runtime.close();
     await meanwhile();
     await this.start();
-    await this.deps.terminator.idle();
+    await this.deps.unfinishedWork.idle();
   }
 
   /** A daemon starts after the one before has stopped, and listens when this resolves. */
@@ -161,7 +161,7 @@ export class FakeDaemon implements AsyncDisposable {
   async settle(): Promise<void> {
     await turn();
     await this.runtime.idle();
-    await this.deps.terminator.idle();
+    await this.deps.unfinishedWork.idle();
     await turn();
   }
 

@@ -62,7 +62,7 @@ export function wireFakeRuntime<C extends Clock>(clock: C, wiring: Wiring): Wire
     disk: new DiskPressureGuard(folder, wiring.floors ?? {}, async () => wiring.disk()),
     quarantine: new Quarantine({ ledger, driver, log, metrics, folder: join(folder, "quarantine") }),
     logs: new SandboxLogs(ledger, clock),
-    terminator: new UnfinishedWork({ ledger, clock, log, metrics, reach }),
+    unfinishedWork: new UnfinishedWork({ ledger, clock, log, metrics, reach }),
     stuckAfterMs: 60_000,
     snapshotsFolder: join(folder, "snapshots"),
   };
@@ -83,7 +83,7 @@ export function wireFakeRuntime<C extends Clock>(clock: C, wiring: Wiring): Wire
 /** The dependencies of a daemon that starts after this one died: the same host and ledger, and an empty memory. */
 export function withoutMemories<D extends RuntimeDependencies>(deps: D): D {
   const { ledger, clock, log, metrics, reach } = deps;
-  const basis = { ...deps, terminator: new UnfinishedWork({ ledger, clock, log, metrics, reach }) };
+  const basis = { ...deps, unfinishedWork: new UnfinishedWork({ ledger, clock, log, metrics, reach }) };
   const warmPool = new WarmPool(basis, { min: 0, max: 0 });
   const shelf = new SnapshotShelf({ ...basis, warmPool });
   const admission = new Admission({ ...basis, pool: joinSources(shelf, warmPool), bounds: { limit: 0, timeoutMs: 0 } });
