@@ -106,7 +106,8 @@ const rooms: Record<string, Readonly<Record<string, readonly string[]>>> = {
   // The engines, which share the layer's own files and know nothing of each other.
   "src/machine": {
     ".": [],
-    qemu: ["."],
+    jail: ["."],
+    qemu: [".", "jail"],
     vz: ["."],
   },
   "src/template": {

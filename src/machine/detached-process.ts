@@ -5,6 +5,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { type FileHandle, open } from "node:fs/promises";
 import type { Socket } from "node:net";
+import { constants } from "node:os";
 import { DomainError, messageOf } from "../errors.ts";
 import type { ProcessIdentity } from "../types.ts";
 import { identifyProcess } from "./processes.ts";
@@ -27,6 +28,11 @@ export interface DetachedCommand {
   readonly logPath: string;
   /** Becomes descriptor 3, 4 … of the process. `"pipe"`: one end of a new socket pair. */
   readonly descriptors: readonly (number | Socket | "pipe")[];
+  /**
+   * `status`: the command is a launcher, which writes the pid of the process that matters to a descriptor after the others,
+   * and closes it when that process runs.
+   */
+  readonly reportsOn?: "status";
 }
 
 /** @throws DomainError `machine_failed` when the command cannot be started or ends at once; no process is left then */
@@ -39,34 +45,59 @@ export async function startDetached(command: DetachedCommand): Promise<DetachedP
   }
 }
 
-async function start({ role, command, args, descriptors }: DetachedCommand, log: FileHandle): Promise<DetachedProcess> {
+async function start(
+  { role, command, args, descriptors, reportsOn }: DetachedCommand,
+  log: FileHandle,
+): Promise<DetachedProcess> {
   const child = spawn(command, args, {
     detached: true,
-    stdio: ["ignore", log.fd, log.fd, ...descriptors],
+    stdio: ["ignore", log.fd, log.fd, ...descriptors, ...(reportsOn ? (["pipe"] as const) : [])],
     env: { PATH: process.env.PATH ?? "/usr/bin:/bin", LANG: "C" },
     cwd: "/",
   });
-  const exited = exitOf(child);
+  const exited = exitOf(child, reportsOn !== undefined);
   const pipes = child.stdio.slice(3).filter((stream) => stream !== null) as unknown as Socket[];
   // The process that holds the other end notices a broken pair, so nothing has to be done here.
   for (const pipe of pipes) pipe.on("error", () => {});
-  const identity = child.pid === undefined ? undefined : identifyProcess(role, child.pid);
+  const reported = reportsOn && child.pid !== undefined ? await readReport(pipes.pop()) : undefined;
+  const pid = reportsOn ? reported?.pid : child.pid;
+  const identity = pid === undefined ? undefined : identifyProcess(role, pid);
   if (!identity) {
     for (const pipe of pipes) pipe.destroy();
-    throw new DomainError("machine_failed", `${command} did not start: ${await exited}`);
+    throw new DomainError("machine_failed", `${command} did not start: ${reported?.problem ?? (await exited)}`);
   }
   child.unref();
   return { identity, exited, pipes };
 }
 
-function exitOf(child: ChildProcess): Promise<string> {
+/** What a launcher says: the pid, or `error: …`. It ends when the process runs, or when nothing does. */
+async function readReport(pipe: Socket | undefined): Promise<{ pid?: number; problem?: string }> {
+  if (!pipe) throw new DomainError("internal", "a launcher was started without a descriptor for its report");
+  let text = "";
+  for await (const piece of pipe.setEncoding("utf8")) text += piece;
+  const problem = /^error: (.*)$/m.exec(text)?.[1];
+  if (problem !== undefined) return { problem };
+  const pid = Number(/^(\d+)$/m.exec(text)?.[1]);
+  return pid > 0 ? { pid } : {};
+}
+
+/** @param isLauncher the child then ends with 128 + N for a process that signal N ended */
+function exitOf(child: ChildProcess, isLauncher: boolean): Promise<string> {
   return new Promise((resolve) => {
     child.once("error", (error) => resolve(messageOf(error)));
-    child.once("exit", (code, signal) => resolve(signal ? `ended by ${signal}` : `exit code ${code}`));
+    child.once("exit", (code, signal) => {
+      const passedOn = isLauncher && code !== null && code > 128 ? signalName(code - 128) : undefined;
+      const by = signal ?? passedOn;
+      resolve(by ? `ended by ${by}` : `exit code ${code}`);
+    });
   });
 }
 
-/** The end of a log file for an error message: bounded, on one line, printable. Without a file it says so. */
+function signalName(number: number): string | undefined {
+  return Object.entries(constants.signals).find(([, value]) => value === number)?.[0];
+}
+
+/** The end of a log file for an error message: bounded, one line, printable. Empty when there is none. */
 export async function readLogTail(path: string): Promise<string> {
   let handle: FileHandle | undefined;
   try {

@@ -12,11 +12,21 @@ export type { MachineRecord } from "../types.ts";
 /** Whether an engine can do something on this host, and if not, why. */
 export type Ability = { readonly supported: true } | { readonly supported: false; readonly reason: string };
 
+/** One wall between an engine and its host. */
+export interface Wall {
+  readonly name: string;
+  readonly stands: boolean;
+  /** What the wall keeps in, or why it does not stand. */
+  readonly detail: string;
+}
+
 export interface EngineInfo {
   readonly engine: EngineName;
   readonly version: string;
   readonly acceleration: Acceleration;
   readonly abilities: Readonly<Record<"memorySnapshot" | "fanOut" | "pause" | "network", Ability>>;
+  /** What stands between an engine that its guest has taken over and the host. Absent: the engine says nothing of it. */
+  readonly walls?: readonly Wall[];
 }
 
 /** One file of a snapshot. `sha256` is the digest that `snapshot-files.ts` defines, over blocks of 1 MiB. */

@@ -22,6 +22,8 @@ export interface MachinesFolderOptions {
   readonly program: string;
   /** @throws DomainError when sockets in this folder of a machine would have too long a path */
   readonly checkSocketPaths: (folder: string) => void;
+  /** Gives back what a machine had besides its folder and its processes. Idempotent. */
+  readonly giveBack?: (sessionId: string) => Promise<void>;
   readonly log: Logger;
 }
 
@@ -52,7 +54,7 @@ export class MachinesFolder {
       throw explainDiskFull(problem, "start a machine", path);
     });
     const scope = new Scope();
-    scope.defer(() => removeRemains({ engine, sessionId, folder, processes: [] }, 0));
+    scope.defer(() => this.remove({ engine, sessionId, folder, processes: [] }, 0));
     try {
       const vm = await fill(folder, scope);
       signal?.throwIfAborted();
@@ -89,7 +91,13 @@ export class MachinesFolder {
       ({ pid }) => !record.processes.some((process) => process.pid === pid),
     );
     const machineFirst = [...record.processes, ...unrecorded].sort((one, other) => other.role.localeCompare(one.role));
-    await removeRemains({ ...record, processes: machineFirst }, networkGraceMs);
+    await this.remove({ ...record, processes: machineFirst }, networkGraceMs);
+  }
+
+  /** Ends the recorded processes and removes the folder, and gives back what belongs to it. @throws as {@link discard} */
+  async remove(record: MachineRecord, networkGraceMs: number): Promise<void> {
+    await removeRemains(record, networkGraceMs);
+    await this.#options.giveBack?.(record.sessionId);
   }
 
   /** Machines that run here and are not among the known sessions. */

@@ -11,7 +11,6 @@ import type { MachineRecord, ProcessIdentity } from "../types.ts";
 import { readLogTail } from "./detached-process.ts";
 import type { VmExit } from "./driver.ts";
 import { endProcess, isRunning, waitUntilGone } from "./processes.ts";
-import { removeRemains } from "./remains.ts";
 
 /** How often a process that is not our child is looked at. */
 const watchMs = 250;
@@ -33,9 +32,9 @@ export interface WatchedProcessParts {
     readonly askedMs: number;
     /** From SIGTERM to SIGKILL. 0: SIGKILL at once. */
     readonly terminatedMs: number;
-    /** For processes of the network, which end with the engine. */
-    readonly networkMs: number;
   };
+  /** Removes what is left of the machine once its engine has ended. @throws naming what could not be removed */
+  readonly removeRemains: () => Promise<void>;
 }
 
 export abstract class WatchedProcess {
@@ -105,14 +104,14 @@ export abstract class WatchedProcess {
   }
 
   async #terminate(): Promise<void> {
-    const { askToEnd, graces, control } = this.#parts;
+    const { askToEnd, graces, control, removeRemains } = this.#parts;
     this.#link?.destroy();
     if (isRunning(this.engine)) {
       askToEnd().catch(() => {});
       if (!(await waitUntilGone(this.engine, graces.askedMs))) await endProcess(this.engine, graces.terminatedMs);
     }
     control.close();
-    await removeRemains(this.record, graces.networkMs);
+    await removeRemains();
     this.#confirmGone?.();
     await this.exited;
     this.#watch.abort(new DomainError("machine_failed", "the VM was terminated"));

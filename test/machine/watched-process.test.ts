@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { startDetached } from "../../src/machine/detached-process.ts";
 import { endProcess, isRunning } from "../../src/machine/processes.ts";
+import { removeRemains } from "../../src/machine/remains.ts";
 import { openSocket } from "../../src/machine/socket.ts";
 import { WatchedProcess } from "../../src/machine/watched-process.ts";
 
@@ -44,13 +45,15 @@ async function startSleeper({ isChild = true } = {}): Promise<Sleeper> {
   const logPath = join(folder, "log");
   const command = process.execPath;
   const { identity, exited } = await startDetached({ role: "vm", command, args, logPath, descriptors: [] });
+  const record = { engine: "qemu", sessionId: "m", folder, processes: [identity] } as const;
   const sleeper = new Sleeper({
-    record: { engine: "qemu", sessionId: "m", folder, processes: [identity] },
+    record,
     childExited: isChild ? exited : undefined,
     control: { closed: new Promise(() => {}), close: () => void closedControls++ },
     log: { name: "log", title: "its log" },
     askToEnd: () => Promise.reject(new Error("deaf")),
-    graces: { askedMs: 20, terminatedMs: 1000, networkMs: 0 },
+    graces: { askedMs: 20, terminatedMs: 1000 },
+    removeRemains: () => removeRemains(record, 0),
   });
   sleepers.push(sleeper);
   return sleeper;

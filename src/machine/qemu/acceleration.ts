@@ -5,15 +5,17 @@
  */
 import { createHash } from "node:crypto";
 import { constants } from "node:fs";
-import { access, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { access, chown, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { cpus, hostname, release } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
-import { readLogTail, startDetached } from "../detached-process.ts";
+import { readLogTail } from "../detached-process.ts";
+import type { Jail } from "../jail/jail.ts";
 import { endProcess } from "../processes.ts";
 import { readVerdict, type Verdict, writeVerdict } from "../verdict.ts";
 import { consoleDevice, qmpSocketName } from "./arguments.ts";
+import { enginePath, type QemuEngine } from "./engines.ts";
 import { QmpClient } from "./qmp.ts";
 import { waitForInit } from "./watchdog.ts";
 
@@ -25,7 +27,8 @@ const logName = "qemu.log";
 
 export interface ProbeInput {
   readonly choice: AccelerationChoice;
-  readonly engineVersion: string;
+  readonly jail: Jail;
+  readonly engine: QemuEngine;
   readonly cacheFolder: string;
   /** A short path on a local file system, because the probe's socket is there for a moment. */
   readonly machinesFolder: string;
@@ -44,7 +47,7 @@ export async function decideAcceleration(input: ProbeInput): Promise<"kvm" | "tc
     return "tcg";
   }
   const path = join(input.cacheFolder, "acceleration.json");
-  const host = describeHost(input.engineVersion);
+  const host = describeHost(input.engine.version);
   const known = await readVerdict(path, host);
   const verdict = known ?? { host, ...(await probe(input)) };
   if (verdict !== known) await writeVerdict(path, verdict);
@@ -63,15 +66,28 @@ async function probe(input: ProbeInput): Promise<Omit<Verdict, "host">> {
   await mkdir(input.machinesFolder, { recursive: true, mode: 0o700 });
   const folder = await mkdtemp(join(input.machinesFolder, "probe-"));
   try {
-    const engine = await startDetached({
+    const sockets = join(folder, "run");
+    await mkdir(sockets);
+    const cell = await input.jail.openCell(basename(folder), 1024 * 2 ** 20);
+    if (cell.user !== undefined) await chown(sockets, cell.user, cell.user);
+    const engine = await input.jail.start({
       role: "vm",
-      command: "qemu-system-x86_64",
-      args: probeArguments(folder, input),
+      command: enginePath,
+      args: probeArguments(sockets, input),
       logPath: join(folder, logName),
       descriptors: [],
+      engine: input.engine,
+      cell,
+      writable: [sockets],
+      readable: [input.kernel, input.initramfs],
+      devices: ["/dev/kvm"],
+      network: "none",
+      calls: "engine",
+      fileBytes: 1 << 20,
+      environment: {},
     });
     try {
-      const qmp = await QmpClient.connect(join(folder, qmpSocketName), { deadlineMs: probeDeadlineMs });
+      const qmp = await QmpClient.connect(join(sockets, qmpSocketName), { deadlineMs: probeDeadlineMs });
       try {
         await waitForInit(qmp, { silenceMs: probeDeadlineMs, deadlineMs: probeDeadlineMs });
         return { works: true, reason: "a kernel booted" };
@@ -80,6 +96,7 @@ async function probe(input: ProbeInput): Promise<Omit<Verdict, "host">> {
       }
     } finally {
       await endProcess(engine.identity, 0);
+      await input.jail.closeCell(basename(folder));
     }
   } catch (error) {
     if (!(error instanceof DomainError)) throw error;
@@ -89,12 +106,12 @@ async function probe(input: ProbeInput): Promise<Omit<Verdict, "host">> {
   }
 }
 
-function probeArguments(folder: string, { kernel, initramfs }: ProbeInput): string[] {
+function probeArguments(sockets: string, { kernel, initramfs }: ProbeInput): string[] {
   return [
     ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "microvm", "-accel", "kvm"],
     ["-cpu", "host", "-smp", "2", "-m", "256M", "-kernel", kernel, "-initrd", initramfs],
     ["-append", "console=ttyS0 panic=-1"],
     ["-chardev", `ringbuf,id=${consoleDevice},size=65536`, "-serial", `chardev:${consoleDevice}`],
-    ["-qmp", `unix:${join(folder, qmpSocketName)},server=on,wait=off`],
+    ["-qmp", `unix:${join(sockets, qmpSocketName)},server=on,wait=off`],
   ].flat();
 }

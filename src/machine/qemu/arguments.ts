@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { DomainError } from "../../errors.ts";
 import type { QemuMachine } from "./machine.ts";
+import { socketsFolder } from "./machine-files.ts";
 
 /** Names of sockets in a VM's folder. */
 export const qmpSocketName = "qmp.sock";
@@ -41,7 +42,7 @@ export interface Launch {
  * @throws DomainError `invalid_argument` when their paths are longer than the kernel allows
  */
 export function checkSocketPaths(folder: string): void {
-  const longest = Buffer.byteLength(join(folder, agentSocketName));
+  const longest = Buffer.byteLength(join(socketsFolder(folder), agentSocketName));
   if (longest <= maxSocketPathBytes) return;
   const problem = `a socket in it would have a path of ${longest} bytes and Linux allows ${maxSocketPathBytes}`;
   throw new DomainError(
@@ -77,12 +78,18 @@ export function qemuArguments(launch: Launch): string[] {
     // The console is in memory, so that a guest which floods it fills no disk.
     ["-chardev", option("ringbuf", { id: consoleDevice, size: "65536" }), "-serial", `chardev:${consoleDevice}`],
     ["-device", "virtio-serial-device,max_ports=2"],
-    ["-chardev", option("socket", { id: "agent", path: join(folder, agentSocketName), server: "on", wait: "off" })],
+    [
+      "-chardev",
+      option("socket", { id: "agent", path: join(socketsFolder(folder), agentSocketName), server: "on", wait: "off" }),
+    ],
     ["-device", "virtserialport,chardev=agent,name=firkin.agent"],
     ...diskArguments(launch),
     ["-netdev", `stream,id=net,server=off,addr.type=fd,addr.str=${networkFd}`],
     ["-device", "virtio-net-device,netdev=net,mac=52:54:00:00:00:02"],
-    ["-chardev", option("socket", { id: "qmp", path: join(folder, qmpSocketName), server: "on", wait: "off" })],
+    [
+      "-chardev",
+      option("socket", { id: "qmp", path: join(socketsFolder(folder), qmpSocketName), server: "on", wait: "off" }),
+    ],
     ["-mon", "chardev=qmp,mode=control"],
     start.kind === "boot"
       ? ["-kernel", start.kernel, "-initrd", start.initramfs, "-append", start.commandLine]

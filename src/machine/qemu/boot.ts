@@ -6,10 +6,10 @@ import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
+import { buildTool } from "../build-tool.ts";
 import type { BootRequest } from "../driver.ts";
 import { parseMachine, type QemuMachine, type RunningMachine } from "./machine.ts";
 import { networkCommandLine } from "./network.ts";
-import { buildTool } from "./tools.ts";
 
 const run = promisify(execFile);
 
@@ -75,6 +75,6 @@ export async function kernelCommandLine(
   cacheFolder: string,
 ): Promise<string> {
   if (acceleration !== "tcg") return commandLine;
-  const { stdout } = await run(await buildTool("tsc-frequency", cacheFolder));
+  const { stdout } = await run(await buildTool({ beside: import.meta.url, source: "tsc-frequency.c" }, cacheFolder));
   return `${commandLine} tsc_early_khz=${Number.parseInt(stdout, 10)} tsc=reliable norandmaps`;
 }

@@ -6,7 +6,7 @@
  * state.
  */
 import { mkdir, readdir } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { Scope } from "../../scope.ts";
@@ -20,21 +20,15 @@ import {
   type Vm,
   type VmDriver,
 } from "../driver.ts";
+import { type Cell, Jail } from "../jail/jail.ts";
 import { MachinesFolder } from "../machines-folder.ts";
 import { isRunning } from "../processes.ts";
 import { type AccelerationChoice, decideAcceleration } from "./acceleration.ts";
 import { checkSocketPaths, qmpSocketName } from "./arguments.ts";
 import { describeMachine, kernelCommandLine } from "./boot.ts";
 import { copyLayer, diskName, emptyLayer, linkFile, prepareLayers } from "./disk.ts";
-import {
-  engineCommand,
-  type LaunchPlan,
-  launchEngine,
-  loadDeferred,
-  queryStatus,
-  readEngineVersion,
-  waitUntilRunning,
-} from "./launch.ts";
+import { engineCommand, enginePath, type QemuEngine, QemuEngines } from "./engines.ts";
+import { type LaunchPlan, launchEngine, loadDeferred, queryStatus, waitUntilRunning } from "./launch.ts";
 import {
   parseMachine,
   type QemuMachine,
@@ -42,6 +36,7 @@ import {
   readRunningMachine,
   writeRunningMachine,
 } from "./machine.ts";
+import { findSockets, memoryName, ownedEntry, shareFiles } from "./machine-files.ts";
 import { findNetworkTools, type Network, type NetworkTools, startNetwork, waitForNetwork } from "./network.ts";
 import { QmpClient } from "./qmp.ts";
 import { QemuVm } from "./vm.ts";
@@ -53,7 +48,8 @@ const bootLimits = { silenceMs: 8000, deadlineMs: 60_000 } as const;
 const restoreDeadlineMs = 10_000;
 const adoptDeadlineMs = 2000;
 const networkGraceMs = 200;
-const memoryName = "memory.img";
+/** What QEMU takes beside the guest's memory: translated code, its own data, passt and the guard. */
+const engineMemoryMiB = 512;
 
 export interface QemuDriverOptions {
   /** Each VM gets a folder in it, named after its session. On the file system of the snapshots; a short path. */
@@ -68,18 +64,42 @@ export interface QemuDriverOptions {
 
 type QemuInfo = EngineInfo & Pick<RunningMachine, "acceleration">;
 
+/** A machine whose folder is filled and whose network runs. */
+interface PreparedMachine {
+  readonly folder: string;
+  readonly cell: Cell;
+  readonly engine: QemuEngine;
+  readonly running: RunningMachine;
+  readonly network: Network;
+  readonly start: LaunchPlan["start"];
+}
+
 export class QemuDriver implements VmDriver {
   readonly info: QemuInfo;
   readonly #options: QemuDriverOptions;
+  readonly #jail: Jail;
+  readonly #engines: QemuEngines;
   readonly #networkTools: NetworkTools;
   readonly #machines: MachinesFolder;
 
-  private constructor(options: QemuDriverOptions, info: QemuInfo, networkTools: NetworkTools) {
+  private constructor(
+    options: QemuDriverOptions,
+    info: QemuInfo,
+    { jail, engines, networkTools }: { jail: Jail; engines: QemuEngines; networkTools: NetworkTools },
+  ) {
     const { machinesFolder, log } = options;
     this.#options = options;
-    const program = engineCommand;
-    this.#machines = new MachinesFolder({ engine: "qemu", path: machinesFolder, program, checkSocketPaths, log });
+    this.#machines = new MachinesFolder({
+      engine: "qemu",
+      path: machinesFolder,
+      program: engineCommand,
+      checkSocketPaths,
+      log,
+      giveBack: (sessionId) => jail.closeCell(sessionId),
+    });
     this.info = info;
+    this.#jail = jail;
+    this.#engines = engines;
     this.#networkTools = networkTools;
   }
 
@@ -92,16 +112,18 @@ export class QemuDriver implements VmDriver {
     const cacheFolder = join(resolve(options.cacheFolder), "qemu");
     checkSocketPaths(join(folder, "i".repeat(32)));
     await mkdir(folder, { recursive: true, mode: 0o700 });
-    const [version, tools] = await Promise.all([readEngineVersion(), findNetworkTools(cacheFolder)]);
     const resolved = { ...options, machinesFolder: folder, cacheFolder };
-    const acceleration = await decideAcceleration({
-      ...resolved,
-      choice: options.acceleration,
-      engineVersion: version,
-    });
+    const engines = await QemuEngines.open(join(dirname(folder), "engines"), cacheFolder);
+    const engine = engines.current;
+    const probe = { engine, command: enginePath, args: ["--version"] };
+    const jail = await Jail.open({ ...resolved, ownedEntry }, probe);
+    const networkTools = await findNetworkTools(jail, cacheFolder);
+    const { version } = engine;
+    const acceleration = await decideAcceleration({ ...resolved, choice: options.acceleration, jail, engine });
     const supported = { supported: true } as const;
     const abilities = { memorySnapshot: supported, fanOut: supported, pause: supported, network: supported };
-    return new QemuDriver(resolved, { engine: "qemu", version, acceleration, abilities }, tools);
+    const info = { engine: "qemu", version, acceleration, abilities, walls: jail.walls } as const;
+    return new QemuDriver(resolved, info, { jail, engines, networkTools });
   }
 
   async boot(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
@@ -121,21 +143,22 @@ export class QemuDriver implements VmDriver {
     const { sessionId, snapshotFolder, manifest } = request;
     const { files } = manifest;
     if (!files.memory) throw new DomainError("failed_precondition", `${snapshotFolder} has no memory: boot from it`);
-    this.#checkFits(manifest);
+    const engine = this.#engineFor(manifest);
     const machine = parseMachine(manifest.machine);
     return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
       const memoryPath = join(folder, memoryName);
+      const cell = await this.#openCell(sessionId, machine);
       const [network, lowerLayers] = await allSettledOrThrow([
-        this.#startNetwork(scope, request.internetAccess),
+        this.#startNetwork(scope, cell, request.internetAccess),
         prepareLayers({ folder: snapshotFolder, manifest }, folder, this.#options.cacheFolder),
         linkFile(join(snapshotFolder, files.memory.name), memoryPath),
       ]);
       const memory = { name: memoryName, shared: false, sha256: files.memory.sha256 };
-      const running = this.#describe(machine, memory, lowerLayers);
+      const running = this.#describe(machine, engine, memory, lowerLayers);
       const devices = join(snapshotFolder, files.devices.name);
       const changes = manifest.memoryChanges && join(snapshotFolder, manifest.memoryChanges.name);
       const start = { kind: "restore", devices, ...(changes ? { memoryChanges: changes } : {}) } as const;
-      return this.#launch(scope, folder, running, network, start, signal);
+      return this.#launch(scope, { folder, cell, engine, running, network, start }, signal);
     });
   }
 
@@ -147,14 +170,23 @@ export class QemuDriver implements VmDriver {
     let qmp: QmpClient | undefined;
     try {
       const running = await readRunningMachine(record.folder);
-      qmp = await QmpClient.connect(join(record.folder, qmpSocketName), { deadlineMs: adoptDeadlineMs });
+      const user = this.#jail.userOf(record.sessionId);
+      const path = join(await findSockets(record.folder), qmpSocketName);
+      qmp = await QmpClient.connect(path, { deadlineMs: adoptDeadlineMs, owner: user });
       const status = await queryStatus(qmp);
       if (status !== "running" && status !== "paused") {
         log.warn({ status }, "a recorded VM is in no state in which it can go on");
         qmp.close();
         return undefined;
       }
-      return new QemuVm({ record, running, qmp, log });
+      return new QemuVm({
+        record,
+        running,
+        qmp,
+        user,
+        removeRemains: () => this.#machines.remove(record, networkGraceMs),
+        log,
+      });
     } catch (error) {
       qmp?.close();
       log.warn({ error: messageOf(error) }, "a recorded VM runs but cannot be taken over");
@@ -184,49 +216,56 @@ export class QemuDriver implements VmDriver {
     const { cacheFolder } = this.#options;
     const machine = await describeMachine(request, this.info.acceleration);
     return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
+      const engine = this.#engines.current;
+      const cell = await this.#openCell(sessionId, machine);
       const [network, lowerLayers] = await allSettledOrThrow([
-        this.#startNetwork(scope, request.internetAccess),
+        this.#startNetwork(scope, cell, request.internetAccess),
         snapshot ? prepareLayers(snapshot, folder, cacheFolder) : prepareEmptyLayer(folder, machine, cacheFolder),
       ]);
       const commandLine = await kernelCommandLine(this.info.acceleration, cacheFolder);
       const start = { kind: "boot", kernel, initramfs, commandLine } as const;
-      return this.#launch(
-        scope,
-        folder,
-        this.#describe(machine, { name: memoryName, shared: true }, lowerLayers),
-        network,
-        start,
-        signal,
-      );
+      const running = this.#describe(machine, engine, { name: memoryName, shared: true }, lowerLayers);
+      return this.#launch(scope, { folder, cell, engine, running, network, start }, signal);
     });
   }
 
   async #launch(
     scope: Scope,
-    folder: string,
-    running: RunningMachine,
-    network: Network,
-    start: LaunchPlan["start"],
+    { folder, cell, engine, running, network, start }: PreparedMachine,
     signal?: AbortSignal,
   ): Promise<Vm> {
     const { machine, acceleration, memory, lowerLayers } = running;
+    const lowerNames = lowerLayers.map(({ name }) => name);
+    const bootMemoryBytes = memory.shared ? machine.memoryMiB * 2 ** 20 : undefined;
     const plan: LaunchPlan = {
+      jail: this.#jail,
+      cell,
+      engine,
+      files: await shareFiles(folder, cell, lowerNames, bootMemoryBytes),
       folder,
       machine,
       acceleration,
       memory: { path: join(folder, memory.name), shared: memory.shared },
-      layers: [diskName, ...lowerLayers.map(({ name }) => name)].map((name) => join(folder, name)),
+      layers: [diskName, ...lowerNames].map((name) => join(folder, name)),
       network,
       start,
     };
     await writeRunningMachine(folder, running);
     const launched = await launchEngine(plan, restoreDeadlineMs, signal);
-    const { engine, qmp } = launched;
+    const { qmp } = launched;
     const sessionId = folder.slice(folder.lastIndexOf("/") + 1);
-    const processes = [engine.identity, network.guard];
+    const processes = [launched.engine.identity, network.guard];
     const record = { engine: "qemu", sessionId, folder, processes } as const;
     const log = this.#options.log.child({ sessionId });
-    const vm = new QemuVm({ record, running, qmp, childExited: engine.exited, log });
+    const vm = new QemuVm({
+      record,
+      running,
+      qmp,
+      childExited: launched.engine.exited,
+      user: cell.user,
+      removeRemains: () => this.#machines.remove(record, networkGraceMs),
+      log,
+    });
     scope.defer(() => vm.terminate());
     await waitForNetwork(network);
     if (start.kind === "boot") await waitForInit(qmp, bootLimits, signal);
@@ -237,28 +276,33 @@ export class QemuDriver implements VmDriver {
     return vm;
   }
 
-  async #startNetwork(scope: Scope, internetAccess: boolean | undefined): Promise<Network> {
+  /** The guest's memory, and what QEMU and the network take besides. */
+  #openCell(sessionId: string, { memoryMiB }: QemuMachine): Promise<Cell> {
+    return this.#jail.openCell(sessionId, (memoryMiB + engineMemoryMiB) * 2 ** 20);
+  }
+
+  async #startNetwork(scope: Scope, cell: Cell, internetAccess: boolean | undefined): Promise<Network> {
     const logPath = join(this.#options.cacheFolder, "network.log");
-    const network = await startNetwork(this.#networkTools, logPath, internetAccess ?? true);
+    const network = await startNetwork(this.#networkTools, cell, logPath, internetAccess ?? true);
     scope.defer(() => network.close());
     return network;
   }
 
   #describe(
     machine: QemuMachine,
+    { version }: QemuEngine,
     memory: RunningMachine["memory"],
     lowerLayers: RunningMachine["lowerLayers"],
   ): RunningMachine {
-    const { version, acceleration } = this.info;
-    return { machine, engineVersion: version, acceleration, memory, lowerLayers };
+    return { machine, engineVersion: version, acceleration: this.info.acceleration, memory, lowerLayers };
   }
 
-  /** Device state only fits the very engine, acceleration and CPU it was taken from. */
-  #checkFits(manifest: SnapshotManifest): void {
-    const { engine, version, acceleration } = this.info;
-    const made = `${manifest.engine} ${manifest.engineVersion} with ${manifest.acceleration}`;
-    const here = `${engine} ${version} with ${acceleration}`;
-    if (made === here) return;
+  /** Device state only fits the very engine, acceleration and CPU that it was taken from. */
+  #engineFor(manifest: SnapshotManifest): QemuEngine {
+    const { engine, acceleration } = this.info;
+    const made = `${manifest.engine} with ${manifest.acceleration}`;
+    const here = `${engine} with ${acceleration}`;
+    if (made === here) return this.#engines.find(manifest.engineVersion);
     throw new DomainError("failed_precondition", `the snapshot was made by ${made}, and this is ${here}: make it anew`);
   }
 }

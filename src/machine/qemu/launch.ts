@@ -2,22 +2,20 @@
  * The launch of QEMU leads from the description of a machine to a process that answers: it opens the descriptors that
  * QEMU inherits, spawns it, connects to it, and undoes all of that when a step fails.
  */
-import { execFile } from "node:child_process";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
 import { Scope } from "../../scope.ts";
-import { type DetachedProcess, readLogTail, startDetached } from "../detached-process.ts";
+import { type DetachedProcess, readLogTail } from "../detached-process.ts";
+import type { Cell, Jail } from "../jail/jail.ts";
 import { endProcess } from "../processes.ts";
 import { type Launch, qemuArguments, qmpSocketName } from "./arguments.ts";
+import { enginePath, type QemuEngine } from "./engines.ts";
+import { type SharedFiles, socketsFolder } from "./machine-files.ts";
 import { loadMemoryChanges } from "./memory-changes.ts";
 import type { Network } from "./network.ts";
 import { QmpClient } from "./qmp.ts";
 
-const run = promisify(execFile);
-
-export const engineCommand = "qemu-system-x86_64";
 export const engineLogName = "qemu.log";
 
 /** The first descriptor after stdin, stdout and stderr. */
@@ -30,6 +28,10 @@ export interface LaunchedEngine {
 
 /** A {@link Launch} without the descriptor numbers, which `launchEngine` fills in. */
 export type LaunchPlan = Omit<Launch, "networkFd" | "start"> & {
+  readonly jail: Jail;
+  readonly cell: Cell;
+  readonly engine: QemuEngine;
+  readonly files: SharedFiles;
   readonly network: Network;
   readonly start:
     | Exclude<Launch["start"], { kind: "restore" }>
@@ -51,7 +53,7 @@ export async function launchEngine(
   try {
     const engine = await spawnEngine(plan, logPath);
     scope.defer(() => endProcess(engine.identity, 0));
-    const qmp = await connectUnlessExited(engine, plan.folder, deadlineMs, signal);
+    const qmp = await connectUnlessExited(engine, plan, deadlineMs, signal);
     scope.release();
     return { engine, qmp };
   } catch (error) {
@@ -63,13 +65,14 @@ export async function launchEngine(
 }
 
 async function spawnEngine(plan: LaunchPlan, logPath: string): Promise<DetachedProcess> {
-  const { network, start, ...rest } = plan;
+  const { jail, cell, engine, files, network, start, ...rest } = plan;
+  const { memory, machine } = plan;
   const devices = start.kind === "restore" ? await open(start.devices, "r") : undefined;
   try {
     const descriptors = [...(devices ? [devices.fd] : []), network.socket];
-    return await startDetached({
+    return await jail.start({
       role: "vm",
-      command: engineCommand,
+      command: enginePath,
       args: qemuArguments({
         ...rest,
         networkFd: firstDescriptor + descriptors.length - 1,
@@ -80,6 +83,20 @@ async function spawnEngine(plan: LaunchPlan, logPath: string): Promise<DetachedP
       }),
       logPath,
       descriptors,
+      engine,
+      cell,
+      writable: files.writable,
+      readable: [
+        ...files.readable,
+        machine.baseDisk,
+        ...(start.kind === "boot" ? [start.kernel, start.initramfs] : []),
+      ],
+      devices: plan.acceleration === "kvm" ? ["/dev/kvm"] : [],
+      network: "none",
+      calls: "engine",
+      // A disk that is full of what was discarded is larger than what it holds.
+      fileBytes: Math.max(machine.diskMiB * 1.25 + 256, machine.memoryMiB) * 2 ** 20,
+      environment: memory.shared ? {} : { LD_PRELOAD: engine.privateMemory, FIRKIN_READ_ONLY: memory.path },
     });
   } finally {
     await devices?.close();
@@ -90,7 +107,7 @@ async function spawnEngine(plan: LaunchPlan, logPath: string): Promise<DetachedP
 /** A QEMU that refuses its arguments exits at once, and then its socket is not waited for. */
 async function connectUnlessExited(
   engine: DetachedProcess,
-  folder: string,
+  { folder, cell: { user: owner } }: LaunchPlan,
   deadlineMs: number,
   signal?: AbortSignal,
 ): Promise<QmpClient> {
@@ -100,7 +117,7 @@ async function connectUnlessExited(
   void engine.exited.then((how) => {
     if (!connected) gone.abort(new DomainError("machine_failed", how));
   });
-  const qmp = await QmpClient.connect(join(folder, qmpSocketName), { deadlineMs, signal: stop });
+  const qmp = await QmpClient.connect(join(socketsFolder(folder), qmpSocketName), { deadlineMs, signal: stop, owner });
   connected = true;
   return qmp;
 }
@@ -153,18 +170,4 @@ export async function waitUntilRunning(launched: LaunchedEngine, deadlineMs: num
 export async function queryStatus(qmp: QmpClient): Promise<string> {
   const answer = (await qmp.execute("query-status")) as { status?: unknown };
   return String(answer.status);
-}
-
-/** @throws DomainError `failed_precondition` saying what to install when there is no QEMU */
-export async function readEngineVersion(): Promise<string> {
-  try {
-    const { stdout } = await run(engineCommand, ["--version"]);
-    const version = /version (\d+\.\d+\.\d+)/.exec(stdout)?.[1];
-    if (version) return version;
-    throw new DomainError("failed_precondition", `${engineCommand} does not tell its version`);
-  } catch (error) {
-    if (error instanceof DomainError) throw error;
-    const problem = `${engineCommand} does not run (${messageOf(error)}). Run: apt-get install qemu-system-x86`;
-    throw new DomainError("failed_precondition", problem, {}, { cause: error });
-  }
 }

@@ -26,6 +26,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -33,6 +34,7 @@
 enum {
   VM_SIDE = 3,
   PASST_SOCKET = 3, /* the descriptor in passt itself */
+  GIVEN_PAIR = 5,   /* after the side of the VM and the report of the jail */
   ETHERNET_HEADER = 14,
   IPV4_HEADER = 20,
   TCP_HEADER = 20,
@@ -87,8 +89,22 @@ static const struct {
   uint32_t network;
   int prefix;
 } denied[] = {
-    {0x00000000, 8},  {0x0a000000, 8},  {0x64400000, 10}, {0x7f000000, 8}, {0xa9fe0000, 16},
-    {0xac100000, 12}, {0xc0a80000, 16}, {0xe0000000, 4},  {0xf0000000, 4},
+    {0x00000000, 8},
+    {0x0a000000, 8},
+    {0x64400000, 10},
+    {0x7f000000, 8},
+    {0xa9fe0000, 16},
+    {0xac100000, 12},
+    {0xc0a80000, 16},
+    {0xe0000000, 4},
+    {0xf0000000, 4},
+    /* protocol assignments (a cloud's metadata among them), benchmarks, documentation, a cloud's host */
+    {0xc0000000, 24},
+    {0xc6120000, 15},
+    {0xc0000200, 24},
+    {0xc6336400, 24},
+    {0xcb007100, 24},
+    {0xa83f8110, 32},
 };
 
 static uint32_t read_u32(const uint8_t *bytes) {
@@ -353,15 +369,24 @@ static void take_signals(void) {
 
 /*
  * Joins both sides, with a large buffer for passt's frames, because a socket with the system's buffer costs nine tenths
- * of the speed. Only root gets more than the system's limit.
+ * of the speed. The jail hands over a pair that has more than the system's limit, for which it takes a right that the
+ * guard lacks.
  */
 static bool join_sides(void) {
   const int bytes = PASST_SEND_BYTES;
   int sides[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sides)) return false;
+  struct stat found;
+  bool has_pair = !fstat(GIVEN_PAIR, &found) && S_ISSOCK(found.st_mode);
+  if (has_pair) {
+    sides[0] = GIVEN_PAIR;
+    sides[1] = GIVEN_PAIR + 1;
+    if (fcntl(sides[0], F_SETFD, FD_CLOEXEC) || fcntl(sides[1], F_SETFD, FD_CLOEXEC)) return false;
+  } else if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sides)) {
+    return false;
+  }
   network_side = sides[0];
   passt_side = sides[1];
-  if (setsockopt(passt_side, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes)) {
+  if (!has_pair && setsockopt(passt_side, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes)) {
     setsockopt(passt_side, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
   }
   return !fcntl(VM_SIDE, F_SETFL, O_NONBLOCK) && !fcntl(network_side, F_SETFL, O_NONBLOCK);

@@ -60,12 +60,16 @@ export class QmpClient {
 
   /**
    * Connects, waits for the greeting and negotiates. Tries again while QEMU does not listen at `path` yet.
+   * @param options.owner the user who must have bound the socket
    * @throws DomainError `machine_failed` when QEMU is not there by the deadline or speaks something else
    */
-  static async connect(path: string, options: { deadlineMs?: number; signal?: AbortSignal } = {}): Promise<QmpClient> {
-    const { deadlineMs = defaultDeadlineMs, signal } = options;
+  static async connect(
+    path: string,
+    options: { deadlineMs?: number; signal?: AbortSignal; owner?: number | undefined } = {},
+  ): Promise<QmpClient> {
+    const { deadlineMs = defaultDeadlineMs, signal, owner } = options;
     const end = performance.now() + deadlineMs;
-    const client = new QmpClient(await openSocketWhenBound(path, end, signal));
+    const client = new QmpClient(await openSocketWhenBound(path, end, signal, owner));
     const abort = () => client.#fail("the connection to QEMU was given up");
     const timer = setTimeout(
       () => client.#fail(`QEMU sent no greeting within ${deadlineMs} ms`),

@@ -3,7 +3,7 @@
  * changed are written; the image below never changes and is linked. If the VM may go on afterwards its disk layer is
  * copied (reflinked where the file system can). That needs no overlay, because `stop` drained and flushed the layer.
  */
-import { chmod, mkdir, rm, stat, statfs } from "node:fs/promises";
+import { constants, copyFile, mkdir, rm, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { DomainError } from "../../errors.ts";
 import { explainDiskFull } from "../disk-full.ts";
@@ -11,15 +11,15 @@ import type { SaveOptions, SnapshotFile, SnapshotManifest } from "../driver.ts";
 import { describeFile, publishSnapshot, stagingOf } from "../snapshot-files.ts";
 import { copyLayer, diskName, linkFile } from "./disk.ts";
 import type { RunningMachine } from "./machine.ts";
+import { devicesName, memoryName, seal } from "./machine-files.ts";
 import { copySparse, writeMemoryImage } from "./memory.ts";
 import { saveMemoryChanges } from "./memory-changes.ts";
 import type { QmpClient } from "./qmp.ts";
 
-const memoryName = "memory.img";
 const changesName = "memory-changes.bin";
-const devicesName = "devices.bin";
-/** More space than any device state takes. */
+/** More than any device state takes. */
 const devicesRoomBytes = 1 << 20;
+const maxDevicesBytes = 16 << 20;
 
 export interface PausedMachine {
   /** The VM's folder. */
@@ -63,8 +63,9 @@ export async function writeSnapshot(
 }
 
 /** In spite of its name the command saves the device state of any machine: 13 KB in a millisecond. */
-async function saveDevices({ qmp }: PausedMachine, staging: string): Promise<void> {
-  const filename = join(staging, devicesName);
+async function saveDevices({ qmp, folder }: PausedMachine, staging: string): Promise<void> {
+  // QEMU sees the machine's folder only. The file is there, so QEMU can have put nothing else in its place.
+  const filename = join(folder, devicesName);
   try {
     await qmp.execute("xen-save-devices-state", { filename, live: true });
   } catch (error) {
@@ -74,7 +75,10 @@ async function saveDevices({ qmp }: PausedMachine, staging: string): Promise<voi
     const problem = `no space is left on the disk of ${staging} to save a machine`;
     throw new DomainError("disk_pressure", problem, {}, { cause: error });
   }
-  await chmod(filename, 0o600);
+  if ((await stat(filename)).size > maxDevicesBytes) {
+    throw new DomainError("machine_failed", "the machine's device state is larger than any device state can be");
+  }
+  await copyFile(filename, join(staging, devicesName), constants.COPYFILE_EXCL);
 }
 
 async function saveMachine(paused: PausedMachine, staging: string) {
@@ -100,7 +104,7 @@ async function saveMemory({ folder, pid, running }: PausedMachine, staging: stri
   // The file of a VM that was booted is shared, and complete since the VM was paused.
   if (shared) await copySparse(path, target, true);
   else await writeMemoryImage(pid, path, target);
-  await chmod(target, 0o600);
+  await seal(target);
   return { image: await describeFile(staging, memoryName) };
 }
 

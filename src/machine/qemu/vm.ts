@@ -14,6 +14,7 @@ import { WatchedProcess } from "../watched-process.ts";
 import { agentSocketName } from "./arguments.ts";
 import { engineLogName, queryStatus } from "./launch.ts";
 import type { RunningMachine } from "./machine.ts";
+import { findSockets } from "./machine-files.ts";
 import { readAnonymousBytes } from "./memory.ts";
 import { switchNetwork } from "./network.ts";
 import type { QmpClient } from "./qmp.ts";
@@ -21,7 +22,7 @@ import { writeSnapshot } from "./save.ts";
 import { readConsole } from "./watchdog.ts";
 
 /** QEMU's disk is thrown away, so there is no reason to wait long. The network ends with QEMU. */
-const graces = { askedMs: 300, terminatedMs: 300, networkMs: 200 } as const;
+const graces = { askedMs: 300, terminatedMs: 300 } as const;
 /** How often the log of a VM is looked at. */
 const logCheckMs = 10_000;
 const maxLogBytes = 1 << 20;
@@ -33,15 +34,20 @@ export interface QemuVmParts {
   readonly qmp: QmpClient;
   /** How our child ended; absent for an adopted VM. */
   readonly childExited?: Promise<string>;
+  /** The user who its QEMU runs as; undefined: the daemon's own. */
+  readonly user: number | undefined;
+  /** See {@link WatchedProcessParts.removeRemains}. */
+  readonly removeRemains: () => Promise<void>;
   readonly log: Logger;
 }
 
 export class QemuVm extends WatchedProcess implements Vm {
   readonly #running: RunningMachine;
   readonly #qmp: QmpClient;
+  readonly #user: number | undefined;
   readonly #log: Logger;
 
-  constructor({ record, running, qmp, childExited, log }: QemuVmParts) {
+  constructor({ record, running, qmp, childExited, user, removeRemains, log }: QemuVmParts) {
     super({
       record,
       childExited,
@@ -49,7 +55,9 @@ export class QemuVm extends WatchedProcess implements Vm {
       log: { name: engineLogName, title: "the engine's log" },
       askToEnd: () => qmp.execute("quit", {}, graces.askedMs),
       graces,
+      removeRemains,
     });
+    this.#user = user;
     this.#running = running;
     this.#qmp = qmp;
     this.#log = log;
@@ -89,7 +97,7 @@ export class QemuVm extends WatchedProcess implements Vm {
 
   protected override async dialGuest(): Promise<Socket> {
     try {
-      return await openSocket(join(this.record.folder, agentSocketName));
+      return await openSocket(join(await findSockets(this.record.folder), agentSocketName), this.#user);
     } catch (error) {
       const problem = `cannot reach the guest of ${this.record.sessionId}: ${messageOf(error)}`;
       throw new DomainError("machine_failed", problem, {}, { cause: error });

@@ -7,6 +7,7 @@ import type { MachineRecord } from "../../types.ts";
 import { printable } from "../detached-process.ts";
 import type { EngineInfo, SaveOptions, SnapshotManifest, Vm } from "../driver.ts";
 import { endProcess, isRunning } from "../processes.ts";
+import { removeRemains } from "../remains.ts";
 import { WatchedProcess } from "../watched-process.ts";
 import { openGuestStream } from "./guest-stream.ts";
 import type { HelperClient } from "./helper-client.ts";
@@ -23,7 +24,7 @@ const linkDeadlineMs = 60_000;
 const linkRetryMs = 20;
 const transitionDeadlineMs = 30_000;
 /** The machine's disk is thrown away, so a helper that does not end soon is killed. */
-const graces = { askedMs: 500, terminatedMs: 0, networkMs: 0 } as const;
+const graces = { askedMs: 500, terminatedMs: 0 } as const;
 
 export interface VzVmParts {
   readonly record: MachineRecord;
@@ -47,6 +48,7 @@ export class VzVm extends WatchedProcess implements Vm {
       log: { name: helperLogName, title: "the helper's log" },
       askToEnd: () => client.request({ op: "stop" }, nothingSchema, graces.askedMs),
       graces,
+      removeRemains: () => removeRemains(record, 0),
     });
     this.#parts = parts;
     this.#client = client;

@@ -1,12 +1,17 @@
 /**
  * The real packet guard: the test plays the guest and sends frames no honest kernel would. An echo stands for passt.
  */
+/** The guard for real: the test plays the guest and sends frames no honest kernel would. An echo stands for passt. */
+import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
-import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
+import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type StoredEngine, storeEngine } from "../../../src/machine/jail/engine-store.ts";
+import { Jail } from "../../../src/machine/jail/jail.ts";
 import { isRunning, processName, waitUntilGone } from "../../../src/machine/processes.ts";
 import {
   findNetworkTools,
@@ -34,6 +39,7 @@ const arp = Buffer.concat([gatewayMac, guestMac, Buffer.from([0x08, 0x06]), Buff
 describe.skipIf(missing)(`the packet guard ${missing}`, () => {
   let folder = "";
   let tools: NetworkTools;
+  let echoEngine: StoredEngine;
   let network: Network;
   const opened: Network[] = [];
   let unparsed: Buffer = Buffer.alloc(0);
@@ -41,12 +47,30 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
 
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), "firkin-network-"));
-    tools = await findNetworkTools(folder);
+    const machinesFolder = join(folder, "machines");
+    await mkdir(machinesFolder);
+    const program = await storeEngine([join(folder, "engines")], {
+      name: "program",
+      version: "1",
+      programs: ["/usr/bin/true"],
+      files: [],
+    });
+    const jail = await Jail.open(
+      { cacheFolder: folder, machinesFolder, ownedEntry: "run", log: pino({ level: "silent" }) },
+      { engine: program, command: "/usr/bin/true", args: [] },
+    );
+    tools = await findNetworkTools(jail, folder);
     const echo = join(folder, "echo");
     await writeFile(echo, "#!/bin/sh\nexec cat <&3 >&3\n");
     await chmod(folder, 0o755);
     await chmod(echo, 0o755);
-    network = await start({ ...tools, passt: echo });
+    echoEngine = await storeEngine([join(folder, "engines")], {
+      name: "echo",
+      version: "1",
+      programs: ["/bin/sh", "/bin/cat"],
+      files: [tools.guard, echo],
+    });
+    network = await start({ ...tools, engine: echoEngine, passt: echo });
     network.socket.on("data", collect);
   });
   afterAll(async () => {
@@ -55,7 +79,12 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
   });
 
   async function start(using: NetworkTools): Promise<Network> {
-    const started = await startNetwork(using, join(folder, "network.log"), true);
+    const started = await startNetwork(
+      using,
+      await using.jail.openCell(randomUUID(), 256 << 20),
+      join(folder, "network.log"),
+      true,
+    );
     opened.push(started);
     await waitForNetwork(started);
     return started;
@@ -115,7 +144,7 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
   });
 
   test("passt is started by the first frame that may pass, which is not lost", async () => {
-    const quiet = await start({ ...tools, passt: join(folder, "echo") });
+    const quiet = await start({ ...tools, engine: echoEngine, passt: join(folder, "echo") });
     const [denied, allowed] = ["192.168.1.1", far].map((destination) => withLength(ipFrame({ destination })));
     quiet.socket.write(denied ?? "");
     // The guard refuses this frame, which shows that it has looked at it.

@@ -1,0 +1,125 @@
+/**
+ * Control groups: one for each machine below a group `firkin`, in every hierarchy of the host that can be written, version 1
+ * or 2. They bound what a machine takes of memory, processes and processor time.
+ */
+import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { messageOf } from "../../errors.ts";
+
+const parentName = "firkin";
+const root = "/sys/fs/cgroup";
+const controllers = ["memory", "pids", "cpu"] as const;
+
+export interface GroupLimits {
+  readonly memoryBytes: number;
+  readonly processes: number;
+}
+
+/** One hierarchy in which a group can be made. */
+interface Hierarchy {
+  /** The folder of all of this daemon's groups. */
+  readonly folder: string;
+  readonly version: 1 | 2;
+  readonly controllers: readonly string[];
+}
+
+export class ControlGroups {
+  readonly #hierarchies: readonly Hierarchy[];
+  /** Why a controller bounds nothing; undefined when all do. */
+  readonly missing: string | undefined;
+
+  private constructor(hierarchies: readonly Hierarchy[], missing: string | undefined) {
+    this.#hierarchies = hierarchies;
+    this.missing = missing;
+  }
+
+  /** Finds what can be written. Never throws: a host without control groups has none of these walls. */
+  static async open(): Promise<ControlGroups> {
+    const found: Hierarchy[] = [];
+    const problems: string[] = [];
+    const unified = await openUnified().catch((error: unknown) => void problems.push(messageOf(error)));
+    if (unified) found.push(unified);
+    for (const controller of controllers) {
+      if (unified?.controllers.includes(controller)) continue;
+      const folder = join(root, controller, parentName);
+      try {
+        await mkdir(folder, { recursive: true });
+        found.push({ folder, version: 1, controllers: [controller] });
+      } catch (error) {
+        problems.push(messageOf(error));
+      }
+    }
+    const has = new Set(found.flatMap((hierarchy) => hierarchy.controllers));
+    const lacking = controllers.filter((controller) => !has.has(controller));
+    const missing = lacking.length > 0 ? `${lacking.join(", ")} cannot be bounded: ${problems.join("; ")}` : undefined;
+    return new ControlGroups(found, missing);
+  }
+
+  /** Makes the groups of a machine. @returns their folders, to be joined */
+  async make(name: string, limits: GroupLimits): Promise<string[]> {
+    return Promise.all(
+      this.#hierarchies.map(async ({ folder, version, controllers: these }) => {
+        const group = join(folder, name);
+        await mkdir(group, { recursive: true });
+        const files = these.flatMap((controller) => limitFiles(controller, version, limits));
+        await Promise.all(files.map(([file, value]) => writeFile(join(group, file), value)));
+        return group;
+      }),
+    );
+  }
+
+  /** Removes the groups of a machine whose processes have ended. Idempotent. */
+  async remove(name: string): Promise<void> {
+    await Promise.all(this.#hierarchies.map(({ folder }) => removeGroup(join(folder, name))));
+  }
+
+  /** The machines that have groups, of this daemon or another. */
+  async list(): Promise<string[]> {
+    const names = await Promise.all(
+      this.#hierarchies.map(async ({ folder }) => {
+        const entries = await readdir(folder, { withFileTypes: true });
+        return entries.flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
+      }),
+    );
+    return [...new Set(names.flat())];
+  }
+}
+
+async function openUnified(): Promise<Hierarchy | undefined> {
+  for (const base of [root, join(root, "unified")]) {
+    const offered = await readFile(join(base, "cgroup.controllers"), "utf8").catch(() => undefined);
+    if (offered === undefined) continue;
+    const these = controllers.filter((controller) => offered.split(/\s+/).includes(controller));
+    if (these.length === 0) return undefined;
+    const enable = these.map((controller) => `+${controller}`).join(" ");
+    const folder = join(base, parentName);
+    await writeFile(join(base, "cgroup.subtree_control"), enable);
+    await mkdir(folder, { recursive: true });
+    await writeFile(join(folder, "cgroup.subtree_control"), enable);
+    return { folder, version: 2, controllers: these };
+  }
+  return undefined;
+}
+
+function limitFiles(controller: string, version: 1 | 2, limits: GroupLimits): readonly (readonly [string, string])[] {
+  if (controller === "pids") return [["pids.max", String(limits.processes)]];
+  if (controller === "memory") {
+    return [[version === 2 ? "memory.max" : "memory.limit_in_bytes", String(limits.memoryBytes)]];
+  }
+  // A machine has a little less than the daemon, which has to answer while all of them work.
+  return [version === 2 ? ["cpu.weight", "50"] : ["cpu.shares", "512"]];
+}
+
+/** A group is busy until the kernel has put its last process away. */
+async function removeGroup(folder: string): Promise<void> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await rmdir(folder);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "ENOENT") return;
+      if (code !== "EBUSY" || attempt >= 50) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+}
