@@ -2,8 +2,8 @@
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { parseSandboxId } from "../../src/e2b/ids.ts";
-import { ApiError, Benchmarks, Capacity, SandboxLatency, SandboxParams } from "../../src/e2b/schemas.ts";
-import { toCapacity, toSandboxLatency } from "../../src/e2b/views.ts";
+import { ApiError, Benchmarks, Capacity, Health, SandboxLatency, SandboxParams } from "../../src/e2b/schemas.ts";
+import { toCapacity, toHealth, toSandboxLatency } from "../../src/e2b/views.ts";
 import type { Runtime } from "../../src/runtime/runtime.ts";
 import { noContent, sendNothing } from "../http/empty-answer.ts";
 
@@ -18,8 +18,20 @@ export async function observabilityRoutes(scope: FastifyInstance, deps: Observab
 
   app.get(
     "/health",
-    { config: { access: "open" }, schema: { response: { 204: noContent.describe("the daemon serves") } } },
-    async (_request, reply) => sendNothing(reply.header("cache-control", "no-store")),
+    {
+      config: { access: "open" },
+      schema: {
+        response: {
+          200: Health.describe("the daemon serves, and the client accepts JSON by name"),
+          204: noContent.describe("the daemon serves"),
+        },
+      },
+    },
+    async ({ headers }, reply) => {
+      reply.header("cache-control", "no-store");
+      if (!headers.accept?.includes("application/json")) return sendNothing(reply);
+      return reply.send(toHealth(deps.runtime.engine));
+    },
   );
 
   app.get("/metrics", { config: { access: "loopback" }, schema: { hide: true } }, async (_request, reply) =>

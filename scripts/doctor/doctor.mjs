@@ -7,6 +7,7 @@ import { checkHost, checkNode, checkNpm } from "./host.mjs";
 import { checkMac } from "./macos.mjs";
 import { checkSetUp } from "./setup.mjs";
 import { checkTls } from "./tls.mjs";
+import { checkWalls } from "./walls.mjs";
 
 /**
  * @typedef {object} Finding
@@ -27,7 +28,7 @@ export async function doctor() {
   const findings =
     process.platform === "darwin"
       ? [checkNode(), checkNpm(), ...checkMac(roots), ...(await checkSetUp(roots, "arm64")), ...(await checkTls(roots))]
-      : [...checkHost(roots), ...(await checkSetUp(roots)), ...(await checkTls(roots))];
+      : [...checkHost(roots), ...(await checkSetUp(roots)), ...(await checkTls(roots)), ...checkWalls(roots)];
   const width = Math.max(...findings.map(({ what }) => what.length));
   for (const { level, what, detail, remedy } of findings) {
     process.stdout.write(`${marks[level]} ${what.padEnd(width)}  ${detail}\n`);

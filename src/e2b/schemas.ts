@@ -234,6 +234,19 @@ export const SandboxLatency = z
   .meta({ id: "SandboxLatency" });
 export type SandboxLatency = z.infer<typeof SandboxLatency>;
 
+/** Not E2B's: the state of the daemon, for a client of `/health` that accepts JSON. */
+export const Health = z
+  .object({
+    engine: text,
+    engineVersion: text,
+    acceleration: text,
+    walls: z
+      .array(z.object({ name: text, stands: z.boolean(), detail: text }))
+      .describe("what stands between an engine that its guest has taken over and this machine"),
+  })
+  .meta({ id: "Health" });
+export type Health = z.infer<typeof Health>;
+
 const BudgetUse = z.object({ active: z.int(), warm: z.int(), limit: z.int() });
 /** Not E2B's: the machine's capacity, and its use. */
 export const Capacity = z

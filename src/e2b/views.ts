@@ -5,6 +5,7 @@ import { deriveTrafficToken } from "./access-token.ts";
 import { allTraffic } from "./network-options.ts";
 import type {
   Capacity,
+  Health,
   ListedSandbox,
   Sandbox,
   SandboxDetail,
@@ -100,6 +101,20 @@ export function toSandboxLatency(samples: readonly LatencySample[]): SandboxLate
   return {
     samples: samples.map(({ span, scenario, durationMs, atMs }) => ({ span, scenario, durationMs, at: toTime(atMs) })),
   };
+}
+
+export function toHealth({
+  engine,
+  version,
+  acceleration,
+  walls = [],
+}: {
+  readonly engine: EngineName;
+  readonly version: string;
+  readonly acceleration: Acceleration;
+  readonly walls?: readonly { readonly name: string; readonly stands: boolean; readonly detail: string }[];
+}): Health {
+  return { engine, engineVersion: version, acceleration, walls: [...walls] };
 }
 
 export function toCapacity(

@@ -14,8 +14,10 @@ const hasProc = process.platform === "linux";
 /** The used fields of `/proc/PID/stat`. */
 export interface ProcessStat {
   readonly command: string;
-  /** One letter; `Z` and `X` are processes that have ended. */
+  /** One letter; `Z` and `X` are threads that have ended. */
   readonly state: string;
+  /** The threads of the process, the first one included, field 20. */
+  readonly threads: number;
   /** Clock ticks since boot, field 22. */
   readonly startTime: string;
 }
@@ -26,9 +28,9 @@ export function parseProcessStat(text: string): ProcessStat | undefined {
   const closing = text.lastIndexOf(")");
   if (opening < 0 || closing < opening) return undefined;
   const fields = text.slice(closing + 2).split(" ");
-  const [state, startTime] = [fields[0], fields[19]];
+  const [state, threads, startTime] = [fields[0], Number(fields[17]), fields[19]];
   if (!state || !startTime || !/^\d+$/.test(startTime)) return undefined;
-  return { command: text.slice(opening + 1, closing), state, startTime };
+  return { command: text.slice(opening + 1, closing), state, threads, startTime };
 }
 
 /**
@@ -121,7 +123,8 @@ export async function endProcess(identity: ProcessIdentity, graceMs: number): Pr
   throw new DomainError("machine_failed", `process ${identity.pid} (${identity.executable}) survived SIGKILL`);
 }
 
-const hasEnded = (stat: ProcessStat) => stat.state === "Z" || stat.state === "X";
+/** A process whose first thread has ended goes on as long as another one lives, and holds its memory and its files. */
+const hasEnded = ({ state, threads }: ProcessStat) => state === "X" || (state === "Z" && threads <= 1);
 
 function allPids(): number[] {
   if (!hasProc) return listPids();
@@ -131,7 +134,10 @@ function allPids(): number[] {
 }
 
 function readStat(pid: number): ProcessStat | undefined {
-  if (!hasProc) return listProcess(pid);
+  if (!hasProc) {
+    const listed = listProcess(pid);
+    return listed && { ...listed, threads: 1 };
+  }
   try {
     return parseProcessStat(readFileSync(`/proc/${pid}/stat`, "utf8"));
   } catch (error) {

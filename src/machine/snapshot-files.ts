@@ -10,6 +10,7 @@ import { z } from "zod";
 import { DomainError, isDomainError, messageOf } from "../errors.ts";
 import { accelerations, engineNames } from "../types.ts";
 import type { SnapshotFile, SnapshotManifest } from "./driver.ts";
+import { isSealBroken, sealFile } from "./file-seals.ts";
 
 const manifestName = "manifest.json";
 
@@ -116,8 +117,8 @@ export function isDamage(error: unknown): boolean {
 }
 
 /**
- * Compares the folder with its manifest. `cheap` looks at sizes and dependencies only, before every restore; `full`
- * reads and digests every byte, at a start after a crash and for `doctor`.
+ * Compares the folder with its manifest. `cheap` looks at what the file system says of the files, before every restore,
+ * and reads only a file that is no longer what it was; `full` reads and digests every byte, at a start and once a day.
  * @param options.read digests of files that were read already, by device and inode: snapshots share files
  * @throws DomainError `failed_precondition` naming the first file that is missing, short or changed
  */
@@ -133,9 +134,16 @@ export async function verifySnapshot(
   };
   await Promise.all(manifest.dependsOn.map((path) => stat(path).catch(missing(path))));
   await Promise.all(
-    allFiles(manifest).map(async ({ name, sizeBytes }) => {
-      const { size } = await stat(join(folder, name)).catch(missing(name));
-      if (size !== sizeBytes) throw damaged(folder, `${name} has ${size} bytes instead of ${sizeBytes}`);
+    allFiles(manifest).map(async ({ name, sizeBytes, sha256 }) => {
+      const found = await stat(join(folder, name), { bigint: true }).catch(missing(name));
+      if (found.size !== BigInt(sizeBytes)) {
+        throw damaged(folder, `${name} has ${found.size} bytes instead of ${sizeBytes}`);
+      }
+      if (!isSealBroken(found)) return;
+      if ((await describeFile(folder, name, options)).sha256 !== sha256) {
+        throw damaged(folder, `the content of ${name} has changed`);
+      }
+      sealFile(found);
     }),
   );
   if (depth === "cheap") return;

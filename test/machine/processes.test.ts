@@ -37,7 +37,12 @@ async function sleeper(...command: string[]): Promise<ChildProcess & { readonly 
 
 test("a command with spaces and parentheses does not shift the fields", () => {
   const rest = ["S", ...Array.from({ length: 18 }, (_, index) => String(index)), "4242", "0"].join(" ");
-  expect(parseProcessStat(`12 (a) b (c)) ${rest}`)).toEqual({ command: "a) b (c)", state: "S", startTime: "4242" });
+  expect(parseProcessStat(`12 (a) b (c)) ${rest}`)).toEqual({
+    command: "a) b (c)",
+    state: "S",
+    threads: 16,
+    startTime: "4242",
+  });
 });
 
 test.each(["", "12", "12 (x", "12 (x) S 1 2", ")("])("%j is no process", (text) => {

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { link, mkdir, mkdtemp, open, readdir, readFile, rm, stat, truncate, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -110,6 +110,28 @@ test.each([
   await flipBit(join(folder, name), offset);
   await verifySnapshot(folder, manifest, "cheap");
   await expect(verifySnapshot(folder, manifest, "full")).rejects.toThrow(`the content of ${name} has changed`);
+});
+
+test("a flipped bit in a file that was checked before fails the cheap check too, also with its old time", async () => {
+  const { folder, manifest } = await makeSnapshot();
+  const path = join(folder, "memory.img");
+  await verifySnapshot(folder, manifest, "cheap");
+  const { atime, mtime } = await stat(path);
+  await flipBit(path, 0);
+  await utimes(path, atime, mtime);
+  await expect(verifySnapshot(folder, manifest, "cheap")).rejects.toThrow("the content of memory.img has changed");
+  await flipBit(path, 0);
+  await verifySnapshot(folder, manifest, "cheap");
+});
+
+test("a file that gets more names, or is touched, is not suspect for long", async () => {
+  const { folder, manifest } = await makeSnapshot();
+  const path = join(folder, "memory.img");
+  await verifySnapshot(folder, manifest, "cheap");
+  await link(path, join(root, "another name"));
+  await verifySnapshot(folder, manifest, "cheap");
+  await utimes(path, 1, 1);
+  await verifySnapshot(folder, manifest, "cheap");
 });
 
 test("a snapshot without its base image fails the cheap check", async () => {

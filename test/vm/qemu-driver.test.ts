@@ -1,13 +1,15 @@
 /** The qemu engine with real machines: the conformance suite of all engines, and tests of this engine alone. */
 import { execFile } from "node:child_process";
-import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { constants } from "node:fs";
+import { cp, mkdir, readdir, readFile, readlink, rm, stat, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import { pino } from "pino";
 import { expect, test } from "vitest";
+import { newSessionId } from "../../src/machine/driver.ts";
 import { processName } from "../../src/machine/processes.ts";
-import { QemuDriver } from "../../src/machine/qemu/driver.ts";
+import { QemuDriver, type QemuDriverOptions } from "../../src/machine/qemu/driver.ts";
 import { verifySnapshot } from "../../src/machine/snapshot-files.ts";
 import { type GuestAssets, readGuestAssets } from "../../src/template/assets/guest-assets.ts";
 import { type ConformanceEngine, conformance, shell } from "../machine/conformance.ts";
@@ -61,6 +63,74 @@ conformance(engine, (world) => {
     );
     await last.terminate();
     await rm(join(root, "deeper"), { recursive: true });
+  });
+
+  test("a restored machine can write its own files, and not the memory that it shares", async () => {
+    const { restore } = world();
+    const [one, other] = [await restore(), await restore()];
+    const facts = await Promise.all(
+      [one, other].map(async ({ record }) => {
+        const pid = record.processes[0]?.pid ?? 0;
+        const links = await readdir(`/proc/${pid}/fd`);
+        const open = await Promise.all(
+          links.map(async (fd) => {
+            const path = await readlink(`/proc/${pid}/fd/${fd}`).catch(() => "");
+            const flags = /^flags:\s+(\d+)$/m.exec(await readFile(`/proc/${pid}/fdinfo/${fd}`, "utf8"))?.[1] ?? "";
+            return {
+              name: basename(path),
+              mayWrite: (Number.parseInt(flags, 8) & (constants.O_WRONLY | constants.O_RDWR)) !== constants.O_RDONLY,
+            };
+          }),
+        );
+        const status = await readFile(`/proc/${pid}/status`, "utf8");
+        const user = Number(/^Uid:\s+(\d+)/m.exec(status)?.[1]);
+        return { open, user, files: (await readdir(`/proc/${pid}/root`)).sort() };
+      }),
+    );
+    for (const { open, files } of facts) {
+      const mayWrite = (name: string) => open.filter((file) => file.name === name).map((file) => file.mayWrite);
+      expect(mayWrite("memory.img")).not.toContain(true);
+      expect(mayWrite("disk.qcow2")).toContain(true);
+      expect(files).not.toContain("etc");
+    }
+    if (process.getuid?.() === 0) {
+      const users = facts.map(({ user }) => user);
+      expect(new Set([...users, 0]).size).toBe(3);
+      const { mode, uid } = await stat(join(one.record.folder, "memory.img"));
+      expect([mode & 0o777, uid]).toEqual([0o444, 0]);
+    }
+    await Promise.all([one.terminate(), other.terminate()]);
+  });
+
+  test("a snapshot is restored by the version of the engine that made it, which is kept beside the installed one", async () => {
+    const { root, driver, options, manifest, snapshotFolder, connectTo } = world();
+    const store = join(root, "engines");
+    const current = (await readdir(store)).find((name) => name.startsWith("qemu_")) ?? "";
+    const before = current.replace(driver.info.version, "7.1.99");
+    await cp(join(store, current), join(store, before), { recursive: true });
+    // An update of the host: the next daemon finds another engine installed, and this one in its store.
+    await using next = await QemuDriver.open({
+      ...(options as unknown as QemuDriverOptions),
+      log: pino({ level: "silent" }),
+    });
+    const made = { ...manifest, engineVersion: "7.1.99" };
+    const vm = await next.restore({ sessionId: newSessionId(), snapshotFolder, manifest: made });
+    const pid = vm.record.processes[0]?.pid ?? 0;
+    const [ours, kept] = await Promise.all(
+      [`/proc/${pid}/root/usr/bin/qemu-system-x86_64`, join(store, before, "usr/bin/qemu-system-x86_64")].map((path) =>
+        stat(path),
+      ),
+    );
+    expect(ours?.ino).toBe(kept?.ino);
+    const agent = await connectTo(vm);
+    expect(await shell(agent, "echo again")).toBe("again");
+    agent.close();
+    await vm.pause();
+    const again = await vm.saveSnapshot(join(root, "again"), { bootId: manifest.bootId, isLast: true });
+    expect(again.engineVersion).toBe("7.1.99");
+    await vm.terminate();
+    await rm(join(root, "again"), { recursive: true });
+    await rm(join(store, before), { recursive: true });
   });
 
   test("an idle machine is not woken, and under emulation its programs are always at the same addresses", async () => {

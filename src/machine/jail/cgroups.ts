@@ -24,17 +24,22 @@ interface Hierarchy {
 }
 
 export class ControlGroups {
+  readonly #owner: string;
   readonly #hierarchies: readonly Hierarchy[];
   /** Why a controller bounds nothing; undefined when all do. */
   readonly missing: string | undefined;
 
-  private constructor(hierarchies: readonly Hierarchy[], missing: string | undefined) {
+  private constructor(owner: string, hierarchies: readonly Hierarchy[], missing: string | undefined) {
+    this.#owner = owner;
     this.#hierarchies = hierarchies;
     this.missing = missing;
   }
 
-  /** Finds what can be written. Never throws: a host without control groups has none of these walls. */
-  static async open(): Promise<ControlGroups> {
+  /**
+   * Finds what can be written. Never throws: a host without control groups has none of these walls.
+   * @param owner begins the names of this daemon's groups, because daemons share the group `firkin`
+   */
+  static async open(owner: string): Promise<ControlGroups> {
     const found: Hierarchy[] = [];
     const problems: string[] = [];
     const unified = await openUnified().catch((error: unknown) => void problems.push(messageOf(error)));
@@ -52,14 +57,14 @@ export class ControlGroups {
     const has = new Set(found.flatMap((hierarchy) => hierarchy.controllers));
     const lacking = controllers.filter((controller) => !has.has(controller));
     const missing = lacking.length > 0 ? `${lacking.join(", ")} cannot be bounded: ${problems.join("; ")}` : undefined;
-    return new ControlGroups(found, missing);
+    return new ControlGroups(owner, found, missing);
   }
 
   /** Makes the groups of a machine. @returns their folders, to be joined */
   async make(name: string, limits: GroupLimits): Promise<string[]> {
     return Promise.all(
       this.#hierarchies.map(async ({ folder, version, controllers: these }) => {
-        const group = join(folder, name);
+        const group = join(folder, `${this.#owner}-${name}`);
         await mkdir(group, { recursive: true });
         const files = these.flatMap((controller) => limitFiles(controller, version, limits));
         await Promise.all(files.map(([file, value]) => writeFile(join(group, file), value)));
@@ -70,10 +75,10 @@ export class ControlGroups {
 
   /** Removes the groups of a machine whose processes have ended. Idempotent. */
   async remove(name: string): Promise<void> {
-    await Promise.all(this.#hierarchies.map(({ folder }) => removeGroup(join(folder, name))));
+    await Promise.all(this.#hierarchies.map(({ folder }) => removeGroup(join(folder, `${this.#owner}-${name}`))));
   }
 
-  /** The machines that have groups, of this daemon or another. */
+  /** The machines of this daemon, or of an earlier one with its state folder, that have groups. */
   async list(): Promise<string[]> {
     const names = await Promise.all(
       this.#hierarchies.map(async ({ folder }) => {
@@ -81,7 +86,9 @@ export class ControlGroups {
         return entries.flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
       }),
     );
-    return [...new Set(names.flat())];
+    const prefix = `${this.#owner}-`;
+    const own = names.flat().filter((name) => name.startsWith(prefix));
+    return [...new Set(own.map((name) => name.slice(prefix.length)))];
   }
 }
 

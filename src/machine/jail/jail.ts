@@ -4,8 +4,9 @@
  * The room knows processes, users and files, and nothing of what an engine is.
  */
 import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
 import { statSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
+import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
@@ -104,7 +105,12 @@ export class Jail {
     const mountPoint = join(cacheFolder, "jail-root");
     await mkdir(mountPoint, { recursive: true, mode: 0o755 });
     const isRoot = process.getuid?.() === 0;
-    const groups = await ControlGroups.open();
+    const machines = new Set(await readdir(machinesFolder));
+    const owner = createHash("sha256").update(machinesFolder).digest("hex").slice(0, 8);
+    const groups = await ControlGroups.open(owner);
+    // A daemon that died while it made or removed a machine.
+    const remains = (await groups.list()).filter((machine) => !machines.has(machine));
+    await Promise.all(remains.map((machine) => groups.remove(machine)));
     const users = isRoot ? await MachineUsers.open(machinesFolder, ownedEntry) : undefined;
     const tools = { launcher, mountPoint, users, groups };
     const problems: string[] = [];

@@ -9,7 +9,7 @@ import { messageOf } from "../../errors.ts";
 import { firstMachineUser, lastMachineUser } from "./machine-users.ts";
 
 /** Not the internet: this network, private, shared, loopback, link-local, protocol, benchmark, documentation, multicast. */
-export const deniedNetworks = [
+const deniedNetworks = [
   "0.0.0.0/8",
   "10.0.0.0/8",
   "100.64.0.0/10",

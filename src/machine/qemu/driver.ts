@@ -6,7 +6,7 @@
  * state.
  */
 import { mkdir, readdir } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { Scope } from "../../scope.ts";
@@ -20,14 +20,14 @@ import {
   type Vm,
   type VmDriver,
 } from "../driver.ts";
-import { type Cell, Jail } from "../jail/jail.ts";
+import type { Cell, Jail } from "../jail/jail.ts";
 import { MachinesFolder } from "../machines-folder.ts";
 import { isRunning } from "../processes.ts";
 import { type AccelerationChoice, decideAcceleration } from "./acceleration.ts";
 import { checkSocketPaths, qmpSocketName } from "./arguments.ts";
 import { describeMachine, kernelCommandLine } from "./boot.ts";
 import { copyLayer, diskName, emptyLayer, linkFile, prepareLayers } from "./disk.ts";
-import { engineCommand, enginePath, type QemuEngine, QemuEngines } from "./engines.ts";
+import { engineCommand, openJail, type QemuEngine, type QemuEngines } from "./engines.ts";
 import { type LaunchPlan, launchEngine, loadDeferred, queryStatus, waitUntilRunning } from "./launch.ts";
 import {
   parseMachine,
@@ -36,7 +36,7 @@ import {
   readRunningMachine,
   writeRunningMachine,
 } from "./machine.ts";
-import { findSockets, memoryName, ownedEntry, shareFiles } from "./machine-files.ts";
+import { findSockets, memoryName, shareFiles } from "./machine-files.ts";
 import { findNetworkTools, type Network, type NetworkTools, startNetwork, waitForNetwork } from "./network.ts";
 import { QmpClient } from "./qmp.ts";
 import { QemuVm } from "./vm.ts";
@@ -113,10 +113,8 @@ export class QemuDriver implements VmDriver {
     checkSocketPaths(join(folder, "i".repeat(32)));
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const resolved = { ...options, machinesFolder: folder, cacheFolder };
-    const engines = await QemuEngines.open(join(dirname(folder), "engines"), cacheFolder);
+    const { engines, jail } = await openJail(resolved);
     const engine = engines.current;
-    const probe = { engine, command: enginePath, args: ["--version"] };
-    const jail = await Jail.open({ ...resolved, ownedEntry }, probe);
     const networkTools = await findNetworkTools(jail, cacheFolder);
     const { version } = engine;
     const acceleration = await decideAcceleration({ ...resolved, choice: options.acceleration, jail, engine });

@@ -7,8 +7,11 @@ import { readdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
+import type { Logger } from "../../log.ts";
 import { buildTool, exists } from "../build-tool.ts";
 import { listEngines, type StoredEngine, storeEngine } from "../jail/engine-store.ts";
+import { Jail } from "../jail/jail.ts";
+import { ownedEntry } from "./machine-files.ts";
 
 const run = promisify(execFile);
 
@@ -79,6 +82,18 @@ export class QemuEngines {
     const problem = `the snapshot was made by qemu ${version}, and here there is qemu ${versions}: make it anew`;
     throw new DomainError("failed_precondition", problem);
   }
+}
+
+/** Opens the engines of this host, and the jail that they are started in. @throws as {@link QemuEngines.open} and the jail */
+export async function openJail(options: {
+  readonly machinesFolder: string;
+  readonly cacheFolder: string;
+  readonly log: Logger;
+}): Promise<{ engines: QemuEngines; jail: Jail }> {
+  const { machinesFolder, cacheFolder } = options;
+  const engines = await QemuEngines.open(join(dirname(machinesFolder), "engines"), cacheFolder);
+  const trial = { engine: engines.current, command: enginePath, args: ["--version"] };
+  return { engines, jail: await Jail.open({ ...options, ownedEntry }, trial) };
 }
 
 const asQemu = (engine: StoredEngine): QemuEngine => ({ ...engine, privateMemory: preloadPath });
