@@ -21,6 +21,7 @@ export const runtimePackages = [
   ...compilerPackages,
   { name: "qemu-system-x86", why: "runs the microVMs" },
   { name: "qemu-utils", why: "makes their disk layers (qemu-img)" },
+  { name: "nftables", why: "drops what a network process that was taken over may never send" },
   { name: "passt", why: "gives them a network without root" },
   { name: "mmdebstrap", why: "builds the base root disk and fetches the guest kernel" },
   { name: "debian-archive-keyring", why: "proves that the guest's packages are Debian's" },

@@ -2,7 +2,8 @@
  * Control groups: one for each machine below a group `firkin`, in every hierarchy of the host that can be written, version 1
  * or 2. They bound what a machine takes of memory, processes and processor time.
  */
-import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { constants } from "node:fs";
+import { access, mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf } from "../../errors.ts";
 
@@ -49,6 +50,7 @@ export class ControlGroups {
       const folder = join(root, controller, parentName);
       try {
         await mkdir(folder, { recursive: true });
+        await access(folder, constants.W_OK);
         found.push({ folder, version: 1, controllers: [controller] });
       } catch (error) {
         problems.push(messageOf(error));
@@ -102,6 +104,7 @@ async function openUnified(): Promise<Hierarchy | undefined> {
     const folder = join(base, parentName);
     await writeFile(join(base, "cgroup.subtree_control"), enable);
     await mkdir(folder, { recursive: true });
+    await access(folder, constants.W_OK);
     await writeFile(join(folder, "cgroup.subtree_control"), enable);
     return { folder, version: 2, controllers: these };
   }

@@ -17,6 +17,7 @@
  *   oom=N           the process's oom_score_adj
  *   calls=engine|network   allows only the system calls that such a process needs
  *   proc            /proc of the new process namespace
+ *   host-proc       /proc of the host, where a user namespace may not mount one of its own
  *   env=NAME=VALUE  environment of the process, which has no other
  *   pair=BYTES      the next two descriptors after those that are kept are a socket pair whose second end may hold so
  *                   many bytes that are not read yet: more than the system's limit, for which it takes privileges
@@ -66,7 +67,7 @@ struct options {
   char *environment[MAX_ENVIRONMENT + 1];
   size_t environment_count;
   long uid, gid, group;
-  bool makes_user, has_empty_network, has_proc;
+  bool makes_user, has_empty_network, has_proc, has_host_proc;
   const char *calls;
   long kept, file_bytes, files, processes, status, pair_bytes;
   const char *oom;
@@ -150,6 +151,8 @@ static void parse_option(struct options *options, char *argument) {
     options->has_empty_network = true;
   else if (strcmp(argument, "proc") == 0)
     options->has_proc = true;
+  else if (strcmp(argument, "host-proc") == 0)
+    options->has_host_proc = true;
   else if ((value = value_of(argument, "calls")))
     options->calls = value;
   else if ((value = value_of(argument, "env")) && options->environment_count < MAX_ENVIRONMENT)
@@ -291,6 +294,12 @@ static void change_root(const struct options *options) {
   for (size_t i = 0; i < options->binding_count; i++) {
     const struct binding *binding = &options->bindings[i];
     bind_path(root, binding->path, binding->path, binding->kind, options->makes_user ? -1 : options->uid);
+  }
+  if (options->has_host_proc) {
+    char host_proc[4096];
+    snprintf(host_proc, sizeof host_proc, "%s/proc", root);
+    make_place(host_proc, true);
+    if (mount("/proc", host_proc, NULL, MS_BIND | MS_REC, NULL)) fail("bind /proc");
   }
   if (options->has_proc) {
     char proc[4096];

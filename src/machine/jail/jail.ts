@@ -168,10 +168,11 @@ export class Jail {
     const pair = command.pairBytes === undefined ? [] : [`pair=${command.pairBytes}`];
     const all = [...descriptors, `calls=${command.calls}`, ...pair, ...groups, ...limits, ...user, ...variables];
     if (this.level === "plain") return all;
+    const isUser = this.level === "user_namespace";
     return [
       ...all,
-      ...(this.level === "user_namespace" ? ["user"] : []),
-      ...(command.network === "none" ? ["empty-network"] : ["proc", "empty=/tmp"]),
+      ...(isUser ? ["user"] : []),
+      ...(command.network === "none" ? ["empty-network"] : [isUser ? "host-proc" : "proc", "empty=/tmp"]),
       `engine=${engine.folder}`,
       `mount=${this.#mountPoint}`,
       ...[...commonDevices, ...command.devices].map((path) => `device=${path}`),
