@@ -8,7 +8,7 @@ import { readFile } from "node:fs/promises";
 import { messageOf } from "../../errors.ts";
 import { firstMachineUser, lastMachineUser } from "./machine-users.ts";
 
-/** Not the internet: this network, private, shared, loopback, link-local, protocol, benchmark, documentation, multicast. */
+/** Not the internet: this network, private, shared, loopback, link-local, protocol, benchmark, multicast. */
 const deniedNetworks = [
   "0.0.0.0/8",
   "10.0.0.0/8",
@@ -18,11 +18,8 @@ const deniedNetworks = [
   "169.254.0.0/16",
   "172.16.0.0/12",
   "192.0.0.0/24",
-  "192.0.2.0/24",
   "192.168.0.0/16",
   "198.18.0.0/15",
-  "198.51.100.0/24",
-  "203.0.113.0/24",
   "224.0.0.0/4",
   "240.0.0.0/4",
 ] as const;

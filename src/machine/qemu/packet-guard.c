@@ -98,12 +98,9 @@ static const struct {
     {0xc0a80000, 16},
     {0xe0000000, 4},
     {0xf0000000, 4},
-    /* protocol assignments (a cloud's metadata among them), benchmarks, documentation, a cloud's host */
+    /* protocol assignments (a cloud's metadata among them), benchmarks, a cloud's host */
     {0xc0000000, 24},
     {0xc6120000, 15},
-    {0xc0000200, 24},
-    {0xc6336400, 24},
-    {0xcb007100, 24},
     {0xa83f8110, 32},
 };
 
