@@ -57,7 +57,7 @@ export async function makeDaemonHome({ firstStart = false } = {}): Promise<Daemo
       await rename(`${order}.new`, order);
     },
     processes,
-    engines: () => processes().filter(({ command }) => command.startsWith("qemu-system")),
+    engines: () => processes().filter(({ command }) => /^\S*qemu-system-/.test(command)),
     async [Symbol.asyncDispose]() {
       // Only a failed test leaves processes, and each of them belongs to this home.
       for (const { pid } of processes()) process.kill(pid, "SIGKILL");

@@ -87,7 +87,9 @@ function processesOf(home: DaemonHome, owners: readonly Owner[], daemonPid: numb
     return known.has(pid) || pid === daemonPid || (parent !== undefined && parent > 1 && isKnown(parent));
   };
   const strays = home.processes().filter(({ pid, command }) => {
-    return command.startsWith("qemu") ? !known.has(pid) : !isKnown(pid);
+    // The launcher of a process in the jail ends with that process.
+    if (/^\S*\/jail-\w+ /.test(command)) return !childrenOf(pid).some(isKnown);
+    return /^\S*qemu-system-/.test(command) ? !known.has(pid) : !isKnown(pid);
   });
   return [
     ...recorded
@@ -143,5 +145,14 @@ function parentOf(pid: number): number | undefined {
     return Number(/^PPid:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
   } catch {
     return undefined;
+  }
+}
+
+/** Empty for a process that has ended. */
+function childrenOf(pid: number): number[] {
+  try {
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ").filter(Boolean).map(Number);
+  } catch {
+    return [];
   }
 }
