@@ -2,10 +2,10 @@
 import { join } from "node:path";
 import { systemClock } from "./clock.ts";
 import type { Config } from "./config.ts";
-import { deriveAccessToken } from "./e2b/access-token.ts";
+import { deriveAccessToken, newAccessToken } from "./e2b/access-token.ts";
 import { newSandboxId, newTemplateId } from "./e2b/ids.ts";
+import { keepDerivedTokens } from "./ledger/access-tokens.ts";
 import { recordSamples } from "./ledger/samples.ts";
-import { getOrMakeSetting } from "./ledger/settings.ts";
 import { watchSteps } from "./lifecycle-steps.ts";
 import type { Logger } from "./log.ts";
 import type { VmDriver } from "./machine/driver.ts";
@@ -56,7 +56,7 @@ export function wireRuntime(
   const metrics: Metrics = createMetrics();
   // No setting: only test runs order faults.
   const reach = watchSteps(process.env.FIRKIN_FAULT_ORDER);
-  const machineSecret = getOrMakeSetting(ledger, "machine_secret", () => crypto.randomUUID() + crypto.randomUUID());
+  keepDerivedTokens(ledger, deriveAccessToken);
   const basis = {
     ...opened,
     clock,
@@ -90,6 +90,6 @@ export function wireRuntime(
     admission: new Admission({ ...basis, bounds, pool: joinSources(shelf, warmPool) }),
     newSandboxId: () => newSandboxId(config.nodeTag),
     newTemplateId,
-    accessTokenFor: (sandboxId) => deriveAccessToken(machineSecret, sandboxId),
+    newAccessToken,
   };
 }

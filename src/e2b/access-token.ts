@@ -1,12 +1,17 @@
 /**
- * The access token opens a sandbox's data plane. It is derived and not stored, so a sandbox has the same token after a
- * pause, a resume or a restart of the daemon.
+ * The access token opens a sandbox's data plane. The ledger keeps it, so a sandbox has the same token after a pause, a
+ * resume or a restart of the daemon.
  */
-import { createHmac, timingSafeEqual } from "node:crypto";
+import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
+
+/** The access token of a new sandbox: 64 random hex digits. */
+export function newAccessToken(): string {
+  return randomBytes(32).toString("hex");
+}
 
 /**
- * The access token of a sandbox: 64 hex digits.
- * @param machineSecret known to this machine alone, because it gives every token
+ * The access token of a sandbox that an earlier version made: 64 hex digits.
+ * @param machineSecret known to this machine alone; because it gives every token
  */
 export function deriveAccessToken(machineSecret: string | Buffer, sandboxId: string): string {
   return createHmac("sha256", machineSecret).update(`sandbox-access-token:${sandboxId}`).digest("hex");

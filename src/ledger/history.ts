@@ -10,7 +10,7 @@ export interface PurgeCounts {
 
 /**
  * Forgets sandboxes that ended before `endedBeforeMs`, all but the newest `keep` of the other ended ones, and rows that
- * only those referred to: logs and idempotency keys, used warm entries, released reservations, deleted snapshots and
+ * only those referred to: logs, idempotency keys and access tokens, used warm entries, released reservations, deleted snapshots and
  * their builds. Of client builds that ended before `endedBeforeMs` it forgets the logs. Rows that are live, held, ready
  * or quarantined stay.
  */
@@ -26,6 +26,7 @@ export function purgeEnded(
     );
     run("delete from sandbox_logs where sandbox_id not in (select id from sandboxes)");
     run("delete from idempotency_keys where sandbox_id not in (select id from sandboxes)");
+    run("delete from access_tokens where sandbox_id not in (select id from sandboxes where state <> 'terminated')");
     const warmEntries = run(
       `delete from warm_entries where state = 'checked_out' or (state = 'discarded' and reservation_id in (
          select id from reservations where state = 'released'))`,

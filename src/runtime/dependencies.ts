@@ -42,5 +42,5 @@ export interface RuntimeDependencies {
   readonly stuckAfterMs: number;
   readonly newSandboxId: () => string;
   readonly newTemplateId: () => string;
-  readonly accessTokenFor: (sandboxId: string) => string;
+  readonly newAccessToken: () => string;
 }

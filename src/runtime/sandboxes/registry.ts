@@ -2,8 +2,8 @@
  * The registry holds the sandboxes that clients can see, in memory: a read model of the ledger, so that listing and
  * routing need no query. A sandbox is *listed* from running until it leaves, and *routable* while it has a session.
  */
-import { createHash } from "node:crypto";
 import { DomainError } from "../../errors.ts";
+import { digestOfToken } from "../../ledger/access-tokens.ts";
 import type { Ledger } from "../../ledger/open.ts";
 import type { SandboxRecord } from "../../types.ts";
 import type { ListSandboxesPage, ListSandboxesQuery, SandboxView } from "../contract.ts";
@@ -46,7 +46,7 @@ export class SandboxRegistry implements SandboxDirectory {
   add(record: SandboxRecord, accessToken: string, session: LiveSession | undefined): SandboxView {
     const listed: ListedSandbox = { view: this.#viewOf(record, accessToken), session };
     this.#byId.set(record.id, listed);
-    this.#byTokenDigest.set(digestOf(accessToken), listed);
+    this.#byTokenDigest.set(digestOfToken(accessToken), listed);
     let at = this.#ordered.length;
     while (at > 0 && comparePosition(this.#ordered[at - 1]?.view.record, record) > 0) at -= 1;
     this.#ordered.splice(at, 0, listed);
@@ -71,7 +71,7 @@ export class SandboxRegistry implements SandboxDirectory {
     const listed = this.#byId.get(id);
     if (!listed) return;
     this.#byId.delete(id);
-    this.#byTokenDigest.delete(digestOf(listed.view.accessToken));
+    this.#byTokenDigest.delete(digestOfToken(listed.view.accessToken));
     this.#ordered.splice(this.#ordered.indexOf(listed), 1);
   }
 
@@ -100,7 +100,7 @@ export class SandboxRegistry implements SandboxDirectory {
   }
 
   sessionByAccessToken(accessToken: string): LiveSession | undefined {
-    return this.#byTokenDigest.get(digestOf(accessToken))?.session;
+    return this.#byTokenDigest.get(digestOfToken(accessToken))?.session;
   }
 
   *sessions(): IterableIterator<LiveSession> {
@@ -164,8 +164,4 @@ function matches(
   if (query.templateId !== undefined && view.record.templateId !== query.templateId) return false;
   if (query.startedAfterMs !== undefined && view.record.startedAtMs < query.startedAfterMs) return false;
   return wanted.every(([key, value]) => view.record.metadata[key] === value);
-}
-
-function digestOf(accessToken: string): string {
-  return createHash("sha256").update(accessToken).digest("hex");
 }

@@ -4,6 +4,7 @@
  */
 import { EventEmitter } from "node:events";
 import { DomainError } from "../../errors.ts";
+import { getAccessToken } from "../../ledger/access-tokens.ts";
 import type { SandboxRecord, SessionOrigin } from "../../types.ts";
 import type { SandboxView } from "../contract.ts";
 import type { RuntimeDependencies } from "../dependencies.ts";
@@ -33,7 +34,7 @@ const originMessages: Record<SessionOrigin, string> = {
   adopted: "The daemon took up the running sandbox",
 };
 
-type SessionsDependencies = Pick<RuntimeDependencies, "clock" | "samples" | "log" | "logs" | "accessTokenFor">;
+type SessionsDependencies = Pick<RuntimeDependencies, "ledger" | "clock" | "samples" | "log" | "logs">;
 
 export class Sessions extends EventEmitter<{ lost: [SessionLoss] }> {
   readonly #deps: SessionsDependencies;
@@ -49,10 +50,10 @@ export class Sessions extends EventEmitter<{ lost: [SessionLoss] }> {
 
   /** Shows a sandbox as running in this machine, which is the session's from now on. */
   attach(record: SandboxRecord, { vm, agent, origin, restoreStartedMs }: ReadyMachine): SandboxView {
-    const { clock, samples, log, logs, accessTokenFor } = this.#deps;
+    const { ledger, clock, samples, log, logs } = this.#deps;
     const { id: sandboxId } = record;
     const { sessionId } = vm.record;
-    const accessToken = accessTokenFor(sandboxId);
+    const accessToken = getAccessToken(ledger, sandboxId);
     const session = new LiveSession({
       record,
       accessToken,
@@ -74,7 +75,7 @@ export class Sessions extends EventEmitter<{ lost: [SessionLoss] }> {
 
   /** Shows a sandbox that an earlier daemon paused. */
   showPaused(record: SandboxRecord): void {
-    this.#registry.add(record, this.#deps.accessTokenFor(record.id), undefined);
+    this.#registry.add(record, getAccessToken(this.#deps.ledger, record.id), undefined);
   }
 
   /** Lets go of every session without ending its machine: the daemon stops. */

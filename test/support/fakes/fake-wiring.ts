@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { type Logger, pino } from "pino";
 import type { Clock } from "../../../src/clock.ts";
+import { newAccessToken } from "../../../src/e2b/access-token.ts";
 import { newSandboxId, newTemplateId } from "../../../src/e2b/ids.ts";
 import { factsOf } from "../../../src/guest-machine/save.ts";
 import type { CapacityBudgets } from "../../../src/ledger/capacity.ts";
@@ -75,7 +76,7 @@ export function wireFakeRuntime<C extends Clock>(clock: C, wiring: Wiring): Wire
     admission: new Admission({ ...basis, pool: joinSources(shelf, warmPool), bounds: queue }),
     newSandboxId: () => newSandboxId(),
     newTemplateId,
-    accessTokenFor: (id: string) => `token-of-${id}`,
+    newAccessToken,
   };
   return { deps, host, machinesFolder };
 }
