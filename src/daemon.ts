@@ -18,6 +18,7 @@ import { DomainError, isDomainError } from "./errors.ts";
 import { openLedger } from "./ledger/open.ts";
 import { getOrMakeSetting } from "./ledger/settings.ts";
 import { lockState } from "./ledger/state-lock.ts";
+import { listSourcedBuilds } from "./ledger/template-builds.ts";
 import { type Logger, openLog } from "./log.ts";
 import { ArtifactCollector } from "./runtime/capacity/artifact-collector.ts";
 import type { RuntimeDependencies } from "./runtime/dependencies.ts";
@@ -30,6 +31,7 @@ import { assetsFolderOf, registerCacheUser } from "./template/assets/cache.ts";
 import { type GuestAssets, readGuestAssets } from "./template/assets/guest-assets.ts";
 import { ensureBaseTemplate } from "./template/base/template.ts";
 import { TemplateBuilds } from "./template/build/builds.ts";
+import { copiedHashes } from "./template/build/stored-spec.ts";
 import { TemplateService } from "./template/service.ts";
 import { UploadCache } from "./template/uploads/cache.ts";
 import { domainWithPort } from "./tls/instructions.ts";
@@ -146,7 +148,9 @@ async function openTemplates(
 ): Promise<{ templates: TemplateService; builds: TemplateBuilds }> {
   const { ledger, clock, samples, disk } = deps;
   const secret = getOrMakeSetting(ledger, "upload_secret", () => crypto.randomUUID() + crypto.randomUUID());
-  const uploads = await UploadCache.open({ folder: join(config.cacheDir, "uploads"), secret, clock });
+  const own = getOrMakeSetting(ledger, "upload_folder", () => crypto.randomUUID());
+  const needed = listSourcedBuilds(ledger).flatMap(({ spec }) => copiedHashes(spec));
+  const uploads = await UploadCache.openIn(join(config.cacheDir, "uploads"), { own, needed, secret, clock });
   const admitDisk = (what: string, work?: "save") => disk.admit(what, work);
   const builds = new TemplateBuilds({
     ...deps,

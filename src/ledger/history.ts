@@ -10,9 +10,9 @@ export interface PurgeCounts {
 
 /**
  * Forgets sandboxes that ended before `endedBeforeMs`, all but the newest `keep` of the other ended ones, and rows that
- * only those referred to: logs, idempotency keys and access tokens, used warm entries, released reservations, deleted snapshots and
- * their builds. Of client builds that ended before `endedBeforeMs` it forgets the logs. Rows that are live, held, ready
- * or quarantined stay.
+ * only those referred to: logs, idempotency keys and access tokens, used warm entries, released reservations, deleted
+ * snapshots and their builds. Of client builds that ended before `endedBeforeMs` it forgets the logs. Rows that are
+ * live, held, ready or quarantined stay.
  */
 export function purgeEnded(
   ledger: Ledger,

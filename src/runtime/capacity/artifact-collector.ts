@@ -16,7 +16,7 @@ import { readManifest } from "../../machine/snapshot-files.ts";
 import type { Metrics } from "../../metrics.ts";
 import { assetsFolderOf, cachedNameOf, listCachedAssets, otherCacheUsers } from "../../template/assets/cache.ts";
 import { type GuestAssets, readGuestAssets } from "../../template/assets/guest-assets.ts";
-import { parseStoredSpec } from "../../template/build/stored-spec.ts";
+import { copiedHashes } from "../../template/build/stored-spec.ts";
 import type { UploadCache } from "../../template/uploads/cache.ts";
 import type { Quarantine } from "../machines/quarantine.ts";
 import { type Artifact, planCollection, reachable } from "./artifact-plan.ts";
@@ -127,9 +127,7 @@ export class ArtifactCollector {
       needs.set(id, manifest?.dependsOn ?? []);
     }
     const installed = await readGuestAssets(cacheDir);
-    const archives = listSourcedBuilds(ledger).flatMap(({ spec }) =>
-      parseStoredSpec(spec).steps.flatMap((step) => (step.type === "COPY" ? [uploads.pathOf(step.filesHash)] : [])),
-    );
+    const archives = listSourcedBuilds(ledger).flatMap(({ spec }) => copiedHashes(spec).map(uploads.pathOf, uploads));
     const images = [assets, installed].flatMap(({ kernel, initramfs, baseDisk }) => [kernel, initramfs, baseDisk]);
     const roots = snapshots.map(({ id }) => id);
     const all = reachable([...roots, ...images, ...archives, ...(await driver.imagesInUse())], needs);

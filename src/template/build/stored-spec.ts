@@ -29,3 +29,8 @@ export function parseStoredSpec(json: string): BuildSpec {
   const { from, steps, startCommand, readyCommand } = storedSpec.parse(JSON.parse(json));
   return { from: { name: from.name, tag: from.tag }, steps, startCommand, readyCommand };
 }
+
+/** The hashes of the archives that a build copies from. @throws ZodError as {@link parseStoredSpec} */
+export function copiedHashes(json: string): string[] {
+  return parseStoredSpec(json).steps.flatMap((step) => (step.type === "COPY" ? [step.filesHash] : []));
+}

@@ -2,10 +2,14 @@
  * The cache of archives that clients upload for COPY steps, by the hash that the client names. An archive is present
  * whole or not at all, because it is written beside its place and moved when every byte has come. This room calls no
  * other room.
+ *
+ * Nobody checks that an archive has the hash that its client names: the hash is made of the files in it, in the client's
+ * way. So every ledger has a folder of its own, and a client of one daemon decides nothing for the builds of another
+ * daemon that shares the cache folder.
  */
 import { createHmac, randomUUID, timingSafeEqual } from "node:crypto";
 import { createWriteStream } from "node:fs";
-import { mkdir, readdir, rename, rm, stat, utimes } from "node:fs/promises";
+import { link, mkdir, readdir, rename, rm, stat, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -26,7 +30,10 @@ const linkLifeMs = 3_600_000;
 const partial = /\.part$/;
 
 export interface UploadCacheOptions {
+  /** The folder of one ledger's archives. */
   readonly folder: string;
+  /** The folder that `folder` is in with those of other ledgers; undefined: there are no others. */
+  readonly sharedFolder?: string;
   /** The key that signs upload links. */
   readonly secret: string;
   readonly clock: Clock;
@@ -38,6 +45,27 @@ export class UploadCache {
   /** Takes a folder that exists and has no partial archives; see {@link open}. */
   constructor(options: UploadCacheOptions) {
     this.#options = options;
+  }
+
+  /**
+   * Opens a ledger's folder in the folder that daemons share: makes it, or removes the partial archives that an earlier
+   * daemon left in it. Archives that earlier versions had in the shared folder itself and that this ledger's builds need
+   * are linked.
+   * @param own names the ledger
+   * @param needed hashes of archives
+   */
+  static async openIn(
+    sharedFolder: string,
+    { own, needed, ...options }: Omit<UploadCacheOptions, "folder"> & { own: string; needed: readonly string[] },
+  ): Promise<UploadCache> {
+    const folder = join(sharedFolder, own);
+    const cache = await UploadCache.open({ ...options, folder, sharedFolder });
+    for (const hash of needed) {
+      await link(join(sharedFolder, hash), cache.pathOf(hash)).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== "ENOENT" && error.code !== "EEXIST") throw error;
+      });
+    }
+    return cache;
   }
 
   /** Makes the folder, or removes the partial archives that an earlier daemon left in it. */
@@ -119,13 +147,22 @@ export class UploadCache {
     }
   }
 
-  /** Every archive, with the time at which a client last asked for it. */
+  /**
+   * Every archive, with the time at which a client last asked for it: also those of other ledgers and of earlier
+   * versions. A caller may remove those only when no other daemon uses the cache folder.
+   */
   async list(): Promise<{ readonly name: string; readonly atMs: number }[]> {
-    const { folder } = this.#options;
-    const names = (await readdir(folder)).filter((name) => filesHashForm.test(name));
-    return Promise.all(
-      names.map(async (name) => ({ name: join(folder, name), atMs: (await stat(join(folder, name))).mtimeMs })),
+    const { folder, sharedFolder } = this.#options;
+    const others = sharedFolder === undefined ? [] : await readdir(sharedFolder, { withFileTypes: true });
+    const folders = others.filter((entry) => entry.isDirectory()).map(({ name }) => join(sharedFolder ?? "", name));
+    const all = sharedFolder === undefined ? [folder] : [sharedFolder, ...folders];
+    const found = await Promise.all(
+      all.map(async (each) => {
+        const names = (await readdir(each)).filter((name) => filesHashForm.test(name));
+        return Promise.all(names.map((name) => withTime(join(each, name))));
+      }),
     );
+    return found.flat();
   }
 
   /** Removes archives, the least recently used first, until there is room for `bytes` more. */
@@ -150,4 +187,8 @@ export class UploadCache {
   #sign(hash: string, expiresAtMs: number): string {
     return createHmac("sha256", this.#options.secret).update(`upload:${hash}:${expiresAtMs}`).digest("base64url");
   }
+}
+
+async function withTime(path: string): Promise<{ readonly name: string; readonly atMs: number }> {
+  return { name: path, atMs: (await stat(path)).mtimeMs };
 }

@@ -1,8 +1,8 @@
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { Readable } from "node:stream";
-import { expect, onTestFinished, test } from "vitest";
+import { dirname, join } from "node:path";
+import { PassThrough, Readable } from "node:stream";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { maxUploadBytes, UploadCache } from "../../../src/template/uploads/cache.ts";
 import { ManualClock } from "../../support/fakes/manual-clock.ts";
 
@@ -71,4 +71,47 @@ test("only a hash names an archive", async () => {
   for (const wrong of ["", "..", "A1".repeat(32), `${hash}0`, "../".repeat(21)]) {
     expect(() => cache.pathOf(wrong)).toThrow("Invalid files hash");
   }
+});
+
+/** Two daemons that share a cache folder, with a ledger each. */
+async function openTwo() {
+  const { folder: shared, clock } = await open();
+  const openFor = (own: string, needed: readonly string[] = []) =>
+    UploadCache.openIn(shared, { own, needed, secret: own, clock });
+  return { shared, clock, openFor, first: await openFor("first") };
+}
+
+test("a daemon that starts on a shared cache leaves the uploads of the others alone", async () => {
+  const { first, openFor } = await openTwo();
+  const body = new PassThrough();
+  const upload = first.receive(hash, body, 6);
+  body.write("abc");
+  await vi.waitFor(async () => expect(await readdir(dirname(first.pathOf(hash)))).toHaveLength(1));
+  await openFor("second");
+  body.end("def");
+  await upload;
+  expect(await readFile(first.pathOf(hash), "utf8")).toBe("abcdef");
+});
+
+test("a daemon takes nothing from what clients of another daemon uploaded, whatever hash they name", async () => {
+  const { first, openFor } = await openTwo();
+  await first.receive(hash, Readable.from([Buffer.from("planted")]), 7);
+  const second = await openFor("second");
+  expect(await second.has(hash)).toBe(false);
+  await second.receive(hash, Readable.from([Buffer.from("own")]), 3);
+  expect(await readFile(first.pathOf(hash), "utf8")).toBe("planted");
+  expect(await readFile(second.pathOf(hash), "utf8")).toBe("own");
+});
+
+test("archives of an earlier version are taken over by the ledger that needs them, and can be collected", async () => {
+  const { shared, openFor } = await openTwo();
+  const unneeded = "b2".repeat(32);
+  for (const name of [hash, unneeded]) await writeFile(join(shared, name), name);
+  const second = await openFor("second", [hash, "c3".repeat(32)]);
+  expect(await readFile(second.pathOf(hash), "utf8")).toBe(hash);
+  expect(await second.has(unneeded)).toBe(false);
+  const listed = (await second.list()).map(({ name }) => name).sort();
+  expect(listed).toEqual([join(shared, hash), join(shared, unneeded), second.pathOf(hash)].sort());
+  // It has links, which a second start finds.
+  await openFor("second", [hash]);
 });
