@@ -1,4 +1,5 @@
 /** The loops of the daemon: what it does all the time, besides the requests of clients. */
+import { backUpIfDue } from "./ledger/backups.ts";
 import { purgeEnded } from "./ledger/history.ts";
 import { runEvery } from "./run-every.ts";
 import type { RuntimeDependencies } from "./runtime/dependencies.ts";
@@ -15,6 +16,9 @@ const heartbeatTickMs = 5_000;
 const flushTickMs = 1_000;
 /** After a crash the last uses of keys are no older than this. */
 const keyUseTickMs = 60_000;
+/** How often the age of the newest backup is looked at, because a daemon may run for less than an hour. */
+const backupTickMs = 60_000;
+const backupEveryMs = 3_600_000;
 const historyTickMs = 3_600_000;
 /** Sandboxes that ended stay in the ledger for a week, and only the newest of them. */
 const keptHistoryMs = 7 * 86_400_000;
@@ -70,6 +74,10 @@ export function startLoops(every: Every, { deps, runtime, builds, keyring, templ
   every("sandbox_metrics", metricsTickMs, () => runtime.sampleMetrics());
   every("samples", flushTickMs, () => samples.flush());
   every("sandbox_logs", flushTickMs, () => logs.flush());
+  every("ledger_backup", backupTickMs, async () => {
+    const path = await backUpIfDue(ledger, backupEveryMs);
+    if (path) log.info({ path }, "the ledger was backed up");
+  });
   every("history", historyTickMs, () => {
     purgeEnded(ledger, { endedBeforeMs: clock.nowMs() - keptHistoryMs, keep: keptSandboxes });
   });

@@ -16,18 +16,29 @@ interface AppliedMigration {
   readonly sha256: string;
 }
 
+export interface Migration {
+  /** The ledger's, for messages. */
+  readonly path: string;
+  readonly nowMs: number;
+  readonly folder?: URL | undefined;
+  /** Called before the first new migration of a ledger that has some already. */
+  readonly beforeChange: () => void;
+}
+
 /**
  * @returns the names of the migrations that were applied now
  * @throws failed_precondition when a newer version wrote the ledger, or a migration was changed after it was applied;
  *   the ledger stays as it was
  */
-export function migrate(db: Database, path: string, nowMs: number, folder: URL = shippedMigrations): string[] {
+export function migrate(db: Database, { path, nowMs, folder = shippedMigrations, beforeChange }: Migration): string[] {
   const names = migrationNames(folder);
   db.exec(
     "create table if not exists migrations " +
       "(number integer primary key, name text not null, sha256 text not null, applied_at_ms integer not null) strict",
   );
   refuseNewer(db, path, names.length);
+  const appliedCount = db.prepare<[], number>("select count(*) from migrations").pluck().get() ?? 0;
+  if (appliedCount > 0 && appliedCount < names.length) beforeChange();
   const find = db.prepare<[number], AppliedMigration>("select name, sha256 from migrations where number = ?");
   const note = db.prepare("insert into migrations (number, name, sha256, applied_at_ms) values (?, ?, ?, ?)");
   return names.filter((name, index) => {

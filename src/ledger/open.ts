@@ -18,6 +18,7 @@ import Database from "better-sqlite3";
 import { type Clock, systemClock } from "../clock.ts";
 import { DomainError, messageOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
+import { copyBeforeMigration } from "./backup-files.ts";
 import { migrate } from "./migrate.ts";
 
 export interface LedgerOptions {
@@ -39,6 +40,9 @@ const defaultBusyTimeoutMs = 2_000;
 const inMemory = ":memory:";
 /** A checkpoint cuts the log back to this size. */
 const largestIdleLogBytes = 4 * 1024 * 1024;
+
+/** A copy holds up other work for 256 KiB at a time. */
+const pagesPerTurn = 64;
 
 export class Ledger implements Disposable {
   readonly path: string;
@@ -111,6 +115,19 @@ export class Ledger implements Disposable {
   }
 
   /**
+   * Copies the ledger into an empty file, some pages at a time, so that other work goes on. The copy has the changes that
+   * are committed meanwhile.
+   * @throws disk_pressure when there is no space to write
+   */
+  async copyTo(path: string): Promise<void> {
+    try {
+      await this.#db.backup(path, { progress: () => pagesPerTurn });
+    } catch (error) {
+      throw explainWriteFailure(error, path);
+    }
+  }
+
+  /**
    * Calls `listener` after every committed transaction, until the returned function is called. The listener must be
    * quick, must not throw, and must not write.
    */
@@ -149,7 +166,7 @@ export class Ledger implements Disposable {
 }
 
 /**
- * Opens the ledger at `path`, checks its integrity and applies new migrations. A missing file is made, with mode 0600.
+ * Opens the ledger at `path`, checks its integrity, and applies new migrations after it made a backup. A missing file is made, with mode 0600.
  * `:memory:` opens a ledger without a file.
  * @throws failed_precondition with advice when the ledger cannot be opened, is damaged, or belongs to a newer version;
  *   not_ready when another process holds it
@@ -168,7 +185,15 @@ export function openLedger(path: string, options: LedgerOptions = {}): Ledger {
     // Sorts spill to memory and not to TMPDIR, which every user of the host may be able to read.
     db.pragma("temp_store = memory");
     refuseDamaged(db, path);
-    const applied = migrate(db, path, clock.nowMs(), options.migrationsFolder);
+    const opened = db;
+    const applied = migrate(db, {
+      path,
+      nowMs: clock.nowMs(),
+      folder: options.migrationsFolder,
+      beforeChange: () => {
+        if (path !== inMemory) copyBeforeMigration(opened, path);
+      },
+    });
     if (applied.length > 0) log?.info({ path, applied }, "ledger migrated");
     return new Ledger(path, db, clock);
   } catch (error) {
