@@ -10,18 +10,19 @@ import type { FastifyInstance } from "fastify";
 import { registerDataPlane } from "../routes/data/data-plane.ts";
 import { buildServer } from "../routes/server.ts";
 import { type Address, writeAddress } from "./client-environment.ts";
+import { systemClock } from "./clock.ts";
 import type { Config } from "./config.ts";
 import { type Every, loopsIn, startLoops } from "./daemon-loops.ts";
 import { openDriver, wireRuntime } from "./daemon-wiring.ts";
 import { newTemplateId } from "./e2b/ids.ts";
 import { DomainError, isDomainError } from "./errors.ts";
-import { openLedger } from "./ledger/open.ts";
 import { getOrMakeSetting } from "./ledger/settings.ts";
 import { lockState } from "./ledger/state-lock.ts";
 import { listSourcedBuilds } from "./ledger/template-builds.ts";
 import { type Logger, openLog } from "./log.ts";
 import { ArtifactCollector } from "./runtime/capacity/artifact-collector.ts";
 import type { RuntimeDependencies } from "./runtime/dependencies.ts";
+import { openStateLedger } from "./runtime/restart/open-ledger.ts";
 import { reconcile } from "./runtime/restart/reconcile.ts";
 import { composeRuntime, type DrivenRuntime } from "./runtime/runtime.ts";
 import { Scope } from "./scope.ts";
@@ -67,10 +68,16 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   const lock = lockState(config.stateDir);
   scope.defer(() => lock[Symbol.dispose]());
   await refusePortInUse(config);
-  const ledger = openLedger(join(config.stateDir, "ledger.db"), { log });
+  const machinesFolder = join(config.stateDir, "machines");
+  const state = {
+    ledgerPath: join(config.stateDir, "ledger.db"),
+    machinesFolder,
+    snapshotsFolder: join(config.stateDir, "snapshots"),
+    quarantineFolder: join(config.stateDir, "quarantine"),
+  };
+  const ledger = await openStateLedger(state, log, systemClock);
   scope.defer(() => ledger.close());
   const assets = await readGuestAssets(config.cacheDir);
-  const machinesFolder = join(config.stateDir, "machines");
   const driver = await openDriver(config, assets, machinesFolder, log);
   scope.use(driver);
   const deps = wireRuntime(config, { ledger, driver, assets, log });

@@ -5,7 +5,7 @@ import { engineNames, type MachineRecord, type SandboxIngress } from "../types.t
 
 export const textMap = z.record(z.string(), z.string());
 
-const machineRecord: z.ZodType<MachineRecord> = z.object({
+export const machineRecord: z.ZodType<MachineRecord> = z.object({
   engine: z.enum(engineNames),
   sessionId: z.string(),
   folder: z.string(),

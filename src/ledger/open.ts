@@ -16,7 +16,7 @@ import { open } from "node:fs/promises";
 import { dirname } from "node:path";
 import Database from "better-sqlite3";
 import { type Clock, systemClock } from "../clock.ts";
-import { DomainError, messageOf } from "../errors.ts";
+import { DomainError, isDomainError, messageOf } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { copyBeforeMigration } from "./backup-files.ts";
 import { migrate } from "./migrate.ts";
@@ -225,7 +225,13 @@ function damaged(path: string, detail: string, options?: ErrorOptions): DomainEr
   const message =
     `The ledger ${path} is damaged (${detail}). Move it, ${path}-wal and ${path}-shm to another folder and start ` +
     "again: the new ledger will be empty and knows nothing of earlier sandboxes.";
-  return new DomainError("failed_precondition", message, { path, detail }, options);
+  return new DomainError("failed_precondition", message, { path, detail, damaged: true }, options);
+}
+
+/** What an error of {@link openLedger} found damaged; undefined when it is about something else. */
+export function damageOf(error: unknown): string | undefined {
+  if (!isDomainError(error, "failed_precondition") || error.details.damaged !== true) return undefined;
+  return String(error.details.detail);
 }
 
 function explainOpenFailure(error: unknown, path: string): unknown {

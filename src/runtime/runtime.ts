@@ -9,6 +9,7 @@ import { updateGauges, viewCapacity } from "./capacity-view.ts";
 import type { BenchmarkSummary, CapacityView } from "./contract.ts";
 import type { RuntimeDependencies } from "./dependencies.ts";
 import { MetricsSampler } from "./records/metrics-sampler.ts";
+import { SandboxCopies } from "./records/sandbox-copies.ts";
 import { TeamMetrics } from "./records/team-metrics.ts";
 import { tryFlush } from "./records/try-flush.ts";
 import type { SandboxContext } from "./sandboxes/context.ts";
@@ -71,7 +72,8 @@ export interface DrivenRuntime extends Runtime {
 
 export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
   const { ledger, clock, samples, logs, log } = deps;
-  const registry = new SandboxRegistry(ledger);
+  const copies = new SandboxCopies(ledger, log);
+  const registry = new SandboxRegistry(ledger, (view) => copies.keep(view));
   const queue = new SerialQueue();
   const team = new TeamMetrics(clock);
   const sessions = new Sessions(deps, registry, team);

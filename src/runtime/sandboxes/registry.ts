@@ -29,14 +29,17 @@ export interface SandboxDirectory extends SessionDirectory, Pick<SandboxRegistry
 
 export class SandboxRegistry implements SandboxDirectory {
   readonly #ledger: Ledger;
+  readonly #onShown: (view: SandboxView) => void;
   readonly #byId = new Map<string, ListedSandbox>();
   /** By digest, because the time of a look-up must say nothing about the token. */
   readonly #byTokenDigest = new Map<string, ListedSandbox>();
   /** Ascending by start time, then id: the order of paging. */
   readonly #ordered: ListedSandbox[] = [];
 
-  constructor(ledger: Ledger) {
+  /** @param onShown called with every view that clients get from now on */
+  constructor(ledger: Ledger, onShown: (view: SandboxView) => void) {
     this.#ledger = ledger;
+    this.#onShown = onShown;
   }
 
   count(state: SandboxView["state"]): number {
@@ -44,7 +47,7 @@ export class SandboxRegistry implements SandboxDirectory {
   }
 
   add(record: SandboxRecord, accessToken: string, session: LiveSession | undefined): SandboxView {
-    const listed: ListedSandbox = { view: this.#viewOf(record, accessToken), session };
+    const listed: ListedSandbox = { view: this.#show(record, accessToken), session };
     this.#byId.set(record.id, listed);
     this.#byTokenDigest.set(digestOfToken(accessToken), listed);
     let at = this.#ordered.length;
@@ -56,7 +59,7 @@ export class SandboxRegistry implements SandboxDirectory {
   /** Replaces the record of a listed sandbox after the ledger changed. Its start time must be the same. */
   update(record: SandboxRecord): SandboxView | undefined {
     const listed = this.#byId.get(record.id);
-    if (listed) listed.view = this.#viewOf(record, listed.view.accessToken);
+    if (listed) listed.view = this.#show(record, listed.view.accessToken);
     return listed?.view;
   }
 
@@ -127,10 +130,12 @@ export class SandboxRegistry implements SandboxDirectory {
     return { sandboxes, next: more && last ? { startedAtMs: last.startedAtMs, id: last.id } : undefined, totalRunning };
   }
 
-  #viewOf(record: SandboxRecord, accessToken: string): SandboxView {
+  #show(record: SandboxRecord, accessToken: string): SandboxView {
     const kept = keptMemory(this.#ledger, record);
     const state = record.state === "running" ? "running" : "paused";
-    return { record, state, accessToken, ...(kept !== undefined && { keptMemory: kept }) };
+    const view = { record, state, accessToken, ...(kept !== undefined && { keptMemory: kept }) } as const;
+    this.#onShown(view);
+    return view;
   }
 }
 

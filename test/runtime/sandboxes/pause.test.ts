@@ -334,7 +334,7 @@ test("a sandbox without its memory keeps its disk, boots when it is resumed, and
   await runtime.pauses.pause(id, "stopped", { memory: false });
   expect(runtime.registry.get(id)).toMatchObject({ state: "paused", keptMemory: false });
   const { folder, facts } = getSnapshot(daemon.deps.ledger, runtime.registry.get(id).record.snapshotId) ?? {};
-  expect((await readdir(folder ?? "")).sort()).toEqual(["disk", "manifest.json"]);
+  expect((await readdir(folder ?? "")).sort()).toEqual(["disk", "manifest.json", "sandbox.json"]);
   expect(facts?.memoryBytes).toBe(0);
   expect([...runtime.traffic.resumableByTraffic()]).toEqual([]);
   expect(await runtime.traffic.resumeForTraffic(id)).toBeUndefined();

@@ -15,6 +15,7 @@ import type { QueueBounds } from "../../../src/runtime/capacity/admission-plan.t
 import type { CreateSandboxRequest, SandboxView } from "../../../src/runtime/contract.ts";
 import type { RuntimeDependencies } from "../../../src/runtime/dependencies.ts";
 import type { WarmPoolSettings } from "../../../src/runtime/pool/plan.ts";
+import { openStateLedger } from "../../../src/runtime/restart/open-ledger.ts";
 import { reconcile } from "../../../src/runtime/restart/reconcile.ts";
 import { composeRuntime, type DrivenRuntime } from "../../../src/runtime/runtime.ts";
 import type { MachineShape } from "../../../src/types.ts";
@@ -39,6 +40,8 @@ export interface FakeDaemonOptions {
   readonly queue?: QueueBounds;
   /** Default: polite guests. */
   readonly guest?: FakeGuest;
+  /** Whether the ledger is `ledger.db` in the folder; default: it is in memory. */
+  readonly onDisk?: boolean;
   /** Whether retries wait until the clock is moved; otherwise they pass by themselves, at once. */
   readonly retriesByHand?: boolean;
 }
@@ -63,24 +66,33 @@ export class FakeDaemon implements AsyncDisposable {
   readonly logged: { readonly msg: string }[] = [];
   runtime: DrivenRuntime;
 
+  readonly #options: FakeDaemonOptions;
+
   private constructor(folder: string, options: FakeDaemonOptions) {
-    const { budgets, pool, queue, guest, retriesByHand = false } = options;
     this.folder = folder;
-    this.clock = retriesByHand ? new ManualClock() : new QuickClock();
-    const wired = wireFakeRuntime(this.clock, {
-      folder,
-      ledger: openLedger(":memory:", { clock: this.clock }),
+    this.#options = options;
+    this.clock = options.retriesByHand ? new ManualClock() : new QuickClock();
+    const path = options.onDisk ? join(folder, "ledger.db") : ":memory:";
+    const wired = this.#wire(openLedger(path, { clock: this.clock }));
+    this.deps = wired.deps;
+    this.host = wired.host;
+    this.machinesFolder = wired.machinesFolder;
+    this.runtime = composeRuntime(this.deps);
+  }
+
+  #wire(ledger: Ledger, host?: FakeHost) {
+    const { budgets, pool, queue, guest } = this.#options;
+    return wireFakeRuntime(this.clock, {
+      folder: this.folder,
+      ledger,
       guest: guest ?? { kind: "scripted", connect: () => this.guests.connect() },
       budgets: { ...roomy, ...budgets },
       disk: () => this.disk,
       log: pino({ level: "warn" }, { write: (line: string) => void this.logged.push(JSON.parse(line)) }),
       ...(pool && { pool }),
       ...(queue && { queue }),
+      ...(host && { host }),
     });
-    this.deps = wired.deps;
-    this.host = wired.host;
-    this.machinesFolder = wired.machinesFolder;
-    this.runtime = composeRuntime(this.deps);
   }
 
   /** Opens a fake daemon with a template `base`. */
@@ -116,6 +128,21 @@ export class FakeDaemon implements AsyncDisposable {
   async restart(meanwhile: () => unknown = () => {}): Promise<void> {
     await this.runtime.close();
     await meanwhile();
+    await this.start();
+    await this.deps.unfinishedWork.idle();
+  }
+
+  /** The daemon stops, its ledger on the disk is lost or damaged by `meanwhile`, and another daemon starts. */
+  async restartWithout(meanwhile: (ledgerPath: string) => void): Promise<void> {
+    await this.runtime.close();
+    this.ledger.close();
+    const ledgerPath = join(this.folder, "ledger.db");
+    meanwhile(ledgerPath);
+    const { machinesFolder, deps } = this;
+    const { snapshotsFolder, log } = deps;
+    const state = { ledgerPath, machinesFolder, snapshotsFolder, quarantineFolder: join(this.folder, "quarantine") };
+    const ledger = await openStateLedger(state, log, this.clock);
+    Object.assign(this.deps, this.#wire(ledger, this.host).deps);
     await this.start();
     await this.deps.unfinishedWork.idle();
   }

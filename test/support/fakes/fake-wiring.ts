@@ -39,6 +39,8 @@ export interface Wiring {
   /** Default: no pool, because it has tests of its own. So has the queue. */
   readonly pool?: WarmPoolSettings;
   readonly queue?: QueueBounds;
+  /** Default: a new one. */
+  readonly host?: FakeHost;
 }
 
 export interface Wired<C extends Clock> {
@@ -52,7 +54,7 @@ const assets = { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/
 export function wireFakeRuntime<C extends Clock>(clock: C, wiring: Wiring): Wired<C> {
   const { folder, ledger, guest, budgets, log = pino({ level: "silent" }) } = wiring;
   const { pool = { min: 0, max: 0 }, queue = { limit: 0, timeoutMs: 0 } } = wiring;
-  const host = new FakeHost();
+  const { host = new FakeHost() } = wiring;
   const machinesFolder = join(folder, "machines");
   const driver = new FakeDriver({ host, machinesFolder, guest });
   const metrics = createMetrics();
