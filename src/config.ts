@@ -44,6 +44,11 @@ const schema = z.object({
     .default(process.platform === "darwin" ? "vz" : "qemu")
     .describe("VM engine; default vz on macOS, qemu on Linux"),
   accel: z.enum(["auto", "kvm", "tcg"]).default("auto").describe("auto probes whether KVM really works"),
+  cpuModel: z
+    .string()
+    .regex(/^[A-Za-z0-9][\w.+-]*(,[+-]?[\w.-]+(=\w+)?)*$/, "auto, host, or the name of a model of QEMU's")
+    .default("auto")
+    .describe("processor of guests: auto is a model by name, host the host's own with KVM"),
   vzHelper: z
     .string()
     .optional()

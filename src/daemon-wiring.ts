@@ -34,7 +34,7 @@ export function openDriver(
   const common = { machinesFolder, cacheFolder: config.cacheDir, kernel, initramfs, log };
   switch (config.engine) {
     case "qemu":
-      return QemuDriver.open({ ...common, acceleration: config.accel });
+      return QemuDriver.open({ ...common, acceleration: config.accel, cpuModel: config.cpuModel });
     case "vz":
       return VzDriver.open({
         ...common,

@@ -16,6 +16,7 @@ import { type Every, loopsIn, startLoops } from "./daemon-loops.ts";
 import { openDriver, wireRuntime } from "./daemon-wiring.ts";
 import { newTemplateId } from "./e2b/ids.ts";
 import { DomainError, isDomainError } from "./errors.ts";
+import { followStateFolder } from "./ledger/relocate.ts";
 import { getOrMakeSetting } from "./ledger/settings.ts";
 import { lockState } from "./ledger/state-lock.ts";
 import { listSourcedBuilds } from "./ledger/template-builds.ts";
@@ -77,6 +78,7 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   };
   const ledger = await openStateLedger(state, log, systemClock);
   scope.defer(() => ledger.close());
+  followStateFolder(ledger, state);
   const assets = await readGuestAssets(config.cacheDir);
   const driver = await openDriver(config, assets, machinesFolder, log);
   scope.use(driver);

@@ -20,10 +20,15 @@ export interface Wall {
   readonly detail: string;
 }
 
+/** The class of the processor that an emulator gives guests on every host. */
+export const emulatedClass = "emulated";
+
 export interface EngineInfo {
   readonly engine: EngineName;
   readonly version: string;
   readonly acceleration: Acceleration;
+  /** The class of the processor that new guests see. Absent: every host of the engine has the same. */
+  readonly cpuClass?: string;
   readonly abilities: Readonly<Record<"memorySnapshot" | "fanOut" | "pause" | "network", Ability>>;
   /** What stands between an engine that its guest has taken over and the host. Absent: the engine says nothing of it. */
   readonly walls?: readonly Wall[];
@@ -49,19 +54,25 @@ export interface DiskFiles {
   readonly disk: SnapshotFile;
 }
 
+/** What a snapshot stands on outside of its folder: an image by its content, in manifests of format 1 by its path. */
+export type SnapshotParent = SnapshotFile | { readonly path: string };
+
 /** The files of one durable snapshot: a folder with `manifest.json`, memory, device state and disk layer. */
 export interface SnapshotManifest {
-  readonly formatVersion: 1;
+  /** New ones have format 2. */
+  readonly formatVersion: 1 | 2;
   readonly engine: EngineName;
   readonly engineVersion: string;
   readonly acceleration: Acceleration;
   readonly cpuModel: string;
+  /** The hosts that can go on with it, in the engine's words. Absent in format 1. */
+  readonly cpuClass?: string;
   readonly shape: MachineShape;
   /** The guest kernel's boot id when the snapshot was made. A restored guest has the same one. */
   readonly bootId: string;
   readonly createdAtMs: number;
-  /** Absolute paths of images that this snapshot needs: backing disks, kernel. */
-  readonly dependsOn: readonly string[];
+  /** The images that this snapshot needs: backing disks, kernel. */
+  readonly parents: readonly SnapshotParent[];
   readonly files: MachineFiles | DiskFiles;
   /**
    * The pages in which the memory differs from `files.memory`, which other snapshots have too. Absent: no page differs.
@@ -151,6 +162,8 @@ export interface VmDriver extends AsyncDisposable {
   discard(record: MachineRecord): Promise<void>;
   /** Images outside of the machines' folders that machines here need. @throws when a machine's folder does not say */
   imagesInUse(): Promise<string[]>;
+  /** The paths of images that snapshots stand on. An image that is nowhere is left out. */
+  pathsOf(parents: readonly SnapshotParent[]): Promise<string[]>;
   /** Machines that run here and of which only their processes tell. @param known sessions that are accounted for */
   findStrays(known: ReadonlySet<string>): MachineRecord[];
 }

@@ -6,11 +6,10 @@
 import { randomUUID, webcrypto } from "node:crypto";
 import { constants, type FileHandle, open, readFile, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { z } from "zod";
 import { DomainError, isDomainError, messageOf } from "../errors.ts";
-import { accelerations, engineNames } from "../types.ts";
 import type { SnapshotFile, SnapshotManifest } from "./driver.ts";
 import { isSealBroken, sealFile } from "./file-seals.ts";
+import { parseManifest } from "./manifest.ts";
 
 const manifestName = "manifest.json";
 
@@ -33,28 +32,6 @@ export function newSnapshotPlace(snapshotsFolder: string): SnapshotPlace {
 /** Whether a name has the form of an id that {@link newSnapshotPlace} makes. */
 export const isSnapshotId = (name: string) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(name);
 
-const positive = z.number().int().positive();
-const file = z.object({
-  name: z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/, "a plain file name"),
-  sizeBytes: z.number().int().nonnegative(),
-  sha256: z.string().regex(/^[0-9a-f]{64}$/),
-});
-const manifestSchema = z.object({
-  formatVersion: z.literal(1),
-  engine: z.enum(engineNames),
-  engineVersion: z.string(),
-  acceleration: z.enum(accelerations),
-  cpuModel: z.string(),
-  shape: z.object({ vcpuCount: positive, memoryMiB: positive, diskMiB: positive }),
-  bootId: z.string(),
-  createdAtMs: z.number().int().nonnegative(),
-  dependsOn: z.array(z.string().startsWith("/")),
-  files: z.union([z.strictObject({ memory: file, devices: file, disk: file }), z.strictObject({ disk: file })]),
-  memoryChanges: file.optional(),
-  lowerLayers: z.array(file),
-  machine: z.record(z.string(), z.unknown()),
-});
-
 /**
  * Reads and checks `manifest.json` of a snapshot folder; nothing else in the folder is touched.
  * @throws DomainError `not_found` without a manifest, `failed_precondition` when it is damaged or of an unknown format
@@ -73,10 +50,9 @@ export async function readManifest(folder: string): Promise<SnapshotManifest> {
     if (!(error instanceof SyntaxError)) throw error;
     throw damaged(folder, `${manifestName} cannot be read: ${messageOf(error)}`);
   }
-  const parsed = manifestSchema.safeParse(json);
-  if (!parsed.success) throw damaged(folder, z.prettifyError(parsed.error));
-  const { memoryChanges, ...manifest } = parsed.data;
-  return memoryChanges ? { ...manifest, memoryChanges } : manifest;
+  const parsed = parseManifest(json);
+  if ("problem" in parsed) throw damaged(folder, parsed.problem);
+  return parsed.manifest;
 }
 
 /** Reads the manifest for a restore and checks, without reading the files, that they are all there. */
@@ -132,7 +108,10 @@ export async function verifySnapshot(
     if (!isMissing(error)) throw error;
     throw damaged(folder, `${path} is missing: ${messageOf(error)}`);
   };
-  await Promise.all(manifest.dependsOn.map((path) => stat(path).catch(missing(path))));
+  // Where a parent is that is named by its content, the engine finds out.
+  await Promise.all(
+    manifest.parents.map((parent) => "path" in parent && stat(parent.path).catch(missing(parent.path))),
+  );
   await Promise.all(
     allFiles(manifest).map(async ({ name, sizeBytes, sha256 }) => {
       const found = await stat(join(folder, name), { bigint: true }).catch(missing(name));

@@ -36,15 +36,16 @@ async function makeSnapshot(): Promise<{ folder: string; manifest: SnapshotManif
   await writeFile(join(staging, "disk.qcow2"), "disk");
   await writeFile(join(staging, "layer-1.qcow2"), "layer");
   const manifest: SnapshotManifest = {
-    formatVersion: 1,
+    formatVersion: 2,
     engine: "qemu",
     engineVersion: "7.2.22",
     acceleration: "tcg",
     cpuModel: "Haswell-noTSX",
+    cpuClass: "emulated",
     shape: { vcpuCount: 2, memoryMiB: 512, diskMiB: 8192 },
     bootId: "b",
     createdAtMs: 1,
-    dependsOn: [base],
+    parents: [await describeFile(root, "base.raw")],
     files: {
       memory: await describeFile(staging, "memory.img"),
       devices: await describeFile(staging, "devices.bin"),
@@ -134,8 +135,25 @@ test("a file that gets more names, or is touched, is not suspect for long", asyn
   await verifySnapshot(folder, manifest, "cheap");
 });
 
-test("a snapshot without its base image fails the cheap check", async () => {
+/** Rewrites a manifest into the format of before, which names its parents by their paths. */
+async function makeEarlier(folder: string): Promise<SnapshotManifest> {
+  const path = join(folder, "manifest.json");
+  const { parents: _, cpuClass: __, ...manifest } = JSON.parse(await readFile(path, "utf8"));
+  await writeFile(path, JSON.stringify({ ...manifest, formatVersion: 1, dependsOn: [join(root, "base.raw")] }));
+  return readManifest(folder);
+}
+
+test("a snapshot of format 1 is read, and its parents are paths", async () => {
   const { folder, manifest } = await makeSnapshot();
+  const earlier = await makeEarlier(folder);
+  const { cpuClass: _, ...same } = manifest;
+  expect(earlier).toEqual({ ...same, formatVersion: 1, parents: [{ path: join(root, "base.raw") }] });
+  await verifySnapshot(folder, earlier, "full");
+});
+
+test("a snapshot of format 1 without its base image fails the cheap check", async () => {
+  const { folder } = await makeSnapshot();
+  const manifest = await makeEarlier(folder);
   await rm(join(root, "base.raw"));
   await expect(verifySnapshot(folder, manifest, "cheap")).rejects.toThrow("base.raw is missing");
 });
@@ -146,7 +164,7 @@ test("a folder without a manifest is no snapshot", async () => {
 
 test.each([
   ["half a file", (text: string) => text.slice(0, text.length / 2)],
-  ["another format", (text: string) => text.replace('"formatVersion": 1', '"formatVersion": 2')],
+  ["another format", (text: string) => text.replace('"formatVersion": 2', '"formatVersion": 3')],
   ["a name that leads elsewhere", (text: string) => text.replace('"memory.img"', '"../base.raw"')],
   ["a digest that is none", (text: string) => text.replace(/"sha256": ".*"/, '"sha256": "x"')],
   ["an endless file", (text: string) => text + " ".repeat(2 ** 20)],

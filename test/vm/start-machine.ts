@@ -1,7 +1,8 @@
 /** A program that stands for a daemon that dies: it restores one machine, prints the machine's record and exits. */
 import { pino } from "pino";
 import type { VmDriver } from "../../src/machine/driver.ts";
-import { QemuDriver, type QemuDriverOptions } from "../../src/machine/qemu/driver.ts";
+import { QemuDriver } from "../../src/machine/qemu/driver.ts";
+import type { QemuDriverOptions } from "../../src/machine/qemu/host.ts";
 import { readSnapshot } from "../../src/machine/snapshot-files.ts";
 import { VzDriver, type VzDriverOptions } from "../../src/machine/vz/driver.ts";
 

@@ -15,6 +15,7 @@ import type { Jail } from "../jail/jail.ts";
 import { endProcess } from "../processes.ts";
 import { readVerdict, type Verdict, writeVerdict } from "../verdict.ts";
 import { consoleDevice, qmpSocketName } from "./arguments.ts";
+import { type CpuSetting, emulatedCpu, GuestCpus, kvmCpus, readHostCpu } from "./cpu.ts";
 import { enginePath, type QemuEngine } from "./engines.ts";
 import { QmpClient } from "./qmp.ts";
 import { waitForInit } from "./watchdog.ts";
@@ -49,10 +50,35 @@ export async function decideAcceleration(input: ProbeInput): Promise<"kvm" | "tc
   const path = join(input.cacheFolder, "acceleration.json");
   const host = describeHost(input.engine.version);
   const known = await readVerdict(path, host);
-  const verdict = known ?? { host, ...(await probe(input)) };
+  const verdict = known ?? { host, ...(await probe(input, "host")) };
   if (verdict !== known) await writeVerdict(path, verdict);
   input.log.info({ works: verdict.works, reason: verdict.reason, remembered: verdict === known }, "KVM probe");
   return verdict.works ? "kvm" : "tcg";
+}
+
+/**
+ * Decides what processor guests see. With KVM a model by name is tried first, once for a host, because KVM may lack a
+ * feature that the host has.
+ * @throws DomainError `invalid_argument` when the setting does not fit the acceleration
+ */
+export async function decideCpus(
+  input: ProbeInput & { readonly cpuModel?: CpuSetting },
+  acceleration: "kvm" | "tcg",
+): Promise<GuestCpus> {
+  const { cpuModel = "auto", log, engine, cacheFolder } = input;
+  const host = await readHostCpu();
+  if (acceleration === "tcg") return new GuestCpus(emulatedCpu(cpuModel), acceleration, host);
+  const { wanted, fallback } = kvmCpus(cpuModel, host);
+  if (!fallback) return new GuestCpus(wanted, acceleration, host);
+  const path = join(cacheFolder, "cpu-model.json");
+  const key = describeHost(`${engine.version} ${wanted.model}`);
+  const known = await readVerdict(path, key);
+  const verdict = known ?? { host: key, ...(await probe(input, wanted.model)) };
+  if (verdict !== known) await writeVerdict(path, verdict);
+  if (verdict.works) return new GuestCpus(wanted, acceleration, host);
+  const { model } = wanted;
+  log.warn({ model, reason: verdict.reason }, "KVM does not provide this processor, so guests see the host's own");
+  return new GuestCpus(fallback, acceleration, host);
 }
 
 /** A digest of everything that could change the verdict. */
@@ -62,7 +88,7 @@ function describeHost(engineVersion: string): string {
 }
 
 /** Boots the kernel under KVM and waits until it starts its first program. */
-async function probe(input: ProbeInput): Promise<Omit<Verdict, "host">> {
+async function probe(input: ProbeInput, cpuModel: string): Promise<Omit<Verdict, "host">> {
   await mkdir(input.machinesFolder, { recursive: true, mode: 0o700 });
   const folder = await mkdtemp(join(input.machinesFolder, "probe-"));
   try {
@@ -73,7 +99,7 @@ async function probe(input: ProbeInput): Promise<Omit<Verdict, "host">> {
     const engine = await input.jail.start({
       role: "vm",
       command: enginePath,
-      args: probeArguments(sockets, input),
+      args: probeArguments(sockets, cpuModel, input),
       logPath: join(folder, logName),
       descriptors: [],
       engine: input.engine,
@@ -106,10 +132,10 @@ async function probe(input: ProbeInput): Promise<Omit<Verdict, "host">> {
   }
 }
 
-function probeArguments(sockets: string, { kernel, initramfs }: ProbeInput): string[] {
+function probeArguments(sockets: string, cpuModel: string, { kernel, initramfs }: ProbeInput): string[] {
   return [
     ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "microvm", "-accel", "kvm"],
-    ["-cpu", "host", "-smp", "2", "-m", "256M", "-kernel", kernel, "-initrd", initramfs],
+    ["-cpu", cpuModel, "-smp", "2", "-m", "256M", "-kernel", kernel, "-initrd", initramfs],
     ["-append", "console=ttyS0 panic=-1"],
     ["-chardev", `ringbuf,id=${consoleDevice},size=65536`, "-serial", `chardev:${consoleDevice}`],
     ["-qmp", `unix:${join(sockets, qmpSocketName)},server=on,wait=off`],

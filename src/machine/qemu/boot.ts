@@ -8,20 +8,11 @@ import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
 import { buildTool } from "../build-tool.ts";
 import type { BootRequest } from "../driver.ts";
-import { parseMachine, type QemuMachine, type RunningMachine } from "./machine.ts";
+import type { Images } from "../images.ts";
+import { type QemuMachine, type RunningMachine, resolveMachine } from "./machine.ts";
 import { networkCommandLine } from "./network.ts";
 
 const run = promisify(execFile);
-
-/**
- * CPU models by acceleration. The default model under TCG lacks SSE4 and AVX2, so software built for x86-64-v2 dies of
- * an illegal instruction. The features taken away are those that TCG lacks and would warn about at every start. TCG has
- * `erms` but emulates it byte by byte, and kernel and C library then copy and clear memory up to eight times slower.
- */
-const cpuModels = {
-  tcg: "Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid,-erms",
-  kvm: "host",
-} as const;
 
 /**
  * `panic=-1` reboots at once, which ends QEMU. `mitigations=off`: a guest belongs to one client, who is root in it, and
@@ -45,16 +36,16 @@ const commandLine = [
  */
 export async function describeMachine(
   { snapshot, ...request }: BootRequest,
-  acceleration: RunningMachine["acceleration"],
+  { cpuModel, images }: { readonly cpuModel: string; readonly images: Images },
 ): Promise<QemuMachine> {
-  const saved = snapshot && parseMachine(snapshot.manifest.machine);
+  const saved = snapshot && (await resolveMachine(snapshot.manifest, images));
   const { shape, baseDisk } = saved ? { shape: saved, baseDisk: saved.baseDisk } : request;
   const { size } = await stat(baseDisk).catch((error: unknown) => {
     throw new DomainError("not_found", `no base disk: ${messageOf(error)}`, {}, { cause: error });
   });
   return {
     deviceSet: 1,
-    cpuModel: cpuModels[acceleration],
+    cpuModel,
     vcpuCount: shape.vcpuCount,
     memoryMiB: shape.memoryMiB,
     diskMiB: Math.max(shape.diskMiB, Math.ceil(size / 2 ** 20)),

@@ -8,36 +8,35 @@
 import { mkdir, readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
-import type { Logger } from "../../log.ts";
 import type { Scope } from "../../scope.ts";
 import type { MachineRecord } from "../../types.ts";
 import {
   type BootRequest,
-  type EngineInfo,
   isSessionId,
   type RestoreRequest,
   type SnapshotManifest,
+  type SnapshotParent,
   type Vm,
   type VmDriver,
 } from "../driver.ts";
-import type { Cell, Jail } from "../jail/jail.ts";
+import type { Cell } from "../jail/jail.ts";
 import { MachinesFolder } from "../machines-folder.ts";
 import { isRunning } from "../processes.ts";
-import { type AccelerationChoice, decideAcceleration } from "./acceleration.ts";
 import { checkSocketPaths, qmpSocketName } from "./arguments.ts";
 import { describeMachine, kernelCommandLine } from "./boot.ts";
 import { copyLayer, diskName, emptyLayer, linkFile, prepareLayers } from "./disk.ts";
-import { engineCommand, openJail, type QemuEngine, type QemuEngines } from "./engines.ts";
+import { engineCommand, type QemuEngine } from "./engines.ts";
+import { openHost, type QemuDriverOptions, type QemuHost, type QemuInfo } from "./host.ts";
 import { type LaunchPlan, launchEngine, loadDeferred, queryStatus, waitUntilRunning } from "./launch.ts";
 import {
-  parseMachine,
   type QemuMachine,
   type RunningMachine,
   readRunningMachine,
+  resolveMachine,
   writeRunningMachine,
 } from "./machine.ts";
 import { findSockets, memoryName, shareFiles } from "./machine-files.ts";
-import { findNetworkTools, type Network, type NetworkTools, startNetwork, waitForNetwork } from "./network.ts";
+import { type Network, startNetwork, waitForNetwork } from "./network.ts";
 import { QmpClient } from "./qmp.ts";
 import { QemuVm } from "./vm.ts";
 import { waitForInit } from "./watchdog.ts";
@@ -50,19 +49,6 @@ const adoptDeadlineMs = 2000;
 const networkGraceMs = 200;
 /** What QEMU takes beside the guest's memory: translated code, its own data, passt and the guard. */
 const engineMemoryMiB = 512;
-
-export interface QemuDriverOptions {
-  /** Each VM gets a folder in it, named after its session. On the file system of the snapshots; a short path. */
-  readonly machinesFolder: string;
-  readonly cacheFolder: string;
-  readonly acceleration: AccelerationChoice;
-  /** The probe of `acceleration: "auto"` boots this kernel. */
-  readonly kernel: string;
-  readonly initramfs: string;
-  readonly log: Logger;
-}
-
-type QemuInfo = EngineInfo & Pick<RunningMachine, "acceleration">;
 
 /** A machine whose folder is filled and whose network runs. */
 interface PreparedMachine {
@@ -77,16 +63,10 @@ interface PreparedMachine {
 export class QemuDriver implements VmDriver {
   readonly info: QemuInfo;
   readonly #options: QemuDriverOptions;
-  readonly #jail: Jail;
-  readonly #engines: QemuEngines;
-  readonly #networkTools: NetworkTools;
+  readonly #host: QemuHost;
   readonly #machines: MachinesFolder;
 
-  private constructor(
-    options: QemuDriverOptions,
-    info: QemuInfo,
-    { jail, engines, networkTools }: { jail: Jail; engines: QemuEngines; networkTools: NetworkTools },
-  ) {
+  private constructor(options: QemuDriverOptions, info: QemuInfo, host: QemuHost) {
     const { machinesFolder, log } = options;
     this.#options = options;
     this.#machines = new MachinesFolder({
@@ -95,12 +75,10 @@ export class QemuDriver implements VmDriver {
       program: engineCommand,
       checkSocketPaths,
       log,
-      giveBack: (sessionId) => jail.closeCell(sessionId),
+      giveBack: (sessionId) => host.jail.closeCell(sessionId),
     });
     this.info = info;
-    this.#jail = jail;
-    this.#engines = engines;
-    this.#networkTools = networkTools;
+    this.#host = host;
   }
 
   /**
@@ -113,15 +91,8 @@ export class QemuDriver implements VmDriver {
     checkSocketPaths(join(folder, "i".repeat(32)));
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const resolved = { ...options, machinesFolder: folder, cacheFolder };
-    const { engines, jail } = await openJail(resolved);
-    const engine = engines.current;
-    const networkTools = await findNetworkTools(jail, cacheFolder);
-    const { version } = engine;
-    const acceleration = await decideAcceleration({ ...resolved, choice: options.acceleration, jail, engine });
-    const supported = { supported: true } as const;
-    const abilities = { memorySnapshot: supported, fanOut: supported, pause: supported, network: supported };
-    const info = { engine: "qemu", version, acceleration, abilities, walls: jail.walls } as const;
-    return new QemuDriver(resolved, info, { jail, engines, networkTools });
+    const { host, info } = await openHost(resolved, resolve(options.cacheFolder));
+    return new QemuDriver(resolved, info, host);
   }
 
   async boot(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
@@ -142,7 +113,9 @@ export class QemuDriver implements VmDriver {
     const { files } = manifest;
     if (!files.memory) throw new DomainError("failed_precondition", `${snapshotFolder} has no memory: boot from it`);
     const engine = this.#engineFor(manifest);
-    const machine = parseMachine(manifest.machine);
+    const machine = await resolveMachine(manifest, this.#host.images);
+    // Told apart from an image of another content when this machine is saved.
+    this.#host.images.prepare(machine.baseDisk);
     return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
       const memoryPath = join(folder, memoryName);
       const cell = await this.#openCell(sessionId, machine);
@@ -152,7 +125,8 @@ export class QemuDriver implements VmDriver {
         linkFile(join(snapshotFolder, files.memory.name), memoryPath),
       ]);
       const memory = { name: memoryName, shared: false, sha256: files.memory.sha256 };
-      const running = this.#describe(machine, engine, memory, lowerLayers);
+      const cpuClass = manifest.cpuClass ?? this.#host.cpus.earlierClass;
+      const running = this.#describe({ machine, cpuClass, engine, memory, lowerLayers });
       const devices = join(snapshotFolder, files.devices.name);
       const changes = manifest.memoryChanges && join(snapshotFolder, manifest.memoryChanges.name);
       const start = { kind: "restore", devices, ...(changes ? { memoryChanges: changes } : {}) } as const;
@@ -168,7 +142,7 @@ export class QemuDriver implements VmDriver {
     let qmp: QmpClient | undefined;
     try {
       const running = await readRunningMachine(record.folder);
-      const user = this.#jail.userOf(record.sessionId);
+      const user = this.#host.jail.userOf(record.sessionId);
       const path = join(await findSockets(record.folder), qmpSocketName);
       qmp = await QmpClient.connect(path, { deadlineMs: adoptDeadlineMs, owner: user });
       const status = await queryStatus(qmp);
@@ -177,10 +151,12 @@ export class QemuDriver implements VmDriver {
         qmp.close();
         return undefined;
       }
+      this.#host.images.prepare(running.machine.baseDisk);
       return new QemuVm({
         record,
         running,
         qmp,
+        host: this.#host,
         user,
         removeRemains: () => this.#machines.remove(record, networkGraceMs),
         log,
@@ -203,6 +179,10 @@ export class QemuDriver implements VmDriver {
     return running.map(({ machine }) => machine.baseDisk);
   }
 
+  pathsOf(parents: readonly SnapshotParent[]): Promise<string[]> {
+    return this.#host.images.pathsOf(parents);
+  }
+
   findStrays(known: ReadonlySet<string>): MachineRecord[] {
     return this.#machines.findStrays(known);
   }
@@ -212,9 +192,11 @@ export class QemuDriver implements VmDriver {
   async #bootOnce(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
     const { sessionId, kernel, initramfs, snapshot } = request;
     const { cacheFolder } = this.#options;
-    const machine = await describeMachine(request, this.info.acceleration);
+    const { images, cpus } = this.#host;
+    const machine = await describeMachine(request, { cpuModel: cpus.current.model, images });
+    images.prepare(machine.baseDisk);
     return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
-      const engine = this.#engines.current;
+      const engine = this.#host.engines.current;
       const cell = await this.#openCell(sessionId, machine);
       const [network, lowerLayers] = await allSettledOrThrow([
         this.#startNetwork(scope, cell, request.internetAccess),
@@ -222,7 +204,8 @@ export class QemuDriver implements VmDriver {
       ]);
       const commandLine = await kernelCommandLine(this.info.acceleration, cacheFolder);
       const start = { kind: "boot", kernel, initramfs, commandLine } as const;
-      const running = this.#describe(machine, engine, { name: memoryName, shared: true }, lowerLayers);
+      const memory = { name: memoryName, shared: true };
+      const running = this.#describe({ machine, cpuClass: cpus.current.class, engine, memory, lowerLayers });
       return this.#launch(scope, { folder, cell, engine, running, network, start }, signal);
     });
   }
@@ -236,7 +219,7 @@ export class QemuDriver implements VmDriver {
     const lowerNames = lowerLayers.map(({ name }) => name);
     const bootMemoryBytes = memory.shared ? machine.memoryMiB * 2 ** 20 : undefined;
     const plan: LaunchPlan = {
-      jail: this.#jail,
+      jail: this.#host.jail,
       cell,
       engine,
       files: await shareFiles(folder, cell, lowerNames, bootMemoryBytes),
@@ -259,6 +242,7 @@ export class QemuDriver implements VmDriver {
       record,
       running,
       qmp,
+      host: this.#host,
       childExited: launched.engine.exited,
       user: cell.user,
       removeRemains: () => this.#machines.remove(record, networkGraceMs),
@@ -276,23 +260,23 @@ export class QemuDriver implements VmDriver {
 
   /** The guest's memory, and what QEMU and the network take besides. */
   #openCell(sessionId: string, { memoryMiB }: QemuMachine): Promise<Cell> {
-    return this.#jail.openCell(sessionId, (memoryMiB + engineMemoryMiB) * 2 ** 20);
+    return this.#host.jail.openCell(sessionId, (memoryMiB + engineMemoryMiB) * 2 ** 20);
   }
 
   async #startNetwork(scope: Scope, cell: Cell, internetAccess: boolean | undefined): Promise<Network> {
     const logPath = join(this.#options.cacheFolder, "network.log");
-    const network = await startNetwork(this.#networkTools, cell, logPath, internetAccess ?? true);
+    const network = await startNetwork(this.#host.networkTools, cell, logPath, internetAccess ?? true);
     scope.defer(() => network.close());
     return network;
   }
 
-  #describe(
-    machine: QemuMachine,
-    { version }: QemuEngine,
-    memory: RunningMachine["memory"],
-    lowerLayers: RunningMachine["lowerLayers"],
-  ): RunningMachine {
-    return { machine, engineVersion: version, acceleration: this.info.acceleration, memory, lowerLayers };
+  #describe({
+    engine,
+    ...described
+  }: Pick<RunningMachine, "machine" | "cpuClass" | "memory" | "lowerLayers"> & {
+    readonly engine: QemuEngine;
+  }): RunningMachine {
+    return { ...described, engineVersion: engine.version, acceleration: this.info.acceleration };
   }
 
   /** Device state only fits the very engine, acceleration and CPU that it was taken from. */
@@ -300,8 +284,12 @@ export class QemuDriver implements VmDriver {
     const { engine, acceleration } = this.info;
     const made = `${manifest.engine} with ${manifest.acceleration}`;
     const here = `${engine} with ${acceleration}`;
-    if (made === here) return this.#engines.find(manifest.engineVersion);
-    throw new DomainError("failed_precondition", `the snapshot was made by ${made}, and this is ${here}: make it anew`);
+    if (made !== here) {
+      const problem = `the snapshot was made by ${made}, and this is ${here}: make it anew`;
+      throw new DomainError("failed_precondition", problem);
+    }
+    this.#host.cpus.refuseForeign(manifest.cpuClass);
+    return this.#host.engines.find(manifest.engineVersion);
   }
 }
 

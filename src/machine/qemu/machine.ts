@@ -6,6 +6,8 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { DomainError, messageOf } from "../../errors.ts";
+import type { SnapshotManifest } from "../driver.ts";
+import type { Images } from "../images.ts";
 
 const machineSchema = z.object({
   /** Raised whenever the device set changes, because older snapshots do not fit then. */
@@ -22,8 +24,15 @@ const machineSchema = z.object({
 /** The device set of one VM, as plain JSON. */
 export type QemuMachine = z.infer<typeof machineSchema>;
 
+/** As manifests of format 2 have it: the base disk by its digest. */
+const savedSchema = machineSchema.extend({
+  baseDisk: z.union([machineSchema.shape.baseDisk, z.string().regex(/^[0-9a-f]{64}$/)]),
+});
+
 const runningSchema = z.object({
   machine: machineSchema,
+  /** See `cpu.ts`. Earlier versions do not say. */
+  cpuClass: z.string().optional(),
   engineVersion: z.string(),
   acceleration: z.enum(["kvm", "tcg"]),
   /** Names in the VM's folder. */
@@ -40,12 +49,28 @@ const runningSchema = z.object({
 /** A running VM as a later daemon must know it, beside its processes. */
 export type RunningMachine = z.infer<typeof runningSchema>;
 
-/** @throws DomainError `failed_precondition` when this version cannot rebuild a manifest's `machine` */
-export function parseMachine(value: unknown): QemuMachine {
-  const parsed = machineSchema.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const reason = z.prettifyError(parsed.error);
-  throw new DomainError("failed_precondition", `the snapshot describes a machine this version cannot build: ${reason}`);
+/**
+ * The machine of a manifest, with its base disk where it is on this host.
+ * @throws DomainError `failed_precondition` when this version cannot rebuild it, or its base disk is nowhere
+ */
+export async function resolveMachine(
+  { machine, parents }: Pick<SnapshotManifest, "machine" | "parents">,
+  images: Pick<Images, "find">,
+): Promise<QemuMachine> {
+  const parsed = savedSchema.safeParse(machine);
+  if (!parsed.success) throw unknownMachine(z.prettifyError(parsed.error));
+  const { baseDisk } = parsed.data;
+  if (baseDisk.startsWith("/")) return parsed.data;
+  const image = parents.find((parent) => "sha256" in parent && parent.sha256 === baseDisk);
+  if (!image || "path" in image) throw unknownMachine("its base disk is none of its parents");
+  return { ...parsed.data, baseDisk: await images.find(image) };
+}
+
+function unknownMachine(reason: string): DomainError {
+  return new DomainError(
+    "failed_precondition",
+    `the snapshot describes a machine this version cannot build: ${reason}`,
+  );
 }
 
 const fileName = "machine.json";

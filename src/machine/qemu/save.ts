@@ -8,7 +8,9 @@ import { join } from "node:path";
 import { DomainError } from "../../errors.ts";
 import { explainDiskFull } from "../disk-full.ts";
 import type { SaveOptions, SnapshotFile, SnapshotManifest } from "../driver.ts";
+import type { Images } from "../images.ts";
 import { describeFile, publishSnapshot, stagingOf } from "../snapshot-files.ts";
+import type { GuestCpus } from "./cpu.ts";
 import { copyLayer, diskName, linkFile } from "./disk.ts";
 import type { RunningMachine } from "./machine.ts";
 import { devicesName, memoryName, seal } from "./machine-files.ts";
@@ -27,6 +29,7 @@ export interface PausedMachine {
   readonly pid: number;
   readonly running: RunningMachine;
   readonly qmp: QmpClient;
+  readonly host: { readonly images: Pick<Images, "identify">; readonly cpus: Pick<GuestCpus, "earlierClass"> };
 }
 
 /**
@@ -46,11 +49,12 @@ export async function writeSnapshot(
     await mkdir(staging, { recursive: true, mode: 0o700 });
     // Devices go first: saving them makes QEMU give up its images, which writes the last of the disk layer.
     await saveDevices(paused, staging);
-    const [machine, disk] = await Promise.all([
+    const [machine, disk, baseDisk] = await Promise.all([
       memory ? saveMachine(paused, staging) : rm(join(staging, devicesName)),
       saveDisk(paused, staging, isLast),
+      paused.host.images.identify(paused.running.machine.baseDisk),
     ]);
-    const description = describeSnapshot(paused, bootId);
+    const description = describeSnapshot(paused, bootId, baseDisk);
     const manifest = machine
       ? { ...description, files: { ...machine.files, disk }, ...machine.changes }
       : { ...description, files: { disk } };
@@ -118,21 +122,23 @@ async function saveDisk({ folder, running }: PausedMachine, staging: string, isL
 }
 
 function describeSnapshot(
-  { running }: PausedMachine,
+  { running, host }: PausedMachine,
   bootId: string,
+  baseDisk: SnapshotFile,
 ): Omit<SnapshotManifest, "files" | "memoryChanges"> {
-  const { machine, engineVersion, acceleration } = running;
+  const { machine, engineVersion, acceleration, cpuClass = host.cpus.earlierClass } = running;
   return {
-    formatVersion: 1,
+    formatVersion: 2,
     engine: "qemu",
     engineVersion,
     acceleration,
     cpuModel: machine.cpuModel,
+    cpuClass,
     shape: { vcpuCount: machine.vcpuCount, memoryMiB: machine.memoryMiB, diskMiB: machine.diskMiB },
     bootId,
     createdAtMs: Date.now(),
-    dependsOn: [machine.baseDisk],
+    parents: [baseDisk],
     lowerLayers: running.lowerLayers,
-    machine,
+    machine: { ...machine, baseDisk: baseDisk.sha256 },
   };
 }

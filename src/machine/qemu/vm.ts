@@ -18,7 +18,7 @@ import { findSockets } from "./machine-files.ts";
 import { readAnonymousBytes } from "./memory.ts";
 import { switchNetwork } from "./network.ts";
 import type { QmpClient } from "./qmp.ts";
-import { writeSnapshot } from "./save.ts";
+import { type PausedMachine, writeSnapshot } from "./save.ts";
 import { readConsole } from "./watchdog.ts";
 
 /** QEMU's disk is thrown away, so there is no reason to wait long. The network ends with QEMU. */
@@ -32,6 +32,7 @@ export interface QemuVmParts {
   readonly record: MachineRecord;
   readonly running: RunningMachine;
   readonly qmp: QmpClient;
+  readonly host: PausedMachine["host"];
   /** How our child ended; absent for an adopted VM. */
   readonly childExited?: Promise<string>;
   /** The user who its QEMU runs as; undefined: the daemon's own. */
@@ -45,9 +46,10 @@ export class QemuVm extends WatchedProcess implements Vm {
   readonly #running: RunningMachine;
   readonly #qmp: QmpClient;
   readonly #user: number | undefined;
+  readonly #host: PausedMachine["host"];
   readonly #log: Logger;
 
-  constructor({ record, running, qmp, childExited, user, removeRemains, log }: QemuVmParts) {
+  constructor({ record, running, qmp, host, childExited, user, removeRemains, log }: QemuVmParts) {
     super({
       record,
       childExited,
@@ -60,6 +62,7 @@ export class QemuVm extends WatchedProcess implements Vm {
     this.#user = user;
     this.#running = running;
     this.#qmp = qmp;
+    this.#host = host;
     this.#log = log;
     qmp.unref();
     qmp.onEvent((event, data) => {
@@ -82,7 +85,8 @@ export class QemuVm extends WatchedProcess implements Vm {
     if (status !== "paused") {
       throw new DomainError("invalid_state", `only a paused VM can be saved; this one is ${status}`);
     }
-    const paused = { folder: this.record.folder, pid: this.engine.pid, running: this.#running, qmp: this.#qmp };
+    const [running, qmp, host] = [this.#running, this.#qmp, this.#host];
+    const paused = { folder: this.record.folder, pid: this.engine.pid, running, qmp, host };
     return writeSnapshot(paused, folder, options);
   }
 

@@ -11,7 +11,17 @@ import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { Scope } from "../../scope.ts";
 import type { MachineRecord } from "../../types.ts";
-import type { Ability, BootRequest, EngineInfo, RestoreRequest, SnapshotManifest, Vm, VmDriver } from "../driver.ts";
+import type {
+  Ability,
+  BootRequest,
+  EngineInfo,
+  RestoreRequest,
+  SnapshotManifest,
+  SnapshotParent,
+  Vm,
+  VmDriver,
+} from "../driver.ts";
+import { Images } from "../images.ts";
 import { MachinesFolder } from "../machines-folder.ts";
 import { isRunning } from "../processes.ts";
 import { removeRemains } from "../remains.ts";
@@ -19,7 +29,15 @@ import { probeFanOut } from "./fan-out.ts";
 import { HelperClient } from "./helper-client.ts";
 import { type Capability, type Hello, identitySchema, type MachineState } from "./helper-messages.ts";
 import { checkSocketPaths, controlSocketName, helperCommand, startHelper } from "./helper-process.ts";
-import { diskName, parseMachine, readMachine, startOrderOf, type VzMachine, writeMachine } from "./machine.ts";
+import {
+  diskName,
+  parseMachine,
+  readMachine,
+  resolveMachine,
+  startOrderOf,
+  type VzMachine,
+  writeMachine,
+} from "./machine.ts";
 import { agentPort, VzVm } from "./vm.ts";
 
 /** `panic=-1` reboots at once, which ends the machine. The agent is `/init` and listens at that port. */
@@ -50,14 +68,16 @@ export class VzDriver implements VmDriver {
   readonly info: EngineInfo;
   readonly #options: VzDriverOptions;
   readonly #hello: Hello;
+  readonly #images: Images;
   readonly #machines: MachinesFolder;
 
-  private constructor(options: VzDriverOptions, hello: Hello, info: EngineInfo) {
+  private constructor(options: VzDriverOptions, hello: Hello, images: Images, info: EngineInfo) {
     const { machinesFolder, log } = options;
     this.#options = options;
     const program = helperCommand;
     this.#machines = new MachinesFolder({ engine: "vz", path: machinesFolder, program, checkSocketPaths, log });
     this.#hello = hello;
+    this.#images = images;
     this.info = info;
   }
 
@@ -71,6 +91,7 @@ export class VzDriver implements VmDriver {
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const resolved = { ...options, machinesFolder: folder, cacheFolder: join(resolve(options.cacheFolder), "vz") };
     const hello = await askHelper(resolved);
+    const images = await Images.open(resolve(options.cacheFolder), join(resolved.cacheFolder, "images"));
     const { machine, memorySnapshot, pause, network } = hello.capabilities;
     const usable = toAbility(machine);
     if (!usable.supported) throw new DomainError("failed_precondition", `no machine can run here: ${usable.reason}`);
@@ -85,7 +106,7 @@ export class VzDriver implements VmDriver {
     const version = `${helperVersion} ${framework} ${host.osBuild}`;
     const acceleration = framework === "simulated" ? "none" : "hvf";
     const info = { engine: "vz", version, acceleration, abilities } as const;
-    const driver = new VzDriver(resolved, hello, info);
+    const driver = new VzDriver(resolved, hello, images, info);
     abilities.fanOut = await probeFanOut(driver, { ...resolved, hostId: host.hostId });
     return driver;
   }
@@ -112,7 +133,7 @@ export class VzDriver implements VmDriver {
     const { memory, disk } = manifest.files;
     if (!memory) throw new DomainError("failed_precondition", `${snapshotFolder} has no memory: boot from it`);
     return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
-      const machine = this.#checkFits(manifest);
+      const machine = await this.#checkFits(manifest);
       const started = await this.#startHelper(folder, scope, signal);
       const start = startOrderOf(machine, folder, join(snapshotFolder, disk.name));
       const stateFile = join(snapshotFolder, memory.name);
@@ -137,7 +158,7 @@ export class VzDriver implements VmDriver {
       if (state !== "running" && state !== "paused") {
         throw new DomainError("invalid_state", `its machine is ${state}`);
       }
-      return new VzVm({ record, machine, info: this.info, client });
+      return new VzVm({ record, machine, info: this.info, client, identify: this.#identify });
     } catch (error) {
       client?.close();
       log.warn({ error: messageOf(error) }, "a recorded VM runs but cannot be taken over");
@@ -154,6 +175,10 @@ export class VzDriver implements VmDriver {
     return [];
   }
 
+  pathsOf(parents: readonly SnapshotParent[]): Promise<string[]> {
+    return this.#images.pathsOf(parents);
+  }
+
   findStrays(known: ReadonlySet<string>): MachineRecord[] {
     return this.#machines.findStrays(known);
   }
@@ -161,6 +186,8 @@ export class VzDriver implements VmDriver {
   async [Symbol.asyncDispose](): Promise<void> {
     // Helpers outlive the daemon, and nothing else is open.
   }
+
+  readonly #identify = (path: string) => this.#images.identify(path);
 
   /** Starts a helper that ends with its scope, or as soon as the caller gives up. */
   async #startHelper(folder: string, scope: Scope, signal: AbortSignal | undefined) {
@@ -179,18 +206,25 @@ export class VzDriver implements VmDriver {
     const sessionId = folder.slice(folder.lastIndexOf("/") + 1);
     const record = { engine: "vz", sessionId, folder, processes: [started.process.identity] } as const;
     const { client, process } = started;
-    return new VzVm({ record, machine, info: this.info, client, childExited: process.exited });
+    return new VzVm({
+      record,
+      machine,
+      info: this.info,
+      client,
+      identify: this.#identify,
+      childExited: process.exited,
+    });
   }
 
   /** A saved state only fits the host, user and framework that made it. */
-  #checkFits(manifest: SnapshotManifest): VzMachine {
+  async #checkFits(manifest: SnapshotManifest): Promise<VzMachine> {
     const made = `${manifest.engine} ${manifest.engineVersion}`;
     const here = `${this.info.engine} ${this.info.version}`;
     if (made !== here) {
       const problem = `the snapshot was made by ${made}, and this is ${here}: make it anew`;
       throw new DomainError("failed_precondition", problem);
     }
-    const machine = parseMachine(manifest.machine);
+    const machine = await resolveMachine(manifest, this.#images);
     if (machine.hostId === this.#hello.host.hostId) return machine;
     throw new DomainError("failed_precondition", "the snapshot was made on another host: make it anew");
   }

@@ -6,6 +6,8 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { DomainError, messageOf } from "../../errors.ts";
+import type { SnapshotFile, SnapshotManifest } from "../driver.ts";
+import type { Images } from "../images.ts";
 import { identitySchema, type StartOrder } from "./helper-messages.ts";
 
 /** The guest's disk in a VM's folder and in a snapshot: a raw image. */
@@ -32,12 +34,36 @@ const schema = z.object({
 /** The description of one VM, as plain JSON. */
 export type VzMachine = z.infer<typeof schema>;
 
-/** @throws DomainError `failed_precondition` when this version cannot rebuild a manifest's `machine` */
+/** @throws DomainError `failed_precondition` when this version cannot rebuild a machine */
 export function parseMachine(value: unknown): VzMachine {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const reason = z.prettifyError(parsed.error);
   throw new DomainError("failed_precondition", `the snapshot describes a machine this version cannot build: ${reason}`);
+}
+
+/** What a machine stands on outside of its folder. */
+export const imagesOf = ({ kernel, initramfs }: VzMachine) => [kernel, initramfs] as const;
+
+/** The machine as a manifest has it: with its images by their digests. */
+export function withDigests(machine: VzMachine, [kernel, initramfs]: readonly [SnapshotFile, SnapshotFile]) {
+  return { ...machine, kernel: kernel.sha256, initramfs: initramfs.sha256 };
+}
+
+/**
+ * The machine of a manifest, with its images where they are on this host.
+ * @throws DomainError `failed_precondition` when this version cannot rebuild it, or an image is nowhere
+ */
+export async function resolveMachine(
+  { machine, parents }: Pick<SnapshotManifest, "machine" | "parents">,
+  images: Pick<Images, "find">,
+): Promise<VzMachine> {
+  const resolveImage = async (name: unknown) => {
+    const image = parents.find((parent) => "sha256" in parent && parent.sha256 === name);
+    return image && "sha256" in image ? images.find(image) : name;
+  };
+  const [kernel, initramfs] = await Promise.all([machine.kernel, machine.initramfs].map(resolveImage));
+  return parseMachine({ ...machine, kernel, initramfs });
 }
 
 /** The helper's order for this machine, in `folder`, with a disk cloned from `diskSource`. */

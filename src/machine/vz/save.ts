@@ -4,11 +4,11 @@
  */
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import type { EngineInfo, SaveOptions, SnapshotManifest } from "../driver.ts";
+import type { EngineInfo, SaveOptions, SnapshotFile, SnapshotManifest } from "../driver.ts";
 import { describeFile, publishSnapshot, stagingOf } from "../snapshot-files.ts";
 import type { HelperClient } from "./helper-client.ts";
 import { savedSchema } from "./helper-messages.ts";
-import { diskName, machineName, stateName, type VzMachine, writeMachine } from "./machine.ts";
+import { diskName, imagesOf, machineName, stateName, type VzMachine, withDigests, writeMachine } from "./machine.ts";
 
 /** A save takes seconds per GiB of used memory, and waits until no other machine of the host saves or restores. */
 const saveDeadlineMs = 300_000;
@@ -17,6 +17,8 @@ export interface PausedMachine {
   readonly info: EngineInfo;
   readonly machine: VzMachine;
   readonly client: HelperClient;
+  /** Names an image by its content. */
+  readonly identify: (path: string) => Promise<SnapshotFile>;
 }
 
 /**
@@ -39,7 +41,7 @@ export async function writeSnapshot(
     const { dataBlocks } = await client.request({ op: "save", ...order }, savedSchema, saveDeadlineMs);
     const disk = await describeFile(staging, diskName, { dataBlocks });
     const files = memory ? { ...(await describeMachine(staging, machine)), disk } : { disk };
-    const manifest = { ...describeSnapshot(paused, bootId), files };
+    const manifest = { ...(await describeSnapshot(paused, bootId)), files };
     await publishSnapshot(staging, folder, manifest);
     return manifest;
   } catch (error) {
@@ -53,19 +55,26 @@ async function describeMachine(staging: string, machine: VzMachine) {
   return { memory: await describeFile(staging, stateName), devices: await describeFile(staging, machineName) };
 }
 
-function describeSnapshot({ info, machine }: PausedMachine, bootId: string): Omit<SnapshotManifest, "files"> {
-  const { vcpuCount, memoryMiB, diskMiB, kernel, initramfs } = machine;
+async function describeSnapshot(
+  { info, machine, identify }: PausedMachine,
+  bootId: string,
+): Promise<Omit<SnapshotManifest, "files">> {
+  const { vcpuCount, memoryMiB, diskMiB } = machine;
+  const [kernel, initramfs] = imagesOf(machine);
+  const parents = [await identify(kernel), await identify(initramfs)] as const;
   return {
-    formatVersion: 1,
+    formatVersion: 2,
     engine: "vz",
     engineVersion: info.version,
     acceleration: info.acceleration,
     cpuModel: "host",
+    // The framework does not say more, and the machine names its host.
+    cpuClass: "host",
     shape: { vcpuCount, memoryMiB, diskMiB },
     bootId,
     createdAtMs: Date.now(),
-    dependsOn: [kernel, initramfs],
+    parents,
     lowerLayers: [],
-    machine,
+    machine: withDigests(machine, parents),
   };
 }

@@ -14,7 +14,7 @@ import type { HelperClient } from "./helper-client.ts";
 import { nothingSchema, statsSchema } from "./helper-messages.ts";
 import { helperLogName, streamSocketName } from "./helper-process.ts";
 import type { VzMachine } from "./machine.ts";
-import { writeSnapshot } from "./save.ts";
+import { type PausedMachine, writeSnapshot } from "./save.ts";
 
 /** The port at which the guest's agent listens. The kernel's command line tells it. */
 export const agentPort = 1024;
@@ -31,6 +31,7 @@ export interface VzVmParts {
   readonly machine: VzMachine;
   readonly info: EngineInfo;
   readonly client: HelperClient;
+  readonly identify: PausedMachine["identify"];
   /** How our child ended; absent for an adopted VM. */
   readonly childExited?: Promise<string>;
 }

@@ -124,7 +124,7 @@ export class ArtifactCollector {
     for (const { id, folder, state } of snapshots) {
       const manifest =
         state === "making" ? undefined : await readManifest(folder).catch((error) => this.#giveUp(error));
-      needs.set(id, manifest?.dependsOn ?? []);
+      needs.set(id, await driver.pathsOf(manifest?.parents ?? []));
     }
     const installed = await readGuestAssets(cacheDir);
     const archives = listSourcedBuilds(ledger).flatMap(({ spec }) => copiedHashes(spec).map(uploads.pathOf, uploads));

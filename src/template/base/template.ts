@@ -19,7 +19,7 @@ import {
 } from "../../ledger/snapshots.ts";
 import { defaultTag, findTemplate, insertTemplate, publishBuild, resolveTemplate } from "../../ledger/templates.ts";
 import type { Logger } from "../../log.ts";
-import { newSessionId, type VmDriver } from "../../machine/driver.ts";
+import { emulatedClass, newSessionId, type VmDriver } from "../../machine/driver.ts";
 import { newSnapshotPlace, readSnapshot, removeSnapshot } from "../../machine/snapshot-files.ts";
 import { Scope } from "../../scope.ts";
 import type { MachineShape, SpanName } from "../../types.ts";
@@ -114,7 +114,9 @@ async function isCurrent({ ledger, log }: TemplateDependencies, recipeTag: strin
 /** A tag for the ingredients of the template: two equal tags mean two equal templates. */
 function tagOfRecipe({ info }: VmDriver, assets: GuestAssets): string {
   const { engine, version, acceleration } = info;
-  const ingredients = { recipeVersion, engine, version, acceleration, shape, assets };
+  // The emulated processor is the same everywhere, and was no ingredient in earlier versions.
+  const cpuClass = info.cpuClass === emulatedClass ? undefined : info.cpuClass;
+  const ingredients = { recipeVersion, engine, version, acceleration, shape, assets, cpuClass };
   return `recipe-${createHash("sha256").update(JSON.stringify(ingredients)).digest("hex").slice(0, 16)}`;
 }
 

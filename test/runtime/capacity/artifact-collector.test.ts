@@ -45,7 +45,9 @@ async function openCache(daemon: FakeDaemon, assetsFolder = join(daemon.folder, 
   for (const path of [...files, old.kernel, at("kernel", "6.1_bb")]) await utimes(path, longAgo, longAgo);
   const manifest = join(deps.snapshotsFolder, "base", "manifest.json");
   const text = await readFile(manifest, "utf8");
-  await writeFile(manifest, text.replace('"dependsOn": []', `"dependsOn": ["${needed}"]`));
+  // In the format of before, which names its images by their paths.
+  const earlier = { ...JSON.parse(text), formatVersion: 1, dependsOn: [needed] };
+  await writeFile(manifest, JSON.stringify(earlier));
   const uploads = new UploadCache({ folder: join(cacheDir, "uploads"), secret: "s", clock });
   const options = { ...deps, assets, uploads, cacheDir, stateDir: folder, collectTemplates: async () => {} };
   return { cacheDir, collector: new ArtifactCollector(options), old: [...Object.values(old), upload], needed, assets };

@@ -16,6 +16,7 @@ import type {
   RestoreRequest,
   SaveOptions,
   SnapshotManifest,
+  SnapshotParent,
   Vm,
   VmDriver,
   VmExit,
@@ -188,6 +189,10 @@ export class FakeDriver implements VmDriver {
     return [];
   }
 
+  async pathsOf(parents: readonly SnapshotParent[]): Promise<string[]> {
+    return parents.flatMap((parent) => ("path" in parent ? [parent.path] : []));
+  }
+
   findStrays(known: ReadonlySet<string>): MachineRecord[] {
     const machines = [...this.#options.host.machines.values()];
     return machines.map(({ record }) => record).filter(({ sessionId }) => !known.has(sessionId));
@@ -252,15 +257,16 @@ class FakeVm implements Vm {
     await Promise.all(names.map((name) => writeFile(join(staging, name), `fake ${name}`)));
     const disk = await describeFile(staging, "disk");
     const manifest: SnapshotManifest = {
-      formatVersion: 1,
+      formatVersion: 2,
       engine: "qemu",
       engineVersion: "1.0.0",
       acceleration: "none",
       cpuModel: "none",
+      cpuClass: "none",
       shape: this.#machine.shape,
       bootId: options.bootId,
       createdAtMs: Date.now(),
-      dependsOn: [],
+      parents: [],
       files:
         options.memory === false
           ? { disk }

@@ -124,15 +124,16 @@ export async function writeBaseSnapshot({ snapshotsFolder }: FakeTemplates): Pro
   const [memory, devices, disk] = await Promise.all(["memory", "devices", "disk"].map((n) => describeFile(staging, n)));
   if (!memory || !devices || !disk) throw new Error("three files were described");
   await publishSnapshot(staging, join(snapshotsFolder, "base"), {
-    formatVersion: 1,
+    formatVersion: 2,
     engine: "qemu",
     engineVersion: "1.0.0",
     acceleration: "none",
     cpuModel: "none",
+    cpuClass: "none",
     shape,
     bootId: "boot",
     createdAtMs: 0,
-    dependsOn: [],
+    parents: [],
     files: { memory, devices, disk },
     lowerLayers: [],
     machine: {},
