@@ -11,7 +11,7 @@ export function newAccessToken(): string {
 
 /**
  * The access token of a sandbox that an earlier version made: 64 hex digits.
- * @param machineSecret known to this machine alone; because it gives every token
+ * @param machineSecret known to this machine alone, because it gives every token
  */
 export function deriveAccessToken(machineSecret: string | Buffer, sandboxId: string): string {
   return createHmac("sha256", machineSecret).update(`sandbox-access-token:${sandboxId}`).digest("hex");

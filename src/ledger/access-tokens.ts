@@ -19,7 +19,8 @@ export function insertAccessToken(ledger: Ledger, sandboxId: string, token: stri
   ledger.write(() => {
     const { changes } = ledger
       .statement(
-        "insert into access_tokens (sandbox_id, token, sha256) values (:sandboxId, :token, :sha256) on conflict do nothing",
+        `insert into access_tokens (sandbox_id, token, sha256) values (:sandboxId, :token, :sha256)
+         on conflict do nothing`,
       )
       .run({ sandboxId, token, sha256: digestOfToken(token) });
     if (changes !== 1) throw new DomainError("already_exists", `Sandbox ${sandboxId} has an access token already`);

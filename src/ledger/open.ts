@@ -115,8 +115,8 @@ export class Ledger implements Disposable {
   }
 
   /**
-   * Copies the ledger into an empty file, some pages at a time, so that other work goes on. The copy has the changes that
-   * are committed meanwhile.
+   * Copies the ledger into an empty file, some pages at a time, so that other work goes on. The copy has the changes
+   * that are committed meanwhile.
    * @throws disk_pressure when there is no space to write
    */
   async copyTo(path: string): Promise<void> {
@@ -166,8 +166,8 @@ export class Ledger implements Disposable {
 }
 
 /**
- * Opens the ledger at `path`, checks its integrity, and applies new migrations after it made a backup. A missing file is made, with mode 0600.
- * `:memory:` opens a ledger without a file.
+ * Opens the ledger at `path`, checks its integrity, and applies new migrations after it made a backup. A missing file is
+ * made, with mode 0600. `:memory:` opens a ledger without a file.
  * @throws failed_precondition with advice when the ledger cannot be opened, is damaged, or belongs to a newer version;
  *   not_ready when another process holds it
  */

@@ -69,7 +69,7 @@ export function parseHostCpu(cpuinfo: string): HostCpu {
 }
 
 /**
- * The processor for guests with KVM: by default a model by name with, should KVM not provide that, the host's own as the
+ * The processor for guests with KVM: by default a model by name. Should KVM not provide it, the host's own is the
  * fallback.
  */
 export function kvmCpus(
@@ -123,8 +123,8 @@ export class GuestCpus {
     // QEMU knows the features of models that are not among ours, and refuses to start without them.
     if (isNamed ? provides(this.#host, wanted) : !wanted.startsWith(hostPrefix)) return;
     const problem =
-      `the snapshot needs a processor of class ${wanted}, and this host has ${own}: restore it on such a host, or make ` +
-      "it anew";
+      `the snapshot needs a processor of class ${wanted}, and this host has ${own}: restore it on such a host, ` +
+      "or make it anew";
     throw new DomainError("failed_precondition", problem, { cpuClass: wanted, host: own });
   }
 }

@@ -1,7 +1,7 @@
 /**
- * The copies of what the ledger says of sandboxes: `sandbox.json` in the folder of the machine of a running sandbox, and
- * in that of the snapshot of a paused one. From them a daemon takes the sandboxes up that has lost its ledger. The
- * folders are the daemon's own: no engine may write in them.
+ * The copies of what the ledger says of sandboxes: `sandbox.json` in the folder of the machine of a running sandbox, or
+ * of the snapshot of a paused one. A daemon that has lost its ledger takes the sandboxes up from them. The folders are
+ * the daemon's own: no engine may write in them.
  */
 import { chmodSync, renameSync, writeFileSync } from "node:fs";
 import { open, readdir, readFile } from "node:fs/promises";

@@ -1,7 +1,7 @@
 /**
- * The opening of the state folder's ledger. One that is gone, empty or damaged is rebuilt: from the newest backup that is
- * whole, and from the copies of sandboxes beside their machines and snapshots, which are newer. The rebuilt ledger gets
- * its name last, so a daemon that dies meanwhile leaves everything to the next one.
+ * The opening of the state folder's ledger. A ledger that is gone, empty or damaged is rebuilt from the newest backup
+ * that is whole, and from the copies of sandboxes beside their machines and snapshots, which are newer. The rebuilt
+ * ledger gets its name last, so a daemon that dies meanwhile leaves everything to the next one.
  */
 import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -107,8 +107,8 @@ async function rebuild(state: StateFolder, loss: Loss, log: Logger, clock: Clock
 function noteFor({ what }: Loss, backup: Backup | undefined): string {
   const since = backup ? "since the backup that it was rebuilt from" : "of before";
   return (
-    `The daemon's ledger was ${what}, and the sandbox was taken up again. Lines of this log ${since} are missing, and so are its latency ` +
-    "samples and the key with which its create may be sent again"
+    `The daemon's ledger was ${what}, and the sandbox was taken up again. Lines of this log ${since} are missing, ` +
+    "and so are its latency samples and the key with which its create may be sent again"
   );
 }
 
