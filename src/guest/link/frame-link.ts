@@ -11,6 +11,7 @@ import type { Logger } from "../../log.ts";
 import { onAbort, throwIfAborted } from "./abort.ts";
 import { Fields, type FieldWriter } from "./fields.ts";
 import { encodeFrame, type Frame, FrameDecoder, WelcomeScanner } from "./frames.ts";
+import { Inbox } from "./inbox.ts";
 import type { FrameSender } from "./outlet.ts";
 import {
   FrameType,
@@ -78,6 +79,7 @@ export class FrameLink implements FrameSender {
   readonly #bytes: Duplex;
   readonly #log: Logger | undefined;
   readonly #decoder = new FrameDecoder();
+  readonly #inbox: Inbox;
   #state: State;
   /** Streams that the agent owes a RESULT. */
   readonly #streams = new Map<number, GuestStream>();
@@ -96,8 +98,13 @@ export class FrameLink implements FrameSender {
     this.#welcomed = new Promise((resolve) => {
       this.#resolveWelcomed = resolve;
     });
-    bytes.on("data", this.#onData).on("drain", this.#onDrain).on("end", this.#onEnd).on("close", this.#onEnd);
-    bytes.on("error", this.#onError);
+    this.#inbox = new Inbox(bytes, {
+      decode: (chunk) => this.#decode(chunk),
+      receive: (frame) => this.#receive(frame),
+      fail: (error) => this.#failFor(error),
+      end: this.#onEnd,
+    });
+    bytes.on("drain", this.#onDrain).on("error", this.#onError);
   }
 
   /**
@@ -184,7 +191,8 @@ export class FrameLink implements FrameSender {
     if (this.#state.at === "closed") return;
     this.#state = { at: "closed", reason };
     const bytes = this.#bytes;
-    bytes.off("data", this.#onData).off("drain", this.#onDrain).off("end", this.#onEnd).off("close", this.#onEnd);
+    this.#inbox.stop();
+    bytes.off("drain", this.#onDrain);
     // The error listener stays, because a byte stream may still fail while it is being destroyed.
     bytes.destroy();
     for (const stream of this.#streams.values()) stream.breakOff(reason);
@@ -210,20 +218,11 @@ export class FrameLink implements FrameSender {
     this.#bytes.uncork();
   };
 
-  readonly #onData = (chunk: Uint8Array) => {
-    try {
-      const bytes = this.#strictPart(chunk);
-      if (bytes === undefined) return;
-      for (const frame of this.#decoder.decode(bytes)) {
-        this.#receive(frame);
-        if (this.#state.at === "closed") return;
-      }
-    } catch (error) {
-      this.fail(
-        error instanceof DomainError ? error : new DomainError("internal", messageOf(error), {}, { cause: error }),
-      );
-    }
-  };
+  #failFor(error: unknown): void {
+    this.fail(
+      error instanceof DomainError ? error : new DomainError("internal", messageOf(error), {}, { cause: error }),
+    );
+  }
 
   readonly #onDrain = () => this.#room.fire();
 
@@ -234,23 +233,26 @@ export class FrameLink implements FrameSender {
     this.fail(new DomainError("machine_failed", message, {}, { cause: error }));
   };
 
-  /** The part of `chunk` that belongs to this connection; undefined while all bytes are still thrown away. */
-  #strictPart(chunk: Uint8Array): Uint8Array | undefined {
-    if (this.#state.at !== "greeting") return chunk;
+  /** The frames in `chunk`; none while all bytes are still thrown away. */
+  #decode(chunk: Uint8Array): Iterable<Frame> {
+    if (this.#state.at !== "greeting") return this.#decoder.decode(chunk);
     const rest = this.#state.scanner.scan(chunk);
-    if (rest) this.#state = { at: "welcoming" };
-    return rest;
+    if (rest === undefined) return [];
+    this.#state = { at: "welcoming" };
+    return this.#decoder.decode(rest);
   }
 
-  #receive(frame: Frame): void {
+  /** Returns false when the link has ended. */
+  #receive(frame: Frame): boolean {
     if (this.#state.at === "welcoming") {
       this.#receiveWelcome(frame);
-      return;
+      return true;
     }
     const stream = this.#streams.get(frame.stream);
     if (stream === undefined) throw protocolError(`a frame for stream ${frame.stream}, which is not open`);
     stream.receive(frame);
     if (frame.type === FrameType.result) this.#streams.delete(frame.stream);
+    return this.#state.at === "open";
   }
 
   /** Takes a frame that the scanner has found to be a WELCOME with our nonce. */

@@ -35,6 +35,12 @@ type State =
  */
 const maxUnreadEvents = 16_384;
 
+/**
+ * Frames that a guest may still send on a stream after its RESET. Those that an honest agent has sent before it learns
+ * of the RESET fit into its output buffer and the sockets on the way.
+ */
+const maxFramesAfterReset = 65_536;
+
 export class GuestStream {
   readonly id: number;
   readonly #link: FrameSender;
@@ -50,6 +56,7 @@ export class GuestStream {
   readonly #data = new DataQueue();
   /** The guest sent END. */
   #dataEnded = false;
+  #framesAfterReset = 0;
   readonly #changed = new Pulse();
 
   constructor(id: number, link: FrameSender) {
@@ -84,13 +91,18 @@ export class GuestStream {
    */
   receive(frame: Frame): void {
     const { type, payload } = frame;
+    if (this.#state.at === "reset" && ++this.#framesAfterReset > maxFramesAfterReset) {
+      throw protocolError("a stream goes on and on after its RESET");
+    }
     switch (type) {
       case FrameType.data:
         if (this.#dataEnded) throw protocolError("DATA after END");
+        if (payload.length === 0) throw protocolError("DATA without bytes");
         this.#spendWindow(payload.length);
         if (this.isOpen) this.#data.push(frame.channel, payload);
         break;
       case FrameType.event:
+        if (payload.length < 2) throw protocolError("an EVENT without its kind");
         this.#spendWindow(payload.length);
         if (this.isOpen) this.#events.push(detached(payload));
         if (this.#events.length > maxUnreadEvents) throw protocolError("a flood of empty events");
@@ -262,6 +274,7 @@ function decodePayload(payload: Uint8Array): { kind: number; fields: Fields } {
 }
 
 function windowBytes(payload: Uint8Array): number {
-  if (payload.length !== 4) throw protocolError("a wrong WINDOW");
-  return new DataView(payload.buffer, payload.byteOffset).getUint32(0);
+  const bytes = payload.length === 4 ? new DataView(payload.buffer, payload.byteOffset).getUint32(0) : 0;
+  if (bytes === 0) throw protocolError("a wrong WINDOW");
+  return bytes;
 }
