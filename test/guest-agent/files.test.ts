@@ -303,6 +303,23 @@ test("a long list comes in order within the window, and others are served meanwh
   expect(names).toEqual([...names].sort());
 });
 
+test("a ping that comes with many lists is answered before any of them has a turn", async () => {
+  const place = at("busy");
+  mkdirSync(place);
+  execFileSync("sh", ["-c", `cd '${place}' && seq 1 3000 | xargs touch`]);
+  // Corked, so that the agent reads all the requests at once.
+  link.bytes.cork();
+  const lists = Array.from({ length: 20 }, () => link.open(op.listDirectory, [[tag.path, place]]));
+  const answered = link.call(op.ping);
+  link.bytes.uncork();
+  expect((await answered).status).toBe("ok");
+  expect(lists.map(({ waitingBytes }) => waitingBytes)).toEqual(lists.map(() => 0));
+  const collected = await Promise.all(lists.map((list) => list.collect()));
+  for (const { events } of collected) {
+    expect(events.flatMap(({ fields }) => fields.groups(tag.entry))).toHaveLength(3_000);
+  }
+});
+
 test("folders are made", async () => {
   const make = (path: string, ...more: FieldPair[]) => link.call(op.makeDirectory, [[tag.path, path], ...more]);
   const made = await make(at("one/two/three"), [tag.mode, 0o700]);

@@ -127,7 +127,10 @@ static enum turn serve(struct stream *stream) {
       default: good = false;
     }
   }
-  for (int i = 0; good && removal->dir != NULL && i < REMOVALS_PER_TURN; i++) good = remove_next(removal);
+  for (int i = 0; good && removal->dir != NULL && i < REMOVALS_PER_TURN; i++) {
+    good = remove_next(removal);
+    if (slice_is_over(stream)) break;
+  }
   if (!good) stream_fail_errno(stream, errno, removal->path, "cannot remove");
   return TURN_WORKED;
 }

@@ -1,5 +1,6 @@
 /*
  * LIST_DIRECTORY walks in byte order, a piece per turn. It holds the names in the folders on the way, and nothing else.
+ * The names of a folder are a heap, so that no step takes long: a sort of all of them at once would hold up the agent.
  */
 #include "files/walk.h"
 
@@ -16,7 +17,7 @@
 
 enum { NAMES_PER_TURN = 1024, ENTRIES_PER_TURN = 128, MAX_NAME_BYTES = 64 << 20, MAX_LEVELS = PATH_BYTES / 2 };
 
-/* A folder whose names are being read (`dir` open) or gone through. */
+/* A folder whose names are being read (`dir` open) or gone through. `offsets` is a heap with the first name at its top. */
 struct level {
   DIR *dir;
   /* The names, one after the other, and where each begins. */
@@ -26,7 +27,6 @@ struct level {
   uint32_t *offsets;
   size_t count;
   size_t capacity;
-  size_t next;
   /* The length of this folder's path at the start of `walk.path`. */
   size_t path_length;
 };
@@ -96,27 +96,48 @@ static bool grow(struct walk *walk, struct level *level, size_t name_size) {
   return walk->name_bytes <= MAX_NAME_BYTES;
 }
 
+static bool is_before(const struct level *level, uint32_t a, uint32_t b) {
+  return strcmp(level->names + a, level->names + b) < 0;
+}
+
+/* Adds a name; there is room for its offset. */
+static void heap_add(struct level *level, uint32_t offset) {
+  size_t at = level->count++;
+  for (; at > 0 && is_before(level, offset, level->offsets[(at - 1) / 2]); at = (at - 1) / 2) {
+    level->offsets[at] = level->offsets[(at - 1) / 2];
+  }
+  level->offsets[at] = offset;
+}
+
+/* Takes the first name off; there is one. */
+static void heap_drop_first(struct level *level) {
+  uint32_t last = level->offsets[--level->count];
+  size_t at = 0;
+  for (size_t child = 1; child < level->count; child = 2 * at + 1) {
+    if (child + 1 < level->count && is_before(level, level->offsets[child + 1], level->offsets[child])) child++;
+    if (!is_before(level, level->offsets[child], last)) break;
+    level->offsets[at] = level->offsets[child];
+    at = child;
+  }
+  level->offsets[at] = last;
+}
+
 static bool add_name(struct walk *walk, struct level *level, const char *name) {
   size_t size = strlen(name) + 1;
   if (!grow(walk, level, size)) return false;
-  level->offsets[level->count++] = (uint32_t)level->names_length;
   memcpy(level->names + level->names_length, name, size);
+  heap_add(level, (uint32_t)level->names_length);
   level->names_length += size;
   return true;
 }
 
-static int compare_names(const void *a, const void *b, void *names) {
-  return strcmp((const char *)names + *(const uint32_t *)a, (const char *)names + *(const uint32_t *)b);
-}
-
-/* Reads some names; when there are no more, sorts them. False when there are too many. */
-static bool read_names(struct walk *walk, struct level *level) {
-  for (int i = 0; i < NAMES_PER_TURN; i++) {
+/* Reads some names. False when there are too many. */
+static bool read_names(const struct stream *stream, struct walk *walk, struct level *level) {
+  for (int i = 0; i < NAMES_PER_TURN && (i == 0 || !slice_is_over(stream)); i++) {
     const struct dirent *entry = readdir(level->dir);
     if (entry == NULL) {
       closedir(level->dir);
       level->dir = NULL;
-      if (level->count > 0) qsort_r(level->offsets, level->count, sizeof *level->offsets, compare_names, level->names);
       return true;
     }
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
@@ -125,27 +146,35 @@ static bool read_names(struct walk *walk, struct level *level) {
   return true;
 }
 
-/* Writes entries of the deepest folder until the event is full or a folder was entered; returns their number. */
+/*
+ * Writes entries of the deepest folder until the event is full, a folder was entered or the slice is over; returns
+ * their number.
+ */
 static size_t put_entries(struct stream *stream, struct walk *walk) {
   const struct file_room *room = stream->room;
   size_t count = 0;
   bool is_folder;
-  while (count < ENTRIES_PER_TURN && walk->depth > 0) {
+  for (bool is_first = true; count < ENTRIES_PER_TURN && walk->depth > 0; is_first = false) {
     struct level *level = &walk->levels[walk->depth - 1];
-    if (level->dir != NULL) break;
-    if (level->next == level->count) {
+    if (level->dir != NULL || (!is_first && slice_is_over(stream))) break;
+    if (level->count == 0) {
       pop(walk);
       continue;
     }
     walk->path[level->path_length] = '\0';
-    const char *name = level->names + level->offsets[level->next++];
-    if (!path_join(walk->path, name, walk->path)) continue;
+    bool is_joined = path_join(walk->path, level->names + level->offsets[0], walk->path);
+    if (!is_joined) {
+      heap_drop_first(level);
+      continue;
+    }
     if (put_listed_entry(&stream->table->scratch, &room->accounts->book, walk->path, &is_folder)) {
       count++;
+      heap_drop_first(level);
       if (is_folder && walk->depth < walk->depth_limit) push(walk, false);
     } else if (errno == EOVERFLOW) {
-      level->next--;
       break;
+    } else {
+      heap_drop_first(level);
     }
   }
   return count;
@@ -160,7 +189,7 @@ static enum turn serve(struct stream *stream) {
   }
   struct level *level = &walk->levels[walk->depth - 1];
   if (level->dir != NULL) {
-    if (!read_names(walk, level)) stream_fail(stream, STATUS_RESOURCE_EXHAUSTED, "the folder has too many entries");
+    if (!read_names(stream, walk, level)) stream_fail(stream, STATUS_RESOURCE_EXHAUSTED, "the folder has too many entries");
     return TURN_WORKED;
   }
   writer_start(&stream->table->scratch, EVENT_ENTRIES);

@@ -8,10 +8,14 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/loop.h"
 
 enum {
   /* Turns that are taken before the event loop looks for events again. */
   TURNS_PER_ROUND = 64,
+  /* And the time for them. */
+  ROUND_MS = 20,
+  SLICE_MS = 5,
   /* A path of 4,095 bytes and the words around it. */
   MESSAGE_BYTES = 1024 + 4096,
 };
@@ -119,10 +123,15 @@ static void take_turn(struct stream *stream) {
   if (stream->work->serve(stream) == TURN_WORKED || stream->finished) stream_wake(stream);
 }
 
+bool slice_is_over(const struct stream *stream) { return now_ms() >= stream->table->slice_end_ms; }
+
 void streams_serve(struct stream_table *table) {
-  for (int i = 0; i < TURNS_PER_ROUND; i++) {
+  int64_t now = now_ms();
+  int64_t round_end_ms = now + ROUND_MS;
+  for (int i = 0; i < TURNS_PER_ROUND && now < round_end_ms; i++, now = now_ms()) {
     struct stream *stream = TAILQ_FIRST(&table->ready);
     if (stream == NULL || output_frame_room(table->output) == NULL) break;
+    table->slice_end_ms = now + SLICE_MS;
     TAILQ_REMOVE(&table->ready, stream, turn_order);
     stream->ready = false;
     take_turn(stream);
@@ -166,7 +175,10 @@ static void finish(struct stream *stream, enum status status, const uint8_t *fie
   }
   LIST_INSERT_HEAD(&stream->table->finished, stream, finished_order);
   stream->awaits_release = true;
-  stream_wake(stream);
+  /* A RESULT costs nothing to make, so it does not wait for the turns of streams that work. */
+  if (stream->ready) TAILQ_REMOVE(&stream->table->ready, stream, turn_order);
+  stream->ready = true;
+  TAILQ_INSERT_HEAD(&stream->table->ready, stream, turn_order);
 }
 
 void streams_release(struct stream_table *table) {

@@ -20,7 +20,10 @@ enum turn {
 
 /* The functions that a stream's operation hangs on its stream. An absent one does nothing. */
 struct stream_work {
-  /* The stream has its turn. There is room for one frame, and at most one may be sent. */
+  /*
+   * The stream has its turn. There is room for one frame, and at most one may be sent. Work of many steps ends its turn
+   * when `slice_is_over`, after one step at least.
+   */
   enum turn (*serve)(struct stream *stream);
   /*
    * DATA has come from the host. Every byte must be credited sooner or later with `stream_credit`. Without this
@@ -76,6 +79,8 @@ struct stream_table {
   /* Finished streams whose jobs are not released yet. */
   LIST_HEAD(, stream) finished;
   unsigned count;
+  /* When the stream whose turn it is should end its turn. */
+  int64_t slice_end_ms;
   /* Payloads of events and results are put together here. Nothing in it lasts until the next call. */
   struct writer scratch;
   uint8_t scratch_bytes[MAX_PAYLOAD];
@@ -91,11 +96,17 @@ struct stream *stream_find(struct stream_table *table, uint32_t id);
 /* Forgets all streams, without a RESULT for any. */
 void streams_forget_all(struct stream_table *table);
 
-/* Gives ready streams their turns while there is room in the output, up to a fixed number of turns. */
+/* Gives ready streams their turns while there is room in the output, for a fixed time and number of turns. */
 void streams_serve(struct stream_table *table);
 
 /* True when a stream waits for its turn and there is room for a frame. */
 bool streams_could_go_on(struct stream_table *table);
+
+/*
+ * True when the turn of the stream has taken long enough, so that its work should go on in the next one. A turn that
+ * looks only at the count of its steps can take seconds, because a step on a long path or an emulated processor is slow.
+ */
+bool slice_is_over(const struct stream *stream);
 
 /* Gives the stream its operation; `streams_serve` gives the turns. */
 void stream_begin(struct stream *stream, const struct stream_work *work, void *job);
