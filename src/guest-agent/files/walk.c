@@ -17,7 +17,8 @@
 
 enum { NAMES_PER_TURN = 1024, ENTRIES_PER_TURN = 128, MAX_NAME_BYTES = 64 << 20, MAX_LEVELS = PATH_BYTES / 2 };
 
-/* A folder whose names are being read (`dir` open) or gone through. `offsets` is a heap with the first name at its top. */
+/* A folder whose names are being read (`dir` open) or gone through. `offsets` is a heap with the first name at its top.
+ */
 struct level {
   DIR *dir;
   /* The names, one after the other, and where each begins. */
@@ -189,7 +190,8 @@ static enum turn serve(struct stream *stream) {
   }
   struct level *level = &walk->levels[walk->depth - 1];
   if (level->dir != NULL) {
-    if (!read_names(stream, walk, level)) stream_fail(stream, STATUS_RESOURCE_EXHAUSTED, "the folder has too many entries");
+    if (!read_names(stream, walk, level))
+      stream_fail(stream, STATUS_RESOURCE_EXHAUSTED, "the folder has too many entries");
     return TURN_WORKED;
   }
   writer_start(&stream->table->scratch, EVENT_ENTRIES);

@@ -104,7 +104,8 @@ bool streams_could_go_on(struct stream_table *table);
 
 /*
  * True when the turn of the stream has taken long enough, so that its work should go on in the next one. A turn that
- * looks only at the count of its steps can take seconds, because a step on a long path or an emulated processor is slow.
+ * looks only at the count of its steps can take seconds, because a step on a long path or an emulated processor is
+ * slow.
  */
 bool slice_is_over(const struct stream *stream);
 

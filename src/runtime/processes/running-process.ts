@@ -3,7 +3,8 @@
  *
  * The pump reads on while any subscriber has room, so that a slow subscriber slows only its own stream. When all
  * subscribers are full the pump stops reading, and the process waits behind the guest link's window. A subscriber that
- * falls `maxLagBytes` behind the others is cut off. Without a subscriber the output is dropped.
+ * falls `maxLagBytes` behind the others is cut off. Without a subscriber the output is taken no faster than the unwanted
+ * pace allows, and dropped.
  */
 import type { Clock } from "../../clock.ts";
 import { DomainError, messageOf } from "../../errors.ts";
@@ -11,6 +12,7 @@ import type { AttachedProcess, OutputChunk } from "../../guest/agent.ts";
 import type { ProcessEnd, ProcessSpec, TerminalSize } from "../../types.ts";
 import { OutputTape } from "./output-tape.ts";
 import { ProcessSubscription } from "./process-subscription.ts";
+import { UnwantedPace } from "./unwanted-pace.ts";
 
 /** The most input that waits for a process that does not read; more is refused. */
 const maxPendingInputBytes = 32 * 1024 * 1024;
@@ -38,7 +40,8 @@ export class RunningProcess {
   readonly #subscriptions = new Set<ProcessSubscription>();
   #state: ProcessState = { at: "running" };
   #tape: OutputTape | undefined;
-  /** Wakes the pump when it waits for room. */
+  readonly #pace: UnwantedPace;
+  /** Wakes the pump when it waits for room, or keeps to the unwanted pace. */
   #wakePump: (() => void) | undefined;
   /** The last input under way, because inputs go in one after another. */
   #inputTail: Promise<void> = Promise.resolve();
@@ -56,6 +59,7 @@ export class RunningProcess {
     this.#description = description;
     this.#attached = attached;
     this.#clock = clock;
+    this.#pace = new UnwantedPace(clock);
     this.#stdinOpen = description.stdin && !description.terminal;
     this.settled = new Promise((resolve) => {
       this.#resolveSettled = resolve;
@@ -167,6 +171,7 @@ export class RunningProcess {
       subscription.finish();
     } else {
       this.#subscriptions.add(subscription);
+      this.#wakePump?.();
     }
     return subscription;
   }
@@ -195,6 +200,7 @@ export class RunningProcess {
           subscription.push({ type: "output", channel: chunk.channel, bytes: chunk.bytes });
           if (!subscription.live) this.#subscriptions.delete(subscription);
         }
+        if (this.#subscriptions.size === 0) await this.#keepPace(chunk.bytes.byteLength);
         while (this.#state.at === "running" && !this.#someoneHasRoom()) await this.#progress();
         if (this.#state.at !== "running") return;
       }
@@ -203,6 +209,17 @@ export class RunningProcess {
     } catch (error) {
       this.#settle({ at: "lost", error: error instanceof Error ? error : new Error(messageOf(error)) });
     }
+  }
+
+  /** Waits as long as the unwanted pace asks for after that many bytes, at most until a subscriber comes. */
+  async #keepPace(bytes: number): Promise<void> {
+    const waitMs = this.#pace.take(bytes);
+    if (waitMs === 0 || this.#state.at !== "running") return;
+    const woken = new AbortController();
+    const slept = this.#clock.sleep(waitMs, woken.signal).catch(() => {});
+    await Promise.race([slept, this.#progress()]);
+    woken.abort();
+    this.#wakePump = undefined;
   }
 
   #someoneHasRoom(): boolean {

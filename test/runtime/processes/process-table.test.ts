@@ -70,15 +70,48 @@ test("a later subscriber gets the output after it, and both get the end", async 
   expect(await all(late)).toEqual(["stdout b", "end 0"]);
 });
 
-test("without a subscriber output is read and dropped", async () => {
-  const { table, last } = setUp();
+test("without a subscriber output is read and dropped, as fast as the unwanted pace allows", async () => {
+  const { table, last, clock } = setUp();
   const { process, events } = await table.start(spec);
   events.close();
-  for (let i = 0; i < 100; i++) last().emit(Buffer.alloc(32 * 1024));
+  for (let i = 0; i < 1_000; i++) last().emit(Buffer.alloc(32 * 1024));
   await turns();
-  expect(last().taken).toBe(100);
+  expect(last().taken).toBeLessThan(40);
+  for (let ms = 0; ms < 1_000; ms += 50) await clock.advance(50);
+  expect(last().taken).toBeGreaterThan(200);
+  expect(last().taken).toBeLessThan(300);
   expect(process.subscriberCount).toBe(0);
   expect(process.state.at).toBe("running");
+});
+
+test("small chunks of output that nobody reads are paced as well", async () => {
+  const { table, last } = setUp();
+  const { events } = await table.start(spec);
+  events.close();
+  for (let i = 0; i < 10_000; i++) last().emit("x", i % 2 ? "stdout" : "stderr");
+  await turns();
+  expect(last().taken).toBeLessThan(400);
+});
+
+test("a subscriber that comes gets the output at full speed, and the end of the session ends the wait", async () => {
+  const { table, last, clock } = setUp();
+  const { process, events } = await table.start(spec);
+  events.close();
+  for (let i = 0; i < 500; i++) last().emit(Buffer.alloc(32 * 1024));
+  await turns();
+  const late = process.subscribe();
+  last().exit();
+  expect((await all(late)).length).toBeGreaterThan(400);
+  expect(clock.sleeperCount).toBe(0);
+
+  const { events: unread, process: other } = await table.start(spec);
+  unread.close();
+  for (let i = 0; i < 500; i++) last().emit(Buffer.alloc(32 * 1024));
+  await turns();
+  other.lose(new DomainError("cancelled", "the session has ended"));
+  await turns();
+  expect(clock.sleeperCount).toBe(0);
+  expect(other.state.at).toBe("lost");
 });
 
 test("a slow reader makes the process wait when it is the only one", async () => {
@@ -104,13 +137,14 @@ test("a slow reader does not hold up another one, and is cut off when it is far 
 });
 
 test("the process goes on when its full subscriber leaves", async () => {
-  const { table, last } = setUp();
+  const { table, last, clock } = setUp();
   const { events } = await table.start(spec);
   for (let i = 0; i < 50; i++) last().emit(Buffer.alloc(32 * 1024));
   await turns();
   expect(last().taken).toBeLessThan(50);
   events.close();
   await turns();
+  await clock.advance(1_000);
   expect(last().taken).toBe(50);
 });
 
