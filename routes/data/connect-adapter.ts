@@ -9,6 +9,7 @@ import {
   type ConnectRouterOptions,
   type ContextValues,
   createConnectRouter,
+  createContextKey,
 } from "@connectrpc/connect";
 import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { universalRequestFromNodeRequest } from "@connectrpc/connect-node";
@@ -26,6 +27,17 @@ export interface ConnectAdapterOptions extends ConnectRouterOptions {
   /** Hears of a failure past the interceptors: the answer cannot be made or written. */
   readonly onError: (request: FastifyRequest, error: unknown) => void;
 }
+
+/** An answer that a unary RPC has encoded itself. It takes the place of the message that the RPC returns. */
+export interface EncodedAnswer {
+  readonly chunks: readonly Uint8Array[];
+  readonly byteLength: number;
+  /** Called once the answer is sent, or cannot be sent any more. */
+  release(): void;
+}
+
+/** Set in the context of a unary RPC, in the encoding that its request has. */
+export const encodedAnswerKey = createContextKey<EncodedAnswer | undefined>(undefined);
 
 export interface MeteredBody {
   readonly body: AsyncIterable<Uint8Array>;
@@ -45,23 +57,39 @@ export function registerConnectRoutes(app: FastifyInstance, options: ConnectAdap
     app.all(handle.requestPath, async (request, reply) => {
       dropUnusableTimeout(request);
       const { raw } = request;
-      const asked = universalRequestFromNodeRequest(raw, reply.raw, undefined, options.contextValues(request));
+      const values = options.contextValues(request);
+      const asked = universalRequestFromNodeRequest(raw, reply.raw, undefined, values);
       const { body, release } = options.meter(request, asked.body as AsyncIterable<Uint8Array>);
       try {
         const answer = await handle({ ...asked, body });
         if (answer.status === 415 || answer.status === 405) return await refuse(reply, answer.status);
         reply.hijack();
-        await send(answer, reply, release);
+        await send(encodedAnswerOf(answer, values) ?? answer, reply, release);
       } catch (error) {
         options.onError(request, error);
         reply.hijack();
         reply.raw.destroy();
       } finally {
         release();
+        values.get(encodedAnswerKey)?.release();
       }
       return reply;
     });
   }
+}
+
+/** The answer with the body that the RPC has encoded itself; undefined when it has not, or has failed after that. */
+function encodedAnswerOf(answer: UniversalServerResponse, values: ContextValues): UniversalServerResponse | undefined {
+  const encoded = values.get(encodedAnswerKey);
+  if (!encoded || answer.status !== 200) return undefined;
+  const header = new Headers(answer.header);
+  header.set("content-length", String(encoded.byteLength));
+  // The message in its place may have been compressed.
+  header.delete("content-encoding");
+  const body = (async function* () {
+    yield* encoded.chunks;
+  })();
+  return { ...answer, header, body };
 }
 
 function refuse(reply: FastifyReply, status: 405 | 415): FastifyReply {

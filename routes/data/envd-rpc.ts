@@ -3,10 +3,12 @@ import { create } from "@bufbuild/protobuf";
 import { type ConnectRouter, createContextKey, createContextValues, type HandlerContext } from "@connectrpc/connect";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Clock } from "../../src/clock.ts";
-import { Filesystem } from "../../src/e2b/gen/filesystem/filesystem_pb.ts";
+import { type EntryInfo, Filesystem, ListDirResponseSchema } from "../../src/e2b/gen/filesystem/filesystem_pb.ts";
 import {
   ConnectResponseSchema,
+  ListResponseSchema,
   Process,
+  type ProcessInfo,
   StartResponseSchema,
   type StreamInputRequest,
 } from "../../src/e2b/gen/process/process_pb.ts";
@@ -20,11 +22,31 @@ import type { RunningProcess } from "../../src/runtime/processes/running-process
 import type { Session } from "../../src/runtime/sessions/session.ts";
 import { registerConnectRoutes } from "./connect-adapter.ts";
 import { connectErrors } from "./connect-errors.ts";
+import { answerListing, type ListingKind } from "./listing.ts";
 import { meterBody } from "./message-budget.ts";
 
 /** The largest message that a client may send. Standard input in JSON is a third larger than its bytes. */
 const maxMessageBytes = 32 * 1024 * 1024;
 const defaultKeepaliveSeconds = 90;
+
+const entryListing: ListingKind<typeof ListDirResponseSchema, EntryInfo> = {
+  schema: ListDirResponseSchema,
+  field: "entries",
+  sizeOf: ({ path, name, symlinkTarget, metadata }) =>
+    path.length + name.length + (symlinkTarget?.length ?? 0) + textLength(metadata),
+  advice: "list a smaller depth, or its folders one by one",
+};
+const processListing: ListingKind<typeof ListResponseSchema, ProcessInfo> = {
+  schema: ListResponseSchema,
+  field: "processes",
+  sizeOf: ({ config }) =>
+    (config?.args ?? []).reduce((sum, { length }) => sum + length, 0) + textLength(config?.envs ?? {}),
+  advice: "processes with smaller environments and arguments can be listed",
+};
+
+function textLength(texts: Readonly<Record<string, string>>): number {
+  return Object.entries(texts).reduce((sum, [name, text]) => sum + name.length + text.length, 0);
+}
 
 interface Caller {
   readonly session: Session;
@@ -75,7 +97,9 @@ function registerProcess(router: ConnectRouter, clock: Clock): void {
       }
     },
     async list(_request, context) {
-      return { processes: await processes.listProcesses(callerOf(context).session) };
+      const { session } = callerOf(context);
+      await answerListing(context, session, processListing, await processes.listProcesses(session));
+      return {};
     },
     async update({ process, pty }, context) {
       await processes.updateProcess(callerOf(context).session, process, pty);
@@ -117,7 +141,8 @@ function registerFilesystem(router: ConnectRouter, clock: Clock): void {
     },
     async listDir({ path, depth }, context) {
       const { session, user } = callerOf(context);
-      return { entries: await filesystem.listDirectory(session, path, depth, user) };
+      await answerListing(context, session, entryListing, filesystem.listDirectory(session, path, depth, user));
+      return {};
     },
     async remove({ path }, context) {
       const { session, user } = callerOf(context);

@@ -16,8 +16,6 @@ import { toEntryInfo } from "./entry.ts";
 import { guestStatus, reword, rewordUser } from "./guest-errors.ts";
 import { type StreamOptions, withKeepalive } from "./keepalive.ts";
 
-/** A listing is one message, so a tree with more entries has to be listed in parts. */
-const maxListedEntries = 100_000;
 const maxDepth = 1_000;
 
 const eventTypes: Record<FileEvent["kind"], EventType> = {
@@ -65,19 +63,21 @@ export function remove(session: Session, path: string, user: User): Promise<void
   return worded(user, {}, () => session.agent.remove(path, user));
 }
 
-/** Entries in lexical walk order, parents before children. Depth 0 means 1. */
-export function listDirectory(session: Session, path: string, depth: number, user: User): Promise<EntryInfo[]> {
+/** Entries in lexical walk order, parents before children; depth 0 means 1. The reader bounds how many it takes. */
+export async function* listDirectory(
+  session: Session,
+  path: string,
+  depth: number,
+  user: User,
+): AsyncGenerator<EntryInfo> {
   const words = { not_found: `path not found: ${path}`, not_a_directory: `path is not a directory: ${path}` };
-  return worded(user, words, async () => {
-    const entries: EntryInfo[] = [];
+  try {
     for await (const entry of session.agent.listDirectory(path, Math.min(depth || 1, maxDepth), user)) {
-      if (entries.length === maxListedEntries) {
-        throw new DomainError("capacity_exhausted", `more than ${maxListedEntries} entries: list a smaller depth`);
-      }
-      entries.push(toEntryInfo(entry));
+      yield toEntryInfo(entry);
     }
-    return entries;
-  });
+  } catch (error) {
+    throw inWords(error, user, words);
+  }
 }
 
 /** Starts to watch a directory. @throws DomainError `not_found`; `invalid_argument` when the path is no directory */
@@ -139,8 +139,12 @@ async function worded<T>(user: User, words: Readonly<Record<string, string>>, op
   try {
     return await operation();
   } catch (error) {
-    const message = words[guestStatus(error) ?? ""];
-    if (message !== undefined && error instanceof DomainError) throw reword(error, error.code, message);
-    throw rewordUser(error, user);
+    throw inWords(error, user, words);
   }
+}
+
+function inWords(error: unknown, user: User, words: Readonly<Record<string, string>>): unknown {
+  const message = words[guestStatus(error) ?? ""];
+  if (message !== undefined && error instanceof DomainError) return reword(error, error.code, message);
+  return rewordUser(error, user);
 }

@@ -93,6 +93,28 @@ test("requests to other guests are answered while the frames of five hostile one
   expect(ended.length).toBe(5);
 });
 
+test("a list of processes without end is refused when it has too many bytes", async () => {
+  using link = await connectFake();
+  const listing = link.agent.listProcesses();
+  const { stream } = await link.fake.next(FrameType.open);
+  const one = new FieldWriter().integer(Tag.pid, 7).string(Tag.command, "sh").string(Tag.argument, "x".repeat(30_000));
+  const event = payloadOf(EventKind.processes, (fields) => fields.group(Tag.process, one));
+  let sent = 0;
+  void (async () => {
+    for (let windowBytes = 262_144; sent < 2_000; sent++, windowBytes -= event.length) {
+      while (windowBytes < event.length) {
+        windowBytes += Buffer.from((await link.fake.next(FrameType.window)).payload).readUInt32BE(0);
+      }
+      link.fake.send(FrameType.event, stream, event);
+    }
+  })();
+  await expect(listing).rejects.toMatchObject({
+    code: "capacity_exhausted",
+    message: expect.stringContaining("16 MiB"),
+  });
+  expect(sent).toBeLessThan(600);
+});
+
 test("all output of a chatty guest arrives, in order, when it takes many turns", async () => {
   using link = await connectFake();
   const { process, stream } = await exec(link);

@@ -150,7 +150,9 @@ describe("a process stream", () => {
     }
     expect(taken).toBeLessThan(chunkCount);
     gone.abort();
-    await until(() => process.subscriberCount === 0 && last().taken === chunkCount);
+    await until(() => process.subscriberCount === 0);
+    // What nobody reads is taken at the unwanted pace.
+    while (last().taken < chunkCount) await clock.advance(1_000);
   });
 
   test("50 at once are independent", async () => {

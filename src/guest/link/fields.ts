@@ -142,6 +142,10 @@ export class Fields {
     return new Fields(bytes, index);
   }
 
+  get byteLength(): number {
+    return this.#bytes.length;
+  }
+
   has(tag: Tag): boolean {
     return this.#find(tag) !== undefined;
   }

@@ -17,6 +17,8 @@ const outputChannels: readonly (OutputChannel | undefined)[] = [undefined, "stdo
 const sigkill = 9;
 /** A list with more processes than any guest has is an attack. */
 const maxProcesses = 65_536;
+/** The processes of a guest may have large environments and arguments; the daemon holds no more of them than this. */
+const maxListBytes = 16 * 2 ** 20;
 
 export function processOperations(link: FrameLink): Pick<GuestAgent, "exec" | "attach" | "listProcesses" | "signal"> {
   const signal = async (pid: number, number: number) =>
@@ -58,11 +60,18 @@ export function processOperations(link: FrameLink): Pick<GuestAgent, "exec" | "a
     async listProcesses() {
       const stream = link.open(Operation.list, new FieldWriter());
       const processes: ProcessInfo[] = [];
-      for await (const some of new StreamIterator(stream, () =>
-        stream.takeEvent(EventKind.processes, decodeProcesses),
+      let bytes = 0;
+      const decode = (fields: Fields) => ({ some: decodeProcesses(fields), size: fields.byteLength });
+      for await (const { some, size } of new StreamIterator(stream, () =>
+        stream.takeEvent(EventKind.processes, decode),
       )) {
         processes.push(...some);
+        bytes += size;
         if (processes.length > maxProcesses) throw stream.breakLink(protocolError("an endless list of processes"));
+        if (bytes > maxListBytes) {
+          const message = `the list of processes has over ${maxListBytes / 2 ** 20} MiB of arguments and environments`;
+          throw new DomainError("capacity_exhausted", message);
+        }
       }
       return processes.concat(await stream.result(decodeProcesses));
     },
