@@ -42,10 +42,7 @@ export async function takeSetupLock(folder, { signal, onWait }) {
  * @param {number} pid
  */
 function startTime(pid) {
-  if (process.platform !== "linux") {
-    const { stdout } = spawnSync("ps", ["-o", "lstart=", "-p", String(pid)], { encoding: "utf8" });
-    return stdout?.trim() || undefined;
-  }
+  if (process.platform !== "linux") return listedStartTime(pid);
   try {
     // Fields are counted from the end of the program's name, which may hold any character.
     return fs
@@ -55,6 +52,17 @@ function startTime(pid) {
   } catch {
     return undefined;
   }
+}
+
+/**
+ * When a process started, as ps says it in UTC and in English, whatever the time zone and language of the caller: two
+ * set-ups must see the same text. Undefined if there is no such process.
+ * @param {number} pid
+ */
+export function listedStartTime(pid) {
+  const env = { ...process.env, TZ: "UTC", LC_ALL: "C" };
+  const { stdout } = spawnSync("ps", ["-o", "lstart=", "-p", String(pid)], { encoding: "utf8", env });
+  return stdout?.trim() || undefined;
 }
 
 /** @param {string} path */

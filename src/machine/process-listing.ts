@@ -1,5 +1,6 @@
 /**
  * Lists processes with `ps`, for systems without `/proc` (macOS). BSD's and Linux's `ps` share the options used here.
+ * Times are asked for in UTC, because the start of a process would be another one once the host's time zone changed.
  */
 import { execFileSync } from "node:child_process";
 
@@ -12,11 +13,11 @@ export interface ListedProcess {
   readonly command: string;
 }
 
-/** `S+   Mon Nov 23 20:47:01 2026 /path/of/program`. */
+/** `S+   Mon Nov 23 20:47:01 2026 /path/of/program`, the time in UTC. */
 export function parseListedProcess(line: string): ListedProcess | undefined {
   const match = /^\s*(\S)\S*\s+(\w{3} \w{3}\s+\d+ [\d:]{8} \d{4})\s+(.+?)\s*$/.exec(line);
   const [, state, started = "", command] = match ?? [];
-  const startedMs = Date.parse(started);
+  const startedMs = Date.parse(`${started} UTC`);
   if (!state || !command || Number.isNaN(startedMs)) return undefined;
   return { state, startTime: String(startedMs), command };
 }
@@ -42,7 +43,8 @@ export function listPids(): number[] {
 /** `ps` exits 1 when it has nothing to list. */
 function ps(args: readonly string[]): string {
   try {
-    return execFileSync("ps", args, { encoding: "utf8", env: { PATH: "/bin:/usr/bin", LC_ALL: "C" }, stdio: "pipe" });
+    const env = { PATH: "/bin:/usr/bin", LC_ALL: "C", TZ: "UTC" };
+    return execFileSync("ps", args, { encoding: "utf8", env, stdio: "pipe" });
   } catch (error) {
     if ((error as { status?: unknown }).status === 1) return "";
     throw error;

@@ -3,10 +3,10 @@ import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { placeAtomically, requireFreeSpace, sweepPartials } from "../../scripts/setup/files.mjs";
 import { resolveModules } from "../../scripts/setup/kernel.mjs";
-import { takeSetupLock } from "../../scripts/setup/lock.mjs";
+import { listedStartTime, takeSetupLock } from "../../scripts/setup/lock.mjs";
 import { storageRoots, takeRootFlags } from "../../scripts/setup/roots.mjs";
 import { readStamp, writeStamp } from "../../scripts/setup/stamps.mjs";
 
@@ -79,6 +79,16 @@ test("the second set-up waits for the first; the lock of an ended set-up does no
   (await second)();
   expect(holders).toEqual([process.pid]);
   expect(fs.readdirSync(folder)).toEqual([]);
+});
+
+test("the holder of the lock is known by the same start in every time zone", () => {
+  const starts = ["UTC", "America/New_York", "Asia/Tokyo"].map((zone) => {
+    vi.stubEnv("TZ", zone);
+    return listedStartTime(process.pid);
+  });
+  vi.unstubAllEnvs();
+  expect(new Set(starts).size).toBe(1);
+  expect(starts[0]).toMatch(/ \d{4}$/);
 });
 
 test("modules come after their dependencies, and built-in ones are left out", () => {
