@@ -6,7 +6,10 @@ import { connectGuestAgent } from "../../src/guest/connect.ts";
 import { Fields } from "../../src/guest/link/fields.ts";
 import { EventKind, FrameType, INITIAL_WINDOW, MAX_PAYLOAD, Operation, Tag } from "../../src/guest/link/protocol.ts";
 import { connectFake, FakeAgent, type FakeLink, ok, payloadOf } from "../support/fakes/fake-agent.ts";
+import { openGuestPort } from "../support/fakes/fake-guest.ts";
+import { ManualClock } from "../support/fakes/manual-clock.ts";
 import { duplexPair } from "../support/guest/duplex-pair.ts";
+import { localAgent } from "../support/guest/local-agent.ts";
 
 const machineFailed = expect.objectContaining({ code: "machine_failed" });
 const started = (pid: number) => payloadOf(EventKind.started, (fields) => fields.integer(Tag.pid, pid));
@@ -53,6 +56,65 @@ test("garbage and an older WELCOME before ours are thrown away", async () => {
   agent.close();
 });
 
+test("a HELLO whose answer was lost is sent again, with the same nonce and more and more rarely", async () => {
+  const [stream, guestEnd] = duplexPair();
+  using fake = new FakeAgent(guestEnd);
+  const clock = new ManualClock();
+  const connecting = connectGuestAgent(stream, { deadlineMs: 60_000, clock });
+  const nonce = await fake.hello();
+  for (const pauseMs of [1_000, 2_000, 4_000, 8_000, 8_000]) {
+    await clock.advance(pauseMs - 1);
+    expect(fake.received).toEqual([]);
+    await clock.advance(1);
+    expect(await fake.hello()).toEqual(nonce);
+  }
+  fake.sendWelcome(nonce);
+  const agent = await connecting;
+  await clock.advance(30_000);
+  expect([fake.received, clock.sleeperCount, agent.bootId]).toEqual([[], 0, "boot"]);
+  agent.close();
+});
+
+test("an agent that answers every HELLO, the later ones late, serves the link all the same", async () => {
+  const [stream, guestEnd] = duplexPair();
+  using fake = new FakeAgent(guestEnd);
+  const clock = new ManualClock();
+  const connecting = connectGuestAgent(stream, { deadlineMs: 60_000, clock });
+  const nonce = await fake.hello();
+  await clock.advance(1_000);
+  await fake.hello();
+  fake.sendWelcome(nonce);
+  const agent = await connecting;
+  const ping = agent.ping();
+  const { stream: id } = await fake.next(FrameType.open);
+  fake.sendWelcome(nonce);
+  fake.send(FrameType.result, id, ok);
+  await ping;
+  // Each HELLO is answered once: a further WELCOME is an answer to nothing.
+  fake.sendWelcome(nonce);
+  expect(await agent.closed).toEqual(machineFailed);
+});
+
+test("the real agent connects by the second HELLO when the first is lost", async () => {
+  const port = openGuestPort({ kind: "agent", command: localAgent() });
+  try {
+    const guest = port.connect();
+    const [hostEnd, relay] = duplexPair();
+    const first = 32_800 + 39;
+    let seen = 0;
+    relay.on("data", (chunk: Buffer) => {
+      seen += chunk.length;
+      if (seen > first) guest.write(chunk.subarray(Math.max(0, chunk.length - (seen - first))));
+    });
+    guest.on("data", (chunk: Buffer) => relay.write(chunk));
+    const agent = await connectGuestAgent(hostEnd, { deadlineMs: 60_000 });
+    await agent.ping();
+    agent.close();
+  } finally {
+    port.close();
+  }
+});
+
 test("a guest of another protocol version is refused", async () => {
   const [stream, guestEnd] = duplexPair();
   using fake = new FakeAgent(guestEnd);
@@ -69,9 +131,9 @@ test("a silent guest is given up at the deadline", async () => {
   const clock: Clock = {
     nowMs: () => 0,
     monotonicMs: () => 0,
-    sleep: () =>
+    sleep: (ms) =>
       new Promise((resolve) => {
-        expire = resolve;
+        if (ms === 250) expire = resolve;
       }),
   };
   const connecting = connectGuestAgent(stream, { deadlineMs: 250, clock });

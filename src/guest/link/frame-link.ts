@@ -44,7 +44,7 @@ export interface Welcome {
 
 /**
  * ## greeting
- * HELLO is sent. Bytes that arrive are thrown away until the WELCOME that answers it.
+ * HELLO is sent, and sent again while no answer comes. Bytes that arrive are thrown away until the WELCOME that answers it.
  *
  * ## welcoming
  * That WELCOME has begun, and every byte from there on is judged.
@@ -67,6 +67,13 @@ type State =
  */
 const maxUnsentBytes = 64 * 2 ** 20;
 const lastStreamId = 2 ** 32 - 1;
+/**
+ * How long the answer to HELLO may take before HELLO is sent again; the pause doubles up to the longest. A guest that is
+ * starved of its processor may take a HELLO before it learns that its port has a host, and then drops its answer
+ * together with the link that it takes for ended.
+ */
+const firstGreetingMs = 1_000;
+const longestGreetingMs = 8_000;
 const noPayload = new Uint8Array(0);
 
 export class FrameLink implements FrameSender {
@@ -87,9 +94,13 @@ export class FrameLink implements FrameSender {
   /** Frames of this turn of the event loop are being collected, and are written together at the end of the turn. */
   #isCorked = false;
   readonly #room = new Pulse();
+  readonly #nonce: Uint8Array;
+  /** HELLOs without an answer. The agent answers each one that reaches it, even when streams are open by then. */
+  #unansweredHellos = 0;
 
   private constructor(bytes: Duplex, nonce: Uint8Array, log: Logger | undefined) {
     this.#bytes = bytes;
+    this.#nonce = nonce;
     this.#log = log;
     this.#state = { at: "greeting", scanner: new WelcomeScanner(nonce) };
     this.closed = new Promise((resolve) => {
@@ -116,8 +127,7 @@ export class FrameLink implements FrameSender {
    */
   static async connect(bytes: Duplex, options: LinkOptions): Promise<{ link: FrameLink; welcome: Welcome }> {
     const { deadlineMs, clock = systemClock } = options;
-    const nonce = randomBytes(NONCE_BYTES);
-    const link = new FrameLink(bytes, nonce, options.log);
+    const link = new FrameLink(bytes, randomBytes(NONCE_BYTES), options.log);
     const answered = new AbortController();
     using _ = onAbort(options.signal, (reason) => link.fail(reason));
     clock.sleep(deadlineMs, answered.signal).then(
@@ -125,7 +135,7 @@ export class FrameLink implements FrameSender {
       () => {},
     );
     if (bytes.destroyed || bytes.readableEnded) link.#onEnd();
-    link.#greet(nonce);
+    void link.#greetUntilAnswered(clock, answered.signal);
     try {
       const welcome = await Promise.race([link.#welcomed, link.closed]);
       if (welcome instanceof DomainError) throw welcome;
@@ -207,10 +217,20 @@ export class FrameLink implements FrameSender {
     this.fail(new DomainError("cancelled", "The link to the guest was closed"));
   }
 
-  #greet(nonce: Uint8Array): void {
+  /** Every HELLO has the same nonce, so that the answer to any of them will do. */
+  async #greetUntilAnswered(clock: Clock, answered: AbortSignal): Promise<void> {
+    for (let pauseMs = firstGreetingMs; this.#state.at === "greeting"; pauseMs *= 2) {
+      if (this.#unansweredHellos > 0) this.#log?.warn({ hellos: this.#unansweredHellos }, "the agent is greeted again");
+      this.#greet();
+      await clock.sleep(Math.min(pauseMs, longestGreetingMs), answered).catch(() => {});
+    }
+  }
+
+  #greet(): void {
     this.#bytes.write(Buffer.alloc(PREAMBLE_BYTES));
     const version = Buffer.of(PROTOCOL_VERSION >> 8, PROTOCOL_VERSION & 0xff);
-    this.send(FrameType.hello, 0, Buffer.concat([HELLO_MAGIC, version, nonce]));
+    this.send(FrameType.hello, 0, Buffer.concat([HELLO_MAGIC, version, this.#nonce]));
+    this.#unansweredHellos += 1;
   }
 
   readonly #uncork = () => {
@@ -248,6 +268,7 @@ export class FrameLink implements FrameSender {
       this.#receiveWelcome(frame);
       return true;
     }
+    if (frame.type === FrameType.welcome && this.#isLateWelcome(frame)) return;
     const stream = this.#streams.get(frame.stream);
     if (stream === undefined) throw protocolError(`a frame for stream ${frame.stream}, which is not open`);
     stream.receive(frame);
@@ -255,8 +276,16 @@ export class FrameLink implements FrameSender {
     return this.#state.at === "open";
   }
 
+  /** Whether a frame answers a repeated HELLO. The agent took that HELLO before any OPEN, so that no stream is lost. */
+  #isLateWelcome({ stream, payload }: Frame): boolean {
+    if (stream !== 0 || this.#unansweredHellos === 0) return false;
+    this.#unansweredHellos -= 1;
+    return Buffer.compare(payload.subarray(0, NONCE_BYTES), this.#nonce) === 0;
+  }
+
   /** Takes a frame that the scanner has found to be a WELCOME with our nonce. */
   #receiveWelcome(frame: Frame): void {
+    this.#unansweredHellos -= 1;
     const fields = Fields.decode(frame.payload.subarray(NONCE_BYTES));
     const version = fields.integer(Tag.version);
     const agentVersion = fields.string(Tag.agentVersion);
