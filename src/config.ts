@@ -78,7 +78,7 @@ const schema = z.object({
   refillDiskFloorMiB: nonnegative
     .optional()
     .describe("free disk below which no warm VM is made, MiB; default twice --disk-floor-mib"),
-  stuckAfterSeconds: positive.default(60).describe("silence after which a machine counts as lost, seconds"),
+  stuckAfterSeconds: positive.default(60).describe("silence after which a guest is given up, and paused, seconds"),
   warmPoolMin: nonnegative.default(1).describe("warm VMs kept ready for the template base, whatever the demand"),
   warmPoolMax: nonnegative.default(4).describe("warm VMs a template has at most, by recent demand; 0: no warm pool"),
   queueLimit: nonnegative.default(32).describe("creates that may wait for capacity; further ones are refused"),

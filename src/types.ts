@@ -105,6 +105,8 @@ export interface MachineRecord {
   /** The folder of the machine's sockets, logs and disk layer. */
   readonly folder: string;
   readonly processes: readonly ProcessIdentity[];
+  /** The boot id of its guest's kernel. Absent from records of earlier versions, and of a machine that is no sandbox's yet. */
+  readonly bootId?: string;
 }
 
 /**

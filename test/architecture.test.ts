@@ -95,7 +95,7 @@ const rooms: Record<string, Readonly<Record<string, readonly string[]>>> = {
     records: ["contract.ts", "processes", "sessions"],
     "dependencies.ts": ["lifecycle-samples.ts", "machines", "capacity", "pool", "records"],
     sandboxes: ["contract.ts", "dependencies.ts", "machines", "pool", "records", "sessions"],
-    restart: ["dependencies.ts", "machines", "pool", "records", "sandboxes"],
+    restart: ["dependencies.ts", "machines", "pool", "records", "sessions", "sandboxes"],
   },
   // The host side of the guest link. `connect.ts` puts its rooms together.
   "src/guest": {

@@ -96,6 +96,8 @@ export interface GuestAgent {
   readonly bootId: string;
   /** Resolves with the reason when the link has ended; never rejects. */
   readonly closed: Promise<Error>;
+  /** How many bytes have come from the guest over this link: every one of them is a sign of life. */
+  readonly receivedBytes: number;
 
   /** Starts a process; resolves once the process runs. */
   exec(spec: ProcessSpec, signal?: AbortSignal): Promise<AttachedProcess>;

@@ -26,6 +26,9 @@ export async function connectGuestAgent(stream: Duplex, options: LinkOptions): P
   return {
     ...welcome,
     closed: link.closed,
+    get receivedBytes() {
+      return link.receivedBytes;
+    },
     ...processOperations(link),
     ...fileOperations(link),
     watch: watchOperation(link),

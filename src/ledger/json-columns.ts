@@ -9,6 +9,7 @@ export const machineRecord: z.ZodType<MachineRecord> = z.object({
   engine: z.enum(engineNames),
   sessionId: z.string(),
   folder: z.string(),
+  bootId: z.string().exactOptional(),
   processes: z.array(
     z.object({
       role: z.enum(["vm", "network"]),

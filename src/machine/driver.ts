@@ -122,10 +122,20 @@ export interface Vm {
   readonly record: MachineRecord;
   /** Resolves when the VM's process is gone, for whatever reason. `detail` quotes the tail of the engine's own log. */
   readonly exited: Promise<VmExit>;
+  /** False once the VM's process is gone. A VM that stands still or does not answer is alive. */
+  readonly isAlive: boolean;
+  /** Processor time that the VM has used, in milliseconds; undefined when its process does not tell. */
+  cpuTimeMs(): number | undefined;
   /** A fresh connection of the guest link. A VM has one at a time; opening another ends the first. */
   openGuestLink(signal?: AbortSignal): Promise<Duplex>;
-  pause(): Promise<void>;
-  resume(): Promise<void>;
+  /**
+   * Lets the VM stand still. Idempotent.
+   * @param deadlineMs how long the engine may take. An engine that stands still itself does it once it goes on.
+   * @throws DomainError `deadline_exceeded`, `machine_failed`
+   */
+  pause(deadlineMs?: number): Promise<void>;
+  /** Lets the VM go on. Idempotent. Parameter and errors are those of {@link pause}. */
+  resume(deadlineMs?: number): Promise<void>;
   /**
    * Saves memory, devices and disk of one pause window into `folder` (new, on the state disk) and returns its manifest,
    * already written and synced. The VM is paused before and stays paused: `resume` or `terminate` it.
@@ -156,7 +166,10 @@ export interface VmDriver extends AsyncDisposable {
    * @throws DomainError `not_ready` when the host restores nothing now, although the snapshot is whole
    */
   restore(request: RestoreRequest, signal?: AbortSignal): Promise<Vm>;
-  /** Takes over a VM that an earlier daemon started; undefined if the VM is gone. */
+  /**
+   * Takes over a VM that an earlier daemon started; undefined if the VM is gone, or has ended in its process.
+   * @throws DomainError `deadline_exceeded`, `machine_failed` when the process lives and does not answer now
+   */
   adopt(record: MachineRecord): Promise<Vm | undefined>;
   /** Removes the remains of a recorded VM: processes that match their identity, sockets, folder. Idempotent. */
   discard(record: MachineRecord): Promise<void>;

@@ -20,7 +20,12 @@ export interface ProcessStat {
   readonly threads: number;
   /** Clock ticks since boot, field 22. */
   readonly startTime: string;
+  /** Processor time that the process has used, milliseconds, fields 14 and 15; undefined where only `ps` tells. */
+  readonly cpuTimeMs?: number;
 }
+
+/** What the kernel counts processor time in, for programs; it is the same on every Linux. */
+const clockTicksPerSecond = 100;
 
 /** Parses `/proc/PID/stat`. The command is in parentheses and may itself hold spaces and parentheses. */
 export function parseProcessStat(text: string): ProcessStat | undefined {
@@ -30,7 +35,9 @@ export function parseProcessStat(text: string): ProcessStat | undefined {
   const fields = text.slice(closing + 2).split(" ");
   const [state, threads, startTime] = [fields[0], Number(fields[17]), fields[19]];
   if (!state || !startTime || !/^\d+$/.test(startTime)) return undefined;
-  return { command: text.slice(opening + 1, closing), state, threads, startTime };
+  const ticks = Number(fields[11]) + Number(fields[12]);
+  const cpuTime = Number.isFinite(ticks) ? { cpuTimeMs: (ticks * 1000) / clockTicksPerSecond } : {};
+  return { command: text.slice(opening + 1, closing), state, threads, startTime, ...cpuTime };
 }
 
 /**
@@ -54,6 +61,11 @@ export function isRunning(identity: ProcessIdentity): boolean {
   if (!stat || hasEnded(stat) || stat.startTime !== identity.startTime) return false;
   if (identity.executable.startsWith("command:")) return identity.executable === `command:${stat.command}`;
   return (readExecutable(identity.pid) ?? identity.executable) === identity.executable;
+}
+
+/** Processor time that a process has used, in milliseconds; undefined once it has ended, and where `/proc` is missing. */
+export function cpuTimeOf(identity: ProcessIdentity): number | undefined {
+  return isRunning(identity) ? readStat(identity.pid)?.cpuTimeMs : undefined;
 }
 
 /** The name that the process gives itself now, at most 15 characters. Undefined once it does not run any more. */

@@ -94,6 +94,10 @@ export abstract class WatchedProcess {
   /** A new connection to the guest's agent. @throws DomainError `machine_failed`; the signal's reason */
   protected abstract dialGuest(signal: AbortSignal): Promise<Socket>;
 
+  get isAlive(): boolean {
+    return isRunning(this.engine);
+  }
+
   protected get isEnding(): boolean {
     return this.#ending !== undefined;
   }

@@ -27,6 +27,7 @@ import { type SandboxDirectory, SandboxRegistry } from "./sandboxes/registry.ts"
 import { SandboxResumes } from "./sandboxes/resume.ts";
 import { SerialQueue } from "./sandboxes/serial-queue.ts";
 import { Sessions } from "./sandboxes/sessions.ts";
+import { SilentSandboxes } from "./sandboxes/silent-sandboxes.ts";
 import { SandboxSnapshots } from "./sandboxes/snapshots.ts";
 import { GuestClocks } from "./sessions/guest-clocks.ts";
 import { Heartbeats } from "./sessions/heartbeats.ts";
@@ -55,6 +56,7 @@ export interface Runtime {
 /** The runtime as the daemon drives it: with the parts that loops, a restart and a stop need. */
 export interface DrivenRuntime extends Runtime {
   readonly registry: SandboxRegistry;
+  readonly queue: SerialQueue;
   readonly sessions: Sessions;
   readonly departures: Departures;
   readonly inMemory: PausedInMemory;
@@ -82,10 +84,11 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
   const creation = new SandboxCreation(context);
   const inMemory = new PausedInMemory(context);
   const pauses = new SandboxPauses(context, inMemory);
-  const ends = new SandboxEnds(context, inMemory);
+  const ends = new SandboxEnds(context, { inMemory, stalled: pauses.stalled });
   const deadlines = new SandboxDeadlines(context, { pauses, ends });
+  const silent = new SilentSandboxes(context, pauses);
   const heartbeats = new Heartbeats(clock, deps.stuckAfterMs, ({ sandboxId, sessionId }, silentMs) =>
-    ends.lose({ sandboxId, sessionId, reason: "lost", detail: `no heartbeat for ${Math.round(silentMs)} ms` }),
+    silent.giveUp({ sandboxId, sessionId, detail: `no heartbeat for ${Math.round(silentMs)} ms` }),
   );
   const guestClocks = new GuestClocks(clock);
   const sampler = new MetricsSampler(clock, (session) => heartbeats.heard(session));
@@ -94,6 +97,7 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
   return {
     engine: deps.driver.info,
     registry,
+    queue,
     sessions,
     departures,
     inMemory,
@@ -133,6 +137,7 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
       await deps.unfinishedWork.close();
       await sessions.release();
       await inMemory.release();
+      await pauses.stalled.release();
       tryFlush(samples, log);
       tryFlush(logs, log);
     },

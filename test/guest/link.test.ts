@@ -119,7 +119,7 @@ test("a guest of another protocol version is refused", async () => {
   const [stream, guestEnd] = duplexPair();
   using fake = new FakeAgent(guestEnd);
   const connecting = connectGuestAgent(stream, { deadlineMs: 60_000 });
-  fake.sendWelcome(await fake.hello(), 2);
+  fake.sendWelcome(await fake.hello(), { version: 2 });
   await expect(connecting).rejects.toThrow(expect.objectContaining({ code: "unsupported" }));
   expect(stream.destroyed).toBe(true);
 });

@@ -42,6 +42,7 @@ test("a command with spaces and parentheses does not shift the fields", () => {
     state: "S",
     threads: 16,
     startTime: "4242",
+    cpuTimeMs: (10 + 11) * 10,
   });
 });
 

@@ -60,7 +60,59 @@ describe.skipIf(missingForRealMachines())("a host that breaks", () => {
     expect(await world.leftovers()).toEqual([]);
   });
 
-  test("a machine that freezes is given up after its deadline, and no other process is killed", async () => {
+  test("a machine that freezes is paused once it goes on, and nothing of it is lost", async () => {
+    const { subject } = world;
+    const engine = world.newestEngine();
+    process.kill(engine.pid, "SIGSTOP");
+    try {
+      // The silence is noticed, the pause finds no engine that answers, and the client is told to come back.
+      await expect.poll(() => world.stateOf(subject.id), { timeout: 60_000 }).toBe("paused");
+      const answer = await world.post(`/sandboxes/${subject.id}/connect`, { timeout: 900 });
+      expect([answer?.status, answer?.headers.get("retry-after")]).toEqual([503, "1"]);
+      expect(world.ledgerStateOf(subject.id)).toBe("pausing");
+    } finally {
+      process.kill(engine.pid, "SIGCONT");
+    }
+    await expect.poll(() => world.ledgerStateOf(subject.id), { timeout: 90_000 }).toBe("paused");
+    await world.counts(subject);
+    expect(await world.leftovers()).toEqual([]);
+    await world.bystanderCounts();
+  });
+
+  test("a pause of a frozen machine is answered with 504 and done once the machine goes on", async () => {
+    const { subject } = world;
+    const engine = world.newestEngine();
+    process.kill(engine.pid, "SIGSTOP");
+    try {
+      const answer = await world.post(`/sandboxes/${subject.id}/pause`);
+      expect(answer?.status).toBe(504);
+      expect(await answer?.text()).toMatch(/does not answer, and the sandbox is paused once it does/);
+    } finally {
+      process.kill(engine.pid, "SIGCONT");
+    }
+    await expect.poll(() => world.ledgerStateOf(subject.id), { timeout: 90_000 }).toBe("paused");
+    await world.counts(subject);
+    expect(await world.leftovers()).toEqual([]);
+  });
+
+  test("a daemon that starts beside a frozen machine takes it up once the machine goes on", async () => {
+    const { subject } = world;
+    const engine = world.newestEngine();
+    process.kill(engine.pid, "SIGSTOP");
+    try {
+      await world.daemon.kill();
+      await world.start(0);
+      expect(await world.stateOf(subject.id)).toBe("running");
+      const answer = await world.post(`/sandboxes/${subject.id}/pause`);
+      expect(answer?.status).toBe(503);
+    } finally {
+      process.kill(engine.pid, "SIGCONT");
+    }
+    await expect.poll(() => world.counts(subject).then(() => "counts", String), { timeout: 90_000 }).toBe("counts");
+    expect(await world.leftovers()).toEqual([]);
+  });
+
+  test("a frozen machine whose sandbox is killed is killed, and no other process is", async () => {
     const { id } = world.subject;
     const engine = world.newestEngine();
     // This process equals a recorded one in all but its start time, like a process whose pid was given out again.
@@ -71,8 +123,10 @@ describe.skipIf(missingForRealMachines())("a host that breaks", () => {
       addToRecord(world, id, { ...identity, startTime: String(Number(identity?.startTime) - 1) });
       await world.start(0);
       process.kill(engine.pid, "SIGSTOP");
+      const pausing = world.post(`/sandboxes/${id}/pause`);
+      expect((await pausing)?.status).toBe(504);
+      expect((await world.delete(`/sandboxes/${id}`))?.status).toBe(204);
       await isGone(id);
-      expect(endOf(id)?.detail).toMatch(/no heartbeat for \d+ ms/);
       expect(await world.leftovers()).toEqual([]);
       expect(lookalike.exitCode ?? lookalike.signalCode).toBeNull();
     } finally {

@@ -97,6 +97,7 @@ export class FrameLink implements FrameSender {
   readonly #nonce: Uint8Array;
   /** HELLOs without an answer. The agent answers each one that reaches it, even when streams are open by then. */
   #unansweredHellos = 0;
+  #receivedBytes = 0;
 
   private constructor(bytes: Duplex, nonce: Uint8Array, log: Logger | undefined) {
     this.#bytes = bytes;
@@ -143,6 +144,10 @@ export class FrameLink implements FrameSender {
     } finally {
       answered.abort();
     }
+  }
+
+  get receivedBytes(): number {
+    return this.#receivedBytes;
   }
 
   get hasRoom(): boolean {
@@ -255,6 +260,7 @@ export class FrameLink implements FrameSender {
 
   /** The frames in `chunk`; none while all bytes are still thrown away. */
   #decode(chunk: Uint8Array): Iterable<Frame> {
+    this.#receivedBytes += chunk.length;
     if (this.#state.at !== "greeting") return this.#decoder.decode(chunk);
     const rest = this.#state.scanner.scan(chunk);
     if (rest === undefined) return [];

@@ -164,6 +164,7 @@ export class QemuDriver implements VmDriver {
     } catch (error) {
       qmp?.close();
       log.warn({ error: messageOf(error) }, "a recorded VM runs but cannot be taken over");
+      if (isRunning(engine)) throw error;
       return undefined;
     }
   }

@@ -8,7 +8,7 @@ import type { Logger } from "../../log.ts";
 import type { MachineRecord } from "../../types.ts";
 import { printable } from "../detached-process.ts";
 import type { SaveOptions, SnapshotManifest, Vm } from "../driver.ts";
-import { endProcess } from "../processes.ts";
+import { cpuTimeOf, endProcess } from "../processes.ts";
 import { openSocket } from "../socket.ts";
 import { WatchedProcess } from "../watched-process.ts";
 import { agentSocketName } from "./arguments.ts";
@@ -72,12 +72,16 @@ export class QemuVm extends WatchedProcess implements Vm {
     void this.#boundLog();
   }
 
-  async pause(): Promise<void> {
-    await this.#qmp.execute("stop");
+  async pause(deadlineMs?: number): Promise<void> {
+    await this.#qmp.execute("stop", {}, deadlineMs);
   }
 
-  async resume(): Promise<void> {
-    await this.#qmp.execute("cont");
+  async resume(deadlineMs?: number): Promise<void> {
+    await this.#qmp.execute("cont", {}, deadlineMs);
+  }
+
+  cpuTimeMs(): number | undefined {
+    return cpuTimeOf(this.engine);
   }
 
   async saveSnapshot(folder: string, options: SaveOptions): Promise<SnapshotManifest> {

@@ -162,6 +162,7 @@ export class VzDriver implements VmDriver {
     } catch (error) {
       client?.close();
       log.warn({ error: messageOf(error) }, "a recorded VM runs but cannot be taken over");
+      if (isRunning(helper) && !isDomainError(error, "invalid_state")) throw error;
       return undefined;
     }
   }

@@ -60,12 +60,17 @@ export class VzVm extends WatchedProcess implements Vm {
     });
   }
 
-  async pause(): Promise<void> {
-    await this.#client.request({ op: "pause" }, nothingSchema, transitionDeadlineMs);
+  async pause(deadlineMs: number = transitionDeadlineMs): Promise<void> {
+    await this.#client.request({ op: "pause" }, nothingSchema, deadlineMs);
   }
 
-  async resume(): Promise<void> {
-    await this.#client.request({ op: "resume" }, nothingSchema, transitionDeadlineMs);
+  async resume(deadlineMs: number = transitionDeadlineMs): Promise<void> {
+    await this.#client.request({ op: "resume" }, nothingSchema, deadlineMs);
+  }
+
+  /** The guest's processors run in a process of the framework, which it does not name. */
+  cpuTimeMs(): undefined {
+    return undefined;
   }
 
   saveSnapshot(folder: string, options: SaveOptions): Promise<SnapshotManifest> {

@@ -30,7 +30,7 @@ import type { MachineRecord, SandboxRecord } from "../../types.ts";
 import type { RuntimeDependencies } from "../dependencies.ts";
 import type { Quarantine } from "../machines/quarantine.ts";
 import { publishPause } from "../sandboxes/saved-pause.ts";
-import { type TakeoverParts, tryAdoptPausedInMemory, tryAdoptRunning } from "./adopt.ts";
+import { type Adoption, adoptPausedInMemory, adoptRunning, type TakeoverParts } from "./adopt.ts";
 import { reconcileWarmPool } from "./warm-pool.ts";
 
 /** What to do with a sandbox found in the ledger. */
@@ -50,8 +50,10 @@ export interface ReconciliationSummary {
   readonly adopted: number;
   readonly paused: number;
   readonly cleanedUp: number;
-  /** Sandboxes that ran, and their machines are gone or do not answer. */
+  /** Sandboxes that ran, and their machines are gone. */
   readonly lost: number;
+  /** Sandboxes whose machines live and do not answer yet. */
+  readonly unanswering: number;
   readonly orphanFolders: number;
   readonly warmAdopted: number;
   readonly warmDiscarded: number;
@@ -99,13 +101,14 @@ export async function reconcile(
     snapshots: halfMade.removed,
     reservations: listUnownedReservations(deps.ledger).filter(({ id }) => release(deps.ledger, id)).length,
     quarantined: orphans.setAside + strays + halfMade.setAside,
+    unanswering: count("unanswering"),
   };
   for (const [outcome, n] of Object.entries(summary)) deps.metrics.reconciled.inc({ outcome }, n);
   deps.log.info(summary, "reconciled with what an earlier daemon left");
   return summary;
 }
 
-type Outcome = "adopted" | "paused" | "cleaned_up" | "lost";
+type Outcome = Adoption | "cleaned_up";
 
 async function reconcileSandbox(
   deps: RuntimeDependencies,
@@ -116,29 +119,29 @@ async function reconcileSandbox(
   const { driver, ledger, unfinishedWork } = deps;
   switch (decision.action) {
     case "adopt":
-      return (await tryAdoptRunning(deps, parts, record, decision.machine)) ?? lose(deps, parts, record);
+      return adoptRunning(deps, parts, record, decision.machine);
     case "finish_or_undo_pause":
     case "finish_or_keep_pause": {
       const saved = await findSaved(deps, record);
       if (!saved) {
-        const take = decision.action === "finish_or_undo_pause" ? tryAdoptRunning : tryAdoptPausedInMemory;
-        return (await take(deps, parts, record, decision.machine)) ?? lose(deps, parts, record);
+        const adopt = decision.action === "finish_or_undo_pause" ? adoptRunning : adoptPausedInMemory;
+        return adopt(deps, parts, record, decision.machine);
       }
       // The machine has not run since the save, and may be half-ended.
       await begin(deps, record, async () => {
         await driver.discard(decision.machine);
         const pausedAtMs = record.state === "pausing" ? deps.clock.nowMs() : record.endAtMs;
-        parts.sessions.showPaused(publishPause(ledger, { record, ...saved, pausedAtMs }));
+        parts.sessions.showWithoutSession(publishPause(ledger, { record, ...saved, pausedAtMs }));
       });
       return "paused";
     }
     case "list":
-      parts.sessions.showPaused(record);
+      parts.sessions.showWithoutSession(record);
       return "paused";
     case "undo_resume":
       await begin(deps, record, async () => {
         if (decision.machine) await driver.discard(decision.machine);
-        parts.sessions.showPaused(moveSandbox(ledger, record.id, "resuming", "paused", { machine: null }));
+        parts.sessions.showWithoutSession(moveSandbox(ledger, record.id, "resuming", "paused", { machine: null }));
       });
       return "paused";
     case "clean_up":
@@ -149,19 +152,6 @@ async function reconcileSandbox(
     default:
       return decision satisfies never;
   }
-}
-
-function lose({ driver }: RuntimeDependencies, { departures }: TakeoverParts, record: SandboxRecord): Outcome {
-  const { state, machine } = record;
-  departures.leave({
-    record,
-    reason: "lost",
-    ...(state === "paused_in_memory" && { loss: "The sandbox was paused in memory only, and its machine is gone" }),
-    endMachine: async () => {
-      if (machine) await driver.discard(machine);
-    },
-  });
-  return "lost";
 }
 
 /**

@@ -147,7 +147,10 @@ export class SandboxCreation {
     const { vm, agent, restoreStartedMs } = machine;
     const origin = warm ? "pool" : admitted.origin;
     const endAtMs = clock.nowMs() + timeoutMs;
-    const running = moveSandbox(ledger, id, "creating", "running", { machine: vm.record, endAtMs });
+    const running = moveSandbox(ledger, id, "creating", "running", {
+      machine: { ...vm.record, bootId: agent.bootId },
+      endAtMs,
+    });
     reach(`${origin}.running`);
     const view = sessions.attach(running, { vm, agent, origin, restoreStartedMs });
     machine.take();

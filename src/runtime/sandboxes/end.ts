@@ -4,22 +4,28 @@
  */
 import { DomainError } from "../../errors.ts";
 import { getSandbox } from "../../ledger/sandboxes.ts";
-import { getSnapshot } from "../../ledger/snapshots.ts";
+import { findContinuationInMaking, getSnapshot } from "../../ledger/snapshots.ts";
 import type { SandboxRecord } from "../../types.ts";
 import { SessionStop } from "../sessions/stop.ts";
 import type { SandboxContext } from "./context.ts";
 import type { DepartureReason } from "./leave.ts";
 import type { PausedInMemory } from "./paused-in-memory.ts";
-import type { SessionLoss } from "./sessions.ts";
+import type { SessionTrouble } from "./sessions.ts";
+import type { StalledPauses } from "./stalled-pauses.ts";
 
 export class SandboxEnds {
   readonly #context: SandboxContext;
   readonly #inMemory: PausedInMemory;
+  readonly #stalled: StalledPauses;
   readonly #stop: SessionStop;
 
-  constructor(context: SandboxContext, inMemory: PausedInMemory) {
+  constructor(
+    context: SandboxContext,
+    { inMemory, stalled }: { readonly inMemory: PausedInMemory; readonly stalled: StalledPauses },
+  ) {
     this.#context = context;
     this.#inMemory = inMemory;
+    this.#stalled = stalled;
     this.#stop = new SessionStop(context.deps.clock);
     context.sessions.on("lost", (loss) => this.lose(loss));
   }
@@ -52,18 +58,19 @@ export class SandboxEnds {
       if (!view && getSandbox(deps.ledger, id)) return;
       const { record, state } = registry.get(id);
       if (state === "paused") return this.#endPausedInQueue(record, "stopped");
-      await this.#stop.stop(registry.getRunning(id).session, deadlineMs);
+      const session = registry.session(id);
+      if (session) await this.#stop.stop(session, deadlineMs);
       this.endInQueue(registry.get(id).record, "stopped");
     });
   }
 
   /** Ends a sandbox whose session is lost, unless the session ended meanwhile or the sandbox has another one. */
-  lose({ sandboxId, sessionId, reason, detail }: SessionLoss): void {
+  lose({ sandboxId, sessionId, detail }: SessionTrouble): void {
     const { deps, registry, queue } = this.#context;
     const ending = queue.runAlways(sandboxId, async () => {
       const record = registry.view(sandboxId)?.record;
       if (!record || registry.session(sandboxId)?.sessionId !== sessionId) return;
-      this.endInQueue(record, reason, detail);
+      this.endInQueue(record, "machine_died", detail);
     });
     ending.catch((error) =>
       deps.log.error({ err: error, sandboxID: sandboxId }, "a sandbox that lost its machine could not be ended"),
@@ -75,8 +82,9 @@ export class SandboxEnds {
    */
   endInQueue(record: SandboxRecord, reason: DepartureReason, loss?: string): void {
     const { registry, departures } = this.#context;
-    const { session } = registry.getRunning(record.id);
-    departures.leave({ record, reason, session, loss, endMachine: () => session.vm.terminate() });
+    const session = registry.session(record.id);
+    const endMachine = () => (session ? session.vm.terminate() : this.#discardMachine(record));
+    departures.leave({ record, reason, session, loss, endMachine });
   }
 
   /** Waits no longer for guests that were asked to stop. */
@@ -85,12 +93,17 @@ export class SandboxEnds {
   }
 
   #endPausedInQueue(record: SandboxRecord, reason: DepartureReason): void {
-    if (record.state === "paused_in_memory") {
-      this.#inMemory.endInQueue(record, reason);
-      return;
-    }
+    if (this.#inMemory.endInQueue(record, reason) || this.#stalled.endInQueue(record, reason)) return;
     const { deps, departures } = this.#context;
-    departures.leave({ record, reason, continuation: getSnapshot(deps.ledger, record.snapshotId) });
+    const { ledger } = deps;
+    const rests = record.state === "paused";
+    const continuation = rests ? getSnapshot(ledger, record.snapshotId) : findContinuationInMaking(ledger, record.id);
+    departures.leave({ record, reason, continuation, endMachine: () => this.#discardMachine(record) });
+  }
+
+  /** Ends the machine of a sandbox that this daemon has not taken over, because the machine does not answer. */
+  async #discardMachine({ machine }: SandboxRecord): Promise<void> {
+    if (machine) await this.#context.deps.driver.discard(machine);
   }
 }
 

@@ -12,6 +12,7 @@ import type { SandboxContext } from "./context.ts";
 import type { ChildStart, SandboxCreation } from "./create.ts";
 import { enrollSandbox } from "./enroll.ts";
 import type { PausedInMemory } from "./paused-in-memory.ts";
+import { refuseWhilePausing } from "./stalled-pauses.ts";
 
 interface ForkOptions {
   readonly count: number;
@@ -76,6 +77,7 @@ export class SandboxForks {
       if (found.state === "running") {
         throw new DomainError("invalid_state", `Sandbox ${id} is running: only a paused one can be followed up`);
       }
+      refuseWhilePausing(found.record);
       if (found.record.state === "paused_in_memory") await this.#inMemory.saveInQueue(found.record);
       const { record: source } = registry.get(id);
       refuseUnreadySnapshot(ledger, source.snapshotId);

@@ -12,6 +12,7 @@ import type { SandboxRecord } from "../../types.ts";
 import type { SandboxView } from "../contract.ts";
 import { captureSession, discardContinuation } from "../machines/capture.ts";
 import { probeReadiness } from "../machines/identity.ts";
+import { describeReboot } from "../sessions/session-link.ts";
 import type { SandboxContext } from "./context.ts";
 import type { DepartureReason } from "./leave.ts";
 import { completePause } from "./saved-pause.ts";
@@ -64,27 +65,30 @@ export class PausedInMemory {
     // The machine runs if a daemon resumed it and died before it wrote that down.
     await vm.pause();
     this.#watch(record.id, { vm, bootId: snapshot.bootId, snapshot });
-    sessions.showPaused(record);
+    sessions.showWithoutSession(record);
   }
 
   /**
    * Lets the machine go on, at once.
-   * @throws DomainError `machine_failed`; the sandbox stays paused, unless its machine is gone
+   * @throws DomainError `machine_failed`; the sandbox stays paused, unless its machine is gone or its guest booted anew
    */
   async resumeInQueue(record: SandboxRecord, timeoutMs: number, envs: SandboxRecord["envs"]): Promise<SandboxView> {
     const { deps, sessions } = this.#context;
     const { ledger, clock, log, samples, unfinishedWork } = deps;
     const { id, templateId, defaults } = record;
-    const { vm, snapshot } = this.#get(id);
+    const { vm, bootId, snapshot } = this.#get(id);
     const startedMs = clock.monotonicMs();
     let agent: GuestAgent | undefined;
     let running: SandboxRecord;
     try {
       await vm.resume();
       agent = await probeReadiness(vm, { sandboxId: id, templateId, envs, defaults }, { clock, log, booted: false });
+      const reboot = describeReboot(bootId, agent);
+      if (reboot !== undefined) throw this.#loseInQueue(record, reboot);
       running = moveSandbox(ledger, id, "paused_in_memory", "running", { endAtMs: clock.nowMs() + timeoutMs, envs });
     } catch (error) {
       agent?.close();
+      if (!this.#machines.has(id)) throw error;
       log.error({ err: error, sandboxID: id }, "resuming from memory failed; the sandbox stays paused");
       await vm
         .pause()
@@ -139,11 +143,20 @@ export class PausedInMemory {
     }
   }
 
-  /** Ends a sandbox that is paused in memory. Clients find it no more when this returns. */
-  endInQueue(record: SandboxRecord, reason: DepartureReason, loss?: string): void {
-    const { vm, snapshot: continuation } = this.#get(record.id);
+  /** Ends a sandbox whose machine is kept here. Clients find it no more when this returns. @returns false when none is */
+  endInQueue(record: SandboxRecord, reason: DepartureReason, loss?: string): boolean {
+    const machine = this.#machines.get(record.id);
+    if (!machine) return false;
+    const { vm, snapshot: continuation } = machine;
     this.#context.departures.leave({ record, reason, loss, continuation, endMachine: () => vm.terminate() });
     this.#machines.delete(record.id);
+    return true;
+  }
+
+  /** Ends a sandbox whose guest has booted anew, with nothing of its memory. @returns the answer to the client */
+  #loseInQueue(record: SandboxRecord, detail: string): DomainError {
+    this.endInQueue(record, "machine_died", `The sandbox's memory is gone: ${detail}`);
+    return new DomainError("machine_failed", `Sandbox ${record.id} is lost: ${detail}`);
   }
 
   /** Lets go of every machine without ending it: the daemon stops. */
@@ -177,6 +190,6 @@ export class PausedInMemory {
   #get(id: string): StandingMachine {
     const machine = this.#machines.get(id);
     if (machine) return machine;
-    throw new DomainError("internal", `sandbox ${id} is paused in memory and has no machine`);
+    throw new DomainError("not_ready", `the machine of sandbox ${id}, which is paused in memory, does not answer yet`);
   }
 }

@@ -89,12 +89,16 @@ export class SandboxRegistry implements SandboxDirectory {
     throw new DomainError("not_found", `Sandbox "${id}" doesn't exist or you don't have access to it`);
   }
 
-  /** @throws DomainError `not_found`, for a paused sandbox too. */
+  /**
+   * @throws DomainError `not_found`, for a paused sandbox too; `not_ready` while its machine, which an earlier daemon
+   *   started, does not answer
+   */
   getRunning(id: string): { readonly record: SandboxRecord; readonly session: LiveSession } {
     const { record, state } = this.get(id);
     if (state === "paused") throw new DomainError("not_found", `Sandbox "${id}" is paused`);
     const session = this.session(id);
-    if (!session) throw new DomainError("internal", `running sandbox ${id} has no session`);
+    if (!session)
+      throw new DomainError("not_ready", `The machine of sandbox "${id}" does not answer yet. Try again later.`);
     return { record, session };
   }
 

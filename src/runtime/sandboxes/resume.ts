@@ -18,6 +18,7 @@ import type { SandboxDeadlines } from "./deadlines.ts";
 import { isResumedByTraffic } from "./kept-memory.ts";
 import type { PausedInMemory } from "./paused-in-memory.ts";
 import type { ReadyMachine } from "./sessions.ts";
+import { refuseWhilePausing } from "./stalled-pauses.ts";
 
 /** A sandbox that a request resumed lives at least this long, as with E2B. */
 const minAutoResumeMs = 300_000;
@@ -89,14 +90,20 @@ export class SandboxResumes {
         const timeoutMs = Math.max(view.record.lifecycle.timeoutMs, minAutoResumeMs);
         await this.#resumeInQueue({ id, timeoutMs, overtaken });
       }
-      return registry.session(id);
+      return view && registry.view(id)?.state === "running" ? registry.getRunning(id).session : undefined;
     });
   }
 
-  /** Paused sandboxes that a request resumes. A client that asks has yet to prove that it may. */
+  /**
+   * Sandboxes without a session that a request may be for: paused ones that a request resumes, and those whose machine
+   * does not answer yet. A client that asks has yet to prove that it may.
+   */
   *resumableByTraffic(): Iterable<SandboxView> {
     const { deps, registry } = this.#context;
-    for (const view of registry.views()) if (isResumedByTraffic(deps.ledger, view)) yield view;
+    for (const view of registry.views()) {
+      const isUnanswering = view.state === "running" && !registry.session(view.record.id);
+      if (isUnanswering || isResumedByTraffic(deps.ledger, view)) yield view;
+    }
   }
 
   async #resumeInQueue(order: ResumeOrder): Promise<SandboxView> {
@@ -104,6 +111,7 @@ export class SandboxResumes {
     const { registry, deps, sessions } = this.#context;
     const { ledger, clock, log, reach, unfinishedWork } = deps;
     const { record } = registry.get(id);
+    refuseWhilePausing(record);
     const envs = { ...record.envs, ...order.envs };
     if (record.state === "paused_in_memory") {
       if (memory !== false) return this.#inMemory.resumeInQueue(record, timeoutMs, envs);
@@ -130,7 +138,7 @@ export class SandboxResumes {
       );
       const { vm, agent, restoreStartedMs } = restored;
       machine = { vm, agent, restoreStartedMs, origin: "resume" };
-      const change = { machine: vm.record, endAtMs: clock.nowMs() + timeoutMs, envs };
+      const change = { machine: { ...vm.record, bootId: agent.bootId }, endAtMs: clock.nowMs() + timeoutMs, envs };
       running = moveSandbox(ledger, id, "resuming", "running", change);
       restored.take();
     } catch (error) {

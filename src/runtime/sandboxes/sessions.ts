@@ -1,10 +1,11 @@
 /**
  * The sessions of the sandboxes: a machine that is ready becomes a live session, and its sandbox is shown as running.
- * Emits `lost` when a session lost its machine; the listener decides what becomes of the sandbox.
+ * Emits `lost` and `unruly` when something is wrong with a session; a listener decides what becomes of the sandbox.
  */
 import { EventEmitter } from "node:events";
 import { DomainError } from "../../errors.ts";
 import { getAccessToken } from "../../ledger/access-tokens.ts";
+import type { GuestAgent } from "../../guest/agent.ts";
 import type { SandboxRecord, SessionOrigin } from "../../types.ts";
 import type { SandboxView } from "../contract.ts";
 import type { RuntimeDependencies } from "../dependencies.ts";
@@ -13,15 +14,27 @@ import type { TeamMetrics } from "../records/team-metrics.ts";
 import { LiveSession } from "../sessions/live-session.ts";
 import type { SandboxRegistry } from "./registry.ts";
 
-/** A machine that is ready for its first command. */
-export type ReadyMachine = Pick<HeldMachine, "vm" | "agent" | "restoreStartedMs"> & { readonly origin: SessionOrigin };
+/** A machine that a sandbox runs in from now on. */
+export interface ReadyMachine extends Pick<HeldMachine, "vm" | "restoreStartedMs"> {
+  /** Undefined: the agent does not answer yet, and requests are told so until it does. */
+  readonly agent: GuestAgent | undefined;
+  /** The boot id that the guest must have; without it, and without an agent, the first that is seen counts. */
+  readonly bootId?: string | undefined;
+  readonly origin: SessionOrigin;
+}
 
-/** What became of a session that nobody ended. */
-export interface SessionLoss {
+/** Something that happened to a session, and that nobody ordered. */
+export interface SessionTrouble {
   readonly sandboxId: string;
   readonly sessionId: string;
-  readonly reason: "machine_died" | "lost";
   readonly detail: string;
+}
+
+interface SessionEvents {
+  /** The machine died, or its guest booted anew. */
+  readonly lost: [SessionTrouble];
+  /** The machine lives, and its guest breaks the link again and again. */
+  readonly unruly: [SessionTrouble];
 }
 
 /** The first line of what a session adds to its sandbox's log. */
@@ -36,7 +49,7 @@ const originMessages: Record<SessionOrigin, string> = {
 
 type SessionsDependencies = Pick<RuntimeDependencies, "ledger" | "clock" | "samples" | "log" | "logs">;
 
-export class Sessions extends EventEmitter<{ lost: [SessionLoss] }> {
+export class Sessions extends EventEmitter<SessionEvents> {
   readonly #deps: SessionsDependencies;
   readonly #registry: SandboxRegistry;
   readonly #team: TeamMetrics;
@@ -49,7 +62,7 @@ export class Sessions extends EventEmitter<{ lost: [SessionLoss] }> {
   }
 
   /** Shows a sandbox as running in this machine, which is the session's from now on. */
-  attach(record: SandboxRecord, { vm, agent, origin, restoreStartedMs }: ReadyMachine): SandboxView {
+  attach(record: SandboxRecord, { vm, agent, bootId, origin, restoreStartedMs }: ReadyMachine): SandboxView {
     const { ledger, clock, samples, log, logs } = this.#deps;
     const { id: sandboxId } = record;
     const { sessionId } = vm.record;
@@ -59,13 +72,15 @@ export class Sessions extends EventEmitter<{ lost: [SessionLoss] }> {
       accessToken,
       vm,
       agent,
+      bootId,
       origin,
       restoreStartedMs,
       clock,
       samples,
       log,
       commands: logs.ofSession(sandboxId),
-      onLost: (reason, detail) => this.emit("lost", { sandboxId, sessionId, reason, detail }),
+      onLost: (detail) => void this.emit("lost", { sandboxId, sessionId, detail }),
+      onUnruly: (detail) => void this.emit("unruly", { sandboxId, sessionId, detail }),
     });
     if (origin !== "adopted") this.#team.countStart();
     logs.note(sandboxId, originMessages[origin], { event: "running", origin, templateID: record.templateId });
@@ -73,8 +88,10 @@ export class Sessions extends EventEmitter<{ lost: [SessionLoss] }> {
     return this.#registry.change(record, session) ?? this.#registry.add(record, accessToken, session);
   }
 
-  /** Shows a sandbox that an earlier daemon paused. */
-  showPaused(record: SandboxRecord): void {
+  /**
+   * Shows a sandbox of an earlier daemon without a session: it is paused, or its machine does not answer yet.
+   */
+  showWithoutSession(record: SandboxRecord): void {
     this.#registry.add(record, getAccessToken(this.#deps.ledger, record.id), undefined);
   }
 

@@ -1,24 +1,48 @@
 /**
- * The heartbeats find machines that are stuck: a session is given up when its agent has not answered for too long, so
- * that its sandbox ends with a clear state instead of hanging. The owner of the session ends it.
+ * The heartbeats find machines that are stuck: a session is given up when nothing has come from its guest for too long,
+ * so that its sandbox does not hang for ever. The owner of the session decides what becomes of the sandbox.
  */
 import type { Clock } from "../../clock.ts";
 import type { Session } from "./session.ts";
 
-/** Decides about a silent machine. Pure. Both times are in milliseconds during which the daemon listened. */
-export function judgeSilence(lastAnswerMs: number, nowMs: number, timeoutMs: number): "preserve" | "clean_up" {
-  return nowMs - lastAnswerMs >= timeoutMs ? "clean_up" : "preserve";
+/** A guest whose machine works is taken for busy, and has so many times the deadline. */
+const busyPatience = 5;
+/** From this share of one processor on a machine works. An idle one needs a few hundredths, one that stands still none. */
+const busyShare = 0.2;
+
+/** What is known of a silent machine. Times are in milliseconds during which the daemon listened. */
+export interface Silence {
+  readonly silentMs: number;
+  readonly timeoutMs: number;
+  /** Processors that the machine has used during its silence; undefined when nobody knows. */
+  readonly share: number | undefined;
 }
 
-/** A session that may be silent for a while, because its machine is stopped for a save. */
-type WatchedSession = Session & { readonly isStopped: boolean };
+/** Decides about a silent machine. Pure. */
+export function judgeSilence({ silentMs, timeoutMs, share = 0 }: Silence): "preserve" | "give_up" {
+  const patienceMs = share >= busyShare ? timeoutMs * busyPatience : timeoutMs;
+  return silentMs >= patienceMs ? "give_up" : "preserve";
+}
+
+/** A session as the heartbeats see it. */
+type WatchedSession = Session & {
+  /** The machine may be silent for a while, because it is stopped for a save. */
+  readonly isStopped: boolean;
+  /** How many bytes came from the guest; undefined while its link is being made. */
+  readonly receivedBytes: number | undefined;
+  cpuTimeMs(): number | undefined;
+};
 
 interface Heartbeat {
   lastAnswerMs: number;
   /** A ping is on its way. There is never more than one for each session. */
   waiting: boolean;
-  /** The agent has answered something else since the last check, so that no ping need wake the guest. */
+  /** Something has come from the guest since the last check, so that no ping need wake the guest. */
   heard: boolean;
+  /** What the last check found. */
+  receivedBytes: number | undefined;
+  /** The processor time of the machine when half of the deadline had passed in silence. */
+  halfway: { readonly atMs: number; readonly cpuMs: number | undefined } | undefined;
 }
 
 export class Heartbeats {
@@ -52,10 +76,14 @@ export class Heartbeats {
     const nowMs = this.#listen();
     for (const session of [...sessions]) {
       const heartbeat = this.#heartbeatOf(session);
-      // A save on a slow disk may take long, and is no silence of the guest.
-      if (session.isStopped) heartbeat.lastAnswerMs = nowMs;
-      if (judgeSilence(heartbeat.lastAnswerMs, nowMs, this.#timeoutMs) === "clean_up") {
-        this.#onStuck(session, nowMs - heartbeat.lastAnswerMs);
+      this.#look(session, heartbeat, nowMs);
+      const silentMs = nowMs - heartbeat.lastAnswerMs;
+      if (
+        judgeSilence({ silentMs, timeoutMs: this.#timeoutMs, share: shareOf(session, heartbeat, nowMs) }) === "give_up"
+      ) {
+        // An owner that cannot do anything about it hears of it again after another deadline.
+        Object.assign(heartbeat, { lastAnswerMs: nowMs, halfway: undefined });
+        this.#onStuck(session, silentMs);
       } else if (!heartbeat.waiting && !heartbeat.heard) {
         void this.#ping(session, heartbeat);
       }
@@ -63,10 +91,25 @@ export class Heartbeats {
     }
   }
 
+  /** Notes what is a sign of life: any byte from the guest, such as those of an answer that takes long. */
+  #look(session: WatchedSession, heartbeat: Heartbeat, nowMs: number): void {
+    const { receivedBytes } = session;
+    const hasCome = receivedBytes !== undefined && receivedBytes !== heartbeat.receivedBytes;
+    heartbeat.receivedBytes = receivedBytes;
+    if (hasCome) heartbeat.heard = true;
+    // A save on a slow disk may take long, and is no silence of the guest.
+    if (hasCome || session.isStopped) heartbeat.lastAnswerMs = nowMs;
+    const isHalfway = nowMs - heartbeat.lastAnswerMs >= this.#timeoutMs / 2;
+    heartbeat.halfway = isHalfway ? (heartbeat.halfway ?? { atMs: nowMs, cpuMs: session.cpuTimeMs() }) : undefined;
+  }
+
   #heartbeatOf(session: Session): Heartbeat {
     const known = this.#heartbeats.get(session);
     if (known) return known;
-    const heartbeat = { lastAnswerMs: this.#nowMs(), waiting: false, heard: false };
+    const heartbeat: Heartbeat = {
+      ...{ lastAnswerMs: this.#nowMs(), waiting: false, heard: false },
+      ...{ receivedBytes: undefined, halfway: undefined },
+    };
     this.#heartbeats.set(session, heartbeat);
     return heartbeat;
   }
@@ -99,4 +142,12 @@ export class Heartbeats {
       heartbeat.waiting = false;
     }
   }
+}
+
+/** Processors that a machine has used since it was looked at halfway through its silence. */
+function shareOf(session: WatchedSession, { halfway }: Heartbeat, nowMs: number): number | undefined {
+  if (halfway === undefined || nowMs <= halfway.atMs) return undefined;
+  const cpuMs = session.cpuTimeMs();
+  if (cpuMs === undefined || halfway.cpuMs === undefined) return undefined;
+  return (cpuMs - halfway.cpuMs) / (nowMs - halfway.atMs);
 }

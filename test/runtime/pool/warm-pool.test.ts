@@ -31,7 +31,7 @@ test("a create takes a warm machine, which gets its own identity, and the next r
   const restores = daemon.host.calls.length;
   const { record } = await daemon.create();
   expect(daemon.host.calls.length).toBe(restores);
-  expect(record.machine).toEqual(warm?.machine);
+  expect(record.machine).toEqual({ ...warm?.machine, bootId: "boot" });
   expect(record.reservationId).toBe(warm?.reservationId);
   expect(daemon.guests.hostnames.at(-1)).toBe(record.id);
   expect(daemon.held()).toEqual({ active: 1, warm: 0 });
@@ -125,7 +125,7 @@ test("a create takes the oldest machine of its template, and of no other", async
   const { record: other } = await daemon.create("other");
   expect(machines).not.toContainEqual(other.machine);
   const taken = [await daemon.create(), await daemon.create()].map(({ record }) => record.machine);
-  expect(taken).toEqual(machines);
+  expect(taken).toEqual(machines.map((machine) => ({ ...machine, bootId: "boot" })));
   expect((await daemon.create()).record.machine).not.toBeNull();
   expect([await daemon.metric(hit), await daemon.metric(miss)]).toEqual([2, 2]);
 });

@@ -58,9 +58,10 @@ const ways: Way[] = [
     level: "error",
     message: "The sandbox's machine died",
     loss: "The sandbox's machine could not go on after a failed pause: arranged by the test",
-    leave: async ({ runtime, host }, id) => {
+    leave: async (daemon, id) => {
+      const { runtime, host } = daemon;
       host.arrange("saveSnapshot", failure);
-      host.arrange("resume", failure);
+      host.arrange("resume", { ...failure, act: () => crashAll(daemon) });
       await expect(runtime.pauses.pause(id, "stopped")).rejects.toBe(failure.error);
     },
   },
@@ -102,6 +103,7 @@ const ways: Way[] = [
     reason: "lost",
     level: "error",
     message: "The sandbox was lost",
+    loss: "The daemon could not take the sandbox up: its machine is gone",
     leave: (daemon) => daemon.restart(() => crashAll(daemon)),
   },
   {
@@ -109,7 +111,7 @@ const ways: Way[] = [
     reason: "lost",
     level: "error",
     message: "The sandbox was lost",
-    loss: "The sandbox was paused in memory only, and its machine is gone",
+    loss: "its machine is gone, and it was paused in memory only",
     leave: async (daemon, id) => {
       daemon.host.arrange("saveSnapshot", locked);
       await daemon.runtime.pauses.pause(id, "stopped");

@@ -12,7 +12,7 @@ import { getSandbox } from "../../../src/ledger/sandboxes.ts";
 import { listSnapshots, registerSnapshot } from "../../../src/ledger/snapshots.ts";
 import { newSessionId } from "../../../src/machine/driver.ts";
 import { LiveSession } from "../../../src/runtime/sessions/live-session.ts";
-import { FakeDaemon, type FakeDaemonOptions, nothing, running } from "../../support/fakes/fake-daemon.ts";
+import { FakeDaemon, type FakeDaemonOptions, nothing, paused, running } from "../../support/fakes/fake-daemon.ts";
 import { requestFor } from "../../support/fakes/fake-wiring.ts";
 
 const failure = new DomainError("machine_failed", "out of luck");
@@ -135,7 +135,7 @@ test("a machine that dies ends its own sandbox only", async () => {
   expect(daemon.logged).toContainEqual(expect.objectContaining({ msg: "sandbox lost", detail: "killed by the test" }));
 });
 
-test("a link that breaks is made anew, and ends its sandbox when it breaks again and again", async () => {
+test("a link that breaks is made anew, and pauses its sandbox when it breaks again and again", async () => {
   await using daemon = await FakeDaemon.open(small);
   const { record } = await daemon.create();
   const session = daemon.runtime.registry.session(record.id);
@@ -156,10 +156,35 @@ test("a link that breaks is made anew, and ends its sandbox when it breaks again
     before.bytes.destroy();
   }
   expect(links).toBeLessThan(20);
-  expect(() => daemon.runtime.registry.get(record.id)).toThrow("doesn't exist");
+  await expect.poll(() => daemon.stateOf(record.id)).toBe("paused");
   await daemon.deps.unfinishedWork.idle();
+  expect(await daemon.remains()).toEqual(paused);
+});
+
+test("a guest that booted anew is a dead machine, and the log says so", async () => {
+  await using daemon = await FakeDaemon.open(small);
+  const { record } = await daemon.create();
+  daemon.guests.bootId = "another";
+  daemon.guests.latest.bytes.destroy();
+  await advanceUntil(daemon, 250, () => daemon.stateOf(record.id) !== "running");
+  await daemon.deps.unfinishedWork.idle();
+  expect(getSandbox(daemon.deps.ledger, record.id)?.endReason).toBe("machine_died");
+  const detail = "the guest has booted anew: its boot id is another and was boot";
+  expect(daemon.logged).toContainEqual(expect.objectContaining({ msg: "sandbox lost", detail }));
   expect(await daemon.remains()).toEqual(nothing);
+});
+
+test("a guest that booted anew while no daemon ran is lost", async () => {
+  await using daemon = await FakeDaemon.open(small);
+  const { record } = await daemon.create();
+  await daemon.runtime.close();
+  daemon.guests.bootId = "another";
+  await daemon.start();
+  await daemon.deps.unfinishedWork.idle();
   expect(getSandbox(daemon.deps.ledger, record.id)?.endReason).toBe("lost");
+  const reason = "the guest has booted anew: its boot id is another and was boot";
+  expect(daemon.logged).toContainEqual(expect.objectContaining({ msg: "sandbox cannot be adopted", reason }));
+  expect(await daemon.remains()).toEqual(nothing);
 });
 
 test("a machine that died is reported as dead, although its link breaks first", async () => {

@@ -156,13 +156,121 @@ test("when the machine dies during the save the sandbox leaves, and nothing rema
   await using daemon = await FakeDaemon.open();
   const { runtime, host } = daemon;
   const { id } = (await daemon.create()).record;
-  host.arrange("saveSnapshot", failure);
-  host.arrange("resume", failure);
+  host.arrange("saveSnapshot", { ...failure, act: () => crashAll(daemon) });
   await expect(runtime.pauses.pause(id, "stopped")).rejects.toBe(failure.error);
   expect(() => runtime.registry.get(id)).toThrow("doesn't exist");
   await daemon.settle();
   expect(await daemon.remains()).toEqual(nothing);
   expect(getSandbox(daemon.deps.ledger, id)).toMatchObject({ endReason: "machine_died" });
+});
+
+const late = { error: new DomainError("deadline_exceeded", "the engine did not answer") };
+const crashAll = ({ host }: FakeDaemon) => {
+  for (const sessionId of [...host.machines.keys()]) host.crash(sessionId);
+};
+/** Pauses a sandbox whose machine does not answer, until it is asked for the time after `tries` times. */
+async function stall(daemon: FakeDaemon, tries: number): Promise<string> {
+  const { id } = (await daemon.create()).record;
+  daemon.host.arrange("pause", ...Array.from({ length: tries }, () => late));
+  await expect(daemon.runtime.pauses.pause(id, "stopped")).rejects.toMatchObject({
+    code: "deadline_exceeded",
+    message: "The sandbox's machine does not answer, and the sandbox is paused once it does: the engine did not answer",
+  });
+  return id;
+}
+
+test("a machine that does not answer a pause is asked until it does, and nothing is lost", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime, host } = daemon;
+  const id = await stall(daemon, 4);
+  expect([daemon.stateOf(id), runtime.registry.get(id).state]).toEqual(["pausing", "paused"]);
+  for (const attempt of [
+    () => runtime.resumes.connect(id, 1_000),
+    () => runtime.resumes.resume(id, 1_000),
+    () => runtime.pauses.pause(id, "stopped"),
+    () => runtime.forks.followUp(id, { timeoutMs: 1_000 }),
+  ]) {
+    await expect(attempt()).rejects.toMatchObject({ code: "not_ready" });
+  }
+  await expect.poll(() => daemon.stateOf(id)).toBe("paused");
+  expect(host.calls.filter((step) => step === "resume")).toEqual([]);
+  await daemon.settle();
+  expect(await daemon.remains()).toEqual(paused);
+  expect((await runtime.resumes.connect(id, 1_000)).resumed).toBe(true);
+});
+
+test("a sandbox whose pause stalls can be killed, and leaves when its machine dies", async () => {
+  for (const [end, endReason] of [
+    [(daemon, id) => daemon.runtime.ends.kill(id), "killed"],
+    [crashAll, "machine_died"],
+  ] as const satisfies [(daemon: FakeDaemon, id: string) => unknown, string][]) {
+    await using daemon = await FakeDaemon.open();
+    const id = await stall(daemon, 1_000);
+    await end(daemon, id);
+    await expect.poll(() => daemon.stateOf(id)).toBe("terminated");
+    await daemon.settle();
+    expect(await daemon.remains()).toEqual(nothing);
+    expect(getSandbox(daemon.deps.ledger, id)).toMatchObject({ endReason });
+  }
+});
+
+test("a daemon that stops while a pause stalls lets go of the machine, and the next one goes on with it", async () => {
+  await using daemon = await FakeDaemon.open();
+  const id = await stall(daemon, 1_000);
+  await daemon.runtime.close();
+  daemon.host.forget("pause");
+  await daemon.start();
+  expect(daemon.runtime.registry.get(id).state).toBe("running");
+  await daemon.settle();
+  expect(await daemon.remains()).toEqual(running);
+});
+
+test("a machine that does not go on after a failed save is saved once it answers", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime, host } = daemon;
+  const { id } = (await daemon.create()).record;
+  host.arrange("saveSnapshot", failure);
+  host.arrange("resume", late);
+  await expect(runtime.pauses.pause(id, "stopped")).rejects.toMatchObject({ code: "deadline_exceeded" });
+  await expect.poll(() => daemon.stateOf(id)).toBe("paused");
+  await daemon.settle();
+  expect(await daemon.remains()).toEqual(paused);
+});
+
+test("an agent that does not answer after a failed pause costs nothing", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime, host } = daemon;
+  const { id } = (await daemon.create()).record;
+  host.arrange("saveSnapshot", failure);
+  host.arrange("openGuestLink", failure, failure);
+  await expect(runtime.pauses.pause(id, "stopped")).rejects.toBe(failure.error);
+  expect(runtime.registry.get(id).state).toBe("running");
+  await expect
+    .poll(async () =>
+      runtime.registry
+        .session(id)
+        ?.agent.ping()
+        .then(() => "answers"),
+    )
+    .toBe("answers");
+});
+
+test("a silent guest whose machine lives is given up by a pause", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { runtime, clock } = daemon;
+  const { id } = (await daemon.create()).record;
+  daemon.guests.isSilent = true;
+  for (let passed = 0; passed <= 65_000; passed += 5_000) {
+    runtime.checkHeartbeats();
+    await clock.advance(5_000);
+  }
+  await expect.poll(() => daemon.stateOf(id)).toBe("paused");
+  await daemon.settle();
+  expect(await daemon.remains()).toEqual(paused);
+  const log = runtime.observations.logs(id, { search: "", order: "asc", limit: 100 });
+  expect(log).toContainEqual(
+    expect.objectContaining({ level: "error", fields: expect.objectContaining({ event: "given_up" }) }),
+  );
 });
 
 test("a machine that will not end keeps its reservation until it does, and the pause waits for that", async () => {

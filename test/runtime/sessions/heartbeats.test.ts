@@ -14,21 +14,40 @@ function watcher() {
   return { clock, stuck, cleanup };
 }
 
-function sessionThat(ping: () => Promise<void>): Session & { isStopped: boolean } {
+/** A session with the parts that a test changes. */
+interface FakeSession extends Session {
+  isStopped: boolean;
+  receivedBytes: number | undefined;
+  cpuMs: number | undefined;
+  cpuTimeMs(): number | undefined;
+}
+
+function sessionThat(ping: () => Promise<void>): FakeSession {
   const session = {
     isStopped: false,
+    receivedBytes: 0,
+    cpuMs: undefined as number | undefined,
+    cpuTimeMs: () => session.cpuMs,
     agent: { ping },
     ended: new AbortController().signal,
     log: pino({ level: "silent" }),
   };
-  return session as unknown as Session & { isStopped: boolean };
+  return session as unknown as FakeSession;
 }
 
 const settled = () => new Promise<void>((resolve) => setImmediate(resolve));
 
-test("the decision depends on the time since the last answer alone", () => {
-  expect(judgeSilence(0, timeoutMs - 1, timeoutMs)).toBe("preserve");
-  expect(judgeSilence(0, timeoutMs, timeoutMs)).toBe("clean_up");
+test("the decision depends on the time without a sign of life, and a machine that works has more of it", () => {
+  for (const [share, patienceMs] of [
+    [undefined, timeoutMs],
+    [0, timeoutMs],
+    [0.1, timeoutMs],
+    [0.2, 5 * timeoutMs],
+    [2, 5 * timeoutMs],
+  ] as const) {
+    expect(judgeSilence({ silentMs: patienceMs - 1, timeoutMs, share })).toBe("preserve");
+    expect(judgeSilence({ silentMs: patienceMs, timeoutMs, share })).toBe("give_up");
+  }
 });
 
 test("a machine that answers is preserved however long it lives", async () => {
@@ -125,4 +144,58 @@ test("time during which the daemon itself stood still does not count as a machin
   expect(stuck).toEqual([]);
   for (let turn = 0; turn < 4; turn++) await check(5_000);
   expect(stuck).toEqual([silent]);
+});
+
+/** Checks a session every five seconds for a while. `each` is called before every check. */
+async function watch(
+  { clock, cleanup }: ReturnType<typeof watcher>,
+  session: FakeSession,
+  ms: number,
+  each = () => {},
+) {
+  for (let passed = 0; passed < ms; passed += 5_000) {
+    each();
+    cleanup.check([session]);
+    await settled();
+    await clock.advance(5_000);
+  }
+}
+
+test("any byte from the guest is a sign of life, although no ping is answered", async () => {
+  const watched = watcher();
+  const session = sessionThat(() => new Promise(() => {}));
+  await watch(watched, session, 4 * timeoutMs, () => {
+    session.receivedBytes = (session.receivedBytes ?? 0) + 1;
+  });
+  expect(watched.stuck).toEqual([]);
+  await watch(watched, session, timeoutMs + 5_000);
+  expect(watched.stuck).toEqual([session]);
+});
+
+test("a link that is being made is no sign of life", async () => {
+  const watched = watcher();
+  const session = sessionThat(() => Promise.reject(new Error("the link is being re-established")));
+  session.receivedBytes = undefined;
+  await watch(watched, session, timeoutMs + 5_000);
+  expect(watched.stuck).toEqual([session]);
+});
+
+test("a machine that works is taken for busy, and is given up when that lasts", async () => {
+  const watched = watcher();
+  const session = sessionThat(() => new Promise(() => {}));
+  session.cpuMs = 1_000;
+  const work = () => {
+    session.cpuMs = (session.cpuMs ?? 0) + 2_500;
+  };
+  await watch(watched, session, 5 * timeoutMs - 5_000, work);
+  expect(watched.stuck).toEqual([]);
+  await watch(watched, session, 10_000, work);
+  expect(watched.stuck).toEqual([session]);
+});
+
+test("a session that was given up is given up again after another deadline, not at every check", async () => {
+  const watched = watcher();
+  const session = sessionThat(() => new Promise(() => {}));
+  await watch(watched, session, 3 * timeoutMs + 10_000);
+  expect(watched.stuck).toEqual([session, session, session]);
 });

@@ -46,11 +46,11 @@ export class FakeAgent implements Disposable {
     for (const part of encodeFrame({ type, channel, stream, payload })) this.bytes.write(part);
   }
 
-  sendWelcome(nonce: Uint8Array, version = 1): void {
+  sendWelcome(nonce: Uint8Array, { version = 1, bootId = "boot" } = {}): void {
     const fields = new FieldWriter()
       .integer(Tag.version, version)
       .string(Tag.agentVersion, "fake")
-      .string(Tag.bootId, "boot");
+      .string(Tag.bootId, bootId);
     this.send(FrameType.welcome, 0, Buffer.concat([nonce, fields.payload(0).subarray(2)]));
   }
 

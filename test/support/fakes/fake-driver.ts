@@ -41,6 +41,8 @@ export type FakeStep =
 export interface FakeOutcome {
   readonly delayMs?: number;
   readonly gate?: Promise<unknown>;
+  /** What happens before the call ends, such as the death of a machine. */
+  readonly act?: () => void;
   readonly error?: Error;
 }
 
@@ -62,6 +64,11 @@ export class FakeHost {
     this.#outcomes.set(step, [...(this.#outcomes.get(step) ?? []), ...outcomes]);
   }
 
+  /** Later calls of `step` go well again. */
+  forget(step: FakeStep): void {
+    this.#outcomes.delete(step);
+  }
+
   /** Plays the next outcome of a step. */
   async play(step: FakeStep, signal?: AbortSignal): Promise<void> {
     this.calls.push(step);
@@ -69,6 +76,7 @@ export class FakeHost {
     if (outcome?.delayMs) await delay(outcome.delayMs, undefined, signal ? { signal } : {});
     await outcome?.gate;
     signal?.throwIfAborted();
+    outcome?.act?.();
     if (outcome?.error) throw outcome.error;
   }
 
@@ -84,6 +92,8 @@ class FakeMachine {
   readonly shape: MachineShape;
   readonly exited: Promise<VmExit>;
   hasInternetAccess = true;
+  /** Settable. */
+  cpuTimeMs: number | undefined;
   /** The folder of the snapshot that it was restored from. */
   restoredFrom: string | undefined;
   readonly #host: FakeHost;
@@ -229,6 +239,14 @@ class FakeVm implements Vm {
     this.#machine = machine;
     this.record = machine.record;
     this.exited = machine.exited;
+  }
+
+  get isAlive(): boolean {
+    return this.#machine.at !== "gone";
+  }
+
+  cpuTimeMs(): number | undefined {
+    return this.#machine.cpuTimeMs;
   }
 
   async openGuestLink(signal?: AbortSignal): Promise<Duplex> {

@@ -143,12 +143,12 @@ export class FaultWorld implements AsyncDisposable {
 
   /** Why a sandbox has ended, as the ledger has it. */
   endReasonOf(id: string): string {
-    const ledger = new Database(join(this.home.stateDir, "ledger.db"), { readonly: true });
-    try {
-      return String(ledger.prepare("select end_reason from sandboxes where id = ?").pluck().get(id));
-    } finally {
-      ledger.close();
-    }
+    return this.#columnOf(id, "end_reason");
+  }
+
+  /** The state of a sandbox as the ledger has it, transitions too. */
+  ledgerStateOf(id: string): string {
+    return this.#columnOf(id, "state");
   }
 
   async stateOf(id: string): Promise<SubjectState> {
@@ -205,6 +205,15 @@ export class FaultWorld implements AsyncDisposable {
     // The home ends the sandboxes that are left.
     await this.#daemon?.stop();
     await this.home[Symbol.asyncDispose]();
+  }
+
+  #columnOf(id: string, column: "state" | "end_reason"): string {
+    const ledger = new Database(join(this.home.stateDir, "ledger.db"), { readonly: true });
+    try {
+      return String(ledger.prepare(`select ${column} from sandboxes where id = ?`).pluck().get(id));
+    } finally {
+      ledger.close();
+    }
   }
 
   #wake(id: string): Promise<Response | undefined> {

@@ -21,6 +21,12 @@ export class PoliteGuests {
   /** The number of coming set-ups that are refused. */
   refusedSetups = 0;
 
+  /** The boot id that the guests say from now on. */
+  bootId = "boot";
+
+  /** True: requests are taken and not answered. */
+  isSilent = false;
+
   /** A shutdown is never answered. */
   ignoresShutdown = false;
 
@@ -41,9 +47,10 @@ export class PoliteGuests {
   }
 
   async #serve(fake: FakeAgent): Promise<void> {
-    fake.sendWelcome(await fake.hello());
+    fake.sendWelcome(await fake.hello(), { bootId: this.bootId });
     for (;;) {
       const { stream, payload } = await fake.next(FrameType.open);
+      if (this.isSilent) continue;
       this.#answer(fake, stream, payload);
     }
   }
