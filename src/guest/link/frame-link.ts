@@ -274,7 +274,7 @@ export class FrameLink implements FrameSender {
       this.#receiveWelcome(frame);
       return true;
     }
-    if (frame.type === FrameType.welcome && this.#isLateWelcome(frame)) return;
+    if (frame.type === FrameType.welcome && this.#isLateWelcome(frame)) return true;
     const stream = this.#streams.get(frame.stream);
     if (stream === undefined) throw protocolError(`a frame for stream ${frame.stream}, which is not open`);
     stream.receive(frame);

@@ -4,8 +4,8 @@
  */
 import { EventEmitter } from "node:events";
 import { DomainError } from "../../errors.ts";
-import { getAccessToken } from "../../ledger/access-tokens.ts";
 import type { GuestAgent } from "../../guest/agent.ts";
+import { getAccessToken } from "../../ledger/access-tokens.ts";
 import type { SandboxRecord, SessionOrigin } from "../../types.ts";
 import type { SandboxView } from "../contract.ts";
 import type { RuntimeDependencies } from "../dependencies.ts";
