@@ -159,7 +159,7 @@ function registerFilesystem(router: ConnectRouter, clock: Clock): void {
       return { watcherId: watchers.add(session, watch) };
     },
     async getWatcherEvents({ watcherId }, context) {
-      const events = watchers.drain(callerOf(context).session, watcherId);
+      const events = await watchers.poll(callerOf(context).session, watcherId);
       return { events: events.map(filesystem.toFilesystemEvent) };
     },
     async removeWatcher({ watcherId }, context) {

@@ -1,7 +1,8 @@
 /**
- * Polled watchers (CreateWatcher, GetWatcherEvents, RemoveWatcher). Each has a bounded buffer. Without polls the
- * buffer fills, the guest link's window closes behind it, and in the end the agent reports that events were lost. The
- * next poll after the buffered events reports that too.
+ * Watchers that clients poll (CreateWatcher, GetWatcherEvents, RemoveWatcher). A poll asks the guest first, so that it
+ * has the events of every change before it. Each watcher has a bounded buffer; when nobody polls, the buffer fills, the
+ * guest link's window closes behind it and in the end the agent says that events were lost, which the next poll after
+ * the buffered events reports.
  */
 import { randomUUID } from "node:crypto";
 import { DomainError, messageOf } from "../errors.ts";
@@ -19,14 +20,20 @@ class Watcher {
   #error: Error | undefined;
   #closed = false;
   #wakeReader: (() => void) | undefined;
+  /** Polls that wait for the guest's word, and need not once the buffer is full or the watch has ended. */
+  readonly #polls = new Set<() => void>();
 
   constructor(watch: Watch) {
     this.#watch = watch;
     void this.#read();
   }
 
-  /** All events since the last call. @throws the error that ended the watch, once its events are taken */
-  drain(): FileEvent[] {
+  /**
+   * All events since the last call, those of every change before this call included, unless the buffer is full.
+   * @throws what ended the watch, once its events are taken.
+   */
+  async poll(): Promise<FileEvent[]> {
+    if (this.#isReading()) await this.#caughtUpOrPaused();
     if (this.#events.length === 0 && this.#error) throw this.#error;
     const events = this.#events;
     this.#events = [];
@@ -38,6 +45,27 @@ class Watcher {
     this.#closed = true;
     this.#watch.close();
     this.#wakeReader?.();
+    this.#releasePolls();
+  }
+
+  #isReading(): boolean {
+    return !this.#closed && this.#error === undefined && this.#events.length < maxBufferedEvents;
+  }
+
+  /** Resolves when the events of every change up to now are here, or no more are read for now, or ever. */
+  #caughtUpOrPaused(): Promise<void> {
+    return new Promise((resolve) => {
+      const release = () => {
+        this.#polls.delete(release);
+        resolve();
+      };
+      this.#polls.add(release);
+      void this.#watch.caughtUp().then(release);
+    });
+  }
+
+  #releasePolls(): void {
+    for (const release of this.#polls) release();
   }
 
   async #read(): Promise<void> {
@@ -50,10 +78,13 @@ class Watcher {
       this.#error = new DomainError("not_found", "the watched directory is gone");
     } catch (error) {
       this.#error = error instanceof Error ? error : new Error(messageOf(error));
+    } finally {
+      this.#releasePolls();
     }
   }
 
   #drained(): Promise<void> {
+    this.#releasePolls();
     return new Promise((resolve) => {
       this.#wakeReader = () => {
         this.#wakeReader = undefined;
@@ -82,9 +113,9 @@ export class WatcherTable {
     return id;
   }
 
-  /** @throws DomainError `not_found`; the error that ended the watch */
-  drain(session: Session, id: string): FileEvent[] {
-    return this.#get(session, id).drain();
+  /** @throws not_found, and what ended the watch. */
+  async poll(session: Session, id: string): Promise<FileEvent[]> {
+    return this.#get(session, id).poll();
   }
 
   /** @throws DomainError `not_found` */

@@ -74,6 +74,11 @@ export interface WatchOptions {
 
 export interface Watch {
   readonly events: AsyncIterable<FileEvent>;
+  /**
+   * Resolves once the events of every change up to now have been taken from `events`; at once for an agent of before
+   * that could not tell. It stays pending when the watch ends first, or when nobody takes events.
+   */
+  caughtUp(): Promise<void>;
   close(): void;
 }
 

@@ -21,6 +21,7 @@ function watchOf(count: number) {
     state,
     watch: {
       events: events(),
+      caughtUp: () => Promise.resolve(),
       close: () => {
         state.closed = true;
       },
@@ -39,13 +40,37 @@ test("events wait for the poll in a bounded buffer; the error that ended the wat
   expect(state.taken).toBe(4_096);
   let seen = 0;
   while (seen < 10_000) {
-    seen += table.drain(session, id).length;
+    seen += (await table.poll(session, id)).length;
     await turns();
   }
   expect(seen).toBe(10_000);
-  expect(() => table.drain(session, id)).toThrow("events were lost");
+  await expect(table.poll(session, id)).rejects.toThrow("events were lost");
   table.remove(session, id);
-  expect(() => table.drain(session, id)).toThrow(`watcher with id ${id} not found`);
+  await expect(table.poll(session, id)).rejects.toThrow(`watcher with id ${id} not found`);
+});
+
+test("a poll waits until the guest has told of every change before it, and not beyond the end of the watch", async () => {
+  const table = new WatcherTable();
+  const session = newSession();
+  let change = (_event: FileEvent) => {};
+  const changed = new Promise<FileEvent>((resolve) => {
+    change = resolve;
+  });
+  const asked: (() => void)[] = [];
+  async function* events(): AsyncGenerator<FileEvent> {
+    yield await changed;
+    asked.shift()?.();
+    await new Promise(() => {});
+  }
+  const caughtUp = () => new Promise<void>((resolve) => asked.push(resolve));
+  const id = table.add(session, { events: events(), caughtUp, close: () => {} });
+  const poll = table.poll(session, id);
+  await turns();
+  change({ name: "late", kind: "write" });
+  expect(await poll).toEqual([{ name: "late", kind: "write" }]);
+  const last = table.poll(session, id);
+  session.kill(new DomainError("not_found", "the sandbox was killed"));
+  expect(await last).toEqual([]);
 });
 
 test("a sandbox has at most 256 watchers, and all end with it", async () => {

@@ -1,9 +1,10 @@
 /** Tests of EXEC, ATTACH, LIST and SIGNAL. */
-import { mkdtempSync, readlinkSync, rmSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { buildSanitized, startAgent } from "../support/guest/built-agent.ts";
+import { buildSanitized, startAgent, startAgentWithFile } from "../support/guest/built-agent.ts";
 import { type FieldPair, op, type RawLink, type RawStream, tag, WINDOW } from "../support/guest/raw-link.ts";
 
 const isRoot = process.getuid?.() === 0;
@@ -27,6 +28,13 @@ const signal = (link: RawLink, pid: number, number: number) =>
     [tag.pid, pid],
     [tag.signal, number],
   ]);
+
+/** The processes of a session that have not ended. */
+function sessionOf(leader: number): number[] {
+  const { stdout } = spawnSync("ps", ["-s", String(leader), "-o", "pid=,state="], { encoding: "utf8" });
+  const lines = stdout.split("\n").filter((line) => /\d+ [^ZX]/.test(line));
+  return lines.map((line) => Number.parseInt(line, 10));
+}
 
 const attach = (link: RawLink, pid: number) => link.open(op.attach, [[tag.pid, pid]]);
 
@@ -60,8 +68,9 @@ test("a process has exactly the environment it should", async () => {
     "EMPTY=",
     "GLOBAL=1",
     "HOME=/elsewhere",
+    "LANG=C.UTF-8",
     "LOGNAME=root",
-    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "PATH=/root/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     expect.stringMatching(/^SHELL=\//),
     "SPLIT=a=b",
     "USER=root",
@@ -76,6 +85,39 @@ test("a process has exactly the environment it should", async () => {
     ]);
     expect(status).toBe("invalid_argument");
   }
+});
+
+test("a process has the variables that a login gets, which the client's win over", async () => {
+  const environment = join(folder, "environment");
+  const lines = [
+    "# a comment",
+    "LANG=de_DE.UTF-8  # said here",
+    'export QUOTED="two words"',
+    "  HALF='open",
+    "1=no name",
+    "no variable",
+    "EMPTY=",
+    "OWN=login",
+    `LONG=${"x".repeat(10_000)}`,
+    "LAST=without an end of line",
+  ];
+  writeFileSync(environment, lines.join("\n"));
+  await using link = await startAgentWithFile(environment, "/etc/environment");
+  const { stdout } = await link.call(op.exec, [
+    [tag.command, "env"],
+    [tag.cwd, "/"],
+    [tag.env, "OWN=client"],
+  ]);
+  const found = stdout.trimEnd().split("\n").sort();
+  expect(found.filter((line) => !/^(HOME|LOGNAME|LONG|PATH|SHELL|USER)=/.test(line))).toEqual([
+    "EMPTY=",
+    "HALF=open",
+    "LANG=de_DE.UTF-8",
+    "LAST=without an end of line",
+    "OWN=client",
+    "QUOTED=two words",
+  ]);
+  expect(found.find((line) => line.startsWith("LONG="))).toHaveLength(10_005);
 });
 
 test("a process has its own session, three descriptors, clean signals, an oom score and a umask", async () => {
@@ -242,6 +284,40 @@ test("programs are found by the process's own PATH, folders by home", async () =
   expect((await link.call(op.exec, [[tag.command, "pwd"]])).stdout).toBe("/root\n");
   await link.call(op.setup, [[tag.defaultCwd, "/usr"]]);
   expect((await link.call(op.exec, [[tag.command, "pwd"]])).stdout).toBe("/usr\n");
+});
+
+test.each([
+  ["KILL", 9],
+  ["TERM", 15],
+])("%s ends the whole session of a command, and what made itself a session of its own stays", async (_name, number) => {
+  await using link = await startAgent();
+  const own = `${folder}/own-${number}`;
+  const stream = link.shell(
+    `sleep 1000 & (sleep 1000 & sleep 1000) & setsid sh -c 'echo $$ >${own}; exec sleep 1000' </dev/null >/dev/null 2>&1 &
+    until [ -s ${own} ]; do sleep 0.01; done; echo all; wait`,
+  );
+  const pid = await pidOf(stream);
+  await stream.until("all");
+  // The shell and three sleepers; a shell becomes its last command.
+  await expect.poll(() => sessionOf(pid)).toHaveLength(4);
+  expect((await signal(link, pid, number)).status).toBe("ok");
+  await stream.collect();
+  await expect.poll(() => sessionOf(pid)).toEqual([]);
+  const other = Number(readFileSync(own, "utf8"));
+  expect(sessionOf(other)).toEqual([other]);
+  process.kill(other, 9);
+});
+
+test("a signal reaches what a command has left behind in its session, as long as that holds its output", async () => {
+  await using link = await startAgent();
+  const stream = link.shell("sleep 1000 & echo started");
+  const pid = await pidOf(stream);
+  await stream.until("started");
+  await expect.poll(() => existsSync(`/proc/${pid}`)).toBe(false);
+  await expect.poll(() => sessionOf(pid)).toHaveLength(1);
+  expect((await signal(link, pid, 9)).status).toBe("ok");
+  expect((await stream.collect()).fields.int(tag.exitCode)).toBe(0);
+  await expect.poll(() => sessionOf(pid)).toEqual([]);
 });
 
 test("a signal goes to that pid, and the end of the process names the signal", async () => {

@@ -48,6 +48,21 @@ async function watch(...more: FieldPair[]): Promise<RawStream> {
   return stream;
 }
 
+/** All changes up to now, told by a mark. */
+async function changesUpToMark(stream: RawStream, mark: number): Promise<string[]> {
+  stream.control(2, [[tag.count, mark]]);
+  const seen: string[] = [];
+  for (;;) {
+    const { kind, fields } = await stream.event();
+    if (kind === 6) {
+      expect(fields.int(tag.count)).toBe(mark);
+      return seen;
+    }
+    expect(kind).toBe(4);
+    seen.push(`${kinds[fields.int(tag.kind) ?? 0]} ${fields.text(tag.name)}`);
+  }
+}
+
 /** All changes up to a file named `last`, which this makes as an end mark. */
 async function changes(stream: RawStream, last = "last"): Promise<string[]> {
   writeFileSync(at(last), "");
@@ -79,6 +94,38 @@ test("files that come, change and go are reported", async () => {
   ]);
   stream.reset();
   expect((await stream.collect()).status).toBe("cancelled");
+});
+
+test("a new file that is written through the link is reported as written once, with its content", async () => {
+  const stream = await watch([tag.includeEntry, true]);
+  const written = link.open(op.write, [[tag.path, at("new")]]);
+  written.data("12345");
+  written.end();
+  expect((await written.collect()).status).toBe("ok");
+  const events: { name: string; size: number | undefined }[] = [];
+  writeFileSync(at("last"), "");
+  for (;;) {
+    const { fields } = await stream.event();
+    if (fields.text(tag.name) === "last") break;
+    const [entry] = fields.groups(tag.entry);
+    events.push({ name: kinds[fields.int(tag.kind) ?? 0] ?? "", size: entry?.int(tag.size) });
+  }
+  expect(events.map(({ name }) => name).filter((name) => name !== "chmod")).toEqual(["create", "write"]);
+  expect(events.find(({ name }) => name === "write")?.size).toBe(5);
+});
+
+test("a mark comes after the events of every change before it, and answers the ones before it", async () => {
+  const stream = await watch([tag.recursive, true]);
+  for (let mark = 1; mark <= 20; mark++) {
+    mkdirSync(at(`${mark}`));
+    writeFileSync(at(`${mark}/file`), "content");
+    const seen = await changesUpToMark(stream, mark);
+    expect(seen).toEqual([`create ${mark}`, `create ${mark}/file`, `write ${mark}/file`]);
+  }
+  // A mark without a number, and a control that a watch does not know, are ignored.
+  stream.control(2, []);
+  stream.control(1, []);
+  expect(await changes(stream)).toEqual([]);
 });
 
 test("changes of existing files carry their entry", async () => {
@@ -135,7 +182,7 @@ test("a recursive watch reports the entries of a new folder as created and, with
   writeFileSync(join(elsewhere, "empty"), "");
   const stream = await watch([tag.recursive, true]);
   renameSync(elsewhere, at("brought"));
-  const [first, ...rest] = await changes(stream);
+  const [first, ...rest] = await changesUpToMark(stream, 1);
   expect(first).toBe("create brought");
   expect(rest.sort()).toEqual(["create brought/empty", "create brought/full", "write brought/full"]);
 });

@@ -145,6 +145,23 @@ static void mount_rest(void) {
   link_in_dev("/proc/self/fd/2", "/dev/stderr");
 }
 
+/*
+ * Devices that every user may open, as on a system with udev. Opening one whose module is not loaded loads it. Their
+ * numbers are the kernel's own.
+ */
+static void make_devices(void) {
+  static const struct {
+    const char *path;
+    mode_t mode;
+    unsigned major, minor;
+  } devices[] = {{"/dev/fuse", 0666, 10, 229}, {"/dev/net/tun", 0666, 10, 200}, {"/dev/loop-control", 0660, 10, 237}};
+  mkdir("/dev/net", 0755);
+  for (size_t i = 0; i < sizeof devices / sizeof *devices; i++) {
+    mknod(devices[i].path, S_IFCHR, makedev(devices[i].major, devices[i].minor));
+    if (chmod(devices[i].path, devices[i].mode) != 0) say("cannot make %s: %s", devices[i].path, strerror(errno));
+  }
+}
+
 /* Makes room for many watchers. The limits count per user, and all watchers of the agent are root's. */
 static void raise_limits(void) {
   set_kernel("/proc/sys/fs/inotify/max_user_instances", "8192");
@@ -198,6 +215,7 @@ void boot(void) {
   mount_root(device);
   switch_root();
   mount_rest();
+  make_devices();
   raise_limits();
   rest_when_idle();
   set_name();

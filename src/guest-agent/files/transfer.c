@@ -141,9 +141,15 @@ static void write_end(struct stream *stream) {
 
 static const struct stream_work write_work = {.data = write_data, .end = write_end, .release = release};
 
+/* Empties the file. One that is empty is left alone, because watchers are told of every truncation as of a write. */
+static bool make_empty(int fd) {
+  struct stat info;
+  return fstat(fd, &info) == 0 && (info.st_size == 0 || ftruncate(fd, 0) == 0);
+}
+
 /* Empties the file and gives it owner, attributes and mode. */
 static bool prepare(struct request *request, int fd, const struct account *account) {
-  if (ftruncate(fd, 0) != 0 || !give_to(fd, "", account) || !attributes_replace(fd, request->fields)) return false;
+  if (!make_empty(fd) || !give_to(fd, "", account) || !attributes_replace(fd, request->fields)) return false;
   if (!request_has(request, TAG_MODE)) return true;
   return fchmod(fd, (mode_t)(request_int(request, TAG_MODE, 0) & 07777)) == 0;
 }

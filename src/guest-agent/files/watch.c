@@ -11,11 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include "accounts/place.h"
+#include "base/bytes.h"
 #include "base/loop.h"
 #include "base/string_list.h"
 #include "files/entry.h"
@@ -40,8 +42,15 @@ struct watch {
   /* Entries that were found in new folders and must be reported as created. `reported` of them are done. */
   struct string_list found;
   size_t reported;
-  /* The next of them was reported as created, and must still be reported as written. */
-  bool found_is_written;
+  /*
+   * Found files with content. They are reported as written once `unread` bytes of events are looked at, which were
+   * queued when the last of them was found, unless one of those events says the same.
+   */
+  struct string_list written;
+  size_t unread;
+  /* The last mark that the host has asked for, and the last one that was sent. */
+  uint64_t mark_wanted;
+  uint64_t mark_sent;
   /* Events that were read and not yet looked at. */
   size_t head;
   size_t length;
@@ -56,6 +65,7 @@ static void release(struct stream *stream) {
   folders_clear(&watch->folders);
   list_clear(&watch->pending);
   list_clear(&watch->found);
+  list_clear(&watch->written);
   free(watch);
 }
 
@@ -150,14 +160,49 @@ static bool has_content(const struct watch *watch, const char *below) {
   return absolute(watch, below, path) && lstat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0;
 }
 
-/* A found entry was created, and a file with content was written too, before its folder had a watch. */
+static void note_written(struct watch *watch, const char *below) {
+  int queued = 0;
+  ioctl(watch->source.fd, FIONREAD, &queued);
+  watch->unread = watch->length - watch->head + (size_t)queued;
+  if (!list_add(&watch->written, strdup(below))) fail(watch, STATUS_RESOURCE_EXHAUSTED, "out of memory to watch");
+}
+
+/* A found entry was created before its folder had a watch. */
 static void report_found(struct watch *watch) {
   const char *below = watch->found.items[watch->reported];
-  send_change(watch, below, watch->found_is_written ? CHANGE_WRITE : CHANGE_CREATE);
-  watch->found_is_written = !watch->found_is_written && has_content(watch, below);
-  if (watch->found_is_written || ++watch->reported < watch->found.count) return;
+  send_change(watch, below, CHANGE_CREATE);
+  if (has_content(watch, below)) note_written(watch, below);
+  if (++watch->reported < watch->found.count) return;
   list_clear(&watch->found);
   watch->reported = 0;
+}
+
+static void drop_written(struct watch *watch, size_t at) {
+  struct string_list *list = &watch->written;
+  free(list->items[at]);
+  list->items[at] = list->items[--list->count];
+}
+
+/* An event tells of a write to this file, so that the file need not be reported once more. */
+static void forget_written(struct watch *watch, const char *below) {
+  for (size_t i = 0; i < watch->written.count; i++) {
+    if (strcmp(watch->written.items[i], below) != 0) continue;
+    drop_written(watch, i);
+    return;
+  }
+}
+
+static void report_written(struct watch *watch) {
+  size_t last = watch->written.count - 1;
+  if (has_content(watch, watch->written.items[last])) send_change(watch, watch->written.items[last], CHANGE_WRITE);
+  drop_written(watch, last);
+}
+
+static void send_mark(struct watch *watch) {
+  watch->mark_sent = watch->mark_wanted;
+  writer_start(&watch->stream->table->scratch, EVENT_MARK);
+  put_int(&watch->stream->table->scratch, TAG_COUNT, watch->mark_sent);
+  stream_send_event(watch->stream);
 }
 
 static enum change_kind kind_of(uint32_t mask) {
@@ -180,6 +225,7 @@ static void take_change(struct watch *watch, struct folder *folder, const struct
   char below[PATH_BYTES];
   bool known = folder_forget_found(folder, event->name) && (event->mask & IN_CREATE) != 0;
   if (known || !join_below(folder->below, event->name, below)) return;
+  if (event->mask & IN_MODIFY) forget_written(watch, below);
   send_change(watch, below, kind_of(event->mask));
   follow_folders(watch, below, event->mask);
 }
@@ -223,16 +269,35 @@ static enum turn serve(struct stream *stream) {
     add_pending(watch);
   } else if (!watch->started) {
     writer_start(&stream->table->scratch, EVENT_STARTED);
+    put_bool(&stream->table->scratch, TAG_MARKS, true);
     stream_send_event(stream);
     watch->started = true;
+  } else if (watch->written.count > 0 && watch->unread == 0) {
+    report_written(watch);
   } else if (watch->head < watch->length || read_events(watch)) {
     const struct inotify_event *event = (const struct inotify_event *)(const void *)(watch->buffer + watch->head);
-    watch->head += sizeof *event + event->len;
+    size_t size = sizeof *event + event->len;
+    watch->head += size;
+    watch->unread -= size < watch->unread ? size : watch->unread;
     take_event(watch, event);
+  } else if (watch->written.count > 0) {
+    report_written(watch);
+  } else if (watch->mark_sent != watch->mark_wanted) {
+    send_mark(watch);
   } else {
     return TURN_IDLE;
   }
   return TURN_WORKED;
+}
+
+/* The kernel has queued the events of every change before now, so the mark follows them once the queue is read. */
+static void control(struct stream *stream, uint16_t kind, struct slice fields) {
+  struct watch *watch = stream->job;
+  struct slice count;
+  if (kind != CONTROL_MARK || !fields_find(fields, TAG_COUNT, &count) || count.length != 8) return;
+  watch->mark_wanted = get_u64(count.bytes);
+  watch->readable = true;
+  stream_wake(stream);
 }
 
 static void notice(struct event_source *source, uint32_t events) {
@@ -242,7 +307,7 @@ static void notice(struct event_source *source, uint32_t events) {
   stream_wake(watch->stream);
 }
 
-static const struct stream_work watch_work = {.serve = serve, .release = release};
+static const struct stream_work watch_work = {.serve = serve, .control = control, .release = release};
 
 static struct watch *watch_create(struct stream *stream, const char *root) {
   const struct file_room *room = stream->room;

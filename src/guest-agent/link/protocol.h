@@ -58,9 +58,16 @@ enum operation_number {
   OP_COMPOSE = 19,
 };
 
-enum event_kind { EVENT_STARTED = 1, EVENT_ENTRY = 2, EVENT_ENTRIES = 3, EVENT_CHANGED = 4, EVENT_PROCESSES = 5 };
+enum event_kind {
+  EVENT_STARTED = 1,
+  EVENT_ENTRY = 2,
+  EVENT_ENTRIES = 3,
+  EVENT_CHANGED = 4,
+  EVENT_PROCESSES = 5,
+  EVENT_MARK = 6
+};
 
-enum control_kind { CONTROL_RESIZE = 1 };
+enum control_kind { CONTROL_RESIZE = 1, CONTROL_MARK = 2 };
 
 enum status {
   STATUS_OK = 0,
@@ -129,6 +136,7 @@ enum tag {
   TAG_INCLUDE_ENTRY = 47,
   TAG_COUNT = 49,
   TAG_ALLOW_NETWORK_MOUNTS = 50,
+  TAG_MARKS = 51,
 };
 
 enum entry_kind { ENTRY_UNKNOWN = 0, ENTRY_FILE = 1, ENTRY_DIRECTORY = 2, ENTRY_OTHER = 3 };

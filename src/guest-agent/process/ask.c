@@ -9,6 +9,7 @@
 
 #include "accounts/paths.h"
 #include "process/output.h"
+#include "process/session.h"
 #include "process/table.h"
 
 static struct process *find_by_pid(struct stream *stream, uint64_t pid) {
@@ -100,10 +101,13 @@ void open_signal(struct request *request) {
   if (request_refused(request)) return;
   struct process *process = find_by_pid(stream, pid);
   if (process == NULL) return;
-  if (process->state == PROCESS_RUNNING && kill(process->pid, (int)number) != 0) {
+  bool is_end = number == SIGTERM || number == SIGKILL;
+  bool runs = process->state == PROCESS_RUNNING;
+  if (runs && kill(process->pid, (int)number) != 0) {
     stream_fail_errno(stream, errno, NULL, "cannot send the signal");
     return;
   }
-  if (number == SIGTERM || number == SIGKILL) process_stop_waiting(process);
+  if (is_end && process->state != PROCESS_ENDED) session_end(process->pid, runs, (int)number);
+  if (is_end) process_stop_waiting(process);
   stream_finish(stream, STATUS_OK);
 }

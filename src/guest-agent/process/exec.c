@@ -11,6 +11,7 @@
 #include "accounts/place.h"
 #include "base/string_list.h"
 #include "process/children.h"
+#include "process/login.h"
 #include "process/output.h"
 #include "process/spawn.h"
 #include "process/wiring.h"
@@ -22,6 +23,7 @@ enum {
 };
 
 static const char standard_path[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+static const char own_programs[] = "/.local/bin:";
 
 /* The wishes of an EXEC, resolved. */
 struct command {
@@ -51,14 +53,18 @@ static char *format_variable(const char *key, const char *value) {
   return asprintf(&text, "%s=%s", key, value) < 0 ? NULL : text;
 }
 
+static char *format_path(const struct account *account) {
+  char *text = NULL;
+  return asprintf(&text, "PATH=%s%s%s", account->home, own_programs, standard_path) < 0 ? NULL : text;
+}
+
 static bool add_account_variables(struct command *command) {
   struct string_list *list = &command->environment;
   const struct account *account = &command->account;
-  return list_add(list, format_variable("PATH", standard_path)) &&
-         list_add(list, format_variable("HOME", account->home)) &&
+  return list_add(list, format_path(account)) && list_add(list, format_variable("HOME", account->home)) &&
          list_add(list, format_variable("USER", account->name)) &&
          list_add(list, format_variable("LOGNAME", account->name)) &&
-         list_add(list, format_variable("SHELL", account->shell));
+         list_add(list, format_variable("SHELL", account->shell)) && list_add(list, format_variable("LANG", "C.UTF-8"));
 }
 
 static bool is_variable(const char *text) { return text[0] != '=' && strchr(text, '=') != NULL; }
@@ -154,7 +160,7 @@ static bool take_command(struct request *request, struct command *command) {
   struct process_table *table = request->stream->room;
   if (!take_fields(request, table->accounts, command)) return false;
   bool good = list_add(&command->arguments, strdup(command->program)) && add_account_variables(command) &&
-              add_global_variables(&table->accounts->settings, command);
+              add_login_variables(&command->environment) && add_global_variables(&table->accounts->settings, command);
   request->problem = good ? take_lists(request, command) : "out of memory";
   if (request_refused(request)) return false;
   good = find_candidates(command) && terminate(&command->candidates) && terminate(&command->arguments) &&

@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { AGENT_FILES = 65536, PROGRAM_FILES_SOFT = 1024, PROGRAM_FILES_HARD = 524288 };
+enum { AGENT_FILES = 65536, PROGRAM_FILES_SOFT = 65536, PROGRAM_FILES_HARD = 524288 };
 
 static struct rlimit program_files;
 static cpu_set_t program_processors;

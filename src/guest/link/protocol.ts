@@ -58,10 +58,10 @@ export const Operation = {
 } as const;
 export type Operation = (typeof Operation)[keyof typeof Operation];
 
-export const EventKind = { started: 1, entry: 2, entries: 3, changed: 4, processes: 5 } as const;
+export const EventKind = { started: 1, entry: 2, entries: 3, changed: 4, processes: 5, mark: 6 } as const;
 export type EventKind = (typeof EventKind)[keyof typeof EventKind];
 
-export const ControlKind = { resize: 1 } as const;
+export const ControlKind = { resize: 1, mark: 2 } as const;
 
 export const Tag = {
   version: 1,
@@ -113,6 +113,7 @@ export const Tag = {
   includeEntry: 47,
   count: 49,
   allowNetworkMounts: 50,
+  marks: 51,
 } as const;
 export type Tag = (typeof Tag)[keyof typeof Tag];
 

@@ -161,13 +161,23 @@ export class GuestStream {
    *   rejects it.
    */
   takeEvent<T>(kind: EventKind, decode: (fields: Fields) => T): T | undefined {
+    return this.takeAnyEvent((actual, fields) => {
+      if (actual !== kind) throw protocolError(`event ${actual} instead of ${kind}`);
+      return decode(fields);
+    });
+  }
+
+  /**
+   * Takes the next event of any kind if one has arrived, decoded; undefined if not.
+   * @throws DomainError `machine_failed`, after breaking the link, when `decode` rejects the event.
+   */
+  takeAnyEvent<T>(decode: (kind: number, fields: Fields) => T): T | undefined {
     const payload = this.#events.shift();
     if (payload === undefined) return undefined;
     this.#giveBack(payload.length);
     return this.#decode(() => {
-      const { kind: actual, fields } = decodePayload(payload);
-      if (actual !== kind) throw protocolError(`event ${actual} instead of ${kind}`);
-      return decode(fields);
+      const { kind, fields } = decodePayload(payload);
+      return decode(kind, fields);
     });
   }
 

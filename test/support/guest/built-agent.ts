@@ -18,3 +18,13 @@ export async function startAgent(...options: string[]): Promise<RawLink> {
   await link.hello();
   return link;
 }
+
+/** Starts an agent that sees `file` in the place of another file, and greets it. Only root can. */
+export async function startAgentWithFile(file: string, place: string): Promise<RawLink> {
+  buildSanitized();
+  const mounted = 'touch "$2" && mount --bind "$1" "$2" && shift 2 && exec "$@"';
+  const agent = `${sanitizedFolder}firkin-agent`;
+  const link = new RawLink("unshare", ["--mount", "sh", "-c", mounted, "sh", file, place, agent]);
+  await link.hello();
+  return link;
+}

@@ -379,9 +379,9 @@ export class RawLink implements AsyncDisposable {
   #nextId = 1;
   readonly #streams = new Map<number, RawStream>();
 
-  /** @param program An agent that `make` or `make asan` has built. */
+  /** @param program An agent that `make` or `make asan` has built, or a program that runs the agent in its options. */
   constructor(program: string, options: readonly string[] = []) {
-    this.child = spawn(program, ["--fd", "3", ...options], { stdio: ["ignore", "ignore", "pipe", "pipe"] });
+    this.child = spawn(program, [...options, "--fd", "3"], { stdio: ["ignore", "ignore", "pipe", "pipe"] });
     this.bytes = this.child.stdio[3] as Duplex;
     this.exited = new Promise((resolve) => this.child.once("exit", (code, signal) => resolve({ code, signal })));
     this.child.stderr?.on("data", (chunk) => {
