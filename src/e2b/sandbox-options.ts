@@ -13,7 +13,6 @@ interface UnsupportedOption {
 
 const unsupportedOptions: readonly UnsupportedOption[] = [
   { option: "volumeMounts", isAskedFor: (body) => hasAny(body.volumeMounts), why: "there are no volumes yet" },
-  { option: "mcp", isAskedFor: (body) => hasAny(body.mcp), why: "there is no MCP gateway yet" },
   { option: "iam", isAskedFor: (body) => hasAny(body.iam?.tokens), why: "there are no identity tokens yet" },
 ];
 

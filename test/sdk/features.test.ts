@@ -393,7 +393,7 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
       [/volume/i, () => sdk.Sandbox.create("base", { ...options, volumeMounts: { "/data": "data" } })],
       [/secret/i, () => sdk.Secret.create("name", "value", options as never)],
       [/iam/i, () => sdk.Sandbox.create("base", { ...options, iam: { tokens: { a: token } } })],
-      [/mcp/i, () => sdk.Sandbox.create({ ...options, mcp: { duckduckgo: {} } } as never)],
+      [/template 'mcp-gateway' not found/, () => sdk.Sandbox.create({ ...options, mcp: { duckduckgo: {} } } as never)],
       [/template 'desktop' not found/, () => sdk.Sandbox.create("desktop", options)],
       [/template 'code-interpreter-v1' not found/, () => sdk.Sandbox.create("code-interpreter-v1", options)],
     ];
