@@ -5,6 +5,7 @@
 import { storageRoots } from "../setup/roots.mjs";
 import { checkHost, checkNode, checkNpm } from "./host.mjs";
 import { checkMac } from "./macos.mjs";
+import { checkLocalNames } from "./names.mjs";
 import { checkSetUp } from "./setup.mjs";
 import { checkTls } from "./tls.mjs";
 import { checkWalls } from "./walls.mjs";
@@ -27,8 +28,9 @@ export async function doctor() {
   const roots = storageRoots();
   const findings =
     process.platform === "darwin"
-      ? [checkNode(), checkNpm(), ...checkMac(roots), ...(await checkSetUp(roots, "arm64")), ...(await checkTls(roots))]
-      : [...checkHost(roots), ...(await checkSetUp(roots)), ...(await checkTls(roots)), ...checkWalls(roots)];
+      ? [checkNode(), checkNpm(), ...checkMac(roots), ...(await checkSetUp(roots, "arm64"))]
+      : [...checkHost(roots), ...(await checkSetUp(roots)), ...checkWalls(roots)];
+  findings.push(await checkLocalNames(), ...(await checkTls(roots)));
   const width = Math.max(...findings.map(({ what }) => what.length));
   for (const { level, what, detail, remedy } of findings) {
     process.stdout.write(`${marks[level]} ${what.padEnd(width)}  ${detail}\n`);

@@ -3,11 +3,12 @@
  * agent and the root disk by guest jobs. A Mac makes them so, and `scripts/verify/guest-files.mjs` on Linux.
  */
 import * as fs from "node:fs";
-import { basename, join } from "node:path";
+import { basename, join, relative } from "node:path";
 import { agentSources, keepAgent } from "./agent.mjs";
 import { run } from "./command.mjs";
 import { currentGuestPackages } from "./debian-lock.mjs";
 import { download } from "./downloads.mjs";
+import { filesBelow } from "./files.mjs";
 import { bsdtar, runGuestJob } from "./guest-job.mjs";
 import { currentKernel, hookPath, keepKernel } from "./kernel.mjs";
 import { baseDiskMiB, placeBaseDisk } from "./rootfs.mjs";
@@ -78,11 +79,20 @@ export async function makeGuestBaseDisk(roots, architecture, boot, context) {
     "finish-root.sh": hookPath("finish-root.sh"),
   };
   const host = { roots, kernel: kernelOf(roots, architecture), boot };
-  await placeBaseDisk(roots, architecture, context, async ({ image, npmArchive, packageList }) => {
-    const all = { ...files, "npm.tgz": npmArchive };
+  await placeBaseDisk(roots, architecture, context, async ({ image, kernel, archives, packageList }) => {
+    const all = { ...files, ...below(archives, "archives"), ...below(kernel.diskModules, `modules/${kernel.version}`) };
     const job = { script: hookPath("guest-base-disk.sh"), tools, files: all, diskMiB: baseDiskMiB };
     await runGuestJob(host, job, image, context, (outbox) => fs.copyFileSync(join(outbox, "packages"), packageList));
   });
+}
+
+/**
+ * All files below a folder, by the names that a job has them under.
+ * @param {string} folder
+ * @param {string} name
+ */
+function below(folder, name) {
+  return Object.fromEntries(filesBelow([folder]).map((path) => [join(name, relative(folder, path)), path]));
 }
 
 /**

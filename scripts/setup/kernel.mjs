@@ -1,6 +1,6 @@
 /** The kernel of guests: Debian's cloud kernel and the modules that a microVM needs, taken out of its package. */
 import * as fs from "node:fs";
-import { basename, join } from "node:path";
+import { basename, dirname, join, relative } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { run } from "./command.mjs";
 import { guestSuite, mmdebstrap } from "./debian.mjs";
@@ -28,6 +28,27 @@ export const kernels = {
 /** The modules that guests of every architecture load. */
 const commonModules = ["overlay", "fuse", "tun"];
 
+/**
+ * Folders and files below `kernel/` of the package's modules that lie on the root disk, where the kernel or modprobe
+ * load a module when something asks for it: for containers, for file systems in files, for private networks. What these
+ * modules depend on lies there too, and so do the modules that guests load at boot.
+ */
+const diskModules = [
+  ...["802", "8021q", "bridge", "ipv4", "ipv6", "key", "llc", "netfilter", "packet", "sched", "tls", "xfrm"].map(
+    (name) => `net/${name}`,
+  ),
+  ...["bonding", "dummy", "ifb", "ipvlan", "macvlan", "macvtap", "tap", "veth", "vrf", "vxlan", "wireguard"].map(
+    (name) => `drivers/net/${name}`,
+  ),
+  ...["block/brd", "block/loop", "block/nbd", "block/zram", "md/dm-"].map((name) => `drivers/${name}`),
+  ...["binfmt_misc", "erofs", "exfat", "fat", "fuse", "isofs", "nls", "overlayfs", "squashfs", "udf"].map(
+    (name) => `fs/${name}`,
+  ),
+];
+
+/** Lists of the package that depmod reads. */
+const moduleLists = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
+
 /** @typedef {keyof typeof kernels} Architecture */
 
 /** @param {Architecture} architecture */
@@ -36,7 +57,8 @@ const modulesOf = (architecture) => [...kernels[architecture].modules, ...common
 /** @param {Architecture} architecture */
 function recipe(architecture) {
   const { metaPackage } = kernels[architecture];
-  return hashOf({ format: 1, SUITE: guestSuite, META_PACKAGE: metaPackage, MODULES: modulesOf(architecture) });
+  const modules = { MODULES: modulesOf(architecture), DISK_MODULES: diskModules };
+  return hashOf({ format: 2, SUITE: guestSuite, META_PACKAGE: metaPackage, ...modules });
 }
 
 /**
@@ -45,6 +67,8 @@ function recipe(architecture) {
  * @property {string} packageVersion
  * @property {string} vmlinuz For arm64 the uncompressed `Image` that Apple's boot loader wants.
  * @property {readonly string[]} modules Absolute paths of the `.ko` files, in load order.
+ * @property {string} diskModules The folder that becomes `/lib/modules/<version>` of the root disk, without the lists
+ *   that depmod makes.
  */
 
 /**
@@ -83,7 +107,7 @@ export async function makeKernel(roots, { signal, onLine }) {
 }
 
 /**
- * Keeps `<assets>/kernel/<version>/{vmlinuz,modules/}` of an unpacked kernel package.
+ * Keeps `<assets>/kernel/<version>/{vmlinuz,modules/,disk-modules/}` of an unpacked kernel package.
  * @param {import("./roots.mjs").Roots} roots
  * @param {Architecture} architecture
  * @param {string} tree
@@ -92,7 +116,8 @@ export async function makeKernel(roots, { signal, onLine }) {
 export async function keepKernel(roots, architecture, tree, packageVersion) {
   const [image = ""] = filesBelow([join(tree, "boot")], (path) => basename(path).startsWith("vmlinuz-"));
   const version = basename(image).replace("vmlinuz-", "");
-  const modules = resolveModules(join(tree, "lib/modules", version), modulesOf(architecture));
+  const moduleTree = join(tree, "lib/modules", version);
+  const modules = resolveModules(moduleTree, modulesOf(architecture));
   const name = `${version}_${packageVersion}_${recipe(architecture).slice(0, 8)}`;
   const target = join(roots.assets, "kernel", name);
   if (!fs.existsSync(target)) {
@@ -101,6 +126,7 @@ export async function keepKernel(roots, architecture, tree, packageVersion) {
       const bytes = fs.readFileSync(image);
       fs.writeFileSync(join(partial, "vmlinuz"), architecture === "arm64" ? kernelImage(bytes) : bytes);
       for (const module of modules) fs.copyFileSync(module, join(partial, "modules", basename(module)));
+      keepDiskModules(moduleTree, modules, join(partial, "disk-modules"));
     });
   }
   /** @type {KernelAsset} */
@@ -109,8 +135,32 @@ export async function keepKernel(roots, architecture, tree, packageVersion) {
     packageVersion,
     vmlinuz: join(target, "vmlinuz"),
     modules: modules.map((module) => join(target, "modules", basename(module))),
+    diskModules: join(target, "disk-modules"),
   };
   await writeStamp(roots, stampName("kernel", architecture), recipe(architecture), asset);
+}
+
+/**
+ * Copies what the root disk has of the package's modules, each to the path it has in the package.
+ * @param {string} tree `/lib/modules/<version>` of the package
+ * @param {readonly string[]} bootModules
+ * @param {string} target
+ */
+function keepDiskModules(tree, bootModules, target) {
+  const prefixes = diskModules.map((name) => join(tree, "kernel", name));
+  const chosen = filesBelow(
+    [tree],
+    (path) => path.endsWith(".ko") && prefixes.some((prefix) => path.startsWith(prefix)),
+  );
+  const whole = resolveModules(
+    tree,
+    [...bootModules, ...chosen].map((path) => basename(path, ".ko")),
+  );
+  for (const path of [...whole, ...moduleLists.map((name) => join(tree, name))]) {
+    const copy = join(target, relative(tree, path));
+    fs.mkdirSync(dirname(copy), { recursive: true });
+    fs.copyFileSync(path, copy);
+  }
 }
 
 /**

@@ -48,7 +48,15 @@ export const testPackages = [
  * Where apt does not have the browser, tests of the console are skipped by name.
  * @type {readonly HostPackage[]}
  */
-const browserPackages = [{ name: "chromium-headless-shell", why: "shows the console to the tests" }];
+export const browserPackages = [{ name: "chromium-headless-shell", why: "shows the console to the tests" }];
+
+/**
+ * Without it firkin serves all the same: browsers and curl resolve the names by themselves.
+ * @type {readonly HostPackage[]}
+ */
+export const namePackages = [
+  { name: "libnss-myhostname", why: "resolves *.localhost, the names of services in sandboxes, for every program" },
+];
 
 /**
  * The packages that are not installed.
@@ -117,16 +125,14 @@ export async function installPackages(packages, { signal, onLine }) {
   }
 }
 
-/** Whether a browser for tests is installed, or cannot be installed here. */
-export function browserSettled() {
-  if (missingPackages(browserPackages).length === 0 || process.getuid?.() !== 0) return true;
-  const names = browserPackages.map(({ name }) => name);
+/**
+ * Whether packages that nothing depends on are installed, or cannot be installed here.
+ * @param {readonly HostPackage[]} packages
+ */
+export function packagesSettled(packages) {
+  if (missingPackages(packages).length === 0 || process.getuid?.() !== 0) return true;
+  const names = packages.map(({ name }) => name);
   return spawnSync("apt-cache", ["show", "--quiet=2", ...names]).status !== 0;
-}
-
-/** @param {import("./graph.mjs").StepContext} context */
-export async function installBrowser(context) {
-  await installPackages(browserPackages, context);
 }
 
 /** @param {readonly HostPackage[]} packages */

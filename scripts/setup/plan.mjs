@@ -32,9 +32,9 @@ import { macSteps } from "./steps-macos.mjs";
  */
 export const scopes = {
   programs: { steps: ["packages", "build"] },
-  machines: { steps: ["packages", "build", "assets"] },
+  machines: { steps: ["packages", "names", "build", "assets"] },
   development: { steps: ["packages", "build"], withDev: true },
-  bench: { steps: ["packages", "build", "assets"], withDev: true },
+  bench: { steps: ["packages", "names", "build", "assets"], withDev: true },
 };
 
 /**

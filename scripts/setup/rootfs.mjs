@@ -1,57 +1,83 @@
 /**
  * The root disk of template `base`: Debian with what an agent's sandbox is expected to have, as a sparse ext4 image.
  */
-import { createHash } from "node:crypto";
 import * as fs from "node:fs";
-import { join } from "node:path";
-import { run } from "./command.mjs";
+import { basename, dirname, join } from "node:path";
 import { guestSuite, mmdebstrap } from "./debian.mjs";
 import { hashOf, partialName, placeAtomically, requireFreeSpace } from "./files.mjs";
-import { hookPath } from "./kernel.mjs";
-import { npmCommand } from "./npm.mjs";
-import { SetupError } from "./setup-error.mjs";
+import { archivesOf, fetchArchives } from "./guest-archives.mjs";
+import { currentKernel, hookPath } from "./kernel.mjs";
 import { readStamp, stampName, writeStamp } from "./stamps.mjs";
 
 /** The packages of the disk besides those of every Debian. */
 export const diskPackages = [
   "bash",
+  "bc",
+  "bind9-dnsutils",
+  "bzip2",
   "ca-certificates",
   "coreutils",
   "curl",
+  "file",
+  "fuse3",
+  "g++",
+  "gcc",
+  "gh",
   "git",
+  "gnupg",
   "iproute2",
+  "iputils-ping",
+  "jq",
+  // It loads modules, for the kernel as well.
+  "kmod",
   "less",
+  "libc6-dev",
+  // What AppImages start with.
+  "libfuse2",
   // It resolves the sandbox's own name, which sudo looks up each time.
   "libnss-myhostname",
+  "lsof",
+  "make",
+  "nano",
   "netbase",
-  "nodejs",
+  "netcat-openbsd",
   "openssh-client",
+  "patch",
   "procps",
   "python-is-python3",
   "python3",
   "python3-pip",
   "python3-venv",
+  "ripgrep",
+  "rsync",
+  "sqlite3",
+  "strace",
   "sudo",
+  "tmux",
+  "tree",
   "tzdata",
+  "unzip",
+  "vim",
+  "wget",
+  "xxd",
   "xz-utils",
+  "zip",
+  "zstd",
 ];
-
-/**
- * The newest npm for Debian's Node.js 18, as one archive: Debian's own npm package would bring 400 others.
- */
-const guestNpm = {
-  name: "npm@10.9.4",
-  integrity: "sha512-OnUG836FwboQIbqtefDNlyR0gTHzIfwRfE3DuiNewBvnMnWEpB0VEXwBlFVgqpNzIgYo/MHh3d2Hel/pszapAA==",
-};
 
 export const baseDiskMiB = 8192;
 const neededFreeBytes = 4 * 2 ** 30;
 
-/** @param {Architecture} architecture */
-function recipe(architecture) {
+/**
+ * What decides the disk, besides the versions of its Debian packages.
+ * @param {Architecture} architecture
+ * @param {import("./kernel.mjs").KernelAsset | undefined} kernel None: no disk is current.
+ */
+function recipe(architecture, kernel) {
   const hooks = ["finish-root.sh", architecture === "amd64" ? "base-disk.sh" : "guest-base-disk.sh"];
   return hashOf(
-    { SUITE: guestSuite, PACKAGES: diskPackages, NPM: guestNpm, DISK_MIB: baseDiskMiB },
+    { SUITE: guestSuite, PACKAGES: diskPackages, ARCHIVES: archivesOf(architecture), DISK_MIB: baseDiskMiB },
+    { KERNEL: kernel && basename(dirname(kernel.diskModules)) },
     ...hooks.map((name) => fs.readFileSync(hookPath(name))),
   );
 }
@@ -63,6 +89,12 @@ function recipe(architecture) {
  * @property {string} baseDisk Raw ext4 image, read-only to everybody.
  * @property {string} packages List of its packages, `name version` a line.
  * @property {number} virtualSizeBytes
+ *
+ * @typedef {object} DiskWork
+ * @property {string} image Path of the image to write.
+ * @property {import("./kernel.mjs").KernelAsset} kernel
+ * @property {string} archives Folder with the pinned npm packages, `NAME.tgz` each.
+ * @property {string} packageList Path of the list to write.
  */
 
 /**
@@ -71,7 +103,7 @@ function recipe(architecture) {
  */
 export function currentBaseDisk(roots, architecture = "amd64") {
   return /** @type {BaseDiskAsset | undefined} */ (
-    readStamp(roots, stampName("base-disk", architecture), recipe(architecture))
+    readStamp(roots, stampName("base-disk", architecture), recipe(architecture, currentKernel(roots, architecture)))
   );
 }
 
@@ -81,7 +113,7 @@ export function currentBaseDisk(roots, architecture = "amd64") {
  * @param {import("./graph.mjs").StepContext} context
  */
 export async function makeBaseDisk(roots, { signal, onLine }) {
-  await placeBaseDisk(roots, "amd64", { signal, onLine }, async ({ image, npmArchive, packageList }) => {
+  await placeBaseDisk(roots, "amd64", { signal, onLine }, async ({ image, kernel, archives, packageList }) => {
     await mmdebstrap(
       [
         "--variant=minbase",
@@ -101,7 +133,9 @@ export async function makeBaseDisk(roots, { signal, onLine }) {
         env: {
           FIRKIN_IMAGE: image,
           FIRKIN_IMAGE_MIB: String(baseDiskMiB),
-          FIRKIN_NPM: npmArchive,
+          FIRKIN_ARCHIVES: archives,
+          FIRKIN_MODULES: kernel.diskModules,
+          FIRKIN_KERNEL: kernel.version,
           FIRKIN_PACKAGE_LIST: packageList,
         },
         signal,
@@ -117,8 +151,7 @@ export async function makeBaseDisk(roots, { signal, onLine }) {
  * @param {import("./roots.mjs").Roots} roots
  * @param {Architecture} architecture
  * @param {import("./graph.mjs").StepContext} context
- * @param {(work: { image: string, npmArchive: string, packageList: string }) => Promise<void>} make Writes the image
- *   and the list of its packages.
+ * @param {(work: DiskWork) => Promise<void>} make Writes the image and the list of its packages.
  */
 export async function placeBaseDisk(roots, architecture, { signal, onLine }, make) {
   requireFreeSpace(roots.cache, neededFreeBytes);
@@ -128,9 +161,14 @@ export async function placeBaseDisk(roots, architecture, { signal, onLine }, mak
   const scratch = fs.mkdtempSync(join(roots.scratch, "base-disk-"));
   const image = partialName(join(folder, `base-${architecture}.ext4`));
   try {
+    const kernel = currentKernel(roots, architecture);
+    if (!kernel) throw new Error("the root disk is made before its kernel");
     const packageList = join(scratch, "packages");
-    await make({ image, npmArchive: await fetchNpm(scratch, signal, onLine), packageList });
-    const name = `base-${hashOf(recipe(architecture), fs.readFileSync(packageList)).slice(0, 12)}`;
+    const archives = join(scratch, "archives");
+    await fetchArchives(architecture, archives, signal, onLine);
+    await make({ image, kernel, archives, packageList });
+    const decided = recipe(architecture, kernel);
+    const name = `base-${hashOf(decided, fs.readFileSync(packageList)).slice(0, 12)}`;
     const baseDisk = join(folder, `${name}.ext4`);
     const packages = join(folder, `${name}.packages`);
     await placeAtomically(packages, (partial) => fs.copyFileSync(packageList, partial));
@@ -139,26 +177,9 @@ export async function placeBaseDisk(roots, architecture, { signal, onLine }, mak
       await placeAtomically(baseDisk, (partial) => fs.renameSync(image, partial));
     }
     const asset = { baseDisk, packages, virtualSizeBytes: baseDiskMiB * 2 ** 20 };
-    await writeStamp(roots, stampName("base-disk", architecture), recipe(architecture), asset);
+    await writeStamp(roots, stampName("base-disk", architecture), decided, asset);
   } finally {
     fs.rmSync(image, { force: true });
     fs.rmSync(scratch, { recursive: true, force: true });
   }
-}
-
-/**
- * Downloads the npm of guests and checks that it is the pinned one.
- * @param {string} folder
- * @param {AbortSignal} signal
- * @param {(line: string) => void} onLine
- */
-async function fetchNpm(folder, signal, onLine) {
-  const [command, args] = npmCommand(["pack", guestNpm.name, "--pack-destination", folder]);
-  const remedy = "check that npm reaches its registry (npm ping), then start again";
-  await run(command, args, { cwd: folder, signal, onLine, remedy });
-  const archive = join(folder, `${guestNpm.name.replace("@", "-")}.tgz`);
-  const integrity = `sha512-${createHash("sha512").update(fs.readFileSync(archive)).digest("base64")}`;
-  if (integrity !== guestNpm.integrity)
-    throw new SetupError(`${guestNpm.name} from the registry does not have the expected checksum`, remedy);
-  return archive;
 }

@@ -3,11 +3,12 @@ import { crossCompileAgent, currentAgent, makeAgent } from "./agent.mjs";
 import { assetIndexCurrent, writeAssetIndex } from "./assets.mjs";
 import { currentKernel, makeKernel } from "./kernel.mjs";
 import {
-  browserSettled,
+  browserPackages,
   compilerPackages,
-  installBrowser,
   installPackages,
   missingPackages,
+  namePackages,
+  packagesSettled,
   runtimePackages,
   testPackages,
 } from "./packages.mjs";
@@ -28,8 +29,16 @@ import { currentTestTools, makeTestTools } from "./test-tools.mjs";
 export function linuxSteps(roots, withDev) {
   return [
     packageStep("packages", "Debian packages", runtimePackages),
-    { ...packageStep("compiler", "C compiler", compilerPackages), after: ["packages"] },
-    { ...packageStep("test-packages", "Debian packages for tests", testPackages), after: ["packages", "compiler"] },
+    {
+      ...packageStep("names", "names of services in sandboxes", namePackages),
+      after: ["packages"],
+      isDone: () => packagesSettled(namePackages),
+    },
+    { ...packageStep("compiler", "C compiler", compilerPackages), after: ["packages", "names"] },
+    {
+      ...packageStep("test-packages", "Debian packages for tests", testPackages),
+      after: ["packages", "names", "compiler"],
+    },
     ...programSteps(roots, withDev, { needs: [], after: ["packages"] }),
     ...assetSteps(roots),
     ...testSteps(roots),
@@ -60,18 +69,18 @@ function packageStep(name, title, packages) {
 function assetSteps(roots) {
   return [
     {
-      name: "base-disk",
-      title: "root disk of template base",
-      needs: ["packages"],
-      isDone: () => currentBaseDisk(roots),
-      run: (context) => makeBaseDisk(roots, context),
-    },
-    {
       name: "kernel",
       title: "guest kernel",
       needs: ["packages"],
       isDone: () => currentKernel(roots),
       run: (context) => makeKernel(roots, context),
+    },
+    {
+      name: "base-disk",
+      title: "root disk of template base",
+      needs: ["packages", "kernel"],
+      isDone: () => currentBaseDisk(roots),
+      run: (context) => makeBaseDisk(roots, context),
     },
     {
       name: "agent",
@@ -110,9 +119,9 @@ function testSteps(roots) {
       name: "browser",
       title: "browser for tests",
       needs: [],
-      after: ["packages", "compiler", "test-packages", "test-tools"],
-      isDone: () => browserSettled(),
-      run: installBrowser,
+      after: ["packages", "names", "compiler", "test-packages", "test-tools"],
+      isDone: () => packagesSettled(browserPackages),
+      run: (context) => installPackages(browserPackages, context),
     },
     ...guestKernelSteps(roots, ["test-packages"]),
     {

@@ -28,10 +28,11 @@ test("on Linux serving takes Debian's packages and what guests boot, and nothing
   expect(plan(scopes.programs, "linux")).toEqual(["packages", "npm", "build < npm"]);
   expect(plan(scopes.machines, "linux")).toEqual([
     "packages",
+    "names",
     "npm",
     "build < npm",
-    "base-disk < packages",
     "kernel < packages",
+    "base-disk < packages < kernel",
     "agent < packages",
     "assets < base-disk < kernel < agent",
   ]);

@@ -43,6 +43,8 @@ if chroot "$root" dpkg-query --show --showformat '${Package} ${db:Status-Status}
 for folder in proc sys dev job; do umount --recursive "$root/$folder"; done
 rmdir "$root/job"
 
-FIRKIN_NPM=/job/npm.tgz FIRKIN_PACKAGE_LIST=/outbox/packages sh -eu /job/finish-root.sh "$root"
+kernel=$(ls /job/modules)
+FIRKIN_ARCHIVES=/job/archives FIRKIN_MODULES=/job/modules/$kernel FIRKIN_KERNEL=$kernel \
+  FIRKIN_PACKAGE_LIST=/outbox/packages sh -eu /job/finish-root.sh "$root"
 umount "$root"
 e2fsck -f -n /dev/vda
