@@ -49,6 +49,16 @@ const schema = z.object({
     .regex(/^[A-Za-z0-9][\w.+-]*(,[+-]?[\w.-]+(=\w+)?)*$/, "auto, host, or the name of a model of QEMU's")
     .default("auto")
     .describe("processor of guests: auto is a model by name, host the host's own with KVM"),
+  guestCa: z
+    .string()
+    .min(1)
+    .default("auto")
+    .describe("authorities that guests trust beside their own: auto (those of this host), none, or a PEM file"),
+  guestProxy: z
+    .string()
+    .min(1)
+    .default("none")
+    .describe("HTTP proxy of guests: none, auto (http_proxy, https_proxy, no_proxy of the daemon), or a URL"),
   vzHelper: z
     .string()
     .optional()

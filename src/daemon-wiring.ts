@@ -49,7 +49,7 @@ export function openDriver(
 /** Makes what the runtime stands on, over what the daemon has opened. */
 export function wireRuntime(
   config: Config,
-  opened: Pick<RuntimeDependencies, "ledger" | "driver" | "assets" | "log">,
+  opened: Pick<RuntimeDependencies, "ledger" | "driver" | "assets" | "trust" | "log">,
 ): RuntimeDependencies {
   const { ledger, driver, log } = opened;
   const clock = systemClock;

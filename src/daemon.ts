@@ -35,6 +35,7 @@ import { ensureBaseTemplate } from "./template/base/template.ts";
 import { TemplateBuilds } from "./template/build/builds.ts";
 import { copiedHashes } from "./template/build/stored-spec.ts";
 import { TemplateService } from "./template/service.ts";
+import { readHostTrust } from "./template/trust/host-trust.ts";
 import { UploadCache } from "./template/uploads/cache.ts";
 import { domainWithPort } from "./tls/instructions.ts";
 
@@ -80,9 +81,10 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   scope.defer(() => ledger.close());
   followStateFolder(ledger, state);
   const assets = await readGuestAssets(config.cacheDir);
+  const trust = await readHostTrust(config);
   const driver = await openDriver(config, assets, machinesFolder, log);
   scope.use(driver);
-  const deps = wireRuntime(config, { ledger, driver, assets, log });
+  const deps = wireRuntime(config, { ledger, driver, assets, trust, log });
   const runtime = composeRuntime(deps);
   scope.defer(() => runtime.close());
   // Both before a template is made, so that what an earlier attempt left is gone and running sandboxes end in time.
@@ -128,9 +130,9 @@ async function listenForHttps(
 }
 
 async function ensureTemplate(deps: RuntimeDependencies, assets: GuestAssets, stop: AbortSignal): Promise<void> {
-  const { ledger, driver, clock, log, samples, snapshotsFolder, budgets } = deps;
+  const { ledger, driver, clock, log, trust, samples, snapshotsFolder, budgets } = deps;
   await makePrivate(snapshotsFolder);
-  const template = { ledger, driver, clock, log, snapshotsFolder, newTemplateId, budgets };
+  const template = { ledger, driver, clock, log, trust, snapshotsFolder, newTemplateId, budgets };
   await ensureBaseTemplate(
     {
       ...template,

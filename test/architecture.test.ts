@@ -114,8 +114,9 @@ const rooms: Record<string, Readonly<Record<string, readonly string[]>>> = {
     assets: [],
     uploads: [],
     machine: [],
-    base: ["assets", "machine"],
-    build: ["assets", "uploads", "machine", "base"],
+    trust: [],
+    base: ["assets", "machine", "trust"],
+    build: ["assets", "uploads", "machine", "trust", "base"],
   },
   routes: {
     http: [],

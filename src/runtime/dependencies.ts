@@ -9,6 +9,7 @@ import type { Logger } from "../log.ts";
 import type { VmDriver } from "../machine/driver.ts";
 import type { Metrics } from "../metrics.ts";
 import type { GuestAssets } from "../template/assets/guest-assets.ts";
+import type { GuestTrust } from "../template/trust/host-trust.ts";
 import type { Admission } from "./capacity/admission.ts";
 import type { DiskPressureGuard } from "./capacity/disk-guard.ts";
 import type { LifecycleSamples } from "./lifecycle-samples.ts";
@@ -27,6 +28,8 @@ export interface RuntimeDependencies {
   readonly driver: VmDriver;
   /** What is booted when there is no memory to restore. */
   readonly assets: GuestAssets;
+  /** What such guests trust of the network around the host. */
+  readonly trust: GuestTrust;
   /** The folder of all snapshots, in the state folder. */
   readonly snapshotsFolder: string;
   readonly quarantine: Quarantine;

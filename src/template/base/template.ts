@@ -1,7 +1,7 @@
 /**
  * The template `base`: booted once, warmed up, saved. Every sandbox of it is restored from that snapshot. When an
  * ingredient changed, the template is made anew, and the old snapshot stays for sandboxes that need it. This room may
- * call assets and machine.
+ * call assets, machine and trust.
  */
 import { createHash, randomBytes, randomUUID } from "node:crypto";
 import type { Clock } from "../../clock.ts";
@@ -25,10 +25,12 @@ import { Scope } from "../../scope.ts";
 import type { MachineShape, SpanName } from "../../types.ts";
 import type { GuestAssets } from "../assets/guest-assets.ts";
 import { launchIn, openAgentIn } from "../machine/machine.ts";
-import { settle, warmUp } from "../machine/warm-up.ts";
+import { runCommand, settle, warmUp } from "../machine/warm-up.ts";
+import { trustInGuest } from "../trust/guest-trust.ts";
+import { fingerprintOf, type GuestTrust } from "../trust/host-trust.ts";
 
 /** To be raised when the boot of `base`, or the work in it before its snapshot, changes. */
-const recipeVersion = 5;
+const recipeVersion = 6;
 export const baseAlias = "base";
 const shape: MachineShape = { vcpuCount: 2, memoryMiB: 512, diskMiB: 8192 };
 
@@ -38,6 +40,7 @@ export interface TemplateDependencies {
   readonly driver: VmDriver;
   readonly clock: Clock;
   readonly log: Logger;
+  readonly trust: GuestTrust;
   /** Folder of all snapshots, in the state folder. */
   readonly snapshotsFolder: string;
   readonly newTemplateId: () => string;
@@ -58,7 +61,7 @@ export async function ensureBaseTemplate(
   progress: (step: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  const recipeTag = tagOfRecipe(deps.driver, assets);
+  const recipeTag = tagOfRecipe(deps, assets);
   if (await isCurrent(deps, recipeTag)) return;
   await deps.admitDisk("make the base template");
   const startedMs = deps.clock.monotonicMs();
@@ -112,16 +115,18 @@ async function isCurrent({ ledger, log }: TemplateDependencies, recipeTag: strin
 }
 
 /** A tag for the ingredients of the template: two equal tags mean two equal templates. */
-function tagOfRecipe({ info }: VmDriver, assets: GuestAssets): string {
-  const { engine, version, acceleration } = info;
+function tagOfRecipe({ driver, trust }: TemplateDependencies, assets: GuestAssets): string {
+  const { engine, version, acceleration } = driver.info;
   // The emulated processor is the same everywhere, and was no ingredient in earlier versions.
-  const cpuClass = info.cpuClass === emulatedClass ? undefined : info.cpuClass;
-  const ingredients = { recipeVersion, engine, version, acceleration, shape, assets, cpuClass };
+  const cpuClass = driver.info.cpuClass === emulatedClass ? undefined : driver.info.cpuClass;
+  // Nothing that is trusted beside is no ingredient either.
+  const trusted = fingerprintOf(trust) || undefined;
+  const ingredients = { recipeVersion, engine, version, acceleration, shape, assets, cpuClass, trusted };
   return `recipe-${createHash("sha256").update(JSON.stringify(ingredients)).digest("hex").slice(0, 16)}`;
 }
 
 async function bootAndSnapshot(
-  { ledger, driver, clock, log, recordSample }: TemplateDependencies,
+  { ledger, driver, clock, log, trust, recordSample }: TemplateDependencies,
   assets: GuestAssets,
   { folder, templateId, reservationId }: Readonly<Record<"folder" | "templateId" | "reservationId", string>>,
   progress: (step: string) => void,
@@ -141,6 +146,7 @@ async function bootAndSnapshot(
   // A file in memory: a sandbox that has it was restored from memory, not booted.
   const nonce = { path: "/run/firkin/template-nonce", content: randomBytes(16).toString("hex"), mode: 0o644 };
   await agent.setup(setupOf({ hostname: baseAlias, envs: {}, defaultUser: "user", files: [nonce] }, clock));
+  await trustInGuest(agent, trust, (command) => runCommand(agent, command));
   progress("warm the base template");
   await warmUp(agent);
   await settle(agent, templateId, clock, signal);

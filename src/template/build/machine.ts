@@ -15,13 +15,16 @@ import type { MachineShape } from "../../types.ts";
 import type { GuestAssets } from "../assets/guest-assets.ts";
 import { baseAlias } from "../base/template.ts";
 import { openAgentIn } from "../machine/machine.ts";
-import { warmUp } from "../machine/warm-up.ts";
+import { runCommand, warmUp } from "../machine/warm-up.ts";
+import { trustInGuest } from "../trust/guest-trust.ts";
+import type { GuestTrust } from "../trust/host-trust.ts";
 
 export interface BuildMachineDependencies {
   readonly driver: VmDriver;
   readonly clock: Clock;
   readonly log: Logger;
   readonly assets: GuestAssets;
+  readonly trust: GuestTrust;
 }
 
 /** The start of a build: `boot` when the parent's snapshot has another shape. */
@@ -70,7 +73,7 @@ export async function startBuildMachine(
 
 /** Opens the agent of a build's machine, until `scope` closes, and gives the guest clock, entropy and identity. */
 export async function openBuildAgent(
-  { clock, log }: BuildMachineDependencies,
+  { clock, log, trust }: BuildMachineDependencies,
   scope: Scope,
   vm: Vm,
   start: BuildStart,
@@ -81,6 +84,9 @@ export async function openBuildAgent(
   const agent = await openAgentIn(scope, vm, { clock, log, booted, signal });
   const profile = { hostname: "build", envs: templateEnvironment(templateId), defaultUser: "user" };
   await agent.setup(setupOf(profile, clock));
-  if (booted) await warmUp(agent);
+  if (booted) {
+    await trustInGuest(agent, trust, (command) => runCommand(agent, command));
+    await warmUp(agent);
+  }
   return agent;
 }

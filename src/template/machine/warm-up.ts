@@ -19,8 +19,27 @@ const commands: readonly string[] = [
 /** Runs every warm-up command. @throws DomainError `machine_failed` naming the command */
 export async function warmUp(agent: GuestAgent): Promise<void> {
   for (const command of commands) await runCommand(agent, command);
+  await openTerminal(agent);
   // The path that every command takes is then the last that was touched.
   await runCommand(agent, "true");
+}
+
+/** Opens a terminal as an SDK does, waits for its prompt, and ends its shell. */
+async function openTerminal(agent: GuestAgent): Promise<void> {
+  const process = await agent.exec({
+    command: "/bin/bash",
+    args: ["-i", "-l"],
+    envs: { TERM: "xterm-256color" },
+    stdin: true,
+    terminal: { columns: 80, rows: 24 },
+  });
+  let prompted = false;
+  for await (const _ of process.output) {
+    if (!prompted) await process.write(Buffer.from("ls\nexit\n"));
+    prompted = true;
+  }
+  const { exitCode } = await process.end;
+  if (exitCode !== 0) throw new DomainError("machine_failed", `the shell of a terminal ended with ${exitCode}`);
 }
 
 /** How long a guest is idle before its snapshot. */

@@ -13,6 +13,7 @@ import { insertTemplate, publishBuild } from "../../../src/ledger/templates.ts";
 import { describeFile, publishSnapshot } from "../../../src/machine/snapshot-files.ts";
 import { TemplateBuilds } from "../../../src/template/build/builds.ts";
 import { TemplateService } from "../../../src/template/service.ts";
+import { noTrust } from "../../../src/template/trust/host-trust.ts";
 import { UploadCache } from "../../../src/template/uploads/cache.ts";
 import type { MachineShape, SpanName } from "../../../src/types.ts";
 import { FakeDriver, FakeHost } from "./fake-driver.ts";
@@ -67,6 +68,7 @@ export function openFakeTemplates(options: FakeTemplatesOptions = {}): FakeTempl
       markerPath: join(folder, "marker"),
       log: pino({ level: "silent" }),
       assets: { kernel: "/kernel", kernelVersion: "6", initramfs: "/initramfs", baseDisk: "/disk" },
+      trust: noTrust,
       recordSample: (span) => void spans.push(span),
     });
   const builds = newBuilds();

@@ -22,6 +22,7 @@ import type { WarmPoolSettings } from "../../../src/runtime/pool/plan.ts";
 import { joinSources, SnapshotShelf } from "../../../src/runtime/pool/snapshot-shelf.ts";
 import { WarmPool } from "../../../src/runtime/pool/warm-pool.ts";
 import { SandboxLogs } from "../../../src/runtime/records/sandbox-logs.ts";
+import { noTrust } from "../../../src/template/trust/host-trust.ts";
 import type { MachineShape } from "../../../src/types.ts";
 import { openIngress } from "../daemon/ingress.ts";
 import { FakeDriver, FakeHost } from "./fake-driver.ts";
@@ -60,7 +61,7 @@ export function wireFakeRuntime<C extends Clock>(clock: C, wiring: Wiring): Wire
   const metrics = createMetrics();
   const reach = () => {};
   const basis = {
-    ...{ ledger, driver, clock, log, metrics, budgets, assets, reach },
+    ...{ ledger, driver, clock, log, metrics, budgets, assets, trust: noTrust, reach },
     samples: new LifecycleSamples(clock, driver.info, metrics, () => {}),
     disk: new DiskPressureGuard(folder, wiring.floors ?? {}, async () => wiring.disk()),
     quarantine: new Quarantine({ ledger, driver, log, metrics, folder: join(folder, "quarantine") }),
