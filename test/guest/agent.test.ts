@@ -329,6 +329,23 @@ test("a watched folder reports its changes", async () => {
   );
 });
 
+test("a watch has caught up once the changes before the question have been taken", async () => {
+  const place = join(folder, "caught-up");
+  await mkdir(place);
+  const watch = await agent.watch(place, { user, recursive: false, includeEntry: false });
+  const seen: string[] = [];
+  const reading = (async () => {
+    for await (const { kind, name } of watch.events) seen.push(`${kind} ${name}`);
+  })();
+  for (let round = 0; round < 20; round++) {
+    await writeFile(join(place, `${round}`), "content");
+    await Promise.all([watch.caughtUp(), watch.caughtUp()]);
+    expect(seen.splice(0)).toEqual([`create ${round}`, `write ${round}`]);
+  }
+  watch.close();
+  await reading;
+});
+
 test("a connection to a port carries all bytes both ways, also half-closed", async () => {
   const server = net.createServer({ allowHalfOpen: true }, (socket) => {
     const parts: Buffer[] = [];

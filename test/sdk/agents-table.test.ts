@@ -1,0 +1,167 @@
+/** What agents meet in a sandbox of `base`, seen through the unmodified SDKs in JavaScript and Python. */
+import { fileURLToPath } from "node:url";
+import * as sdk from "e2b";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { installPythonSdk, scriptArguments } from "../support/clients/python-sdk.ts";
+import { connection, createSandbox, type Sandbox, skipReason } from "../support/clients/sdk.ts";
+import { runUserProgram } from "../support/clients/user-program.ts";
+import { titleOf } from "../support/skipped-title.ts";
+
+/** Programs that are there for the default user, with arguments that they answer at once. */
+const programs = [
+  ...["bc --version", "bzip2 --help", "curl --version", "dig -v", "file --version", "g++ --version", "gcc --version"],
+  ...["gh --version", "git --version", "gpg --version", "jq --version", "lsof -v", "make --version", "nano --version"],
+  ...[
+    "node --version",
+    "npm --version",
+    "npx --version",
+    "patch --version",
+    "ping -V",
+    "pip --version",
+    "rg --version",
+  ],
+  ...["python --version", "rsync --version", "sqlite3 --version", "strace --version", "tmux -V", "tree --version"],
+  ...["unzip -v", "vim --version", "wget --version", "xxd --version", "yarn --version", "zip -v", "zstd --version"],
+  ...["fusermount3 --version", "nc -h", "/sbin/modprobe --version"],
+];
+const missingPrograms = programs.map((call) => `${call} >/dev/null 2>&1 || echo "${call} fails"`).join("; ");
+const installsGlobally =
+  "mkdir -p /tmp/tool && cd /tmp/tool && " +
+  `echo '{"name":"tool-of-ours","version":"1.0.0","bin":{"tool-of-ours":"t.js"}}' >package.json && ` +
+  "printf '#!/usr/bin/env node\\nconsole.log(\"ran\")\\n' >t.js && chmod +x t.js && " +
+  "npm install --global --silent --offline . && tool-of-ours";
+
+/** The rows of the table: what an agent runs, and its output. */
+const table: Readonly<Record<string, readonly [command: string, output: string | RegExp]>> = {
+  "text is counted in characters": [
+    `x=äöü; echo $LANG \${#x} $(printf äöü | wc -m) $(printf 'äö' | grep -o . | wc -l) $(printf äöü | sed 's/./-/g')`,
+    "C.UTF-8 3 3 2 ---",
+  ],
+  "Python and Node.js print any text": [`python3 -c 'print("ä")'; node -p '"ä"'`, "ä\nä"],
+  "a login's variables reach commands": [
+    "echo TOOL_HOME=/opt/tool | sudo tee -a /etc/environment >/dev/null; env -i true; echo set",
+    "set",
+  ],
+  "… from the next command on": ["echo $TOOL_HOME", "/opt/tool"],
+  "the user's own programs are found": [
+    "printf '#!/bin/sh\\necho mine\\n' >~/.local/bin/mine; chmod +x ~/.local/bin/mine; mine; sudo -i sh -c 'echo $PATH'",
+    /^mine\n\/root\/\.local\/bin:/,
+  ],
+  "/usr/local and /code can be written to": ["touch /usr/local/bin/x /usr/local/lib/x /code/x && echo yes", "yes"],
+  "pip installs for everybody": [
+    `pip config get global.break-system-packages; python3 -c 'import os, sysconfig as s
+for kind in ("purelib", "scripts"): print(os.access(s.get_path(kind, "posix_local"), os.W_OK))'`,
+    "true\nTrue\nTrue",
+  ],
+  "su asks for no password": ["su -c whoami </dev/null; su user -c whoami </dev/null", "root\nuser"],
+  "every user opens /dev/fuse": ["exec 3<>/dev/fuse && echo yes", "yes"],
+  "there is room for open files": ["ulimit -Sn; ulimit -Hn", "65536\n524288"],
+  "the usual programs are there": [missingPrograms, ""],
+  "Node.js is a release with long-term support": ["node -p 'Boolean(process.release.lts)'", "true"],
+  "the shell of a terminal starts no process": [
+    "strace -f -e trace=process -o /tmp/calls bash -i -l -c true 2>/dev/null; grep -cE '(fork|clone)' /tmp/calls",
+    "0",
+  ],
+  "a C program is compiled": [
+    `cd /tmp && printf '#include <stdio.h>\\nint main(void){puts("compiled");}' >a.c && gcc a.c -o a && ./a`,
+    "compiled",
+  ],
+  "no module is loaded that nobody asked for": [
+    "cut -d' ' -f1 /proc/modules | grep -cE 'bridge|veth|loop|squashfs|nf_'",
+    "0",
+  ],
+  "networks are made of bridges and pairs": [
+    "sudo ip link add br0 type bridge && sudo ip link add v0 type veth peer v1 && sudo ip link set v0 master br0 && ls /sys/class/net/br0/brif",
+    "v0",
+  ],
+  "a file is mounted through a loop device": [
+    "truncate -s 8M /tmp/disk && /sbin/mke2fs -q /tmp/disk && sudo mount /tmp/disk /mnt && stat -f -c %T /mnt && sudo umount /mnt",
+    "ext2/ext3",
+  ],
+  "modules are loaded by the kernel and by modprobe": [
+    "sudo mount -t squashfs /dev/zero /mnt 2>/dev/null; grep -c squashfs /proc/filesystems; " +
+      "sudo modprobe -a nf_tables nft_masq xt_MASQUERADE wireguard && grep -cE '^(nf_tables|nft_masq|xt_MASQUERADE|wireguard) ' /proc/modules",
+    "1\n4",
+  ],
+};
+
+const python = skipReason ? { missing: skipReason } : await installPythonSdk();
+const noPython = "missing" in python && python.missing;
+
+function check(seen: Readonly<Record<string, unknown>>): void {
+  for (const [name, [, output]] of Object.entries(table)) {
+    if (!(name in seen)) continue;
+    if (typeof output === "string") expect.soft(seen[name], name).toBe(output);
+    else expect.soft(seen[name], name).toMatch(output);
+  }
+}
+
+describe.skipIf(skipReason)("an agent in a sandbox", { timeout: 450_000 }, () => {
+  let made: Awaited<ReturnType<typeof createSandbox>>;
+  let sandbox: Sandbox;
+
+  beforeAll(async () => {
+    made = await createSandbox({ timeoutMs: 1_800_000 });
+    sandbox = made.sandbox;
+  });
+
+  afterAll(() => made[Symbol.asyncDispose]());
+
+  const output = async (command: string): Promise<string> => {
+    const { stdout, stderr } = await sandbox.commands.run(command, { timeoutMs: 200_000 }).catch((error) => error);
+    return `${stdout}${stderr}`.trim();
+  };
+
+  test("meets what the table says, in JavaScript", async () => {
+    const seen: Record<string, string> = {};
+    for (const [name, [command]] of Object.entries(table)) seen[name] = await output(command);
+    expect(Object.keys(seen)).toEqual(Object.keys(table));
+    check(seen);
+  });
+
+  test.skipIf(noPython)(titleOf("meets what the table says, in Python", noPython), async () => {
+    if ("missing" in python) return;
+    const script = fileURLToPath(new URL("fixtures/agents_table.py", import.meta.url));
+    // A user's program has less time than the programs that are asked for their versions take.
+    const rows = Object.entries(table).filter(([, [command]]) => command !== missingPrograms);
+    const commands = Object.fromEntries(rows.map(([name, [command]]) => [name, command]));
+    const printed = await runUserProgram(python.python, scriptArguments(script, JSON.stringify(commands)));
+    const lines = printed.trim().split("\n");
+    const seen = Object.fromEntries(lines.map((line) => JSON.parse(line)).map(({ step, value }) => [step, value]));
+    expect(Object.keys(commands).filter((name) => !(name in seen))).toEqual([]);
+    check(seen);
+    expect([seen["before the kill"], seen["after the kill"]]).toEqual(["3", "0"]);
+  });
+
+  test("installs programs for everybody with npm", async () => {
+    const { stdout } = await sandbox.commands.run(installsGlobally, { timeoutMs: 400_000 });
+    expect(stdout).toBe("ran\n");
+  });
+
+  test("ends all that a command started by kill() and by a time-out, and its port is free", async () => {
+    const server = "python3 -m http.server 8765 >/dev/null 2>&1 & setsid sleep 876 & echo up; wait";
+    const isUp = "until ss -ltn | grep -q :8765; do sleep 0.1; done; pgrep -fxc 'sleep 876'";
+    const handle = await sandbox.commands.run(server, { background: true });
+    expect(await output(isUp)).toBe("1");
+    expect(await handle.kill()).toBe(true);
+    const isLeft = "ss -ltn | grep -c :8765; pgrep -fc 'http.serve[r]'; pgrep -fxc 'sleep 876'; pkill -fx 'sleep 876'";
+    expect(await output(isLeft)).toBe("0\n0\n1");
+    const timedOut = await sandbox.commands.run(server, { timeoutMs: 4_000 }).catch((error) => error);
+    expect(timedOut.name).toBe("TimeoutError");
+    await expect.poll(() => output("ss -ltn | grep -c :8765"), { timeout: 60_000, interval: 500 }).toBe("0");
+  });
+
+  test("has the same language in a terminal", async () => {
+    const seen: string[] = [];
+    const onData = (bytes: Uint8Array) => void seen.push(Buffer.from(bytes).toString());
+    const terminal = await sandbox.pty.create({ cols: 80, rows: 24, timeoutMs: 0, onData });
+    await sandbox.pty.sendInput(terminal.pid, new TextEncoder().encode("x=äöü; echo $LANG-$(printf $x | wc -m)\n"));
+    await expect.poll(() => seen.join(""), { timeout: 60_000 }).toContain("C.UTF-8-3");
+    await terminal.kill();
+  });
+
+  test("asks for an MCP gateway: the SDK starts what the template has, and fails in its own words", async () => {
+    const asked = sdk.Sandbox.create("base", { ...connection(), mcp: { duckduckgo: {} } } as never);
+    await expect(asked).rejects.toThrow(/^Failed to start MCP gateway: .*mcp-gateway: command not found/);
+  });
+});
