@@ -39,6 +39,12 @@ export class E2bClient {
     await this.#api("POST", `/v2/sandboxes/${sandboxID}/connect`, { timeout: 3600 }, 201);
   }
 
+  async health(): Promise<void> {
+    const { statusCode, body } = await request(`${this.url}/health`, { dispatcher: this.#agent });
+    await body.dump();
+    if (statusCode !== 204) throw new Error(`GET /health answered ${statusCode}`);
+  }
+
   /** @param series a metric's name with its labels, as Prometheus writes it; 0 when it is not there */
   async metric(series: string): Promise<number> {
     const { body } = await request(`${this.url}/metrics`, { dispatcher: this.#agent });
@@ -67,9 +73,14 @@ export class E2bClient {
     return { exitCode: Number(/"exitCode":(-?\d+)/.exec(text)?.[1] ?? 0) };
   }
 
+  /** Starts a command and reads its stream to the end, without a look at it. */
+  async drain(sandbox: BenchSandbox, command: string): Promise<void> {
+    for await (const _ of await this.#start(sandbox, command));
+  }
+
   /** Starts a command that goes on, leaves its stream, and returns its pid. */
-  async background(sandbox: BenchSandbox, command: string): Promise<number> {
-    const body = await this.#start(sandbox, command);
+  async background(sandbox: BenchSandbox, command: string, user?: string): Promise<number> {
+    const body = await this.#start(sandbox, command, user);
     let text = "";
     for await (const chunk of body) {
       text += (chunk as Buffer).toString("latin1");
@@ -108,9 +119,12 @@ export class E2bClient {
     await this.#agent.destroy();
   }
 
-  async #start(sandbox: BenchSandbox, command: string): Promise<AsyncIterable<unknown>> {
+  async #start(sandbox: BenchSandbox, command: string, user?: string): Promise<AsyncIterable<unknown>> {
+    const { headers, ...rest } = commandRequest(sandbox, command);
+    const authorization = user === undefined ? {} : { authorization: `Basic ${btoa(`${user}:`)}` };
     const { statusCode, body } = await request(`${this.url}/process.Process/Start`, {
-      ...commandRequest(sandbox, command),
+      ...rest,
+      headers: { ...headers, ...authorization },
       dispatcher: this.#agent,
     });
     if (statusCode !== 200) throw new Error(`Start answered ${statusCode}: ${await body.text()}`);

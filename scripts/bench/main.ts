@@ -17,6 +17,7 @@ import { commandRows } from "./rows/commands.ts";
 import { createRows } from "./rows/create.ts";
 import { fileRows } from "./rows/files.ts";
 import { fleetRows } from "./rows/fleet.ts";
+import { hostileRows } from "./rows/hostile.ts";
 import { killRows } from "./rows/kill.ts";
 import { pauseRows } from "./rows/pause.ts";
 import { poolRows } from "./rows/pool.ts";
@@ -33,6 +34,7 @@ const families: readonly RowFamily[] = [
   fileRows,
   restartRows,
   fleetRows,
+  hostileRows,
   poolRows,
 ];
 

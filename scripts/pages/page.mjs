@@ -67,7 +67,7 @@ function commit() {
 }
 
 /** This file is compiled into dist/, too; the repository is the folder above that has the package. */
-function repository() {
+export function repository() {
   let folder = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(folder, "package.json"))) {
     if (folder === dirname(folder))

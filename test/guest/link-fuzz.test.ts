@@ -3,8 +3,9 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { DomainError } from "../../src/errors.ts";
 import { FieldWriter } from "../../src/guest/link/fields.ts";
+import { encodeFrame } from "../../src/guest/link/frames.ts";
 import { FrameType, Tag } from "../../src/guest/link/protocol.ts";
-import { connectFake } from "../support/fakes/fake-agent.ts";
+import { connectFake, payloadOf } from "../support/fakes/fake-agent.ts";
 
 const fields = fc
   .array(fc.tuple(fc.constantFrom(...Object.values(Tag)), fc.uint8Array({ maxLength: 12 })), { maxLength: 6 })
@@ -70,6 +71,39 @@ test("random frames for requests under way", async () => {
     { numRuns: 300 },
   );
 }, 30_000);
+
+test("random floods, cut anywhere: every frame is judged in order, and another guest is served", async () => {
+  const part = fc.record({
+    frame: frame.filter(({ type, stream }) => type !== FrameType.welcome && stream > 0),
+    times: fc.constantFrom(1, 2, 600, 1_300),
+  });
+  await fc.assert(
+    fc.asyncProperty(fc.array(part, { maxLength: 6 }), fc.integer({ min: 1, max: 90_000 }), async (parts, cut) => {
+      using link = await connectFake();
+      using other = await connectFake();
+      const requests = [link.agent.stat("/x"), link.agent.listProcesses(), link.agent.read("/x"), link.agent.dial(1)];
+      const settled = Promise.allSettled(requests);
+      for (let i = 0; i < requests.length; i++) await link.fake.next(FrameType.open);
+      const flood = Buffer.concat(
+        parts.flatMap(({ frame: { type, stream, channel, payload }, times }) => {
+          const encoded = encodeFrame({ type, stream, payload, channel: type === FrameType.data ? channel : 0 });
+          return Array.from({ length: times }, () => Buffer.concat(encoded));
+        }),
+      );
+      for (let at = 0; at < flood.length; at += cut) link.fake.bytes.write(flood.subarray(at, at + cut));
+      const ping = other.agent.ping();
+      other.fake.send(FrameType.result, (await other.fake.next(FrameType.open)).stream, payloadOf(0));
+      await ping;
+      // The end of the byte stream comes after everything before it was judged.
+      link.fake.bytes.end();
+      expect(["machine_failed", "cancelled"]).toContain(((await link.agent.closed) as DomainError).code);
+      for (const outcome of await settled) {
+        if (outcome.status === "rejected") expect(outcome.reason).toBeInstanceOf(DomainError);
+      }
+    }),
+    { numRuns: 60 },
+  );
+}, 60_000);
 
 test("random bytes after the greeting", async () => {
   await fc.assert(

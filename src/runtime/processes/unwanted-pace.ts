@@ -5,7 +5,7 @@
 import type { Clock } from "../../clock.ts";
 
 /** Bytes per second, and the bytes that are taken at once after a pause. */
-const bytesPerSecond = 8 * 1024 * 1024;
+const bytesPerSecond = 4 * 1024 * 1024;
 const burstBytes = 1024 * 1024;
 /** Counted for each chunk besides its bytes, because small chunks cost the daemon almost as much as large ones. */
 const chunkCostBytes = 4 * 1024;
