@@ -14,6 +14,7 @@ import {
 import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { universalRequestFromNodeRequest } from "@connectrpc/connect-node";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { resetConnection } from "../http/connection-reset.ts";
 import { sendError } from "../http/errors.ts";
 
 /** The longest time that a timer can hold (24 days). A longer one counts as none. */
@@ -68,6 +69,7 @@ export function registerConnectRoutes(app: FastifyInstance, options: ConnectAdap
       } catch (error) {
         options.onError(request, error);
         reply.hijack();
+        resetConnection(raw.socket);
         reply.raw.destroy();
       } finally {
         release();

@@ -11,6 +11,7 @@ import { isDomainError } from "../../src/errors.ts";
 import type { Logger } from "../../src/log.ts";
 import type { SessionDirectory } from "../../src/runtime/sandboxes/registry.ts";
 import type { Session } from "../../src/runtime/sessions/session.ts";
+import { resetConnection } from "../http/connection-reset.ts";
 import { sendError, statusOf } from "../http/errors.ts";
 import { type DataPlaneTarget, envdPort, unauthorizedMessage } from "../http/plane.ts";
 import { planeOfRequest, routesBelongTo, targetOf } from "../http/plane-constraint.ts";
@@ -61,6 +62,8 @@ export async function registerDataPlane(app: FastifyInstance, deps: DataPlaneDep
     await plane.register(envdCompose, envdDeps);
     await plane.register(envdRpc, envdDeps);
   });
+  // A head that is cut off may lose what frames its body. The size of the head is the limit.
+  app.server.maxHeadersCount = 0;
   // Node hands over the bare connection of an upgrade and forgets it, so the router and its close never see it.
   const upgraded = new Set<Duplex>();
   app.server.on("upgrade", (request, socket, head) => {
@@ -182,13 +185,16 @@ function sessionOf(request: FastifyRequest): Session {
 }
 
 /**
- * Counts the request among the sandbox's requests; false when there are too many. A kill of the sandbox drops its
- * connections without a clean end, after which clients ask `/health`.
+ * Counts the request among the sandbox's requests; false when there are too many. A kill of the sandbox resets its
+ * connections, after which clients ask `/health`.
  */
 function enter(session: Session, reply: FastifyReply): boolean {
   const leave = countRequest(session);
   if (!leave) return false;
-  const forget = whenSessionEnds(session, () => reply.raw.destroy());
+  const forget = whenSessionEnds(session, () => {
+    resetConnection(reply.request.raw.socket);
+    reply.raw.destroy();
+  });
   reply.raw.once("close", () => {
     forget();
     leave();

@@ -13,6 +13,7 @@ import { DomainError, messageOf } from "../../src/errors.ts";
 import type { Session } from "../../src/runtime/sessions/session.ts";
 import type { FileEntry } from "../../src/types.ts";
 import { whileClientStays } from "../http/client-leave.ts";
+import { resetConnection } from "../http/connection-reset.ts";
 import { sendError } from "../http/errors.ts";
 import { checkFileAccess } from "./access.ts";
 
@@ -209,7 +210,7 @@ function sendDownload(reply: FastifyReply, { plan, entry, sizeBytes, bytes }: Do
         "content-range": `bytes ${plan.offset}-${plan.offset + plan.length - 1}/${entry.sizeBytes}`,
         "content-length": String(plan.length),
       });
-      return reply.send(streamOf(bytes));
+      return reply.send(streamTo(reply, bytes));
     case "not_modified":
       return reply.code(304).header("last-modified", described["last-modified"]).send();
     case "precondition_failed":
@@ -235,17 +236,23 @@ function sendWhole(
 ): FastifyReply {
   if (encoding === "identity" || sizeBytes === 0) {
     if (sizeBytes !== undefined) reply.headers({ "accept-ranges": "bytes", "content-length": String(sizeBytes) });
-    return reply.send(streamOf(bytes));
+    return reply.send(streamTo(reply, bytes));
   }
   const zipped = createGzip({ level: 1, chunkSize: 64 * 1024 });
-  const plain = streamOf(bytes);
+  const plain = streamTo(reply, bytes);
   plain.on("error", (error) => zipped.destroy(error));
   zipped.on("close", () => plain.destroy());
   return reply.header("content-encoding", "gzip").send(plain.pipe(zipped));
 }
 
-function streamOf(bytes: AsyncIterable<Uint8Array> | undefined): Readable {
-  return Readable.from(bytes ?? [], { objectMode: false, highWaterMark: streamBufferBytes });
+/** The bytes as a stream. When they end too early, so does the connection, by a reset. */
+function streamTo(reply: FastifyReply, bytes: AsyncIterable<Uint8Array> | undefined): Readable {
+  const stream = Readable.from(bytes ?? [], { objectMode: false, highWaterMark: streamBufferBytes });
+  stream.once("error", (error) => {
+    reply.log.debug({ err: error }, "a download is cut short");
+    if (reply.raw.headersSent) resetConnection(reply.request.raw.socket);
+  });
+  return stream;
 }
 
 /** @throws invalid_argument when a parameter is given twice. */

@@ -2,32 +2,15 @@
  * The sandbox proxy passes HTTP requests and upgrades (WebSockets) to ports inside a sandbox, through the guest link.
  * Each request has a guest connection of its own, because dialling is one message on a link that is open already.
  */
-import {
-  type ClientRequest,
-  request as httpRequest,
-  type IncomingMessage,
-  type RequestOptions,
-  STATUS_CODES,
-} from "node:http";
+import { type ClientRequest, request as httpRequest, type IncomingMessage, STATUS_CODES } from "node:http";
 import { type Duplex, pipeline } from "node:stream";
 import type { FastifyReply, FastifyRequest } from "fastify";
-import { maskedHost } from "../../src/e2b/network-options.ts";
 import type { Session } from "../../src/runtime/sessions/session.ts";
+import { resetConnection } from "../http/connection-reset.ts";
 import { whenSessionEnds } from "../http/session-end.ts";
-import { trafficTokenHeader } from "./access.ts";
 import { dialPort } from "./port-dial.ts";
+import { answerHeaders, headText, isReason, problemOfAnswer, type RawHeaders, requestHeaders } from "./port-heads.ts";
 import { type PortRefusal, portClosed, renderRefusal } from "./port-pages.ts";
-
-/** Headers that concern one connection, not the message (RFC 9110, 7.6.1). */
-const hopByHopHeaders = [
-  "connection",
-  "keep-alive",
-  "proxy-connection",
-  "te",
-  "trailer",
-  "transfer-encoding",
-  "upgrade",
-];
 
 /** Passes a request on to a port of the sandbox and its answer back, streaming both. */
 export async function proxyRequest(
@@ -42,8 +25,8 @@ export async function proxyRequest(
   // The client may have left while the port was dialled.
   if (reply.raw.destroyed) connection.destroy();
   else reply.raw.once("close", () => connection.destroy());
-  const headers = requestHeadersOf(request.raw, session, port);
-  const upstream = httpRequest(optionsFor(request.raw, connection, headers));
+  const headers = requestHeaders(request.raw, session.ingress, port, "message");
+  const upstream = openRequest(request.raw, connection, headers);
   const answer = await answerOf(upstream, request.raw).catch((error: unknown) => {
     request.log.debug({ err: error, port }, "the port inside the sandbox did not answer in HTTP");
     connection.destroy();
@@ -51,10 +34,28 @@ export async function proxyRequest(
   });
   if (!answer) return sendRefusal(reply, portClosed(session.sandboxId, port));
   reply.hijack();
-  reply.raw.writeHead(answer.statusCode ?? 502, answer.statusMessage, withoutHopByHop(answer));
-  reply.raw.flushHeaders();
-  pipeline(answer, reply.raw, () => connection.destroy());
+  try {
+    sendAnswer(answer, connection, reply.raw);
+  } catch (error) {
+    request.log.debug({ err: error, port }, "the answer of the port inside the sandbox cannot be passed on");
+    connection.destroy();
+    resetConnection(request.raw.socket);
+  }
   return reply;
+}
+
+/** Sends the head of the service's answer and streams its body. A body that is cut short is cut for the client, too. */
+function sendAnswer(answer: IncomingMessage, connection: Duplex, response: FastifyReply["raw"]): void {
+  const cut = () => resetConnection(response.socket);
+  answer.once("error", cut);
+  // Node takes a body that ends with its connection for whole, however the connection ends. So this listens first.
+  connection.prependOnceListener("error", () => {
+    if (!answer.complete) cut();
+  });
+  response.writeHead(answer.statusCode ?? 502, answer.statusMessage, answerHeaders(answer, "message"));
+  // Sends the head now. `flushHeaders` would do so in UTF-8, and headers are latin1.
+  response.write(Buffer.alloc(0));
+  pipeline(answer, response, () => connection.destroy());
 }
 
 /** Passes an upgrade (a WebSocket) on to a port of the sandbox. Both connections end together. */
@@ -69,33 +70,40 @@ export async function proxyUpgrade(
   if ("refusal" in dialled) return refuseUpgrade(socket, request, dialled.refusal);
   const { connection } = dialled;
   if (socket.destroyed) return void connection.destroy();
-  const drop = () => {
-    socket.destroy();
+  const cut = () => {
+    resetConnection(socket);
     connection.destroy();
   };
-  const forget = whenSessionEnds(session, drop);
+  const forget = whenSessionEnds(session, cut);
   socket.once("close", () => {
     forget();
     connection.destroy();
   });
-  const { connection: asked, upgrade } = request.headers;
-  // The bytes after the head belong to the other protocol and are no body.
-  const { "content-length": _, "transfer-encoding": __, ...ours } = requestHeadersOf(request, session, port);
-  const headers = { ...ours, connection: asked, upgrade };
-  const upstream = httpRequest(optionsFor(request, connection, headers));
-  upstream.on("error", drop);
+  const upstream = openRequest(request, connection, requestHeaders(request, session.ingress, port, "upgrade"));
+  let isAnswered = false;
+  const giveUp = () => {
+    if (isAnswered) return cut();
+    isAnswered = true;
+    connection.destroy();
+    refuseUpgrade(socket, request, portClosed(session.sandboxId, port));
+  };
+  connection.prependOnceListener("error", giveUp);
+  upstream.on("error", giveUp).on("close", () => isAnswered || giveUp());
   upstream.on("response", (answer) => {
-    // Node has removed the framing of this body, so it goes on without one, until the connection ends.
-    const { "content-length": _, ...rest } = withoutHopByHop(answer);
-    socket.write(headOf(answer, { ...rest, connection: "close" }));
-    pipeline(answer, socket, drop);
+    if (problemOfAnswer(answer)) return giveUp();
+    isAnswered = true;
+    answer.once("error", cut);
+    const headers = answerHeaders(answer, "message");
+    socket.write(headText(answer, [...headers, "Connection", "close"]), "latin1");
+    pipeline(answer, socket, () => connection.destroy());
   });
   upstream.on("upgrade", (answer, guestSocket, guestHead) => {
-    const { connection: kind, upgrade: protocol } = answer.headers;
-    socket.write(headOf(answer, { ...withoutHopByHop(answer), connection: kind, upgrade: protocol }));
+    if (!isReason(answer.statusMessage ?? "")) return giveUp();
+    isAnswered = true;
+    socket.write(headText(answer, answerHeaders(answer, "upgrade")), "latin1");
     socket.write(guestHead);
     guestSocket.write(head);
-    guestSocket.on("error", drop).on("close", drop);
+    guestSocket.on("error", cut).on("close", () => socket.destroy());
     socket.pipe(guestSocket).pipe(socket);
   });
   upstream.end();
@@ -136,50 +144,25 @@ function whenClosed(side: Duplex | FastifyReply["raw"]): AbortSignal {
   return gone.signal;
 }
 
-function optionsFor(
-  { method, url }: IncomingMessage,
-  connection: Duplex,
-  headers: IncomingMessage["headers"],
-): RequestOptions {
-  return { createConnection: () => connection, method, path: url, headers, setHost: false } as RequestOptions;
+/** A request on a connection that is open already. */
+function openRequest({ method, url }: IncomingMessage, connection: Duplex, headers: RawHeaders): ClientRequest {
+  const upstream = httpRequest({ createConnection: () => connection, method, path: url, headers, setHost: false });
+  // No header is left out, however many there are: the size of the head is the limit.
+  upstream.maxHeadersCount = 0;
+  return upstream;
 }
 
-/** Sends the body and waits for the head of the answer. */
+/** Sends the body and waits for the head of an answer that can be passed on. */
 function answerOf(upstream: ClientRequest, body: IncomingMessage): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
-    upstream.on("response", resolve);
+    upstream.on("response", (answer) => {
+      const problem = problemOfAnswer(answer);
+      if (problem === undefined) resolve(answer);
+      else reject(new Error(problem));
+    });
+    upstream.on("upgrade", () => reject(new Error("the service changed to another protocol, unasked")));
     upstream.on("error", reject);
+    upstream.on("close", () => reject(new Error("the connection ended before the answer")));
     body.pipe(upstream);
   });
-}
-
-/**
- * The headers that the service in the sandbox sees. A body that came in chunks goes on in chunks, whatever the method,
- * because without framing its bytes would be read as another request.
- */
-function requestHeadersOf(request: IncomingMessage, { ingress }: Session, port: number): IncomingMessage["headers"] {
-  const { expect: _, [trafficTokenHeader]: __, ...headers } = withoutHopByHop(request);
-  if (request.headers["transfer-encoding"] !== undefined) headers["transfer-encoding"] = "chunked";
-  if (ingress.maskRequestHost !== null) {
-    if (headers.host !== undefined) headers["x-forwarded-host"] = headers.host;
-    headers.host = maskedHost(ingress.maskRequestHost, port);
-  }
-  return headers;
-}
-
-function withoutHopByHop({ headers }: IncomingMessage): IncomingMessage["headers"] {
-  const named = String(headers.connection ?? "")
-    .toLowerCase()
-    .split(",")
-    .map((name) => name.trim());
-  const dropped = new Set([...hopByHopHeaders, ...named]);
-  return Object.fromEntries(Object.entries(headers).filter(([name]) => !dropped.has(name)));
-}
-
-/** The head of an answer, for a connection that Node no longer handles as HTTP. */
-function headOf({ statusCode, statusMessage }: IncomingMessage, headers: IncomingMessage["headers"]): string {
-  const lines = Object.entries(headers).flatMap(([name, value]) =>
-    value === undefined ? [] : [value].flat().map((one) => `${name}: ${one}`),
-  );
-  return `HTTP/1.1 ${statusCode} ${statusMessage}\r\n${lines.map((line) => `${line}\r\n`).join("")}\r\n`;
 }

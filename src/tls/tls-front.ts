@@ -5,11 +5,13 @@
  */
 import type { Server } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
-import { createServer, type Server as TlsServer } from "node:tls";
+import { createServer, type TLSSocket, type Server as TlsServer } from "node:tls";
 import { DomainError } from "../errors.ts";
 import type { KeyAndCertificate } from "./certificates.ts";
 
 const handshakeTimeoutMs = 10_000;
+/** The limit of connections whose handshake has not ended. The oldest makes room for a new one. */
+const maxHandshakes = 256;
 
 export interface TlsFrontOptions {
   readonly host: string;
@@ -22,15 +24,35 @@ export interface TlsFrontOptions {
 
 export class TlsFront implements AsyncDisposable {
   readonly #server: TlsServer;
-  /** Every connection, also before its handshake. */
-  readonly #sockets = new Set<Socket>();
+  /** Every connection by its two ends, also before its handshake. */
+  readonly #sockets = new Map<string, Socket>();
+  /** The connections whose handshake has not ended, by their two ends, the oldest first. */
+  readonly #handshakes = new Map<string, Socket>();
 
   private constructor(server: TlsServer) {
     this.#server = server;
     server.on("connection", (socket: Socket) => {
-      this.#sockets.add(socket);
-      socket.once("close", () => this.#sockets.delete(socket));
+      const ends = endsOf(socket);
+      this.#sockets.set(ends, socket);
+      this.#handshakes.set(ends, socket);
+      socket.once("close", () => {
+        this.#sockets.delete(ends);
+        this.#handshakes.delete(ends);
+      });
+      const [oldest] = this.#handshakes.values();
+      if (this.#handshakes.size > maxHandshakes) oldest?.destroy();
     });
+  }
+
+  /** Makes a decrypted connection resettable, which Node does for bare TCP alone. */
+  #finishHandshake(socket: TLSSocket): void {
+    const ends = endsOf(socket);
+    this.#handshakes.delete(ends);
+    const bare = this.#sockets.get(ends);
+    socket.resetAndDestroy = () => {
+      bare?.resetAndDestroy();
+      return socket.destroy();
+    };
   }
 
   /** @throws DomainError `invalid_state` when the port is taken, or this user may not have it */
@@ -44,6 +66,7 @@ export class TlsFront implements AsyncDisposable {
       handshakeTimeout: handshakeTimeoutMs,
     };
     const tls = createServer(options as Parameters<typeof createServer>[0], (socket) => {
+      front.#finishHandshake(socket);
       server.emit("connection", socket);
     });
     // A client that does not trust the certificate, or speaks no TLS, just loses its connection.
@@ -67,9 +90,14 @@ export class TlsFront implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     const closed = new Promise((resolve) => this.#server.close(resolve));
-    for (const socket of this.#sockets) socket.destroy();
+    for (const socket of this.#sockets.values()) socket.destroy();
     await closed;
   }
+}
+
+/** Addresses and ports of both ends, which no two open connections share. */
+function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string {
+  return [remoteAddress, remotePort, localAddress, localPort].join(" ");
 }
 
 function describeListenError(error: NodeJS.ErrnoException, port: number): Error {

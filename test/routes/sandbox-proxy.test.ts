@@ -174,9 +174,10 @@ test("open upgrades do not keep the server from closing", async () => {
 
 test("open connections fall with the sandbox", async () => {
   const { socket } = await openUpgraded();
+  socket.on("error", () => {});
   const arrived = once(service, "request");
   const pending = ask("/never");
-  const closed = once(socket, "close");
+  const closed = new Promise((resolve) => socket.once("close", resolve));
   pending.catch(() => {});
   await arrived;
   sandbox.session.kill(new DomainError("not_found", "the sandbox was killed"));

@@ -11,6 +11,7 @@ import { connect } from "node:tls";
 import { decode, encode, type Packet } from "dns-packet";
 import { pino } from "pino";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { resetConnection } from "../../routes/http/connection-reset.ts";
 import { Scope } from "../../src/scope.ts";
 import { type Https, openHttps } from "../../src/tls/https.ts";
 import { domainWithPort, tlsInstructions } from "../../src/tls/instructions.ts";
@@ -76,6 +77,23 @@ test("the handshake says HTTP/1.1, and an upgrade works", async () => {
   socket.write("hello");
   expect(String((await once(socket, "data"))[0])).toBe("hello");
   socket.destroy();
+});
+
+test("a connection can be reset, which its client tells from an orderly end", async () => {
+  server.once("connection", (socket) => socket.once("data", () => resetConnection(socket)));
+  const socket = dial();
+  await once(socket, "secureConnect");
+  const failed = once(socket, "error");
+  socket.write("GET / HTTP/1.1\r\n");
+  expect((await failed)[0]).toMatchObject({ code: "ECONNRESET" });
+});
+
+test("connections that never shake hands make room for others", async () => {
+  const mute = Array.from({ length: 300 }, () => connectTcp(https.settings.port, host).on("error", () => {}));
+  await expect.poll(() => mute.filter((socket) => socket.closed).length).toBe(300 - 256);
+  const agent = new Agent({ keepAlive: false });
+  expect(await get(agent)).toBe(`${domain}:${https.settings.port} /x`);
+  for (const socket of mute) socket.destroy();
 });
 
 test("a client that speaks no TLS loses its connection", async () => {

@@ -1,6 +1,6 @@
 /** A data plane on a real port, for tests: the test makes the sessions, and everything else is as in the daemon. */
 import type { AddressInfo } from "node:net";
-import Fastify, { type FastifyBaseLogger } from "fastify";
+import Fastify, { type FastifyBaseLogger, LogController } from "fastify";
 import { type DataPlaneDeps, registerDataPlane } from "../../../routes/data/data-plane.ts";
 import { handleError } from "../../../routes/http/errors.ts";
 import { planeConstraint } from "../../../routes/http/plane-constraint.ts";
@@ -82,6 +82,7 @@ export async function serveDataPlane(
   const { log, logged } = recordingLog();
   const app = Fastify({
     loggerInstance: log as unknown as FastifyBaseLogger,
+    logController: new LogController({ disableRequestLogging: true }),
     forceCloseConnections: true,
     routerOptions: { constraints: { plane: planeConstraint } },
   });
