@@ -41,11 +41,39 @@ export async function readAddress(stateDir: string): Promise<Address | undefined
   }
 }
 
+/** The page at which a person sees the daemon's sandboxes. The link opens it with the key, so it is a secret. */
+function consoleLink(apiKey: string, { url }: Address): string {
+  return `${url}/#key=${apiKey}`;
+}
+
+/** What `firkin env` prints: the variables, and as a comment the link to the console. */
+export function describeAccess(apiKey: string, address: Address): string {
+  return `${clientEnvironment(apiKey, address)}# console: ${consoleLink(apiKey, address)}\n`;
+}
+
+/**
+ * What `firkin serve` prints when it listens. What is no terminal keeps it, like a journal or a file, so the key is shown
+ * on a terminal alone.
+ */
+export function describeStart(
+  version: string,
+  apiKey: string,
+  address: Address,
+  output: { readonly isTTY?: boolean },
+): string {
+  const { url, https } = address;
+  const front = https ? ` and https://api.${https.domain} (npx firkin tls says how to trust and resolve that)` : "";
+  const access = output.isTTY
+    ? describeAccess(apiKey, address)
+    : "The API key and the link to the console: npx firkin env\n";
+  return `\nfirkin ${version} listens on ${url}${front}\n\n${access}\n`;
+}
+
 /**
  * The lines that point an unmodified E2B SDK at the daemon, for `eval`. With HTTPS the domain is enough, once its names
  * resolve. Without HTTPS every call goes to one URL (docs/compatibility.md#ports).
  */
-export function clientEnvironment(apiKey: string, { url, https }: Address): string {
+function clientEnvironment(apiKey: string, { url, https }: Address): string {
   const assignments = https
     ? [`E2B_DOMAIN=${https.domain}`, `NODE_EXTRA_CA_CERTS=${https.authority}`, `SSL_CERT_FILE=${https.bundle}`]
     : [`E2B_API_URL=${url}`, `E2B_SANDBOX_URL=${url}`];

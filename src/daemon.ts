@@ -3,7 +3,6 @@
  * takes the parts down in reverse. Machines are not part of the scope, because they outlive the daemon.
  */
 import { once } from "node:events";
-import { chmod, mkdir } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { join, resolve } from "node:path";
 import type { FastifyInstance } from "fastify";
@@ -21,6 +20,7 @@ import { getOrMakeSetting } from "./ledger/settings.ts";
 import { lockState } from "./ledger/state-lock.ts";
 import { listSourcedBuilds } from "./ledger/template-builds.ts";
 import { type Logger, openLog } from "./log.ts";
+import { makePrivateFolder } from "./private-folder.ts";
 import { ArtifactCollector } from "./runtime/capacity/artifact-collector.ts";
 import type { RuntimeDependencies } from "./runtime/dependencies.ts";
 import { openStateLedger } from "./runtime/restart/open-ledger.ts";
@@ -64,7 +64,7 @@ export async function openDaemon(config: Config, version: string, stop: AbortSig
 }
 
 async function open(config: Config, version: string, scope: Scope, stop: AbortSignal): Promise<Daemon> {
-  await makePrivate(config.stateDir);
+  await makePrivateFolder(config.stateDir);
   const file = config.logFile === undefined ? undefined : resolve(config.logFile);
   const { log } = scope.use(await openLog({ level: config.logLevel, file }));
   const lock = lockState(config.stateDir);
@@ -131,7 +131,7 @@ async function listenForHttps(
 
 async function ensureTemplate(deps: RuntimeDependencies, assets: GuestAssets, stop: AbortSignal): Promise<void> {
   const { ledger, driver, clock, log, trust, samples, snapshotsFolder, budgets } = deps;
-  await makePrivate(snapshotsFolder);
+  await makePrivateFolder(snapshotsFolder);
   const template = { ledger, driver, clock, log, trust, snapshotsFolder, newTemplateId, budgets };
   await ensureBaseTemplate(
     {
@@ -235,9 +235,4 @@ function throwListenError(error: NodeJS.ErrnoException, { port }: Pick<Config, "
 function urlOf(app: FastifyInstance): string {
   const { address, port, family } = app.server.address() as AddressInfo;
   return `http://${family === "IPv6" ? `[${address}]` : address}:${port}`;
-}
-
-async function makePrivate(folder: string): Promise<void> {
-  await mkdir(folder, { recursive: true, mode: 0o700 });
-  await chmod(folder, 0o700);
 }

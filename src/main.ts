@@ -5,7 +5,7 @@
  */
 import { readFileSync } from "node:fs";
 import closeWithGrace from "close-with-grace";
-import { clientEnvironment, readAddress } from "./client-environment.ts";
+import { describeAccess, describeStart, readAddress } from "./client-environment.ts";
 import { type Config, describeSettings, readConfig } from "./config.ts";
 import { DomainError, isDomainError, messageOf } from "./errors.ts";
 import { asksForHelp, commandHelp, commands, help, unknownCommand } from "./help.mjs";
@@ -29,11 +29,7 @@ async function serve(config: Config): Promise<void> {
   });
   try {
     const daemon = await opening;
-    const { url, https } = daemon.address;
-    const front = https ? ` and https://api.${https.domain} (npx firkin tls says how to trust and resolve that)` : "";
-    const environment = clientEnvironment(daemon.apiKey, daemon.address);
-    const console = `console: ${url}/#key=${daemon.apiKey}`;
-    process.stdout.write(`\nfirkin ${version} listens on ${url}${front}\n\n${environment}\n${console}\n\n`);
+    process.stdout.write(describeStart(version, daemon.apiKey, daemon.address, process.stdout));
   } catch (error) {
     if (stop.signal.aborted) throw stop.signal.reason;
     uninstall();
@@ -43,7 +39,7 @@ async function serve(config: Config): Promise<void> {
 
 async function printEnvironment(config: Config): Promise<void> {
   const address = (await readAddress(config.stateDir)) ?? { url: `http://${config.host}:${config.port}` };
-  process.stdout.write(clientEnvironment(await readOrCreateApiKey(config.stateDir), address));
+  process.stdout.write(describeAccess(await readOrCreateApiKey(config.stateDir), address));
 }
 
 /** A port that needs no privilege. */

@@ -21,6 +21,7 @@ import {
   SnapshotInfo,
 } from "../../src/e2b/schemas.ts";
 import { parseNewName, parseTemplateReference } from "../../src/e2b/template-reference.ts";
+import { checkSandboxTexts } from "../../src/e2b/text-limits.ts";
 import { toSandbox, toSnapshotInfo } from "../../src/e2b/views.ts";
 import type { Runtime } from "../../src/runtime/runtime.ts";
 import { describeError } from "../http/errors.ts";
@@ -111,6 +112,7 @@ function followupRoute(scope: FastifyInstance, { runtime, maxTimeoutMs }: Sandbo
     async (request, reply) => {
       const { body } = request;
       const sandboxId = parseSandboxId(body.sandboxID);
+      checkSandboxTexts(body);
       const { view, reason } = await runtime.forks.followUp(sandboxId, {
         timeoutMs: timeoutOf(body.timeout, maxTimeoutMs),
         ...(body.metadata ? { metadata: body.metadata } : {}),

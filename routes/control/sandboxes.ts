@@ -26,6 +26,7 @@ import {
   SandboxTimeoutRequest,
 } from "../../src/e2b/schemas.ts";
 import { parseTemplateReference } from "../../src/e2b/template-reference.ts";
+import { checkSandboxTexts } from "../../src/e2b/text-limits.ts";
 import { toSandbox, toSandboxDetail } from "../../src/e2b/views.ts";
 import { DomainError } from "../../src/errors.ts";
 import type { CreateSandboxRequest, MemoryOption } from "../../src/runtime/contract.ts";
@@ -146,6 +147,11 @@ function connectRoutes(scope: FastifyInstance, { runtime, maxTimeoutMs }: Sandbo
       const id = parseSandboxId(params.sandboxID);
       const timeoutMs = checkTimeout(body?.timeout ?? defaultTimeoutSeconds.v1, maxTimeoutMs);
       const envs = body?.envVars;
+      if (envs) {
+        // Variables add up over many resumes.
+        const { record } = runtime.registry.get(id);
+        checkSandboxTexts({ metadata: record.metadata, envVars: { ...record.envs, ...envs } });
+      }
       const view = await runtime.resumes.resume(id, timeoutMs, { ...memoryOption(body), ...(envs ? { envs } : {}) });
       return reply.code(201).send(toSandbox(view, domainOf(request)));
     },

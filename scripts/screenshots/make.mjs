@@ -3,7 +3,7 @@
  * `node scripts/screenshots/make.mjs` makes the README's pictures of the console, light and dark, from a daemon of
  * its own with real sandboxes.
  */
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -23,11 +23,11 @@ await setUpOrExit({ scope: { steps: ["build", "assets", "browser"], withDev: tru
 const roots = storageRoots();
 const folder = join(roots.repository, "scripts/screenshots");
 const stateDir = fs.mkdtempSync(join(tmpdir(), "fk-"));
-const daemon = spawn(
-  process.execPath,
-  [join(roots.repository, "dist/src/main.js"), "serve", "--port", "0", "--state-dir", stateDir, "--log-level", "warn"],
-  { env: { ...process.env, FIRKIN_CACHE_DIR: roots.cache }, stdio: ["ignore", "pipe", "inherit"] },
-);
+const main = join(roots.repository, "dist/src/main.js");
+const daemon = spawn(process.execPath, [main, "serve", "--port", "0", "--state-dir", stateDir, "--log-level", "warn"], {
+  env: { ...process.env, FIRKIN_CACHE_DIR: roots.cache },
+  stdio: ["ignore", "pipe", "inherit"],
+});
 const ended = new Promise((resolve) => daemon.once("exit", resolve));
 /** @type {string[]} */
 const created = [];
@@ -46,12 +46,14 @@ async function call(path, method, body) {
   return answer;
 }
 
-/** The link to the console, which the daemon prints when it listens. @returns {Promise<string>} */
+/** The link to the console, which `firkin env` prints once the daemon listens. @returns {Promise<string>} */
 async function linkOfDaemon() {
   let printed = "";
   for await (const chunk of daemon.stdout) {
     printed += chunk;
-    const found = /^console: (\S+)$/m.exec(printed)?.[1];
+    if (!printed.includes("listens on")) continue;
+    const environment = execFileSync(process.execPath, [main, "env", "--state-dir", stateDir], { encoding: "utf8" });
+    const found = /^# console: (\S+)$/m.exec(environment)?.[1];
     if (found) return found;
   }
   throw new Error(`the daemon ended before it listened:\n${printed}`);

@@ -4,6 +4,7 @@
  */
 import { DomainError } from "../errors.ts";
 import type { NewSandbox } from "./schemas.ts";
+import { checkSandboxTexts } from "./text-limits.ts";
 
 interface UnsupportedOption {
   readonly option: string;
@@ -34,6 +35,7 @@ export function checkSandboxOptions(body: NewSandbox, route: "v1" | "v2"): void 
       "The option network.httpsPorts is not supported: services in a sandbox are spoken to in plain HTTP.";
     throw new DomainError("invalid_argument", message, { option: "network.httpsPorts" });
   }
+  checkSandboxTexts(body);
   for (const { option, isAskedFor, why } of unsupportedOptions) {
     if (isAskedFor(body)) throw unsupportedOption(option, why);
   }
