@@ -5,6 +5,8 @@
  */
 import type { ServerResponse } from "node:http";
 import {
+  Code,
+  ConnectError,
   type ConnectRouter,
   type ConnectRouterOptions,
   type ContextValues,
@@ -60,7 +62,7 @@ export function registerConnectRoutes(app: FastifyInstance, options: ConnectAdap
       const { raw } = request;
       const values = options.contextValues(request);
       const asked = universalRequestFromNodeRequest(raw, reply.raw, undefined, values);
-      const { body, release } = options.meter(request, asked.body as AsyncIterable<Uint8Array>);
+      const { body, release } = options.meter(request, received(asked.body as AsyncIterable<Uint8Array>));
       try {
         const answer = await handle({ ...asked, body });
         if (answer.status === 415 || answer.status === 405) return await refuse(reply, answer.status);
@@ -92,6 +94,16 @@ function encodedAnswerOf(answer: UniversalServerResponse, values: ContextValues)
     yield* encoded.chunks;
   })();
   return { ...answer, header, body };
+}
+
+/** The body of a request. It cannot be read to its end when its client has left, which is no failure of the daemon. */
+async function* received(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  try {
+    yield* body;
+  } catch (error) {
+    const message = "the client has left in the middle of a message";
+    throw new ConnectError(message, Code.Canceled, undefined, undefined, error);
+  }
 }
 
 function refuse(reply: FastifyReply, status: 405 | 415): FastifyReply {

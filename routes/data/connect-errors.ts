@@ -27,7 +27,9 @@ export const connectCodes = {
 /** Turns every error, before or in the middle of a stream, into a ConnectError, and logs unexpected ones. */
 export function connectErrors(logOf: (values: ContextValues) => Logger): Interceptor {
   return (next) => async (request) => {
-    const toError = (error: unknown) => toConnectError(error, request.method.name, logOf(request.contextValues));
+    const { signal, method, contextValues } = request;
+    const toError = (error: unknown) =>
+      toConnectError(error, { method: method.name, signal, log: logOf(contextValues) });
     try {
       const response = await next(request);
       if (!response.stream) return response;
@@ -38,9 +40,20 @@ export function connectErrors(logOf: (values: ContextValues) => Logger): Interce
   };
 }
 
-function toConnectError(error: unknown, method: string, log: Logger): ConnectError {
+interface FailedCall {
+  readonly method: string;
+  /** Aborted when the client has left, or the call's time is over. */
+  readonly signal: AbortSignal;
+  readonly log: Logger;
+}
+
+function toConnectError(error: unknown, { method, signal, log }: FailedCall): ConnectError {
   if (error instanceof ConnectError) return error;
   if (isDomainError(error)) return fromDomainError(error);
+  if (signal.aborted && error === signal.reason) {
+    log.debug({ method }, "the client of an RPC has left");
+    return new ConnectError("the client has left", Code.Canceled, undefined, undefined, error);
+  }
   log.error({ err: error, method }, "an RPC failed unexpectedly");
   return new ConnectError("internal error", Code.Internal, undefined, undefined, error);
 }

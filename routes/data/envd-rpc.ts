@@ -20,6 +20,7 @@ import { DomainError } from "../../src/errors.ts";
 import type { Logger } from "../../src/log.ts";
 import type { RunningProcess } from "../../src/runtime/processes/running-process.ts";
 import type { Session } from "../../src/runtime/sessions/session.ts";
+import { hasLeft } from "../http/client-leave.ts";
 import { registerConnectRoutes } from "./connect-adapter.ts";
 import { connectErrors } from "./connect-errors.ts";
 import { answerListing, type ListingKind } from "./listing.ts";
@@ -73,7 +74,10 @@ export async function envdRpc(app: FastifyInstance, deps: EnvdRpcDeps): Promise<
         user: basicUser(request.headers.authorization),
       }),
     meter: (request, body) => meterBody(body, deps.sessionOf(request), maxMessageBytes),
-    onError: (request, error) => deps.log.warn({ err: error, url: request.url }, "the answer of an RPC cannot be sent"),
+    onError: (request, error) => {
+      const level = hasLeft(request) ? "debug" : "warn";
+      deps.log[level]({ err: error, url: request.url }, "the answer of an RPC cannot be sent");
+    },
     routes: (router) => {
       registerProcess(router, deps.clock);
       registerFilesystem(router, deps.clock);

@@ -1,5 +1,5 @@
 /** The client's leave: a client that closes its connection before the answer gives up what it asked for. */
-import type { FastifyReply } from "fastify";
+import type { FastifyReply, FastifyRequest } from "fastify";
 import { DomainError } from "../../src/errors.ts";
 
 /**
@@ -17,4 +17,9 @@ export async function whileClientStays<T>(reply: FastifyReply, work: (gone: Abor
   } finally {
     reply.raw.off("close", onClose);
   }
+}
+
+/** Whether the client of a request is gone: its connection has ended, or its body broke off in the middle. */
+export function hasLeft({ raw }: FastifyRequest): boolean {
+  return raw.socket.destroyed || (raw.destroyed && !raw.complete);
 }

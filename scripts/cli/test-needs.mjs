@@ -36,6 +36,7 @@ export const needs = [
   { path: "test/routes/envd-files", ...compiled },
   { path: "test/routes/envd-http", ...compiled },
   { path: "test/routes/envd-sdk", ...compiled },
+  { path: "test/routes/leaving-clients", ...compiled },
   { path: "test/routes/port-heads", ...compiled },
   { path: "test/routes/port-traffic", ...compiled },
   { path: "test/routes/resets", ...compiled },

@@ -1,4 +1,5 @@
 /** A data plane on a real port, for tests: the test makes the sessions, and everything else is as in the daemon. */
+import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import Fastify, { type FastifyBaseLogger, LogController } from "fastify";
 import { type DataPlaneDeps, registerDataPlane } from "../../../routes/data/data-plane.ts";
@@ -22,11 +23,14 @@ export class TestSession implements Session {
   readonly agent: GuestAgent;
   readonly processes: ProcessTable;
   readonly envs: Readonly<Record<string, string>> = { E2B_SANDBOX: "true" };
-  readonly log: Logger = recordingLog().log;
+  readonly log: Logger;
+  /** Lines of the session's log above debug, each with its message. */
+  readonly logged: readonly string[];
   readonly samples: [SpanName, number][] = [];
   readonly #ending = new AbortController();
 
   constructor(sandboxId: string, agent: GuestAgent, clock: Clock = systemClock) {
+    ({ log: this.log, logged: this.logged } = recordingLog());
     this.sandboxId = sandboxId;
     this.accessToken = `token-of-${sandboxId}`;
     this.agent = agent;
@@ -62,7 +66,8 @@ export class TestSession implements Session {
 export interface DataPlane extends AsyncDisposable {
   readonly url: string;
   readonly port: number;
-  /** Warnings and errors that were logged, each with its message. */
+  readonly server: Server;
+  /** Lines of the log above debug, each with its message. */
   readonly logged: readonly string[];
 }
 
@@ -117,6 +122,7 @@ export async function serveDataPlane(
   return {
     url: `http://127.0.0.1:${port}`,
     port,
+    server: app.server,
     logged,
     [Symbol.asyncDispose]: async () => {
       await app.close();
@@ -132,6 +138,8 @@ function recordingLog(): { log: Logger; logged: string[] } {
     logged.push(`${message ?? first}${cause instanceof Error ? `: ${cause.stack}` : ""}`);
   };
   const quiet = () => {};
-  const log = { trace: quiet, debug: quiet, info: quiet, warn: record, error: record, fatal: record, level: "warn" };
+  // "listening" is Fastify's.
+  const info = (...args: unknown[]) => String(args[0]).startsWith("Server listening") || record(...args);
+  const log = { trace: quiet, debug: quiet, info, warn: record, error: record, fatal: record, level: "warn" };
   return { log: Object.assign(log, { child: () => log }) as unknown as Logger, logged };
 }
