@@ -17,8 +17,9 @@ let package = Package(
   targets: simulation + [
     .target(name: "HelperProtocol"),
     .target(name: "VirtualMachines", dependencies: ["HelperProtocol"] + framework),
-    .executableTarget(name: "firkin-vz", dependencies: ["HelperProtocol", "VirtualMachines"]),
+    .target(name: "Probe", dependencies: ["HelperProtocol", "VirtualMachines"]),
+    .executableTarget(name: "firkin-vz", dependencies: ["HelperProtocol", "VirtualMachines", "Probe"]),
     .testTarget(name: "HelperProtocolTests", dependencies: ["HelperProtocol"]),
-    .testTarget(name: "VirtualMachinesTests", dependencies: ["HelperProtocol", "VirtualMachines"] + framework),
+    .testTarget(name: "VirtualMachinesTests", dependencies: ["HelperProtocol", "VirtualMachines", "Probe"] + framework),
   ]
 )

@@ -63,6 +63,11 @@ const schema = z.object({
     .string()
     .optional()
     .describe("the helper of the vz engine; default assets/vz/firkin-vz in the cache folder"),
+  vzConsole: z
+    .enum(["yes", "no"])
+    .default("no")
+    .describe("yes: each guest of the vz engine has a console, kept in console.log of its machine's folder"),
+  keepAwake: z.enum(["yes", "no"]).default("no").describe("yes: an idle Mac stays awake while the daemon runs"),
   logLevel: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info").describe("log level"),
   logFile: z
     .string()

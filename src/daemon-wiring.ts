@@ -4,6 +4,7 @@ import { systemClock } from "./clock.ts";
 import type { Config } from "./config.ts";
 import { deriveAccessToken, newAccessToken } from "./e2b/access-token.ts";
 import { newSandboxId, newTemplateId } from "./e2b/ids.ts";
+import { DomainError } from "./errors.ts";
 import { keepDerivedTokens } from "./ledger/access-tokens.ts";
 import { recordSamples } from "./ledger/samples.ts";
 import { watchSteps } from "./lifecycle-steps.ts";
@@ -23,14 +24,18 @@ import { WarmPool } from "./runtime/pool/warm-pool.ts";
 import { SandboxLogs } from "./runtime/records/sandbox-logs.ts";
 import type { GuestAssets } from "./template/assets/guest-assets.ts";
 
-/** Opens the driver of the engine that the settings name. */
-export function openDriver(
+/** Opens the driver of the engine that the settings name. @throws DomainError `unsupported` naming another engine's option */
+export async function openDriver(
   config: Config,
   assets: GuestAssets,
   machinesFolder: string,
   log: Logger,
 ): Promise<VmDriver> {
   const { kernel, initramfs, baseDisk } = assets;
+  if (config.engine !== "vz" && (config.keepAwake === "yes" || config.vzConsole === "yes")) {
+    const option = config.keepAwake === "yes" ? "--keep-awake" : "--vz-console";
+    throw new DomainError("unsupported", `${option} is for the vz engine, and this daemon runs ${config.engine}.`);
+  }
   const common = { machinesFolder, cacheFolder: config.cacheDir, kernel, initramfs, log };
   switch (config.engine) {
     case "qemu":
@@ -40,6 +45,8 @@ export function openDriver(
         ...common,
         baseDisk,
         helper: config.vzHelper ?? join(config.cacheDir, "assets", "vz", "firkin-vz"),
+        keepAwake: config.keepAwake === "yes",
+        consoles: config.vzConsole === "yes",
       });
     default:
       return config.engine satisfies never;

@@ -6,7 +6,7 @@ import { spawn } from "node:child_process";
 import { SetupError } from "./setup-error.mjs";
 
 const killAfterMs = 10_000;
-const tailLines = 15;
+const defaultTailLines = 15;
 
 /**
  * A shell script that runs a program and ends its whole process group when this process goes away, even by SIGKILL,
@@ -31,6 +31,7 @@ exit $status`;
  * @property {AbortSignal} [signal] Ends the program and everything it started.
  * @property {(line: string) => void} [onLine] Each line of output, stdout and stderr alike.
  * @property {string} [remedy] What the user can do when the program fails.
+ * @property {number} [tailLines] How many of its last lines the error quotes. Default 15.
  */
 
 /**
@@ -42,7 +43,7 @@ exit $status`;
  * @throws {SetupError} when the program cannot start, fails or is interrupted; the message quotes the end of its output
  */
 export async function run(command, args, options = {}) {
-  const { cwd, env, signal, onLine, remedy } = options;
+  const { cwd, env, signal, onLine, remedy, tailLines = defaultTailLines } = options;
   signal?.throwIfAborted();
   // In a group of its own, so that Ctrl-C reaches this process alone, which then ends the whole tree in order.
   const child = spawn("sh", ["-c", guardedScript, "sh", command, ...args], {

@@ -38,19 +38,28 @@ export function qemuBoot(architecture) {
 }
 
 /**
+ * The longest time that a guest job may take on a Mac. The longest job takes a few minutes there; a guest that hangs
+ * would be waited for without end.
+ */
+const jobDeadlineMs = 20 * 60_000;
+
+/**
  * @param {import("./roots.mjs").Roots} roots With dist/ built.
  * @param {string} helper
- * @returns {Boot} Its machines have no console; the outbox holds their log.
+ * @param {number} [deadlineMs]
+ * @returns {Boot} Of its machines' consoles the end is in the error of a job that fails.
  */
-export function vzBoot(roots, helper) {
-  return async ({ disk, folder, ...software }, { signal, onLine }) => {
+export function vzBoot(roots, helper, deadlineMs = jobDeadlineMs) {
+  return async ({ disk, folder, commandLine, ...software }, { signal, onLine }) => {
     // The helper itself makes the machine's disk, as a clone of this one.
     const machineDisk = join(folder, "disk.img");
     const diskMiB = fs.statSync(disk).size / 2 ** 20;
     const machine = { vcpuCount, memoryMiB, diskMiB, disk: machineDisk };
-    const order = { machine, diskSource: disk, ...software };
+    const console = { commandLine: `${commandLine} console=hvc0 loglevel=7`, serialLog: join(folder, "console.log") };
+    const order = { machine, diskSource: disk, ...software, ...console };
     const program = join(roots.repository, "dist/scripts/setup/vz-boot.js");
-    await run(process.execPath, [program, helper, folder, JSON.stringify(order)], { signal, onLine });
+    const words = [program, helper, folder, JSON.stringify(order), String(deadlineMs)];
+    await run(process.execPath, words, { signal, onLine, tailLines: 50 });
     fs.renameSync(machineDisk, disk);
   };
 }

@@ -41,8 +41,13 @@ import { SetupError } from "./setup-error.mjs";
 /** libarchive's tar, which reads Debian packages and converts archives. The tar of macOS is that program. */
 export const bsdtar = process.platform === "darwin" ? "/usr/bin/tar" : "bsdtar";
 
+/** A Mac's tar adds files of its own to archives otherwise, and takes names for ASCII. */
+const tarEnv = process.platform === "darwin" ? { COPYFILE_DISABLE: "1", LC_ALL: "en_US.UTF-8" } : {};
 const outboxMiB = 16;
-/** A panic ends the machine at once (`panic=-1`), without an outbox. */
+/**
+ * A panic resets the machine at once. On QEMU that is its end, without an outbox. On Apple's framework the job would begin
+ * anew, which vz-boot.ts notices.
+ */
 const commandLine = "panic=-1 loglevel=4 rdinit=/init";
 const bytesPerMiB = 2 ** 20;
 
@@ -135,12 +140,12 @@ async function unpackTools(roots, packages, folder, context) {
   for (const path of await download(packages, roots.downloads, context)) {
     const inner = join(folder, "tools", basename(path));
     fs.mkdirSync(inner, { recursive: true });
-    await run(bsdtar, ["-xf", path, "-C", inner, "data.tar.*"], { signal, onLine });
+    await run(bsdtar, ["-xf", path, "-C", inner, "data.tar.*"], { signal, onLine, env: tarEnv });
     trees.push(...fs.readdirSync(inner).map((name) => `@${join(inner, name)}`));
   }
   const tools = join(folder, "tools.cpio");
   const unneeded = ["doc", "man", "info", "locale"].map((name) => `--exclude=./usr/share/${name}/*`);
-  await run(bsdtar, ["-cf", tools, "--format=newc", ...unneeded, ...trees], { signal, onLine });
+  await run(bsdtar, ["-cf", tools, "--format=newc", ...unneeded, ...trees], { signal, onLine, env: tarEnv });
   return tools;
 }
 
@@ -158,10 +163,10 @@ async function unpackOutbox(disk, diskMiB, outbox, { signal, onLine }) {
   if (!bytes.some((byte) => byte !== 0)) {
     throw new SetupError(
       "the machine of the guest job ended without an outbox",
-      "see the log above for what the machine's console shows, where it has one",
+      "see the log above for what the machine's console shows",
     );
   }
   fs.mkdirSync(outbox);
   fs.writeFileSync(`${outbox}.tar`, bytes);
-  await run(bsdtar, ["-xf", `${outbox}.tar`, "-C", outbox], { signal, onLine });
+  await run(bsdtar, ["-xf", `${outbox}.tar`, "-C", outbox], { signal, onLine, env: tarEnv });
 }

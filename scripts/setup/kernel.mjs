@@ -12,7 +12,7 @@ import { readStamp, stampName, writeStamp } from "./stamps.mjs";
  * For each of Debian's architectures the package that depends on the newest kernel package, whose kernel has ext4
  * built in, and the modules that guests load at boot, in this order; what they depend on is added before them. QEMU's
  * devices are on virtio-mmio and the agent is at a console port; Apple's are on a PCI bus, and the agent is reached
- * over vsock.
+ * over vsock. There the console comes first, so that it shows what happens after it.
  */
 export const kernels = {
   amd64: {
@@ -21,7 +21,7 @@ export const kernels = {
   },
   arm64: {
     metaPackage: "linux-image-cloud-arm64",
-    modules: ["virtio_pci", "vmw_vsock_virtio_transport", "virtio_blk", "virtio_net", "virtio-rng"],
+    modules: ["virtio_pci", "virtio_console", "vmw_vsock_virtio_transport", "virtio_blk", "virtio_net", "virtio-rng"],
   },
 };
 

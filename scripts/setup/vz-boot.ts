@@ -1,10 +1,14 @@
 /**
  * The program that boots one machine on Apple's framework and waits until it has powered itself off, for the guest
- * jobs of a Mac's set-up: `node dist/scripts/setup/vz-boot.js HELPER FOLDER ORDER`, with the JSON of the helper's
- * `start` as ORDER. Unlike the daemon's helpers, this helper is not detached, so it ends with this process's group.
+ * jobs of a Mac's set-up: `node dist/scripts/setup/vz-boot.js HELPER FOLDER ORDER DEADLINE_MS`, with the JSON of the
+ * helper's `start` as ORDER. Unlike the daemon's helpers, this helper is not detached, so it ends with this process's
+ * group. What fails is said with the end of the guest's console.
  */
 import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { messageOf } from "../../src/errors.ts";
 import { HelperClient } from "../../src/machine/vz/helper-client.ts";
 import { identitySchema, type MachineState, type StartOrder } from "../../src/machine/vz/helper-messages.ts";
@@ -13,7 +17,29 @@ import { checkSocketPaths, controlSocketName } from "../../src/machine/vz/helper
 const connectDeadlineMs = 10_000;
 /** A start waits for the host's lock while other machines save or restore. */
 const startDeadlineMs = 300_000;
+/** A helper ends its machine within this time, and is killed otherwise. */
+const endDeadlineMs = 13_000;
+const lookMs = 1000;
+const consoleLines = 40;
 const expectedStates: ReadonlySet<MachineState> = new Set(["starting", "running", "stopping"]);
+/** What the job's init (`hooks/guest-job.sh`) says once in each boot. */
+const beginning = "firkin: the guest job begins";
+
+const readConsole = ({ serialLog }: StartOrder) =>
+  serialLog !== undefined && existsSync(serialLog) ? readFileSync(serialLog, "utf8") : "";
+
+/** Rejects when the guest has booted a second time, which is no end for the framework. */
+async function watchForReset(order: StartOrder, signal: AbortSignal): Promise<never> {
+  for (;;) {
+    await delay(lookMs, undefined, { signal });
+    if (readConsole(order).split(beginning).length > 2) throw new Error("the guest has reset itself and begun anew");
+  }
+}
+
+async function lateAfter(deadlineMs: number, signal: AbortSignal): Promise<never> {
+  await delay(deadlineMs, undefined, { signal });
+  throw new Error(`the guest job is not over after ${Math.round(deadlineMs / 1000)} s`);
+}
 
 async function bootOnce(folder: string, order: StartOrder): Promise<void> {
   const client = await HelperClient.connect(join(folder, controlSocketName), { deadlineMs: connectDeadlineMs });
@@ -28,17 +54,27 @@ async function bootOnce(folder: string, order: StartOrder): Promise<void> {
   });
 }
 
-const [helper = "", folder = "", order = ""] = process.argv.slice(2);
+const [helper = "", folder = "", text = "", deadline = ""] = process.argv.slice(2);
+const order = JSON.parse(text) as StartOrder;
 checkSocketPaths(folder);
 const child = spawn(helper, [`${folder}/`], { stdio: "inherit" });
 child.once("error", (error) => {
   throw error;
 });
+const over = new AbortController();
 try {
-  await bootOnce(folder, JSON.parse(order));
+  const { signal } = over;
+  await Promise.race([bootOnce(folder, order), watchForReset(order, signal), lateAfter(Number(deadline), signal)]);
 } catch (error) {
   console.error(`firkin-vz: ${messageOf(error)}`);
+  const lines = readConsole(order).trimEnd().split("\n").slice(-consoleLines);
+  console.error(`the guest's console ends:\n${lines.join("\n") || "(nothing)"}`);
   process.exitCode = 1;
 } finally {
-  child.kill("SIGKILL");
+  over.abort();
+  const kill = setTimeout(() => child.kill("SIGKILL"), endDeadlineMs);
+  // The helper ends its machine first.
+  if (child.exitCode === null && child.signalCode === null && child.kill("SIGTERM")) await once(child, "exit");
+  clearTimeout(kill);
 }
+process.exit();

@@ -33,6 +33,8 @@ export interface DetachedCommand {
    * and closes it when that process runs.
    */
   readonly reportsOn?: "status";
+  /** Variables of this process's environment that the process gets besides PATH and LANG. */
+  readonly variables?: readonly string[];
 }
 
 /** @throws DomainError `machine_failed` when the command cannot be started or ends at once; no process is left then */
@@ -45,14 +47,16 @@ export async function startDetached(command: DetachedCommand): Promise<DetachedP
   }
 }
 
-async function start(
-  { role, command, args, descriptors, reportsOn }: DetachedCommand,
-  log: FileHandle,
-): Promise<DetachedProcess> {
+async function start(order: DetachedCommand, log: FileHandle): Promise<DetachedProcess> {
+  const { role, command, args, descriptors, reportsOn, variables = [] } = order;
   const child = spawn(command, args, {
     detached: true,
     stdio: ["ignore", log.fd, log.fd, ...descriptors, ...(reportsOn ? (["pipe"] as const) : [])],
-    env: { PATH: process.env.PATH ?? "/usr/bin:/bin", LANG: "C" },
+    env: {
+      ...Object.fromEntries(variables.map((name) => [name, process.env[name]])),
+      PATH: process.env.PATH ?? "/usr/bin:/bin",
+      LANG: "C",
+    },
     cwd: "/",
   });
   const exited = exitOf(child, reportsOn !== undefined);

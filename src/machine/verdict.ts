@@ -11,6 +11,8 @@ const verdictSchema = z.object({
   host: z.string(),
   works: z.boolean(),
   reason: z.string(),
+  /** Which of several ways of doing it was found to work, where there are several. */
+  variant: z.string().optional(),
 });
 export type Verdict = z.infer<typeof verdictSchema>;
 

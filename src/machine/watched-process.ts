@@ -12,8 +12,8 @@ import { readLogTail } from "./detached-process.ts";
 import type { VmExit } from "./driver.ts";
 import { endProcess, isRunning, waitUntilGone } from "./processes.ts";
 
-/** How often a process that is not our child is looked at. */
-const watchMs = 250;
+/** How often a process that is not our child is looked at, unless its engine says otherwise. */
+const defaultWatchMs = 250;
 /** How long a process may outlive its control connection before the slow poll takes over. */
 const closingMs = 1000;
 
@@ -27,6 +27,8 @@ export interface WatchedProcessParts {
   readonly log: { readonly name: string; readonly title: string };
   /** Asks the process to end. The answer does not matter, because the process is watched. */
   readonly askToEnd: () => Promise<unknown>;
+  /** Milliseconds between two looks at a process that is not our child. Default 250. */
+  readonly watchMs?: number;
   readonly graces: {
     /** From the request to SIGTERM. */
     readonly askedMs: number;
@@ -147,7 +149,9 @@ export abstract class WatchedProcess {
   async #waitUntilGone(): Promise<void> {
     while (isRunning(this.engine)) {
       if (this.watching.aborted) await new Promise<never>(() => {});
-      await delay(watchMs, undefined, { ref: false, signal: this.watching }).catch(() => {});
+      await delay(this.#parts.watchMs ?? defaultWatchMs, undefined, { ref: false, signal: this.watching }).catch(
+        () => {},
+      );
     }
   }
 }

@@ -1,11 +1,11 @@
 /** The boot of guest jobs on a Mac, on the simulated framework, where the guest is the agent and ends when told to. */
 import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { vzBoot } from "../../scripts/setup/guest-boot.mjs";
 import { storageRoots } from "../../scripts/setup/roots.mjs";
+import { findProcessesIn } from "../../src/machine/processes.ts";
 import { HelperClient } from "../../src/machine/vz/helper-client.ts";
 import { nothingSchema } from "../../src/machine/vz/helper-messages.ts";
 import {
@@ -13,6 +13,7 @@ import {
   type SimulatedFramework,
   simulateFramework,
 } from "../support/fakes/simulated-framework.ts";
+import { newShortFolder } from "../support/short-folder.ts";
 import { titleOf } from "../support/skipped-title.ts";
 
 const missing = await missingForSimulation();
@@ -22,23 +23,29 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
   let root = "";
   let mac: SimulatedFramework;
   beforeAll(async () => {
-    root = await mkdtemp(join(tmpdir(), "fk-"));
+    root = await newShortFolder();
     mac = await simulateFramework(join(root, "mac"));
   });
   afterAll(() => rm(root, { recursive: true, force: true }));
 
   const context = { signal: new AbortController().signal, onLine: () => {} };
-  const boot = (name: string, kernel: string, diskSource: string) => {
+  const boot = (
+    name: string,
+    kernel: string,
+    diskSource: string,
+    options: { line?: string; deadlineMs?: number } = {},
+  ) => {
     const folder = join(root, name);
     mkdirSync(folder);
     const disk = join(folder, "image");
     copyFileSync(diskSource, disk);
-    const commandLine = "firkin.vsock=1024";
+    const commandLine = options.line ?? "firkin.vsock=1024";
+    const run = vzBoot(storageRoots(), mac.helper, options.deadlineMs);
     const { initramfs } = mac;
     return {
       folder,
       disk,
-      ended: vzBoot(storageRoots(), mac.helper)({ folder, disk, kernel, initramfs, commandLine }, context),
+      ended: run({ folder, disk, kernel, initramfs, commandLine }, context),
     };
   };
 
@@ -63,5 +70,17 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
     const noKernel = join(root, "no-kernel");
     writeFileSync(noKernel, Buffer.alloc(4096));
     await expect(boot("bad", noKernel, mac.baseDisk).ended).rejects.toThrow(/firkin-vz: .*start/);
+  });
+
+  test("a job that is not over in time is ended, and the error has the end of the guest's console", async () => {
+    const { folder, ended } = boot("late", mac.kernel, mac.baseDisk, { deadlineMs: 3000 });
+    await expect(ended).rejects.toThrow(/not over after 3 s[\s\S]*console ends:[\s\S]*Linux version/);
+    expect(findProcessesIn(folder, "vm", "firkin-vz")).toEqual([]);
+  });
+
+  test("a guest that resets itself is noticed, although the framework takes it for no end", async () => {
+    const line = "firkin.vsock=1024 rdinit=/nonexistent";
+    const { ended } = boot("resets", mac.kernel, mac.baseDisk, { line });
+    await expect(ended).rejects.toThrow(/reset itself and begun anew[\s\S]*Kernel panic/);
   });
 });

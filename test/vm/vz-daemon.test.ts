@@ -3,8 +3,7 @@
  * Guests are local processes, so a saved state holds files in memory but no processes.
  */
 import { readdirSync } from "node:fs";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -16,6 +15,7 @@ import {
   type SimulatedFramework,
   simulateFramework,
 } from "../support/fakes/simulated-framework.ts";
+import { newShortFolder } from "../support/short-folder.ts";
 import { titleOf } from "../support/skipped-title.ts";
 
 const missing = await missingForSimulation();
@@ -27,9 +27,9 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
   let stateDir = "";
 
   beforeAll(async () => {
-    root = await mkdtemp(join(tmpdir(), "fk-"));
+    root = await newShortFolder();
     stateDir = join(root, "s");
-    mac = await simulateFramework(join(root, "mac"));
+    mac = await simulateFramework(join(root, "mac"), { fanOut: true });
     const { kernel, initramfs, baseDisk } = mac;
     await mkdir(join(root, "cache/assets"), { recursive: true });
     const assets = { kernel, initramfs, baseDisk, kernelVersion: "simulated" };
@@ -91,6 +91,28 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
     await using next = await start();
     expect(await output(await connect(next, sandbox.sandboxId), "cat /dev/shm/note")).toBe("kept");
     expect(snapshots()).toEqual(before);
+  });
+
+  test("a first daemon starts under a locked screen, boots its sandboxes, and saves memory once it is unlocked", async () => {
+    const other = await simulateFramework(join(root, "mac-2"));
+    await other.lockScreen(true);
+    const state = join(root, "s2");
+    await mkdir(join(root, "cache-2/assets"), { recursive: true });
+    const { kernel, initramfs, baseDisk } = other;
+    const assets = { kernel, initramfs, baseDisk, kernelVersion: "simulated" };
+    await writeFile(join(root, "cache-2/assets/assets.json"), JSON.stringify(assets));
+    const engine = ["--engine", "vz", "--vz-helper", other.helper, "--cache-dir", join(root, "cache-2")];
+    await using daemon = await startDaemon({ stateDir: state, args: [...engine, "--warm-pool-max", "0"] });
+    expect(daemon.log()).toContain("this host saves no machines now");
+    const sandbox = await create(daemon);
+    expect(await output(sandbox, "echo booted")).toBe("booted");
+    expect(await spansOf(daemon, sandbox.sandboxId)).toContain("cold_boot");
+    await sandbox.commands.run("echo kept > /dev/shm/note");
+    expect(await sandbox.pause()).toBe(true);
+    await other.lockScreen(false);
+    expect(await output(await connect(daemon, sandbox.sandboxId), "cat /dev/shm/note")).toBe("kept");
+    // The host is probed again after half a minute, and the template then made again with its memory.
+    await expect.poll(() => daemon.log(), { timeout: 150_000 }).toMatch(/"remembered":false,"msg":"fan-out probe"/);
   });
 
   test("under a locked screen sandboxes are booted and paused in memory, and a resume is refused", async () => {

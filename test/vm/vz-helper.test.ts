@@ -3,7 +3,6 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { openSocket } from "../../src/machine/socket.ts";
@@ -14,6 +13,7 @@ import {
   type SimulatedFramework,
   simulateFramework,
 } from "../support/fakes/simulated-framework.ts";
+import { newShortFolder } from "../support/short-folder.ts";
 import { titleOf } from "../support/skipped-title.ts";
 
 const missing = await missingForSimulation();
@@ -27,7 +27,7 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
   let mac: SimulatedFramework;
   let helper: ChildProcess;
   beforeAll(async () => {
-    root = await mkdtemp(join(tmpdir(), "fk-"));
+    root = await newShortFolder();
     mac = await simulateFramework(join(root, "mac"));
   });
   afterAll(() => rm(root, { recursive: true, force: true }));

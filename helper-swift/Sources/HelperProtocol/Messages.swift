@@ -48,6 +48,11 @@ public struct MachineSpec: Codable, Sendable, Equatable {
   }
 }
 
+/// A device that a machine can do without, where a host cannot save machines that have it.
+public enum OptionalDevice: String, Codable, Sendable, CaseIterable {
+  case entropy, network
+}
+
 public struct StartOrder: Codable, Sendable, Equatable {
   public let machine: MachineSpec
   /// The image of which `machine.disk` becomes a clone. `machine.disk` must not exist.
@@ -55,13 +60,22 @@ public struct StartOrder: Codable, Sendable, Equatable {
   public let kernel: String
   public let initramfs: String
   public let commandLine: String
+  /// Absolute path of the file to which the guest's console is appended. Absent: the machine has no serial port.
+  public let serialLog: String?
+  /// Devices that are left out. A restore leaves out the same ones.
+  public let withoutDevices: [OptionalDevice]?
 
-  public init(machine: MachineSpec, diskSource: String, kernel: String, initramfs: String, commandLine: String) {
+  public init(
+    machine: MachineSpec, diskSource: String, kernel: String, initramfs: String, commandLine: String,
+    serialLog: String? = nil, withoutDevices: [OptionalDevice]? = nil
+  ) {
     self.machine = machine
     self.diskSource = diskSource
     self.kernel = kernel
     self.initramfs = initramfs
     self.commandLine = commandLine
+    self.serialLog = serialLog
+    self.withoutDevices = withoutDevices
   }
 }
 
@@ -156,7 +170,8 @@ private func checked(_ order: StartOrder) throws(HelperError) -> StartOrder {
   guard order.machine.vcpuCount > 0, order.machine.memoryMiB > 0, order.machine.diskMiB > 0 else {
     throw HelperError(.invalidArgument, "a machine has at least one processor, 1 MiB of memory and 1 MiB of disk")
   }
-  try requireAbsolute([order.machine.disk, order.diskSource, order.kernel, order.initramfs])
+  let files = [order.machine.disk, order.diskSource, order.kernel, order.initramfs]
+  try requireAbsolute(files + [order.serialLog].compactMap { $0 })
   return order
 }
 

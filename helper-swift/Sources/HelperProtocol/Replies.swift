@@ -30,6 +30,9 @@ public enum MachineState: String, Codable, Sendable, Equatable {
   /// No machine was started or restored yet.
   case new
   case starting, running, pausing, paused, resuming, saving, restoring, stopping, stopped, failed
+
+  /// Whether the state ends by itself, with the transition that is under way.
+  public var isPassing: Bool { [.starting, .pausing, .resuming, .saving, .restoring, .stopping].contains(self) }
 }
 
 public struct HelloReply: Codable, Sendable, Equatable {

@@ -122,6 +122,11 @@ private func newSocket() throws(HelperError) -> Int32 {
 private func prepare(_ descriptor: Int32) -> Bool {
   guard fcntl(descriptor, F_SETFD, FD_CLOEXEC) == 0 else { return false }
   #if canImport(Darwin)
+  // macOS gives a Unix socket 8 KiB. The system may give less than asked for, and the socket works all the same.
+  var buffer: Int32 = 262_144
+  for option in [SO_SNDBUF, SO_RCVBUF] {
+    _ = setsockopt(descriptor, SOL_SOCKET, option, &buffer, socklen_t(MemoryLayout.size(ofValue: buffer)))
+  }
   var on: Int32 = 1
   return setsockopt(descriptor, SOL_SOCKET, SO_NOSIGPIPE, &on, socklen_t(MemoryLayout.size(ofValue: on))) == 0
   #else

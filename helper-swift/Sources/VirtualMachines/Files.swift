@@ -17,11 +17,20 @@ private let (seekHole, seekData): (Int32, Int32) = (3, 4)
 private let (seekData, seekHole): (Int32, Int32) = (3, 4)
 #endif
 
-/// Copies a file into a new one as it is now: by reference where the file system can (always on APFS), else only its
-/// data.
+/// Copies a file into a new one as it is now: by reference where the file system can (on one volume with APFS), else
+/// only its data.
 public func cloneFile(_ source: String, to target: String) throws(HelperError) {
   #if canImport(Darwin)
-  guard clonefile(source, target, 0) == 0 else { throw systemProblem("cannot clone \(source) to \(target)") }
+  // Another process, the framework's, may have written the source a moment ago.
+  try flushFile(source)
+  if clonefile(source, target, 0) == 0 { return }
+  guard errno == EXDEV || errno == ENOTSUP else { throw systemProblem("cannot clone \(source) to \(target)") }
+  let flags = copyfile_flags_t(COPYFILE_DATA | COPYFILE_EXCL | COPYFILE_DATA_SPARSE)
+  guard copyfile(source, target, nil, flags) == 0 else {
+    let problem = systemProblem("cannot copy \(source) to \(target), which is on another volume or not on APFS")
+    unlink(target)
+    throw problem
+  }
   #else
   let from = open(source, O_RDONLY | O_CLOEXEC)
   guard from >= 0 else { throw systemProblem("cannot open \(source)") }
@@ -46,6 +55,16 @@ public func growFile(_ path: String, toMiB size: Int) throws(HelperError) {
   let wanted = off_t(size) << 20
   guard info.st_size >= wanted || truncate(path, wanted) == 0 else { throw systemProblem("cannot grow \(path)") }
 }
+
+#if canImport(Darwin)
+/// Hands a file's bytes to the file system, which then clones them.
+private func flushFile(_ path: String) throws(HelperError) {
+  let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+  guard descriptor >= 0 else { throw systemProblem("cannot open \(path)") }
+  defer { close(descriptor) }
+  guard fsync(descriptor) == 0 else { throw systemProblem("cannot sync \(path)") }
+}
+#endif
 
 /// Makes a file's bytes survive a power cut.
 public func syncFile(_ path: String) throws(HelperError) {

@@ -7,9 +7,6 @@ import FoundationEssentials
 #else
 import Foundation
 #endif
-#if canImport(CoreGraphics)
-import CoreGraphics
-#endif
 #if canImport(Darwin)
 import Darwin
 #else
@@ -30,20 +27,6 @@ public func hostIdentity() -> HostIdentity {
   HostIdentity(hostId: hardwareId(), osBuild: systemText("kern.osversion"))
   #else
   HostIdentity(hostId: firstLine("/etc/machine-id"), osBuild: firstLine("/proc/sys/kernel/osrelease"))
-  #endif
-}
-
-/// Why memory can be neither saved nor restored now; nil when it can. Saved states are encrypted with a key that is
-/// available only while the user of this process is logged in at the unlocked screen.
-public func sessionProblem() -> String? {
-  #if canImport(CoreGraphics)
-  guard let session = CGSessionCopyCurrentDictionary() as? [String: Any] else {
-    return "this process belongs to no graphical session: run the daemon in that of the user at the screen"
-  }
-  guard session["kCGSSessionOnConsoleKey"] as? Bool ?? false else { return "another user is at the screen" }
-  return session["CGSSessionScreenIsLocked"] as? Bool ?? false ? "the screen is locked" : nil
-  #else
-  SimulatedHost.current.sessionProblem
   #endif
 }
 

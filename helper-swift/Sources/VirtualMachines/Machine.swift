@@ -26,6 +26,10 @@ public actor Machine: GuestDialer {
   private var detail: String?
   private var listeners: [Int: AsyncStream<Event>.Continuation] = [:]
   private var nextListener = 0
+  /// Set once an end was asked for, so that nothing is tried again.
+  private var isToEnd = false
+  /// How many times the restore was tried.
+  public private(set) var restoreTries = 0
 
   public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
@@ -45,36 +49,38 @@ public actor Machine: GuestDialer {
     StatsReply(state: state, footprintBytes: footprintBytes(), streams: streams.value)
   }
 
+  /// The state, and why it is so if the machine has ended by itself.
+  public func condition() -> (MachineState, String?) { (state, detail) }
+
   /// Boots a kernel.
   public func start(_ order: StartOrder) async throws -> StartReply {
     try require([.new], "start")
     enter(.starting)
     do {
+      try makeDisk(order)
       let identity = try build(order)
       try await holding(.shared) { try await $0.call { $0.start(completionHandler: $1) } }
       enter(.running)
       return identity
     } catch {
-      throw fail(error)
+      throw await fail(error)
     }
   }
 
   /// Restores a saved state and lets the machine run, in one hold of the host's lock.
-  public func restore(_ order: RestoreOrder) async throws -> StartReply {
+  /// - Parameter patience: how long a restore is tried again whose identity another machine, which is just ending, may
+  ///   have still
+  public func restore(_ order: RestoreOrder, patience: Duration = .seconds(5)) async throws -> StartReply {
     try require([.new], "restore")
     if let problem = sessionProblem() { throw HelperError(.hostLocked, "nothing can be restored: \(problem)") }
     enter(.restoring)
     do {
-      let identity = try build(order.start)
-      try await holding(.exclusive) { machine in
-        let url = URL(fileURLWithPath: order.stateFile)
-        try await machine.callForError { $0.restoreMachineStateFrom(url: url, completionHandler: $1) }
-        try await machine.call { $0.resume(completionHandler: $1) }
-      }
+      try makeDisk(order.start)
+      let identity = try await restoreAgainAndAgain(order, until: .now + patience)
       enter(.running)
       return identity
     } catch {
-      throw fail(error)
+      throw await fail(error)
     }
   }
 
@@ -114,12 +120,16 @@ public actor Machine: GuestDialer {
   }
 
   /// Ends the machine in order, so that the framework lets go of its files. The guest was told before, over its own
-  /// link.
-  public func stop() async throws {
+  /// link. It does not wait for the host's lock, which another machine's save may hold for seconds.
+  /// - Parameter patience: how long a transition that is under way may take to its end
+  public func stop(patience: Duration = .seconds(10)) async throws {
+    isToEnd = true
+    let end = ContinuousClock.now + patience
+    while state.isPassing, ContinuousClock.now < end { try await Task.sleep(for: .milliseconds(10)) }
     if [.new, .stopped, .failed].contains(state) { return enter(.stopped) }
     try require([.running, .paused], "stop")
     try await transition(over: .stopping, to: .stopped) { machine in
-      try await machine.holding(.shared) { try await $0.callForError { $0.stop(completionHandler: $1) } }
+      try await machine.callForError { $0.stop(completionHandler: $1) }
     }
     machine = nil
   }
@@ -141,7 +151,7 @@ public actor Machine: GuestDialer {
     do {
       return try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Int32, any Error>) in
         guard let device = machine?.socketDevices.first as? VZVirtioSocketDevice else {
-          return continuation.resume(throwing: HelperError(.invalidState, "there is no machine yet"))
+          return continuation.resume(throwing: HelperError(.invalidState, noMachine))
         }
         // The closure is Sendable and belongs to no actor, so the queue on which the framework calls it is not checked.
         device.connect(toPort: port) { @Sendable result in
@@ -151,6 +161,10 @@ public actor Machine: GuestDialer {
     } catch {
       throw describe(error)
     }
+  }
+
+  private var noMachine: String {
+    state == .new ? "there is no machine yet" : "the machine is \(state.rawValue): \(detail ?? "without a reason")"
   }
 
   private func saveState(_ path: String) async throws {
@@ -166,10 +180,35 @@ public actor Machine: GuestDialer {
 
   private func forget(_ listener: Int) { listeners[listener] = nil }
 
+  private func makeDisk(_ order: StartOrder) throws(HelperError) {
+    try cloneFile(order.diskSource, to: order.machine.disk)
+    try growFile(order.machine.disk, toMiB: order.machine.diskMiB)
+  }
+
+  private func restoreAgainAndAgain(
+    _ order: RestoreOrder, until end: ContinuousClock.Instant
+  ) async throws -> StartReply {
+    var wait = Duration.milliseconds(50)
+    while true {
+      restoreTries += 1
+      let identity = try build(order.start)
+      do {
+        try await holding(.exclusive) { machine in
+          let url = URL(fileURLWithPath: order.stateFile)
+          try await machine.callForError { $0.restoreMachineStateFrom(url: url, completionHandler: $1) }
+          try await machine.call { $0.resume(completionHandler: $1) }
+        }
+        return identity
+      } catch {
+        guard mayBeInUse(error), !isToEnd, ContinuousClock.now + wait < end else { throw error }
+      }
+      try await Task.sleep(for: wait)
+      wait = min(wait * 2, .seconds(1))
+    }
+  }
+
   private func build(_ order: StartOrder) throws(HelperError) -> StartReply {
     do {
-      try cloneFile(order.diskSource, to: order.machine.disk)
-      try growFile(order.machine.disk, toMiB: order.machine.diskMiB)
       let built = try buildMachine(order)
       let machine = VZVirtualMachine(configuration: built.configuration, queue: executor.queue)
       let observer = StopObserver { [weak self] reason in
@@ -204,8 +243,18 @@ public actor Machine: GuestDialer {
   }
 
   /// A failed start or restore leaves a helper that can only be ended.
-  private func fail(_ error: any Error) -> HelperError {
-    let described = describe(error)
+  private func fail(_ error: any Error) async -> HelperError {
+    var described = describe(error)
+    // The framework may have restored the machine, and refused to let it run.
+    if let machine, machine.state == .running || machine.state == .paused {
+      do {
+        try await callForError { $0.stop(completionHandler: $1) }
+      } catch {
+        described = HelperError(
+          described.code, "\(described.message); and the machine cannot be stopped: \(describe(error))",
+          domain: described.domain, number: described.number)
+      }
+    }
     machine = nil
     enter(.failed, described.description)
     return described
@@ -256,34 +305,4 @@ private func takeDescriptor(_ connection: VZVirtioSocketConnection) throws -> In
   let copy = fcntl(connection.fileDescriptor, F_DUPFD_CLOEXEC, 3)
   guard copy >= 0 else { throw systemProblem("no descriptor for the stream") }
   return copy
-}
-
-/// A refusal of the framework, in the protocol's terms.
-func describe(_ error: any Error) -> HelperError {
-  if let known = error as? HelperError { return known }
-  guard let error = error as? VZError else { return HelperError(.inputOutput, "\(error)") }
-  #if canImport(Darwin)
-  let refusal = error as NSError
-  let why = [refusal.localizedFailureReason].compactMap { $0 } + refusal.underlyingErrors.map(\.localizedDescription)
-  let message = ([refusal.localizedDescription] + why).joined(separator: " ")
-  #else
-  let message = error.localizedDescription
-  #endif
-  // These are the framework's words for a locked screen. It may have been locked since the check.
-  let isLocked = [.save, .restore].contains(error.code) && message.lowercased().contains("permission denied")
-  return HelperError(
-    isLocked ? .hostLocked : .framework, message, domain: VZError.errorDomain, number: error.code.rawValue)
-}
-
-/// The framework keeps its delegate weakly; the machine's actor keeps this one.
-private final class StopObserver: NSObject, VZVirtualMachineDelegate {
-  private let tell: @Sendable (String) -> Void
-
-  init(_ tell: @escaping @Sendable (String) -> Void) { self.tell = tell }
-
-  func guestDidStop(_ virtualMachine: VZVirtualMachine) { tell("the guest powered itself off") }
-
-  func virtualMachine(_ virtualMachine: VZVirtualMachine, didStopWithError error: any Error) {
-    tell("the machine stopped: \(describe(error))")
-  }
 }

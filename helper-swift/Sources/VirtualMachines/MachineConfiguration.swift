@@ -22,6 +22,14 @@ struct BuiltMachine {
 }
 
 /// - Throws: ``HelperError`` `invalid_argument` for an invalid identity, otherwise the framework's error.
+public func validateMachine(_ order: StartOrder) throws(HelperError) {
+  do {
+    _ = try buildMachine(order)
+  } catch {
+    throw describe(error)
+  }
+}
+
 func buildMachine(_ order: StartOrder) throws -> BuiltMachine {
   let machine = order.machine
   let platform = VZGenericPlatformConfiguration()
@@ -36,7 +44,6 @@ func buildMachine(_ order: StartOrder) throws -> BuiltMachine {
     guard let address = VZMACAddress(string: saved) else { throw HelperError(.invalidArgument, "the macAddress is none") }
     network.macAddress = address
   }
-  network.attachment = VZFileHandleNetworkDeviceAttachment(fileHandle: try openNetworkToNowhere())
 
   let loader = VZLinuxBootLoader(kernelURL: URL(fileURLWithPath: order.kernel))
   loader.initialRamdiskURL = URL(fileURLWithPath: order.initramfs)
@@ -50,10 +57,19 @@ func buildMachine(_ order: StartOrder) throws -> BuiltMachine {
   configuration.cpuCount = machine.vcpuCount
   configuration.memorySize = UInt64(machine.memoryMiB) << 20
   configuration.storageDevices = [VZVirtioBlockDeviceConfiguration(attachment: disk)]
-  configuration.networkDevices = [network]
   configuration.socketDevices = [VZVirtioSocketDeviceConfiguration()]
-  configuration.entropyDevices = [VZVirtioEntropyDeviceConfiguration()]
-  // There is no serial port, because a restore may refuse one for its new file handle.
+  let without = order.withoutDevices ?? []
+  if !without.contains(.network) {
+    network.attachment = VZFileHandleNetworkDeviceAttachment(fileHandle: try openNetworkToNowhere())
+    configuration.networkDevices = [network]
+  }
+  if !without.contains(.entropy) { configuration.entropyDevices = [VZVirtioEntropyDeviceConfiguration()] }
+  // Sandboxes have no serial port unless they are asked to, because a restore may refuse one for its new file.
+  if let serialLog = order.serialLog {
+    let console = VZVirtioConsoleDeviceSerialPortConfiguration()
+    console.attachment = try VZFileSerialPortAttachment(url: URL(fileURLWithPath: serialLog), append: true)
+    configuration.serialPorts = [console]
+  }
   try configuration.validate()
   try configuration.validateSaveRestoreSupport()
   let identity = StartReply(

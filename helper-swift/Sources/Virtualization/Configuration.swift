@@ -24,7 +24,7 @@ public final class FileHandle {
 
 public struct VZError: Error {
   public enum Code: Int, Sendable {
-    case `internal` = 1
+    case internalError = 1
     case invalidVirtualMachineConfiguration = 2
     case invalidVirtualMachineState = 3
     case invalidVirtualMachineStateTransition = 4
@@ -134,6 +134,24 @@ open class VZSocketDeviceConfiguration: NSObject {}
 public final class VZVirtioSocketDeviceConfiguration: VZSocketDeviceConfiguration {}
 open class VZEntropyDeviceConfiguration: NSObject {}
 public final class VZVirtioEntropyDeviceConfiguration: VZEntropyDeviceConfiguration {}
+open class VZSerialPortAttachment: NSObject {}
+
+public final class VZFileSerialPortAttachment: VZSerialPortAttachment {
+  public let url: URL
+
+  public init(url: URL, append shouldAppend: Bool) throws {
+    let descriptor = open(url.path, O_WRONLY | O_CREAT | O_CLOEXEC | (shouldAppend ? O_APPEND : O_TRUNC), 0o600)
+    guard descriptor >= 0 else { throw VZError(.invalidVirtualMachineConfiguration, "The file \(url.path) cannot be opened.") }
+    close(descriptor)
+    self.url = url
+  }
+}
+
+open class VZSerialPortConfiguration: NSObject {
+  public var attachment: VZSerialPortAttachment?
+}
+
+public final class VZVirtioConsoleDeviceSerialPortConfiguration: VZSerialPortConfiguration {}
 open class VZMemoryBalloonDeviceConfiguration: NSObject {}
 public final class VZVirtioTraditionalMemoryBalloonDeviceConfiguration: VZMemoryBalloonDeviceConfiguration {}
 open class VZDirectorySharingDeviceConfiguration: NSObject {}
@@ -155,10 +173,12 @@ public final class VZVirtualMachineConfiguration: NSObject {
   public var networkDevices: [VZNetworkDeviceConfiguration] = []
   public var socketDevices: [VZSocketDeviceConfiguration] = []
   public var entropyDevices: [VZEntropyDeviceConfiguration] = []
+  public var serialPorts: [VZSerialPortConfiguration] = []
   public var memoryBalloonDevices: [VZMemoryBalloonDeviceConfiguration] = []
   public var directorySharingDevices: [VZDirectorySharingDeviceConfiguration] = []
 
   public func validate() throws {
+    try SimulatedHost.current.refuse("validate", .invalidVirtualMachineConfiguration)
     let problems: [(Bool, String)] = [
       (bootLoader == nil, "The configuration has no boot loader."),
       (!(Self.minimumAllowedCPUCount...Self.maximumAllowedCPUCount).contains(cpuCount), "The CPU count is out of range."),
@@ -177,9 +197,21 @@ public final class VZVirtualMachineConfiguration: NSObject {
   /// A pass is necessary and not sufficient, as with Apple, because only the save itself notices a locked host.
   public func validateSaveRestoreSupport() throws {
     try validate()
+    try SimulatedHost.current.refuse("validateSaveRestore", .invalidVirtualMachineConfiguration)
     guard directorySharingDevices.isEmpty else {
       throw VZError(.invalidVirtualMachineConfiguration, "A directory sharing device cannot be saved.")
     }
+  }
+
+  /// Refuses a restore of a machine with devices that this host restores nothing with.
+  func refuseDevices(_ host: SimulatedHost) throws {
+    let present = [("entropy", !entropyDevices.isEmpty), ("network", !networkDevices.isEmpty), ("serial", !serialPorts.isEmpty)]
+    for (name, isThere) in present where isThere { try host.refuse(name, .restore) }
+  }
+
+  /// The file of the console, if there is one.
+  var consolePath: String? {
+    serialPorts.lazy.compactMap { ($0.attachment as? VZFileSerialPortAttachment)?.url.path }.first
   }
 
   /// `ARM\x64` at offset 56 of the header.
@@ -195,7 +227,9 @@ public final class VZVirtualMachineConfiguration: NSObject {
   /// The configuration that a saved state must find again: all of it but the files' paths.
   var fingerprint: String {
     let identifier = (platform as? VZGenericPlatformConfiguration)?.machineIdentifier.dataRepresentation
-    let devices: [[NSObject]] = [storageDevices, networkDevices, socketDevices, entropyDevices, memoryBalloonDevices]
+    let devices: [[NSObject]] = [
+      storageDevices, networkDevices, socketDevices, entropyDevices, serialPorts, memoryBalloonDevices,
+    ]
     let names = devices.flatMap { $0.map { String(describing: type(of: $0)) } }
     let addresses = networkDevices.map(\.macAddress.string)
     return ([identifier?.base64EncodedString() ?? "", "\(cpuCount)", "\(memorySize)"] + addresses + names).joined(separator: " ")

@@ -31,6 +31,10 @@ struct SavedGuest {
 
 /// `lock` guards everything that changes after `boot`.
 final class SimulatedGuest: @unchecked Sendable {
+  /// The status of a guest that resets itself: what a shell says of a process that SIGHUP ended, as the kernel ends
+  /// process 1 of a namespace that calls for a restart.
+  static let resetStatus: Int32 = 128 + SIGHUP
+
   /// The folder beside the disk with the mount point, the agent's socket and the archive of a save.
   private let folder: String
   private let port: UInt32
@@ -53,7 +57,7 @@ final class SimulatedGuest: @unchecked Sendable {
   }
 
   static func boot(
-    _ configuration: VZVirtualMachineConfiguration, _ host: SimulatedHost, memory: SavedGuest?
+    _ configuration: VZVirtualMachineConfiguration, _ host: SimulatedHost, memory: SavedGuest?, claim: Int32?
   ) throws -> SimulatedGuest {
     guard let loader = configuration.bootLoader as? VZLinuxBootLoader,
       let disk = configuration.storageDevices.first?.attachment as? VZDiskImageStorageDeviceAttachment,
@@ -62,18 +66,23 @@ final class SimulatedGuest: @unchecked Sendable {
     let folder = disk.url.deletingLastPathComponent().path + "/simulated"
     try makeFolders(folder)
     if let memory { try memory.archive.write(to: URL(fileURLWithPath: folder + "/memory.tar")) }
+    else { unlink(folder + "/memory.tar") }
     let bootId = memory?.header.bootId ?? UUID().uuidString.lowercased()
     try Data((bootId + "\n").utf8).write(to: URL(fileURLWithPath: folder + "/boot-id"))
     let listener = try listenForAgent(folder + "/host/agent.sock")
     var ends: [Int32] = [-1, -1]
-    guard pipe(&ends) == 0 else { throw VZError(.internal, "No pipe.") }
+    guard pipe(&ends) == 0 else { throw VZError(.internalError, "No pipe.") }
     for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
     defer { close(ends[0]) }
-    let arguments = [folder, disk.url.path, host.agent]
-    guard let supervisor = spawnShell(guestScript, arguments, input: ends[0], log: folder + "/guest.log") else {
+    // As a kernel does that finds no program to run first.
+    let panics = loader.commandLine.contains("rdinit=/nonexistent") ? "panics" : ""
+    let lag = "\(Double(host.lagMs) / 1000)"
+    let arguments = [folder, disk.url.path, host.agent, lag, panics]
+    let log = configuration.consolePath ?? folder + "/guest.log"
+    guard let supervisor = spawnShell(guestScript, arguments, input: ends[0], claim: claim, log: log) else {
       close(ends[1])
       close(listener)
-      throw VZError(.internal, "The guest's shell does not start.")
+      throw VZError(.internalError, "The guest's shell does not start.")
     }
     return SimulatedGuest(
       folder: folder, port: port, bootId: bootId, listener: listener, supervisor: supervisor, lifeline: ends[1])
@@ -90,16 +99,16 @@ final class SimulatedGuest: @unchecked Sendable {
   func connect(toPort wanted: UInt32) throws -> Int32 {
     lock.wait()
     defer { lock.signal() }
-    guard wanted == port, !hasEnded else { throw VZError(.internal, "Connection refused") }
+    guard wanted == port, !hasEnded else { throw VZError(.internalError, "Connection refused") }
     if let connection {
       shutdown(connection, Int32(SHUT_RDWR))
       close(connection)
       self.connection = nil
     }
     var ready = pollfd(fd: listener, events: Int16(POLLIN), revents: 0)
-    guard poll(&ready, 1, 10_000) == 1 else { throw VZError(.internal, "The guest's agent does not listen") }
+    guard poll(&ready, 1, 10_000) == 1 else { throw VZError(.internalError, "The guest's agent does not listen") }
     let accepted = accept(listener, nil, nil)
-    guard accepted >= 0 else { throw VZError(.internal, "Connection refused") }
+    guard accepted >= 0 else { throw VZError(.internalError, "Connection refused") }
     connection = accepted
     return fcntl(accepted, F_DUPFD_CLOEXEC, 3)
   }
@@ -108,9 +117,9 @@ final class SimulatedGuest: @unchecked Sendable {
   func freeze() throws {
     try waitUntilBooted()
     for _ in 0..<2 { signalAll(SIGSTOP) }
-    guard let agent = agentPid() else { throw VZError(.internal, "The guest is gone.") }
+    guard let agent = agentPid() else { throw VZError(.internalError, "The guest is gone.") }
     let sync = spawnShell(#"exec sync -f "/proc/$1/root/""#, ["\(agent)"], input: nil, log: folder + "/save.log")
-    guard let sync, awaitExit(sync) == 0 else { throw VZError(.internal, "The guest's disk cannot be synced.") }
+    guard let sync, awaitExit(sync) == 0 else { throw VZError(.internalError, "The guest's disk cannot be synced.") }
   }
 
   func thaw() throws { signalAll(SIGCONT) }
@@ -133,6 +142,9 @@ final class SimulatedGuest: @unchecked Sendable {
     defer { lock.signal() }
     guard !hasEnded else { return }
     hasEnded = true
+    // An end that was ordered comes at once. Without the order the guest runs on for a while.
+    var order = UInt8(ascii: "e")
+    _ = write(lifeline, &order, 1)
     close(lifeline)
     close(listener)
     if let connection { close(connection) }
@@ -143,7 +155,7 @@ final class SimulatedGuest: @unchecked Sendable {
       if agentPid() != nil { return }
       usleep(5_000)
     }
-    throw VZError(.internal, "The guest does not boot.")
+    throw VZError(.internalError, "The guest does not boot.")
   }
 
   /// The process that is 1 in the guest's namespace, once it is the agent.
@@ -178,7 +190,7 @@ private func agentPort(in commandLine: String) -> UInt32? {
 
 private func makeFolders(_ folder: String) throws {
   for name in ["", "/root", "/host"] {
-    guard mkdir(folder + name, 0o700) == 0 || errno == EEXIST else { throw VZError(.internal, "\(folder) cannot be made.") }
+    guard mkdir(folder + name, 0o700) == 0 || errno == EEXIST else { throw VZError(.internalError, "\(folder) cannot be made.") }
   }
 }
 
@@ -187,7 +199,7 @@ private func listenForAgent(_ path: String) throws -> Int32 {
   var address = sockaddr_un()
   address.sun_family = sa_family_t(AF_UNIX)
   let bytes = Array(path.utf8)
-  guard bytes.count < MemoryLayout.size(ofValue: address.sun_path) else { throw VZError(.internal, "\(path) is too long.") }
+  guard bytes.count < MemoryLayout.size(ofValue: address.sun_path) else { throw VZError(.internalError, "\(path) is too long.") }
   withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
   unlink(path)
   let bound = withUnsafePointer(to: address) {
@@ -195,17 +207,21 @@ private func listenForAgent(_ path: String) throws -> Int32 {
       bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
     }
   }
-  guard bound == 0, listen(descriptor, 4) == 0 else { throw VZError(.internal, "\(path) cannot be listened at.") }
+  guard bound == 0, listen(descriptor, 4) == 0 else { throw VZError(.internalError, "\(path) cannot be listened at.") }
   return descriptor
 }
 
 /// Starts `/bin/sh -c script sh arguments…` with a descriptor as its standard input. The log gets its output, appended.
-private func spawnShell(_ script: String, _ arguments: [String], input: Int32?, log: String) -> pid_t? {
+/// Descriptor 4 of the shell is the claim on the machine's identity, if there is one.
+private func spawnShell(
+  _ script: String, _ arguments: [String], input: Int32?, claim: Int32? = nil, log: String
+) -> pid_t? {
   var actions = posix_spawn_file_actions_t()
   posix_spawn_file_actions_init(&actions)
   defer { posix_spawn_file_actions_destroy(&actions) }
   if let input { posix_spawn_file_actions_adddup2(&actions, input, 0) }
   else { posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0) }
+  if let claim { posix_spawn_file_actions_adddup2(&actions, claim, 4) }
   posix_spawn_file_actions_addopen(&actions, 1, log, O_WRONLY | O_CREAT | O_APPEND, 0o600)
   posix_spawn_file_actions_adddup2(&actions, 1, 2)
   // Threads of dispatch queues block every signal, and a shell without SIGCHLD waits forever.
@@ -231,8 +247,10 @@ private func awaitExit(_ pid: pid_t) -> Int32 {
   return status & 0x7f == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f)
 }
 
-/// The script of a guest's supervisor: $1 the guest's folder, $2 its disk, $3 the agent. The supervisor reads its input
-/// until this process is gone, then kills process 1 of the guest, and with it every process of the guest.
+/// The script of a guest's supervisor: $1 the guest's folder, $2 its disk, $3 the agent, $4 the lag in seconds, $5 not
+/// empty for a kernel that panics. The supervisor reads its input until it is ordered to end, or this process is gone,
+/// and kills process 1 of the guest, and with it every process of the guest. Like the process of Apple's framework it
+/// runs on for the lag when this process went without a word, and holds the machine's identity for the lag afterwards.
 private let guestScript = #"""
   boot='
     set -e
@@ -263,9 +281,16 @@ private let guestScript = #"""
     exec chroot . /run/host/firkin-guest --connect /run/host/agent.sock < /dev/null
   '
   exec 3<&0 < /dev/null
-  unshare --mount --pid --uts --ipc --net --fork -- /bin/sh -c "$boot" sh "$@" 3<&- &
-  guest=$!
-  { cat <&3 > /dev/null; pkill -KILL -P "$guest"; } &
-  exec 3<&-
+  echo "Linux version 0 (simulated)"
+  if [ -n "$5" ]; then
+    echo "firkin: the guest job begins"
+    { sleep 0.2; echo "Kernel panic - not syncing: No working init found."; kill -HUP $$; } 3<&- 4<&- &
+    guest=$!
+  else
+    unshare --mount --pid --uts --ipc --net --fork -- /bin/sh -c "$boot" sh "$@" 3<&- 4<&- &
+    guest=$!
+  fi
+  { [ -n "$(cat <&3)" ] || sleep "$4"; pkill -KILL -P "$guest"; sleep "$4"; } &
+  exec 3<&- 4<&-
   wait "$guest"
   """#

@@ -45,28 +45,39 @@ public final class VZVirtualMachine: NSObject {
 
   public func start(completionHandler: @escaping (Result<Void, any Error>) -> Void) {
     move(from: [.stopped, .error], over: .starting, to: .running, completionHandler) {
-      try self.claimIdentity(.internal)
-      self.guest = try SimulatedGuest.boot(self.configuration, self.host, memory: nil)
+      try self.host.refuse("start", .internalError)
+      try self.claimIdentity(.internalError)
+      self.guest = try SimulatedGuest.boot(self.configuration, self.host, memory: nil, claim: self.claim)
       self.watchGuest()
     }
   }
 
   public func pause(completionHandler: @escaping (Result<Void, any Error>) -> Void) {
-    move(from: [.running], over: .pausing, to: .paused, completionHandler) { try self.guest?.freeze() }
+    move(from: [.running], over: .pausing, to: .paused, completionHandler) {
+      try self.host.refuse("pause", .internalError)
+      try self.guest?.freeze()
+    }
   }
 
   public func resume(completionHandler: @escaping (Result<Void, any Error>) -> Void) {
-    move(from: [.paused], over: .resuming, to: .running, completionHandler) { try self.guest?.thaw() }
+    move(from: [.paused], over: .resuming, to: .running, completionHandler) {
+      try self.host.refuse("resume", .internalError)
+      try self.guest?.thaw()
+    }
   }
 
   public func stop(completionHandler: @escaping ((any Error)?) -> Void) {
-    move(from: [.running, .paused, .error], over: .stopping, to: .stopped, withError(completionHandler)) { self.endGuest() }
+    move(from: [.running, .paused, .error], over: .stopping, to: .stopped, withError(completionHandler)) {
+      try self.host.refuse("stop", .internalError)
+      self.endGuest()
+    }
   }
 
   public func saveMachineStateTo(url saveFileURL: URL, completionHandler: @escaping ((any Error)?) -> Void) {
     move(from: [.paused], over: .saving, to: .paused, withError(completionHandler)) {
       try self.configuration.validateSaveRestoreSupport()
       try self.host.whileUnlocked(.save) {
+        try self.host.refuse("save", .save)
         usleep(self.host.saveMs * 1000)
         guard access(saveFileURL.path, F_OK) != 0 else { throw VZError(.save, "The file exists.") }
         try self.guest?.save(to: saveFileURL.path, fingerprint: self.configuration.fingerprint)
@@ -77,10 +88,12 @@ public final class VZVirtualMachine: NSObject {
   public func restoreMachineStateFrom(url saveFileURL: URL, completionHandler: @escaping ((any Error)?) -> Void) {
     move(from: [.stopped], over: .restoring, to: .paused, withError(completionHandler)) {
       try self.host.whileUnlocked(.restore) {
+        try self.host.refuse("restore", .restore)
+        try self.configuration.refuseDevices(self.host)
         let saved = try SavedGuest.read(saveFileURL.path)
-        guard saved.fingerprint == self.configuration.fingerprint else { throw VZError(.restore, "Invalid argument") }
+        guard saved.fingerprint == self.configuration.fingerprint else { throw VZError(.restore, "Ungültiges Argument.") }
         try self.claimIdentity(.restore)
-        self.guest = try SimulatedGuest.boot(self.configuration, self.host, memory: saved)
+        self.guest = try SimulatedGuest.boot(self.configuration, self.host, memory: saved, claim: self.claim)
         self.watchGuest()
         try self.guest?.freeze()
       }
@@ -95,7 +108,10 @@ public final class VZVirtualMachine: NSObject {
     }
     let (handle, done) = (Handle(self), Handle(done))
     DispatchQueue.global().async {
-      let result = Result { try guest.connect(toPort: port) }
+      let result = Result {
+        try handle.value.host.refuse("connect", .internalError)
+        return try guest.connect(toPort: port)
+      }
       handle.value.queue.async { done.value(result) }
     }
   }
@@ -143,7 +159,8 @@ public final class VZVirtualMachine: NSObject {
     }
   }
 
-  /// Without fan-out no two machines of one identity run at once.
+  /// Without fan-out no two machines of one identity run at once. The guest's supervisor has the claim too, and keeps
+  /// it for a while after the end.
   private func claimIdentity(_ code: VZError.Code) throws {
     guard !host.fanOut, let platform = configuration.platform as? VZGenericPlatformConfiguration else { return }
     claim = try host.claim(platform.machineIdentifier.dataRepresentation, code)
@@ -160,10 +177,24 @@ public final class VZVirtualMachine: NSObject {
 
   private func guestEnded(_ status: Int32) {
     guard [.running, .paused].contains(currentState) else { return }
+    if status == SimulatedGuest.resetStatus { return reset() }
     currentState = .stopped
     endGuest()
     if status == 0 { delegate?.guestDidStop(self) }
-    else { delegate?.virtualMachine(self, didStopWithError: VZError(.internal, "The guest ended with \(status).")) }
+    else { delegate?.virtualMachine(self, didStopWithError: VZError(.internalError, "The guest ended with \(status).")) }
+  }
+
+  /// A guest that resets itself boots anew in the same machine. The delegate hears nothing of it.
+  private func reset() {
+    guest?.end()
+    do {
+      guest = try SimulatedGuest.boot(configuration, host, memory: nil, claim: claim)
+      watchGuest()
+    } catch {
+      currentState = .error
+      endGuest()
+      delegate?.virtualMachine(self, didStopWithError: error)
+    }
   }
 
   private func endGuest() {

@@ -1,7 +1,9 @@
 /// The program `firkin-vz FOLDER/` is one helper process for one machine. It serves `FOLDER/control.sock` and
-/// `FOLDER/streams.sock` until its machine has ended or it is told to end. The machine ends with it.
+/// `FOLDER/streams.sock` until its machine has ended or it is told to end. It ends its machine before it ends itself.
+/// `firkin-vz probe FOLDER KERNEL INITRAMFS DISK` tries what this host can do, without a daemon.
 import Dispatch
 import HelperProtocol
+import Probe
 import VirtualMachines
 
 #if canImport(FoundationEssentials)
@@ -17,10 +19,58 @@ import Glibc
 
 let helperVersion = "0.1.0"
 
+func complain(_ message: String) { _ = writeAll(2, "firkin-vz: \(message)\n".utf8) }
+
 func fail(_ message: String) -> Never {
-  _ = writeAll(2, "firkin-vz: \(message)\n".utf8)
+  complain(message)
   exit(1)
 }
+
+/// Ends the process then, whatever the framework does not answer.
+func endAfter(_ time: DispatchTimeInterval) {
+  DispatchQueue.global().asyncAfter(deadline: .now() + time) { exit(1) }
+}
+
+/// Ends the machine and the process at SIGTERM. A save that is under way is waited for, and a restore too, because a
+/// machine whose process goes in the middle may run on without it.
+func endAtSigterm(_ machine: Machine) -> any DispatchSourceSignal {
+  signal(SIGTERM, SIG_IGN)
+  let source = DispatchSource.makeSignalSource(signal: SIGTERM, queue: .global())
+  source.setEventHandler {
+    endAfter(.seconds(12))
+    Task {
+      do {
+        try await machine.stop()
+      } catch {
+        fail("the machine ends with its helper, because it cannot be stopped: \(error)")
+      }
+      exit(0)
+    }
+  }
+  source.resume()
+  return source
+}
+
+/// Runs the probe, or its owner of a second machine.
+func runProbe(_ arguments: [String]) -> Never {
+  let executable = URL(fileURLWithPath: CommandLine.arguments[0]).path
+  Task {
+    if arguments.count == 2, arguments[0] == "probe-owner" {
+      guard let machine = await ownMachine(in: arguments[1]) else { exit(1) }
+      while await machine.condition().0 == .running { try await Task.sleep(for: .seconds(1)) }
+      exit(0)
+    }
+    let bare = arguments.last == "--without-agent"
+    guard arguments.count == (bare ? 6 : 5), arguments[1].hasPrefix("/") else { fail(usage) }
+    let files = ProbeFiles(
+      folder: arguments[1], kernel: arguments[2], initramfs: arguments[3], disk: arguments[4], hasAgent: !bare)
+    await Probe(files, executable: executable) { line in _ = writeAll(1, "\(line)\n".utf8) }.run()
+    exit(0)
+  }
+  dispatchMain()
+}
+
+let usage = "usage: firkin-vz FOLDER/ | --version | probe /FOLDER KERNEL INITRAMFS DISK [--without-agent]"
 
 /// Answers a request by way of the machine. Ends the process after `stop` and on `kill`.
 struct Handler: ControlHandler {
@@ -42,8 +92,19 @@ struct Handler: ControlHandler {
         // The reply goes first. A daemon that waits for the end waits for the process.
         DispatchQueue.global().asyncAfter(deadline: .now() + .milliseconds(20)) { exit(0) }
       }
-    case .kill: exit(0)
+    case .kill: await endNow()
     }
+  }
+
+  /// A machine that is in the middle of something is not waited for.
+  private func endNow() async -> Never {
+    endAfter(.seconds(2))
+    do {
+      try await machine.stop(patience: .zero)
+    } catch {
+      complain("the machine ends with its helper, because it cannot be stopped: \(error)")
+    }
+    exit(0)
   }
 
   func events() async -> AsyncStream<Event> { await machine.events() }
@@ -73,7 +134,12 @@ struct Handler: ControlHandler {
 signal(SIGPIPE, SIG_IGN)
 // The daemon that started this process may go, and its terminal too. The machine stays.
 signal(SIGHUP, SIG_IGN)
-guard CommandLine.arguments.count == 2 else { fail("usage: firkin-vz FOLDER/ | --version") }
+#if canImport(Darwin)
+// The framework's words are English in every log. No decision depends on them.
+UserDefaults.standard.setVolatileDomain(["AppleLanguages": ["en"]], forName: UserDefaults.argumentDomain)
+#endif
+if CommandLine.arguments.dropFirst().first?.hasPrefix("probe") == true { runProbe(Array(CommandLine.arguments.dropFirst())) }
+guard CommandLine.arguments.count == 2 else { fail(usage) }
 let argument = CommandLine.arguments[1]
 if argument == "--version" {
   print("firkin-vz \(helperVersion), protocol \(protocolVersion), \(frameworkName)")
@@ -84,6 +150,7 @@ if argument == "--version" {
 let folder = argument.hasSuffix("/") ? String(argument.dropLast()) : argument
 let streams = StreamCount()
 let machine = Machine(streams: streams)
+let sigterm = endAtSigterm(machine)
 do throws(HelperError) {
   // The control socket comes last, so that a daemon that can connect to it finds everything ready.
   let streamListener = try listen(at: folder + "/streams.sock")

@@ -18,7 +18,10 @@ private func newFolder() throws -> String {
   return path
 }
 
-private func order(in folder: String, kernel: String = "Image", identity: StartReply? = nil) throws -> StartOrder {
+private func order(
+  in folder: String, kernel: String = "Image", identity: StartReply? = nil, serialLog: String? = nil,
+  withoutDevices: [OptionalDevice]? = nil
+) throws -> StartOrder {
   var image = [UInt8](repeating: 0, count: 64)
   image.replaceSubrange(56..<60, with: Array("ARM\u{64}".utf8))
   try Data(image).write(to: URL(fileURLWithPath: folder + "/Image"))
@@ -28,7 +31,7 @@ private func order(in folder: String, kernel: String = "Image", identity: StartR
     machineIdentifier: identity?.machineIdentifier, macAddress: identity?.macAddress)
   return StartOrder(
     machine: machine, diskSource: folder + "/Image", kernel: "\(folder)/\(kernel)", initramfs: folder + "/Image",
-    commandLine: "firkin.vsock=1024")
+    commandLine: "firkin.vsock=1024", serialLog: serialLog, withoutDevices: withoutDevices)
 }
 
 private let mayConfigure = frameworkName == "simulated"
@@ -42,6 +45,35 @@ private let mayConfigure = frameworkName == "simulated"
   #expect(built.configuration.networkDevices.count == 1)
   built.configuration.directorySharingDevices = [VZVirtioFileSystemDeviceConfiguration(tag: "share")]
   #expect(throws: VZError.self) { try built.configuration.validateSaveRestoreSupport() }
+}
+
+@Test(.enabled(if: mayConfigure)) func devicesAreLeftOutAndAConsoleIsAddedOnlyWhenAskedFor() throws {
+  let folder = try newFolder()
+  defer { try? FileManager.default.removeItem(atPath: folder) }
+  let plain = try order(in: folder)
+  try cloneFile(plain.diskSource, to: plain.machine.disk)
+  let usual = try buildMachine(plain).configuration
+  #expect(usual.serialPorts.isEmpty && usual.entropyDevices.count == 1 && usual.networkDevices.count == 1)
+  let asked = try order(in: folder, serialLog: folder + "/console.log", withoutDevices: [.entropy, .network])
+  try cloneFile(asked.diskSource, to: asked.machine.disk)
+  let bare = try buildMachine(asked).configuration
+  #expect(bare.serialPorts.count == 1 && bare.entropyDevices.isEmpty && bare.networkDevices.isEmpty)
+  #expect(access(folder + "/console.log", F_OK) == 0)
+}
+
+@Test func theSessionOfTheUserDecides() {
+  let unlocked = ConsoleUser(userId: 501, isOnConsole: true, isLocked: false)
+  let locked = ConsoleUser(userId: 501, isOnConsole: true, isLocked: true)
+  let behind = ConsoleUser(userId: 501, isOnConsole: false, isLocked: false)
+  let other = ConsoleUser(userId: 502, isOnConsole: true, isLocked: false)
+  #expect(sessionProblem(of: 501, among: [unlocked]) == nil)
+  #expect(sessionProblem(of: 501, among: [other, unlocked]) == nil)
+  #expect(sessionProblem(of: 501, among: [locked]) == "the screen is locked")
+  #expect(sessionProblem(of: 501, among: [behind, other]) == "another user is at the screen")
+  #expect(sessionProblem(of: 501, among: [other])?.contains("not logged in") == true)
+  #expect(sessionProblem(of: 501, among: [])?.contains("not logged in") == true)
+  // A system that does not tell is asked by trying.
+  #expect(sessionProblem(of: 501, among: nil) == nil)
 }
 
 @Test(.enabled(if: mayConfigure)) func theIdentityIsKept() throws {

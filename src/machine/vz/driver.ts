@@ -4,10 +4,9 @@
  *
  * The helper meets the framework's demands (`helper-swift/README.md`). The room decides on files and processes.
  */
-import { constants } from "node:fs";
-import { access, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { DomainError, isDomainError, messageOf } from "../../errors.ts";
+import { DomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { Scope } from "../../scope.ts";
 import type { MachineRecord } from "../../types.ts";
@@ -23,13 +22,28 @@ import type {
 } from "../driver.ts";
 import { Images } from "../images.ts";
 import { MachinesFolder } from "../machines-folder.ts";
-import { isRunning } from "../processes.ts";
+import { endProcess, isRunning } from "../processes.ts";
 import { removeRemains } from "../remains.ts";
-import { probeFanOut } from "./fan-out.ts";
+import { askHelper, helperDeadlineMs, toAbility } from "./hello.ts";
 import { HelperClient } from "./helper-client.ts";
-import { type Capability, type Hello, identitySchema, type MachineState } from "./helper-messages.ts";
-import { checkSocketPaths, controlSocketName, helperCommand, startHelper } from "./helper-process.ts";
 import {
+  type Hello,
+  identitySchema,
+  isRestoreRefusal,
+  type MachineState,
+  type OptionalDevice,
+} from "./helper-messages.ts";
+import {
+  checkSocketPaths,
+  controlSocketName,
+  helperCommand,
+  startHelper,
+  terminatedGraceMs,
+} from "./helper-process.ts";
+import { probeHost } from "./host-probe.ts";
+import { keepAwake } from "./keep-awake.ts";
+import {
+  devicesIn,
   diskName,
   parseMachine,
   readMachine,
@@ -38,18 +52,22 @@ import {
   type VzMachine,
   writeMachine,
 } from "./machine.ts";
+import { endOrphans } from "./orphans.ts";
 import { agentPort, VzVm } from "./vm.ts";
 
-/** `panic=-1` reboots at once, which ends the machine. The agent is `/init` and listens at that port. */
+/**
+ * The agent is `/init` and listens at that port. `panic=-1` resets the machine at once, which is no end for the framework:
+ * the guest boots again, and its new boot id tells that the one before it is gone.
+ */
 const kernelCommandLine = `console=hvc0 panic=-1 quiet firkin.vsock=${agentPort}`;
 
-const helperDeadlineMs = 5000;
-/** `VZError.Code.restore`, the framework's only code for a failed restore. */
-const restoreRefused = 12;
 /** Starts and restores wait for the host's lock while other machines save or restore. */
 const startDeadlineMs = 300_000;
 /** A helper may be in the middle of a save when the daemon that ordered it is gone. */
 const adoptDeadlineMs = 60_000;
+/** A host that saves nothing is probed again after this time, and then ever more rarely. */
+const defaultProbeAgainMs = 30_000;
+const longestProbeAgainMs = 3_600_000;
 
 export interface VzDriverOptions {
   /** Each VM gets a folder in it, named after its session. On the volume of the snapshots; a short path. */
@@ -62,7 +80,17 @@ export interface VzDriverOptions {
   readonly initramfs: string;
   readonly baseDisk: string;
   readonly log: Logger;
+  /** Keeps each guest's console in `console.log` of its machine's folder, also in saved machines. Default false. */
+  readonly consoles?: boolean;
+  /** Keeps an idle Mac awake while the driver is open. Default false. */
+  readonly keepAwake?: boolean;
+  /** When a host that saves nothing is probed again, ms; each time after twice as long. Default 30 s. */
+  readonly probeAgainMs?: number;
+  /** Ends machines of the framework that run without a helper. By default those of this Mac; on Linux there are none. */
+  readonly endOrphans?: typeof endOrphans;
 }
+
+const noOrphans = async () => {};
 
 export class VzDriver implements VmDriver {
   readonly info: EngineInfo;
@@ -70,19 +98,32 @@ export class VzDriver implements VmDriver {
   readonly #hello: Hello;
   readonly #images: Images;
   readonly #machines: MachinesFolder;
+  readonly #abilities: Record<keyof EngineInfo["abilities"], Ability>;
+  readonly #endOrphans: typeof endOrphans;
+  readonly #scope = new Scope();
+  #withoutDevices: readonly OptionalDevice[] = [];
+  #probing: Promise<void> | undefined;
+  #probeTimer: NodeJS.Timeout | undefined;
 
-  private constructor(options: VzDriverOptions, hello: Hello, images: Images, info: EngineInfo) {
+  private constructor(options: VzDriverOptions, hello: Hello, images: Images, abilities: EngineInfo["abilities"]) {
     const { machinesFolder, log } = options;
     this.#options = options;
+    this.#abilities = { ...abilities };
+    this.#endOrphans = options.endOrphans ?? (process.platform === "darwin" ? endOrphans : noOrphans);
     const program = helperCommand;
     this.#machines = new MachinesFolder({ engine: "vz", path: machinesFolder, program, checkSocketPaths, log });
     this.#hello = hello;
     this.#images = images;
-    this.info = info;
+    const { helperVersion, framework, host } = hello;
+    // The version is a part of every template's recipe, so an update of the system makes templates anew.
+    const version = `${helperVersion} ${framework} ${host.osBuild}`;
+    const acceleration = framework === "simulated" ? "none" : "hvf";
+    this.info = { engine: "vz", version, acceleration, abilities: this.#abilities };
   }
 
   /**
-   * Asks a helper for the abilities of this host, and probes fan-out, which only a try can tell.
+   * Asks a helper for the abilities of this host, ends machines that run without a helper, and probes what only a try can
+   * tell. A host that saves nothing now is a driver that boots, and is probed again.
    * @throws DomainError `failed_precondition` saying what is missing
    */
   static async open(options: VzDriverOptions): Promise<VzDriver> {
@@ -95,20 +136,21 @@ export class VzDriver implements VmDriver {
     const { machine, memorySnapshot, pause, network } = hello.capabilities;
     const usable = toAbility(machine);
     if (!usable.supported) throw new DomainError("failed_precondition", `no machine can run here: ${usable.reason}`);
-    const abilities = {
+    const driver = new VzDriver(resolved, hello, images, {
       memorySnapshot: toAbility(memorySnapshot),
-      fanOut: { supported: false, reason: "not probed yet" } as Ability,
+      fanOut: { supported: false, reason: "not probed yet" },
       pause: toAbility(pause),
       network: toAbility(network),
-    };
-    const { helperVersion, framework, host } = hello;
-    // The version is a part of every template's recipe, so an update of the system makes templates anew.
-    const version = `${helperVersion} ${framework} ${host.osBuild}`;
-    const acceleration = framework === "simulated" ? "none" : "hvf";
-    const info = { engine: "vz", version, acceleration, abilities } as const;
-    const driver = new VzDriver(resolved, hello, images, info);
-    abilities.fanOut = await probeFanOut(driver, { ...resolved, hostId: host.hostId });
-    return driver;
+    });
+    try {
+      if (resolved.keepAwake) driver.#scope.defer(await keepAwake());
+      await driver.#endOrphans(folder, { log: resolved.log });
+      await driver.#probe(hello, options.probeAgainMs ?? defaultProbeAgainMs);
+      return driver;
+    } catch (error) {
+      await driver[Symbol.asyncDispose]();
+      throw error;
+    }
   }
 
   boot(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
@@ -120,10 +162,12 @@ export class VzDriver implements VmDriver {
       const { vcpuCount, memoryMiB, diskMiB } = shape;
       const software = { kernel: resolve(kernel), initramfs: resolve(initramfs), commandLine: kernelCommandLine };
       const spec = { vcpuCount, memoryMiB, diskMiB, disk: join(folder, diskName) };
-      const order = { machine: spec, diskSource, ...software };
+      const devices = { hasConsole: this.#options.consoles === true, withoutDevices: [...this.#withoutDevices] };
+      const order = { machine: spec, diskSource, ...software, ...devicesIn(folder, devices) };
       const identity = await started.client.request({ op: "start", ...order }, identitySchema, startDeadlineMs);
       const { helperVersion, host } = this.#hello;
-      const machine = { deviceSet: 1, vcpuCount, memoryMiB, diskMiB, ...software, ...identity, ...host, helperVersion };
+      const made = { ...devices, ...software, ...identity, ...host, helperVersion };
+      const machine = { deviceSet: 1, vcpuCount, memoryMiB, diskMiB, ...made };
       return this.#finish(folder, parseMachine(machine), started);
     });
   }
@@ -158,7 +202,8 @@ export class VzDriver implements VmDriver {
       if (state !== "running" && state !== "paused") {
         throw new DomainError("invalid_state", `its machine is ${state}`);
       }
-      return new VzVm({ record, machine, info: this.info, client, identify: this.#identify });
+      const endOrphan = this.#orphanEnder(record.sessionId);
+      return new VzVm({ record, machine, info: this.info, client, identify: this.#identify, endOrphan });
     } catch (error) {
       client?.close();
       log.warn({ error: messageOf(error) }, "a recorded VM runs but cannot be taken over");
@@ -168,6 +213,9 @@ export class VzDriver implements VmDriver {
   }
 
   async discard(record: MachineRecord): Promise<void> {
+    this.#machines.checkOwned(record);
+    await Promise.all(record.processes.map((process) => endProcess(process, terminatedGraceMs)));
+    await this.#orphanEnder(record.sessionId)();
     await this.#machines.discard(record, 0);
   }
 
@@ -185,7 +233,39 @@ export class VzDriver implements VmDriver {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // Helpers outlive the daemon, and nothing else is open.
+    // Helpers outlive the daemon.
+    clearTimeout(this.#probeTimer);
+    await this.#probing;
+    clearTimeout(this.#probeTimer);
+    await this.#scope.close();
+  }
+
+  /** Finds out what this host saves. Where that is nothing, the next probe comes after `againMs`. */
+  async #probe(hello: Hello, againMs: number): Promise<void> {
+    const { log } = this.#options;
+    const { memorySnapshot, fanOut } = await probeHost(this, {
+      ...this.#options,
+      hostId: hello.host.hostId,
+      memorySnapshot: toAbility(hello.capabilities.memorySnapshot),
+      leaveOut: (devices) => {
+        this.#withoutDevices = devices;
+      },
+    });
+    Object.assign(this.#abilities, { memorySnapshot, fanOut });
+    if (memorySnapshot.supported) return;
+    log.warn({ reason: memorySnapshot.reason, againMs }, "this host saves no machines now: sandboxes are booted");
+    const nextMs = Math.min(againMs * 2, longestProbeAgainMs);
+    this.#probeTimer = setTimeout(() => {
+      this.#probing = askHelper(this.#options)
+        .then((now) => this.#probe(now, nextMs))
+        .catch((error: unknown) => log.warn({ error: messageOf(error) }, "the host cannot be probed again"));
+    }, againMs);
+    this.#probeTimer.unref();
+  }
+
+  #orphanEnder(sessionId: string): () => Promise<void> {
+    const { machinesFolder, log } = this.#options;
+    return () => this.#endOrphans(machinesFolder, { log, name: sessionId });
   }
 
   readonly #identify = (path: string) => this.#images.identify(path);
@@ -195,6 +275,9 @@ export class VzDriver implements VmDriver {
     const started = await startHelper(this.#options.helper, folder, { deadlineMs: helperDeadlineMs, signal });
     const record = { engine: "vz", sessionId: "", folder, processes: [started.process.identity] } as const;
     scope.defer(() => removeRemains(record, 0));
+    scope.defer(() => this.#orphanEnder(folder.slice(folder.lastIndexOf("/") + 1))());
+    // A restore that is given up is waited for: a helper that is killed may leave its machine running.
+    scope.defer(() => endProcess(started.process.identity, terminatedGraceMs));
     scope.defer(() => started.client.close());
     const abort = () => started.client.close();
     signal?.addEventListener("abort", abort, { once: true });
@@ -207,14 +290,9 @@ export class VzDriver implements VmDriver {
     const sessionId = folder.slice(folder.lastIndexOf("/") + 1);
     const record = { engine: "vz", sessionId, folder, processes: [started.process.identity] } as const;
     const { client, process } = started;
-    return new VzVm({
-      record,
-      machine,
-      info: this.info,
-      client,
-      identify: this.#identify,
-      childExited: process.exited,
-    });
+    const { exited: childExited } = process;
+    const parts = { identify: this.#identify, endOrphan: this.#orphanEnder(sessionId), childExited };
+    return new VzVm({ record, machine, info: this.info, client, ...parts });
   }
 
   /** A saved state only fits the host, user and framework that made it. */
@@ -233,33 +311,8 @@ export class VzDriver implements VmDriver {
   /** Where a save is one machine only, the framework refuses a second one with the code of every failed restore. */
   #isInUse(error: unknown): boolean {
     const { fanOut } = this.info.abilities;
-    return !fanOut.supported && isDomainError(error, "machine_failed") && error.details.number === restoreRefused;
+    return !fanOut.supported && isRestoreRefusal(error);
   }
-}
-
-/** The greeting of a helper without a machine, which describes the host. */
-async function askHelper({ helper, machinesFolder }: VzDriverOptions): Promise<Hello> {
-  await access(helper, constants.X_OK).catch((error: unknown) => {
-    const problem = `there is no helper at ${helper}. Build it: scripts/setup/build-helper`;
-    throw new DomainError("failed_precondition", problem, {}, { cause: error });
-  });
-  const folder = await mkdtemp(join(machinesFolder, "hello-"));
-  const scope = new Scope();
-  scope.defer(() => rm(folder, { recursive: true, force: true }));
-  try {
-    const { client, process } = await startHelper(helper, folder, { deadlineMs: helperDeadlineMs });
-    const record = { engine: "vz", sessionId: "hello", folder, processes: [process.identity] } as const;
-    scope.defer(() => removeRemains(record, 0));
-    scope.defer(() => client.close());
-    return client.hello;
-  } finally {
-    await scope.close();
-  }
-}
-
-function toAbility(capability: Capability | undefined): Ability {
-  if (capability?.supported) return { supported: true };
-  return { supported: false, reason: capability?.reason ?? "the helper does not say" };
 }
 
 /** The machine's state once no operation is under way. A save that an earlier daemon ordered is waited for. */

@@ -3,7 +3,7 @@
  * helper's messages. It and the helper judge the corpus in `test/corpus/helper/` alike.
  */
 import { z } from "zod";
-import { DomainError } from "../../errors.ts";
+import { DomainError, isDomainError } from "../../errors.ts";
 
 /** Raised when a message changes its meaning. Helper and daemon of different versions refuse each other. */
 export const protocolVersion = 1;
@@ -25,12 +25,20 @@ const machineSchema = z.object({
   macAddress: z.string().optional(),
 });
 
+export const optionalDeviceSchema = z.enum(["entropy", "network"]);
+/** A device that a machine can do without, where a host cannot save machines that have it. */
+export type OptionalDevice = z.infer<typeof optionalDeviceSchema>;
+
 const startSchema = z.object({
   machine: machineSchema,
   diskSource: absolutePath,
   kernel: absolutePath,
   initramfs: absolutePath,
   commandLine: z.string(),
+  /** The file to which the guest's console is appended. Absent: the machine has no serial port. */
+  serialLog: absolutePath.optional(),
+  /** A restore leaves out the same devices. */
+  withoutDevices: z.array(optionalDeviceSchema).optional(),
 });
 export type StartOrder = z.infer<typeof startSchema>;
 
@@ -162,4 +170,14 @@ export function toDomainError(op: string, { code, message, domain, number }: Hel
     default:
       return code satisfies never;
   }
+}
+
+/** `VZError.Code.restore`, the framework's only code for a failed restore. */
+const restoreRefused = 12;
+
+/** Whether the framework itself refused a restore, be it this error or the reason of it. */
+export function isRestoreRefusal(error: unknown): boolean {
+  if (!isDomainError(error)) return false;
+  const { helperCode, number } = error.details;
+  return (helperCode === "framework" && number === restoreRefused) || isRestoreRefusal(error.cause);
 }

@@ -13,6 +13,15 @@ export const helperLogName = "helper.log";
 /** macOS allows 103 bytes and a NUL, Linux four more. One limit for both lets every host judge a state folder alike. */
 const maxSocketPathBytes = 103;
 
+/** The framework keeps files of its own in the user's folders. */
+const variables = ["HOME", "TMPDIR", "USER", "LOGNAME"];
+
+/**
+ * From SIGTERM to SIGKILL. A helper ends its machine first, and waits for a save or a restore that is under way. One that
+ * is killed may leave its machine running.
+ */
+export const terminatedGraceMs = 13_000;
+
 export interface StartedHelper {
   readonly process: DetachedProcess;
   readonly client: HelperClient;
@@ -43,7 +52,8 @@ export async function startHelper(
   { deadlineMs, signal }: { readonly deadlineMs: number; readonly signal?: AbortSignal | undefined },
 ): Promise<StartedHelper> {
   const logPath = join(folder, helperLogName);
-  const started = await startDetached({ role: "vm", command: helper, args: [`${folder}/`], logPath, descriptors: [] });
+  const args = [`${folder}/`];
+  const started = await startDetached({ role: "vm", command: helper, args, logPath, descriptors: [], variables });
   const gone = new AbortController();
   let connected = false;
   void started.exited.then((how) => {

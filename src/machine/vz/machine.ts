@@ -8,11 +8,12 @@ import { z } from "zod";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { SnapshotFile, SnapshotManifest } from "../driver.ts";
 import type { Images } from "../images.ts";
-import { identitySchema, type StartOrder } from "./helper-messages.ts";
+import { identitySchema, optionalDeviceSchema, type StartOrder } from "./helper-messages.ts";
 
 /** The guest's disk in a VM's folder and in a snapshot: a raw image. */
 export const diskName = "disk.img";
 export const stateName = "machine.vzsave";
+const consoleName = "console.log";
 const fileName = "machine.json";
 
 const schema = z.object({
@@ -24,6 +25,9 @@ const schema = z.object({
   kernel: z.string().startsWith("/"),
   initramfs: z.string().startsWith("/"),
   commandLine: z.string(),
+  /** Whether it has a serial port, whose output is kept in its folder. */
+  hasConsole: z.boolean().optional(),
+  withoutDevices: z.array(optionalDeviceSchema).optional(),
   ...identitySchema.shape,
   /** Saved states are encrypted for one host and user, and hold the layout of one build of the framework. */
   hostId: z.string(),
@@ -70,7 +74,19 @@ export async function resolveMachine(
 export function startOrderOf(machine: VzMachine, folder: string, diskSource: string) {
   const { vcpuCount, memoryMiB, diskMiB, machineIdentifier, macAddress, kernel, initramfs, commandLine } = machine;
   const shape = { vcpuCount, memoryMiB, diskMiB, disk: join(folder, diskName), machineIdentifier, macAddress };
-  return { machine: shape, diskSource, kernel, initramfs, commandLine } satisfies StartOrder;
+  const devices = devicesIn(folder, machine);
+  return { machine: shape, diskSource, kernel, initramfs, commandLine, ...devices } satisfies StartOrder;
+}
+
+/** The part of an order that says which devices the machine has, besides those that all have. */
+export function devicesIn(
+  folder: string,
+  { hasConsole, withoutDevices }: Pick<VzMachine, "hasConsole" | "withoutDevices">,
+): Pick<StartOrder, "serialLog" | "withoutDevices"> {
+  return {
+    ...(hasConsole ? { serialLog: join(folder, consoleName) } : {}),
+    ...(withoutDevices?.length ? { withoutDevices } : {}),
+  };
 }
 
 export async function writeMachine(folder: string, machine: VzMachine): Promise<void> {

@@ -12,7 +12,7 @@ import { WatchedProcess } from "../watched-process.ts";
 import { openGuestStream } from "./guest-stream.ts";
 import type { HelperClient } from "./helper-client.ts";
 import { nothingSchema, statsSchema } from "./helper-messages.ts";
-import { helperLogName, streamSocketName } from "./helper-process.ts";
+import { helperLogName, streamSocketName, terminatedGraceMs } from "./helper-process.ts";
 import type { VzMachine } from "./machine.ts";
 import { type PausedMachine, writeSnapshot } from "./save.ts";
 
@@ -23,8 +23,10 @@ export const agentPort = 1024;
 const linkDeadlineMs = 60_000;
 const linkRetryMs = 20;
 const transitionDeadlineMs = 30_000;
-/** The machine's disk is thrown away, so a helper that does not end soon is killed. */
-const graces = { askedMs: 500, terminatedMs: 0 } as const;
+/** A helper that answers ends within the first; the rest is for one that saves, restores or hangs. */
+const graces = { askedMs: 2000, terminatedMs: terminatedGraceMs } as const;
+/** The end of the control connection tells at once. Each look is a run of `ps`. */
+const watchMs = 5000;
 
 export interface VzVmParts {
   readonly record: MachineRecord;
@@ -34,6 +36,8 @@ export interface VzVmParts {
   readonly identify: PausedMachine["identify"];
   /** How our child ended; absent for an adopted VM. */
   readonly childExited?: Promise<string>;
+  /** Ends the framework's machine if it goes on without its helper. */
+  readonly endOrphan: () => Promise<void>;
 }
 
 export class VzVm extends WatchedProcess implements Vm {
@@ -41,15 +45,23 @@ export class VzVm extends WatchedProcess implements Vm {
   readonly #client: HelperClient;
 
   constructor(parts: VzVmParts) {
-    const { record, client, childExited } = parts;
+    const { record, client, childExited, endOrphan } = parts;
+    let stopped = false;
     super({
       record,
       childExited,
       control: client,
       log: { name: helperLogName, title: "the helper's log" },
-      askToEnd: () => client.request({ op: "stop" }, nothingSchema, graces.askedMs),
+      askToEnd: async () => {
+        await client.request({ op: "stop" }, nothingSchema, graces.askedMs);
+        stopped = true;
+      },
+      watchMs,
       graces,
-      removeRemains: () => removeRemains(record, 0),
+      removeRemains: async () => {
+        if (!stopped) await endOrphan();
+        await removeRemains(record, 0);
+      },
     });
     this.#parts = parts;
     this.#client = client;
@@ -113,6 +125,6 @@ export class VzVm extends WatchedProcess implements Vm {
   async #endAfterMachine(detail: string): Promise<void> {
     if (this.isEnding || this.endedBecause) return;
     this.endedBecause = printable(detail);
-    await endProcess(this.engine, 0).catch(() => {});
+    await endProcess(this.engine, graces.askedMs).catch(() => {});
   }
 }

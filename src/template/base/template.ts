@@ -95,14 +95,15 @@ export async function ensureBaseTemplate(
 }
 
 /** Whether the default build of `base` came from this recipe, and its files are there. */
-async function isCurrent({ ledger, log }: TemplateDependencies, recipeTag: string): Promise<boolean> {
+async function isCurrent({ ledger, log, driver }: TemplateDependencies, recipeTag: string): Promise<boolean> {
   try {
     const current = resolveTemplate(ledger, baseAlias);
     const fresh = resolveTemplate(ledger, baseAlias, recipeTag);
     if (current.buildId !== fresh.buildId || current.snapshot.state !== "ready") return false;
     try {
-      await readSnapshot(current.snapshot.folder);
-      return true;
+      const { files } = await readSnapshot(current.snapshot.folder);
+      // A template that was made while the host saved no memory is made again once it does.
+      return files.memory !== undefined || !driver.info.abilities.memorySnapshot.supported;
     } catch (error) {
       log.warn({ err: error, snapshotID: current.snapshot.id }, "the snapshot of the base template is damaged");
       quarantineSnapshot(ledger, current.snapshot.id, String(error));
@@ -151,9 +152,19 @@ async function bootAndSnapshot(
   await warmUp(agent);
   await settle(agent, templateId, clock, signal);
   progress("snapshot the base template");
+  const { memorySnapshot } = driver.info.abilities;
+  const request = {
+    folder,
+    clock,
+    signal,
+    recordSample: (durationMs: number) => recordSample("snapshot_save", durationMs),
+  };
   // Awaited, so that the machine is saved before the scope ends it.
-  return await saveMachine(
-    { vm, guest: agent },
-    { folder, clock, signal, recordSample: (durationMs) => recordSample("snapshot_save", durationMs) },
-  );
+  try {
+    return await saveMachine({ vm, guest: agent }, { ...request, memory: memorySnapshot.supported });
+  } catch (error) {
+    if (!memorySnapshot.supported || !isDomainError(error, "not_ready")) throw error;
+    log.warn({ reason: error.message }, "the host saves no memory now: sandboxes of the base template are booted");
+    return await saveMachine({ vm, guest: { bootId: agent.bootId } }, { ...request, memory: false });
+  }
 }

@@ -1,15 +1,15 @@
 /** Helpers that misbehave in every way a program can. The driver names the fault, and nothing of them is left. */
-import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pino } from "pino";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { findProcessesIn } from "../../../src/machine/processes.ts";
 import { VzDriver } from "../../../src/machine/vz/driver.ts";
+import { newShortFolder } from "../../support/short-folder.ts";
 
 let root = "";
 beforeEach(async () => {
-  root = await mkdtemp(join(tmpdir(), "fk-"));
+  root = await newShortFolder();
 });
 afterEach(() => rm(root, { recursive: true, force: true }));
 

@@ -2,11 +2,12 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { homedir, tmpdir } from "node:os";
+import { readFile, rm } from "node:fs/promises";
+import { homedir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { newShortFolder } from "../short-folder.ts";
 import { copyPreparedState } from "./base-template-state.ts";
 
 const main = fileURLToPath(new URL("../../../dist/src/main.js", import.meta.url));
@@ -54,7 +55,7 @@ export function missingForRealMachines(): string | undefined {
 
 /** A new state folder, with a base template; short, because socket paths are limited. */
 export async function newStateDir(): Promise<string> {
-  const stateDir = await mkdtemp(join(tmpdir(), "fk-"));
+  const stateDir = await newShortFolder();
   await copyPreparedState(stateDir);
   return stateDir;
 }

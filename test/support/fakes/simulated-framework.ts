@@ -28,6 +28,18 @@ export async function missingForSimulation(): Promise<string | undefined> {
   return existsSync(stamp("swift-helper")) ? undefined : "the helper was not built: run npm test once";
 }
 
+/** The behaviour of the simulated Mac. */
+export interface SimulatedSettings {
+  /** Whether one saved state runs as several machines. Default false, as nobody has seen it on a Mac. */
+  readonly fanOut?: boolean;
+  /** The shortest duration of a save, ms. */
+  readonly saveMs?: number;
+  /** How long an ended machine keeps its identity, and one goes on whose helper was killed, ms. Default 200. */
+  readonly lagMs?: number;
+  /** Calls that the framework refuses, such as `save`, and devices with which it restores nothing, such as `entropy`. */
+  readonly refuse?: readonly string[];
+}
+
 export interface SimulatedFramework {
   /** The executable of the helper. */
   readonly helper: string;
@@ -35,23 +47,22 @@ export interface SimulatedFramework {
   readonly initramfs: string;
   readonly baseDisk: string;
   /** Changes the settings beside the helper's executable. Helpers that start later see them. */
-  readonly set: (settings: { readonly fanOut?: boolean; readonly saveMs?: number }) => Promise<void>;
+  readonly set: (settings: SimulatedSettings) => Promise<void>;
   /** Locks or unlocks the screen of the simulated Mac. */
   readonly lockScreen: (locked: boolean) => Promise<void>;
+  /** Locks the screen in the moment of the next save or restore, after the helper has looked at it. */
+  readonly lockScreenSoon: () => Promise<void>;
 }
 
 /** A simulated Mac of a test's own in `folder`, which must not exist. */
-export async function simulateFramework(
-  folder: string,
-  settings: { readonly fanOut?: boolean; readonly saveMs?: number } = {},
-): Promise<SimulatedFramework> {
+export async function simulateFramework(folder: string, settings: SimulatedSettings = {}): Promise<SimulatedFramework> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const { agent, baseDisk } = assetsSchema.parse(await readJson(join(cacheDir(), "assets/assets.json")));
   const built = helperStamp.parse(await readJson(stamp("swift-helper"))).result.helper;
   const helper = join(folder, "firkin-vz");
   // Each test has an executable of its own, because the framework reads its settings beside it.
   await link(built, helper).catch(() => copyFile(built, helper));
-  const set = (changes: typeof settings) =>
+  const set = (changes: SimulatedSettings) =>
     writeFile(`${helper}.simulated.json`, JSON.stringify({ agent, folder, ...settings, ...changes }));
   await set({});
   const kernel = join(folder, "Image");
@@ -64,6 +75,7 @@ export async function simulateFramework(
     initramfs: kernel,
     set,
     baseDisk: await smallDisk(baseDisk),
+    lockScreenSoon: () => writeFile(join(folder, "locks-soon"), ""),
     lockScreen: async (locked) => {
       const path = join(folder, "locked");
       if (locked) await writeFile(path, "");

@@ -4,6 +4,7 @@ import { DomainError } from "../../../src/errors.ts";
 import { type CapacityBudgets, reserve, usage } from "../../../src/ledger/capacity.ts";
 import { listSnapshots } from "../../../src/ledger/snapshots.ts";
 import { resolveTemplate } from "../../../src/ledger/templates.ts";
+import { readSnapshot } from "../../../src/machine/snapshot-files.ts";
 import { ensureBaseTemplate } from "../../../src/template/base/template.ts";
 import { roomy, shape } from "../../ledger/support.ts";
 import { FakeDaemon } from "../../support/fakes/fake-daemon.ts";
@@ -66,4 +67,39 @@ test("a machine that does not end keeps its capacity", async () => {
   daemon.host.arrange("terminate", { error: failure });
   await expect(ensure(daemon)).rejects.toThrow();
   expect([heldBy(daemon), daemon.host.machines.size]).toEqual([1, 1]);
+});
+
+test("a host that saves no memory now has a template that is booted, and one with memory as soon as it can", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { driver, ledger } = daemon.deps;
+  const hasMemory = async () =>
+    (await readSnapshot(resolveTemplate(ledger, "base").snapshot.folder)).files.memory !== undefined;
+  daemon.host.arrange("saveSnapshot", { error: new DomainError("not_ready", "the screen is locked") });
+  await ensure(daemon);
+  expect(await hasMemory()).toBe(false);
+  const locked = { supported: false, reason: "the screen is locked" } as const;
+  const info = { ...driver.info, abilities: { ...driver.info.abilities, memorySnapshot: locked } };
+  const getter = vi.spyOn(driver, "info", "get").mockReturnValue(info);
+  const boot = vi.spyOn(driver, "boot").mockClear();
+  await ensure(daemon);
+  expect(boot).not.toHaveBeenCalled();
+  getter.mockRestore();
+  await ensure(daemon);
+  expect(await hasMemory()).toBe(true);
+  await ensure(daemon);
+  expect(boot).toHaveBeenCalledOnce();
+  expect([heldBy(daemon), daemon.host.machines.size, making(daemon)]).toEqual([0, 0, []]);
+});
+
+test("a host that never saves memory has a template that is booted", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { driver, ledger } = daemon.deps;
+  const never = { supported: false, reason: "no machine could be saved and restored" } as const;
+  vi.spyOn(driver, "info", "get").mockReturnValue({
+    ...driver.info,
+    abilities: { ...driver.info.abilities, memorySnapshot: never },
+  });
+  await ensure(daemon);
+  const { files } = await readSnapshot(resolveTemplate(ledger, "base").snapshot.folder);
+  expect(files.memory).toBeUndefined();
 });
