@@ -1,25 +1,21 @@
 /** The helper firkin-vz for this Mac, and Apple's command line tools, which build and sign it. */
-import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import { join, relative } from "node:path";
 import { run } from "./command.mjs";
 import { filesBelow, hashOf } from "./files.mjs";
 import { SetupError } from "./setup-error.mjs";
 import { readStamp, writeStamp } from "./stamps.mjs";
+import { askSwift } from "./swift-tools.mjs";
 
-export const toolsRemedy = "install Apple's command line tools: xcode-select --install";
-
-/** Whether Apple's command line tools, or Xcode, are installed. */
+/** Whether a Swift is there that can build the helper. */
 export function commandLineToolsThere() {
-  return spawnSync("xcode-select", ["--print-path"], { stdio: "ignore" }).status === 0;
+  return askSwift().remedy === undefined;
 }
 
-/** @throws {SetupError} saying how to install them, because the installer asks on the screen */
+/** @throws {SetupError} saying how to install or update them, because the installer asks on the screen */
 export async function refuseWithoutCommandLineTools() {
-  throw new SetupError(
-    "Apple's command line tools (Swift, codesign, make) are missing",
-    `${toolsRemedy}; then start again`,
-  );
+  const { detail, remedy } = askSwift();
+  if (remedy !== undefined) throw new SetupError(detail, `${remedy}; then start again`);
 }
 
 /**
