@@ -25,14 +25,8 @@ import { MachinesFolder } from "../machines-folder.ts";
 import { endProcess, isRunning } from "../processes.ts";
 import { removeRemains } from "../remains.ts";
 import { askHelper, helperDeadlineMs, toAbility } from "./hello.ts";
-import { HelperClient } from "./helper-client.ts";
-import {
-  type Hello,
-  identitySchema,
-  isRestoreRefusal,
-  type MachineState,
-  type OptionalDevice,
-} from "./helper-messages.ts";
+import { HelperClient, settledState } from "./helper-client.ts";
+import { type Hello, identitySchema, isRestoreRefusal, type OptionalDevice } from "./helper-messages.ts";
 import {
   checkSocketPaths,
   controlSocketName,
@@ -40,7 +34,6 @@ import {
   startHelper,
   terminatedGraceMs,
 } from "./helper-process.ts";
-import { probeHost } from "./host-probe.ts";
 import { keepAwake } from "./keep-awake.ts";
 import {
   devicesIn,
@@ -53,6 +46,7 @@ import {
   writeMachine,
 } from "./machine.ts";
 import { endOrphans } from "./orphans.ts";
+import { ProbeLoop } from "./probe-loop.ts";
 import { agentPort, VzVm } from "./vm.ts";
 
 /**
@@ -63,11 +57,7 @@ const kernelCommandLine = `console=hvc0 panic=-1 quiet firkin.vsock=${agentPort}
 
 /** Starts and restores wait for the host's lock while other machines save or restore. */
 const startDeadlineMs = 300_000;
-/** A helper may be in the middle of a save when the daemon that ordered it is gone. */
-const adoptDeadlineMs = 60_000;
-/** A host that saves nothing is probed again after this time, and then ever more rarely. */
 const defaultProbeAgainMs = 30_000;
-const longestProbeAgainMs = 3_600_000;
 
 export interface VzDriverOptions {
   /** Each VM gets a folder in it, named after its session. On the volume of the snapshots; a short path. */
@@ -102,8 +92,6 @@ export class VzDriver implements VmDriver {
   readonly #endOrphans: typeof endOrphans;
   readonly #scope = new Scope();
   #withoutDevices: readonly OptionalDevice[] = [];
-  #probing: Promise<void> | undefined;
-  #probeTimer: NodeJS.Timeout | undefined;
 
   private constructor(options: VzDriverOptions, hello: Hello, images: Images, abilities: EngineInfo["abilities"]) {
     const { machinesFolder, log } = options;
@@ -145,7 +133,12 @@ export class VzDriver implements VmDriver {
     try {
       if (resolved.keepAwake) driver.#scope.defer(await keepAwake());
       await driver.#endOrphans(folder, { log: resolved.log });
-      await driver.#probe(hello, options.probeAgainMs ?? defaultProbeAgainMs);
+      const leaveOut = (devices: readonly OptionalDevice[]) => {
+        driver.#withoutDevices = devices;
+      };
+      const loop = new ProbeLoop(driver, { ...resolved, hostId: hello.host.hostId, leaveOut }, driver.#abilities);
+      driver.#scope.use(loop);
+      await loop.probe(hello, options.probeAgainMs ?? defaultProbeAgainMs);
       return driver;
     } catch (error) {
       await driver[Symbol.asyncDispose]();
@@ -234,33 +227,7 @@ export class VzDriver implements VmDriver {
 
   async [Symbol.asyncDispose](): Promise<void> {
     // Helpers outlive the daemon.
-    clearTimeout(this.#probeTimer);
-    await this.#probing;
-    clearTimeout(this.#probeTimer);
     await this.#scope.close();
-  }
-
-  /** Finds out what this host saves. Where that is nothing, the next probe comes after `againMs`. */
-  async #probe(hello: Hello, againMs: number): Promise<void> {
-    const { log } = this.#options;
-    const { memorySnapshot, fanOut } = await probeHost(this, {
-      ...this.#options,
-      hostId: hello.host.hostId,
-      memorySnapshot: toAbility(hello.capabilities.memorySnapshot),
-      leaveOut: (devices) => {
-        this.#withoutDevices = devices;
-      },
-    });
-    Object.assign(this.#abilities, { memorySnapshot, fanOut });
-    if (memorySnapshot.supported) return;
-    log.warn({ reason: memorySnapshot.reason, againMs }, "this host saves no machines now: sandboxes are booted");
-    const nextMs = Math.min(againMs * 2, longestProbeAgainMs);
-    this.#probeTimer = setTimeout(() => {
-      this.#probing = askHelper(this.#options)
-        .then((now) => this.#probe(now, nextMs))
-        .catch((error: unknown) => log.warn({ error: messageOf(error) }, "the host cannot be probed again"));
-    }, againMs);
-    this.#probeTimer.unref();
   }
 
   #orphanEnder(sessionId: string): () => Promise<void> {
@@ -313,19 +280,4 @@ export class VzDriver implements VmDriver {
     const { fanOut } = this.info.abilities;
     return !fanOut.supported && isRestoreRefusal(error);
   }
-}
-
-/** The machine's state once no operation is under way. A save that an earlier daemon ordered is waited for. */
-function settledState(client: HelperClient): Promise<MachineState> {
-  return new Promise((resolve, reject) => {
-    const late = new DomainError("deadline_exceeded", `its machine is busy for more than ${adoptDeadlineMs} ms`);
-    const timer = setTimeout(() => reject(late), adoptDeadlineMs);
-    void client.closed.then(reject);
-    void client.closed.then(() => clearTimeout(timer));
-    client.onState((state) => {
-      if (!["new", "running", "paused", "stopped", "failed"].includes(state)) return;
-      clearTimeout(timer);
-      resolve(state);
-    });
-  });
 }

@@ -29,6 +29,9 @@ interface PendingRequest {
   readonly timer: NodeJS.Timeout;
 }
 
+/** A helper may be in the middle of a save when the daemon that ordered it is gone. */
+const settleDeadlineMs = 60_000;
+
 type StateListener = (state: MachineState, detail: string | undefined) => void;
 /** A request without its id, for each operation. */
 type Order<Request> = Request extends HelperRequest ? Omit<Request, "id"> : never;
@@ -102,6 +105,21 @@ export class HelperClient {
   unref(): void {
     this.#connection.unref();
   }
+}
+
+/** The machine's state once no operation is under way. A save that an earlier daemon ordered is waited for. */
+export function settledState(client: HelperClient): Promise<MachineState> {
+  return new Promise((resolve, reject) => {
+    const late = new DomainError("deadline_exceeded", `its machine is busy for more than ${settleDeadlineMs} ms`);
+    const timer = setTimeout(() => reject(late), settleDeadlineMs);
+    void client.closed.then(reject);
+    void client.closed.then(() => clearTimeout(timer));
+    client.onState((state) => {
+      if (!["new", "running", "paused", "stopped", "failed"].includes(state)) return;
+      clearTimeout(timer);
+      resolve(state);
+    });
+  });
 }
 
 class Connection {
