@@ -23,6 +23,7 @@ import { templateUploadRoutes } from "./control/template-uploads.ts";
 import { templateRoutes } from "./control/templates.ts";
 import { unsupportedRoutes } from "./control/unsupported.ts";
 import { webSocketRoutes } from "./control/web-sockets.ts";
+import { type ConnectionLimits, guardConnections } from "./http/connections.ts";
 import { handleClientError, handleError, sendError } from "./http/errors.ts";
 import { isKnownHost, isOwnOrigin, ownHostNames } from "./http/host-check.ts";
 import { planeConstraint, planeOfRequest, routesBelongTo } from "./http/plane-constraint.ts";
@@ -37,6 +38,8 @@ interface ServerConfig {
   readonly bodyTimeoutMs?: number;
   /** How long a client may take to send the head of any request. Default 20 s. */
   readonly headTimeoutMs?: number;
+  /** Default: those of the connection guard. */
+  readonly connectionLimits?: ConnectionLimits;
 }
 
 export interface ServerDeps {
@@ -60,8 +63,6 @@ export interface ServerDeps {
 const bodyLimitBytes = 1024 * 1024;
 const defaultBodyTimeoutMs = 30_000;
 const defaultHeadTimeoutMs = 20_000;
-/** Far below the limit of open files, because machines, files and the ledger need descriptors too. */
-const maxConnections = 4_096;
 
 /** A server with every route, not yet listening. */
 export function buildServer(deps: ServerDeps): FastifyInstance {
@@ -79,7 +80,9 @@ export function buildServer(deps: ServerDeps): FastifyInstance {
     frameworkErrors: handleError,
     clientErrorHandler: handleClientError,
   });
-  app.server.maxConnections = maxConnections;
+  guardConnections(app.server, deps.clock ?? systemClock, deps.config.connectionLimits);
+  // A head that is cut off may lose what frames its body. The size of the head is the limit.
+  app.server.maxHeadersCount = 0;
   app.setErrorHandler(handleError);
   app.setValidatorCompiler(validatorCompiler);
   // Typed functions make the answers. Schemas describe them for `/openapi.json` and do not check them again.

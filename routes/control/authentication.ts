@@ -4,6 +4,7 @@
  */
 import type { FastifyRequest } from "fastify";
 import { DomainError } from "../../src/errors.ts";
+import { noteKey } from "../http/connections.ts";
 
 /** Tells in constant time whether a text is an API key. */
 export type ApiKeyCheck = (candidate: string) => boolean;
@@ -30,11 +31,15 @@ export function authenticate(request: FastifyRequest, isApiKey: ApiKeyCheck): Do
   return checkKey(request, isApiKey);
 }
 
-/** Judges the key of a request. @returns `unauthenticated` without a right key; undefined with one */
+/** Judges the key of a request, and notes on its connection that it is right. @returns `unauthenticated` without a right key; undefined with one */
 export function checkKey(request: FastifyRequest, isApiKey: ApiKeyCheck): DomainError | undefined {
   const key = keyOf(request);
   if (key === undefined) return refusal("There is no X-API-Key header.");
-  return isApiKey(key) ? undefined : refusal("The key is not this daemon's: `npx firkin env` prints that one.");
+  if (isApiKey(key)) {
+    noteKey(request.raw.socket);
+    return undefined;
+  }
+  return refusal("The key is not this daemon's: `npx firkin env` prints that one.");
 }
 
 /** The key that a request came with, right or wrong. */

@@ -17,6 +17,7 @@ import { DomainError } from "../../src/errors.ts";
 import type { SessionDirectory } from "../../src/runtime/sandboxes/registry.ts";
 import type { Session } from "../../src/runtime/sessions/session.ts";
 import type { SandboxIngress } from "../../src/types.ts";
+import { noteKey } from "../http/connections.ts";
 import { type DataPlaneTarget, envdPort } from "../http/plane.ts";
 
 /** The header opens the way to a port and is not passed on, because the service at the port has no use for it. */
@@ -68,6 +69,7 @@ export function checkFileAccess(request: FastifyRequest, accessToken: string, no
   });
   const problem = problemOf(request, signed, accessToken, nowMs);
   if (problem) throw new DomainError("unauthenticated", problem);
+  noteKey(request.raw.socket);
 }
 
 /**

@@ -12,6 +12,7 @@ import type { Logger } from "../../src/log.ts";
 import type { SessionDirectory } from "../../src/runtime/sandboxes/registry.ts";
 import type { Session } from "../../src/runtime/sessions/session.ts";
 import { resetConnection } from "../http/connection-reset.ts";
+import { noteKey } from "../http/connections.ts";
 import { sendError, statusOf } from "../http/errors.ts";
 import { type DataPlaneTarget, envdPort, unauthorizedMessage } from "../http/plane.ts";
 import { planeOfRequest, routesBelongTo, targetOf } from "../http/plane-constraint.ts";
@@ -97,6 +98,8 @@ async function letIn(request: FastifyRequest, reply: FastifyReply, deps: DataPla
   if (request.routeOptions.config.access !== "open" && !hasAccessToken(request.headers, session.accessToken)) {
     return sendError(reply, 401, unauthorizedMessage);
   }
+  // A route that checks access itself notes the key itself.
+  if (request.routeOptions.config.access !== "open") noteKey(request.raw.socket);
   sessions.set(request, session);
   if (request.routeOptions.url !== endlessBodyRoute) dropIdleBody(request.raw, deps.bodyIdleMs ?? defaultBodyIdleMs);
   return undefined;
@@ -130,6 +133,7 @@ async function sessionForPort(
   const session = deps.runtime.registry.session(target.sandboxId);
   if (!session) return resumeForRequest(target, request, deps);
   checkTrafficToken(request.headers, target.port, session);
+  if (!session.ingress.allowPublicTraffic) noteKey(request.socket);
   return session;
 }
 

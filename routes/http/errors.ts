@@ -133,6 +133,9 @@ function describeIssues(error: Pick<FastifyError, "validation" | "validationCont
     .join("; ");
 }
 
+/** How long a client may take to read the last answer on a connection that ends. */
+const farewellMs = 5_000;
+
 /**
  * Handles Node's `clientError`: bytes that are not HTTP, headers that are too long, a client that sends them too
  * slowly.
@@ -146,5 +149,9 @@ export function handleClientError(error: NodeJS.ErrnoException, socket: Socket):
   const reason = STATUS_CODES[status] ?? "";
   const body = JSON.stringify({ code: status, message: reason.toLowerCase() } satisfies ErrorBody);
   const head = `HTTP/1.1 ${status} ${reason}\r\nContent-Type: application/json; charset=utf-8`;
-  socket.end(`${head}\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`);
+  socket.write(`${head}\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`);
+  // A client that neither reads nor closes would keep its place for ever.
+  socket.destroySoon();
+  const timer = setTimeout(() => socket.destroy(), farewellMs);
+  socket.once("close", () => clearTimeout(timer));
 }
