@@ -121,7 +121,12 @@ export function readConfig(args: readonly string[], env: NodeJS.ProcessEnv): Con
   try {
     flags = parseArgs({ args: [...args], options, strict: true, allowPositionals: false }).values;
   } catch (error) {
-    throw new DomainError("invalid_argument", `${(error as Error).message}. See npx firkin serve --help.`);
+    // npm keeps a flag to itself unless it stands behind `--`, and passes its value on alone.
+    const isNpms = (error as NodeJS.ErrnoException).code === "ERR_PARSE_ARGS_UNEXPECTED_POSITIONAL";
+    const hint = isNpms
+      ? "Flags of npm start stand behind --: npm start -- --port 4000."
+      : "See npx firkin serve --help.";
+    throw new DomainError("invalid_argument", `${(error as Error).message}. ${hint}`);
   }
   const given = Object.fromEntries(
     settings.map((name) => [name, flags[flagOf(name)] ?? (env[variableOf(name)] || undefined)]),

@@ -9,6 +9,7 @@ import { describeAccess, describeStart, readAddress } from "./client-environment
 import { type Config, describeSettings, readConfig } from "./config.ts";
 import { DomainError, isDomainError, messageOf } from "./errors.ts";
 import { asksForHelp, commandHelp, commands, help, unknownCommand } from "./help.mjs";
+import { makePrivateFolder } from "./private-folder.ts";
 import { readOrCreateApiKey } from "./team/machine-key.ts";
 
 // package.json is one folder above src/main.ts and two above dist/src/main.js.
@@ -38,8 +39,14 @@ async function serve(config: Config): Promise<void> {
 }
 
 async function printEnvironment(config: Config): Promise<void> {
-  const address = (await readAddress(config.stateDir)) ?? { url: `http://${config.host}:${config.port}` };
+  await makePrivateFolder(config.stateDir);
+  const noted = await readAddress(config.stateDir);
+  const address = noted ?? { url: `http://${config.host}:${config.port}` };
   process.stdout.write(describeAccess(await readOrCreateApiKey(config.stateDir), address));
+  if (noted) return;
+  process.stderr.write(
+    `firkin: no daemon has listened yet with the state folder ${config.stateDir}. These lines are right once one listens on ${address.url}: npm start\n`,
+  );
 }
 
 /** A port that needs no privilege. */
