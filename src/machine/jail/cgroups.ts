@@ -1,44 +1,48 @@
 /**
- * Control groups: one for each machine below a group `firkin`, in every hierarchy of the host that can be written, version 1
- * or 2. They bound what a machine takes of memory, processes and processor time.
+ * Control groups: one for each machine, in every hierarchy of the host that can be written, version 1 or 2. They bound what
+ * a machine takes of memory, processes and processor time. They stand beside the host's own groups and not below a common
+ * one, because a common group has the weight of one process however many machines are in it: on a busy host guests then
+ * booted too slowly to come up.
  */
 import { constants } from "node:fs";
 import { access, mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf } from "../../errors.ts";
 
-const parentName = "firkin";
 const root = "/sys/fs/cgroup";
 const controllers = ["memory", "pids", "cpu"] as const;
 
 export interface GroupLimits {
   readonly memoryBytes: number;
   readonly processes: number;
+  /** A machine weighs as much as so many processes. */
+  readonly processors: number;
 }
 
 /** One hierarchy in which a group can be made. */
 interface Hierarchy {
-  /** The folder of all of this daemon's groups. */
+  /** The folder in which groups are made. */
   readonly folder: string;
   readonly version: 1 | 2;
   readonly controllers: readonly string[];
 }
 
 export class ControlGroups {
-  readonly #owner: string;
+  /** Begins the names of this daemon's groups. */
+  readonly #prefix: string;
   readonly #hierarchies: readonly Hierarchy[];
   /** Why a controller bounds nothing; undefined when all do. */
   readonly missing: string | undefined;
 
   private constructor(owner: string, hierarchies: readonly Hierarchy[], missing: string | undefined) {
-    this.#owner = owner;
+    this.#prefix = `firkin-${owner}-`;
     this.#hierarchies = hierarchies;
     this.missing = missing;
   }
 
   /**
    * Finds what can be written. Never throws: a host without control groups has none of these walls.
-   * @param owner begins the names of this daemon's groups, because daemons share the group `firkin`
+   * @param owner tells this daemon's groups from those of others on this host
    */
   static async open(owner: string): Promise<ControlGroups> {
     const found: Hierarchy[] = [];
@@ -47,9 +51,8 @@ export class ControlGroups {
     if (unified) found.push(unified);
     for (const controller of controllers) {
       if (unified?.controllers.includes(controller)) continue;
-      const folder = join(root, controller, parentName);
+      const folder = join(root, controller);
       try {
-        await mkdir(folder, { recursive: true });
         await access(folder, constants.W_OK);
         found.push({ folder, version: 1, controllers: [controller] });
       } catch (error) {
@@ -66,7 +69,7 @@ export class ControlGroups {
   async make(name: string, limits: GroupLimits): Promise<string[]> {
     return Promise.all(
       this.#hierarchies.map(async ({ folder, version, controllers: these }) => {
-        const group = join(folder, `${this.#owner}-${name}`);
+        const group = join(folder, `${this.#prefix}${name}`);
         await mkdir(group, { recursive: true });
         const files = these.flatMap((controller) => limitFiles(controller, version, limits));
         await Promise.all(files.map(([file, value]) => writeFile(join(group, file), value)));
@@ -77,7 +80,7 @@ export class ControlGroups {
 
   /** Removes the groups of a machine whose processes have ended. Idempotent. */
   async remove(name: string): Promise<void> {
-    await Promise.all(this.#hierarchies.map(({ folder }) => removeGroup(join(folder, `${this.#owner}-${name}`))));
+    await Promise.all(this.#hierarchies.map(({ folder }) => removeGroup(join(folder, `${this.#prefix}${name}`))));
   }
 
   /** The machines of this daemon, or of an earlier one with its state folder, that have groups. */
@@ -88,9 +91,8 @@ export class ControlGroups {
         return entries.flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
       }),
     );
-    const prefix = `${this.#owner}-`;
-    const own = names.flat().filter((name) => name.startsWith(prefix));
-    return [...new Set(own.map((name) => name.slice(prefix.length)))];
+    const own = names.flat().filter((name) => name.startsWith(this.#prefix));
+    return [...new Set(own.map((name) => name.slice(this.#prefix.length)))];
   }
 }
 
@@ -101,12 +103,9 @@ async function openUnified(): Promise<Hierarchy | undefined> {
     const these = controllers.filter((controller) => offered.split(/\s+/).includes(controller));
     if (these.length === 0) return undefined;
     const enable = these.map((controller) => `+${controller}`).join(" ");
-    const folder = join(base, parentName);
+    await access(base, constants.W_OK);
     await writeFile(join(base, "cgroup.subtree_control"), enable);
-    await mkdir(folder, { recursive: true });
-    await access(folder, constants.W_OK);
-    await writeFile(join(folder, "cgroup.subtree_control"), enable);
-    return { folder, version: 2, controllers: these };
+    return { folder: base, version: 2, controllers: these };
   }
   return undefined;
 }
@@ -116,8 +115,8 @@ function limitFiles(controller: string, version: 1 | 2, limits: GroupLimits): re
   if (controller === "memory") {
     return [[version === 2 ? "memory.max" : "memory.limit_in_bytes", String(limits.memoryBytes)]];
   }
-  // A machine has a little less than the daemon, which has to answer while all of them work.
-  return [version === 2 ? ["cpu.weight", "50"] : ["cpu.shares", "512"]];
+  const weight = limits.processors * (version === 2 ? 100 : 1024);
+  return [[version === 2 ? "cpu.weight" : "cpu.shares", String(weight)]];
 }
 
 /** A group is busy until the kernel has put its last process away. */

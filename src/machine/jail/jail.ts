@@ -14,7 +14,7 @@ import type { Logger } from "../../log.ts";
 import { buildTool } from "../build-tool.ts";
 import { type DetachedCommand, type DetachedProcess, startDetached } from "../detached-process.ts";
 import type { Wall } from "../driver.ts";
-import { ControlGroups } from "./cgroups.ts";
+import { ControlGroups, type GroupLimits } from "./cgroups.ts";
 import type { StoredEngine } from "./engine-store.ts";
 import { MachineUsers } from "./machine-users.ts";
 import { raiseNetworkRules } from "./network-rules.ts";
@@ -129,8 +129,8 @@ export class Jail {
   }
 
   /** Makes room for a machine: a user and groups of its own. {@link close} gives them back. */
-  async openCell(machine: string, memoryBytes: number): Promise<Cell> {
-    const groups = await this.#groups.make(machine, { memoryBytes, processes: 256 });
+  async openCell(machine: string, limits: Omit<GroupLimits, "processes">): Promise<Cell> {
+    const groups = await this.#groups.make(machine, { ...limits, processes: 256 });
     return { user: this.#users?.take(machine), groups };
   }
 

@@ -94,7 +94,7 @@ async function probe(input: ProbeInput, cpuModel: string): Promise<Omit<Verdict,
   try {
     const sockets = join(folder, "run");
     await mkdir(sockets);
-    const cell = await input.jail.openCell(basename(folder), 1024 * 2 ** 20);
+    const cell = await input.jail.openCell(basename(folder), { memoryBytes: 1024 * 2 ** 20, processors: 2 });
     if (cell.user !== undefined) await chown(sockets, cell.user, cell.user);
     const engine = await input.jail.start({
       role: "vm",

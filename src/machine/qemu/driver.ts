@@ -260,8 +260,9 @@ export class QemuDriver implements VmDriver {
   }
 
   /** The guest's memory, and what QEMU and the network take besides. */
-  #openCell(sessionId: string, { memoryMiB }: QemuMachine): Promise<Cell> {
-    return this.#host.jail.openCell(sessionId, (memoryMiB + engineMemoryMiB) * 2 ** 20);
+  #openCell(sessionId: string, { memoryMiB, vcpuCount }: QemuMachine): Promise<Cell> {
+    const memoryBytes = (memoryMiB + engineMemoryMiB) * 2 ** 20;
+    return this.#host.jail.openCell(sessionId, { memoryBytes, processors: vcpuCount });
   }
 
   async #startNetwork(scope: Scope, cell: Cell, internetAccess: boolean | undefined): Promise<Network> {

@@ -20,6 +20,7 @@ import { isRunning, waitUntilGone } from "../../../src/machine/processes.ts";
 const isRoot = process.getuid?.() === 0;
 /** Where the process sees it. */
 const intruderPath = "/usr/lib/firkin/intruder";
+const limits = { memoryBytes: 256 << 20, processors: 1 };
 const log = pino({ level: "silent" });
 
 describe.skipIf(!isRoot)(`the jail ${isRoot ? "" : "(skipped: only root has all walls)"}`, () => {
@@ -54,7 +55,7 @@ describe.skipIf(!isRoot)(`the jail ${isRoot ? "" : "(skipped: only root has all 
   /** Opens a cell with a file of its own, and a file that all machines may read. */
   async function openCell(): Promise<{ name: string; cell: Cell; own: string; template: string }> {
     const name = randomUUID();
-    const cell = await jail.openCell(name, 256 << 20);
+    const cell = await jail.openCell(name, limits);
     const folder = join(root, "machines", name);
     await mkdir(folder);
     const [own, template] = [join(folder, "own"), join(folder, "template")];
@@ -197,7 +198,7 @@ describe.skipIf(!isRoot)(`the jail ${isRoot ? "" : "(skipped: only root has all 
   });
 
   test("groups that a daemon left which died are removed by the next one", async () => {
-    const cell = await jail.openCell("left", 256 << 20);
+    const cell = await jail.openCell("left", limits);
     const options = { cacheFolder: root, machinesFolder: join(root, "machines"), ownedEntry: "run", log };
     await Jail.open(options, { engine, command: "/usr/bin/true", args: [] });
     expect(cell.groups.filter((group) => existsSync(group))).toEqual([]);

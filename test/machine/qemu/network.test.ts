@@ -81,7 +81,7 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
   async function start(using: NetworkTools): Promise<Network> {
     const started = await startNetwork(
       using,
-      await using.jail.openCell(randomUUID(), 256 << 20),
+      await using.jail.openCell(randomUUID(), { memoryBytes: 256 << 20, processors: 1 }),
       join(folder, "network.log"),
       true,
     );
