@@ -149,6 +149,6 @@ test.each(cases)("%s", async (_name, asking) => {
     await closed;
   }
   // The work of a client that has left ends soon after.
-  await sandbox.openFiles();
+  await sandbox.session.agent.stat(sandbox.folder);
   expect([...sandbox.plane.logged, ...sandbox.session.logged]).toEqual([]);
 });
