@@ -34,6 +34,9 @@ describe.skipIf(missing)(titleOf("hostile guests", missing), () => {
   test("five at once are cut off or held back, while others are served", async () => {
     const modes: HostileMode[] = ["empty", "window", "tiny", "tiny", "list"];
     const guests = await Promise.all(modes.map(() => createOn(daemon)));
+    await using _ = {
+      [Symbol.asyncDispose]: async () => void (await Promise.all(guests.map((guest) => guest.kill()))),
+    };
     await Promise.all(guests.map((guest, index) => turnHostile(guest, modes[index] as HostileMode)));
     const [empty, window, attached, left, list] = guests as [Sandbox, Sandbox, Sandbox, Sandbox, Sandbox];
     await Promise.all([
@@ -43,7 +46,7 @@ describe.skipIf(missing)(titleOf("hostile guests", missing), () => {
       flood(attached, { stay: true }),
       flood(left, { stay: false }),
     ]);
-    const listings = Promise.allSettled(Array.from({ length: 4 }, () => list.files.list("/")));
+    const listing = list.files.list("/").then(() => "listed", String);
 
     for (let i = 0; i < 100; i++) expect((await call(daemon, "/health")).status).toBe(204);
     for (let i = 0; i < 20; i++) expect((await honest.commands.run(`echo ${i}`)).stdout).toBe(`${i}\n`);
@@ -55,16 +58,13 @@ describe.skipIf(missing)(titleOf("hostile guests", missing), () => {
 
     await expect.poll(() => brokenLinks(empty)[0]).toBe("The guest broke the link protocol: DATA without bytes");
     await expect.poll(() => brokenLinks(window)[0]).toBe("The guest broke the link protocol: a wrong WINDOW");
-    for (const outcome of await listings) {
-      expect(outcome.status === "rejected" && String(outcome.reason)).toContain("the listing has over 16 MiB");
-    }
+    expect(await listing).toContain("the listing has over 16 MiB");
     // These two kept to the protocol, and have their links and their lives.
     expect([...brokenLinks(attached), ...brokenLinks(left), ...brokenLinks(honest)]).toEqual([]);
     await Promise.all(guests.map((guest) => guest.kill()));
     expect((await honest.commands.run("echo still here")).stdout).toBe("still here\n");
     await expect.poll(() => reservations(daemon)).toBe(1);
-    await expect.poll(() => home.engines().length).toBe(1);
-  });
+  }, 600_000);
 
   test("an agent that lists a large folder twenty times at once answers pings meanwhile", async () => {
     const deep = Array.from({ length: 15 }, () => "d".repeat(250)).join("/");
@@ -91,5 +91,5 @@ for i in range(50000): os.link("first", f"entry-{i}")
     await Promise.all(listings);
     expect(done.every((message) => message.includes("MiB"))).toBe(true);
     expect((await honest.commands.run("echo still here")).stdout).toBe("still here\n");
-  });
+  }, 600_000);
 });

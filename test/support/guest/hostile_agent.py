@@ -1,4 +1,4 @@
-"""The hostile agent: root in a guest stops process 1, takes the guest link away from it, and speaks the protocol itself.
+"""The hostile agent: root in a guest stops process 1, takes its guest link, and speaks the protocol itself.
 
 usage: hostile_agent.py MODE, as root inside a guest
 
