@@ -17,6 +17,8 @@ import { newShortFolder } from "../support/short-folder.ts";
 import { titleOf } from "../support/skipped-title.ts";
 
 const run = promisify(execFile);
+/** Each step copies a disk, where the file system cannot clone one. */
+const probeTimeoutMs = 600_000;
 const missing = await missingForSimulation();
 
 interface Row {
@@ -32,7 +34,7 @@ interface Row {
   };
 }
 
-describe.skipIf(missing)(titleOf("the probe, on the simulated framework", missing), () => {
+describe.skipIf(missing)(titleOf("the probe, on the simulated framework", missing), { timeout: probeTimeoutMs }, () => {
   let root = "";
   beforeEach(async () => {
     root = await newShortFolder();
