@@ -18,6 +18,7 @@ const server = `import http.server, ssl
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
+        self.send_header("Content-Length", "7")
         self.end_headers()
         self.wfile.write(b"trusted")
     def log_message(self, *_): pass
@@ -54,8 +55,8 @@ describe.skipIf(missing)(titleOf("a network of a company's own", missing), { tim
         { path: "/tmp/web.key", data: key },
         { path: "/tmp/web.py", data: server },
       ]);
-      const start = `echo 127.0.0.1 web.${domain} | sudo tee -a /etc/hosts >/dev/null; (setsid python3 /tmp/web.py &) ; true`;
-      await sandbox.commands.run(`${start}; until ss -ltn | grep -q :8443; do sleep 0.2; done`, { timeoutMs: 120_000 });
+      const start = `echo 127.0.0.1 web.${domain} | sudo tee -a /etc/hosts >/dev/null; setsid python3 /tmp/web.py </dev/null >/tmp/web.log 2>&1 &`;
+      await sandbox.commands.run(`${start} until ss -ltn | grep -q :8443; do sleep 0.2; done`, { timeoutMs: 120_000 });
       const seen: Record<string, string> = {};
       for (const [name, command] of Object.entries(commands)) {
         const ended = await sandbox.commands.run(command, { timeoutMs: 120_000 }).catch((error) => error);
@@ -70,7 +71,7 @@ describe.skipIf(missing)(titleOf("a network of a company's own", missing), { tim
   const direct = `no_proxy=.${domain}`;
   const clients = {
     curl: `${direct} curl -sS ${url}`,
-    wget: `${direct} wget -qO- ${url}`,
+    wget: `${direct} wget -t 1 -qO- ${url}`,
     python: `${direct} python3 -c 'import urllib.request; print(urllib.request.urlopen("${url}").read().decode())'`,
     pip: `${direct} pip install --retries 0 --index-url ${url} nothing-here 2>&1 | grep -ciE 'ssl|certificate'`,
     node: `node -e 'fetch("${url}").then((answer) => answer.text()).then(console.log, (error) => console.log(error.cause))'`,
