@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { repository } from "../../pages/page.mjs";
 import { type Bench, type RowFamily, settle, timeMs } from "../bench.ts";
-import type { BenchSandbox } from "../e2b-client.ts";
+import type { BenchSandbox, E2bClient } from "../e2b-client.ts";
 import { distributionOf, type Row } from "../statistics.ts";
 
 const goalRatio = 2;
@@ -15,6 +15,7 @@ const guests = 5;
 const program = "test/support/guest/hostile_agent.py";
 /** The program that a guest runs to take its link over, with DATA of one byte, which the protocol allows. */
 const mode = "tiny";
+const takeOverDeadlineMs = 120_000;
 const computing = "while :; do :; done";
 
 interface Waits {
@@ -87,9 +88,19 @@ async function sample({ daemon: { client }, quick }: Bench): Promise<Waits> {
 async function turnHostile({ daemon: { client } }: Bench, sandbox: BenchSandbox): Promise<void> {
   await client.upload(sandbox, "/tmp/hostile_agent.py", await readFile(join(repository(), program)));
   await client.background(sandbox, `python3 /tmp/hostile_agent.py ${mode}`, "root");
-  // The agent answers until the program has started and stopped it.
-  await delay(5_000);
+  await takenOver(client, sandbox);
   await client.background(sandbox, "flood");
   // The command never ends well, because its sandbox is killed under it.
   client.drain(sandbox, "flood").catch(() => {});
+}
+
+/** Resolves when the program answers in place of the agent, which alone knows how to read a file. */
+async function takenOver(client: E2bClient, sandbox: BenchSandbox): Promise<void> {
+  const deadlineMs = performance.now() + takeOverDeadlineMs;
+  while (performance.now() < deadlineMs) {
+    const answer = await client.download(sandbox, "/etc/hostname").then(String, String);
+    if (answer.includes("answered unsupported")) return;
+    await delay(500);
+  }
+  throw new Error("the guest did not turn hostile");
 }
