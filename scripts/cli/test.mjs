@@ -27,7 +27,6 @@ const checks = [
   { title: "types", command: program("tsc"), args: ["--noEmit"] },
   { title: "types of the console's page", command: program("tsc"), args: ["-p", "scripts/tsconfig.console.json"] },
   { title: "dead code", command: program("knip"), args: ["--no-progress"] },
-  { title: "format of C", command: "npm", args: ["run", "--silent", "check:c"] },
   // The agent is compiled with and without sanitizers, and fuzzed. Its other tests are vitest's.
   { title: "guest agent", command: "make", args: ["-C", "src/guest-agent", "-j2", "all", "asan", "fuzz"] },
 ];
