@@ -29,6 +29,7 @@ export const needs = [
   { path: "test/guest-agent/", ...compiled },
   { path: "test/guest/agent", ...compiled },
   { path: "test/guest/frames-corpus", ...compiled },
+  { path: "test/guest/link.test.ts", ...compiled },
   { path: "test/machine/fake", ...compiled },
   { path: "test/routes/auto-resume", ...compiled },
   { path: "test/routes/data-plane-limits", ...compiled },

@@ -85,17 +85,21 @@ export async function simulateFramework(folder: string, settings: SimulatedSetti
 }
 
 /**
- * The base disk's files in an image of 640 MiB, made once per base disk. It is small because every machine clones its
- * disk, which copies it on a file system without reflinks, and because a full check reads all of it.
+ * The base disk's files, without compilers and kernel modules, in an image of 800 MiB, made once per base disk. It is
+ * small because every machine clones its disk, which copies it on a file system without reflinks, and because a full
+ * check reads all of it.
  */
 async function smallDisk(baseDisk: string): Promise<string> {
-  const path = join(cacheDir(), "assets/swift", `small-${baseDisk.replace(/.*-|\.ext4/g, "")}.ext4`);
+  const path = join(cacheDir(), "assets/swift", `small-800-${baseDisk.replace(/.*-|\.ext4/g, "")}.ext4`);
   if (existsSync(path)) return path;
   const unfinished = `${path}.${process.pid}.partial`;
   const script = `
     mkdir "$2.root"
     mount -o loop,ro,noload "$1" "$2.root"
-    mke2fs -q -t ext4 -m 0 -J size=8 -E lazy_itable_init=0,lazy_journal_init=0 -d "$2.root" "$2" 640M`;
+    for hidden in usr/lib/gcc usr/lib/modules usr/include; do
+      if [ -d "$2.root/$hidden" ]; then mount -t tmpfs none "$2.root/$hidden"; fi
+    done
+    mke2fs -q -t ext4 -m 0 -J size=8 -E lazy_itable_init=0,lazy_journal_init=0 -d "$2.root" "$2" 800M`;
   await run("unshare", ["--mount", "sh", "-ec", script, "sh", baseDisk, unfinished]);
   await run("rmdir", [`${unfinished}.root`]);
   await rename(unfinished, path);
