@@ -74,6 +74,25 @@ interface SandboxRow {
   readonly end_reason: EndReason | null;
 }
 
+/** The named parameters of a statement that inserts a sandbox: its columns, in the form in which the ledger keeps them. */
+export function sandboxParameters(sandbox: NewSandbox, machine: MachineRecord | null) {
+  const { metadata, envs, defaults, shape, allowInternetAccess, ingress, lifecycle, ...columns } = sandbox;
+  return {
+    ...columns,
+    ...defaults,
+    ...shape,
+    metadata: JSON.stringify(metadata),
+    envs: JSON.stringify(envs),
+    allowInternetAccess: allowInternetAccess ? 1 : 0,
+    ingress: JSON.stringify(ingress),
+    onTimeout: lifecycle.onTimeout,
+    keepMemory: lifecycle.keepMemory ? 1 : 0,
+    autoResume: lifecycle.autoResume ? 1 : 0,
+    timeoutMs: lifecycle.timeoutMs,
+    machine: machineToJson(machine),
+  };
+}
+
 /**
  * Adds a sandbox in state `creating`. Call it in one `ledger.write` with `reserve` (or the checkout of a warm entry).
  * @param machine the machine that runs it, if there is one already
@@ -85,7 +104,6 @@ export function insertSandbox(
   sandbox: NewSandbox,
   machine: MachineRecord | null = null,
 ): SandboxRecord {
-  const { metadata, envs, defaults, shape, allowInternetAccess, ingress, lifecycle, ...columns } = sandbox;
   ledger.write(() => {
     const { changes } = ledger
       .statement(
@@ -98,20 +116,7 @@ export function insertSandbox(
          from reservations where id = :reservationId and sandbox_id = :id and state = 'held'
          and exists (select 1 from snapshots where id = :snapshotId and state = 'ready')`,
       )
-      .run({
-        ...columns,
-        ...defaults,
-        ...shape,
-        metadata: JSON.stringify(metadata),
-        envs: JSON.stringify(envs),
-        allowInternetAccess: allowInternetAccess ? 1 : 0,
-        ingress: JSON.stringify(ingress),
-        onTimeout: lifecycle.onTimeout,
-        keepMemory: lifecycle.keepMemory ? 1 : 0,
-        autoResume: lifecycle.autoResume ? 1 : 0,
-        timeoutMs: lifecycle.timeoutMs,
-        machine: machineToJson(machine),
-      });
+      .run(sandboxParameters(sandbox, machine));
     if (changes === 1) return;
     refuseUnreadySnapshot(ledger, sandbox.snapshotId);
     throw reservationNotHeld(sandbox.id, sandbox.reservationId);

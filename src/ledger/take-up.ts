@@ -5,10 +5,9 @@
 import { randomUUID } from "node:crypto";
 import type { SandboxLogEntry, SandboxRecord } from "../types.ts";
 import { insertAccessToken } from "./access-tokens.ts";
-import { machineToJson } from "./json-columns.ts";
 import type { Ledger } from "./open.ts";
 import { appendSandboxLogs } from "./sandbox-logs.ts";
-import { getSandbox, listSandboxes } from "./sandboxes.ts";
+import { getSandbox, listSandboxes, sandboxParameters } from "./sandboxes.ts";
 import { getSnapshot, type SnapshotFacts } from "./snapshots.ts";
 
 /** A sandbox as it was found, running or paused. */
@@ -94,7 +93,7 @@ function putSnapshot(
 
 /** Replaces what the ledger has of a sandbox and of its machine. */
 function putSandbox(ledger: Ledger, { record, accessToken }: FoundSandbox): void {
-  const { id, metadata, envs, defaults, shape, allowInternetAccess, ingress, lifecycle, machine, ...columns } = record;
+  const { id, shape, machine } = record;
   const nowMs = ledger.nowMs();
   const run = (sql: string, more: Readonly<Record<string, string | number | null>> = {}) =>
     ledger.statement(sql).run({ id, nowMs, sessionId: machine?.sessionId ?? "", ...more });
@@ -122,21 +121,7 @@ function putSandbox(ledger: Ledger, { record, accessToken }: FoundSandbox): void
      values (:id, :templateId, :templateAlias, :snapshotId, :state, :metadata, :envs, :user, :workdir, :vcpuCount,
        :memoryMiB, :diskMiB, :allowInternetAccess, :ingress, :onTimeout, :keepMemory, :autoResume, :timeoutMs,
        :startedAtMs, :endAtMs, :machine, :reservationId, null)`,
-    {
-      ...columns,
-      ...defaults,
-      ...shape,
-      reservationId,
-      metadata: JSON.stringify(metadata),
-      envs: JSON.stringify(envs),
-      allowInternetAccess: allowInternetAccess ? 1 : 0,
-      ingress: JSON.stringify(ingress),
-      onTimeout: lifecycle.onTimeout,
-      keepMemory: lifecycle.keepMemory ? 1 : 0,
-      autoResume: lifecycle.autoResume ? 1 : 0,
-      timeoutMs: lifecycle.timeoutMs,
-      machine: machineToJson(machine),
-    },
+    { ...sandboxParameters(record, machine), state: record.state, reservationId },
   );
   insertAccessToken(ledger, id, accessToken);
 }
