@@ -204,14 +204,16 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
     await files.remove("tree");
     await files.remove("tree");
     expect(await files.exists("tree")).toBe(false);
-    for (const missing of [
+    const onMissing = [
       files.read("no"),
       files.list("no"),
       files.getInfo("no"),
       files.rename("no", "other"),
       files.watchDir("no", () => {}),
-    ]) {
-      expect(await failure(missing)).toBeInstanceOf(sdk.FileNotFoundError);
+    ];
+    // All are awaited at once: a promise that rejects while another is awaited would be an unhandled rejection.
+    for (const error of await Promise.all(onMissing.map(failure))) {
+      expect(error).toBeInstanceOf(sdk.FileNotFoundError);
     }
     expect(await failure(files.list("moved/to/a"))).toBeInstanceOf(sdk.InvalidArgumentError);
     expect(await failure(files.makeDir("moved/to/a"))).toBeInstanceOf(sdk.InvalidArgumentError);

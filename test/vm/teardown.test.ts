@@ -77,7 +77,7 @@ describe.skipIf(missing)("tear-down", () => {
     expect(await readdir(home.machinesFolder)).toEqual([]);
     expect(await readdir(`${home.stateDir}/snapshots`)).toHaveLength(1);
     expect(logLines(daemon).map(({ msg }) => msg)).toContain(
-      "removing a snapshot that nobody needs or that was never completed",
+      "removing a snapshot that is not needed or was never completed",
     );
     expect((await (await createOn(daemon)).commands.run("echo works")).stdout).toBe("works\n");
   });

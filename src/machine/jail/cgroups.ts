@@ -80,11 +80,21 @@ export class ControlGroups {
 
   /** Removes the groups of a machine whose processes have ended. Idempotent. */
   async remove(name: string): Promise<void> {
-    await Promise.all(this.#hierarchies.map(({ folder }) => removeGroup(join(folder, `${this.#prefix}${name}`))));
+    await Promise.all(this.#hierarchies.map(({ folder }) => removeGroup(join(folder, this.#prefix + name), "wait")));
+  }
+
+  /**
+   * Removes what a daemon that died left of groups, but for those of `machines` and those with processes in them: a machine
+   * without a folder may still run, and the quarantine names it.
+   */
+  async removeUnused(machines: ReadonlySet<string>): Promise<void> {
+    const remains = (await this.#list()).filter((machine) => !machines.has(machine));
+    const folders = remains.flatMap((name) => this.#hierarchies.map(({ folder }) => join(folder, this.#prefix + name)));
+    await Promise.all(folders.map((folder) => removeGroup(folder, "leave a busy one")));
   }
 
   /** The machines of this daemon, or of an earlier one with its state folder, that have groups. */
-  async list(): Promise<string[]> {
+  async #list(): Promise<string[]> {
     const names = await Promise.all(
       this.#hierarchies.map(async ({ folder }) => {
         const entries = await readdir(folder, { withFileTypes: true });
@@ -120,13 +130,14 @@ function limitFiles(controller: string, version: 1 | 2, limits: GroupLimits): re
 }
 
 /** A group is busy until the kernel has put its last process away. */
-async function removeGroup(folder: string): Promise<void> {
+async function removeGroup(folder: string, ifBusy: "wait" | "leave a busy one"): Promise<void> {
   for (let attempt = 0; ; attempt++) {
     try {
       return await rmdir(folder);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       if (code === "ENOENT") return;
+      if (code === "EBUSY" && ifBusy === "leave a busy one") return;
       if (code !== "EBUSY" || attempt >= 50) throw error;
       await new Promise((resolve) => setTimeout(resolve, 10));
     }

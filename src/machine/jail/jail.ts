@@ -108,9 +108,7 @@ export class Jail {
     const machines = new Set(await readdir(machinesFolder));
     const owner = createHash("sha256").update(machinesFolder).digest("hex").slice(0, 8);
     const groups = await ControlGroups.open(owner);
-    // A daemon that died while it made or removed a machine.
-    const remains = (await groups.list()).filter((machine) => !machines.has(machine));
-    await Promise.all(remains.map((machine) => groups.remove(machine)));
+    await groups.removeUnused(machines);
     const users = isRoot ? await MachineUsers.open(machinesFolder, ownedEntry) : undefined;
     const tools = { launcher, mountPoint, users, groups };
     const problems: string[] = [];
