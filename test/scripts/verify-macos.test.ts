@@ -40,7 +40,18 @@ describe("the report of a Mac", () => {
     for (const [name, text] of files) expect(text, name).not.toMatch(/annabelle|C02XK1ZZJGH5|6F1A-77/i);
   });
 
-  test.each(["build-helper", "swift-test", "mac-files", "probe", "set-up", "doctor", "packages", "suite", "daemon"])(
+  test.each([
+    "build-helper",
+    "swift-test",
+    "mac-files",
+    "probe-kernel",
+    "set-up",
+    "probe",
+    "doctor",
+    "packages",
+    "suite",
+    "daemon",
+  ])(
     "a failure in %s is there with its cause and the system's log, and the steps that need it are not run",
     async (name) => {
       await installMac(root, name);

@@ -84,10 +84,9 @@ export async function installMac(
   };
   const cases = Object.entries(steps).map(([name, pattern]) => {
     const good = name.startsWith("probe") ? `echo '${probeEnd}'` : `echo "${name} ran for annabelle"`;
-    const bad =
-      name === "probe"
-        ? `echo '{"step":"save full","ok":false,"ms":3,"error":{"message":"the cause in probe"}}'; ${good}`
-        : `echo "the cause in ${name}"; exit 1`;
+    const bad = name.startsWith("probe")
+      ? `echo '{"step":"save full","ok":false,"ms":3,"error":{"message":"the cause in ${name}"}}'; ${good}`
+      : `echo "the cause in ${name}"; exit 1`;
     const real = `exec ${process.execPath} "$@"`;
     return `${pattern}) ${realSteps.includes(name) ? real : name === failing ? bad : good} ;;`;
   });
