@@ -7,6 +7,7 @@ import { assetIndexCurrent } from "../setup/assets.mjs";
 import { distCurrent } from "../setup/build.mjs";
 import { isAlive, readJson } from "../setup/files.mjs";
 import { currentKernel } from "../setup/kernel.mjs";
+import { runningSetUp } from "../setup/lock.mjs";
 import { npmPackagesCurrent } from "../setup/npm.mjs";
 import { currentBaseDisk } from "../setup/rootfs.mjs";
 
@@ -76,13 +77,22 @@ async function checkDaemon(roots) {
   const host = process.env.FIRKIN_HOST || "127.0.0.1";
   const port = Number(process.env.FIRKIN_PORT || 3000);
   /** @type {Finding} */
-  const daemon = { level: "info", what: "daemon", detail: "not running; npm start starts the daemon" };
+  const daemon = { level: "info", what: "daemon", detail: whyNotListening(roots) };
   if (!(await answers(`http://${host}:${port}`))) {
     return [daemon, { level: "ok", what: "port", detail: `${host}:${port} is free` }];
   }
   const listing = process.platform === "darwin" ? `lsof -nP -iTCP:${port} -sTCP:LISTEN` : `ss -ltnp 'sport = ${port}'`;
   const remedy = `end the program that listens there (${listing}), or choose another port: npm start -- --port N`;
   return [daemon, { level: "failed", what: "port", detail: `${host}:${port} is taken`, remedy }];
+}
+
+/** @param {import("../setup/roots.mjs").Roots} roots */
+function whyNotListening(roots) {
+  const setUp = runningSetUp(roots.cache);
+  if (setUp !== undefined) return `the set-up runs as process ${setUp}; npm start listens after it`;
+  const starting = Number(readJson(join(roots.state, "daemon.pid")));
+  if (starting > 0 && isAlive(starting)) return `process ${starting} starts, and does not listen yet`;
+  return "not running; npm start starts the daemon";
 }
 
 /**

@@ -24,16 +24,30 @@ export async function takeSetupLock(folder, { signal, onWait }) {
       if (/** @type {NodeJS.ErrnoException} */ (error).code !== "EEXIST") throw error;
     }
     const holder = readHolder(path);
-    const [pid, started] = holder?.split(/:(.*)/s) ?? [];
-    // A process id alone may belong to another process by now.
-    if (started !== undefined && startTime(Number(pid)) === started) {
-      if (!told) onWait(Number(pid));
+    const pid = livingHolder(holder);
+    if (pid !== undefined) {
+      if (!told) onWait(pid);
       told = true;
       await new Promise((done) => setTimeout(done, pollMs));
     } else {
       removeIfHeldBy(path, holder);
     }
   }
+}
+
+/**
+ * The process that sets up this cache folder now; undefined when none does.
+ * @param {string} folder
+ */
+export function runningSetUp(folder) {
+  return livingHolder(readHolder(join(folder, "setup.lock")));
+}
+
+/** @param {string | undefined} holder */
+function livingHolder(holder) {
+  const [pid, started] = holder?.split(/:(.*)/s) ?? [];
+  // A process id alone may belong to another process by now.
+  return started !== undefined && startTime(Number(pid)) === started ? Number(pid) : undefined;
 }
 
 /**

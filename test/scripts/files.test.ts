@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { placeAtomically, requireFreeSpace, sweepPartials } from "../../scripts/setup/files.mjs";
 import { resolveModules } from "../../scripts/setup/kernel.mjs";
-import { listedStartTime, takeSetupLock } from "../../scripts/setup/lock.mjs";
+import { listedStartTime, runningSetUp, takeSetupLock } from "../../scripts/setup/lock.mjs";
 import { storageRoots, takeRootFlags } from "../../scripts/setup/roots.mjs";
 import { readStamp, writeStamp } from "../../scripts/setup/stamps.mjs";
 
@@ -69,6 +69,7 @@ test("the second set-up waits for the first; the lock of an ended set-up does no
   fs.symlinkSync(`${spawnSync("true").pid}:1`, join(folder, "setup.lock"));
   const unlock = await takeSetupLock(folder, { signal: never, onWait: () => expect.unreachable() });
   const holders: number[] = [];
+  expect(runningSetUp(folder)).toBe(process.pid);
   const second = takeSetupLock(folder, {
     signal: never,
     onWait: (holder) => {
