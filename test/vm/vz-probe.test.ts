@@ -6,7 +6,7 @@ import { execFile } from "node:child_process";
 import { copyFile, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { describe, type TestContext, test } from "vitest";
 import { installMac, makeReport } from "../support/fakes/mac-programs.ts";
 import {
   missingForSimulation,
@@ -34,19 +34,23 @@ interface Row {
   };
 }
 
-describe.skipIf(missing)(titleOf("the probe, on the simulated framework", missing), { timeout: probeTimeoutMs }, () => {
-  let root = "";
-  beforeEach(async () => {
-    root = await newShortFolder();
-  });
-  afterEach(() => rm(root, { recursive: true, force: true }));
+const title = titleOf("the probe, on the simulated framework", missing);
+
+// The probe waits most of the time, so the tests run side by side, each on a Mac of its own.
+describe.skipIf(missing)(title, { timeout: probeTimeoutMs, concurrent: true }, () => {
+  async function newFolder(onTestFinished: TestContext["onTestFinished"]): Promise<string> {
+    const folder = await newShortFolder();
+    onTestFinished(() => rm(folder, { recursive: true, force: true }));
+    return folder;
+  }
 
   async function probe(
     { helper, kernel, initramfs, baseDisk }: SimulatedFramework,
+    folder: string,
     ...options: string[]
   ): Promise<Row[]> {
-    await mkdir(join(root, "p"));
-    const { stdout } = await run(helper, ["probe", join(root, "p"), kernel, initramfs, baseDisk, ...options]);
+    await mkdir(join(folder, "p"));
+    const { stdout } = await run(helper, ["probe", join(folder, "p"), kernel, initramfs, baseDisk, ...options]);
     return stdout
       .trim()
       .split("\n")
@@ -54,8 +58,9 @@ describe.skipIf(missing)(titleOf("the probe, on the simulated framework", missin
   }
   const noteOf = (rows: readonly Row[], step: string) => rows.find((row) => row.step === step)?.note;
 
-  test("every step is done, and tells what the framework does", async () => {
-    const rows = await probe(await simulateFramework(join(root, "mac")));
+  test("every step is done, and tells what the framework does", async ({ expect, onTestFinished }) => {
+    const root = await newFolder(onTestFinished);
+    const rows = await probe(await simulateFramework(join(root, "mac")), root);
     expect(rows.filter(({ ok }) => !ok)).toEqual([]);
     expect(rows.at(-1)?.step).toBe("end");
     expect(noteOf(rows, "two at once")).toMatch(/refused: framework: Ungültiges Argument.*VZErrorDomain 12/);
@@ -71,10 +76,16 @@ describe.skipIf(missing)(titleOf("the probe, on the simulated framework", missin
     );
   });
 
-  test.each(["validate", "validateSaveRestore", "start", "pause", "stop", "save", "restore"])(
+  test.for(["validate", "validateSaveRestore", "start", "pause", "stop", "save", "restore"])(
     "a framework that refuses to %s does not keep it from its end",
-    async (call) => {
-      const rows = await probe(await simulateFramework(join(root, "mac"), { refuse: [call] }), "--without-agent");
+    async (call, { expect, onTestFinished }) => {
+      const folder = await newFolder(onTestFinished);
+      const mac = await simulateFramework(join(folder, "mac"), { refuse: [call] });
+      // Without an agent a guest needs no more than folders.
+      const [tree, baseDisk] = [join(folder, "tree"), join(folder, "folders.ext4")];
+      for (const name of ["dev", "proc", "run", "tmp"]) await mkdir(join(tree, name), { recursive: true });
+      await run("mke2fs", ["-q", "-t", "ext4", "-d", tree, baseDisk, "16M"]);
+      const rows = await probe({ ...mac, baseDisk }, folder, "--without-agent");
       expect(rows.at(-1)).toMatchObject({ step: "end", ok: true });
       const refused = rows.filter(({ error }) => error?.message.includes(`„${call}“`));
       expect(refused[0]?.error).toMatchObject({
@@ -85,7 +96,8 @@ describe.skipIf(missing)(titleOf("the probe, on the simulated framework", missin
     },
   );
 
-  test("the report of a Mac has what the probe found", async () => {
+  test("the report of a Mac has what the probe found", async ({ expect, onTestFinished }) => {
+    const root = await newFolder(onTestFinished);
     const mac = await simulateFramework(join(root, "mac"), { refuse: ["entropy"] });
     await installMac(root, "", ["probe"], mac.helper);
     const { kernel, initramfs, baseDisk } = mac;
