@@ -30,7 +30,7 @@ export async function observabilityRoutes(scope: FastifyInstance, deps: Observab
     async ({ headers }, reply) => {
       reply.header("cache-control", "no-store");
       if (!headers.accept?.includes("application/json")) return sendNothing(reply);
-      return reply.send(toHealth(deps.runtime.engine));
+      return reply.send(toHealth(deps.runtime.engine, deps.runtime.capacity()));
     },
   );
 

@@ -124,6 +124,13 @@ export interface Vm {
   readonly exited: Promise<VmExit>;
   /** False once the VM's process is gone. A VM that stands still or does not answer is alive. */
   readonly isAlive: boolean;
+  /**
+   * The host's error because of which the engine lets the VM stand still: its disk takes no write, or gives no read.
+   * Undefined while there is none. {@link resume} tries it again.
+   */
+  readonly blockedBy: string | undefined;
+  /** Bytes of the host's disk that the VM's own disk layer takes. @throws when the VM has ended */
+  diskBytes(): Promise<number>;
   /** Processor time that the VM has used, in milliseconds; undefined when its process does not tell. */
   cpuTimeMs(): number | undefined;
   /** A fresh connection of the guest link. A VM has one at a time; opening another ends the first. */
@@ -140,7 +147,8 @@ export interface Vm {
    * Saves memory, devices and disk of one pause window into `folder` (new, on the state disk) and returns its manifest,
    * already written and synced. The VM is paused before and stays paused: `resume` or `terminate` it.
    * @throws DomainError `not_ready` when the host saves nothing now (the screen of a Mac is locked), although the
-   *   machine is well; `machine_failed`, `disk_pressure`. The VM stays paused and nothing is left in `folder`.
+   *   machine is well; `machine_failed`, `disk_pressure`, also for a VM with {@link blockedBy}. The VM stays paused and
+   *   nothing is left in `folder`.
    */
   saveSnapshot(folder: string, options: SaveOptions): Promise<SnapshotManifest>;
   /** Host memory private to this VM (anonymous pages), bytes. */

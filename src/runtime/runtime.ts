@@ -15,6 +15,7 @@ import { tryFlush } from "./records/try-flush.ts";
 import type { SandboxContext } from "./sandboxes/context.ts";
 import { SandboxCreation } from "./sandboxes/create.ts";
 import { SandboxDeadlines } from "./sandboxes/deadlines.ts";
+import { DiskWaits } from "./sandboxes/disk-waits.ts";
 import { SandboxEnds } from "./sandboxes/end.ts";
 import { SandboxForks } from "./sandboxes/fork.ts";
 import { IdempotentCreates } from "./sandboxes/idempotent-creates.ts";
@@ -61,6 +62,7 @@ export interface DrivenRuntime extends Runtime {
   readonly departures: Departures;
   readonly inMemory: PausedInMemory;
   readonly deadlines: SandboxDeadlines;
+  readonly diskWaits: DiskWaits;
   /** Sends heartbeats, gives up machines that have been silent for too long, and keeps the guests' clocks right. */
   checkHeartbeats(): void;
   /** Takes one metrics sample of all sandboxes together and of every live session. */
@@ -93,7 +95,7 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
   const guestClocks = new GuestClocks(clock);
   const sampler = new MetricsSampler(clock, (session) => heartbeats.heard(session));
   const resumes = new SandboxResumes(context, { inMemory, deadlines });
-  const capacity = () => viewCapacity(deps);
+  const capacity = () => viewCapacity({ ...deps, waitingForDisk: registry.waitingForDisk });
   return {
     engine: deps.driver.info,
     registry,
@@ -107,6 +109,7 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
     traffic: resumes,
     ends,
     deadlines,
+    diskWaits: new DiskWaits(context),
     internetAccess: new InternetAccess(context),
     forks: new SandboxForks(context, { creation, inMemory }),
     snapshots: new SandboxSnapshots(context),

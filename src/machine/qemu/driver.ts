@@ -27,7 +27,7 @@ import { describeMachine, kernelCommandLine } from "./boot.ts";
 import { copyLayer, diskName, emptyLayer, linkFile, prepareLayers } from "./disk.ts";
 import { engineCommand, type QemuEngine } from "./engines.ts";
 import { openHost, type QemuDriverOptions, type QemuHost, type QemuInfo } from "./host.ts";
-import { type LaunchPlan, launchEngine, loadDeferred, queryStatus, waitUntilRunning } from "./launch.ts";
+import { blockedStatus, type LaunchPlan, launchEngine, loadDeferred, queryStatus, waitUntilRunning } from "./launch.ts";
 import {
   type QemuMachine,
   type RunningMachine,
@@ -146,7 +146,8 @@ export class QemuDriver implements VmDriver {
       const path = join(await findSockets(record.folder), qmpSocketName);
       qmp = await QmpClient.connect(path, { deadlineMs: adoptDeadlineMs, owner: user });
       const status = await queryStatus(qmp);
-      if (status !== "running" && status !== "paused") {
+      const isBlocked = status === blockedStatus;
+      if (status !== "running" && status !== "paused" && !isBlocked) {
         log.warn({ status }, "a recorded VM is in no state in which it can go on");
         qmp.close();
         return undefined;
@@ -156,6 +157,8 @@ export class QemuDriver implements VmDriver {
         record,
         running,
         qmp,
+        // QEMU does not say once more what the error was.
+        ...(isBlocked && { blockedBy: "an earlier access failed" }),
         host: this.#host,
         user,
         removeRemains: () => this.#machines.remove(record, networkGraceMs),

@@ -94,6 +94,10 @@ class FakeMachine {
   hasInternetAccess = true;
   /** Settable. */
   cpuTimeMs: number | undefined;
+  /** Settable; a resume clears it. */
+  blockedBy: string | undefined;
+  /** Settable. */
+  diskBytes = 0;
   /** The folder of the snapshot that it was restored from. */
   restoredFrom: string | undefined;
   readonly #host: FakeHost;
@@ -245,6 +249,14 @@ class FakeVm implements Vm {
     return this.#machine.at !== "gone";
   }
 
+  get blockedBy(): string | undefined {
+    return this.#machine.blockedBy;
+  }
+
+  async diskBytes(): Promise<number> {
+    return this.#machine.diskBytes;
+  }
+
   cpuTimeMs(): number | undefined {
     return this.#machine.cpuTimeMs;
   }
@@ -264,6 +276,7 @@ class FakeVm implements Vm {
   async resume(): Promise<void> {
     await this.#host.play("resume");
     this.#machine.enter("running");
+    this.#machine.blockedBy = undefined;
   }
 
   async saveSnapshot(folder: string, options: SaveOptions): Promise<SnapshotManifest> {

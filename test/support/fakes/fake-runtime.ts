@@ -303,6 +303,7 @@ export class FakeRuntime implements Runtime {
       budgets: { sandboxes: use, vcpuCount: use, memoryMiB: use, diskMiB: use },
       warmPool: { ready: 1, warming: 0, leaving: 0 },
       pausedInMemory: 0,
+      waitingForDisk: 0,
       waiting: 0,
     };
   }
