@@ -39,11 +39,9 @@ import { findSockets, memoryName, shareFiles } from "./machine-files.ts";
 import { type Network, startNetwork, waitForNetwork } from "./network.ts";
 import { QmpClient } from "./qmp.ts";
 import { QemuVm } from "./vm.ts";
-import { waitForInit } from "./watchdog.ts";
+import { waitForInit, workOf } from "./watchdog.ts";
 
 const bootAttempts = 4;
-/** On an idle host a boot under TCG takes a second and is never silent for half of one. */
-const bootLimits = { silenceMs: 8000, deadlineMs: 60_000 } as const;
 const restoreDeadlineMs = 10_000;
 const adoptDeadlineMs = 2000;
 const networkGraceMs = 200;
@@ -254,8 +252,9 @@ export class QemuDriver implements VmDriver {
     });
     scope.defer(() => vm.terminate());
     await waitForNetwork(network);
-    if (start.kind === "boot") await waitForInit(qmp, bootLimits, signal);
-    else {
+    if (start.kind === "boot") {
+      await waitForInit(qmp, { readWork: () => workOf(launched.engine.identity), signal });
+    } else {
       if (start.memoryChanges) await loadDeferred(launched, plan.memory.path, start.memoryChanges);
       await waitUntilRunning(launched, restoreDeadlineMs);
     }
