@@ -108,6 +108,9 @@ export interface RestoreRequest {
   readonly internetAccess?: boolean;
 }
 
+/** What became of a VM's network: `restarts` changes each time it broke and was replaced. */
+export type NetworkHealth = { readonly at: "up"; readonly restarts: number } | { readonly at: "gone" };
+
 export type VmExit = { readonly reason: "terminated" } | { readonly reason: "died"; readonly detail: string };
 
 export interface SaveOptions {
@@ -159,6 +162,8 @@ export interface Vm {
    * @throws DomainError `machine_failed`, `unsupported`
    */
   setInternetAccess(allowed: boolean): Promise<void>;
+  /** Undefined when the engine does not tell, or the VM has no network. Quick. */
+  networkHealth(): NetworkHealth | undefined;
   /** Ends the VM and removes its processes, sockets and folder. Idempotent; rejects if something cannot be removed. */
   terminate(): Promise<void>;
   /** Lets go of the VM, which goes on: closes the descriptors that this process has of it. */

@@ -32,6 +32,7 @@ import { SilentSandboxes } from "./sandboxes/silent-sandboxes.ts";
 import { SandboxSnapshots } from "./sandboxes/snapshots.ts";
 import { GuestClocks } from "./sessions/guest-clocks.ts";
 import { Heartbeats } from "./sessions/heartbeats.ts";
+import { NetworkWatch } from "./sessions/network-watch.ts";
 
 /** The parts that routes use. A route takes those that it needs. */
 export interface Runtime {
@@ -63,7 +64,10 @@ export interface DrivenRuntime extends Runtime {
   readonly inMemory: PausedInMemory;
   readonly deadlines: SandboxDeadlines;
   readonly diskWaits: DiskWaits;
-  /** Sends heartbeats, gives up machines that have been silent for too long, and keeps the guests' clocks right. */
+  /**
+   * Sends heartbeats, gives up machines that have been silent for too long, keeps the guests' clocks right, and looks
+   * at the machines' networks.
+   */
   checkHeartbeats(): void;
   /** Takes one metrics sample of all sandboxes together and of every live session. */
   sampleMetrics(): Promise<void>;
@@ -93,6 +97,7 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
     silent.giveUp({ sandboxId, sessionId, detail: `no heartbeat for ${Math.round(silentMs)} ms` }),
   );
   const guestClocks = new GuestClocks(clock);
+  const networks = new NetworkWatch(logs);
   const sampler = new MetricsSampler(clock, (session) => heartbeats.heard(session));
   const resumes = new SandboxResumes(context, { inMemory, deadlines });
   const capacity = () => viewCapacity({ ...deps, waitingForDisk: registry.waitingForDisk });
@@ -124,6 +129,7 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
     checkHeartbeats: () => {
       heartbeats.check(registry.sessions());
       guestClocks.check(registry.sessions());
+      networks.check(registry.sessions());
     },
     sampleMetrics: () => {
       team.sample(registry.count("running"));

@@ -5,9 +5,9 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
-import type { MachineRecord } from "../../types.ts";
+import type { MachineRecord, ProcessIdentity } from "../../types.ts";
 import { printable } from "../detached-process.ts";
-import type { SaveOptions, SnapshotManifest, Vm } from "../driver.ts";
+import type { NetworkHealth, SaveOptions, SnapshotManifest, Vm } from "../driver.ts";
 import { cpuTimeOf, endProcess } from "../processes.ts";
 import { openSocket } from "../socket.ts";
 import { WatchedProcess } from "../watched-process.ts";
@@ -17,7 +17,7 @@ import { blockedStatus, engineLogName, queryStatus } from "./launch.ts";
 import type { RunningMachine } from "./machine.ts";
 import { findSockets } from "./machine-files.ts";
 import { readAnonymousBytes } from "./memory.ts";
-import { switchNetwork } from "./network.ts";
+import { healthOf, switchNetwork } from "./network.ts";
 import type { QmpClient } from "./qmp.ts";
 import { type PausedMachine, writeSnapshot } from "./save.ts";
 import { readConsole } from "./watchdog.ts";
@@ -119,8 +119,15 @@ export class QemuVm extends WatchedProcess implements Vm {
   }
 
   setInternetAccess(allowed: boolean): Promise<void> {
-    const guard = this.record.processes.find(({ role }) => role === "network");
-    return switchNetwork(guard, allowed);
+    return switchNetwork(this.#guard, allowed);
+  }
+
+  networkHealth(): NetworkHealth | undefined {
+    return this.#guard && healthOf(this.#guard);
+  }
+
+  get #guard(): ProcessIdentity | undefined {
+    return this.record.processes.find(({ role }) => role === "network");
   }
 
   protected override async dialGuest(): Promise<Socket> {

@@ -83,6 +83,11 @@ export class VzVm extends WatchedProcess implements Vm {
     return blocks * 512;
   }
 
+  /** The network is the framework's, which says nothing of it. */
+  networkHealth(): undefined {
+    return undefined;
+  }
+
   async pause(deadlineMs: number = transitionDeadlineMs): Promise<void> {
     await this.#client.request({ op: "pause" }, nothingSchema, deadlineMs);
   }

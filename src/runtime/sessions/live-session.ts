@@ -99,6 +99,10 @@ export class LiveSession implements Session {
     return this.isStopped || this.waitsForDisk;
   }
 
+  get origin(): SessionOrigin {
+    return this.#options.origin;
+  }
+
   /** How many bytes came over the guest link; undefined while it is being made. */
   get receivedBytes(): number | undefined {
     return this.#link.receivedBytes;

@@ -13,6 +13,7 @@ import type {
   Ability,
   BootRequest,
   EngineInfo,
+  NetworkHealth,
   RestoreRequest,
   SaveOptions,
   SnapshotManifest,
@@ -98,6 +99,8 @@ class FakeMachine {
   blockedBy: string | undefined;
   /** Settable. */
   diskBytes = 0;
+  /** Settable. */
+  networkHealth: NetworkHealth | undefined;
   /** The folder of the snapshot that it was restored from. */
   restoredFrom: string | undefined;
   readonly #host: FakeHost;
@@ -255,6 +258,10 @@ class FakeVm implements Vm {
 
   async diskBytes(): Promise<number> {
     return this.#machine.diskBytes;
+  }
+
+  networkHealth(): NetworkHealth | undefined {
+    return this.#machine.networkHealth;
   }
 
   cpuTimeMs(): number | undefined {
