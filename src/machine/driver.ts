@@ -170,6 +170,15 @@ export interface Vm {
   release(): Promise<void>;
 }
 
+/** A copy of an engine that this host keeps, and that new machines do not get. */
+export interface KeptEngine {
+  readonly folder: string;
+  /** Whether it is in the cache, which other state folders may use. */
+  readonly isCached: boolean;
+  /** Wall clock, when it was made. */
+  readonly atMs: number;
+}
+
 export interface VmDriver extends AsyncDisposable {
   readonly info: EngineInfo;
   /** Boots a kernel. For making templates and for disk-only resumes, never for creating a sandbox. */
@@ -186,10 +195,16 @@ export interface VmDriver extends AsyncDisposable {
   adopt(record: MachineRecord): Promise<Vm | undefined>;
   /** Removes the remains of a recorded VM: processes that match their identity, sockets, folder. Idempotent. */
   discard(record: MachineRecord): Promise<void>;
-  /** Images outside of the machines' folders that machines here need. @throws when a machine's folder does not say */
-  imagesInUse(): Promise<string[]>;
-  /** The paths of images that snapshots stand on. An image that is nowhere is left out. */
-  pathsOf(parents: readonly SnapshotParent[]): Promise<string[]>;
+  /**
+   * Images and engines outside of the machines' folders that machines here need.
+   * @throws when a machine's folder does not say
+   */
+  filesInUse(): Promise<string[]>;
+  /** The paths of images and of the engine that a snapshot stands on. What is nowhere is left out. */
+  pathsOf(snapshot: Pick<SnapshotManifest, "parents" | "engineVersion">): Promise<string[]>;
+  keptEngines(): Promise<KeptEngine[]>;
+  /** Removes one of {@link keptEngines}, which nothing needs. */
+  removeEngine(folder: string): Promise<void>;
   /** Machines that run here and of which only their processes tell. @param known sessions that are accounted for */
   findStrays(known: ReadonlySet<string>): MachineRecord[];
 }

@@ -13,9 +13,9 @@ import type { MachineRecord } from "../../types.ts";
 import {
   type BootRequest,
   isSessionId,
+  type KeptEngine,
   type RestoreRequest,
   type SnapshotManifest,
-  type SnapshotParent,
   type Vm,
   type VmDriver,
 } from "../driver.ts";
@@ -174,15 +174,28 @@ export class QemuDriver implements VmDriver {
     await this.#machines.discard(record, networkGraceMs);
   }
 
-  async imagesInUse(): Promise<string[]> {
+  async filesInUse(): Promise<string[]> {
     const { machinesFolder } = this.#options;
+    const { engines } = this.#host;
     const folders = (await readdir(machinesFolder)).filter(isSessionId).map((name) => join(machinesFolder, name));
     const running = await Promise.all(folders.map(readRunningMachine));
-    return running.map(({ machine }) => machine.baseDisk);
+    // Which copy a machine runs in is not written down: any of its version, and of the network's programs.
+    const foldersOf = (version: string) => engines.all(version).map(({ folder }) => folder);
+    const files = running.flatMap(({ machine, engineVersion }) => [machine.baseDisk, ...foldersOf(engineVersion)]);
+    return running.length > 0 ? [...files, ...(await engines.networkFolders())] : files;
   }
 
-  pathsOf(parents: readonly SnapshotParent[]): Promise<string[]> {
-    return this.#host.images.pathsOf(parents);
+  async pathsOf({ parents, engineVersion }: Pick<SnapshotManifest, "parents" | "engineVersion">): Promise<string[]> {
+    const [engine] = this.#host.engines.all(engineVersion);
+    return [...(await this.#host.images.pathsOf(parents)), ...(engine ? [engine.folder] : [])];
+  }
+
+  keptEngines(): Promise<KeptEngine[]> {
+    return this.#host.engines.others([this.#host.networkTools.engine.folder]);
+  }
+
+  removeEngine(folder: string): Promise<void> {
+    return this.#host.engines.remove(folder);
   }
 
   findStrays(known: ReadonlySet<string>): MachineRecord[] {

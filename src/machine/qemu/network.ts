@@ -16,6 +16,7 @@ import type { NetworkHealth } from "../driver.ts";
 import { type StoredEngine, storeEngine } from "../jail/engine-store.ts";
 import type { Cell, Jail } from "../jail/jail.ts";
 import { endProcess, processName, signalProcess } from "../processes.ts";
+import { networkEngineName } from "./engines.ts";
 
 /** Part of every snapshot's memory, so the same on every host. The DNS address is answered by passt. */
 export const guestNetwork = { address: "10.0.2.15", prefix: 24, gateway: "10.0.2.2", dns: "10.0.2.3" } as const;
@@ -55,7 +56,7 @@ export async function findNetworkTools(jail: Jail, cacheFolder: string): Promise
   const source = { beside: import.meta.url, source: "packet-guard.c" };
   const [passt, guard] = await Promise.all([findPasst(), buildTool(source, cacheFolder)]);
   // Nothing that is saved needs it again, so the cache is the place for it.
-  const parts = { name: "network", version: "1", programs: [passt], files: [guard] };
+  const parts = { name: networkEngineName, version: "1", programs: [passt], files: [guard] };
   return { jail, passt, guard, engine: await storeEngine([join(cacheFolder, "engines")], parts) };
 }
 

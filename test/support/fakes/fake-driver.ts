@@ -13,11 +13,11 @@ import type {
   Ability,
   BootRequest,
   EngineInfo,
+  KeptEngine,
   NetworkHealth,
   RestoreRequest,
   SaveOptions,
   SnapshotManifest,
-  SnapshotParent,
   Vm,
   VmDriver,
   VmExit,
@@ -54,6 +54,10 @@ export class FakeHost {
   readonly machines = new Map<string, FakeMachine>();
   /** Whether several machines of one snapshot may run at a time. Tests set it. */
   fanOut: Ability = { supported: true };
+  /** Tests set it. */
+  engines: (KeptEngine & { readonly version: string })[] = [];
+  /** Tests set it. */
+  filesInUse: string[] = [];
   /** Guest links that are open now. */
   openLinks = 0;
   readonly #outcomes = new Map<FakeStep, FakeOutcome[]>();
@@ -202,12 +206,24 @@ export class FakeDriver implements VmDriver {
     await rm(record.folder, { recursive: true, force: true });
   }
 
-  async imagesInUse(): Promise<string[]> {
-    return [];
+  async filesInUse(): Promise<string[]> {
+    return this.#options.host.filesInUse;
   }
 
-  async pathsOf(parents: readonly SnapshotParent[]): Promise<string[]> {
-    return parents.flatMap((parent) => ("path" in parent ? [parent.path] : []));
+  async pathsOf({ parents, engineVersion }: Pick<SnapshotManifest, "parents" | "engineVersion">): Promise<string[]> {
+    const engine = this.#options.host.engines.find(({ version }) => version === engineVersion);
+    return [
+      ...parents.flatMap((parent) => ("path" in parent ? [parent.path] : [])),
+      ...(engine ? [engine.folder] : []),
+    ];
+  }
+
+  async keptEngines(): Promise<KeptEngine[]> {
+    return this.#options.host.engines;
+  }
+
+  async removeEngine(folder: string): Promise<void> {
+    await rm(folder, { recursive: true });
   }
 
   findStrays(known: ReadonlySet<string>): MachineRecord[] {
