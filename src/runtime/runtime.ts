@@ -53,6 +53,8 @@ export interface Runtime {
   findTemplate(name: string): { readonly id: string; readonly aliases: readonly string[] } | undefined;
   benchmarks(): BenchmarkSummary[];
   capacity(): CapacityView;
+  /** How many running sandboxes stand still until the host's disk has room. Asks nothing but memory. */
+  waitingForDisk(): number;
 }
 
 /** The runtime as the daemon drives it: with the parts that loops, a restart and a stop need. */
@@ -126,6 +128,7 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
       return summarizeSamples(ledger);
     },
     capacity,
+    waitingForDisk: () => registry.waitingForDisk,
     checkHeartbeats: () => {
       heartbeats.check(registry.sessions());
       guestClocks.check(registry.sessions());

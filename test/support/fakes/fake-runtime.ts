@@ -297,6 +297,10 @@ export class FakeRuntime implements Runtime {
     return [{ span: "kill_delete", scenario: "killed", engine: "qemu", acceleration: "none", n: 7, ...times }];
   }
 
+  waitingForDisk(): number {
+    return 0;
+  }
+
   capacity(): CapacityView {
     const use = { active: 3, warm: 1, limit: 100 };
     return {
