@@ -10,6 +10,31 @@ export interface Clock {
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
 
+/** Both times at one moment, in milliseconds. */
+export interface ClockReading {
+  readonly wallMs: number;
+  readonly monotonicMs: number;
+}
+
+export function readClock(clock: Clock): ClockReading {
+  return { wallMs: clock.nowMs(), monotonicMs: clock.monotonicMs() };
+}
+
+/** A smaller difference of the two clocks is their drift. */
+const jumpMs = 1_000;
+/** After a longer time without a look the host slept, because some systems' monotonic clock runs on during a sleep. */
+const sleepMs = 30_000;
+
+/**
+ * Milliseconds by which the wall clock went on between two looks while the daemon did not work: the host slept, or its
+ * clock was set. Negative when the clock was set back; 0 when it went on as it should.
+ */
+export function idleTimeBetween(before: ClockReading, now: ClockReading): number {
+  const passedMs = now.monotonicMs - before.monotonicMs;
+  const aheadMs = now.wallMs - before.wallMs - passedMs;
+  return (Math.abs(aheadMs) >= jumpMs ? aheadMs : 0) + (passedMs >= sleepMs ? passedMs : 0);
+}
+
 export const systemClock: Clock = {
   nowMs: () => Date.now(),
   monotonicMs: () => performance.now(),

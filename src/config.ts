@@ -93,6 +93,12 @@ const schema = z.object({
   refillDiskFloorMiB: nonnegative
     .optional()
     .describe("free disk below which no warm VM is made, MiB; default twice --disk-floor-mib"),
+  writeDiskFloorMiB: nonnegative
+    .optional()
+    .describe("free disk below which sandboxes that write wait, MiB; default a tenth of --disk-floor-mib"),
+  guestDiskMiB: positive
+    .optional()
+    .describe("disk that running sandboxes may fill together, MiB; default none but --write-disk-floor-mib"),
   stuckAfterSeconds: positive.default(60).describe("silence after which a guest is given up, and paused, seconds"),
   warmPoolMin: nonnegative.default(1).describe("warm VMs kept ready for the template base, whatever the demand"),
   warmPoolMax: nonnegative.default(4).describe("warm VMs a template has at most, by recent demand; 0: no warm pool"),

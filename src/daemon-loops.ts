@@ -13,6 +13,7 @@ import { rebuildStale } from "./template/build/rebuild.ts";
 const deadlineTickMs = 100;
 const metricsTickMs = 5_000;
 const heartbeatTickMs = 5_000;
+const diskTickMs = 1_000;
 const flushTickMs = 1_000;
 /** After a crash the last uses of keys are no older than this. */
 const keyUseTickMs = 60_000;
@@ -71,6 +72,7 @@ export function startLoops(every: Every, { deps, runtime, builds, keyring, templ
   every("deadlines", deadlineTickMs, () => runtime.deadlines.expireDue());
   // Several heartbeats come before a machine may be given up.
   every("heartbeats", Math.min(heartbeatTickMs, stuckAfterMs / 3), () => runtime.checkHeartbeats());
+  every("disk_waits", diskTickMs, () => runtime.diskWaits.check());
   every("sandbox_metrics", metricsTickMs, () => runtime.sampleMetrics());
   every("samples", flushTickMs, () => samples.flush());
   every("sandbox_logs", flushTickMs, () => logs.flush());

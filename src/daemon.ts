@@ -32,6 +32,7 @@ import { newApiKey, readOrCreateApiKey } from "./team/machine-key.ts";
 import { assetsFolderOf, registerCacheUser } from "./template/assets/cache.ts";
 import { type GuestAssets, readGuestAssets } from "./template/assets/guest-assets.ts";
 import { ensureBaseTemplate } from "./template/base/template.ts";
+import { BaseUpkeep } from "./template/base/upkeep.ts";
 import { TemplateBuilds } from "./template/build/builds.ts";
 import { copiedHashes } from "./template/build/stored-spec.ts";
 import { TemplateService } from "./template/service.ts";
@@ -45,7 +46,7 @@ export interface Daemon extends AsyncDisposable {
   readonly log: Logger;
 }
 
-const baseTemplateTickMs = 60_000;
+const baseTemplateTickMs = 1_000;
 const certificateTickMs = 3_600_000;
 
 /**
@@ -97,7 +98,8 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   scope.defer(() => keyring.flush());
   const app = await listen(config, { keyring, version, deps, runtime, templates }, scope);
   const every = loopsIn(scope, deps);
-  every("base_template", baseTemplateTickMs, (signal) => ensureTemplate(deps, assets, signal));
+  const base = new BaseUpkeep({ ...deps, ensure: (signal) => ensureTemplate(deps, assets, signal) });
+  every("base_template", baseTemplateTickMs, (signal) => base.tick(signal));
   startLoops(every, { deps, runtime, builds, keyring, templateMaxAgeDays: config.templateMaxAgeDays });
   const https = await listenForHttps(config, app, deps, scope, every);
   const address = { url: urlOf(app), ...(https ? { https } : {}) };

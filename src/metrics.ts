@@ -38,6 +38,11 @@ function sandboxMetrics(registers: Registry[]) {
       registers,
     }),
     sandboxes: new Gauge({ name: "firkin_sandboxes", help: "Sandboxes by state", labelNames: ["state"], registers }),
+    sandboxesWaitingForDisk: new Gauge({
+      name: "firkin_sandboxes_waiting_for_disk",
+      help: "Running sandboxes that stand still until the host's disk has room",
+      registers,
+    }),
     sandboxesCreated: new Counter({
       name: "firkin_sandboxes_created_total",
       help: "Create requests by outcome",

@@ -8,7 +8,7 @@ import type { Runtime } from "../../src/runtime/runtime.ts";
 import { noContent, sendNothing } from "../http/empty-answer.ts";
 
 export interface ObservabilityDeps {
-  readonly runtime: Pick<Runtime, "benchmarks" | "capacity" | "engine" | "observations">;
+  readonly runtime: Pick<Runtime, "benchmarks" | "capacity" | "engine" | "observations" | "waitingForDisk">;
   /** All metrics in the text format of Prometheus. */
   readonly metricsText: () => Promise<string>;
 }
@@ -30,7 +30,7 @@ export async function observabilityRoutes(scope: FastifyInstance, deps: Observab
     async ({ headers }, reply) => {
       reply.header("cache-control", "no-store");
       if (!headers.accept?.includes("application/json")) return sendNothing(reply);
-      return reply.send(toHealth(deps.runtime.engine));
+      return reply.send(toHealth(deps.runtime.engine, { waitingForDisk: deps.runtime.waitingForDisk() }));
     },
   );
 

@@ -56,8 +56,14 @@ const retryAfterSeconds = "1";
 export const internalMessage = "an internal error occurred; the daemon's log has it";
 
 /** Replies with `{code, message}`. */
-export function sendError(reply: FastifyReply, status: number, message: string, errorCode?: string): FastifyReply {
-  if (status === 429 || status === 503) reply.header("retry-after", retryAfterSeconds);
+export function sendError(
+  reply: FastifyReply,
+  status: number,
+  message: string,
+  errorCode?: string,
+  retryAfter = retryAfterSeconds,
+): FastifyReply {
+  if (status === 429 || status === 503) reply.header("retry-after", retryAfter);
   const body: ErrorBody = { code: status, message, ...(errorCode ? { error_code: errorCode } : {}) };
   return reply.code(status).type("application/json; charset=utf-8").send(JSON.stringify(body));
 }
@@ -98,7 +104,9 @@ export function statusOf(error: DomainError): number {
 function sendDomainError(error: DomainError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const status = statusOf(error);
   if (status === 500) request.log.error({ err: error, details: error.details }, "the request failed");
-  return sendError(reply, status, error.message, errorCodeOf(error, request));
+  const { retryAfterSeconds: wait } = error.details;
+  const retryAfter = typeof wait === "number" ? String(wait) : undefined;
+  return sendError(reply, status, error.message, errorCodeOf(error, request), retryAfter);
 }
 
 function errorCodeOf({ code }: DomainError, request: FastifyRequest): string | undefined {

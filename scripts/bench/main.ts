@@ -18,6 +18,7 @@ import { createRows } from "./rows/create.ts";
 import { fileRows } from "./rows/files.ts";
 import { fleetRows } from "./rows/fleet.ts";
 import { hostileRows } from "./rows/hostile.ts";
+import { jailRows } from "./rows/jail.ts";
 import { killRows } from "./rows/kill.ts";
 import { pauseRows } from "./rows/pause.ts";
 import { poolRows } from "./rows/pool.ts";
@@ -27,6 +28,7 @@ import { type Row, tableOf } from "./statistics.ts";
 /** The pool comes last: it restarts the daemon with other settings. */
 const families: readonly RowFamily[] = [
   createRows,
+  jailRows,
   commandRows,
   killRows,
   pauseRows,

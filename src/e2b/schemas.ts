@@ -190,6 +190,10 @@ export const ListedSandbox = z
     state: SandboxState,
     envdVersion: text,
     volumeMounts: z.array(z.object({ name: text, path: text })),
+    waitingFor: z
+      .literal("disk")
+      .optional()
+      .describe("not E2B's: the running sandbox stands still until this machine's disk has room"),
   })
   .meta({ id: "ListedSandbox" });
 export type ListedSandbox = z.infer<typeof ListedSandbox>;
@@ -243,6 +247,7 @@ export const Health = z
     walls: z
       .array(z.object({ name: text, stands: z.boolean(), detail: text }))
       .describe("what stands between an engine that its guest has taken over and this machine"),
+    waitingForDisk: z.int().describe("sandboxes that stand still until this machine's disk has room"),
   })
   .meta({ id: "Health" });
 export type Health = z.infer<typeof Health>;
@@ -260,6 +265,7 @@ export const Capacity = z
     diskSizeMB: BudgetUse,
     warmPool: z.object({ ready: z.int(), warming: z.int(), leaving: z.int() }),
     pausedInMemory: z.int().describe("paused sandboxes that still hold capacity, until the host can save them"),
+    waitingForDisk: z.int().describe("running sandboxes that stand still until this machine's disk has room"),
     waiting: z.int().describe("creates that wait for capacity"),
   })
   .meta({ id: "Capacity" });

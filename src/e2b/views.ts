@@ -41,7 +41,7 @@ export function toSandbox({ record, accessToken }: SandboxView, domain: string |
 }
 
 /** A row of a listing. */
-function toListedSandbox({ record, state }: SandboxView): ListedSandbox {
+function toListedSandbox({ record, state, waitsForDisk }: SandboxView): ListedSandbox {
   return {
     templateID: record.templateId,
     ...aliasOf(record),
@@ -56,6 +56,7 @@ function toListedSandbox({ record, state }: SandboxView): ListedSandbox {
     state,
     envdVersion,
     volumeMounts: [],
+    ...(waitsForDisk && { waitingFor: "disk" }),
   };
 }
 
@@ -103,18 +104,21 @@ export function toSandboxLatency(samples: readonly LatencySample[]): SandboxLate
   };
 }
 
-export function toHealth({
-  engine,
-  version,
-  acceleration,
-  walls = [],
-}: {
-  readonly engine: EngineName;
-  readonly version: string;
-  readonly acceleration: Acceleration;
-  readonly walls?: readonly { readonly name: string; readonly stands: boolean; readonly detail: string }[];
-}): Health {
-  return { engine, engineVersion: version, acceleration, walls: [...walls] };
+export function toHealth(
+  {
+    engine,
+    version,
+    acceleration,
+    walls = [],
+  }: {
+    readonly engine: EngineName;
+    readonly version: string;
+    readonly acceleration: Acceleration;
+    readonly walls?: readonly { readonly name: string; readonly stands: boolean; readonly detail: string }[];
+  },
+  { waitingForDisk }: Pick<CapacityView, "waitingForDisk">,
+): Health {
+  return { engine, engineVersion: version, acceleration, walls: [...walls], waitingForDisk };
 }
 
 export function toCapacity(
@@ -123,7 +127,7 @@ export function toCapacity(
     version,
     acceleration,
   }: { readonly engine: EngineName; readonly version: string; readonly acceleration: Acceleration },
-  { budgets, warmPool, pausedInMemory, waiting }: CapacityView,
+  { budgets, warmPool, pausedInMemory, waitingForDisk, waiting }: CapacityView,
 ): Capacity {
   return {
     engine,
@@ -135,6 +139,7 @@ export function toCapacity(
     diskSizeMB: budgets.diskMiB,
     warmPool,
     pausedInMemory,
+    waitingForDisk,
     waiting,
   };
 }

@@ -108,6 +108,9 @@ export interface RestoreRequest {
   readonly internetAccess?: boolean;
 }
 
+/** What became of a VM's network: `restarts` changes each time it broke and was replaced. */
+export type NetworkHealth = { readonly at: "up"; readonly restarts: number } | { readonly at: "gone" };
+
 export type VmExit = { readonly reason: "terminated" } | { readonly reason: "died"; readonly detail: string };
 
 export interface SaveOptions {
@@ -124,6 +127,13 @@ export interface Vm {
   readonly exited: Promise<VmExit>;
   /** False once the VM's process is gone. A VM that stands still or does not answer is alive. */
   readonly isAlive: boolean;
+  /**
+   * The host's error because of which the engine lets the VM stand still: its disk takes no write, or gives no read.
+   * Undefined while there is none. {@link resume} tries it again.
+   */
+  readonly blockedBy: string | undefined;
+  /** Bytes of the host's disk that the VM's own disk layer takes. @throws when the VM has ended */
+  diskBytes(): Promise<number>;
   /** Processor time that the VM has used, in milliseconds; undefined when its process does not tell. */
   cpuTimeMs(): number | undefined;
   /** A fresh connection of the guest link. A VM has one at a time; opening another ends the first. */
@@ -140,7 +150,8 @@ export interface Vm {
    * Saves memory, devices and disk of one pause window into `folder` (new, on the state disk) and returns its manifest,
    * already written and synced. The VM is paused before and stays paused: `resume` or `terminate` it.
    * @throws DomainError `not_ready` when the host saves nothing now (the screen of a Mac is locked), although the
-   *   machine is well; `machine_failed`, `disk_pressure`. The VM stays paused and nothing is left in `folder`.
+   *   machine is well; `machine_failed`, `disk_pressure`, also for a VM with {@link blockedBy}. The VM stays paused and
+   *   nothing is left in `folder`.
    */
   saveSnapshot(folder: string, options: SaveOptions): Promise<SnapshotManifest>;
   /** Host memory private to this VM (anonymous pages), bytes. */
@@ -151,10 +162,21 @@ export interface Vm {
    * @throws DomainError `machine_failed`, `unsupported`
    */
   setInternetAccess(allowed: boolean): Promise<void>;
+  /** Undefined when the engine does not tell, or the VM has no network. Quick. */
+  networkHealth(): NetworkHealth | undefined;
   /** Ends the VM and removes its processes, sockets and folder. Idempotent; rejects if something cannot be removed. */
   terminate(): Promise<void>;
   /** Lets go of the VM, which goes on: closes the descriptors that this process has of it. */
   release(): Promise<void>;
+}
+
+/** A copy of an engine that this host keeps, and that new machines do not get. */
+export interface KeptEngine {
+  readonly folder: string;
+  /** Whether it is in the cache, which other state folders may use. */
+  readonly isCached: boolean;
+  /** Wall clock, when it was made. */
+  readonly atMs: number;
 }
 
 export interface VmDriver extends AsyncDisposable {
@@ -173,10 +195,16 @@ export interface VmDriver extends AsyncDisposable {
   adopt(record: MachineRecord): Promise<Vm | undefined>;
   /** Removes the remains of a recorded VM: processes that match their identity, sockets, folder. Idempotent. */
   discard(record: MachineRecord): Promise<void>;
-  /** Images outside of the machines' folders that machines here need. @throws when a machine's folder does not say */
-  imagesInUse(): Promise<string[]>;
-  /** The paths of images that snapshots stand on. An image that is nowhere is left out. */
-  pathsOf(parents: readonly SnapshotParent[]): Promise<string[]>;
+  /**
+   * Images and engines outside of the machines' folders that machines here need.
+   * @throws when a machine's folder does not say
+   */
+  filesInUse(): Promise<string[]>;
+  /** The paths of images and of the engine that a snapshot stands on. What is nowhere is left out. */
+  pathsOf(snapshot: Pick<SnapshotManifest, "parents" | "engineVersion">): Promise<string[]>;
+  keptEngines(): Promise<KeptEngine[]>;
+  /** Removes one of {@link keptEngines}, which nothing needs. */
+  removeEngine(folder: string): Promise<void>;
   /** Machines that run here and of which only their processes tell. @param known sessions that are accounted for */
   findStrays(known: ReadonlySet<string>): MachineRecord[];
 }

@@ -68,6 +68,22 @@ export function cpuTimeOf(identity: ProcessIdentity): number | undefined {
   return isRunning(identity) ? readStat(identity.pid)?.cpuTimeMs : undefined;
 }
 
+/**
+ * How long the threads of a process could work and had no processor, in milliseconds: those that live, together. 0 once
+ * it has ended, and where the kernel does not tell.
+ */
+export function waitedForProcessorMs({ pid }: ProcessIdentity): number {
+  try {
+    const waitsNs = readdirSync(`/proc/${pid}/task`).map((thread) => {
+      const [, waited] = readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ");
+      return Number(waited);
+    });
+    return waitsNs.reduce((sum, ns) => sum + ns, 0) / 1e6;
+  } catch {
+    return 0;
+  }
+}
+
 /** The name that the process gives itself now, at most 15 characters. Undefined once it does not run any more. */
 export function processName(identity: ProcessIdentity): string | undefined {
   return isRunning(identity) ? readStat(identity.pid)?.command : undefined;

@@ -4,9 +4,12 @@ import { listSandboxes } from "../ledger/sandboxes.ts";
 import type { CapacityView } from "./contract.ts";
 import type { RuntimeDependencies } from "./dependencies.ts";
 
-type CapacitySources = Pick<RuntimeDependencies, "ledger" | "budgets" | "warmPool" | "admission">;
+type CapacitySources = Pick<RuntimeDependencies, "ledger" | "budgets" | "warmPool" | "admission"> & {
+  /** Sandboxes that wait for room on the host's disk. */
+  readonly waitingForDisk: number;
+};
 
-export function viewCapacity({ ledger, budgets, warmPool, admission }: CapacitySources): CapacityView {
+export function viewCapacity({ ledger, budgets, warmPool, admission, waitingForDisk }: CapacitySources): CapacityView {
   const { active, warm } = usage(ledger);
   const use = (budget: keyof CapacityView["budgets"]) => ({
     active: active[budget],
@@ -22,6 +25,7 @@ export function viewCapacity({ ledger, budgets, warmPool, admission }: CapacityS
     },
     warmPool: warmPool.depth(),
     pausedInMemory: listSandboxes(ledger, ["paused_in_memory"]).length,
+    waitingForDisk,
     waiting: admission.queueLength,
   };
 }
@@ -33,8 +37,12 @@ interface GaugeSources extends Pick<RuntimeDependencies, "metrics" | "quarantine
 }
 
 /** Brings the gauges up to date. */
-export function updateGauges({ budgets, warmPool }: CapacityView, { metrics, quarantine, count }: GaugeSources): void {
+export function updateGauges(
+  { budgets, warmPool, waitingForDisk }: CapacityView,
+  { metrics, quarantine, count }: GaugeSources,
+): void {
   quarantine.updateGauge();
+  metrics.sandboxesWaitingForDisk.set(waitingForDisk);
   for (const state of ["running", "paused"] as const) metrics.sandboxes.set({ state }, count(state));
   for (const [state, machines] of Object.entries(warmPool)) metrics.warmPoolDepth.set({ state }, machines);
   for (const [budget, use] of Object.entries(budgets)) {

@@ -81,6 +81,8 @@ export interface SandboxView {
   readonly accessToken: string;
   /** Whether the memory was saved, and not the disk alone; undefined unless the sandbox is paused. */
   readonly keptMemory?: boolean;
+  /** True while its machine stands still, because the host's disk has no room for what it writes. */
+  readonly waitsForDisk?: true;
 }
 
 export interface ListSandboxesQuery {
@@ -153,6 +155,8 @@ export interface CapacityView {
   readonly warmPool: { readonly ready: number; readonly warming: number; readonly leaving: number };
   /** Sandboxes that are paused and hold capacity all the same, because the host saves nothing at the moment. */
   readonly pausedInMemory: number;
+  /** Running sandboxes whose machines stand still until the host's disk has room. */
+  readonly waitingForDisk: number;
   /** How many creates wait for capacity. */
   readonly waiting: number;
 }

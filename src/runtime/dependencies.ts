@@ -36,6 +36,8 @@ export interface RuntimeDependencies {
   readonly unfinishedWork: UnfinishedWork;
   readonly budgets: CapacityBudgets;
   readonly disk: DiskPressureGuard;
+  /** The limit of what running guests may write together; undefined: none. */
+  readonly guestDiskMiB: number | undefined;
   readonly admission: Admission;
   readonly warmPool: WarmPool;
   readonly shelf: SnapshotShelf;

@@ -15,6 +15,7 @@ import { tryFlush } from "./records/try-flush.ts";
 import type { SandboxContext } from "./sandboxes/context.ts";
 import { SandboxCreation } from "./sandboxes/create.ts";
 import { SandboxDeadlines } from "./sandboxes/deadlines.ts";
+import { DiskWaits } from "./sandboxes/disk-waits.ts";
 import { SandboxEnds } from "./sandboxes/end.ts";
 import { SandboxForks } from "./sandboxes/fork.ts";
 import { IdempotentCreates } from "./sandboxes/idempotent-creates.ts";
@@ -31,6 +32,7 @@ import { SilentSandboxes } from "./sandboxes/silent-sandboxes.ts";
 import { SandboxSnapshots } from "./sandboxes/snapshots.ts";
 import { GuestClocks } from "./sessions/guest-clocks.ts";
 import { Heartbeats } from "./sessions/heartbeats.ts";
+import { NetworkWatch } from "./sessions/network-watch.ts";
 
 /** The parts that routes use. A route takes those that it needs. */
 export interface Runtime {
@@ -51,6 +53,8 @@ export interface Runtime {
   findTemplate(name: string): { readonly id: string; readonly aliases: readonly string[] } | undefined;
   benchmarks(): BenchmarkSummary[];
   capacity(): CapacityView;
+  /** How many running sandboxes stand still until the host's disk has room. Asks nothing but memory. */
+  waitingForDisk(): number;
 }
 
 /** The runtime as the daemon drives it: with the parts that loops, a restart and a stop need. */
@@ -61,7 +65,11 @@ export interface DrivenRuntime extends Runtime {
   readonly departures: Departures;
   readonly inMemory: PausedInMemory;
   readonly deadlines: SandboxDeadlines;
-  /** Sends heartbeats, gives up machines that have been silent for too long, and keeps the guests' clocks right. */
+  readonly diskWaits: DiskWaits;
+  /**
+   * Sends heartbeats, gives up machines that have been silent for too long, keeps the guests' clocks right, and looks
+   * at the machines' networks.
+   */
   checkHeartbeats(): void;
   /** Takes one metrics sample of all sandboxes together and of every live session. */
   sampleMetrics(): Promise<void>;
@@ -91,9 +99,10 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
     silent.giveUp({ sandboxId, sessionId, detail: `no heartbeat for ${Math.round(silentMs)} ms` }),
   );
   const guestClocks = new GuestClocks(clock);
+  const networks = new NetworkWatch(logs);
   const sampler = new MetricsSampler(clock, (session) => heartbeats.heard(session));
   const resumes = new SandboxResumes(context, { inMemory, deadlines });
-  const capacity = () => viewCapacity(deps);
+  const capacity = () => viewCapacity({ ...deps, waitingForDisk: registry.waitingForDisk });
   return {
     engine: deps.driver.info,
     registry,
@@ -107,6 +116,7 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
     traffic: resumes,
     ends,
     deadlines,
+    diskWaits: new DiskWaits(context),
     internetAccess: new InternetAccess(context),
     forks: new SandboxForks(context, { creation, inMemory }),
     snapshots: new SandboxSnapshots(context),
@@ -118,9 +128,11 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
       return summarizeSamples(ledger);
     },
     capacity,
+    waitingForDisk: () => registry.waitingForDisk,
     checkHeartbeats: () => {
       heartbeats.check(registry.sessions());
       guestClocks.check(registry.sessions());
+      networks.check(registry.sessions());
     },
     sampleMetrics: () => {
       team.sample(registry.count("running"));

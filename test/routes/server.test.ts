@@ -278,7 +278,11 @@ test("the capacity is in E2B's units, and the latency of one sandbox is read by 
     diskSizeMB: use,
     warmPool: { ready: 1, warming: 0, leaving: 0 },
     pausedInMemory: 0,
+    waitingForDisk: 0,
     waiting: 0,
+  });
+  expect((await plane.call("GET", "/health", undefined, { accept: "application/json" })).body).toMatchObject({
+    waitingForDisk: 0,
   });
   const { body } = await plane.call("POST", "/v2/sandboxes", { templateID: "base" });
   const { sandboxID } = body as { sandboxID: string };

@@ -95,6 +95,20 @@ describe.skipIf(missingForRealMachines())("a host that breaks", () => {
     expect(await world.leftovers()).toEqual([]);
   });
 
+  test("a fork of a frozen machine is answered with 504, and the source goes on once its machine does", async () => {
+    const { subject } = world;
+    const engine = world.newestEngine();
+    process.kill(engine.pid, "SIGSTOP");
+    try {
+      expect((await world.post(`/sandboxes/${subject.id}/fork`))?.status).toBe(504);
+      expect(await world.stateOf(subject.id)).toBe("running");
+    } finally {
+      process.kill(engine.pid, "SIGCONT");
+    }
+    await expect.poll(() => world.counts(subject).then(() => "counts", String), { timeout: 90_000 }).toBe("counts");
+    expect(await world.leftovers()).toEqual([]);
+  });
+
   test("a daemon that starts beside a frozen machine takes it up once the machine goes on", async () => {
     const { subject } = world;
     const engine = world.newestEngine();

@@ -2,11 +2,15 @@
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { networkInterfaces } from "node:os";
+import { join } from "node:path";
+import Database from "better-sqlite3";
 import { ALL_TRAFFIC } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { MachineRecord } from "../../src/types.ts";
 import { api, createSandbox, Sandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
 import { titleOf } from "../support/skipped-title.ts";
 
@@ -155,6 +159,31 @@ describe.skipIf(refusal)(titleOf("outgoing network", refusal), () => {
     }
   });
 
+  test("a passt that dies is replaced for the next connection, and the sandbox's log says so", async () => {
+    await using made = await createSandbox();
+    const { sandbox } = made;
+    const fetched = async () => (await sandbox.commands.run(`curl -sf -m 50 ${url}/`)).stdout;
+    expect(await fetched()).toBe("far away 0");
+    let open = "";
+    const onStdout = (text: string) => {
+      open += text;
+    };
+    const slow = `curl -sfN -m 600 ${url}/slow`;
+    const download = await sandbox.commands.run(slow, { background: true, timeoutMs: 0, onStdout });
+    await expect.poll(() => open).toContain("tick");
+    process.kill(passtOf(sandbox.sandboxId), "SIGKILL");
+    // The connection that was open is cut, and does not hang.
+    expect((await download.wait().catch((error) => error)).exitCode).not.toBe(0);
+    expect(await fetched()).toBe("far away 0");
+    const logged = async () => {
+      const { logs } = (await (await api(`/v2/sandboxes/${sandbox.sandboxId}/logs`)).json()) as {
+        logs: { message: string }[];
+      };
+      return logs.filter(({ message }) => message.startsWith("The sandbox's network broke")).length;
+    };
+    await expect.poll(logged, { timeout: 60_000 }).toBe(1);
+  });
+
   test("a network that is switched off cuts open connections, and stays off until it is switched on", async () => {
     await using made = await createSandbox({ lifecycle: { onTimeout: "pause" } });
     const { sandbox } = made;
@@ -191,6 +220,19 @@ describe.skipIf(refusal)(titleOf("outgoing network", refusal), () => {
     expect(await reaches()).toBe(true);
   });
 });
+
+/** The passt of a sandbox, which is the child of its packet guard. */
+function passtOf(sandboxId: string): number {
+  const ledger = new Database(join(sharedDaemon().stateDir, "ledger.db"), { readonly: true });
+  try {
+    const machine = ledger.prepare("select machine from sandboxes where id = ?").pluck().get(sandboxId) as string;
+    const { processes } = JSON.parse(machine) as MachineRecord;
+    const { pid } = processes.find(({ role }) => role === "network") ?? { pid: 0 };
+    return Number(readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim());
+  } finally {
+    ledger.close();
+  }
+}
 
 /** Why this host gives no network namespaces to tests, or false. */
 function refusalOfNamespaces(): string | false {

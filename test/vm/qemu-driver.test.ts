@@ -129,9 +129,18 @@ conformance(engine, (world) => {
     await vm.pause();
     const again = await vm.saveSnapshot(join(root, "again"), { bootId: manifest.bootId, isLast: true });
     expect(again.engineVersion).toBe("7.1.99");
+    expect(await next.pathsOf(again)).toContain(join(store, before));
+    expect(await next.filesInUse()).toContain(join(store, before));
     await vm.terminate();
     await rm(join(root, "again"), { recursive: true });
-    await rm(join(store, before), { recursive: true });
+    const others = (await next.keptEngines()).filter(({ isCached }) => !isCached).map(({ folder }) => folder);
+    expect(others).toEqual([join(store, before)]);
+    expect(await next.filesInUse()).not.toContain(join(store, before));
+    await next.removeEngine(join(store, before));
+    expect(await readdir(store)).toEqual([current]);
+    await expect(next.restore({ sessionId: newSessionId(), snapshotFolder, manifest: made })).rejects.toThrow(
+      /7\.1\.99/,
+    );
   });
 
   test("an idle machine is not woken, and under emulation its programs are always at the same addresses", async () => {

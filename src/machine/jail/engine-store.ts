@@ -33,6 +33,13 @@ export interface StoredEngine {
   readonly folder: string;
 }
 
+/** What a store holds: an engine, or what is left of one that was not finished. */
+interface StoreEntry {
+  readonly folder: string;
+  /** Wall clock, when it was made. */
+  readonly atMs: number;
+}
+
 /** `NAME_VERSION_DIGEST`. */
 const folderName = /^([a-z]+)_([^_]+)_([0-9a-f]{12})$/;
 
@@ -101,6 +108,25 @@ export async function listEngines(storeFolder: string, name: string): Promise<St
     if (match?.[1] !== name || match[2] === undefined) return [];
     return [{ name, version: match[2], folder: join(storeFolder, entry) }];
   });
+}
+
+/** Everything that is in a store, of any name. */
+export async function listStore(storeFolder: string): Promise<StoreEntry[]> {
+  const entries = await readdir(storeFolder).catch(() => []);
+  const own = entries.filter((entry) => folderName.test(entry) || entry.endsWith(".partial"));
+  return Promise.all(
+    own.map(async (entry) => {
+      const folder = join(storeFolder, entry);
+      return { folder, atMs: (await stat(folder)).mtimeMs };
+    }),
+  );
+}
+
+/** Removes an engine from its store: as a whole, so that a daemon that dies meanwhile leaves no half of one. */
+export async function removeStored(folder: string): Promise<void> {
+  const partial = `${folder}.${process.pid}.partial`;
+  await rename(folder, partial);
+  await rm(partial, { recursive: true, force: true });
 }
 
 interface PlacedFile {

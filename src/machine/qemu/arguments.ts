@@ -110,7 +110,9 @@ function diskArguments({ machine, layers }: Launch): string[] {
       })
       .reverse(),
   ];
-  return [...nodes.flatMap((node) => ["-blockdev", node]), "-device", `virtio-blk-device,drive=${nodeName(0)}`];
+  // A disk of the host that is full or fails lets the guest stand still until it serves again. The guest hears nothing.
+  const device = option("virtio-blk-device", { drive: nodeName(0), werror: "stop", rerror: "stop" });
+  return [...nodes.flatMap((node) => ["-blockdev", node]), "-device", device];
 }
 
 const nodeName = (depth: number) => `disk${depth}`;

@@ -13,9 +13,9 @@ import type { MachineRecord } from "../../types.ts";
 import {
   type BootRequest,
   isSessionId,
+  type KeptEngine,
   type RestoreRequest,
   type SnapshotManifest,
-  type SnapshotParent,
   type Vm,
   type VmDriver,
 } from "../driver.ts";
@@ -27,7 +27,7 @@ import { describeMachine, kernelCommandLine } from "./boot.ts";
 import { copyLayer, diskName, emptyLayer, linkFile, prepareLayers } from "./disk.ts";
 import { engineCommand, type QemuEngine } from "./engines.ts";
 import { openHost, type QemuDriverOptions, type QemuHost, type QemuInfo } from "./host.ts";
-import { type LaunchPlan, launchEngine, loadDeferred, queryStatus, waitUntilRunning } from "./launch.ts";
+import { blockedStatus, type LaunchPlan, launchEngine, loadDeferred, queryStatus, waitUntilRunning } from "./launch.ts";
 import {
   type QemuMachine,
   type RunningMachine,
@@ -39,11 +39,9 @@ import { findSockets, memoryName, shareFiles } from "./machine-files.ts";
 import { type Network, startNetwork, waitForNetwork } from "./network.ts";
 import { QmpClient } from "./qmp.ts";
 import { QemuVm } from "./vm.ts";
-import { waitForInit } from "./watchdog.ts";
+import { waitForInit, workOf } from "./watchdog.ts";
 
 const bootAttempts = 4;
-/** On an idle host a boot under TCG takes a second and is never silent for half of one. */
-const bootLimits = { silenceMs: 8000, deadlineMs: 60_000 } as const;
 const restoreDeadlineMs = 10_000;
 const adoptDeadlineMs = 2000;
 const networkGraceMs = 200;
@@ -146,7 +144,8 @@ export class QemuDriver implements VmDriver {
       const path = join(await findSockets(record.folder), qmpSocketName);
       qmp = await QmpClient.connect(path, { deadlineMs: adoptDeadlineMs, owner: user });
       const status = await queryStatus(qmp);
-      if (status !== "running" && status !== "paused") {
+      const isBlocked = status === blockedStatus;
+      if (status !== "running" && status !== "paused" && !isBlocked) {
         log.warn({ status }, "a recorded VM is in no state in which it can go on");
         qmp.close();
         return undefined;
@@ -156,6 +155,8 @@ export class QemuDriver implements VmDriver {
         record,
         running,
         qmp,
+        // QEMU does not say once more what the error was.
+        ...(isBlocked && { blockedBy: "an earlier access failed" }),
         host: this.#host,
         user,
         removeRemains: () => this.#machines.remove(record, networkGraceMs),
@@ -173,15 +174,28 @@ export class QemuDriver implements VmDriver {
     await this.#machines.discard(record, networkGraceMs);
   }
 
-  async imagesInUse(): Promise<string[]> {
+  async filesInUse(): Promise<string[]> {
     const { machinesFolder } = this.#options;
+    const { engines } = this.#host;
     const folders = (await readdir(machinesFolder)).filter(isSessionId).map((name) => join(machinesFolder, name));
     const running = await Promise.all(folders.map(readRunningMachine));
-    return running.map(({ machine }) => machine.baseDisk);
+    // Which copy a machine runs in is not written down: any of its version, and of the network's programs.
+    const foldersOf = (version: string) => engines.all(version).map(({ folder }) => folder);
+    const files = running.flatMap(({ machine, engineVersion }) => [machine.baseDisk, ...foldersOf(engineVersion)]);
+    return running.length > 0 ? [...files, ...(await engines.networkFolders())] : files;
   }
 
-  pathsOf(parents: readonly SnapshotParent[]): Promise<string[]> {
-    return this.#host.images.pathsOf(parents);
+  async pathsOf({ parents, engineVersion }: Pick<SnapshotManifest, "parents" | "engineVersion">): Promise<string[]> {
+    const [engine] = this.#host.engines.all(engineVersion);
+    return [...(await this.#host.images.pathsOf(parents)), ...(engine ? [engine.folder] : [])];
+  }
+
+  keptEngines(): Promise<KeptEngine[]> {
+    return this.#host.engines.others([this.#host.networkTools.engine.folder]);
+  }
+
+  removeEngine(folder: string): Promise<void> {
+    return this.#host.engines.remove(folder);
   }
 
   findStrays(known: ReadonlySet<string>): MachineRecord[] {
@@ -251,8 +265,9 @@ export class QemuDriver implements VmDriver {
     });
     scope.defer(() => vm.terminate());
     await waitForNetwork(network);
-    if (start.kind === "boot") await waitForInit(qmp, bootLimits, signal);
-    else {
+    if (start.kind === "boot") {
+      await waitForInit(qmp, { readWork: () => workOf(launched.engine.identity), signal });
+    } else {
       if (start.memoryChanges) await loadDeferred(launched, plan.memory.path, start.memoryChanges);
       await waitUntilRunning(launched, restoreDeadlineMs);
     }

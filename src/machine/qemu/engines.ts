@@ -4,12 +4,13 @@
  */
 import { execFile } from "node:child_process";
 import { readdir } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { buildTool, exists } from "../build-tool.ts";
-import { listEngines, type StoredEngine, storeEngine } from "../jail/engine-store.ts";
+import type { KeptEngine } from "../driver.ts";
+import { listEngines, listStore, removeStored, type StoredEngine, storeEngine } from "../jail/engine-store.ts";
 import { Jail } from "../jail/jail.ts";
 import { ownedEntry } from "./machine-files.ts";
 
@@ -19,6 +20,8 @@ export const engineCommand = "qemu-system-x86_64";
 /** Where every system has it. */
 export const enginePath = `/usr/bin/${engineCommand}`;
 const engineName = "qemu";
+/** The programs of a machine's network, in the cache: see `network.ts`. */
+export const networkEngineName = "network";
 /** Where distributions keep QEMU's modules. */
 const moduleFolders = [
   "/usr/lib/x86_64-linux-gnu/qemu",
@@ -37,13 +40,22 @@ export interface QemuEngine extends StoredEngine {
   readonly privateMemory: string;
 }
 
+/** The stores of engines. */
+interface Stores {
+  readonly cached: string;
+  /** In the state folder. */
+  readonly own: string;
+}
+
 export class QemuEngines {
   readonly current: QemuEngine;
-  readonly #all: readonly QemuEngine[];
+  #all: readonly QemuEngine[];
+  readonly #stores: Stores;
 
-  private constructor(current: QemuEngine, all: readonly QemuEngine[]) {
+  private constructor(current: QemuEngine, all: readonly QemuEngine[], stores: Stores) {
     this.current = current;
     this.#all = all;
+    this.#stores = stores;
   }
 
   /**
@@ -59,7 +71,8 @@ export class QemuEngines {
     ]);
     const files = firmware.map((name) => join(firmwareFolder, name));
     const present = await Promise.all(files.map(exists));
-    const stored = await storeEngine([join(cacheFolder, "engines"), storeFolder], {
+    const stores = { cached: join(cacheFolder, "engines"), own: storeFolder };
+    const stored = await storeEngine([stores.cached, stores.own], {
       name: engineName,
       version,
       programs: [enginePath, ...modules],
@@ -68,7 +81,7 @@ export class QemuEngines {
     });
     const current = asQemu(stored);
     const kept = (await listEngines(storeFolder, engineName)).filter(({ folder }) => folder !== stored.folder);
-    return new QemuEngines(current, [current, ...kept.map(asQemu)]);
+    return new QemuEngines(current, [current, ...kept.map(asQemu)], stores);
   }
 
   /**
@@ -76,11 +89,42 @@ export class QemuEngines {
    * @throws DomainError `failed_precondition` naming the versions that there are
    */
   find(version: string): QemuEngine {
-    const found = this.#all.find((engine) => engine.version === version);
+    const [found] = this.all(version);
     if (found) return found;
     const versions = [...new Set(this.#all.map((engine) => engine.version))].join(", ");
     const problem = `the snapshot was made by qemu ${version}, and here there is qemu ${versions}: make it anew`;
     throw new DomainError("failed_precondition", problem);
+  }
+
+  /** Every copy of a version; the one that snapshots of it get comes first. */
+  all(version: string): QemuEngine[] {
+    return this.#all.filter((engine) => engine.version === version);
+  }
+
+  /**
+   * The copies that new machines do not get, in both stores.
+   * @param inUse other folders of the stores that are in use, besides those of QEMU
+   */
+  async others(inUse: readonly string[]): Promise<KeptEngine[]> {
+    const { cached, own } = this.#stores;
+    const used = new Set([...inUse, this.current.folder, join(cached, basename(this.current.folder))]);
+    const listed = await Promise.all(
+      [cached, own].map(async (store) => {
+        const entries = await listStore(store);
+        return entries.map((entry) => ({ ...entry, isCached: store === cached }));
+      }),
+    );
+    return listed.flat().filter(({ folder }) => !used.has(folder));
+  }
+
+  /** Every copy of the network's programs. */
+  async networkFolders(): Promise<string[]> {
+    return (await listEngines(this.#stores.cached, networkEngineName)).map(({ folder }) => folder);
+  }
+
+  async remove(folder: string): Promise<void> {
+    this.#all = this.#all.filter((engine) => engine.folder !== folder);
+    await removeStored(folder);
   }
 }
 

@@ -166,8 +166,11 @@ export async function waitUntilRunning(launched: LaunchedEngine, deadlineMs: num
   await running;
 }
 
+/** The run state of a QEMU that stopped by itself, because an access of its disk failed. */
+export const blockedStatus = "io-error";
+
 /** QEMU's run state: `running`, `paused`, `inmigrate`, `shutdown` … */
-export async function queryStatus(qmp: QmpClient): Promise<string> {
+export async function queryStatus(qmp: Pick<QmpClient, "execute">): Promise<string> {
   const answer = (await qmp.execute("query-status")) as { status?: unknown };
   return String(answer.status);
 }

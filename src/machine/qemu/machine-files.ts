@@ -2,10 +2,15 @@
  * The files of a machine's folder, and which of them its QEMU may write. QEMU sees each file by itself, and one folder for
  * its sockets: so it can put nothing else, a link for example, where the daemon expects a file.
  */
+import { execFile } from "node:child_process";
 import { chmod, chown, lstat, mkdir, open } from "node:fs/promises";
 import { join } from "node:path";
+import { promisify } from "node:util";
+import { messageOf } from "../../errors.ts";
 import type { Cell } from "../jail/jail.ts";
 import { diskName } from "./disk.ts";
+
+const run = promisify(execFile);
 
 export const memoryName = "memory.img";
 /** Where QEMU saves its devices to. */
@@ -76,5 +81,20 @@ async function makeFile(path: string, sizeBytes: number): Promise<void> {
     if (sizeBytes > 0) await handle.truncate(sizeBytes);
   } finally {
     await handle.close();
+  }
+  if (sizeBytes > 0) await allocate(path, sizeBytes);
+}
+
+/**
+ * Takes the room of a file before it is written to. A process that writes into mapped memory for which the disk has no
+ * room is killed, so a machine that boots would end when the disk is full.
+ * @throws the error of a disk that is full now
+ */
+async function allocate(path: string, sizeBytes: number): Promise<void> {
+  try {
+    await run("fallocate", ["--length", String(sizeBytes), path]);
+  } catch (error) {
+    if (/No space left on device/.test(messageOf(error))) throw error;
+    // Some file systems cannot; then the file takes its room as it is written.
   }
 }

@@ -2,7 +2,7 @@
  * The outgoing network of one VM consists of `passt`, which carries the guest's connections as the host's own, and of a
  * packet guard before it, which lets through only packets to the internet and can be switched off. A socket pair joins
  * guard and VM, so there is no socket file to wait for, to protect or to remove. The guard starts passt when it is
- * first needed, and ends with the VM.
+ * needed, also after passt has ended, and ends with the VM.
  */
 import { readFile, stat, truncate } from "node:fs/promises";
 import type { Socket } from "node:net";
@@ -12,9 +12,11 @@ import { DomainError } from "../../errors.ts";
 import type { ProcessIdentity } from "../../types.ts";
 import { buildTool, exists } from "../build-tool.ts";
 import { readLogTail } from "../detached-process.ts";
+import type { NetworkHealth } from "../driver.ts";
 import { type StoredEngine, storeEngine } from "../jail/engine-store.ts";
 import type { Cell, Jail } from "../jail/jail.ts";
 import { endProcess, processName, signalProcess } from "../processes.ts";
+import { networkEngineName } from "./engines.ts";
 
 /** Part of every snapshot's memory, so the same on every host. The DNS address is answered by passt. */
 export const guestNetwork = { address: "10.0.2.15", prefix: 24, gateway: "10.0.2.2", dns: "10.0.2.3" } as const;
@@ -54,7 +56,7 @@ export async function findNetworkTools(jail: Jail, cacheFolder: string): Promise
   const source = { beside: import.meta.url, source: "packet-guard.c" };
   const [passt, guard] = await Promise.all([findPasst(), buildTool(source, cacheFolder)]);
   // Nothing that is saved needs it again, so the cache is the place for it.
-  const parts = { name: "network", version: "1", programs: [passt], files: [guard] };
+  const parts = { name: networkEngineName, version: "1", programs: [passt], files: [guard] };
   return { jail, passt, guard, engine: await storeEngine([join(cacheFolder, "engines")], parts) };
 }
 
@@ -124,21 +126,31 @@ export async function switchNetwork(guard: ProcessIdentity | undefined, on: bool
   }
   const name = processName(guard);
   // The guard of an earlier version has another name and is always on. The signal ends it, which cuts connections too.
-  const isOn = name !== networkNames.off;
+  const isOn = name !== undefined && readName(name)?.state !== "off";
   if (name !== undefined && isOn === on) return;
   signalProcess(guard, on ? "SIGUSR1" : "SIGUSR2");
   await untilSwitched(guard, on);
 }
 
-/** The guard gives its process one of these names, so that its state can be seen. */
-const networkNames = { on: "network-on", off: "network-off" } as const;
+/** Looks at the network of a VM. Restarts are those of its passt, modulo 1000. */
+export function healthOf(guard: ProcessIdentity): NetworkHealth {
+  const name = processName(guard);
+  return name === undefined ? { at: "gone" } : { at: "up", restarts: readName(name)?.restarts ?? 0 };
+}
+
+/** The guard names its process so that its state can be seen: see `packet-guard.c`. */
+function readName(name: string): { readonly state: "on" | "off"; readonly restarts: number } | undefined {
+  const [, state, restarts = "0"] = /^network-(on|off)(?: (\d+))?$/.exec(name) ?? [];
+  return state === "on" || state === "off" ? { state, restarts: Number(restarts) } : undefined;
+}
 
 /** Waits until the guard has the name of the state. A guard that is gone is off for good. */
 async function untilSwitched(guard: ProcessIdentity, on: boolean): Promise<void> {
   const end = performance.now() + switchDeadlineMs;
   while (performance.now() < end) {
     const name = processName(guard);
-    if (name === networkNames[on ? "on" : "off"] || (name === undefined && !on)) return;
+    if (name === undefined && !on) return;
+    if (name !== undefined && readName(name)?.state === (on ? "on" : "off")) return;
     if (name === undefined) throw new DomainError("machine_failed", "the network's process ended");
     await delay(1);
   }

@@ -8,10 +8,12 @@
  * all else is dropped.
  *
  * SIGUSR1 switches the network on. SIGUSR2 switches it off, and then passt ends, and with it every open connection. The
- * name of the process (network-on, network-off) tells which of the two holds, as soon as it holds.
+ * name of the process (network-on, network-off) tells which of the two holds, as soon as it holds. A passt that ended
+ * by itself is replaced by the next frame that may pass, and the guest's open connections are reset. How often that
+ * happened follows in the name: `network-on 2`.
  *
  * Descriptor 3 is the VM's side: each frame is its length as u32 (big-endian) and the Ethernet frame. The guard ends
- * when the VM or passt ends.
+ * when the VM ends.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -23,6 +25,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -46,6 +49,7 @@ enum {
   NOBODY = 65534,
   PASST_SEND_BYTES = 8 * 1024 * 1024,
   FLOWS = 1024,
+  MAX_ENDS = 1000, /* the name has room for three digits */
   FIN = 1,
   SYN = 2,
   RST = 4,
@@ -77,6 +81,8 @@ static uint32_t guest_address, dns_address;
 static int network_side, passt_side;
 static char **passt_command;
 static pid_t passt; /* 0: passt does not run */
+static time_t passt_started_at = -1;
+static unsigned passt_ends; /* by itself */
 static bool is_on;
 static sigset_t signals_before;
 static volatile sig_atomic_t is_wanted, has_child_ended;
@@ -104,6 +110,12 @@ static const struct {
     {0xa83f8110, 32},
 };
 
+static time_t now_seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return now.tv_sec;
+}
+
 static uint32_t read_u32(const uint8_t *bytes) {
   uint32_t value;
   memcpy(&value, bytes, sizeof value);
@@ -126,13 +138,12 @@ static void write_u16(uint8_t *bytes, uint16_t value) {
 static bool is_hosts_own(uint32_t address) {
   static struct ifaddrs *interfaces;
   static time_t looked_at = -1;
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  if (!interfaces || now.tv_sec != looked_at) {
+  time_t now = now_seconds();
+  if (!interfaces || now != looked_at) {
     freeifaddrs(interfaces);
     interfaces = NULL;
     if (getifaddrs(&interfaces)) return true;
-    looked_at = now.tv_sec;
+    looked_at = now;
   }
   for (struct ifaddrs *one = interfaces; one; one = one->ifa_next) {
     if (!one->ifa_addr || one->ifa_addr->sa_family != AF_INET) continue;
@@ -300,15 +311,29 @@ static bool send_on(int to, struct pipe_buffer *buffer) {
 }
 
 /* Names the process after the state of the network. */
-static void announce(void) { prctl(PR_SET_NAME, is_on ? "network-on" : "network-off", 0, 0, 0); }
+static void announce(void) {
+  char name[16];
+  const char *state = is_on ? "network-on" : "network-off";
+  if (passt_ends)
+    snprintf(name, sizeof name, "%s %u", state, passt_ends % MAX_ENDS);
+  else
+    snprintf(name, sizeof name, "%s", state);
+  prctl(PR_SET_NAME, name, 0, 0, 0);
+}
 
 static void switch_on(void) {
   is_on = true;
   announce();
 }
 
-/* Starts passt on a blocking socket, because it loses half frames on another. Earlier frames wait in that socket. */
+/*
+ * Starts passt on a blocking socket, because it loses half frames on another. Earlier frames wait in that socket. False
+ * when it cannot be started, or was started less than a second ago: one that ends at once must keep nobody busy.
+ */
 static bool start_passt(void) {
+  time_t now = now_seconds();
+  if (passt_started_at >= 0 && now <= passt_started_at) return false;
+  passt_started_at = now;
   pid_t child = fork();
   if (child < 0) return false;
   if (child == 0) {
@@ -328,19 +353,42 @@ static void end_passt(void) {
   passt = 0;
 }
 
-/* Ends passt. No frame under way is left to a later passt, but the VM gets the rest of a frame that it has in part. */
-static void switch_off(void) {
-  static uint8_t discarded[MAX_FRAME];
-  is_on = false;
-  end_passt();
-  while (recv(network_side, discarded, sizeof discarded, MSG_DONTWAIT) > 0) {}
-  while (recv(passt_side, discarded, sizeof discarded, MSG_DONTWAIT) > 0) {}
-  incoming.checked = incoming.filled = incoming.begun;
+/* Frames that nobody takes are lost, as in any network. */
+static void discard_outgoing(void) {
   memmove(outgoing.bytes, outgoing.bytes + outgoing.checked, outgoing.filled - outgoing.checked);
   outgoing.filled -= outgoing.checked;
   outgoing.checked = outgoing.begun = 0;
+}
+
+/* No frame under way is left to a later passt, but the VM gets the rest of a frame that it has in part. */
+static void forget_passt(void) {
+  static uint8_t discarded[MAX_FRAME];
+  while (recv(network_side, discarded, sizeof discarded, MSG_DONTWAIT) > 0) {}
+  while (recv(passt_side, discarded, sizeof discarded, MSG_DONTWAIT) > 0) {}
+  incoming.checked = incoming.filled = incoming.begun;
+  discard_outgoing();
   end_flows();
+}
+
+static void switch_off(void) {
+  is_on = false;
+  end_passt();
+  forget_passt();
+  passt_started_at = -1;
   announce();
+}
+
+/* Notices a passt that ended by itself. */
+static void look_after_passt(void) {
+  int how;
+  if (!passt || waitpid(passt, &how, WNOHANG) != passt) return;
+  passt = 0;
+  passt_ends++;
+  forget_passt();
+  announce();
+  const char *cause = WIFSIGNALED(how) ? "signal" : "status";
+  int value = WIFSIGNALED(how) ? WTERMSIG(how) : WEXITSTATUS(how);
+  dprintf(STDERR_FILENO, "passt ended with %s %d; it is started again when it is needed\n", cause, value);
 }
 
 static void on_signal(int signal) {
@@ -394,7 +442,7 @@ static bool give_up_privileges(void) {
   return geteuid() != 0 || (!setgroups(0, NULL) && !setgid(NOBODY) && !setuid(NOBODY));
 }
 
-/* Waits for frames or a signal, and moves frames. False when a side has closed or passt cannot be started. */
+/* Waits for frames or a signal, and moves frames. False when a side has closed. */
 static bool move_frames(void) {
   struct pollfd sides[2] = {
       {.fd = VM_SIDE, .events = (short)((outgoing.filled < BUFFER ? POLLIN : 0) | (incoming.checked ? POLLOUT : 0))},
@@ -409,7 +457,7 @@ static bool move_frames(void) {
   if (sides[1].revents & (POLLIN | POLLHUP)) {
     if (!receive(network_side, &incoming) || !check_frames(&incoming)) return false;
   }
-  if (outgoing.checked && !passt && !start_passt()) return false;
+  if (outgoing.checked && !passt && !start_passt()) discard_outgoing();
   if (outgoing.checked && !send_on(network_side, &outgoing)) return false;
   return !incoming.checked || send_on(VM_SIDE, &incoming);
 }
@@ -426,7 +474,7 @@ int main(int argc, char **argv) {
   for (;;) {
     if (has_child_ended) {
       has_child_ended = false;
-      if (passt && waitpid(passt, NULL, WNOHANG) == passt) return 1;
+      look_after_passt();
     }
     if (is_wanted && !is_on) switch_on();
     if (!is_wanted && is_on) switch_off();

@@ -5,18 +5,19 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
-import type { MachineRecord } from "../../types.ts";
+import type { MachineRecord, ProcessIdentity } from "../../types.ts";
 import { printable } from "../detached-process.ts";
-import type { SaveOptions, SnapshotManifest, Vm } from "../driver.ts";
+import type { NetworkHealth, SaveOptions, SnapshotManifest, Vm } from "../driver.ts";
 import { cpuTimeOf, endProcess } from "../processes.ts";
 import { openSocket } from "../socket.ts";
 import { WatchedProcess } from "../watched-process.ts";
 import { agentSocketName } from "./arguments.ts";
-import { engineLogName, queryStatus } from "./launch.ts";
+import { diskName } from "./disk.ts";
+import { blockedStatus, engineLogName, queryStatus } from "./launch.ts";
 import type { RunningMachine } from "./machine.ts";
 import { findSockets } from "./machine-files.ts";
 import { readAnonymousBytes } from "./memory.ts";
-import { switchNetwork } from "./network.ts";
+import { healthOf, switchNetwork } from "./network.ts";
 import type { QmpClient } from "./qmp.ts";
 import { type PausedMachine, writeSnapshot } from "./save.ts";
 import { readConsole } from "./watchdog.ts";
@@ -32,6 +33,8 @@ export interface QemuVmParts {
   readonly record: MachineRecord;
   readonly running: RunningMachine;
   readonly qmp: QmpClient;
+  /** See {@link Vm.blockedBy}; of a machine that is taken over. */
+  readonly blockedBy?: string;
   readonly host: PausedMachine["host"];
   /** How our child ended; absent for an adopted VM. */
   readonly childExited?: Promise<string>;
@@ -48,8 +51,9 @@ export class QemuVm extends WatchedProcess implements Vm {
   readonly #user: number | undefined;
   readonly #host: PausedMachine["host"];
   readonly #log: Logger;
+  #blockedBy: string | undefined;
 
-  constructor({ record, running, qmp, host, childExited, user, removeRemains, log }: QemuVmParts) {
+  constructor({ record, running, qmp, blockedBy, host, childExited, user, removeRemains, log }: QemuVmParts) {
     super({
       record,
       childExited,
@@ -64,10 +68,13 @@ export class QemuVm extends WatchedProcess implements Vm {
     this.#qmp = qmp;
     this.#host = host;
     this.#log = log;
+    this.#blockedBy = blockedBy;
     qmp.unref();
     qmp.onEvent((event, data) => {
       // The reasons of a host's own `quit` have guest: false.
       if (event === "SHUTDOWN" && data.guest === true) void this.#endAfterGuest(String(data.reason));
+      if (event === "BLOCK_IO_ERROR" && data.action === "stop") this.#blockedBy = String(data.reason);
+      if (event === "RESUME") this.#blockedBy = undefined;
     });
     void this.#boundLog();
   }
@@ -80,12 +87,25 @@ export class QemuVm extends WatchedProcess implements Vm {
     await this.#qmp.execute("cont", {}, deadlineMs);
   }
 
+  get blockedBy(): string | undefined {
+    return this.#blockedBy;
+  }
+
+  async diskBytes(): Promise<number> {
+    const { blocks } = await stat(join(this.record.folder, diskName));
+    return blocks * 512;
+  }
+
   cpuTimeMs(): number | undefined {
     return cpuTimeOf(this.engine);
   }
 
   async saveSnapshot(folder: string, options: SaveOptions): Promise<SnapshotManifest> {
     const status = await queryStatus(this.#qmp);
+    if (status === blockedStatus) {
+      const problem = `the machine stands still, because the host's disk does not serve it: ${this.#blockedBy}`;
+      throw new DomainError("disk_pressure", problem);
+    }
     if (status !== "paused") {
       throw new DomainError("invalid_state", `only a paused VM can be saved; this one is ${status}`);
     }
@@ -99,8 +119,15 @@ export class QemuVm extends WatchedProcess implements Vm {
   }
 
   setInternetAccess(allowed: boolean): Promise<void> {
-    const guard = this.record.processes.find(({ role }) => role === "network");
-    return switchNetwork(guard, allowed);
+    return switchNetwork(this.#guard, allowed);
+  }
+
+  networkHealth(): NetworkHealth | undefined {
+    return this.#guard && healthOf(this.#guard);
+  }
+
+  get #guard(): ProcessIdentity | undefined {
+    return this.record.processes.find(({ role }) => role === "network");
   }
 
   protected override async dialGuest(): Promise<Socket> {

@@ -10,16 +10,7 @@ import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { Scope } from "../../scope.ts";
 import type { MachineRecord } from "../../types.ts";
-import type {
-  Ability,
-  BootRequest,
-  EngineInfo,
-  RestoreRequest,
-  SnapshotManifest,
-  SnapshotParent,
-  Vm,
-  VmDriver,
-} from "../driver.ts";
+import type { Ability, BootRequest, EngineInfo, RestoreRequest, SnapshotManifest, Vm, VmDriver } from "../driver.ts";
 import { Images } from "../images.ts";
 import { MachinesFolder } from "../machines-folder.ts";
 import { endProcess, isRunning } from "../processes.ts";
@@ -213,13 +204,20 @@ export class VzDriver implements VmDriver {
   }
 
   /** None, because every machine's disk is a clone of its own. */
-  async imagesInUse(): Promise<string[]> {
+  async filesInUse(): Promise<string[]> {
     return [];
   }
 
-  pathsOf(parents: readonly SnapshotParent[]): Promise<string[]> {
+  pathsOf({ parents }: Pick<SnapshotManifest, "parents">): Promise<string[]> {
     return this.#images.pathsOf(parents);
   }
+
+  /** None: the engine is a part of the system. */
+  async keptEngines(): Promise<[]> {
+    return [];
+  }
+
+  async removeEngine(): Promise<void> {}
 
   findStrays(known: ReadonlySet<string>): MachineRecord[] {
     return this.#machines.findStrays(known);

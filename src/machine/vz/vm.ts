@@ -1,4 +1,5 @@
 /** One running VM of the vz engine: started by this daemon, or adopted from an earlier one. */
+import { stat } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -13,7 +14,7 @@ import { openGuestStream } from "./guest-stream.ts";
 import type { HelperClient } from "./helper-client.ts";
 import { nothingSchema, statsSchema } from "./helper-messages.ts";
 import { helperLogName, streamSocketName, terminatedGraceMs } from "./helper-process.ts";
-import type { VzMachine } from "./machine.ts";
+import { diskName, type VzMachine } from "./machine.ts";
 import { type PausedMachine, writeSnapshot } from "./save.ts";
 
 /** The port at which the guest's agent listens. The kernel's command line tells it. */
@@ -70,6 +71,21 @@ export class VzVm extends WatchedProcess implements Vm {
       if (state !== "stopped" && state !== "failed") return;
       void this.#endAfterMachine(detail ?? `the machine is ${state}`);
     });
+  }
+
+  /** The framework reports a failed access of a disk to the guest alone. */
+  get blockedBy(): undefined {
+    return undefined;
+  }
+
+  async diskBytes(): Promise<number> {
+    const { blocks } = await stat(join(this.record.folder, diskName));
+    return blocks * 512;
+  }
+
+  /** The network is the framework's, which says nothing of it. */
+  networkHealth(): undefined {
+    return undefined;
   }
 
   async pause(deadlineMs: number = transitionDeadlineMs): Promise<void> {

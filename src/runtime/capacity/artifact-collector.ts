@@ -1,7 +1,7 @@
 /**
  * The collector of artifacts: while the disk is too full for new work it removes files that nothing needs any more.
- * First go snapshots of templates that no name leads to, then guest images, kernels and uploads in the cache, and last
- * the content of the quarantine. A file that a sandbox, template, snapshot or warm machine needs stays; the needs are
+ * First go snapshots of templates that no name leads to, then engines that no snapshot and no machine names, guest
+ * images, kernels and uploads in the cache, and last the content of the quarantine. A file that a sandbox, template, snapshot or warm machine needs stays; the needs are
  * read anew each time.
  */
 import { rm } from "node:fs/promises";
@@ -77,7 +77,9 @@ export class ArtifactCollector {
   async #collect(isEnough: () => Promise<boolean>): Promise<void> {
     const { log, metrics, collectTemplates, clock } = this.#deps;
     await collectTemplates();
-    const artifacts = [...(await this.#cached()), ...this.#quarantined()];
+    const isShared = await this.#isCacheShared();
+    const cached = isShared ? [] : await this.#cached();
+    const artifacts = [...cached, ...(await this.#engines(isShared)), ...this.#quarantined()];
     const needed = artifacts.length > 0 ? await this.#needed() : new Set<string>();
     for (const artifact of planCollection(artifacts, needed, clock.nowMs() - minAgeMs)) {
       if (await isEnough()) return;
@@ -93,17 +95,23 @@ export class ArtifactCollector {
     }
   }
 
-  /**
-   * The files in the cache; none while another state folder uses it, because the needs of its snapshots are unknown.
-   */
+  /** Whether another state folder uses the cache. Then the needs of its snapshots are unknown. */
+  async #isCacheShared(): Promise<boolean> {
+    const { cacheDir, stateDir, log } = this.#deps;
+    const others = await otherCacheUsers(await assetsFolderOf(cacheDir), stateDir);
+    if (others.length > 0) log.warn({ others }, "the cache is shared, so none of its files is removed");
+    return others.length > 0;
+  }
+
+  async #engines(isCacheShared: boolean): Promise<Artifact[]> {
+    const kept = await this.#deps.driver.keptEngines();
+    const engines = kept.filter(({ isCached }) => !(isCached && isCacheShared));
+    return engines.map(({ folder, atMs }) => ({ name: folder, atMs, kind: "engine" }));
+  }
+
   async #cached(): Promise<Artifact[]> {
-    const { cacheDir, stateDir, uploads, log } = this.#deps;
+    const { cacheDir, uploads } = this.#deps;
     const assetsFolder = await assetsFolderOf(cacheDir);
-    const others = await otherCacheUsers(assetsFolder, stateDir);
-    if (others.length > 0) {
-      log.warn({ others }, "the cache is shared, so none of its files is removed");
-      return [];
-    }
     const assets = (await listCachedAssets(assetsFolder)).map((file) => ({ ...file, kind: "asset" as const }));
     const archives = (await uploads.list()).map(async ({ name, atMs }) => {
       return { name: await cachedNameOf(assetsFolder, name), atMs, kind: "upload" as const };
@@ -124,17 +132,17 @@ export class ArtifactCollector {
     for (const { id, folder, state } of snapshots) {
       const manifest =
         state === "making" ? undefined : await readManifest(folder).catch((error) => this.#giveUp(error));
-      needs.set(id, await driver.pathsOf(manifest?.parents ?? []));
+      needs.set(id, manifest ? await driver.pathsOf(manifest) : []);
     }
     const installed = await readGuestAssets(cacheDir);
     const archives = listSourcedBuilds(ledger).flatMap(({ spec }) => copiedHashes(spec).map(uploads.pathOf, uploads));
     const images = [assets, installed].flatMap(({ kernel, initramfs, baseDisk }) => [kernel, initramfs, baseDisk]);
     const roots = snapshots.map(({ id }) => id);
-    const all = reachable([...roots, ...images, ...archives, ...(await driver.imagesInUse())], needs);
+    const all = reachable([...roots, ...images, ...archives, ...(await driver.filesInUse())], needs);
     // The files that a damaged snapshot needs stay. Whether the snapshot itself is needed decides the quarantine.
     for (const { id, state } of snapshots) if (state === "quarantined") all.delete(id);
     const assetsFolder = await assetsFolderOf(cacheDir);
-    return new Set(await Promise.all([...all].map((name) => cachedNameOf(assetsFolder, name))));
+    return new Set([...all, ...(await Promise.all([...all].map((name) => cachedNameOf(assetsFolder, name))))]);
   }
 
   /** A snapshot without a manifest needs nothing any more; a snapshot that cannot be read may need anything. */
@@ -146,6 +154,7 @@ export class ArtifactCollector {
 
   async #remove({ kind, name }: Artifact): Promise<void> {
     if (kind === "quarantined") await this.#deps.quarantine.remove(name);
+    else if (kind === "engine") await this.#deps.driver.removeEngine(name);
     else await rm(name, { recursive: true, force: true });
   }
 }

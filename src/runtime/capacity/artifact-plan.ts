@@ -1,6 +1,6 @@
 /** The plan of a collection: the artifacts that may be removed, and their order. Pure. */
 
-export type ArtifactKind = "asset" | "upload" | "quarantined";
+export type ArtifactKind = "asset" | "engine" | "upload" | "quarantined";
 
 /** A file or folder on the disk that something may need. */
 export interface Artifact {

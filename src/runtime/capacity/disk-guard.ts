@@ -26,8 +26,8 @@ function defaultDiskFloorBytes(totalBytes: number): number {
   return Math.min(tenGiB, totalBytes / 10);
 }
 
-/** Kinds of new work, each with a floor of its own. */
-export type DiskWork = "restore" | "save" | "refill";
+/** Kinds of work, each with a floor of its own. `write`: what guests that run write to their disks. */
+export type DiskWork = "restore" | "save" | "refill" | "write";
 
 /** The configured floors in MiB. */
 export interface DiskFloors {
@@ -37,9 +37,18 @@ export interface DiskFloors {
   readonly saveMiB?: number | undefined;
   /** Default: twice the floor for restores, because a refill can wait. */
   readonly refillMiB?: number | undefined;
+  /** Default: a tenth of the floor for restores, because guests that run go on for as long as they can. */
+  readonly writeMiB?: number | undefined;
 }
 
-const settings = { restore: "--disk-floor-mib", save: "--save-disk-floor-mib", refill: "--refill-disk-floor-mib" };
+const settings = {
+  restore: "--disk-floor-mib",
+  save: "--save-disk-floor-mib",
+  refill: "--refill-disk-floor-mib",
+  write: "--write-disk-floor-mib",
+} as const;
+/** Defaults, as shares of the floor for restores. */
+const shares = { restore: 1, save: 1, refill: 2, write: 0.1 } as const;
 
 /** Frees disk space until there is enough, or until nothing is left that may be removed. */
 export type Collect = (isEnough: () => Promise<boolean>) => Promise<void>;
@@ -67,17 +76,8 @@ export class DiskPressureGuard {
    * @throws DomainError `disk_pressure` with the figures, while the free space is below the floor of such work
    */
   async admit(what: string, work: DiskWork = "restore"): Promise<void> {
-    const look = async () => {
-      const { freeBytes, totalBytes } = await this.#probe(this.#folder);
-      return { freeBytes, floorBytes: this.#floorBytes(work, totalBytes) };
-    };
-    const isEnough = async () => {
-      const { freeBytes, floorBytes } = await look();
-      return freeBytes >= floorBytes;
-    };
-    if (await isEnough()) return;
-    await this.#collect?.(isEnough);
-    const { freeBytes, floorBytes } = await look();
+    await this.makeRoom(work);
+    const { freeBytes, floorBytes } = await this.look(work);
     if (freeBytes >= floorBytes) return;
     throw new DomainError(
       "disk_pressure",
@@ -87,11 +87,26 @@ export class DiskPressureGuard {
     );
   }
 
+  /** The free space, and the floor of such work. */
+  async look(work: DiskWork): Promise<{ readonly freeBytes: number; readonly floorBytes: number }> {
+    const { freeBytes, totalBytes } = await this.#probe(this.#folder);
+    return { freeBytes, floorBytes: this.#floorBytes(work, totalBytes) };
+  }
+
+  /** Removes what nothing needs, if less than the floor of such work is free. */
+  async makeRoom(work: DiskWork): Promise<void> {
+    const isEnough = async () => {
+      const { freeBytes, floorBytes } = await this.look(work);
+      return freeBytes >= floorBytes;
+    };
+    if (!(await isEnough())) await this.#collect?.(isEnough);
+  }
+
   #floorBytes(work: DiskWork, totalBytes: number): number {
-    const { restoreMiB, saveMiB, refillMiB } = this.#floors;
+    const { restoreMiB, saveMiB, refillMiB, writeMiB } = this.#floors;
     const restoreBytes = restoreMiB === undefined ? defaultDiskFloorBytes(totalBytes) : restoreMiB * 2 ** 20;
-    const set = { restore: restoreMiB, save: saveMiB, refill: refillMiB }[work];
-    return set === undefined ? restoreBytes * (work === "refill" ? 2 : 1) : set * 2 ** 20;
+    const set = { restore: restoreMiB, save: saveMiB, refill: refillMiB, write: writeMiB }[work];
+    return set === undefined ? restoreBytes * shares[work] : set * 2 ** 20;
   }
 }
 

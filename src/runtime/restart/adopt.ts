@@ -4,6 +4,7 @@
  * meanwhile, and requests for it are told to come back.
  */
 import { messageOf } from "../../errors.ts";
+import type { GuestAgent } from "../../guest/agent.ts";
 import { openGuestAgent } from "../../guest-machine/agent.ts";
 import { moveSandbox } from "../../ledger/sandboxes.ts";
 import type { Vm } from "../../machine/driver.ts";
@@ -43,13 +44,12 @@ export async function adoptRunning(
   const undoPause = () =>
     record.state === "running" ? record : moveSandbox(deps.ledger, record.id, "pausing", "running");
   const take: Take = async (vm) => {
-    const { clock, log } = deps;
-    // The machine may have been stopped for a snapshot that was never completed.
-    await vm.resume();
+    const { clock } = deps;
+    // The machine may have been stopped for a snapshot that was never completed. One that waits for room goes on later.
+    const waits = vm.blockedBy !== undefined;
+    if (!waits) await vm.resume();
     await restoreNetwork(deps, record, vm);
-    const agent = await openGuestAgent(vm, { clock, log }).catch((error) => {
-      log.warn({ err: error, sandboxID: record.id }, "the agent of an adopted machine does not answer; trying again");
-    });
+    const agent = waits ? undefined : await openAgentIfAnswered(deps, record, vm);
     const reboot = agent && describeReboot(machine.bootId, agent);
     if (reboot !== undefined) return reboot;
     // The host may have slept meanwhile.
@@ -58,7 +58,7 @@ export async function adoptRunning(
     const { bootId } = machine;
     parts.sessions.attach(running, {
       vm,
-      agent: agent ?? undefined,
+      agent,
       bootId,
       origin: "adopted",
       restoreStartedMs: undefined,
@@ -86,6 +86,19 @@ export async function adoptPausedInMemory(
   if (found.at === "taken") return "paused";
   if (found.at === "lost") return lose(deps, parts, record, "its machine is gone, and it was paused in memory only");
   return keepTrying(deps, parts, { record, machine, take }, found.error);
+}
+
+async function openAgentIfAnswered(
+  { clock, log }: RuntimeDependencies,
+  record: SandboxRecord,
+  vm: Vm,
+): Promise<GuestAgent | undefined> {
+  try {
+    return await openGuestAgent(vm, { clock, log });
+  } catch (error) {
+    log.warn({ err: error, sandboxID: record.id }, "the agent of an adopted machine does not answer; trying again");
+    return undefined;
+  }
 }
 
 /** The earlier daemon may have switched the network in the ledger alone. A network that is gone costs no sandbox. */

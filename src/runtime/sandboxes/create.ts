@@ -2,14 +2,16 @@
  * The creation of a sandbox: template → disk guard → admission → checkout of a warm machine, else a restore → readiness
  * probe → shown. A step that fails undoes those before it, and releases the capacity last.
  */
-import { messageOf } from "../../errors.ts";
+import { isDomainError, messageOf } from "../../errors.ts";
 import { type Idempotency, recordIdempotencyKey } from "../../ledger/idempotency-keys.ts";
+import type { Ledger } from "../../ledger/open.ts";
 import { moveSandbox, setSandboxMachine } from "../../ledger/sandboxes.ts";
 import { takeFromShelf } from "../../ledger/shelf.ts";
-import { refuseUnreadySnapshot, type SnapshotRecord } from "../../ledger/snapshots.ts";
+import type { SnapshotRecord } from "../../ledger/snapshots.ts";
 import { type ResolvedTemplate, resolveTemplate } from "../../ledger/templates.ts";
 import type { RestoreScenario } from "../../lifecycle-steps.ts";
 import { newSessionId } from "../../machine/driver.ts";
+import { refuseUnreadyTemplate } from "../../template/base/damage.ts";
 import { baseAlias } from "../../template/base/template.ts";
 import type { SandboxRecord } from "../../types.ts";
 import type { CreateSandboxRequest, SandboxView } from "../contract.ts";
@@ -60,7 +62,8 @@ export class SandboxCreation {
    * @param options.signal aborts when the client has left: a create that waits for capacity gives up then
    * @param options.idempotency written down with the sandbox
    * @throws DomainError `not_found` (template or tag), `disk_pressure`, `capacity_exhausted`, `failed_precondition` (a
-   *   damaged snapshot), `machine_failed`, `cancelled`, `not_ready` while the daemon stops; there is no sandbox then
+   *   damaged snapshot), `machine_failed`, `cancelled`, `not_ready` while the daemon stops or makes a damaged `base`
+   *   again; there is no sandbox then
    */
   async create(
     request: CreateSandboxRequest,
@@ -73,13 +76,16 @@ export class SandboxCreation {
       const { id, shape } = resolved.template;
       const end = warmPool.beginCreate(id);
       try {
-        if (resolved.snapshot.state !== "ready") refuseUnreadySnapshot(ledger, resolved.snapshot.id);
+        if (resolved.snapshot.state !== "ready") refuseUnreadyTemplate(ledger, resolved);
         await disk.admit("create a sandbox");
         const attempt = () => this.#enroll(request, resolved, idempotency);
         const admitted = await admission.admit(shape, attempt, signal);
         const { shelved = resolved.snapshot } = admitted;
         const start = () => this.#start(admitted, shelved.folder, request.timeoutMs);
-        const view = await queue.runAlways(admitted.record.id, start).finally(() => this.#discardShelved(admitted));
+        const view = await queue
+          .runAlways(admitted.record.id, start)
+          .catch((error) => throwOnceUnready(ledger, resolved, error))
+          .finally(() => this.#discardShelved(admitted));
         metrics.sandboxesCreated.inc({ outcome: "created" });
         return view;
       } finally {
@@ -206,6 +212,12 @@ export class SandboxCreation {
       abandon: (destroy) => unfinishedWork.terminate(record, destroy),
     });
   }
+}
+
+/** A snapshot that this very create found damaged is refused as it is from now on. @throws always */
+function throwOnceUnready(ledger: Ledger, resolved: ResolvedTemplate, error: unknown): never {
+  if (isDomainError(error, "failed_precondition")) refuseUnreadyTemplate(ledger, resolved);
+  throw error;
 }
 
 /** The sandbox that a client asked for: its request over the template's defaults. */

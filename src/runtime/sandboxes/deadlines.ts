@@ -1,6 +1,8 @@
 /**
- * The deadlines of sandboxes: clients move the time at which a sandbox ends or pauses, and a loop looks for due ones.
+ * The deadlines of sandboxes: clients move the time at which a sandbox ends or pauses, and a loop looks for due ones. A
+ * deadline is a time of the wall clock, and moves with it: a host that slept, or whose clock was set, ends nothing early.
  */
+import { type ClockReading, idleTimeBetween, readClock } from "../../clock.ts";
 import { setSandboxEnd } from "../../ledger/sandboxes.ts";
 import type { SandboxView } from "../contract.ts";
 import type { SandboxContext } from "./context.ts";
@@ -16,6 +18,8 @@ export class SandboxDeadlines {
   readonly #ends: SandboxEnds;
   /** The ids of sandboxes that are just being ended or paused, because they are due. */
   readonly #expiring = new Set<string>();
+  /** The clock at the last look. */
+  #looked: ClockReading | undefined;
 
   constructor(
     context: SandboxContext,
@@ -56,6 +60,7 @@ export class SandboxDeadlines {
   /** Ends or pauses every sandbox that is due. Waits for none, so that a long pause does not delay another's end. */
   expireDue(): void {
     const { deps, registry, queue } = this.#context;
+    this.#followClock();
     const nowMs = deps.clock.nowMs();
     for (const { record, state } of registry.views()) {
       const { id } = record;
@@ -68,9 +73,37 @@ export class SandboxDeadlines {
     }
   }
 
+  /** @throws whatever the ledger throws; the deadlines move at the next look then, and nothing is due before */
+  #followClock(): void {
+    const { deps, registry } = this.#context;
+    const { ledger, clock, log, logs } = deps;
+    const now = readClock(clock);
+    const before = this.#looked ?? now;
+    const idleMs = idleTimeBetween(before, now);
+    if (idleMs !== 0) {
+      // Of a sandbox that was due before, the deadline was set after the clock.
+      const all = [...registry.views()].filter(({ state, record }) => {
+        return state === "running" && record.endAtMs > before.wallMs;
+      });
+      const moved = ledger.write(() => {
+        return all.map(({ record: { id, endAtMs } }) => setSandboxEnd(ledger, id, endAtMs + idleMs));
+      });
+      for (const record of moved) {
+        registry.update(record);
+        const message = `The host slept or its clock was set. The sandbox's time is up at ${timeOf(record.endAtMs)}`;
+        logs.note(record.id, message, { event: "timeout" });
+      }
+      log.warn(
+        { idleMs, sandboxes: moved.length },
+        "the host slept or its clock was set, and the deadlines moved with it",
+      );
+    }
+    this.#looked = now;
+  }
+
   #move(id: string, endAtMs: number): SandboxView | undefined {
     const { deps, registry } = this.#context;
-    const message = `The sandbox's time is up at ${new Date(endAtMs).toISOString()}`;
+    const message = `The sandbox's time is up at ${timeOf(endAtMs)}`;
     deps.logs.note(id, message, { level: "debug", event: "timeout" });
     return registry.update(setSandboxEnd(deps.ledger, id, endAtMs));
   }
@@ -92,3 +125,5 @@ export class SandboxDeadlines {
     }
   }
 }
+
+const timeOf = (atMs: number) => new Date(atMs).toISOString();

@@ -46,8 +46,13 @@ export class SandboxRegistry implements SandboxDirectory {
     return this.#ordered.filter(({ view }) => view.state === state).length;
   }
 
+  /** How many running sandboxes wait for room on the host's disk. */
+  get waitingForDisk(): number {
+    return this.#ordered.filter(({ session }) => session?.waitsForDisk).length;
+  }
+
   add(record: SandboxRecord, accessToken: string, session: LiveSession | undefined): SandboxView {
-    const listed: ListedSandbox = { view: this.#show(record, accessToken), session };
+    const listed: ListedSandbox = { view: this.#show(record, accessToken, session), session };
     this.#byId.set(record.id, listed);
     this.#byTokenDigest.set(digestOfToken(accessToken), listed);
     let at = this.#ordered.length;
@@ -59,7 +64,7 @@ export class SandboxRegistry implements SandboxDirectory {
   /** Replaces the record of a listed sandbox after the ledger changed. Its start time must be the same. */
   update(record: SandboxRecord): SandboxView | undefined {
     const listed = this.#byId.get(record.id);
-    if (listed) listed.view = this.#show(record, listed.view.accessToken);
+    if (listed) listed.view = this.#show(record, listed.view.accessToken, listed.session);
     return listed?.view;
   }
 
@@ -68,6 +73,12 @@ export class SandboxRegistry implements SandboxDirectory {
     const listed = this.#byId.get(record.id);
     if (listed) listed.session = session;
     return this.update(record);
+  }
+
+  /** Brings the view of a sandbox up to date whose session has changed, and its record has not. */
+  refresh(id: string): void {
+    const listed = this.#byId.get(id);
+    if (listed) listed.view = this.#viewOf(listed.view.record, listed.view.accessToken, listed.session);
   }
 
   remove(id: string): void {
@@ -134,12 +145,21 @@ export class SandboxRegistry implements SandboxDirectory {
     return { sandboxes, next: more && last ? { startedAtMs: last.startedAtMs, id: last.id } : undefined, totalRunning };
   }
 
-  #show(record: SandboxRecord, accessToken: string): SandboxView {
-    const kept = keptMemory(this.#ledger, record);
-    const state = record.state === "running" ? "running" : "paused";
-    const view = { record, state, accessToken, ...(kept !== undefined && { keptMemory: kept }) } as const;
+  #show(record: SandboxRecord, accessToken: string, session: LiveSession | undefined): SandboxView {
+    const view = this.#viewOf(record, accessToken, session);
     this.#onShown(view);
     return view;
+  }
+
+  #viewOf(record: SandboxRecord, accessToken: string, session: LiveSession | undefined): SandboxView {
+    const kept = keptMemory(this.#ledger, record);
+    return {
+      record,
+      state: record.state === "running" ? "running" : "paused",
+      accessToken,
+      ...(kept !== undefined && { keptMemory: kept }),
+      ...(session?.waitsForDisk && { waitsForDisk: true as const }),
+    };
   }
 }
 

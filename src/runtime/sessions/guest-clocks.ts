@@ -2,18 +2,13 @@
  * The guest clocks are kept right: a guest counts time on from the moment when it was given the time. A host that
  * sleeps, or the setting of the host's clock, leaves its guests behind; then they are given the time again.
  */
-import type { Clock } from "../../clock.ts";
+import { type Clock, type ClockReading, idleTimeBetween, readClock } from "../../clock.ts";
 import { setGuestClock } from "../machines/identity.ts";
 import type { Session } from "./session.ts";
 
-/** A smaller difference between two checks is the clocks' drift. */
-const jumpMs = 1_000;
-/** A longer time between two checks counts as a sleep, because some systems' monotonic clock runs on during one. */
-const standstillMs = 30_000;
-
 export class GuestClocks {
   readonly #clock: Clock;
-  #checked: { readonly wallMs: number; readonly monotonicMs: number } | undefined;
+  #checked: ClockReading | undefined;
   /** The number of jumps of the host's clock. */
   #jumps = 0;
   /** The number of jumps at the moment when a guest was given the time. */
@@ -35,11 +30,9 @@ export class GuestClocks {
   }
 
   #look(): void {
-    const now = { wallMs: this.#clock.nowMs(), monotonicMs: this.#clock.monotonicMs() };
-    const { wallMs, monotonicMs } = this.#checked ?? now;
+    const now = readClock(this.#clock);
+    if (idleTimeBetween(this.#checked ?? now, now) !== 0) this.#jumps += 1;
     this.#checked = now;
-    const passedMs = now.monotonicMs - monotonicMs;
-    if (Math.abs(now.wallMs - wallMs - passedMs) >= jumpMs || passedMs >= standstillMs) this.#jumps += 1;
   }
 
   async #give(session: Session, before: number): Promise<void> {

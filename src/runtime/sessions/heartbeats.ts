@@ -26,8 +26,8 @@ export function judgeSilence({ silentMs, timeoutMs, share = 0 }: Silence): "pres
 
 /** A session as the heartbeats see it. */
 type WatchedSession = Session & {
-  /** The machine may be silent for a while, because it is stopped for a save. */
-  readonly isStopped: boolean;
+  /** The machine may be silent for a while, because it is stopped for a save or waits for room on the host's disk. */
+  readonly standsStill: boolean;
   /** How many bytes came from the guest; undefined while its link is being made. */
   readonly receivedBytes: number | undefined;
   cpuTimeMs(): number | undefined;
@@ -98,7 +98,7 @@ export class Heartbeats {
     heartbeat.receivedBytes = receivedBytes;
     if (hasCome) heartbeat.heard = true;
     // A save on a slow disk may take long, and is no silence of the guest.
-    if (hasCome || session.isStopped) heartbeat.lastAnswerMs = nowMs;
+    if (hasCome || session.standsStill) heartbeat.lastAnswerMs = nowMs;
     const isHalfway = nowMs - heartbeat.lastAnswerMs >= this.#timeoutMs / 2;
     heartbeat.halfway = isHalfway ? (heartbeat.halfway ?? { atMs: nowMs, cpuMs: session.cpuTimeMs() }) : undefined;
   }

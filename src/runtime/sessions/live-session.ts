@@ -4,7 +4,7 @@
  * when the machine is dead, and `onUnruly` when the machine lives and its guest is of no use.
  */
 import type { Clock } from "../../clock.ts";
-import type { DomainError } from "../../errors.ts";
+import { DomainError } from "../../errors.ts";
 import type { GuestAgent } from "../../guest/agent.ts";
 import { sandboxEnvironment } from "../../guest-machine/setup.ts";
 import type { Logger } from "../../log.ts";
@@ -50,6 +50,8 @@ export class LiveSession implements Session {
   readonly vm: Vm;
   /** The machine is stopped for a save, and does not answer for now. */
   isStopped = false;
+  /** The machine is stopped until the host's disk has room: see `sandboxes/disk-waits.ts`. */
+  isHeld = false;
   readonly #options: LiveSessionOptions;
   readonly #link: SessionLink;
   #restoreStartedMs: number | undefined;
@@ -78,12 +80,27 @@ export class LiveSession implements Session {
   }
 
   get agent(): GuestAgent {
+    if (this.waitsForDisk && !this.ended.aborted) throw standsStill(this.sandboxId);
     return this.#link.agent;
   }
 
   /** The guest kernel's boot id, which stays the same however often the guest is restored. @throws as {@link agent} */
   get bootId(): string {
     return this.#link.bootId;
+  }
+
+  /** The machine stands still until the host's disk has room. */
+  get waitsForDisk(): boolean {
+    return this.isHeld || this.vm.blockedBy !== undefined;
+  }
+
+  /** The machine stands still, and its guest's silence says nothing. */
+  get standsStill(): boolean {
+    return this.isStopped || this.waitsForDisk;
+  }
+
+  get origin(): SessionOrigin {
+    return this.#options.origin;
   }
 
   /** How many bytes came over the guest link; undefined while it is being made. */
@@ -118,4 +135,10 @@ export class LiveSession implements Session {
   #lose(detail: string): void {
     if (!this.ended.aborted) this.#options.onLost(detail);
   }
+}
+
+/** The answer to what needs the guest of a sandbox that waits for room. */
+function standsStill(sandboxId: string): DomainError {
+  const message = `Sandbox ${sandboxId} stands still, because the host's disk is full. It goes on when there is room.`;
+  return new DomainError("disk_pressure", message);
 }

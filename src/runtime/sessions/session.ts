@@ -17,7 +17,11 @@ export interface Session {
   /** The token with which clients prove that they may use the sandbox's data plane. */
   readonly accessToken: string;
   readonly ingress: SandboxIngress;
-  /** The agent over the live link. @throws DomainError `not_ready` while the link is being re-established */
+  /**
+   * The agent over the live link.
+   * @throws DomainError `not_ready` while the link is being re-established, `disk_pressure` while the machine waits for
+   *   room on the host's disk
+   */
   readonly agent: GuestAgent;
   readonly processes: ProcessTable;
   /** Aborts, with a DomainError as reason, when the sandbox is killed, paused or lost. Open streams end then. */

@@ -7,12 +7,7 @@ import { DomainError, daemonStopping, isDomainError, messageOf } from "../../err
 import { saveMachine } from "../../guest-machine/save.ts";
 import { type CapacityBudgets, type Reservation, reserve } from "../../ledger/capacity.ts";
 import type { Ledger } from "../../ledger/open.ts";
-import {
-  markSnapshotReady,
-  refuseUnreadySnapshot,
-  registerSnapshot,
-  type SnapshotFacts,
-} from "../../ledger/snapshots.ts";
+import { markSnapshotReady, registerSnapshot, type SnapshotFacts } from "../../ledger/snapshots.ts";
 import {
   type BuildFailure,
   type BuildJob,
@@ -30,6 +25,7 @@ import type { ReachStep } from "../../lifecycle-steps.ts";
 import { newSnapshotPlace, removeSnapshot, type SnapshotPlace } from "../../machine/snapshot-files.ts";
 import { Scope } from "../../scope.ts";
 import type { SpanName } from "../../types.ts";
+import { refuseUnreadyTemplate } from "../base/damage.ts";
 import { launchIn } from "../machine/machine.ts";
 import { settle } from "../machine/warm-up.ts";
 import type { UploadCache } from "../uploads/cache.ts";
@@ -98,7 +94,8 @@ export class TemplateBuilds {
   /**
    * Starts a waiting build in the background, after the checks that need no machine.
    * @throws DomainError `failed_precondition` (not waiting, files not uploaded), `not_found` (parent), `unsupported`
-   *   (shape), `capacity_exhausted`, `disk_pressure`, `not_ready` (the daemon stops); the build waits on
+   *   (shape), `capacity_exhausted`, `disk_pressure`, `not_ready` (the daemon stops, or `base` is damaged); the build
+   *   waits on
    */
   async start(job: BuildJob, spec: BuildSpec): Promise<void> {
     const { ledger, budgets, uploads, admitDisk } = this.#deps;
@@ -107,7 +104,7 @@ export class TemplateBuilds {
     await admitDisk("build a template");
     if (this.#closing.signal.aborted) throw daemonStopping();
     const parent = resolveTemplate(ledger, spec.from.name, spec.from.tag);
-    refuseUnreadySnapshot(ledger, parent.snapshot.id);
+    refuseUnreadyTemplate(ledger, parent);
     const start = decideStart(parent, job);
     const plan = ledger.write(() => {
       const started = startBuildJob(ledger, job.id);

@@ -72,7 +72,7 @@ test("disk layers are chained from the base up, only the top one writable", () =
     ["disk1", "disk2", "on", "/v/layer-2.qcow2"],
     ["disk0", "disk1", undefined, "/v/disk.qcow2"],
   ]);
-  expect(values(args, "-device")).toContain("virtio-blk-device,drive=disk0");
+  expect(values(args, "-device")).toContain("virtio-blk-device,drive=disk0,werror=stop,rerror=stop");
 });
 
 test.each([

@@ -16,6 +16,7 @@ import { isRunning, processName, waitUntilGone } from "../../../src/machine/proc
 import {
   findNetworkTools,
   guestNetwork,
+  healthOf,
   type Network,
   type NetworkTools,
   passtArguments,
@@ -217,12 +218,65 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
     await switchNetwork(real.guard, false);
   });
 
-  test("a network ends with its passt", async () => {
-    const short = join(folder, "short");
-    await writeFile(short, "#!/bin/sh\nsleep 0.5\n", { mode: 0o755 });
-    const { guard, socket } = await start({ ...tools, passt: short });
-    socket.write(withLength(ipFrame({})));
-    expect(await waitUntilGone(guard, 60_000)).toBe(true);
+  test("a passt that ends is replaced for the next frame, and connections that were open are cut", async () => {
+    const echo = join(folder, "echo");
+    const { guard, socket } = await start({ ...tools, engine: echoEngine, passt: echo });
+    const got: Buffer[] = [];
+    socket.on("data", (chunk: Buffer) => got.push(chunk.subarray(4)));
+    const frame = ipFrame({ protocol: 6, port: 443, flags: 0x10 });
+    /** Frames that come while passt is away are lost, as in any network. */
+    const comesBack = () =>
+      expect
+        .poll(
+          () => {
+            socket.write(withLength(frame));
+            return got.some((each) => each.equals(frame));
+          },
+          { timeout: 60_000, interval: 300 },
+        )
+        .toBe(true);
+    await comesBack();
+    expect(healthOf(guard)).toEqual({ at: "up", restarts: 0 });
+    for (const restarts of [1, 2]) {
+      const [passt = 0] = childrenOf(guard.pid);
+      got.length = 0;
+      process.kill(passt, "SIGKILL");
+      await expect.poll(() => healthOf(guard), { timeout: 60_000 }).toEqual({ at: "up", restarts });
+      await expect.poll(() => got.length, { timeout: 60_000 }).toBeGreaterThan(0);
+      expect(got.slice(0, 1).map(readReset)).toMatchObject([{ from: `${far}:443`, flags: 0x04, sequence: 5000 }]);
+      expect(childrenOf(guard.pid)).toEqual([]);
+      await comesBack();
+      expect(childrenOf(guard.pid)).not.toEqual([passt]);
+    }
+    await switchNetwork(guard, false);
+    expect([processName(guard), healthOf(guard)]).toEqual(["network-off 2", { at: "up", restarts: 2 }]);
+    await switchNetwork(guard, true);
+    await comesBack();
+    expect(readFileSync(join(folder, "network.log"), "utf8")).toContain("passt ended with signal 9");
+  });
+
+  test("a passt that ends at once is started once a second, and takes nobody's time", async () => {
+    const broken = join(folder, "broken");
+    await writeFile(broken, "#!/bin/sh\nexit 3\n", { mode: 0o755 });
+    const engine = await storeEngine([join(folder, "engines")], {
+      name: "broken",
+      version: "1",
+      programs: ["/bin/sh"],
+      files: [tools.guard, broken],
+    });
+    const { guard, socket } = await start({ ...tools, engine, passt: broken });
+    const before = performance.now();
+    await expect
+      .poll(
+        () => {
+          for (let n = 0; n < 100; n++) socket.write(withLength(ipFrame({})));
+          return healthOf(guard);
+        },
+        { timeout: 60_000, interval: 20 },
+      )
+      .toEqual({ at: "up", restarts: 3 });
+    expect(performance.now() - before).toBeGreaterThan(1_000);
+    expect(isRunning(guard)).toBe(true);
   });
 });
 

@@ -83,6 +83,35 @@ test("no more goes than it takes, and young artifacts stay", async () => {
   expect(there(old)).toHaveLength(2);
 });
 
+test("engines that no snapshot and no machine names go, and in a cache that is shared they stay", async () => {
+  await using daemon = await FakeDaemon.open();
+  const { host, folder, clock } = daemon;
+  const { collector, cacheDir } = await openCache(daemon);
+  const atMs = clock.nowMs() - 86_400_000;
+  const copy = async (name: string, version: string, isCached: boolean) => {
+    const path = join(isCached ? cacheDir : folder, name);
+    await mkdir(path);
+    host.engines.push({ folder: path, version, isCached, atMs });
+    return path;
+  };
+  // Version 1.0.0 made the snapshot of `base`.
+  const needed = await copy("qemu_1.0.0_aa", "1.0.0", false);
+  const [unneeded, cached] = [await copy("qemu_0.9.0_aa", "0.9.0", false), await copy("qemu_0.9.0_aa", "0.9.0", true)];
+  const running = await copy("qemu_0.8.0_aa", "0.8.0", false);
+  host.filesInUse = [running];
+  await collector.collect(never);
+  expect(there([needed, unneeded, cached, running])).toEqual([needed, running]);
+  host.engines.length = 0;
+  const again = await copy("qemu_0.7.0_aa", "0.7.0", true);
+  const other = join(folder, "other");
+  await mkdir(other);
+  await writeFile(join(other, "ledger.db"), "");
+  await registerCacheUser(join(cacheDir, "assets"), other);
+  await clock.advance(60_000);
+  await collector.collect(never);
+  expect(there([again])).toEqual([again]);
+});
+
 test("no file of a cache goes while another state folder uses it", async () => {
   await using daemon = await FakeDaemon.open();
   const { collector, old, cacheDir } = await openCache(daemon);

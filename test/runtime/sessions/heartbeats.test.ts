@@ -16,7 +16,7 @@ function watcher() {
 
 /** A session with the parts that a test changes. */
 interface FakeSession extends Session {
-  isStopped: boolean;
+  standsStill: boolean;
   receivedBytes: number | undefined;
   cpuMs: number | undefined;
   cpuTimeMs(): number | undefined;
@@ -24,7 +24,7 @@ interface FakeSession extends Session {
 
 function sessionThat(ping: () => Promise<void>): FakeSession {
   const session = {
-    isStopped: false,
+    standsStill: false,
     receivedBytes: 0,
     cpuMs: undefined as number | undefined,
     cpuTimeMs: () => session.cpuMs,
@@ -105,9 +105,9 @@ test("a machine that is stopped for a save is not silent, and has its whole dead
       await clock.advance(20_000);
     }
   };
-  session.isStopped = true;
+  session.standsStill = true;
   await check(5);
-  session.isStopped = false;
+  session.standsStill = false;
   await check(2);
   expect(stuck).toEqual([]);
   await check(1);

@@ -42,6 +42,8 @@ export interface FakeDaemonOptions {
   readonly guest?: FakeGuest;
   /** Whether the ledger is `ledger.db` in the folder; default: it is in memory. */
   readonly onDisk?: boolean;
+  /** Default: no limit. */
+  readonly guestDiskMiB?: number;
   /** Whether retries wait until the clock is moved; otherwise they pass by themselves, at once. */
   readonly retriesByHand?: boolean;
 }
@@ -81,7 +83,7 @@ export class FakeDaemon implements AsyncDisposable {
   }
 
   #wire(ledger: Ledger, host?: FakeHost) {
-    const { budgets, pool, queue, guest } = this.#options;
+    const { budgets, pool, queue, guest, guestDiskMiB } = this.#options;
     return wireFakeRuntime(this.clock, {
       folder: this.folder,
       ledger,
@@ -89,6 +91,7 @@ export class FakeDaemon implements AsyncDisposable {
       budgets: { ...roomy, ...budgets },
       disk: () => this.disk,
       log: pino({ level: "warn" }, { write: (line: string) => void this.logged.push(JSON.parse(line)) }),
+      ...(guestDiskMiB !== undefined && { guestDiskMiB }),
       ...(pool && { pool }),
       ...(queue && { queue }),
       ...(host && { host }),

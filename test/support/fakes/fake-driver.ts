@@ -13,10 +13,11 @@ import type {
   Ability,
   BootRequest,
   EngineInfo,
+  KeptEngine,
+  NetworkHealth,
   RestoreRequest,
   SaveOptions,
   SnapshotManifest,
-  SnapshotParent,
   Vm,
   VmDriver,
   VmExit,
@@ -53,6 +54,10 @@ export class FakeHost {
   readonly machines = new Map<string, FakeMachine>();
   /** Whether several machines of one snapshot may run at a time. Tests set it. */
   fanOut: Ability = { supported: true };
+  /** Tests set it. */
+  engines: (KeptEngine & { readonly version: string })[] = [];
+  /** Tests set it. */
+  filesInUse: string[] = [];
   /** Guest links that are open now. */
   openLinks = 0;
   readonly #outcomes = new Map<FakeStep, FakeOutcome[]>();
@@ -94,6 +99,12 @@ class FakeMachine {
   hasInternetAccess = true;
   /** Settable. */
   cpuTimeMs: number | undefined;
+  /** Settable; a resume clears it. */
+  blockedBy: string | undefined;
+  /** Settable. */
+  diskBytes = 0;
+  /** Settable. */
+  networkHealth: NetworkHealth | undefined;
   /** The folder of the snapshot that it was restored from. */
   restoredFrom: string | undefined;
   readonly #host: FakeHost;
@@ -195,12 +206,24 @@ export class FakeDriver implements VmDriver {
     await rm(record.folder, { recursive: true, force: true });
   }
 
-  async imagesInUse(): Promise<string[]> {
-    return [];
+  async filesInUse(): Promise<string[]> {
+    return this.#options.host.filesInUse;
   }
 
-  async pathsOf(parents: readonly SnapshotParent[]): Promise<string[]> {
-    return parents.flatMap((parent) => ("path" in parent ? [parent.path] : []));
+  async pathsOf({ parents, engineVersion }: Pick<SnapshotManifest, "parents" | "engineVersion">): Promise<string[]> {
+    const engine = this.#options.host.engines.find(({ version }) => version === engineVersion);
+    return [
+      ...parents.flatMap((parent) => ("path" in parent ? [parent.path] : [])),
+      ...(engine ? [engine.folder] : []),
+    ];
+  }
+
+  async keptEngines(): Promise<KeptEngine[]> {
+    return this.#options.host.engines;
+  }
+
+  async removeEngine(folder: string): Promise<void> {
+    await rm(folder, { recursive: true });
   }
 
   findStrays(known: ReadonlySet<string>): MachineRecord[] {
@@ -245,6 +268,18 @@ class FakeVm implements Vm {
     return this.#machine.at !== "gone";
   }
 
+  get blockedBy(): string | undefined {
+    return this.#machine.blockedBy;
+  }
+
+  async diskBytes(): Promise<number> {
+    return this.#machine.diskBytes;
+  }
+
+  networkHealth(): NetworkHealth | undefined {
+    return this.#machine.networkHealth;
+  }
+
   cpuTimeMs(): number | undefined {
     return this.#machine.cpuTimeMs;
   }
@@ -264,6 +299,7 @@ class FakeVm implements Vm {
   async resume(): Promise<void> {
     await this.#host.play("resume");
     this.#machine.enter("running");
+    this.#machine.blockedBy = undefined;
   }
 
   async saveSnapshot(folder: string, options: SaveOptions): Promise<SnapshotManifest> {

@@ -297,12 +297,17 @@ export class FakeRuntime implements Runtime {
     return [{ span: "kill_delete", scenario: "killed", engine: "qemu", acceleration: "none", n: 7, ...times }];
   }
 
+  waitingForDisk(): number {
+    return 0;
+  }
+
   capacity(): CapacityView {
     const use = { active: 3, warm: 1, limit: 100 };
     return {
       budgets: { sandboxes: use, vcpuCount: use, memoryMiB: use, diskMiB: use },
       warmPool: { ready: 1, warming: 0, leaving: 0 },
       pausedInMemory: 0,
+      waitingForDisk: 0,
       waiting: 0,
     };
   }

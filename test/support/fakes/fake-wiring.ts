@@ -36,6 +36,7 @@ export interface Wiring {
   readonly budgets: CapacityBudgets;
   readonly disk: () => DiskSpace;
   readonly floors?: DiskFloors;
+  readonly guestDiskMiB?: number;
   readonly log?: Logger;
   /** Default: no pool, because it has tests of its own. So has the queue. */
   readonly pool?: WarmPoolSettings;
@@ -64,6 +65,7 @@ export function wireFakeRuntime<C extends Clock>(clock: C, wiring: Wiring): Wire
     ...{ ledger, driver, clock, log, metrics, budgets, assets, trust: noTrust, reach },
     samples: new LifecycleSamples(clock, driver.info, metrics, () => {}),
     disk: new DiskPressureGuard(folder, wiring.floors ?? {}, async () => wiring.disk()),
+    guestDiskMiB: wiring.guestDiskMiB,
     quarantine: new Quarantine({ ledger, driver, log, metrics, folder: join(folder, "quarantine") }),
     logs: new SandboxLogs(ledger, clock),
     unfinishedWork: new UnfinishedWork({ ledger, clock, log, metrics, reach }),

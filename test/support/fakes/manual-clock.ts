@@ -3,10 +3,12 @@ import type { Clock } from "../../../src/clock.ts";
 
 export class ManualClock implements Clock {
   #ms = 1_000_000;
+  /** How far the wall clock is ahead of where it began. */
+  #jumpedMs = 0;
   readonly #sleepers = new Set<{ dueMs: number; wake: () => void }>();
 
   nowMs(): number {
-    return this.#ms;
+    return this.#ms + this.#jumpedMs;
   }
 
   monotonicMs(): number {
@@ -38,6 +40,11 @@ export class ManualClock implements Clock {
       signal?.addEventListener("abort", onAbort, { once: true });
       this.#sleepers.add(sleeper);
     });
+  }
+
+  /** Sets the wall clock on, or back, or the host sleeps for so long. No time passes for the daemon. */
+  jump(ms: number): void {
+    this.#jumpedMs += ms;
   }
 
   /** Moves time and lets everything that was due run. */

@@ -1,12 +1,13 @@
 /** A small disk: a file system of its own for a daemon's state folder, which a test fills to the last byte. */
 import { execFileSync } from "node:child_process";
-import { closeSync, openSync, rmSync, writeSync } from "node:fs";
+import { closeSync, openSync, rmSync, statfsSync, writeSync } from "node:fs";
 import { join } from "node:path";
 
 export interface SmallDisk extends AsyncDisposable {
   /** Takes every free byte but `leftBytes`. */
   fill(leftBytes?: number): void;
   free(): void;
+  freeBytes(): number;
 }
 
 /** Why no file system can be mounted here, or false. */
@@ -34,6 +35,10 @@ export function moveToSmallDisk(folder: string, sizeMiB: number): SmallDisk {
       if (leftBytes > 0) execFileSync("truncate", ["-s", `-${leftBytes}`, filler]);
     },
     free: () => rmSync(filler, { force: true }),
+    freeBytes: () => {
+      const { bavail, bsize } = statfsSync(folder);
+      return bavail * bsize;
+    },
     async [Symbol.asyncDispose]() {
       execFileSync("umount", ["--lazy", folder]);
     },
