@@ -37,18 +37,29 @@ export interface DetachedCommand {
   readonly variables?: readonly string[];
 }
 
+/** A detached process of which nobody knows yet whether it runs. */
+export interface SpawnedProcess extends Pick<DetachedProcess, "pipes"> {
+  /** Rejects as {@link startDetached} does. */
+  readonly started: Promise<DetachedProcess>;
+}
+
 /** @throws DomainError `machine_failed` when the command cannot be started or ends at once; no process is left then */
 export async function startDetached(command: DetachedCommand): Promise<DetachedProcess> {
+  return (await spawnDetached(command)).started;
+}
+
+/** Like {@link startDetached}, and does not wait for a launcher. @throws the error of a log that cannot be opened */
+export async function spawnDetached(command: DetachedCommand): Promise<SpawnedProcess> {
   const log = await open(command.logPath, "a", 0o600);
   try {
-    return await start(command, log);
+    return spawnWith(command, log);
   } finally {
     await log.close();
   }
 }
 
-async function start(order: DetachedCommand, log: FileHandle): Promise<DetachedProcess> {
-  const { role, command, args, descriptors, reportsOn, variables = [] } = order;
+function spawnWith(order: DetachedCommand, log: FileHandle): SpawnedProcess {
+  const { command, args, descriptors, reportsOn, variables = [] } = order;
   const child = spawn(command, args, {
     detached: true,
     stdio: ["ignore", log.fd, log.fd, ...descriptors, ...(reportsOn ? (["pipe"] as const) : [])],
@@ -63,7 +74,16 @@ async function start(order: DetachedCommand, log: FileHandle): Promise<DetachedP
   const pipes = child.stdio.slice(3).filter((stream) => stream !== null) as unknown as Socket[];
   // The process that holds the other end notices a broken pair, so nothing has to be done here.
   for (const pipe of pipes) pipe.on("error", () => {});
-  const reported = reportsOn && child.pid !== undefined ? await readReport(pipes.pop()) : undefined;
+  const report = reportsOn && child.pid !== undefined ? readReport(pipes.pop()) : undefined;
+  return { pipes, started: identify(order, child, { report, exited, pipes }) };
+}
+
+async function identify(
+  { role, command, reportsOn }: DetachedCommand,
+  child: ChildProcess,
+  { report, exited, pipes }: Omit<DetachedProcess, "identity"> & { readonly report: Promise<Report> | undefined },
+): Promise<DetachedProcess> {
+  const reported = await report;
   const pid = reportsOn ? reported?.pid : child.pid;
   const identity = pid === undefined ? undefined : identifyProcess(role, pid);
   if (!identity) {
@@ -74,8 +94,14 @@ async function start(order: DetachedCommand, log: FileHandle): Promise<DetachedP
   return { identity, exited, pipes };
 }
 
-/** What a launcher says: the pid, or `error: …`. It ends when the process runs, or when nothing does. */
-async function readReport(pipe: Socket | undefined): Promise<{ pid?: number; problem?: string }> {
+/** What a launcher says: the pid, or `error: …`. */
+interface Report {
+  readonly pid?: number;
+  readonly problem?: string;
+}
+
+/** A report ends when the process runs, or when nothing does. */
+async function readReport(pipe: Socket | undefined): Promise<Report> {
   if (!pipe) throw new DomainError("internal", "a launcher was started without a descriptor for its report");
   let text = "";
   for await (const piece of pipe.setEncoding("utf8")) text += piece;

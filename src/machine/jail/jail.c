@@ -12,6 +12,7 @@
  *   user            makes a user namespace first, for a caller that is not root
  *   empty-network   a network namespace without any interface; otherwise the process has the host's network
  *   cgroup=FOLDER   a cgroup that the process joins
+ *   joins-late      the process joins its cgroups after it was started: only for a program that starts no other
  *   keep=N          so many descriptors from 3 on stay open, all later ones are closed
  *   file-bytes=N files=N processes=N   resource limits
  *   oom=N           the process's oom_score_adj
@@ -48,7 +49,7 @@
 
 #include "system_calls.h"
 
-enum { MAX_PATHS = 64, FIRST_DESCRIPTOR = 3, MAX_ENVIRONMENT = 16 };
+enum { MAX_PATHS = 64, FIRST_DESCRIPTOR = 3, MAX_ENVIRONMENT = 16, MAX_CGROUPS = 4 };
 
 enum bind_kind { READ_ONLY, READ_WRITE, DEVICE, EMPTY };
 
@@ -62,12 +63,13 @@ struct options {
   const char *mount;
   struct binding bindings[MAX_PATHS];
   size_t binding_count;
-  const char *cgroups[MAX_PATHS];
+  const char *cgroups[MAX_CGROUPS];
+  int cgroup_lists[MAX_CGROUPS]; /* opened: the launcher leaves the root in which they are */
   size_t cgroup_count;
   char *environment[MAX_ENVIRONMENT + 1];
   size_t environment_count;
   long uid, gid, group;
-  bool makes_user, has_empty_network, has_proc, has_host_proc;
+  bool makes_user, has_empty_network, has_proc, has_host_proc, joins_late;
   const char *calls;
   long kept, file_bytes, files, processes, status, pair_bytes;
   const char *oom;
@@ -147,6 +149,8 @@ static void parse_option(struct options *options, char *argument) {
     options->oom = value;
   else if (strcmp(argument, "user") == 0)
     options->makes_user = true;
+  else if (strcmp(argument, "joins-late") == 0)
+    options->joins_late = true;
   else if (strcmp(argument, "empty-network") == 0)
     options->has_empty_network = true;
   else if (strcmp(argument, "proc") == 0)
@@ -157,7 +161,7 @@ static void parse_option(struct options *options, char *argument) {
     options->calls = value;
   else if ((value = value_of(argument, "env")) && options->environment_count < MAX_ENVIRONMENT)
     options->environment[options->environment_count++] = argument + strlen("env=");
-  else if ((value = value_of(argument, "cgroup")) && options->cgroup_count < MAX_PATHS)
+  else if ((value = value_of(argument, "cgroup")) && options->cgroup_count < MAX_CGROUPS)
     options->cgroups[options->cgroup_count++] = value;
   else {
     errno = EINVAL;
@@ -195,12 +199,32 @@ static void write_text(const char *path, const char *text) {
   close(file);
 }
 
-static void join_cgroups(const struct options *options) {
+static void open_cgroups(struct options *options) {
   char path[4096];
   for (size_t i = 0; i < options->cgroup_count; i++) {
     snprintf(path, sizeof path, "%s/cgroup.procs", options->cgroups[i]);
-    write_text(path, "0");
+    options->cgroup_lists[i] = open(path, O_WRONLY | O_CLOEXEC);
+    if (options->cgroup_lists[i] < 0) fail("open %s", path);
   }
+}
+
+/* Puts a process into the cgroups; 0 is this one. False, with errno, when it cannot be. */
+static bool join_cgroups(const struct options *options, pid_t process) {
+  for (size_t i = 0; i < options->cgroup_count; i++) {
+    if (dprintf(options->cgroup_lists[i], "%d", process) < 0) return false;
+  }
+  return true;
+}
+
+/*
+ * The kernel takes up to a tenth of a second for the first join in a while, because it waits for every processor. So
+ * the process runs meanwhile. One that cannot be joined is ended.
+ */
+static void join_late(const struct options *options, pid_t child) {
+  if (join_cgroups(options, child) && join_cgroups(options, 0)) return;
+  if (errno == ESRCH) return; /* It has ended. */
+  fprintf(stderr, "the jail's process %d cannot join its cgroups: %s\n", child, strerror(errno));
+  kill(child, SIGKILL);
 }
 
 /* The caller's user and group are themselves inside, and nobody else is there. */
@@ -355,6 +379,10 @@ static _Noreturn void become(const struct options *options) {
 /* Waits for the process, and ends as it did. */
 static _Noreturn void stand_by(const struct options *options, pid_t child) {
   dprintf(status_descriptor >= 0 ? status_descriptor : STDERR_FILENO, "%d\n", child);
+  if (options->joins_late) {
+    if (status_descriptor >= 0) close(status_descriptor);
+    join_late(options, child);
+  }
   close_range(FIRST_DESCRIPTOR, ~0U, 0);
   drop_privileges(options);
   int ended;
@@ -371,7 +399,8 @@ int main(int count, char **arguments) {
   if (status_descriptor >= 0) fcntl(status_descriptor, F_SETFD, FD_CLOEXEC);
   close_range((unsigned)(FIRST_DESCRIPTOR + options.kept), ~0U, 0);
   if (options.pair_bytes > 0) open_pair(&options);
-  join_cgroups(&options);
+  open_cgroups(&options);
+  if (!options.joins_late && !join_cgroups(&options, 0)) fail("join the cgroups");
   if (options.oom) write_text("/proc/self/oom_score_adj", options.oom);
   if (options.makes_user) make_user_namespace();
   if (options.engine) {

@@ -12,7 +12,7 @@ import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { buildTool } from "../build-tool.ts";
-import { type DetachedCommand, type DetachedProcess, startDetached } from "../detached-process.ts";
+import { type DetachedCommand, type DetachedProcess, type SpawnedProcess, spawnDetached } from "../detached-process.ts";
 import type { Wall } from "../driver.ts";
 import { ControlGroups, type GroupLimits } from "./cgroups.ts";
 import type { StoredEngine } from "./engine-store.ts";
@@ -145,9 +145,14 @@ export class Jail {
 
   /** @throws DomainError `machine_failed` when the process cannot be started behind these walls */
   async start(command: JailedCommand): Promise<DetachedProcess> {
+    return (await this.spawn(command)).started;
+  }
+
+  /** Like {@link start}, and does not wait until the process runs. */
+  async spawn(command: JailedCommand): Promise<SpawnedProcess> {
     const { role, logPath, args, descriptors } = command;
     const status = `status=${3 + descriptors.length}`;
-    return startDetached({
+    return spawnDetached({
       role,
       logPath,
       command: this.#launcher,
@@ -159,7 +164,9 @@ export class Jail {
 
   #options(command: JailedProcess, descriptors: readonly string[]): string[] {
     const { engine, cell, environment } = command;
-    const groups = cell.groups.map((group) => `cgroup=${group}`);
+    // QEMU may start no process. The packet guard starts passt, which has to be in the groups from its beginning.
+    const late = command.calls === "engine" && cell.groups.length > 0 ? ["joins-late"] : [];
+    const groups = [...cell.groups.map((group) => `cgroup=${group}`), ...late];
     const limits = [`file-bytes=${command.fileBytes}`, `files=${openFiles}`, `oom=${oomScore}`];
     const user = cell.user === undefined ? [] : [`uid=${cell.user}`, `gid=${cell.user}`];
     const variables = Object.entries(environment).map(([name, value]) => `env=${name}=${value}`);

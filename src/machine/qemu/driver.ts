@@ -250,7 +250,7 @@ export class QemuDriver implements VmDriver {
     const launched = await launchEngine(plan, restoreDeadlineMs, signal);
     const { qmp } = launched;
     const sessionId = folder.slice(folder.lastIndexOf("/") + 1);
-    const processes = [launched.engine.identity, network.guard];
+    const processes = [launched.engine.identity, await network.guard];
     const record = { engine: "qemu", sessionId, folder, processes } as const;
     const log = this.#options.log.child({ sessionId });
     const vm = new QemuVm({

@@ -41,7 +41,8 @@ export interface NetworkTools {
 }
 
 export interface Network {
-  readonly guard: ProcessIdentity;
+  /** The guard, once it runs. */
+  readonly guard: Promise<ProcessIdentity>;
   /** Whether it was started to let packets out. */
   readonly isOn: boolean;
   readonly logPath: string;
@@ -61,14 +62,14 @@ export async function findNetworkTools(jail: Jail, cacheFolder: string): Promise
 }
 
 /**
- * Starts a network. {@link waitForNetwork} tells when it is ready; frames that are sent earlier wait for it. Its
- * processes append their messages to the file `logPath`, which all networks share.
+ * Starts a network, and does not wait until it runs. {@link waitForNetwork} tells when it is ready; frames that are sent
+ * earlier wait for it. Its processes append their messages to the file `logPath`, which all networks share.
  */
 export async function startNetwork(tools: NetworkTools, cell: Cell, logPath: string, on: boolean): Promise<Network> {
   await boundLog(logPath);
   const first = on ? "on" : "off";
   const args = [first, guestNetwork.address, guestNetwork.dns, tools.passt, ...passtArguments()];
-  const started = await tools.jail.start({
+  const { pipes, started } = await tools.jail.spawn({
     role: "network",
     command: tools.guard,
     args,
@@ -85,23 +86,27 @@ export async function startNetwork(tools: NetworkTools, cell: Cell, logPath: str
     environment: { PATH: "/usr/bin:/bin", LANG: "C" },
     pairBytes: passtSendBytes,
   });
-  const [socket] = started.pipes;
+  const [socket] = pipes;
   if (!socket) throw new DomainError("internal", "a pipe was asked for");
-  const guard = started.identity;
+  const guard = started.then(({ identity }) => identity);
+  // Whoever waits for the guard is told.
+  const running = guard.catch(() => undefined);
   const close = async () => {
     // Without its VM's side the guard ends itself and passt.
     socket.destroy();
-    await endProcess(guard, 200);
+    const identity = await running;
+    if (identity) await endProcess(identity, 200);
   };
   return { guard, isOn: on, logPath, socket, close };
 }
 
 /**
  * Waits until a network that was started does as it was asked to.
- * @throws DomainError `machine_failed` with the end of the log when its process ended or is late
+ * @throws DomainError `machine_failed` with the end of the log when its process did not start, ended or is late
  */
 export async function waitForNetwork({ guard, isOn, logPath }: Network): Promise<void> {
-  await untilSwitched(guard, isOn).catch(async (error: Error) => {
+  const identity = await guard;
+  await untilSwitched(identity, isOn).catch(async (error: Error) => {
     throw new DomainError("machine_failed", `${error.message}; its log ends: ${await readLogTail(logPath)}`);
   });
 }

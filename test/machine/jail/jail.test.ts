@@ -173,7 +173,9 @@ describe.skipIf(!isRoot)(`the jail ${isRoot ? "" : "(skipped: only root has all 
     expect(status).toMatch(/^NoNewPrivs:\s+1$/m);
     expect(status).toMatch(/^Seccomp:\s+2$/m);
     expect(Number(readFileSync(`/proc/${pid}/oom_score_adj`, "utf8"))).toBeGreaterThan(0);
-    for (const group of cell.groups) expect(readFileSync(join(group, "cgroup.procs"), "utf8")).toContain(String(pid));
+    for (const group of cell.groups) {
+      await expect.poll(() => readFileSync(join(group, "cgroup.procs"), "utf8")).toContain(String(pid));
+    }
     process.kill(pid, "SIGKILL");
     const patience = setTimeout(() => {}, 60_000);
     expect(await started.exited).toBe("ended by SIGKILL");

@@ -24,6 +24,7 @@ import {
   switchNetwork,
   waitForNetwork,
 } from "../../../src/machine/qemu/network.ts";
+import type { ProcessIdentity } from "../../../src/types.ts";
 
 test("passt forwards no port inwards and offers no gateway to the host", () => {
   const args = passtArguments().join(" ");
@@ -37,11 +38,13 @@ const far = "93.184.216.34";
 const [guestMac, gatewayMac] = [Buffer.from("525400000002", "hex"), Buffer.from("525400000001", "hex")];
 const arp = Buffer.concat([gatewayMac, guestMac, Buffer.from([0x08, 0x06]), Buffer.alloc(28)]);
 
+type RunningNetwork = Omit<Network, "guard"> & { readonly guard: ProcessIdentity };
+
 describe.skipIf(missing)(`the packet guard ${missing}`, () => {
   let folder = "";
   let tools: NetworkTools;
   let echoEngine: StoredEngine;
-  let network: Network;
+  let network: RunningNetwork;
   const opened: Network[] = [];
   let unparsed: Buffer = Buffer.alloc(0);
   const received: Buffer[] = [];
@@ -79,7 +82,7 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
     await rm(folder, { recursive: true });
   });
 
-  async function start(using: NetworkTools): Promise<Network> {
+  async function start(using: NetworkTools): Promise<RunningNetwork> {
     const started = await startNetwork(
       using,
       await using.jail.openCell(randomUUID(), { memoryBytes: 256 << 20, processors: 1 }),
@@ -88,7 +91,7 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
     );
     opened.push(started);
     await waitForNetwork(started);
-    return started;
+    return { ...started, guard: await started.guard };
   }
 
   /** Parses all frames that came back since the start. */
