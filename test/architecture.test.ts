@@ -108,7 +108,9 @@ const rooms: Record<string, Readonly<Record<string, readonly string[]>>> = {
   "src/machine": {
     ".": [],
     jail: ["."],
-    qemu: [".", "jail"],
+    network: [".", "jail"],
+    qemu: [".", "jail", "network"],
+    gvisor: [".", "jail", "network"],
     vz: ["."],
   },
   "src/template": {

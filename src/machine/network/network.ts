@@ -30,12 +30,15 @@ const maxLogBytes = 1 << 20;
 const passtSendBytes = 8 << 20;
 const resolverPath = "/etc/resolv.conf";
 
-/** Programs and settings, found once per daemon. */
-export interface NetworkTools {
-  readonly jail: Jail;
+/** The programs of a network, found once per daemon. */
+export interface NetworkPrograms {
   readonly engine: StoredEngine;
   readonly passt: string;
   readonly guard: string;
+}
+
+export interface NetworkTools extends NetworkPrograms {
+  readonly jail: Jail;
 }
 
 export interface Network {
@@ -50,12 +53,17 @@ export interface Network {
 }
 
 /** @throws DomainError `failed_precondition` saying what to install */
-export async function findNetworkTools(jail: Jail, cacheFolder: string): Promise<NetworkTools> {
+export async function findNetworkPrograms(cacheFolder: string): Promise<NetworkPrograms> {
   const source = { beside: import.meta.url, source: "packet-guard.c" };
   const [passt, guard] = await Promise.all([findPasst(), buildTool(source, cacheFolder)]);
   // Nothing that is saved needs it again, so the cache is the place for it.
   const parts = { name: "network", version: "1", programs: [passt], files: [guard] };
-  return { jail, passt, guard, engine: await storeEngine([join(cacheFolder, "engines")], parts) };
+  return { passt, guard, engine: await storeEngine([join(cacheFolder, "engines")], parts) };
+}
+
+/** @throws as {@link findNetworkPrograms} */
+export async function findNetworkTools(jail: Jail, cacheFolder: string): Promise<NetworkTools> {
+  return { ...(await findNetworkPrograms(cacheFolder)), jail };
 }
 
 /**
