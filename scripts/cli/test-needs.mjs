@@ -24,6 +24,7 @@ export const needs = [
   { path: "test/vm/", project: "real machines", steps: machines },
   { path: "test/vm/vz-", project: "real machines", steps: ["swift-helper"] },
   { path: "test/vm/observability", project: "real machines", steps: ["test-tools"] },
+  { path: "test/vm/gvisor-", project: "real machines", steps: ["runsc"] },
   { path: "test/sdk/", project: "real machines", steps: machines },
   { path: "test/sdk/console", project: "real machines", steps: ["browser"] },
   { path: "test/guest-agent/", ...compiled },

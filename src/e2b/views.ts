@@ -107,14 +107,22 @@ export function toHealth({
   engine,
   version,
   acceleration,
+  chosenBecause,
   walls = [],
 }: {
   readonly engine: EngineName;
   readonly version: string;
   readonly acceleration: Acceleration;
+  readonly chosenBecause?: string;
   readonly walls?: readonly { readonly name: string; readonly stands: boolean; readonly detail: string }[];
 }): Health {
-  return { engine, engineVersion: version, acceleration, walls: [...walls] };
+  return {
+    engine,
+    engineVersion: version,
+    acceleration,
+    ...(chosenBecause ? { chosenBecause } : {}),
+    walls: [...walls],
+  };
 }
 
 export function toCapacity(

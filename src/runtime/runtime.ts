@@ -95,7 +95,7 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
   const resumes = new SandboxResumes(context, { inMemory, deadlines });
   const capacity = () => viewCapacity(deps);
   return {
-    engine: deps.driver.info,
+    engine: { ...deps.driver.info, ...(deps.chosenBecause ? { chosenBecause: deps.chosenBecause } : {}) },
     registry,
     queue,
     sessions,

@@ -11,6 +11,7 @@
  *   disk=PATH       an image with the layer that is written
  *   ro=PATH:INSIDE rw=PATH:INSIDE   a file or folder of the host, and where the keeper sees it
  *   socket=PATH     a Unix socket is bound there, and given to the keeper as a descriptor, in this order from 4 on
+ *   meminfo=INSIDE  a file that is seen as /proc/meminfo, where runsc looks for the size of the guest's memory
  *   users=N         the first of 65,536 users of the host that the users in the box are
  *   network=ADDRESS/PREFIX,GATEWAY   the guest's interface, whose other end is the last descriptor
  *   cgroup=FOLDER oom=N   as for the jail
@@ -41,7 +42,7 @@ enum { MAX_SOCKETS = 8, USERS = 65536, FIRST_SOCKET = 4 };
 
 struct options {
   struct box_root root;
-  const char *folder, *users, *network, *oom;
+  const char *folder, *users, *network, *meminfo, *oom;
   const char *cgroups[16], *sockets[MAX_SOCKETS];
   size_t cgroup_count, socket_count;
   int status;
@@ -95,6 +96,8 @@ static void parse_option(struct options *options, char *argument) {
     options->users = value;
   else if ((value = value_of(argument, "network")))
     options->network = value;
+  else if ((value = value_of(argument, "meminfo")))
+    options->meminfo = value;
   else if ((value = value_of(argument, "oom")))
     options->oom = value;
   else if ((value = value_of(argument, "status")))
@@ -183,6 +186,7 @@ static _Noreturn void become_keeper(const struct options *options, int asked, in
   if (unshare(CLONE_NEWNS)) fail("mount namespace");
   make_root(&options->root);
   become_nobody(asked, mapped);
+  if (options->meminfo && mount(options->meminfo, "/proc/meminfo", NULL, MS_BIND, NULL)) fail("/proc/meminfo");
   int network = FIRST_SOCKET + (int)options->socket_count;
   if (options->network) open_network(options->network, network);
   char *environment[] = {"PATH=/", "HOME=/", NULL};

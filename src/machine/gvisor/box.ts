@@ -86,7 +86,8 @@ export async function makeFolders(folder: string): Promise<void> {
 export async function startBox(plan: BoxPlan, signal?: AbortSignal): Promise<StartedBox> {
   const { folder, machine } = plan;
   const { bundle, agent } = folders(folder);
-  await writeFile(join(bundle, "config.json"), JSON.stringify(containerSpec(machine)), { mode: 0o644 });
+  await writeFile(join(bundle, "config.json"), JSON.stringify(containerSpec()), { mode: 0o644 });
+  await writeFile(join(bundle, "meminfo"), `MemTotal: ${machine.memoryMiB * 1024} kB\n`, { mode: 0o644 });
   await chmod(join(agent, agentName), 0o555);
   const scope = new Scope();
   try {
@@ -135,6 +136,7 @@ async function launch(plan: BoxPlan): Promise<DetachedProcess> {
     ...devices.map((path) => `rw=${path}:${path}`),
     `socket=${ordersSocket(folder)}`,
     `socket=${linkSocket(folder)}`,
+    `meminfo=${inBox.bundle}/meminfo`,
     `users=${firstBoxUser}`,
     `network=${address}/${prefix},${gateway}`,
     ...groups.map((path) => `cgroup=${path}`),

@@ -121,10 +121,12 @@ async function findProgram(setting: string | undefined, cacheFolder: string): Pr
 
 async function readVersion(program: string): Promise<string> {
   try {
-    const { stdout } = await run(program, ["--version"]);
+    const [{ stdout }, flags] = await Promise.all([run(program, ["--version"]), run(program, ["flags"])]);
     const version = /version (?:release-)?([\w.~+-]+)/.exec(stdout)?.[1]?.replaceAll("_", "-");
-    if (version) return version;
-    throw new DomainError("failed_precondition", `${program} does not tell its version`);
+    if (!version) throw new DomainError("failed_precondition", `${program} does not tell its version`);
+    if (`${flags.stdout}${flags.stderr}`.includes("-allow-suid")) return version;
+    const problem = `${program} ${version} runs no programs with a set-user-ID bit, so there would be no sudo`;
+    throw new DomainError("failed_precondition", `${problem}: use a runsc of 2025 or later`);
   } catch (error) {
     if (error instanceof DomainError) throw error;
     const problem = `${program} does not run: ${messageOf(error)}`;

@@ -1,6 +1,5 @@
 /** What runsc is told of a machine: its flags, and the OCI description of the container that the machine is. */
 import { guestNetwork } from "../network/network.ts";
-import type { GvisorMachine } from "./machine.ts";
 
 /** Where things are in the box. */
 export const inBox = {
@@ -34,6 +33,8 @@ export const runscFlags = [
   "--directfs=true",
   "--file-access=exclusive",
   "--net-raw",
+  // For sudo.
+  "--allow-suid",
   // The box has joined the groups of its machine.
   "--ignore-cgroups",
 ] as const;
@@ -90,7 +91,7 @@ const tmpfs = (destination: string, ...options: string[]) => ({
 });
 
 /** The content of `config.json`. It must be the same at a start and at every restore. */
-export function containerSpec(_machine: GvisorMachine) {
+export function containerSpec() {
   return {
     ociVersion: "1.0.0",
     process: {
