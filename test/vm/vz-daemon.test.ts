@@ -32,7 +32,7 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
     mac = await simulateFramework(join(root, "mac"), { fanOut: true });
     const { kernel, initramfs, baseDisk } = mac;
     await mkdir(join(root, "cache/assets"), { recursive: true });
-    const assets = { kernel, initramfs, baseDisk, kernelVersion: "simulated" };
+    const assets = { kernel, initramfs, baseDisk, kernelVersion: "simulated", agent: "/none" };
     await writeFile(join(root, "cache/assets/assets.json"), JSON.stringify(assets));
   });
   afterAll(() => rm(root, { recursive: true, force: true }));
@@ -99,7 +99,7 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
     const state = join(root, "s2");
     await mkdir(join(root, "cache-2/assets"), { recursive: true });
     const { kernel, initramfs, baseDisk } = other;
-    const assets = { kernel, initramfs, baseDisk, kernelVersion: "simulated" };
+    const assets = { kernel, initramfs, baseDisk, kernelVersion: "simulated", agent: "/none" };
     await writeFile(join(root, "cache-2/assets/assets.json"), JSON.stringify(assets));
     const engine = ["--engine", "vz", "--vz-helper", other.helper, "--cache-dir", join(root, "cache-2")];
     await using daemon = await startDaemon({ stateDir: state, args: [...engine, "--warm-pool-max", "0"] });

@@ -118,7 +118,7 @@ export async function startBox(plan: BoxPlan, signal?: AbortSignal): Promise<Sta
 }
 
 async function launch(plan: BoxPlan): Promise<DetachedProcess> {
-  const { tools, runsc, folder, base, layers, groups, network, checkpoint } = plan;
+  const { tools, runsc, folder, machine, base, layers, groups, network, checkpoint } = plan;
   const { agent, bundle, image } = folders(folder);
   const { address, prefix, gateway } = guestNetwork;
   const options = [
@@ -147,7 +147,7 @@ async function launch(plan: BoxPlan): Promise<DetachedProcess> {
     return await startDetached({
       role: "vm",
       command: tools.launcher,
-      args: [...options, "--", inBox.keeper, folder, inBox.runsc, ...runscFlags],
+      args: [...options, "--", inBox.keeper, folder, String(machine.vcpuCount), inBox.runsc, ...runscFlags],
       logPath: join(folder, keeperLogName),
       descriptors: [network.socket],
       reportsOn: "status",

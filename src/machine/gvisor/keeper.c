@@ -3,7 +3,7 @@
  * between the guest, the daemon and the network. The daemon comes and goes; the keeper stays until the sandbox ends,
  * and everything in the box ends with it.
  *
- * Usage: keeper FOLDER RUNSC FLAG…   (FOLDER is there to be seen in the list of processes)
+ * Usage: keeper FOLDER PROCESSORS RUNSC FLAG…   (FOLDER is there to be seen in the list of processes)
  *
  * Descriptors: 3 the network's stream, where each frame is its length as u32 (big-endian) and the Ethernet frame;
  * 4 listens for orders, 5 for the daemon's guest link; 6 a packet socket, or closed. The guest's end of the link is two
@@ -113,7 +113,7 @@ static void reap(void) {
 }
 
 int main(int count, char **arguments) {
-  if (count < 3) return 2;
+  if (count < 4) return 2;
   sigset_t children;
   sigemptyset(&children);
   sigaddset(&children, SIGCHLD);
@@ -128,7 +128,7 @@ int main(int count, char **arguments) {
     fcntl(fd, F_SETFD, FD_CLOEXEC);
   }
   bool has_network = fcntl(PACKETS, F_GETFD) >= 0;
-  orders_start(ORDERS, arguments + 2);
+  orders_start(ORDERS, atoi(arguments[2]), arguments + 3);
   open_guest();
   signal(SIGPIPE, SIG_IGN);
   for (;;) {

@@ -3,6 +3,7 @@
 #define FIRKIN_KEEPER_ORDERS_H
 
 #include "keeper.h"
+#include "keeper_processors.h"
 
 enum {
   ORDER_BYTES = 1024,
@@ -24,6 +25,9 @@ static struct {
   pid_t running;
   /* What the run under way makes of the sandbox when it is done: it stands still, or it goes on. */
   bool is_paused, pauses, resumes;
+  /* The run under way starts the sandbox, which shows its guest so many processors. */
+  bool starts;
+  int processors;
   /* What runs of runsc say, and what the guest says on its console, which runsc hands on to it. */
   int console[2];
   /* The guest's ends of its link. */
@@ -33,7 +37,8 @@ static struct {
   size_t logged;
 } orders = {.connection = -1};
 
-static void orders_start(int listener, char **runsc) {
+static void orders_start(int listener, int processors, char **runsc) {
+  orders.processors = processors;
   orders.listener = listener;
   orders.runsc = runsc;
   if (pipe2(orders.console, O_CLOEXEC | O_NONBLOCK)) fail("console");
@@ -69,7 +74,6 @@ static void answer(const char *text) {
 }
 
 static _Noreturn void become_runsc(char **words) {
-  bool starts = strcmp(words[0], "create") == 0 || strcmp(words[0], "restore") == 0;
   char *all[MAX_FLAGS + ORDER_WORDS + 1];
   size_t count = 0;
   for (char **flag = orders.runsc; *flag && count < MAX_FLAGS; flag++) all[count++] = *flag;
@@ -80,7 +84,8 @@ static _Noreturn void become_runsc(char **words) {
   sigprocmask(SIG_SETMASK, &none, NULL);
   for (int fd = STDOUT_FILENO; fd <= STDERR_FILENO; fd++) dup2(orders.console[1], fd);
   signal(SIGPIPE, SIG_DFL);
-  if (starts) {
+  if (orders.starts) {
+    show_processors(orders.processors);
     dup2(orders.guest[0], STDIN_FILENO);
     dup2(orders.guest[1], STDOUT_FILENO);
   }
@@ -114,6 +119,7 @@ static void take_order(char *line) {
   if (strcmp(words[0], "state") == 0) return answer(orders.is_paused ? "ok paused\n" : "ok running\n");
   orders.pauses = strcmp(words[0], "pause") == 0;
   orders.resumes = strcmp(words[0], "resume") == 0;
+  orders.starts = strcmp(words[0], "create") == 0 || strcmp(words[0], "restore") == 0;
   if ((orders.pauses && orders.is_paused) || (orders.resumes && !orders.is_paused)) return answer("ok\n");
   run_order(words);
 }
@@ -140,6 +146,7 @@ static bool orders_ended(pid_t pid, int ended) {
   if (pid != orders.running) return false;
   listen_to_console();
   orders.running = 0;
+  if (orders.starts && sandbox_pid() > 0) give_all_processors(sandbox_pid());
   for (size_t i = 0; i < orders.said_length; i++) {
     if (orders.said[i] == '\n' || orders.said[i] == '\0') orders.said[i] = ' ';
   }
