@@ -40,9 +40,10 @@ const schema = z.object({
     .optional()
     .describe("port of a name server for the domain, on loopback; default none"),
   engine: z
-    .enum(["qemu", "vz"])
+    .enum(["auto", "qemu", "gvisor", "vz"])
     .default(process.platform === "darwin" ? "vz" : "qemu")
-    .describe("VM engine; default vz on macOS, qemu on Linux"),
+    .describe("engine of sandboxes; auto: the fastest that works here; default vz on macOS, qemu on Linux"),
+  runsc: z.string().min(1).optional().describe("the program of the gvisor engine; default the set-up's, or in PATH"),
   accel: z.enum(["auto", "kvm", "tcg"]).default("auto").describe("auto probes whether KVM really works"),
   cpuModel: z
     .string()

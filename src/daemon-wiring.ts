@@ -1,17 +1,12 @@
-/** The wiring of the daemon: the driver of its engine, and the parts below the runtime, made from the settings. */
+/** The wiring of the daemon: the parts below the runtime, made from the settings. */
 import { join } from "node:path";
 import { systemClock } from "./clock.ts";
 import type { Config } from "./config.ts";
 import { deriveAccessToken, newAccessToken } from "./e2b/access-token.ts";
 import { newSandboxId, newTemplateId } from "./e2b/ids.ts";
-import { DomainError } from "./errors.ts";
 import { keepDerivedTokens } from "./ledger/access-tokens.ts";
 import { recordSamples } from "./ledger/samples.ts";
 import { watchSteps } from "./lifecycle-steps.ts";
-import type { Logger } from "./log.ts";
-import type { VmDriver } from "./machine/driver.ts";
-import { QemuDriver } from "./machine/qemu/driver.ts";
-import { VzDriver } from "./machine/vz/driver.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { Admission } from "./runtime/capacity/admission.ts";
 import { DiskPressureGuard } from "./runtime/capacity/disk-guard.ts";
@@ -22,41 +17,11 @@ import { UnfinishedWork } from "./runtime/machines/unfinished-work.ts";
 import { joinSources, SnapshotShelf } from "./runtime/pool/snapshot-shelf.ts";
 import { WarmPool } from "./runtime/pool/warm-pool.ts";
 import { SandboxLogs } from "./runtime/records/sandbox-logs.ts";
-import type { GuestAssets } from "./template/assets/guest-assets.ts";
-
-/** Opens the driver of the engine that the settings name. @throws DomainError `unsupported` naming another engine's option */
-export async function openDriver(
-  config: Config,
-  assets: GuestAssets,
-  machinesFolder: string,
-  log: Logger,
-): Promise<VmDriver> {
-  const { kernel, initramfs, baseDisk } = assets;
-  if (config.engine !== "vz" && (config.keepAwake === "yes" || config.vzConsole === "yes")) {
-    const option = config.keepAwake === "yes" ? "--keep-awake" : "--vz-console";
-    throw new DomainError("unsupported", `${option} is for the vz engine, and this daemon runs ${config.engine}.`);
-  }
-  const common = { machinesFolder, cacheFolder: config.cacheDir, kernel, initramfs, log };
-  switch (config.engine) {
-    case "qemu":
-      return QemuDriver.open({ ...common, acceleration: config.accel, cpuModel: config.cpuModel });
-    case "vz":
-      return VzDriver.open({
-        ...common,
-        baseDisk,
-        helper: config.vzHelper ?? join(config.cacheDir, "assets", "vz", "firkin-vz"),
-        keepAwake: config.keepAwake === "yes",
-        consoles: config.vzConsole === "yes",
-      });
-    default:
-      return config.engine satisfies never;
-  }
-}
 
 /** Makes what the runtime stands on, over what the daemon has opened. */
 export function wireRuntime(
   config: Config,
-  opened: Pick<RuntimeDependencies, "ledger" | "driver" | "assets" | "trust" | "log">,
+  opened: Pick<RuntimeDependencies, "ledger" | "driver" | "chosenBecause" | "assets" | "trust" | "log">,
 ): RuntimeDependencies {
   const { ledger, driver, log } = opened;
   const clock = systemClock;

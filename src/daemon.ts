@@ -11,8 +11,9 @@ import { buildServer } from "../routes/server.ts";
 import { type Address, writeAddress } from "./client-environment.ts";
 import { systemClock } from "./clock.ts";
 import type { Config } from "./config.ts";
+import { openEngine } from "./daemon-engine.ts";
 import { type Every, loopsIn, startLoops } from "./daemon-loops.ts";
-import { openDriver, wireRuntime } from "./daemon-wiring.ts";
+import { wireRuntime } from "./daemon-wiring.ts";
 import { newTemplateId } from "./e2b/ids.ts";
 import { DomainError, isDomainError } from "./errors.ts";
 import { followStateFolder } from "./ledger/relocate.ts";
@@ -83,9 +84,9 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   followStateFolder(ledger, state);
   const assets = await readGuestAssets(config.cacheDir);
   const trust = await readHostTrust(config);
-  const driver = await openDriver(config, assets, machinesFolder, log);
+  const { driver, chosenBecause } = await openEngine(config, assets, machinesFolder, log);
   scope.use(driver);
-  const deps = wireRuntime(config, { ledger, driver, assets, trust, log });
+  const deps = wireRuntime(config, { ledger, driver, chosenBecause, assets, trust, log });
   const runtime = composeRuntime(deps);
   scope.defer(() => runtime.close());
   // Both before a template is made, so that what an earlier attempt left is gone and running sandboxes end in time.
@@ -104,7 +105,7 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   const https = await listenForHttps(config, app, deps, scope, every);
   const address = { url: urlOf(app), ...(https ? { https } : {}) };
   await writeAddress(config.stateDir, address);
-  log.info({ ...address, engine: driver.info }, "listening");
+  log.info({ ...address, engine: { ...driver.info, chosenBecause } }, "listening");
   return { address, apiKey, log, [Symbol.asyncDispose]: () => scope.close() };
 }
 

@@ -1,7 +1,7 @@
 /** The value types that every layer may use, without behaviour and without dependencies. */
 
 /** The engines. A manifest, a machine record and a snapshot's facts name one of them. */
-export const engineNames = ["qemu", "vz"] as const;
+export const engineNames = ["qemu", "gvisor", "vz"] as const;
 export type EngineName = (typeof engineNames)[number];
 export const accelerations = ["kvm", "tcg", "hvf", "none"] as const;
 export type Acceleration = (typeof accelerations)[number];

@@ -78,7 +78,7 @@ const rules: Record<string, readonly string[]> = {
   ],
 };
 /** They put the parts together and may see all of them. */
-const composers = new Set(["daemon", "daemon-loops", "daemon-wiring", "main"]);
+const composers = new Set(["daemon", "daemon-engine", "daemon-loops", "daemon-wiring", "main"]);
 
 /**
  * Rooms of a layer, from the ground up: a room may import itself and what its row names, which stands above it. A file of
@@ -108,7 +108,9 @@ const rooms: Record<string, Readonly<Record<string, readonly string[]>>> = {
   "src/machine": {
     ".": [],
     jail: ["."],
-    qemu: [".", "jail"],
+    network: [".", "jail"],
+    qemu: [".", "jail", "network"],
+    gvisor: [".", "jail", "network"],
     vz: ["."],
   },
   "src/template": {

@@ -34,12 +34,22 @@ async function run(name, args) {
   switch (name) {
     case "setup":
       if (args.includes("--upgrade")) forgetAssets();
-      return setUpOrExit({ scope: "machines" });
+      return setUpOrExit({ scope: machinesFor(args) });
     case "doctor":
       process.exitCode = (await doctor()) ? 0 : 1;
       return;
     default:
-      await setUpOrExit({ scope: name === "serve" && !asksForHelp(args) ? "machines" : "programs" });
+      await setUpOrExit({ scope: name === "serve" && !asksForHelp(args) ? machinesFor(args) : "programs" });
       await runDist("src/main.js", [name, ...args]);
   }
+}
+
+/**
+ * What machines take on the engine that the daemon will run.
+ * @param {readonly string[]} args
+ */
+function machinesFor(args) {
+  const at = args.findIndex((arg) => arg === "--engine" || arg.startsWith("--engine="));
+  const given = at < 0 ? process.env.FIRKIN_ENGINE : (args[at]?.split("=")[1] ?? args[at + 1]);
+  return given === "gvisor" || given === "auto" ? "gvisor" : "machines";
 }

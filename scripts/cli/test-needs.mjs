@@ -24,6 +24,7 @@ export const needs = [
   { path: "test/vm/", project: "real machines", steps: machines },
   { path: "test/vm/vz-", project: "real machines", steps: ["swift-helper"] },
   { path: "test/vm/observability", project: "real machines", steps: ["test-tools"] },
+  { path: "test/vm/gvisor-", project: "real machines", steps: ["runsc"] },
   { path: "test/sdk/", project: "real machines", steps: machines },
   { path: "test/sdk/console", project: "real machines", steps: ["browser"] },
   { path: "test/guest-agent/", ...compiled },
@@ -47,7 +48,7 @@ export const needs = [
   { path: "test/template/build/rebuild", ...compiled },
   { path: "test/machine/qemu/memory-changes", ...compiled },
   { path: "test/machine/jail", project: "tools", steps: ["compiler"] },
-  { path: "test/machine/qemu/network", project: "tools", steps: ["packages"] },
+  { path: "test/machine/network/network", project: "tools", steps: ["packages"] },
   { path: "test/helper-swift/", project: "tools", steps: ["swift-root"] },
   { path: "test/scripts/guest-files", project: "tools", steps: ["guest-kernel", "arm64-agent"] },
 ];

@@ -27,12 +27,13 @@ import { macSteps } from "./steps-macos.mjs";
 
 /**
  * The scopes by name: what it takes to run dist/; to run it and microVMs; to run it with the packages for
- * development; and what bench, load and soak take.
+ * development; and what bench, load and soak take. `gvisor` is `machines` for a daemon that may run that engine.
  * @satisfies {Readonly<Record<string, Scope>>}
  */
 export const scopes = {
   programs: { steps: ["packages", "build"] },
   machines: { steps: ["packages", "names", "build", "assets"] },
+  gvisor: { steps: ["packages", "names", "build", "assets", "runsc"] },
   development: { steps: ["packages", "build"], withDev: true },
   bench: { steps: ["packages", "names", "build", "assets"], withDev: true },
 };

@@ -13,6 +13,7 @@ import {
   testPackages,
 } from "./packages.mjs";
 import { currentBaseDisk, makeBaseDisk } from "./rootfs.mjs";
+import { currentRunsc, makeRunsc } from "./runsc.mjs";
 import { guestKernelSteps } from "./steps-guest.mjs";
 import { programSteps } from "./steps-programs.mjs";
 import { currentSimulatedHelper, currentSwiftRoot, makeSimulatedHelper, makeSwiftRoot } from "./swift.mjs";
@@ -41,6 +42,7 @@ export function linuxSteps(roots, withDev) {
     },
     ...programSteps(roots, withDev, { needs: [], after: ["packages"] }),
     ...assetSteps(roots),
+    runscStep(roots),
     ...testSteps(roots),
   ];
 }
@@ -97,6 +99,22 @@ function assetSteps(roots) {
       run: () => writeAssetIndex(roots),
     },
   ];
+}
+
+/**
+ * The engine gvisor's own program.
+ * @param {import("./roots.mjs").Roots} roots
+ * @returns {Step}
+ */
+function runscStep(roots) {
+  return {
+    name: "runsc",
+    title: "runsc of gVisor, compiled from Go modules",
+    needs: [],
+    after: ["packages", "base-disk"],
+    isDone: () => currentRunsc(roots),
+    run: (context) => makeRunsc(roots, context),
+  };
 }
 
 /**

@@ -244,6 +244,7 @@ export const Health = z
     engine: text,
     engineVersion: text,
     acceleration: text,
+    chosenBecause: text.optional().describe("why the daemon runs this engine"),
     walls: z
       .array(z.object({ name: text, stands: z.boolean(), detail: text }))
       .describe("what stands between an engine that its guest has taken over and this machine"),

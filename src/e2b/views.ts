@@ -109,16 +109,19 @@ export function toHealth(
     engine,
     version,
     acceleration,
+    chosenBecause,
     walls = [],
   }: {
     readonly engine: EngineName;
     readonly version: string;
     readonly acceleration: Acceleration;
+    readonly chosenBecause?: string;
     readonly walls?: readonly { readonly name: string; readonly stands: boolean; readonly detail: string }[];
   },
   { waitingForDisk }: Pick<CapacityView, "waitingForDisk">,
 ): Health {
-  return { engine, engineVersion: version, acceleration, walls: [...walls], waitingForDisk };
+  const why = chosenBecause ? { chosenBecause } : {};
+  return { engine, engineVersion: version, acceleration, ...why, walls: [...walls], waitingForDisk };
 }
 
 export function toCapacity(

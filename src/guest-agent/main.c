@@ -16,6 +16,7 @@ static int usage(void) {
   fprintf(stderr,
           "usage: firkin-agent (--fd N | --connect PATH | --vsock PORT) [--privileged-setup]\n"
           "       firkin-agent --version\n"
+          "       firkin-agent --gvisor [DNS]\n"
           "Without arguments, as process 1 of an initramfs, it boots the machine first.\n");
   return 2;
 }
@@ -64,6 +65,16 @@ static void __attribute__((noreturn)) serve_as_init(void) {
   for (;;) agent_turn(&agent, -1);
 }
 
+/* As the first process of a gVisor sandbox, whose link is standard input and output. */
+static int serve_in_gvisor(const char *dns) {
+  boot_gvisor(dns);
+  if (!agent_start(&agent, (struct options){.is_init = true, .privileged_setup = true, .is_gvisor = true})) return 1;
+  if (!source_use_standard(&agent.link.source)) return 1;
+  say("version %s serves", AGENT_VERSION);
+  while (!agent_is_over(&agent)) agent_turn(&agent, -1);
+  return 0;
+}
+
 static int serve_as_process(const char *kind, const char *value, bool privileged_setup) {
   fill_standard_descriptors();
   if (!agent_start(&agent, (struct options){.privileged_setup = privileged_setup})) return 1;
@@ -80,6 +91,7 @@ int main(int argc, char **argv) {
     puts(AGENT_VERSION);
     return 0;
   }
+  if (argc >= 2 && argc <= 3 && strcmp(argv[1], "--gvisor") == 0) return serve_in_gvisor(argv[2]);
   const char *kind = NULL, *value = NULL;
   bool privileged_setup = false;
   for (int i = 1; i < argc; i++) {

@@ -27,6 +27,8 @@ export interface EngineInfo {
   readonly engine: EngineName;
   readonly version: string;
   readonly acceleration: Acceleration;
+  /** Why the daemon runs this engine. An engine itself does not know. */
+  readonly chosenBecause?: string;
   /** The class of the processor that new guests see. Absent: every host of the engine has the same. */
   readonly cpuClass?: string;
   readonly abilities: Readonly<Record<"memorySnapshot" | "fanOut" | "pause" | "network", Ability>>;

@@ -26,6 +26,8 @@ export interface RuntimeDependencies {
   readonly reach: ReachStep;
   readonly ledger: Ledger;
   readonly driver: VmDriver;
+  /** Why the daemon runs this engine. */
+  readonly chosenBecause?: string;
   /** What is booted when there is no memory to restore. */
   readonly assets: GuestAssets;
   /** What such guests trust of the network around the host. */

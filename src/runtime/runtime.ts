@@ -104,7 +104,7 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
   const resumes = new SandboxResumes(context, { inMemory, deadlines });
   const capacity = () => viewCapacity({ ...deps, waitingForDisk: registry.waitingForDisk });
   return {
-    engine: deps.driver.info,
+    engine: { ...deps.driver.info, ...(deps.chosenBecause ? { chosenBecause: deps.chosenBecause } : {}) },
     registry,
     queue,
     sessions,

@@ -22,7 +22,7 @@ const run = promisify(execFile);
 
 /** An engine as the suite needs it. */
 export interface ConformanceEngine {
-  readonly name: "qemu" | "vz";
+  readonly name: "qemu" | "gvisor" | "vz";
   readonly title: string;
   /** Why the engine cannot be run here; undefined when it can. */
   readonly missing: string | undefined;

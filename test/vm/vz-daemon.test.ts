@@ -31,7 +31,7 @@ function useMac(settings: SimulatedSettings) {
     mac = await simulateFramework(join(root, "mac"), settings);
     const { kernel, initramfs, baseDisk } = mac;
     await mkdir(join(root, "cache/assets"), { recursive: true });
-    const assets = { kernel, initramfs, baseDisk, kernelVersion: "simulated" };
+    const assets = { kernel, initramfs, baseDisk, kernelVersion: "simulated", agent: "/none" };
     await writeFile(join(root, "cache/assets/assets.json"), JSON.stringify(assets));
   });
   afterAll(() => rm(root, { recursive: true, force: true }));

@@ -13,11 +13,20 @@ struct event_source {
   void (*notice)(struct event_source *source, uint32_t events);
   uint32_t events;
   bool noticed;
+  uint32_t place;
   TAILQ_ENTRY(event_source) links;
+};
+
+/* Where a watched source is, and how many were there before it. */
+struct loop_place {
+  struct event_source *source;
+  uint32_t earlier;
 };
 
 struct loop {
   int epoll_fd;
+  struct loop_place *places;
+  uint32_t place_count;
   TAILQ_HEAD(, event_source) noticed;
 };
 

@@ -200,6 +200,13 @@ static void set_name(void) {
   if (hostname_is_valid(name)) sethostname(name, strlen(name));
 }
 
+void boot_gvisor(const char *dns) {
+  umask(022);
+  if (mkdir("/run/lock", 0755) == 0) chmod("/run/lock", 01777);
+  set_name();
+  if (dns != NULL && !network_write_resolver(dns)) say("cannot write /etc/resolv.conf: %s", strerror(errno));
+}
+
 void boot(void) {
   char device[256], net[256];
   umask(022);

@@ -10,4 +10,7 @@
 /* Goes from the initramfs to a mounted, networked system. Powers the machine off when there is no root disk. */
 void boot(void);
 
+/* The little that is left to do where gVisor has made the machine. `dns` may be NULL. */
+void boot_gvisor(const char *dns);
+
 #endif

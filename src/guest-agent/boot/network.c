@@ -55,7 +55,7 @@ static bool parse_address(const char *text, in_addr_t *address) {
   return true;
 }
 
-static bool write_resolver(const char *dns) {
+bool network_write_resolver(const char *dns) {
   char text[128];
   int length = snprintf(text, sizeof text, "nameserver %s\n", dns);
   return put_file("/etc/resolv.conf", text, (size_t)length, 0644);
@@ -70,7 +70,7 @@ static bool configure(int fd, in_addr_t address, unsigned prefix, const char *ga
   if (!set_address(fd, SIOCSIFADDR, address) || !set_address(fd, SIOCSIFNETMASK, mask)) return false;
   if (!bring_up(fd, interface_name)) return false;
   if (gateway_text != NULL && !set_gateway(fd, gateway)) return false;
-  return dns == NULL || write_resolver(dns);
+  return dns == NULL || network_write_resolver(dns);
 }
 
 void network_start_loopback(void) {

@@ -24,6 +24,7 @@ void link_start(struct link *link, struct loop *loop, struct output *output, str
   link->output = output;
   link->dispatch = dispatch;
   link->open = false;
+  link->has_sink = false;
   read_boot_id(link->boot_id);
   link_reset(link);
 }
@@ -52,8 +53,22 @@ bool link_attach(struct link *link, int fd) {
   return true;
 }
 
+static void sink_notice(struct event_source *sink, uint32_t events) {
+  struct link *link = (struct link *)((char *)sink - offsetof(struct link, sink));
+  (void)events;
+  link->writable = true;
+}
+
+bool link_attach_pair(struct link *link, int in, int out) {
+  if (!link_attach(link, in)) return false;
+  link->has_sink = loop_add(link->loop, &link->sink, out, sink_notice);
+  return link->has_sink;
+}
+
 void link_detach(struct link *link) {
   if (link->open) loop_remove(link->loop, &link->source);
+  if (link->has_sink) loop_remove(link->loop, &link->sink);
+  link->has_sink = false;
   link->open = false;
   link->readable = false;
   link->writable = false;
@@ -139,7 +154,7 @@ enum link_news link_receive(struct link *link) {
 /* The end of a host is noticed by reading, so a failure to write only says that nothing more can be written. */
 void link_send(struct link *link) {
   if (link->open && link->writable && link->output->length > 0) {
-    link->writable = output_write(link->output, link->source.fd);
+    link->writable = output_write(link->output, link->has_sink ? link->sink.fd : link->source.fd);
   }
 }
 

@@ -17,6 +17,9 @@ struct link {
   struct output *output;
   struct dispatch *dispatch;
   struct event_source source;
+  /* Where output goes, when that is another descriptor. */
+  struct event_source sink;
+  bool has_sink;
   /* There is a descriptor. */
   bool open;
   bool readable;
@@ -49,6 +52,8 @@ void link_start(struct link *link, struct loop *loop, struct output *output, str
  * False with errno; the descriptor stays the caller's then.
  */
 bool link_attach(struct link *link, int fd);
+/* The same for a stream of two descriptors. */
+bool link_attach_pair(struct link *link, int in, int out);
 void link_detach(struct link *link);
 
 /* The end of a connection whose descriptor stays: streams, input and output are forgotten. */

@@ -43,6 +43,18 @@ bool source_use_fd(struct link_source *source, int fd) {
   return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0 && link_attach(source->link, fd);
 }
 
+/* The numbers of both are given to /dev/null, so that nothing else reads or writes the link. */
+bool source_use_standard(struct link_source *source) {
+  int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  int in = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  int out = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  source->kind = LINK_STANDARD;
+  bool good = null >= 0 && in >= 0 && out >= 0 && dup2(null, STDIN_FILENO) >= 0 && dup2(null, STDOUT_FILENO) >= 0;
+  if (null >= 0) close(null);
+  if (!good || fcntl(in, F_SETFL, O_RDONLY | O_NONBLOCK) != 0) return false;
+  return fcntl(out, F_SETFL, O_WRONLY | O_NONBLOCK) == 0 && link_attach_pair(source->link, in, out);
+}
+
 void source_use_path(struct link_source *source, const char *path) {
   source->kind = LINK_CONNECT;
   source->path = path;
@@ -123,7 +135,8 @@ static void port_ended(struct link_source *source, int64_t now) {
 /* The other end is gone, or the descriptor is broken. */
 static void hung_up(struct link_source *source, bool broken) {
   switch (source->kind) {
-    case LINK_FD: source->over = true; break;
+    case LINK_FD:
+    case LINK_STANDARD: source->over = true; break;
     case LINK_CONNECT:
       link_detach(source->link);
       source->retry_ms = now_ms() + CONNECT_RETRY_MS;

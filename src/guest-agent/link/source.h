@@ -17,6 +17,8 @@ enum link_source_kind {
   LINK_VSOCK,
   /* The virtio-serial port with the name of the agent. */
   LINK_PORT,
+  /* Standard input and output, which stay however often the host comes and goes. */
+  LINK_STANDARD,
 };
 
 struct link_source {
@@ -39,6 +41,7 @@ void source_stop(struct link_source *source);
 
 /* One of these chooses the kind. False with errno. */
 bool source_use_fd(struct link_source *source, int fd);
+bool source_use_standard(struct link_source *source);
 void source_use_path(struct link_source *source, const char *path);
 bool source_use_vsock(struct link_source *source, unsigned port);
 void source_use_port(struct link_source *source);

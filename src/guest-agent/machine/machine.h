@@ -20,6 +20,8 @@ struct options {
   bool is_init;
   /* SETUP may set clock, entropy and host name. */
   bool privileged_setup;
+  /* The kernel is gVisor: clock and random pool are the host's own, and the machine ends with its first process. */
+  bool is_gvisor;
 };
 
 enum shutdown_phase {

@@ -126,11 +126,12 @@ static bool add_entropy(struct slice entropy) {
 }
 
 /* The changes that only the agent of a whole machine may make. False with errno and the `action` that failed. */
-static bool apply_to_machine(const struct plan *plan, const char **action) {
+static bool apply_to_machine(const struct machine *machine, const struct plan *plan, const char **action) {
+  bool has_own_kernel = !machine->options.is_gvisor;
   *action = "cannot set the clock";
-  if (plan->has_time && !set_clock(plan->time_ns)) return false;
+  if (has_own_kernel && plan->has_time && !set_clock(plan->time_ns)) return false;
   *action = "cannot add entropy";
-  if (plan->entropy.length > 0 && !add_entropy(plan->entropy)) return false;
+  if (has_own_kernel && plan->entropy.length > 0 && !add_entropy(plan->entropy)) return false;
   *action = "cannot set the host name";
   return !plan->has_hostname || sethostname(plan->hostname, strlen(plan->hostname)) == 0;
 }
@@ -173,7 +174,7 @@ void open_setup(struct request *request) {
   const char *problem = take_plan(request, &plan);
   if (problem != NULL) {
     stream_fail(stream, STATUS_INVALID_ARGUMENT, "%s", problem);
-  } else if (machine->options.privileged_setup && !apply_to_machine(&plan, &action)) {
+  } else if (machine->options.privileged_setup && !apply_to_machine(machine, &plan, &action)) {
     stream_fail_errno(stream, errno, NULL, action);
   } else {
     apply_to_settings(&machine->accounts->settings, &plan);

@@ -85,7 +85,7 @@ int64_t shutdown_tick(struct machine *machine, int64_t now) {
     case SHUTDOWN_ANSWERING: {
       bool answered = guest_link_is_drained(machine->link);
       if (!over && !answered) break;
-      if (machine->options.is_init) power_off();
+      if (machine->options.is_init && !machine->options.is_gvisor) power_off();
       shutdown->over = true;
       return INT64_MAX;
     }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -20,12 +21,22 @@ static void give_slave_to(int slave, const struct account *account) {
   if (fchown(slave, account->uid, TTY_GROUP) == 0) fchmod(slave, 0620);
 }
 
+/* The slave of an unlocked master. gVisor can open it by its name only. */
+static int open_slave(int master) {
+  char path[32];
+  unsigned number;
+  int slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+  if (slave >= 0 || errno != ENOTTY || ioctl(master, TIOCGPTN, &number) != 0) return slave;
+  snprintf(path, sizeof path, "/dev/pts/%u", number);
+  return open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+}
+
 bool terminal_open(uint64_t columns, uint64_t rows, const struct account *account, int *master, int *slave) {
   int unlocked = 0;
   *slave = -1;
   *master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
   if (*master < 0) return false;
-  if (ioctl(*master, TIOCSPTLCK, &unlocked) == 0) *slave = ioctl(*master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+  if (ioctl(*master, TIOCSPTLCK, &unlocked) == 0) *slave = open_slave(*master);
   if (*slave < 0) {
     int error = errno;
     close(*master);

@@ -110,10 +110,13 @@ export async function listEngines(storeFolder: string, name: string): Promise<St
   });
 }
 
-/** Everything that is in a store, of any name. */
-export async function listStore(storeFolder: string): Promise<StoreEntry[]> {
+/** Everything of these names that is in a store, half-made or half-removed things too. */
+export async function listStore(storeFolder: string, names: readonly string[]): Promise<StoreEntry[]> {
   const entries = await readdir(storeFolder).catch(() => []);
-  const own = entries.filter((entry) => folderName.test(entry) || entry.endsWith(".partial"));
+  const own = entries.filter((entry) => {
+    const [, name] = folderName.exec(entry.replace(/(\.\d+)?\.partial$/, "")) ?? [];
+    return name !== undefined && names.includes(name);
+  });
   return Promise.all(
     own.map(async (entry) => {
       const folder = join(storeFolder, entry);

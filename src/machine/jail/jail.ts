@@ -127,8 +127,11 @@ export class Jail {
   }
 
   /** Makes room for a machine: a user and groups of its own. {@link close} gives them back. */
-  async openCell(machine: string, limits: Omit<GroupLimits, "processes">): Promise<Cell> {
-    const groups = await this.#groups.make(machine, { ...limits, processes: 256 });
+  async openCell(
+    machine: string,
+    limits: Omit<GroupLimits, "processes"> & Partial<Pick<GroupLimits, "processes">>,
+  ): Promise<Cell> {
+    const groups = await this.#groups.make(machine, { processes: 256, ...limits });
     return { user: this.#users?.take(machine), groups };
   }
 

@@ -9,8 +9,8 @@ import { DomainError, messageOf } from "../../errors.ts";
 import { buildTool } from "../build-tool.ts";
 import type { BootRequest } from "../driver.ts";
 import type { Images } from "../images.ts";
+import { networkCommandLine } from "../network/network.ts";
 import { type QemuMachine, type RunningMachine, resolveMachine } from "./machine.ts";
-import { networkCommandLine } from "./network.ts";
 
 const run = promisify(execFile);
 

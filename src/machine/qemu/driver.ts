@@ -21,6 +21,7 @@ import {
 } from "../driver.ts";
 import type { Cell } from "../jail/jail.ts";
 import { MachinesFolder } from "../machines-folder.ts";
+import { type Network, startNetwork, waitForNetwork } from "../network/network.ts";
 import { isRunning } from "../processes.ts";
 import { checkSocketPaths, qmpSocketName } from "./arguments.ts";
 import { describeMachine, kernelCommandLine } from "./boot.ts";
@@ -36,7 +37,6 @@ import {
   writeRunningMachine,
 } from "./machine.ts";
 import { findSockets, memoryName, shareFiles } from "./machine-files.ts";
-import { type Network, startNetwork, waitForNetwork } from "./network.ts";
 import { QmpClient } from "./qmp.ts";
 import { QemuVm } from "./vm.ts";
 import { waitForInit, workOf } from "./watchdog.ts";

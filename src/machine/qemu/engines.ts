@@ -12,6 +12,7 @@ import { buildTool, exists } from "../build-tool.ts";
 import type { KeptEngine } from "../driver.ts";
 import { listEngines, listStore, removeStored, type StoredEngine, storeEngine } from "../jail/engine-store.ts";
 import { Jail } from "../jail/jail.ts";
+import { networkEngineName } from "../network/network.ts";
 import { ownedEntry } from "./machine-files.ts";
 
 const run = promisify(execFile);
@@ -20,8 +21,6 @@ export const engineCommand = "qemu-system-x86_64";
 /** Where every system has it. */
 export const enginePath = `/usr/bin/${engineCommand}`;
 const engineName = "qemu";
-/** The programs of a machine's network, in the cache: see `network.ts`. */
-export const networkEngineName = "network";
 /** Where distributions keep QEMU's modules. */
 const moduleFolders = [
   "/usr/lib/x86_64-linux-gnu/qemu",
@@ -110,7 +109,7 @@ export class QemuEngines {
     const used = new Set([...inUse, this.current.folder, join(cached, basename(this.current.folder))]);
     const listed = await Promise.all(
       [cached, own].map(async (store) => {
-        const entries = await listStore(store);
+        const entries = await listStore(store, [engineName, networkEngineName]);
         return entries.map((entry) => ({ ...entry, isCached: store === cached }));
       }),
     );

@@ -4,11 +4,11 @@ import type { Logger } from "../../log.ts";
 import type { EngineInfo } from "../driver.ts";
 import { Images } from "../images.ts";
 import type { Jail } from "../jail/jail.ts";
+import { findNetworkTools, type NetworkTools } from "../network/network.ts";
 import { type AccelerationChoice, decideAcceleration, decideCpus } from "./acceleration.ts";
 import type { CpuSetting, GuestCpus } from "./cpu.ts";
 import { openJail, type QemuEngines } from "./engines.ts";
 import type { RunningMachine } from "./machine.ts";
-import { findNetworkTools, type NetworkTools } from "./network.ts";
 
 export interface QemuDriverOptions {
   /** Each VM gets a folder in it, named after its session. On the file system of the snapshots; a short path. */

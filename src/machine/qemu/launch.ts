@@ -8,12 +8,12 @@ import { DomainError, messageOf } from "../../errors.ts";
 import { Scope } from "../../scope.ts";
 import { type DetachedProcess, readLogTail } from "../detached-process.ts";
 import type { Cell, Jail } from "../jail/jail.ts";
+import type { Network } from "../network/network.ts";
 import { endProcess } from "../processes.ts";
 import { type Launch, qemuArguments, qmpSocketName } from "./arguments.ts";
 import { enginePath, type QemuEngine } from "./engines.ts";
 import { type SharedFiles, socketsFolder } from "./machine-files.ts";
 import { loadMemoryChanges } from "./memory-changes.ts";
-import type { Network } from "./network.ts";
 import { QmpClient } from "./qmp.ts";
 
 export const engineLogName = "qemu.log";

@@ -136,7 +136,12 @@ export class ArtifactCollector {
     }
     const installed = await readGuestAssets(cacheDir);
     const archives = listSourcedBuilds(ledger).flatMap(({ spec }) => copiedHashes(spec).map(uploads.pathOf, uploads));
-    const images = [assets, installed].flatMap(({ kernel, initramfs, baseDisk }) => [kernel, initramfs, baseDisk]);
+    const images = [assets, installed].flatMap(({ kernel, initramfs, baseDisk, agent }) => [
+      kernel,
+      initramfs,
+      baseDisk,
+      agent,
+    ]);
     const roots = snapshots.map(({ id }) => id);
     const all = reachable([...roots, ...images, ...archives, ...(await driver.filesInUse())], needs);
     // The files that a damaged snapshot needs stay. Whether the snapshot itself is needed decides the quarantine.

@@ -12,6 +12,7 @@ const schema = z.object({
   kernelVersion: z.string(),
   initramfs: z.string(),
   baseDisk: z.string(),
+  agent: z.string(),
 });
 
 /** Absolute paths. File names carry a hash of what they were made from, so equal paths mean equal content. */

@@ -18,15 +18,16 @@ test("an engine is kept with its libraries, found by its version, and removed as
     // What a daemon that died left, and what is not the store's.
     await mkdir(join(own, "program_1.3_0123456789ab.77.partial"));
     await mkdir(join(own, "notes"));
-    const listed = await listStore(own);
+    await mkdir(join(own, "other_1.3_0123456789ab"));
+    const listed = await listStore(own, ["program"]);
     expect(listed.map(({ folder }) => basename(folder)).sort()).toEqual([
       basename(stored.folder),
       "program_1.3_0123456789ab.77.partial",
     ]);
     for (const { folder } of listed) await removeStored(folder);
-    expect(await readdir(own)).toEqual(["notes"]);
+    expect((await readdir(own)).sort()).toEqual(["notes", "other_1.3_0123456789ab"]);
     expect(await listEngines(cache, "program")).toHaveLength(1);
-    expect(await listStore(join(root, "nowhere"))).toEqual([]);
+    expect(await listStore(join(root, "nowhere"), ["program"])).toEqual([]);
   } finally {
     await rm(root, { recursive: true });
   }

@@ -27,18 +27,30 @@ async function openCache(daemon: FakeDaemon, assetsFolder = join(daemon.folder, 
     kernel: at("kernel", "6.1_bb", "vmlinuz"),
     kernelVersion: "6.1",
     initramfs: at("initramfs-bb.cpio"),
+    agent: at("agent", "agent-bb"),
     baseDisk: at("rootfs", "base-cc.ext4"),
   };
   const old = {
     kernel: at("kernel", "6.1_aa"),
     initramfs: at("initramfs-aa.cpio"),
+    agent: at("agent", "agent-aa"),
     unused: at("rootfs", "base-aa.ext4"),
   };
   const needed = at("rootfs", "base-bb.ext4");
-  for (const each of ["kernel/6.1_aa", "kernel/6.1_bb", "rootfs"]) await mkdir(at(each), { recursive: true });
+  for (const each of ["kernel/6.1_aa", "kernel/6.1_bb", "rootfs", "agent"]) await mkdir(at(each), { recursive: true });
   await mkdir(join(cacheDir, "uploads"));
   const upload = join(cacheDir, "uploads", oldHash);
-  const files = [assets.kernel, assets.initramfs, assets.baseDisk, old.initramfs, old.unused, needed, upload];
+  const files = [
+    assets.kernel,
+    assets.initramfs,
+    assets.baseDisk,
+    assets.agent,
+    old.initramfs,
+    old.agent,
+    old.unused,
+    needed,
+    upload,
+  ];
   for (const path of [...files, join(old.kernel, "vmlinuz")]) await writeFile(path, "x");
   await writeFile(at("assets.json"), JSON.stringify(assets));
   const longAgo = new Date(clock.nowMs() - 86_400_000);
@@ -61,7 +73,7 @@ test("old images, kernels and uploads go; installed and needed ones stay", async
   const { collector, old, needed, assets } = await openCache(daemon);
   await collector.collect(never);
   expect(there(old)).toEqual([]);
-  const kept = [needed, assets.kernel, assets.initramfs, assets.baseDisk];
+  const kept = [needed, assets.kernel, assets.initramfs, assets.baseDisk, assets.agent];
   expect(there(kept)).toEqual(kept);
 });
 
@@ -71,7 +83,7 @@ test("a needed asset stays where the assets are a link to those of another cache
   const { collector, old, needed, assets } = await openCache(daemon, elsewhere);
   await collector.collect(never);
   expect(there(old)).toEqual([]);
-  const kept = [needed, assets.kernel, assets.initramfs, assets.baseDisk];
+  const kept = [needed, assets.kernel, assets.initramfs, assets.baseDisk, assets.agent];
   expect(there(kept)).toEqual(kept);
 });
 
@@ -80,7 +92,7 @@ test("no more goes than it takes, and young artifacts stay", async () => {
   const { collector, old } = await openCache(daemon);
   let left = 2;
   await collector.collect(async () => left-- === 0);
-  expect(there(old)).toHaveLength(2);
+  expect(there(old)).toHaveLength(old.length - 2);
 });
 
 test("engines that no snapshot and no machine names go, and in a cache that is shared they stay", async () => {

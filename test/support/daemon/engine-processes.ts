@@ -1,10 +1,13 @@
 /** The engine processes of a state folder that run on this host, no matter which daemon started them. */
 import { readdirSync, readFileSync } from "node:fs";
 
+/** The program of the engine that the shared daemon runs. */
+const sharedProgram = process.env.FIRKIN_TEST_ENGINE === "gvisor" ? "firkin-gvisor" : "qemu-system-x86_64";
+
 /** Pids of the processes of that program that name a file of a machine of this state folder. */
 export function runningEngines(
   stateDir: string,
-  program: "qemu-system-x86_64" | "firkin-vz" = "qemu-system-x86_64",
+  program: "qemu-system-x86_64" | "firkin-gvisor" | "firkin-vz" = sharedProgram,
 ): number[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))

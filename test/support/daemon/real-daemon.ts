@@ -46,6 +46,12 @@ export function cacheDir(): string {
   return process.env.FIRKIN_CACHE_DIR ?? join(homedir(), ".firkin", "cache");
 }
 
+/** `FIRKIN_TEST_ENGINE` names the engine that the tests with real machines run on; default the daemon's. */
+function engineOptions(): string[] {
+  const engine = process.env.FIRKIN_TEST_ENGINE;
+  return engine ? ["--engine", engine] : [];
+}
+
 /** Why no real machine can be started here, or undefined. */
 export function missingForRealMachines(): string | undefined {
   if (!existsSync(main)) return "dist/ is not built";
@@ -64,7 +70,8 @@ export async function newStateDir(): Promise<string> {
 export async function startDaemon(options: RealDaemonOptions = {}): Promise<RealDaemon> {
   const { stateDir: given, args = [], enter = [], env } = options;
   const stateDir = given ?? (await newStateDir());
-  const serve = [main, "serve", "--port", "0", "--state-dir", stateDir, "--cache-dir", cacheDir(), ...quiet, ...args];
+  const folders = ["--state-dir", stateDir, "--cache-dir", cacheDir()];
+  const serve = [main, "serve", "--port", "0", ...folders, ...engineOptions(), ...quiet, ...args];
   const [command = "", ...rest] = [...enter, process.execPath, ...serve];
   const child = spawn(command, rest, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
   const exited = new Promise<number | null>((resolve) => child.once("exit", resolve));

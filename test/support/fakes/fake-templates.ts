@@ -67,7 +67,7 @@ export function openFakeTemplates(options: FakeTemplatesOptions = {}): FakeTempl
       clock: systemClock,
       markerPath: join(folder, "marker"),
       log: pino({ level: "silent" }),
-      assets: { kernel: "/kernel", kernelVersion: "6", initramfs: "/initramfs", baseDisk: "/disk" },
+      assets: { kernel: "/kernel", kernelVersion: "6", initramfs: "/initramfs", baseDisk: "/disk", agent: "/agent" },
       trust: noTrust,
       recordSample: (span) => void spans.push(span),
     });

@@ -51,7 +51,7 @@ export interface Wired<C extends Clock> {
   readonly machinesFolder: string;
 }
 
-const assets = { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" };
+const assets = { kernel: "/k", kernelVersion: "6", agent: "/agent", initramfs: "/i", baseDisk: "/b" };
 
 export function wireFakeRuntime<C extends Clock>(clock: C, wiring: Wiring): Wired<C> {
   const { folder, ledger, guest, budgets, log = pino({ level: "silent" }) } = wiring;

@@ -9,7 +9,7 @@ import { ensureBaseTemplate } from "../../../src/template/base/template.ts";
 import { roomy, shape } from "../../ledger/support.ts";
 import { FakeDaemon } from "../../support/fakes/fake-daemon.ts";
 
-const assets = { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/b" };
+const assets = { kernel: "/k", kernelVersion: "6", agent: "/agent", initramfs: "/i", baseDisk: "/b" };
 
 /** Makes sure that `base`, which the fake host already has, is made from these assets. */
 function ensure({ deps }: FakeDaemon, budgets: CapacityBudgets = roomy): Promise<void> {

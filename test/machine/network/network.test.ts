@@ -12,7 +12,6 @@ import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type StoredEngine, storeEngine } from "../../../src/machine/jail/engine-store.ts";
 import { Jail } from "../../../src/machine/jail/jail.ts";
-import { isRunning, processName, waitUntilGone } from "../../../src/machine/processes.ts";
 import {
   findNetworkTools,
   guestNetwork,
@@ -23,7 +22,8 @@ import {
   startNetwork,
   switchNetwork,
   waitForNetwork,
-} from "../../../src/machine/qemu/network.ts";
+} from "../../../src/machine/network/network.ts";
+import { isRunning, processName, waitUntilGone } from "../../../src/machine/processes.ts";
 import type { ProcessIdentity } from "../../../src/types.ts";
 
 test("passt forwards no port inwards and offers no gateway to the host", () => {

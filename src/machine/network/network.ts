@@ -16,7 +16,6 @@ import type { NetworkHealth } from "../driver.ts";
 import { type StoredEngine, storeEngine } from "../jail/engine-store.ts";
 import type { Cell, Jail } from "../jail/jail.ts";
 import { endProcess, processName, signalProcess } from "../processes.ts";
-import { networkEngineName } from "./engines.ts";
 
 /** Part of every snapshot's memory, so the same on every host. The DNS address is answered by passt. */
 export const guestNetwork = { address: "10.0.2.15", prefix: 24, gateway: "10.0.2.2", dns: "10.0.2.3" } as const;
@@ -25,6 +24,9 @@ const { address, prefix, gateway, dns } = guestNetwork;
 /** The agent reads its addresses from the kernel's command line. */
 export const networkCommandLine = `firkin.net=${address}/${prefix},${gateway},${dns}`;
 
+/** The name under which {@link NetworkPrograms} are stored. */
+export const networkEngineName = "network";
+
 /** For a busy host. A switch takes a millisecond on an idle one. */
 const switchDeadlineMs = 10_000;
 const maxLogBytes = 1 << 20;
@@ -32,12 +34,15 @@ const maxLogBytes = 1 << 20;
 const passtSendBytes = 8 << 20;
 const resolverPath = "/etc/resolv.conf";
 
-/** Programs and settings, found once per daemon. */
-export interface NetworkTools {
-  readonly jail: Jail;
+/** The programs of a network, found once per daemon. */
+export interface NetworkPrograms {
   readonly engine: StoredEngine;
   readonly passt: string;
   readonly guard: string;
+}
+
+export interface NetworkTools extends NetworkPrograms {
+  readonly jail: Jail;
 }
 
 export interface Network {
@@ -53,12 +58,17 @@ export interface Network {
 }
 
 /** @throws DomainError `failed_precondition` saying what to install */
-export async function findNetworkTools(jail: Jail, cacheFolder: string): Promise<NetworkTools> {
+export async function findNetworkPrograms(cacheFolder: string): Promise<NetworkPrograms> {
   const source = { beside: import.meta.url, source: "packet-guard.c" };
   const [passt, guard] = await Promise.all([findPasst(), buildTool(source, cacheFolder)]);
   // Nothing that is saved needs it again, so the cache is the place for it.
   const parts = { name: networkEngineName, version: "1", programs: [passt], files: [guard] };
-  return { jail, passt, guard, engine: await storeEngine([join(cacheFolder, "engines")], parts) };
+  return { passt, guard, engine: await storeEngine([join(cacheFolder, "engines")], parts) };
+}
+
+/** @throws as {@link findNetworkPrograms} */
+export async function findNetworkTools(jail: Jail, cacheFolder: string): Promise<NetworkTools> {
+  return { ...(await findNetworkPrograms(cacheFolder)), jail };
 }
 
 /**

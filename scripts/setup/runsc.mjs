@@ -1,0 +1,107 @@
+/**
+ * gVisor's program runsc, for the engine gvisor: compiled from the Go modules that `runsc/go.mod` names and `runsc/go.sum`
+ * holds the digests of. Debian's own package is older than programs with a set-user-ID bit in gVisor, and without them
+ * there is no sudo. Where it cannot be compiled the reason is kept, and the other engines serve.
+ */
+import { spawnSync } from "node:child_process";
+import * as fs from "node:fs";
+import { join } from "node:path";
+import { run } from "./command.mjs";
+import { freeBytes, hashOf, placeAtomically } from "./files.mjs";
+import { readStamp, writeStamp } from "./stamps.mjs";
+
+const moduleName = "gvisor.dev/gvisor";
+/** Of what Go compiles from, downloads included. */
+const neededFreeBytes = 2 * 2 ** 30;
+/** Since this version Go fetches the version of itself that a module asks for. */
+const firstSelfUpdatingGo = [1, 21];
+const goPlaces = ["go", "/usr/local/go/bin/go", "/usr/lib/go/bin/go"];
+
+/** @typedef {{ runsc?: string, version?: string, reason?: string }} RunscAsset Either the program, or why there is none. */
+
+/** @param {import("./roots.mjs").Roots} roots */
+const recipeFolder = (roots) => join(roots.repository, "scripts/setup/runsc");
+
+/** @param {import("./roots.mjs").Roots} roots */
+function recipe(roots) {
+  const files = ["go.mod", "go.sum"].map((name) => fs.readFileSync(join(recipeFolder(roots), name)));
+  return hashOf({ format: 1 }, ...files);
+}
+
+/** The pinned version, which the program is given as its own. */
+function pinnedVersion(/** @type {import("./roots.mjs").Roots} */ roots) {
+  const text = fs.readFileSync(join(recipeFolder(roots), "go.mod"), "utf8");
+  return /gvisor\.dev\/gvisor v(\S+)/.exec(text)?.[1] ?? "unknown";
+}
+
+/** A Go that can compile it; undefined where there is none. */
+function findGo() {
+  return goPlaces.find((go) => {
+    const { stdout, status } = spawnSync(go, ["version"], { encoding: "utf8" });
+    const [, major, minor] = /go(\d+)\.(\d+)/.exec(stdout ?? "") ?? [];
+    if (status !== 0 || minor === undefined) return false;
+    const [first = 0, second = 0] = firstSelfUpdatingGo;
+    return Number(major) > first || (Number(major) === first && Number(minor) >= second);
+  });
+}
+
+/** The reason why it cannot be compiled here, or undefined. */
+function obstacle(/** @type {import("./roots.mjs").Roots} */ roots) {
+  if (process.arch !== "x64") return "it is compiled for x86-64 alone";
+  if (findGo() === undefined) {
+    return "there is no Go of 1.21 or later to compile it: install Go, or gVisor's own runsc, and give --runsc PATH";
+  }
+  return fs.existsSync(roots.cache) && freeBytes(roots.cache) < neededFreeBytes
+    ? "compiling it needs 2 GiB of free disk for a while"
+    : undefined;
+}
+
+/** The recipe with the obstacle of this host in it, so that the step runs again once the obstacle has gone. */
+function hostRecipe(/** @type {import("./roots.mjs").Roots} */ roots) {
+  return hashOf(recipe(roots), obstacle(roots) ?? "");
+}
+
+/** @param {import("./roots.mjs").Roots} roots */
+export function currentRunsc(roots) {
+  return /** @type {RunscAsset | undefined} */ (readStamp(roots, "runsc", hostRecipe(roots)));
+}
+
+/**
+ * Makes `<assets>/gvisor/runsc`: minutes.
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {import("./graph.mjs").StepContext} context
+ */
+export async function makeRunsc(roots, { signal, onLine }) {
+  const reason = obstacle(roots);
+  if (reason !== undefined) {
+    onLine(`skipped: ${reason}`);
+    return writeStamp(roots, "runsc", hostRecipe(roots), { reason });
+  }
+  fs.mkdirSync(roots.scratch, { recursive: true });
+  const scratch = fs.mkdtempSync(join(roots.scratch, "runsc-"));
+  const version = pinnedVersion(roots);
+  const env = {
+    CGO_ENABLED: "0",
+    GOFLAGS: "-mod=readonly -modcacherw",
+    GOPATH: join(scratch, "go"),
+    GOCACHE: join(scratch, "cache"),
+    GOTOOLCHAIN: "auto",
+  };
+  try {
+    for (const name of ["go.mod", "go.sum"]) fs.copyFileSync(join(recipeFolder(roots), name), join(scratch, name));
+    const built = join(scratch, "runsc");
+    const flags = `-s -w -X ${moduleName}/runsc/version.version=${version}`;
+    const args = ["build", "-p", "2", "-trimpath", "-ldflags", flags, "-o", built, `${moduleName}/runsc`];
+    const remedy = "check that this machine reaches proxy.golang.org (or GOPROXY), then start again";
+    await run(findGo() ?? "go", args, { cwd: scratch, env, signal, onLine, remedy });
+    const folder = join(roots.assets, "gvisor");
+    await placeAtomically(folder, (partial) => {
+      fs.mkdirSync(partial, { recursive: true });
+      fs.copyFileSync(built, join(partial, "runsc"));
+      fs.chmodSync(join(partial, "runsc"), 0o755);
+    });
+    await writeStamp(roots, "runsc", hostRecipe(roots), { runsc: join(folder, "runsc"), version });
+  } finally {
+    fs.rmSync(scratch, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,254 @@
+/*
+ * The box: `firkin-box OPTION… -- KEEPER ARGUMENT…` makes what one gVisor sandbox lives in, and starts its keeper
+ * there as the first process of a process namespace. The namespaces, the mounts and the sockets are made here, because
+ * they take root; the keeper and everything that it starts are root of a user namespace only, whose users are nobody on
+ * the host.
+ *
+ *   folder=PATH     the machine's folder
+ *   mount=PATH      an empty folder in which the new root is put together; nobody else sees what is mounted there
+ *   base=PATH       a folder: the lowest layer of the guest's disk
+ *   layer=PATH      an image with a layer that is only read; the top one first
+ *   disk=PATH       an image with the layer that is written
+ *   ro=PATH:INSIDE rw=PATH:INSIDE   a file or folder of the host, and where the keeper sees it
+ *   socket=PATH     a Unix socket is bound there, and given to the keeper as a descriptor, in this order from 4 on
+ *   meminfo=INSIDE  a file that is seen as /proc/meminfo, where runsc looks for the size of the guest's memory
+ *   users=N         the first of 65,536 users of the host that the users in the box are
+ *   network=ADDRESS/PREFIX,GATEWAY   the guest's interface, whose other end is the last descriptor
+ *   cgroup=FOLDER oom=N   as for the jail
+ *   status=N        descriptor that gets `PID\n`, and ends when the keeper has taken over; or `error: …\n`
+ *
+ * Descriptor 3 is kept. The launcher stays as the parent, without privileges, and ends as the keeper ended: 128 + N for
+ * signal N.
+ */
+#define _GNU_SOURCE
+#include "box.h"
+
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/close_range.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#include "box_mounts.h"
+#include "box_network.h"
+
+enum { MAX_SOCKETS = 8, USERS = 65536, FIRST_SOCKET = 4 };
+
+struct options {
+  struct box_root root;
+  const char *folder, *users, *network, *meminfo, *oom;
+  const char *cgroups[16], *sockets[MAX_SOCKETS];
+  size_t cgroup_count, socket_count;
+  int status;
+  char **command;
+};
+
+static int status_descriptor = -1;
+
+_Noreturn void fail(const char *format, ...) {
+  char text[512];
+  int cause = errno;
+  va_list arguments;
+  va_start(arguments, format);
+  int length = vsnprintf(text, sizeof text, format, arguments);
+  va_end(arguments);
+  dprintf(status_descriptor >= 0 ? status_descriptor : STDERR_FILENO, "error: %.*s: %s\n", length, text,
+          strerror(cause));
+  _exit(125);
+}
+
+static const char *value_of(const char *argument, const char *name) {
+  size_t length = strlen(name);
+  return strncmp(argument, name, length) == 0 && argument[length] == '=' ? argument + length + 1 : NULL;
+}
+
+static void add_socket(struct options *options, const char *path) {
+  errno = E2BIG;
+  if (options->socket_count == MAX_SOCKETS) fail("too many sockets");
+  options->sockets[options->socket_count++] = path;
+}
+
+static void parse_option(struct options *options, char *argument) {
+  const char *value;
+  if ((value = value_of(argument, "folder")))
+    options->folder = value;
+  else if ((value = value_of(argument, "mount")))
+    options->root.mount = value;
+  else if ((value = value_of(argument, "base")))
+    options->root.base = value;
+  else if ((value = value_of(argument, "disk")))
+    options->root.disk = value;
+  else if ((value = value_of(argument, "layer")) && options->root.layer_count < MAX_LAYERS)
+    options->root.layers[options->root.layer_count++] = value;
+  else if ((value = value_of(argument, "ro")))
+    add_binding(&options->root, value, true);
+  else if ((value = value_of(argument, "rw")))
+    add_binding(&options->root, value, false);
+  else if ((value = value_of(argument, "socket")))
+    add_socket(options, value);
+  else if ((value = value_of(argument, "users")))
+    options->users = value;
+  else if ((value = value_of(argument, "network")))
+    options->network = value;
+  else if ((value = value_of(argument, "meminfo")))
+    options->meminfo = value;
+  else if ((value = value_of(argument, "oom")))
+    options->oom = value;
+  else if ((value = value_of(argument, "status")))
+    options->status = atoi(value);
+  else if ((value = value_of(argument, "cgroup")) && options->cgroup_count < 16)
+    options->cgroups[options->cgroup_count++] = value;
+  else {
+    errno = EINVAL;
+    fail("option %s", argument);
+  }
+}
+
+static struct options parse(char **argument) {
+  struct options options = {.status = -1};
+  for (; *argument && strcmp(*argument, "--") != 0; argument++) parse_option(&options, *argument);
+  errno = EINVAL;
+  if (!*argument || !argument[1]) fail("no keeper after --");
+  if (!options.folder || !options.users || !options.root.mount || !options.root.base) fail("an option is missing");
+  options.command = argument + 1;
+  options.root.owner = (uid_t)strtoul(options.users, NULL, 10);
+  return options;
+}
+
+static void write_text(const char *path, const char *text) {
+  int file = open(path, O_WRONLY | O_CLOEXEC);
+  if (file < 0) fail("open %s", path);
+  if (write(file, text, strlen(text)) < 0) fail("write %s", path);
+  close(file);
+}
+
+/* By a short name, because the path of a socket may have 107 bytes only and the folder's may be longer. */
+static int bind_socket(const char *path) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  char folder[4096];
+  snprintf(folder, sizeof folder, "%s", path);
+  char *name = strrchr(folder, '/');
+  errno = EINVAL;
+  if (!name) fail("socket %s", path);
+  *name++ = 0;
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0 || chdir(folder)) fail("enter %s", folder);
+  snprintf(address.sun_path, sizeof address.sun_path, "%s", name);
+  if (bind(fd, (const void *)&address, sizeof address)) fail("bind %s", path);
+  if (listen(fd, 4)) fail("listen at %s", path);
+  return fd;
+}
+
+static void bind_sockets(const struct options *options) {
+  for (size_t i = 0; i < options->socket_count; i++) {
+    int fd = bind_socket(options->sockets[i]);
+    int wanted = FIRST_SOCKET + (int)i;
+    if (dup3(fd, wanted, 0) < 0 && errno != EINVAL) fail("descriptor %d", wanted);
+    if (fd != wanted)
+      close(fd);
+    else
+      fcntl(fd, F_SETFD, 0);
+  }
+}
+
+/* Drops what the parent could still do. */
+static void drop_privileges(void) {
+  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  struct __user_cap_data_struct none[2] = {{0}};
+  for (int capability = 0; prctl(PR_CAPBSET_READ, capability) >= 0; capability++) prctl(PR_CAPBSET_DROP, capability);
+  if (syscall(SYS_capset, &header, none)) fail("capabilities");
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) fail("no new privileges");
+}
+
+/* Root of the user namespace, and with it of the network and of the mounts; on the host a user that nobody is. */
+static void become_nobody(int asked, int mapped) {
+  if (unshare(CLONE_NEWUSER)) fail("user namespace");
+  char answer = 'u';
+  if (write(asked, &answer, 1) != 1 || read(mapped, &answer, 1) != 1) fail("users");
+  if (setgroups(0, NULL) || setresgid(0, 0, 0) || setresuid(0, 0, 0)) fail("root of the box");
+  if (unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)) fail("namespaces of the box");
+  /*
+   * Builds of runsc before August 2024 take every network namespace for the host's where this folder has a file
+   * `rmem_default`, as it has since Linux 6.15. The folder is another one in each network namespace. A namespace may
+   * mount a /proc only if it sees one that nothing covers, which is why the box has two.
+   */
+  if (mount("none", "/proc/sys/net/core", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k"))
+    fail("/proc/sys/net/core");
+}
+
+static _Noreturn void become_keeper(const struct options *options, int asked, int mapped) {
+  if (unshare(CLONE_NEWNS)) fail("mount namespace");
+  make_root(&options->root);
+  become_nobody(asked, mapped);
+  if (options->meminfo && mount(options->meminfo, "/proc/meminfo", NULL, MS_BIND, NULL)) fail("/proc/meminfo");
+  int network = FIRST_SOCKET + (int)options->socket_count;
+  if (options->network) open_network(options->network, network);
+  char *environment[] = {"PATH=/", "HOME=/", NULL};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) fail("no new privileges");
+  execve(options->command[0], options->command, environment);
+  fail("run %s", options->command[0]);
+}
+
+static void map_users(const struct options *options, pid_t child, int asked, int mapped) {
+  char path[64], map[64], answer;
+  if (read(asked, &answer, 1) != 1) return;
+  snprintf(map, sizeof map, "0 %s %d", options->users, USERS);
+  for (const char *const *kind = (const char *const[]){"uid_map", "gid_map", NULL}; *kind; kind++) {
+    snprintf(path, sizeof path, "/proc/%d/%s", child, *kind);
+    write_text(path, map);
+  }
+  if (write(mapped, &answer, 1) != 1) fail("users");
+}
+
+static _Noreturn void stand_by(pid_t child) {
+  dprintf(status_descriptor >= 0 ? status_descriptor : STDERR_FILENO, "%d\n", child);
+  close_range(3, ~0U, 0);
+  drop_privileges();
+  int ended;
+  while (waitpid(child, &ended, 0) < 0) {
+    if (errno != EINTR) _exit(125);
+  }
+  _exit(WIFEXITED(ended) ? WEXITSTATUS(ended) : 128 + WTERMSIG(ended));
+}
+
+int main(int count, char **arguments) {
+  (void)count;
+  int asked[2], mapped[2];
+  struct options options = parse(arguments + 1);
+  status_descriptor = options.status;
+  if (status_descriptor >= 0) {
+    /* Out of the way of the sockets. */
+    int moved = fcntl(status_descriptor, F_DUPFD_CLOEXEC, 64);
+    if (moved < 0) fail("status");
+    close(status_descriptor);
+    status_descriptor = moved;
+  }
+  if (pipe2(asked, O_CLOEXEC) || pipe2(mapped, O_CLOEXEC)) fail("pipe");
+  for (int i = 0; i < 2; i++) {
+    asked[i] = fcntl(asked[i], F_DUPFD_CLOEXEC, 64);
+    mapped[i] = fcntl(mapped[i], F_DUPFD_CLOEXEC, 64);
+  }
+  close_range(FIRST_SOCKET, 63, 0);
+  close_range(64, ~0U, CLOSE_RANGE_CLOEXEC);
+  umask(022);
+  bind_sockets(&options);
+  for (size_t i = 0; i < options.cgroup_count; i++) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/cgroup.procs", options.cgroups[i]);
+    write_text(path, "0");
+  }
+  if (options.oom) write_text("/proc/self/oom_score_adj", options.oom);
+  if (unshare(CLONE_NEWPID)) fail("process namespace");
+  pid_t child = fork();
+  if (child < 0) fail("fork");
+  if (child == 0) become_keeper(&options, asked[1], mapped[0]);
+  close(asked[1]);
+  map_users(&options, child, asked[0], mapped[1]);
+  stand_by(child);
+}

@@ -1,0 +1,158 @@
+/**
+ * The start of a box (`box.c`): the namespaces, mounts and users that one gVisor machine lives in, with its keeper,
+ * which is the process that stands for the machine.
+ */
+import { chmod, chown, mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { DomainError, messageOf } from "../../errors.ts";
+import { Scope } from "../../scope.ts";
+import { type DetachedProcess, readLogTail, startDetached } from "../detached-process.ts";
+import { lastMachineUser } from "../jail/machine-users.ts";
+import { guestNetwork, type Network } from "../network/network.ts";
+import { endProcess } from "../processes.ts";
+import { diskName } from "./disk.ts";
+import type { GvisorMachine } from "./machine.ts";
+import { Orders } from "./orders.ts";
+import { agentName, containerName, containerSpec, inBox, runscFlags } from "./spec.ts";
+
+/** The program of the keeper, as the list of processes has it. */
+export const keeperCommand = inBox.keeper.slice(1);
+export const keeperLogName = "keeper.log";
+/** The checkpoint's name, which runsc chooses. */
+export const checkpointName = "checkpoint.img";
+
+/** The first of the 65,536 users of all boxes. No machine's own user and no account of the host is among them. */
+export const firstBoxUser = lastMachineUser + 1;
+
+/** Above the daemon's own, so that the kernel takes a machine first when memory runs out. */
+const oomScore = 500;
+const connectDeadlineMs = 10_000;
+const devices = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
+
+/** Programs of the host, found once per daemon. */
+export interface BoxTools {
+  readonly launcher: string;
+  readonly keeper: string;
+  /** An empty folder. */
+  readonly mountPoint: string;
+}
+
+export interface BoxPlan {
+  readonly tools: BoxTools;
+  /** Path of the program. */
+  readonly runsc: string;
+  /** The machine's folder, with its disk. */
+  readonly folder: string;
+  readonly machine: GvisorMachine;
+  readonly base: string;
+  /** Images of the lower layers, top first. */
+  readonly layers: readonly string[];
+  readonly groups: readonly string[];
+  readonly network: Network;
+  /** The folder of the checkpoint to be restored. Undefined: the machine boots. */
+  readonly checkpoint: string | undefined;
+}
+
+export interface StartedBox {
+  readonly process: DetachedProcess;
+  readonly orders: Orders;
+}
+
+const folders = (folder: string) => ({
+  agent: join(folder, "agent"),
+  bundle: join(folder, "bundle"),
+  image: join(folder, "image"),
+  sockets: join(folder, "run"),
+});
+
+export const ordersSocket = (folder: string) => join(folders(folder).sockets, "orders");
+export const linkSocket = (folder: string) => join(folders(folder).sockets, "link");
+export const agentFolder = (folder: string) => folders(folder).agent;
+/** Where checkpoints are written. */
+export const imageFolder = (folder: string) => folders(folder).image;
+
+/** Makes the folders of a machine. */
+export async function makeFolders(folder: string): Promise<void> {
+  const { agent, bundle, image, sockets } = folders(folder);
+  await Promise.all([agent, bundle, image].map((path) => mkdir(path, { mode: 0o755 })));
+  await mkdir(sockets, { mode: 0o700 });
+  await chown(image, firstBoxUser, firstBoxUser);
+}
+
+/**
+ * Starts the box and what is in it: a machine that boots or goes on.
+ * @throws DomainError `machine_failed` quoting the keeper's log; nothing of the box is left then
+ */
+export async function startBox(plan: BoxPlan, signal?: AbortSignal): Promise<StartedBox> {
+  const { folder, machine } = plan;
+  const { bundle, agent } = folders(folder);
+  await writeFile(join(bundle, "config.json"), JSON.stringify(containerSpec()), { mode: 0o644 });
+  await writeFile(join(bundle, "meminfo"), `MemTotal: ${machine.memoryMiB * 1024} kB\n`, { mode: 0o644 });
+  await chmod(join(agent, agentName), 0o555);
+  const scope = new Scope();
+  try {
+    const process = await launch(plan);
+    scope.defer(() => endProcess(process.identity, 0));
+    const orders = await Orders.connect(ordersSocket(folder), {
+      deadlineMs: connectDeadlineMs,
+      ...(signal ? { signal } : {}),
+    });
+    scope.defer(async () => orders.close());
+    signal?.throwIfAborted();
+    const common = `--bundle=${inBox.bundle} --pid-file=/state/pid`;
+    if (plan.checkpoint === undefined) {
+      await orders.give(`create ${common} ${containerName}`);
+      await orders.give(`start ${containerName}`);
+    } else {
+      await orders.give(`restore --detach ${common} --image-path=${inBox.restored} ${containerName}`);
+    }
+    scope.release();
+    return { process, orders };
+  } catch (error) {
+    const tail = await readLogTail(join(folder, keeperLogName));
+    await scope.close();
+    signal?.throwIfAborted();
+    const problem = `gVisor did not start: ${messageOf(error)}; the keeper's log ends: ${tail}`;
+    throw new DomainError("machine_failed", problem, {}, { cause: error });
+  }
+}
+
+async function launch(plan: BoxPlan): Promise<DetachedProcess> {
+  const { tools, runsc, folder, machine, base, layers, groups, network, checkpoint } = plan;
+  const { agent, bundle, image } = folders(folder);
+  const { address, prefix, gateway } = guestNetwork;
+  const options = [
+    `folder=${folder}`,
+    `mount=${tools.mountPoint}`,
+    `base=${base}`,
+    `disk=${join(folder, diskName)}`,
+    ...layers.map((path) => `layer=${path}`),
+    `ro=${tools.keeper}:${inBox.keeper}`,
+    `ro=${runsc}:${inBox.runsc}`,
+    `ro=${agent}:${inBox.agentFolder}`,
+    `ro=${bundle}:${inBox.bundle}`,
+    `rw=${image}:${inBox.image}`,
+    ...(checkpoint === undefined ? [] : [`ro=${checkpoint}:${inBox.restored}`]),
+    ...devices.map((path) => `rw=${path}:${path}`),
+    `socket=${ordersSocket(folder)}`,
+    `socket=${linkSocket(folder)}`,
+    `meminfo=${inBox.bundle}/meminfo`,
+    `users=${firstBoxUser}`,
+    `network=${address}/${prefix},${gateway}`,
+    ...groups.map((path) => `cgroup=${path}`),
+    `oom=${oomScore}`,
+    "status=4",
+  ];
+  try {
+    return await startDetached({
+      role: "vm",
+      command: tools.launcher,
+      args: [...options, "--", inBox.keeper, folder, String(machine.vcpuCount), inBox.runsc, ...runscFlags],
+      logPath: join(folder, keeperLogName),
+      descriptors: [network.socket],
+      reportsOn: "status",
+    });
+  } finally {
+    network.socket.destroy();
+  }
+}

@@ -1,0 +1,165 @@
+/*
+ * The root of a box: a small file system of its own with what the keeper may see of the host, and the guest's disk at
+ * /disk, an overlay of a folder and of images.
+ */
+#ifndef FIRKIN_BOX_MOUNTS_H
+#define FIRKIN_BOX_MOUNTS_H
+
+#include <linux/loop.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
+#include "box.h"
+
+enum { MAX_LAYERS = 16, MAX_BINDINGS = 16, LOOP_TRIES = 100, LOOP_MAJOR = 7 };
+
+struct binding {
+  /* `PATH:INSIDE` */
+  const char *spec;
+  bool is_read_only;
+};
+
+struct box_root {
+  const char *mount, *base, *disk;
+  const char *layers[MAX_LAYERS];
+  size_t layer_count;
+  struct binding bindings[MAX_BINDINGS];
+  size_t binding_count;
+  /* Root of the box. */
+  uid_t owner;
+};
+
+static void add_binding(struct box_root *root, const char *spec, bool is_read_only) {
+  errno = E2BIG;
+  if (root->binding_count == MAX_BINDINGS) fail("too many paths");
+  root->bindings[root->binding_count++] = (struct binding){spec, is_read_only};
+}
+
+static void make_folder(const char *path) {
+  if (mkdir(path, 0755) && errno != EEXIST) fail("mkdir %s", path);
+}
+
+/* Attaches an image to a free loop device, which is free again when nothing is mounted from it. */
+static int attach_loop(const char *image, bool is_read_only, char device[64]) {
+  int file = open(image, (is_read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+  if (file < 0) fail("open %s", image);
+  int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+  if (control < 0) fail("open /dev/loop-control");
+  for (int tried = 0; tried < LOOP_TRIES; tried++) {
+    int number = ioctl(control, LOOP_CTL_GET_FREE);
+    if (number < 0) fail("a free loop device");
+    snprintf(device, 64, "/dev/loop%d", number);
+    int loop = open(device, O_RDWR | O_CLOEXEC);
+    if (loop < 0 && errno == ENOENT) {
+      if (mknod(device, S_IFBLK | 0600, makedev(LOOP_MAJOR, (unsigned)number)) && errno != EEXIST) fail("%s", device);
+      loop = open(device, O_RDWR | O_CLOEXEC);
+    }
+    if (loop < 0) fail("open %s", device);
+    struct loop_config config = {.fd = (unsigned)file, .block_size = 4096};
+    config.info.lo_flags = LO_FLAGS_AUTOCLEAR | (is_read_only ? LO_FLAGS_READ_ONLY : 0);
+    if (ioctl(loop, LOOP_CONFIGURE, &config) == 0) {
+      close(control);
+      close(file);
+      return loop;
+    }
+    /* Another machine took it first. */
+    if (errno != EBUSY) fail("attach %s to %s", image, device);
+    close(loop);
+  }
+  errno = EBUSY;
+  fail("no loop device stays free");
+}
+
+static void mount_image(const char *image, const char *target, bool is_read_only) {
+  char device[64];
+  int loop = attach_loop(image, is_read_only, device);
+  unsigned long flags = MS_NODEV | MS_NOATIME | (is_read_only ? MS_RDONLY : 0);
+  /* What the guest removes is given back to the host at once. */
+  if (mount(device, target, "ext4", flags, is_read_only ? "" : "discard,noinit_itable")) fail("mount %s", image);
+  close(loop);
+}
+
+static void mount_disk(const struct box_root *root) {
+  char options[4096] =
+      "redirect_dir=on,index=off,metacopy=off,upperdir=/layers/top/upper,workdir=/layers/top/work,"
+      "lowerdir=";
+  make_folder("layers");
+  make_folder("layers/top");
+  mount_image(root->disk, "layers/top", false);
+  make_folder("layers/top/upper");
+  make_folder("layers/top/work");
+  if (chown("layers/top/upper", root->owner, root->owner)) fail("owner of the disk");
+  for (size_t i = 0; i < root->layer_count; i++) {
+    char path[64];
+    snprintf(path, sizeof path, "layers/%zu", i);
+    make_folder(path);
+    mount_image(root->layers[i], path, true);
+    snprintf(path, sizeof path, "/layers/%zu/upper:", i);
+    strcat(options, path);
+  }
+  strcat(options, "/layers/base");
+  make_folder("layers/base");
+  if (mount(root->base, "layers/base", NULL, MS_BIND, NULL)) fail("bind %s", root->base);
+  /* By paths in the new root, which short names keep within one page of options. */
+  make_folder("disk");
+  if (chroot(".")) fail("enter the new root");
+  if (mount("disk", "/disk", "overlay", MS_NODEV, options)) fail("overlay");
+}
+
+static void bind_path(const struct binding *binding) {
+  char source[4096], target[4096];
+  snprintf(source, sizeof source, "%s", binding->spec);
+  char *inside = strrchr(source, ':');
+  errno = EINVAL;
+  if (!inside) fail("%s has no place", binding->spec);
+  *inside++ = 0;
+  snprintf(target, sizeof target, ".%s", inside);
+  struct stat found;
+  if (stat(source, &found)) fail("stat %s", source);
+  if (S_ISDIR(found.st_mode)) {
+    make_folder(target);
+  } else {
+    int file = open(target, O_WRONLY | O_CREAT | O_CLOEXEC, 0444);
+    if (file < 0) fail("create %s", target);
+    close(file);
+  }
+  if (mount(source, target, NULL, MS_BIND, NULL)) fail("bind %s", source);
+  unsigned long flags = MS_BIND | MS_REMOUNT | MS_NOSUID | (S_ISCHR(found.st_mode) ? 0 : MS_NODEV);
+  if (binding->is_read_only) flags |= MS_RDONLY;
+  if (mount(NULL, target, NULL, flags, NULL)) fail("remount %s", source);
+}
+
+static void mount_proc(const char *path) {
+  make_folder(path);
+  if (mount("proc", path, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL)) fail("%s", path);
+}
+
+/* Mounts everything and makes it the root. /proc is that of the new process namespace. */
+static void make_root(const struct box_root *root) {
+  char options[64];
+  if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL)) fail("private mounts");
+  snprintf(options, sizeof options, "size=8m,nr_inodes=1024,mode=0755,uid=%u,gid=%u", root->owner, root->owner);
+  if (mount("firkin", root->mount, "tmpfs", MS_NOSUID, options)) fail("new root %s", root->mount);
+  if (chdir(root->mount)) fail("enter %s", root->mount);
+  mount_proc("proc");
+  mount_proc("proc-uncovered");
+  make_folder("dev");
+  for (size_t i = 0; i < root->binding_count; i++) bind_path(&root->bindings[i]);
+  for (const char *const *name = (const char *const[]){"state", "tmp", "sys", NULL}; *name; name++) {
+    make_folder(*name);
+    if (chown(*name, root->owner, root->owner)) fail("owner of %s", *name);
+  }
+  int old = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (old < 0) fail("open the old root");
+  if (root->disk) mount_disk(root);
+  if (fchdir(old) || chroot(".") || chdir(root->mount)) fail("leave the new root");
+  close(old);
+  if (syscall(SYS_pivot_root, ".", ".")) fail("change root");
+  if (umount2(".", MNT_DETACH)) fail("leave the old root");
+  if (chdir("/")) fail("enter the new root");
+}
+
+#endif

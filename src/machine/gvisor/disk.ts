@@ -1,0 +1,159 @@
+/**
+ * The disk of a gVisor machine is an overlay of the base disk's files, of layers that never change, and of one layer
+ * that is written. A layer is a raw image with a file system of the disk's size, so that a guest can write no more than
+ * that. In a snapshot a layer is packed: a tar archive of the sparse image, which has only what was written.
+ */
+import { execFile } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { link, mkdir, readdir, rename, rm, truncate, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { promisify } from "node:util";
+import { DomainError, messageOf } from "../../errors.ts";
+import { exists } from "../build-tool.ts";
+import type { SnapshotFile, SnapshotManifest } from "../driver.ts";
+
+const run = promisify(execFile);
+
+/** The image of the writable layer in a machine's folder, and the member of a packed layer. */
+export const diskName = "disk.ext4";
+/** The packed writable layer in a snapshot. */
+export const packedName = "disk.tar";
+
+/** A snapshot's top layer up to this size is unpacked for each machine; a larger one is unpacked once for all. */
+const copyLimitBytes = 16 << 20;
+/** With this many layers the top one is unpacked for the machine at any size, so that chains stay short. */
+const maxLayers = 8;
+
+/** Runs a program of the host. @throws DomainError `machine_failed` with what it said */
+async function runTool(command: string, args: readonly string[], what: string): Promise<void> {
+  try {
+    await run(command, args, { env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LANG: "C" } });
+  } catch (error) {
+    throw new DomainError("machine_failed", `cannot ${what}: ${messageOf(error).slice(-500)}`, {}, { cause: error });
+  }
+}
+
+/** An empty layer of the size, made once and kept in the cache. */
+export async function emptyLayer(cacheFolder: string, diskMiB: number): Promise<string> {
+  const path = join(cacheFolder, `empty-layer-${diskMiB}.ext4`);
+  if (await exists(path)) return path;
+  await mkdir(cacheFolder, { recursive: true, mode: 0o700 });
+  const unfinished = `${path}.${randomUUID()}`;
+  try {
+    await writeFile(unfinished, "", { mode: 0o600 });
+    await truncate(unfinished, diskMiB * 2 ** 20);
+    // A layer is thrown away or saved as a whole, so a journal would be work for nothing.
+    const features = [
+      "-O",
+      "^has_journal,^resize_inode,sparse_super2",
+      "-E",
+      "nodiscard,lazy_itable_init=1",
+      "-m",
+      "0",
+    ];
+    await runTool("mke2fs", ["-q", "-F", "-t", "ext4", ...features, unfinished], "make a disk layer");
+    await rename(unfinished, path);
+  } finally {
+    await rm(unfinished, { force: true });
+  }
+  return path;
+}
+
+export async function copyLayer(source: string, target: string): Promise<void> {
+  await runTool("cp", ["--reflink=auto", "--sparse=always", "--", source, target], "copy a disk layer");
+}
+
+/** Packs the image {@link diskName} of a folder. */
+export async function packLayer(folder: string, target: string): Promise<void> {
+  await runTool("tar", ["--create", "--sparse", "--file", target, "--directory", folder, diskName], "save the disk");
+}
+
+async function unpackLayer(packed: string, folder: string): Promise<void> {
+  await runTool("tar", ["--extract", "--file", packed, "--directory", folder, diskName], "unpack a disk layer");
+}
+
+export interface PreparedDisk {
+  /** Packed, in the machine's folder, top first: what a snapshot of it needs. */
+  readonly lowerLayers: readonly SnapshotFile[];
+  /** The images of these layers, top first. */
+  readonly images: readonly string[];
+}
+
+/** Puts the disk of a snapshot into a machine's folder. */
+export async function prepareDisk(
+  source: { readonly folder: string; readonly manifest: SnapshotManifest },
+  folder: string,
+  cacheFolder: string,
+): Promise<PreparedDisk> {
+  const { disk } = source.manifest.files;
+  const lower = source.manifest.lowerLayers;
+  const linkLower = lower.map(({ name }) => linkFile(join(source.folder, name), join(folder, name)));
+  const packed = join(source.folder, disk.name);
+  if (disk.sizeBytes <= copyLimitBytes || lower.length + 1 >= maxLayers) {
+    await Promise.all([...linkLower, unpackLayer(packed, folder)]);
+    return { lowerLayers: lower, images: await unpackAll(source.folder, lower, cacheFolder) };
+  }
+  const frozen = { ...disk, name: `layer-${lower.length + 1}.tar` };
+  const empty = await emptyLayer(cacheFolder, source.manifest.shape.diskMiB);
+  await Promise.all([
+    ...linkLower,
+    linkFile(packed, join(folder, frozen.name)),
+    copyLayer(empty, join(folder, diskName)),
+  ]);
+  const lowerLayers = [frozen, ...lower];
+  return { lowerLayers, images: await unpackAll(folder, lowerLayers, cacheFolder) };
+}
+
+/** The images of layers, each unpacked once into the cache. */
+async function unpackAll(folder: string, layers: readonly SnapshotFile[], cacheFolder: string): Promise<string[]> {
+  return Promise.all(layers.map((layer) => unpackOnce(join(folder, layer.name), layer.sha256, cacheFolder)));
+}
+
+const unpacking = new Map<string, Promise<string>>();
+
+function unpackOnce(packed: string, sha256: string, cacheFolder: string): Promise<string> {
+  const path = join(layersFolder(cacheFolder), `${sha256}.ext4`);
+  const work = unpacking.get(path) ?? unpackTo(packed, path).finally(() => unpacking.delete(path));
+  unpacking.set(path, work);
+  return work;
+}
+
+async function unpackTo(packed: string, path: string): Promise<string> {
+  if (await exists(path)) return path;
+  const unfinished = `${path}.${randomUUID()}.d`;
+  await mkdir(unfinished, { recursive: true, mode: 0o700 });
+  try {
+    await unpackLayer(packed, unfinished);
+    await rename(join(unfinished, diskName), path);
+  } finally {
+    await rm(unfinished, { recursive: true, force: true });
+  }
+  return path;
+}
+
+const layersFolder = (cacheFolder: string) => join(cacheFolder, "layers");
+
+/**
+ * Removes unpacked layers that no running machine stands on. They are unpacked again when a snapshot needs them.
+ * @param needed digests
+ */
+export async function removeUnusedLayers(cacheFolder: string, needed: ReadonlySet<string>): Promise<void> {
+  const folder = layersFolder(cacheFolder);
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const unused = (await readdir(folder)).filter((name) => !needed.has(basename(name, ".ext4")));
+  await Promise.all(unused.map((name) => rm(join(folder, name), { recursive: true, force: true })));
+}
+
+/**
+ * Gives an immutable file a second name, so that the machine that uses it keeps it when the first name is removed.
+ * @throws DomainError `failed_precondition` when the two are not on one file system
+ */
+export async function linkFile(source: string, target: string): Promise<void> {
+  try {
+    await link(source, target);
+  } catch (error) {
+    const problem = `cannot link ${source} to ${target}: ${messageOf(error)}`;
+    const advice = "Snapshots and machines must be on one file system.";
+    throw new DomainError("failed_precondition", `${problem}. ${advice}`, {}, { cause: error });
+  }
+}

@@ -1,0 +1,290 @@
+/**
+ * This room is the engine `gvisor`: everything that knows runsc, gVisor's program, on Linux. It may call the files of
+ * `src/machine/`, the jail and the network, and no other engine.
+ *
+ * A machine is a container of one: the guest agent is its first process, because only that process and its children
+ * live on after a restore. Its disk is an overlay of the host's, which no checkpoint has a part of.
+ */
+import { chown, copyFile, mkdir } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { DomainError, messageOf } from "../../errors.ts";
+import type { Scope } from "../../scope.ts";
+import type { MachineRecord } from "../../types.ts";
+import type {
+  BootRequest,
+  EngineInfo,
+  KeptEngine,
+  RestoreRequest,
+  SnapshotFile,
+  SnapshotManifest,
+  Vm,
+  VmDriver,
+} from "../driver.ts";
+import type { StoredEngine } from "../jail/engine-store.ts";
+import type { Cell } from "../jail/jail.ts";
+import { MachinesFolder } from "../machines-folder.ts";
+import { type Network, startNetwork, waitForNetwork } from "../network/network.ts";
+import { isRunning } from "../processes.ts";
+import { describeFile } from "../snapshot-files.ts";
+import { baseFolder } from "./base-folder.ts";
+import {
+  agentFolder,
+  checkpointName,
+  firstBoxUser,
+  keeperCommand,
+  makeFolders,
+  ordersSocket,
+  startBox,
+} from "./box.ts";
+import { copyLayer, diskName, emptyLayer, linkFile, type PreparedDisk, prepareDisk } from "./disk.ts";
+import {
+  type GvisorDriverOptions,
+  type GvisorHost,
+  listOthers,
+  openHost,
+  ownedEntry,
+  readMachines,
+  removeOther,
+  runscPath,
+} from "./host.ts";
+import {
+  type GvisorMachine,
+  type RunningMachine,
+  readRunningMachine,
+  resolveMachine,
+  writeRunningMachine,
+} from "./machine.ts";
+import { Orders } from "./orders.ts";
+import { agentName } from "./spec.ts";
+import { GvisorVm } from "./vm.ts";
+
+const adoptDeadlineMs = 2000;
+const networkGraceMs = 200;
+/** What gVisor's kernel, its helpers, the keeper and the network take beside the guest's memory. */
+const engineMemoryMiB = 256;
+/** Each process and thread of a guest is one of the host, too. */
+const maxProcesses = 4096;
+/** The folder in a machine's folder with the checkpoint that it was restored from. */
+const checkpointFolder = "restored";
+
+/** A machine whose folder has all but a description. */
+interface PreparedMachine {
+  readonly folder: string;
+  readonly cell: Cell;
+  readonly network: Network;
+  readonly machine: GvisorMachine;
+  readonly engine: StoredEngine;
+  readonly agent: SnapshotFile;
+  readonly disk: PreparedDisk;
+  readonly checkpoint: string | undefined;
+}
+
+export class GvisorDriver implements VmDriver {
+  readonly info: EngineInfo;
+  readonly #options: GvisorDriverOptions;
+  readonly #host: GvisorHost;
+  readonly #machines: MachinesFolder;
+
+  private constructor(options: GvisorDriverOptions, info: EngineInfo, host: GvisorHost) {
+    const { machinesFolder, log } = options;
+    this.#options = options;
+    this.#machines = new MachinesFolder({
+      engine: "gvisor",
+      path: machinesFolder,
+      program: keeperCommand,
+      checkSocketPaths,
+      log,
+      giveBack: (sessionId) => host.jail.closeCell(sessionId),
+    });
+    this.info = info;
+    this.#host = host;
+  }
+
+  /** @throws DomainError `failed_precondition` naming what is missing and how to install it */
+  static async open(options: GvisorDriverOptions): Promise<GvisorDriver> {
+    const machinesFolder = resolve(options.machinesFolder);
+    const cacheFolder = join(resolve(options.cacheFolder), "gvisor");
+    checkSocketPaths(join(machinesFolder, "i".repeat(32)));
+    await mkdir(machinesFolder, { recursive: true, mode: 0o700 });
+    const resolved = { ...options, machinesFolder, cacheFolder };
+    const { host, info } = await openHost(resolved, resolve(options.cacheFolder));
+    return new GvisorDriver(resolved, info, host);
+  }
+
+  async boot(request: BootRequest, signal?: AbortSignal): Promise<Vm> {
+    const { sessionId, snapshot } = request;
+    const { cacheFolder, agent: agentProgram } = this.#options;
+    const machine = await this.#describe(request);
+    this.#host.images.prepare(machine.baseDisk);
+    return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
+      const cell = await this.#openCell(sessionId, folder, machine);
+      const network = await this.#startNetwork(scope, cell, request.internetAccess);
+      const disk = snapshot
+        ? await prepareDisk(snapshot, folder, cacheFolder)
+        : await prepareEmptyDisk(folder, machine, cacheFolder);
+      await copyFile(agentProgram, join(agentFolder(folder), agentName));
+      const agent = await describeFile(agentFolder(folder), agentName);
+      const engine = this.#host.runsc.current;
+      return this.#start(scope, { folder, cell, network, machine, engine, agent, disk, checkpoint: undefined }, signal);
+    });
+  }
+
+  async restore(request: RestoreRequest, signal?: AbortSignal): Promise<Vm> {
+    const { sessionId, snapshotFolder, manifest } = request;
+    const { files } = manifest;
+    if (!files.memory) throw new DomainError("failed_precondition", `${snapshotFolder} has no memory: boot from it`);
+    const engine = this.#engineFor(manifest);
+    const machine = await resolveMachine(manifest, this.#host.images);
+    this.#host.images.prepare(machine.baseDisk);
+    return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
+      const cell = await this.#openCell(sessionId, folder, machine);
+      const checkpoint = join(folder, checkpointFolder);
+      await mkdir(checkpoint, { mode: 0o755 });
+      const work = [
+        this.#startNetwork(scope, cell, request.internetAccess),
+        prepareDisk({ folder: snapshotFolder, manifest }, folder, this.#options.cacheFolder),
+        linkFile(join(snapshotFolder, files.memory.name), join(checkpoint, checkpointName)),
+        linkFile(join(snapshotFolder, files.devices.name), join(agentFolder(folder), agentName)),
+      ] as const;
+      // A failure waits for the others, so that no file of theirs appears after the clean-up.
+      await Promise.allSettled(work);
+      const [network, disk] = await Promise.all(work);
+      const agent = files.devices;
+      return this.#start(scope, { folder, cell, network, machine, engine, agent, disk, checkpoint }, signal);
+    });
+  }
+
+  async adopt(record: MachineRecord): Promise<Vm | undefined> {
+    this.#machines.checkOwned(record);
+    const engine = record.processes.find((process) => process.role === "vm");
+    if (!engine || !isRunning(engine)) return undefined;
+    const log = this.#options.log.child({ sessionId: record.sessionId });
+    let orders: Orders | undefined;
+    try {
+      const running = await readRunningMachine(record.folder);
+      orders = await Orders.connect(ordersSocket(record.folder));
+      await orders.give("state", adoptDeadlineMs);
+      this.#host.images.prepare(running.machine.baseDisk);
+      return this.#asVm(record, running, orders);
+    } catch (error) {
+      orders?.close();
+      log.warn({ error: messageOf(error) }, "a recorded machine runs but cannot be taken over");
+      if (isRunning(engine)) throw error;
+      return undefined;
+    }
+  }
+
+  async discard(record: MachineRecord): Promise<void> {
+    await this.#machines.discard(record, networkGraceMs);
+  }
+
+  async filesInUse(): Promise<string[]> {
+    const running = await readMachines(this.#options.machinesFolder);
+    return running.flatMap(({ machine, engineVersion }) => [machine.baseDisk, ...this.#foldersOf(engineVersion)]);
+  }
+
+  async pathsOf({ parents, engineVersion }: Pick<SnapshotManifest, "parents" | "engineVersion">): Promise<string[]> {
+    return [...(await this.#host.images.pathsOf(parents)), ...this.#foldersOf(engineVersion)];
+  }
+
+  keptEngines(): Promise<KeptEngine[]> {
+    return listOthers(this.#host.runsc);
+  }
+
+  removeEngine(folder: string): Promise<void> {
+    return removeOther(this.#host.runsc, folder);
+  }
+
+  findStrays(known: ReadonlySet<string>): MachineRecord[] {
+    return this.#machines.findStrays(known);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+
+  async #start(scope: Scope, prepared: PreparedMachine, signal?: AbortSignal): Promise<Vm> {
+    const { folder, cell, network, machine, engine, agent, disk, checkpoint } = prepared;
+    const running = {
+      machine,
+      cpuClass: this.#host.cpuClass,
+      engineVersion: engine.version,
+      agent,
+      lowerLayers: [...disk.lowerLayers],
+    };
+    await writeRunningMachine(folder, running);
+    const base = await baseFolder(machine.baseDisk, firstBoxUser, this.#options.cacheFolder);
+    const plan = { folder, machine, base, layers: disk.images, groups: cell.groups, network, checkpoint };
+    const box = await startBox({ ...plan, tools: this.#host.boxTools, runsc: runscPath(engine) }, signal);
+    const sessionId = folder.slice(folder.lastIndexOf("/") + 1);
+    const processes = [box.process.identity, await network.guard];
+    const vm = this.#asVm({ engine: "gvisor", sessionId, folder, processes }, running, box.orders, box.process.exited);
+    scope.defer(() => vm.terminate());
+    await waitForNetwork(network);
+    return vm;
+  }
+
+  #asVm(record: MachineRecord, running: RunningMachine, orders: Orders, childExited?: Promise<string>): GvisorVm {
+    return new GvisorVm({
+      record,
+      running,
+      orders,
+      info: this.info,
+      images: this.#host.images,
+      ...(childExited ? { childExited } : {}),
+      removeRemains: () => this.#machines.remove(record, networkGraceMs),
+    });
+  }
+
+  #foldersOf(engineVersion: string): string[] {
+    const versions = this.#host.runsc.all.filter(({ version }) => version === engineVersion);
+    return versions.map(({ folder }) => folder);
+  }
+
+  async #describe({ shape, baseDisk, snapshot }: BootRequest): Promise<GvisorMachine> {
+    if (snapshot) return resolveMachine(snapshot.manifest, this.#host.images);
+    return { deviceSet: 1, platform: "systrap", ...shape, baseDisk };
+  }
+
+  async #openCell(sessionId: string, folder: string, { memoryMiB, vcpuCount }: GvisorMachine): Promise<Cell> {
+    const memoryBytes = (memoryMiB + engineMemoryMiB) * 2 ** 20;
+    const limits = { memoryBytes, processors: vcpuCount, processes: maxProcesses };
+    const cell = await this.#host.jail.openCell(sessionId, limits);
+    await makeFolders(folder);
+    const owned = join(folder, ownedEntry);
+    await mkdir(owned, { mode: 0o700 });
+    if (cell.user !== undefined) await chown(owned, cell.user, cell.user);
+    return cell;
+  }
+
+  async #startNetwork(scope: Scope, cell: Cell, internetAccess: boolean | undefined): Promise<Network> {
+    const logPath = join(this.#options.cacheFolder, "network.log");
+    const network = await startNetwork(this.#host.networkTools, cell, logPath, internetAccess ?? true);
+    scope.defer(() => network.close());
+    return network;
+  }
+
+  /** A checkpoint only fits the very build that wrote it, and a processor that has the same features. */
+  #engineFor({ engine: madeBy, engineVersion, cpuClass }: SnapshotManifest): StoredEngine {
+    const { cpuClass: own, runsc } = this.#host;
+    const refuse = (problem: string) => new DomainError("failed_precondition", `${problem}: make it anew`);
+    if (madeBy !== "gvisor") throw refuse(`the snapshot was made by ${madeBy}, and this is gvisor`);
+    if (cpuClass !== own) throw refuse(`the snapshot needs a processor of class ${cpuClass}, and this host has ${own}`);
+    const found = runsc.all.find(({ version }) => version === engineVersion);
+    if (found) return found;
+    const versions = [...new Set(runsc.all.map(({ version }) => version))].join(", ");
+    throw refuse(`the snapshot was made by runsc ${engineVersion}, and here there is ${versions}`);
+  }
+}
+
+async function prepareEmptyDisk(folder: string, machine: GvisorMachine, cacheFolder: string): Promise<PreparedDisk> {
+  await copyLayer(await emptyLayer(cacheFolder, machine.diskMiB), join(folder, diskName));
+  return { lowerLayers: [], images: [] };
+}
+
+const maxSocketPathBytes = 107;
+
+function checkSocketPaths(folder: string): void {
+  const length = Buffer.byteLength(ordersSocket(folder));
+  if (length <= maxSocketPathBytes) return;
+  const problem = `${ordersSocket(folder)} is too long for a socket (${length} of ${maxSocketPathBytes} bytes)`;
+  throw new DomainError("invalid_argument", `${problem}: use a state folder with a shorter path`);
+}
