@@ -1,6 +1,6 @@
 /**
  * The test projects: `unit` needs nothing besides the npm packages, `tools` a compiler and other programs, `real machines`
- * an engine that boots guests. scripts/cli/test-needs.mjs says which file is whose.
+ * an engine that boots guests, `other engines` one besides that. scripts/cli/test-needs.mjs says which file is whose.
  */
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
@@ -12,8 +12,11 @@ const files = listTestFiles(root);
 export default defineConfig({
   root,
   test: {
-    // scripts/cli/test.mjs counts from the report.
-    reporters: ["default", ["json", { outputFile: "node_modules/.vitest/report.json" }]],
+    // scripts/cli/test.mjs counts from the report, and names it where two are written at the same time.
+    reporters: [
+      "default",
+      ["json", { outputFile: process.env.FIRKIN_TEST_REPORT ?? "node_modules/.vitest/report.json" }],
+    ],
     // An emulated CPU, and hosts that are busy with other things: slow is not wrong. These end what never comes.
     testTimeout: 180_000,
     hookTimeout: 300_000,
@@ -43,6 +46,15 @@ export default defineConfig({
           maxWorkers: 1,
           globalSetup: ["test/sdk/shared-daemon.ts"],
           sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: "other engines",
+          include: filesOf("other engines", files),
+          maxWorkers: 1,
+          sequence: { groupOrder: 2 },
         },
       },
     ],

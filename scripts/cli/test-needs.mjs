@@ -6,8 +6,9 @@ import { basename, join, relative } from "node:path";
 import { filesBelow } from "../setup/files.mjs";
 
 /**
- * @typedef {"unit" | "tools" | "real machines"} Project `unit` needs nothing besides the npm packages, `tools` a
- *   compiler or another program, `real machines` an engine that boots guests.
+ * @typedef {"unit" | "tools" | "real machines" | "other engines"} Project `unit` needs nothing besides the npm packages,
+ *   `tools` a compiler or another program, `real machines` an engine that boots guests. `other engines` are those besides
+ *   that one: their tests run at the same time, in a vitest of their own.
  *
  * @typedef {object} Need
  * @property {string} path The beginning of paths, relative to the repository.
@@ -21,10 +22,10 @@ const compiled = { project: /** @type {const} */ ("tools"), steps: ["compiler"] 
 
 /** @type {readonly Need[]} */
 export const needs = [
+  { path: "test/vm/vz-", project: "other engines", steps: ["swift-helper"] },
+  { path: "test/vm/gvisor-", project: "other engines", steps: ["runsc"] },
   { path: "test/vm/", project: "real machines", steps: machines },
-  { path: "test/vm/vz-", project: "real machines", steps: ["swift-helper"] },
   { path: "test/vm/observability", project: "real machines", steps: ["test-tools"] },
-  { path: "test/vm/gvisor-", project: "real machines", steps: ["runsc"] },
   { path: "test/sdk/", project: "real machines", steps: machines },
   { path: "test/sdk/console", project: "real machines", steps: ["browser"] },
   { path: "test/guest-agent/", ...compiled },

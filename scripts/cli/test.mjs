@@ -6,7 +6,7 @@
  * skipped; each check before vitest counts as one.
  */
 import { spawn } from "node:child_process";
-import { rmSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { readJson } from "../setup/files.mjs";
 import { setUp } from "../setup/plan.mjs";
@@ -18,7 +18,7 @@ import { listTestFiles, stepsFor } from "./test-needs.mjs";
 
 const vitestArguments = takeRootFlags(process.argv.slice(2));
 const roots = storageRoots();
-const report = join(roots.repository, "node_modules/.vitest/report.json");
+const reports = join(roots.repository, "node_modules/.vitest");
 const program = (/** @type {string} */ name) => join(roots.repository, "node_modules/.bin", name);
 
 const checks = [
@@ -35,19 +35,28 @@ const checks = [
  * Runs a program in the repository, shows its output, and returns its exit status.
  * @param {string} command
  * @param {readonly string[]} args
+ * @param {{ env?: Record<string, string>, log?: string }} [options] `log`: a file that takes the output, and is shown when
+ *   the program has ended, because another one shows its own meanwhile
  * @returns {Promise<number>}
  */
-function show(command, args) {
+function show(command, args, { env: variables = {}, log } = {}) {
   const tools = currentTestTools(roots)?.bin;
-  const env = { ...process.env, PATH: [tools, process.env.PATH].filter(Boolean).join(":") };
+  const env = { ...process.env, ...variables, PATH: [tools, process.env.PATH].filter(Boolean).join(":") };
   return new Promise((done) => {
-    const child = spawn(command, args, { cwd: roots.repository, env, stdio: "inherit" });
+    const output = log === undefined ? undefined : openSync(log, "w");
+    const child = spawn(command, args, {
+      cwd: roots.repository,
+      env,
+      stdio: output === undefined ? "inherit" : ["ignore", output, output],
+    });
+    if (output !== undefined) closeSync(output);
     // A terminal's Ctrl-C reaches the child by itself; SIGTERM is passed on. Either way the child's end is awaited.
     const passOn = (/** @type {NodeJS.Signals} */ signal) => signal === "SIGTERM" && child.kill(signal);
     const signals = /** @type {const} */ (["SIGINT", "SIGTERM"]);
     for (const signal of signals) process.on(signal, passOn);
     const end = (/** @type {number} */ status) => {
       for (const signal of signals) process.off(signal, passOn);
+      if (log !== undefined) process.stdout.write(readFileSync(log));
       done(status);
     };
     child.once("error", (error) => {
@@ -74,11 +83,19 @@ async function runChecks() {
   return counts;
 }
 
-/** @returns {Promise<Counts>} */
-async function runVitest() {
-  console.log("\n== tests");
+/**
+ * @param {string} name Of the report.
+ * @param {readonly string[]} args
+ * @param {boolean} [besideAnother] Its output is shown at its end.
+ * @returns {Promise<Counts>}
+ */
+async function runVitest(name, args, besideAnother = false) {
+  const report = join(reports, `${name}.json`);
+  mkdirSync(reports, { recursive: true });
   rmSync(report, { force: true });
-  const status = await show(program("vitest"), ["run", "--config", "test/vitest.config.ts", ...vitestArguments]);
+  const log = besideAnother ? { log: join(reports, `${name}.log`) } : {};
+  const options = { env: { FIRKIN_TEST_REPORT: report }, ...log };
+  const status = await show(program("vitest"), ["run", "--config", "test/vitest.config.ts", ...args], options);
   const result = readJson(report) ?? {};
   /** @type {Counts} */
   const counts = {
@@ -97,6 +114,15 @@ async function runVitest() {
   return counts;
 }
 
+/** All tests. Those of other engines run beside the rest, because both wait for guests most of the time. */
+function runAllTests() {
+  const others = "other engines";
+  return Promise.all([
+    runVitest("report", [`--project=!${others}`]),
+    runVitest("other-engines", [`--project=${others}`], true),
+  ]);
+}
+
 /** @type {Counts[]} */
 const all = [];
 const steps = stepsFor(vitestArguments, listTestFiles(roots.repository));
@@ -105,8 +131,10 @@ if (setUpStatus > 1) process.exit(setUpStatus);
 if (setUpStatus !== 0) {
   all.push({ passed: 0, failed: 1, skipped: 0 });
 } else {
-  if (vitestArguments.length === 0) all.push(await runChecks());
-  all.push(await runVitest());
+  const isWhole = vitestArguments.length === 0;
+  if (isWhole) all.push(await runChecks());
+  console.log("\n== tests");
+  all.push(...(isWhole ? await runAllTests() : [await runVitest("report", vitestArguments)]));
 }
 const sum = (/** @type {keyof Counts} */ key) => all.reduce((total, counts) => total + counts[key], 0);
 console.log(`\n${sum("passed")} passed, ${sum("failed")} failed, ${sum("skipped")} skipped`);
