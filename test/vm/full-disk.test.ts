@@ -28,7 +28,7 @@ describe.skipIf(missingForRealMachines() ?? cannotMount)("a disk that fills up",
   beforeAll(async () => {
     world = await FaultWorld.open();
     await world.stopEmpty();
-    disk = moveToSmallDisk(world.home.stateDir, 1000);
+    disk = moveToSmallDisk(world.home.stateDir, 1000, "ext4");
     await world.start(0, noFloors);
   });
   afterAll(async () => {

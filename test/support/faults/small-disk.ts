@@ -13,13 +13,26 @@ export interface SmallDisk extends AsyncDisposable {
 /** Why no file system can be mounted here, or false. */
 export const cannotMount = process.getuid?.() === 0 ? false : "only root may mount a file system";
 
-/** Moves a folder with its files to a small disk. No daemon may run on the folder. */
-export function moveToSmallDisk(folder: string, sizeMiB: number): SmallDisk {
+/**
+ * Moves a folder with its files to a small disk. No daemon may run on the folder.
+ * @param kind `tmpfs` is quick. Machines cannot run on one that is full: the kernel takes a page of it even for a byte
+ *   that is read out of a hole, and kills a process for which there is none.
+ */
+export function moveToSmallDisk(folder: string, sizeMiB: number, kind: "tmpfs" | "ext4" = "tmpfs"): SmallDisk {
   const aside = `${folder}.aside`;
   execFileSync("cp", ["-a", "--sparse=always", folder, aside]);
   rmSync(folder, { recursive: true });
   execFileSync("mkdir", [folder]);
-  execFileSync("mount", ["-t", "tmpfs", "-o", `size=${sizeMiB}m,mode=700`, "firkin-test", folder]);
+  const image = `${folder}.image`;
+  if (kind === "ext4") {
+    execFileSync("truncate", ["-s", `${sizeMiB}M`, image]);
+    execFileSync("mkfs.ext4", ["-q", "-m", "0", "-O", "^has_journal", image]);
+    execFileSync("mount", ["-o", "loop", image, folder]);
+    execFileSync("chmod", ["700", folder]);
+    rmSync(join(folder, "lost+found"), { recursive: true });
+  } else {
+    execFileSync("mount", ["-t", "tmpfs", "-o", `size=${sizeMiB}m,mode=700`, "firkin-test", folder]);
+  }
   execFileSync("cp", ["-a", "--sparse=always", `${aside}/.`, folder]);
   rmSync(aside, { recursive: true });
   const filler = join(folder, "filler");
@@ -41,6 +54,7 @@ export function moveToSmallDisk(folder: string, sizeMiB: number): SmallDisk {
     },
     async [Symbol.asyncDispose]() {
       execFileSync("umount", ["--lazy", folder]);
+      rmSync(image, { force: true });
     },
   };
 }
