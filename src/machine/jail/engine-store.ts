@@ -147,7 +147,9 @@ async function filesOf({ programs, files, added = [] }: EngineParts): Promise<Pl
 
 /** What the dynamic loader loads for a program, the loader itself included. Nothing for a static one. */
 async function librariesOf(program: string): Promise<string[]> {
-  const { stdout } = await run("ldd", [program]).catch((error: { stdout?: string; stderr?: string }) => {
+  // Without what the daemon itself was told to preload, and in the language that is read here.
+  const env = { PATH: process.env.PATH, LANG: "C" };
+  const { stdout } = await run("ldd", [program], { env }).catch((error: { stdout?: string; stderr?: string }) => {
     if (/not a dynamic executable|statically linked/.test(`${error.stdout}${error.stderr}`)) return { stdout: "" };
     throw new DomainError("failed_precondition", `ldd ${program} failed: ${messageOf(error)}`);
   });
