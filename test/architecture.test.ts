@@ -118,8 +118,11 @@ const rooms: Record<string, Readonly<Record<string, readonly string[]>>> = {
     uploads: [],
     machine: [],
     trust: [],
+    registry: [],
+    "image-disk": [],
+    images: ["assets", "registry", "image-disk"],
     base: ["assets", "machine", "trust"],
-    build: ["assets", "uploads", "machine", "trust", "base"],
+    build: ["assets", "uploads", "machine", "trust", "registry", "images", "base"],
   },
   routes: {
     http: [],

@@ -115,11 +115,6 @@ describe.skipIf(skipReason)("template builds", { timeout: 300_000 }, () => {
     expect((await api(`/templates/${templateID}`, { method: "DELETE" })).status).toBe(204);
   });
 
-  test("images are refused by name", async () => {
-    const error = await failureOf(Template.build(Template().fromPythonImage("3"), "image", connection()));
-    expect(error.message).toContain("fromImage ('python:3') is not supported by this daemon yet");
-  });
-
   test("a template is built on a template, tagged and found", async () => {
     // `fromBaseImage` names an image, for which template base stands.
     await build(Template().fromBaseImage().setEnvs({ LAYER: "one" }).setWorkdir("/opt/one"), "parent");

@@ -20,27 +20,24 @@ import {
   startBuildJob,
 } from "../../ledger/template-builds.ts";
 import { strikeUnneededSnapshots } from "../../ledger/template-upkeep.ts";
-import { publishBuild, type ResolvedTemplate, resolveTemplate } from "../../ledger/templates.ts";
+import { publishBuild, resolveTemplate } from "../../ledger/templates.ts";
 import type { ReachStep } from "../../lifecycle-steps.ts";
 import { newSnapshotPlace, removeSnapshot, type SnapshotPlace } from "../../machine/snapshot-files.ts";
 import { Scope } from "../../scope.ts";
-import type { SpanName } from "../../types.ts";
+import type { MachineShape, SpanName } from "../../types.ts";
 import { refuseUnreadyTemplate } from "../base/damage.ts";
+import type { ImageStore } from "../images/store.ts";
 import { launchIn } from "../machine/machine.ts";
 import { settle } from "../machine/warm-up.ts";
+import type { RegistryLogin } from "../registry/credentials.ts";
 import type { UploadCache } from "../uploads/cache.ts";
 import { checkFreeDisk } from "./free-disk.ts";
+import { type BuildGround, type BuildParent, layGround } from "./ground.ts";
 import type { BuildContext, GuestBuild } from "./guest-command.ts";
 import { BuildLog } from "./log.ts";
-import {
-  type BuildMachineDependencies,
-  type BuildStart,
-  decideStart,
-  openBuildAgent,
-  startBuildMachine,
-} from "./machine.ts";
+import { type BuildMachineDependencies, decideStart, openBuildAgent, startBuildMachine } from "./machine.ts";
 import { BuildRemains } from "./remains.ts";
-import { type BuildSpec, sourceRevision } from "./spec.ts";
+import { type BuildSpec, describeOrigin, sourceRevision } from "./spec.ts";
 import { startAndWait } from "./start-command.ts";
 import { runSteps } from "./steps.ts";
 
@@ -50,6 +47,7 @@ export interface TemplateBuildDependencies extends BuildMachineDependencies {
   /** Folder of all snapshots, in the state folder. */
   readonly snapshotsFolder: string;
   readonly uploads: UploadCache;
+  readonly images: Pick<ImageStore, "prepare">;
   readonly reach: ReachStep;
   /** The file in a guest that names its template and build. */
   readonly markerPath: string;
@@ -60,7 +58,7 @@ export interface TemplateBuildDependencies extends BuildMachineDependencies {
 
 /** One build under way. */
 interface RunningBuild {
-  readonly parentSnapshotId: string;
+  readonly parent: BuildParent;
   readonly log: BuildLog;
   readonly cancel: AbortController;
   readonly done: Promise<void>;
@@ -69,9 +67,13 @@ interface RunningBuild {
 interface BuildPlan {
   readonly job: BuildJob;
   readonly spec: BuildSpec;
-  readonly parent: ResolvedTemplate;
-  readonly start: BuildStart;
-  readonly reservation: Reservation;
+  readonly parent: BuildParent;
+}
+
+interface MadeSnapshot {
+  readonly facts: SnapshotFacts;
+  readonly defaults: BuildContext;
+  readonly ground: BuildGround;
 }
 
 const stopped = "the build was cancelled: the daemon stopped";
@@ -92,27 +94,43 @@ export class TemplateBuilds {
   }
 
   /**
-   * Starts a waiting build in the background, after the checks that need no machine.
+   * Starts a waiting build in the background, after the checks that need no machine and no registry.
+   * @param login for the registry of the image; it is kept in memory until the image is there
    * @throws DomainError `failed_precondition` (not waiting, files not uploaded), `not_found` (parent), `unsupported`
    *   (shape), `capacity_exhausted`, `disk_pressure`, `not_ready` (the daemon stops, or `base` is damaged); the build
    *   waits on
    */
-  async start(job: BuildJob, spec: BuildSpec): Promise<void> {
-    const { ledger, budgets, uploads, admitDisk } = this.#deps;
+  async start(job: BuildJob, spec: BuildSpec, login?: RegistryLogin): Promise<void> {
+    const { ledger, uploads, admitDisk } = this.#deps;
     if (job.state !== "waiting") throw new DomainError("failed_precondition", "build is not in waiting state");
     for (const step of spec.steps) if (step.type === "COPY") await uploads.mustHave(step.filesHash, step.source);
     await admitDisk("build a template");
     if (this.#closing.signal.aborted) throw daemonStopping();
-    const parent = resolveTemplate(ledger, spec.from.name, spec.from.tag);
-    refuseUnreadyTemplate(ledger, parent);
-    const start = decideStart(parent, job);
-    const plan = ledger.write(() => {
+    const { from } = spec;
+    if (from.kind === "image") {
+      const order = { reference: from.reference, login };
+      this.#run({ job: startBuildJob(ledger, job.id), spec, parent: { kind: "image", order } });
+      return;
+    }
+    const template = resolveTemplate(ledger, from.name, from.tag);
+    refuseUnreadyTemplate(ledger, template);
+    const start = decideStart(template, job);
+    const plan = ledger.write((): BuildPlan => {
       const started = startBuildJob(ledger, job.id);
-      const reservation = reserve(ledger, { kind: "active", shape: start.shape, budgets });
-      noteBuildPossession(ledger, job.id, { reservationId: reservation.id });
-      return { job: started, spec, parent, start, reservation };
+      const reservation = this.#reserve(job.id, start.shape);
+      return { job: started, spec, parent: { kind: "template", template, start, reservation } };
     });
     this.#run(plan);
+  }
+
+  /** @throws DomainError `capacity_exhausted` */
+  #reserve(buildId: string, shape: MachineShape): Reservation {
+    const { ledger, budgets } = this.#deps;
+    return ledger.write(() => {
+      const reservation = reserve(ledger, { kind: "active", shape, budgets });
+      noteBuildPossession(ledger, buildId, { reservationId: reservation.id });
+      return reservation;
+    });
   }
 
   /** Fails a waiting build that will never start, and writes down why. */
@@ -149,7 +167,11 @@ export class TemplateBuilds {
   /** Removes snapshots of templates that nothing needs any more. The next start removes files that cannot go now. */
   async collect(): Promise<void> {
     const { ledger, log } = this.#deps;
-    const parents = new Set([...this.#running.values()].map(({ parentSnapshotId }) => parentSnapshotId));
+    const parents = new Set(
+      [...this.#running.values()].flatMap(({ parent }) =>
+        parent.kind === "template" ? [parent.template.snapshot.id] : [],
+      ),
+    );
     for (const { id, folder, logicalId } of strikeUnneededSnapshots(ledger, parents)) {
       log.info({ snapshotID: id, templateID: logicalId }, "removing a template's snapshot that nothing needs");
       const onFailure = (error: unknown) =>
@@ -181,7 +203,7 @@ export class TemplateBuilds {
         ended.abort();
         this.#running.delete(job.id);
       });
-    this.#running.set(job.id, { parentSnapshotId: plan.parent.snapshot.id, log, cancel, done });
+    this.#running.set(job.id, { parent: plan.parent, log, cancel, done });
   }
 
   async #build(plan: BuildPlan, log: BuildLog, signal: AbortSignal): Promise<void> {
@@ -192,10 +214,10 @@ export class TemplateBuilds {
     const place = newSnapshotPlace(snapshotsFolder);
     logger.info(context, "build started");
     try {
-      const { facts, defaults } = await this.#makeSnapshot(plan, place, log, signal);
+      const made = await this.#makeSnapshot(plan, place, log, signal);
       reach("build.ended");
       log.add("info", "build finished");
-      this.#publish(plan, place.id, facts, defaults, log);
+      this.#publish(plan, place.id, made, log);
     } catch (error) {
       const reason = describeFailure(signal.aborted ? signal.reason : error, log);
       log.add("error", reason.message);
@@ -212,17 +234,21 @@ export class TemplateBuilds {
   /**
    * The part of a build that needs a machine. When this returns or throws, the machine and its reservation are gone.
    */
-  async #makeSnapshot(plan: BuildPlan, { id: snapshotId, folder }: SnapshotPlace, log: BuildLog, signal: AbortSignal) {
-    const { ledger, clock, recordSample, uploads, admitDisk, reach } = this.#deps;
-    const { job, spec, parent, start, reservation } = plan;
+  async #makeSnapshot(
+    plan: BuildPlan,
+    { id: snapshotId, folder }: SnapshotPlace,
+    log: BuildLog,
+    signal: AbortSignal,
+  ): Promise<MadeSnapshot> {
+    const { ledger, clock, recordSample, uploads, images, admitDisk, reach } = this.#deps;
+    const { job, spec, parent } = plan;
     await using scope = new Scope();
-    reach("build.reserved");
     log.beginStep("base");
-    log.add("info", `FROM ${[spec.from.name, spec.from.tag].filter((text) => text !== undefined).join(":")}`);
-    if (start.kind === "boot") {
-      const { vcpuCount, memoryMiB } = start.shape;
-      log.add("info", `booting with ${vcpuCount} vCPUs and ${memoryMiB} MiB, because the snapshot has another shape`);
-    }
+    log.add("info", describeOrigin(spec.from));
+    const reserveShape = (shape: MachineShape) => this.#reserve(job.id, shape);
+    const ground = await layGround({ images, log, job, reserve: reserveShape }, parent, signal);
+    const { start, reservation } = ground;
+    reach("build.reserved");
     const vm = await launchIn(
       scope,
       () => startBuildMachine(this.#deps, start, signal),
@@ -233,7 +259,7 @@ export class TemplateBuilds {
     reach("build.recorded");
     const agent = await openBuildAgent(this.#deps, scope, vm, start, job.templateId, signal);
     const build: GuestBuild = { agent, log, signal };
-    const context = await runSteps(build, spec.steps, parent.defaults, (hash) => uploads.pathOf(hash));
+    const context = await runSteps(build, spec.steps, ground.defaults, (hash) => uploads.pathOf(hash));
     log.beginStep("finalize");
     await startAndWait(build, spec, context, clock);
     await checkFreeDisk(build, job.minFreeDiskMiB);
@@ -253,7 +279,7 @@ export class TemplateBuilds {
         recordSample: (durationMs) => recordSample("snapshot_save", durationMs),
       },
     );
-    return { facts, defaults: context };
+    return { facts, defaults: context, ground };
   }
 
   /** Puts the template's defaults into the guest's memory: the agent keeps user and folder over every restore. */
@@ -267,17 +293,13 @@ export class TemplateBuilds {
     await settle(agent, job.templateId, this.#deps.clock, signal);
   }
 
-  #publish(
-    { job, spec, parent, start }: BuildPlan,
-    snapshotId: string,
-    facts: SnapshotFacts,
-    defaults: BuildContext,
-    log: BuildLog,
-  ): void {
+  #publish({ job, spec }: BuildPlan, snapshotId: string, made: MadeSnapshot, log: BuildLog): void {
     const { ledger } = this.#deps;
     const { id, templateId, tags } = job;
-    const revision = sourceRevision(spec, parent.buildId);
-    const source = { revision, parentBuildId: parent.buildId, spec: JSON.stringify(spec) };
+    const { facts, defaults, ground } = made;
+    const { start, parentId } = ground;
+    const revision = sourceRevision(spec, parentId);
+    const source = { revision, parentBuildId: parentId, spec: JSON.stringify(spec) };
     ledger.writeDurably(() => {
       markSnapshotReady(ledger, snapshotId, facts);
       publishBuild(ledger, { id, templateId, snapshotId, shape: start.shape, tags, defaults, source });

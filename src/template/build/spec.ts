@@ -26,9 +26,14 @@ export type BuildStep =
       readonly filesHash: string;
     };
 
+/** What a build starts from, as the client wrote it, parsed. */
+export type BuildOrigin =
+  | { readonly kind: "template"; readonly name: string; readonly tag: string | undefined }
+  /** `needsLogin`: the client brought a login, which is not kept. */
+  | { readonly kind: "image"; readonly reference: string; readonly needsLogin: boolean };
+
 export interface BuildSpec {
-  /** The template to start from, as the client wrote it, parsed. */
-  readonly from: { readonly name: string; readonly tag: string | undefined };
+  readonly from: BuildOrigin;
   readonly steps: readonly BuildStep[];
   readonly startCommand: string | undefined;
   readonly readyCommand: string | undefined;
@@ -101,7 +106,16 @@ export function describeStep(step: BuildStep): string {
   }
 }
 
-/** A digest of the sources of a build: two equal revisions mean two equal templates. */
-export function sourceRevision(spec: BuildSpec, parentBuildId: string): string {
-  return createHash("sha256").update(JSON.stringify({ spec, parentBuildId })).digest("hex").slice(0, 32);
+/** The text of an origin in a build's log. */
+export function describeOrigin(from: BuildOrigin): string {
+  if (from.kind === "image") return `FROM ${from.reference}`;
+  return `FROM ${[from.name, from.tag].filter((text) => text !== undefined).join(":")}`;
+}
+
+/**
+ * A digest of the sources of a build: two equal revisions mean two equal templates.
+ * @param parent the build of the parent, or the digest of the image
+ */
+export function sourceRevision(spec: BuildSpec, parent: string): string {
+  return createHash("sha256").update(JSON.stringify({ spec, parent })).digest("hex").slice(0, 32);
 }

@@ -43,7 +43,7 @@ async function start(
   const id = randomUUID();
   const asked = { vcpuCount: null, memoryMiB, minFreeDiskMiB, tags: ["default"] };
   const job = insertBuildJob(ledger, { id, templateId: template.id, ...asked });
-  const from = { name: "base", tag: undefined };
+  const from = { kind: "template", name: "base", tag: undefined } as const;
   await builds.start(job, { from, steps, startCommand: undefined, readyCommand: undefined, ...more });
   return id;
 }
@@ -265,7 +265,7 @@ test("a newer build takes the tag, and the snapshot that nothing needs is remove
 test("a request that can be judged at once is refused before anything starts", async () => {
   await using fake = await open({ budgets: { vcpuCount: 1, memoryMiB: 1, diskMiB: 1, sandboxes: 0 } });
   await expect(start(fake, [])).rejects.toMatchObject({ code: "capacity_exhausted" });
-  await expect(start(fake, [], { from: { name: "nobody", tag: undefined } })).rejects.toMatchObject({
+  await expect(start(fake, [], { from: { kind: "template", name: "nobody", tag: undefined } })).rejects.toMatchObject({
     code: "not_found",
     message: "template 'nobody' not found",
   });

@@ -119,7 +119,7 @@ test("a template is stale when its parent was built again, or when it is too old
 
 test("the spec of a build survives the ledger, and its revision shows a change", () => {
   const spec: BuildSpec = {
-    from: { name: "base", tag: undefined },
+    from: { kind: "template" as const, name: "base", tag: undefined },
     steps: parseSteps([
       { type: "RUN", args: ["true"] },
       { type: "ENV", args: ["A", "1"] },
