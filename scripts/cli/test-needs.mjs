@@ -44,6 +44,7 @@ export const needs = [
   { path: "test/routes/resets", ...compiled },
   { path: "test/routes/sandbox-proxy", ...compiled },
   { path: "test/template/image-disk", project: "tools", steps: ["packages"] },
+  { path: "test/template/images", project: "tools", steps: ["packages"] },
   { path: "test/template/build/builds", ...compiled },
   { path: "test/template/build/copy-step", ...compiled },
   { path: "test/template/build/rebuild", ...compiled },

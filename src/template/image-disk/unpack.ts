@@ -35,30 +35,39 @@ export async function unpackLayer(layer: LayerFile, take: (bytes: Buffer) => voi
   const limitBytes = layer.sizeBytes * maxRatio + freeBytes;
   const hash = createHash("sha256");
   let unpackedBytes = 0;
-  await decompress(layer, async (stream) => {
-    for await (const piece of stream) {
-      const bytes = piece as Buffer;
-      unpackedBytes += bytes.length;
-      if (unpackedBytes > limitBytes)
-        throw bad(`a layer of ${layer.sizeBytes} bytes unpacks to more than ${limitBytes}`);
-      hash.update(bytes);
-      take(bytes);
-    }
+  await decompress(layer, (bytes) => {
+    unpackedBytes += bytes.length;
+    if (unpackedBytes > limitBytes) throw bad(`a layer of ${layer.sizeBytes} bytes unpacks to more than ${limitBytes}`);
+    hash.update(bytes);
+    take(bytes);
   });
   const digest = `sha256:${hash.digest("hex")}`;
   if (digest !== layer.diffId) throw bad(`a layer unpacks to ${digest}, and its image says ${layer.diffId}`);
 }
 
-async function decompress(layer: LayerFile, consume: (stream: AsyncIterable<unknown>) => Promise<void>): Promise<void> {
+async function decompress(layer: LayerFile, take: (bytes: Buffer) => void): Promise<void> {
   const compression = await compressionOf(layer.path);
   const source = createReadStream(layer.path, { highWaterMark: chunkBytes });
-  if (compression === "none") return pipeline(source, consume);
+  // A pipeline that its consumer breaks off says that it was aborted, and not why.
+  let refusal: unknown;
+  const consume = async (stream: AsyncIterable<unknown>) => {
+    for await (const piece of stream) {
+      try {
+        take(piece as Buffer);
+      } catch (error) {
+        refusal = error;
+        throw error;
+      }
+    }
+  };
   const unpacker = compression === "gzip" ? zlib.createGunzip({ chunkSize: chunkBytes }) : zstdInNode();
   try {
-    if (unpacker) await pipeline(source, unpacker, consume);
+    if (compression === "none") await pipeline(source, consume);
+    else if (unpacker) await pipeline(source, unpacker, consume);
     else await throughZstd(source, consume);
   } catch (error) {
-    if (error instanceof DomainError) throw error;
+    if (refusal !== undefined) throw refusal;
+    if (error instanceof DomainError || compression === "none") throw error;
     throw bad(`a layer cannot be unpacked (${compression}): ${messageOf(error)}`);
   }
 }

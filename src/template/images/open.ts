@@ -5,6 +5,7 @@ import { DomainError } from "../../errors.ts";
 import type { ReachStep } from "../../lifecycle-steps.ts";
 import type { Logger } from "../../log.ts";
 import { readGuestPrograms } from "../assets/guest-programs.ts";
+import { makeDiskInProcess } from "../image-disk/process.ts";
 import { BlobCache } from "../registry/blobs.ts";
 import { RegistryClient } from "../registry/client.ts";
 import type { RegistrySettings } from "../registry/session.ts";
@@ -37,11 +38,11 @@ export async function openImages(
   const client = new RegistryClient({ clock, settings, blobs, architecture });
   const programs = await readGuestPrograms(config.cacheDir);
   const folder = join(config.cacheDir, "assets", "images");
-  return ImageStore.open({ folder, client, blobs, programs, log, reach, admitBytes });
+  return ImageStore.open({ folder, client, blobs, programs, makeDisk: makeDiskInProcess, log, reach, admitBytes });
 }
 
 /** @throws DomainError `invalid_argument` naming the setting */
-function parseRegistries({
+export function parseRegistries({
   insecureRegistry,
   registryMirror,
 }: Pick<ImageSettings, "insecureRegistry" | "registryMirror">): RegistrySettings {

@@ -2,7 +2,7 @@
  * The disks of images, in the cache by the digests of their manifests: two builds from one image share its disk, and
  * pull it once. This room puts the registry and the image disk together; it knows nothing of builds and machines.
  */
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { chmod, mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
@@ -11,7 +11,7 @@ import type { BuildLogLevel } from "../../ledger/template-builds.ts";
 import type { ReachStep } from "../../lifecycle-steps.ts";
 import type { Logger } from "../../log.ts";
 import type { GuestPrograms } from "../assets/guest-programs.ts";
-import { type DiskResult, makeDiskInProcess } from "../image-disk/process.ts";
+import type { DiskResult, makeDiskInProcess } from "../image-disk/process.ts";
 import { type BlobCache, removeUnfinished } from "../registry/blobs.ts";
 import type { RegistryClient, ResolvedImage } from "../registry/client.ts";
 import type { RegistryLogin } from "../registry/credentials.ts";
@@ -59,6 +59,7 @@ export interface ImageStoreDependencies {
   readonly client: RegistryClient;
   readonly blobs: BlobCache;
   readonly programs: GuestPrograms | undefined;
+  readonly makeDisk: typeof makeDiskInProcess;
   readonly log: Logger;
   readonly reach: ReachStep;
   /** @throws DomainError `disk_pressure` when that much more cannot be written. */
@@ -137,7 +138,7 @@ export class ImageStore {
   }
 
   async #pullAndWrite(image: ResolvedImage, sizeBytes: number, say: Say, signal: AbortSignal): Promise<DiskRecord> {
-    const { client, blobs, programs, reach, admitBytes } = this.#deps;
+    const { client, blobs, programs, makeDisk, reach, admitBytes } = this.#deps;
     const { reference, digest, manifest, isPublic } = image;
     await admitBytes(`pull ${reference.text}`, sizeBytes * (1 + expectedRatio));
     const config = await client.fetch(image, signal);
@@ -151,7 +152,7 @@ export class ImageStore {
       diffId: config.diffIds[index] ?? "",
     }));
     const files = programs && { bash: programs.bash, busybox: programs.busybox, applets: [...programs.applets] };
-    const made = await makeDiskInProcess(
+    const made = await makeDisk(
       { layers, target, envs: { ...config.envs }, programs: files, limits, minDiskMiB, minFreeMiB },
       (line) => say("info", line),
       signal,
@@ -223,7 +224,8 @@ async function readRecord(path: string): Promise<DiskRecord | undefined> {
 }
 
 async function writeRecord(path: string, record: DiskRecord): Promise<void> {
-  const unfinished = `${path}.${process.pid}.partial`;
+  // Two builds may remember the same disk at once.
+  const unfinished = `${path}.${randomUUID()}.${process.pid}.partial`;
   await writeFile(unfinished, JSON.stringify(record), { mode: 0o600 });
   await rename(unfinished, path);
 }

@@ -57,7 +57,7 @@ export async function ecrCredentials(
 }
 
 /** The headers of a request that proves that its sender has the key. */
-function signedHeaders(
+export function signedHeaders(
   { awsAccessKeyId, awsSecretAccessKey, awsRegion }: EcrLogin,
   host: string,
   body: string,

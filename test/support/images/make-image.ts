@@ -43,3 +43,15 @@ export function makeImage({
   const blobs = new Map([configuration, ...packed].map((bytes) => [digestOf(bytes), bytes]));
   return { blobs, manifest, digest: digestOf(manifest) };
 }
+/** An index of images. */
+export function makeIndex(entries: readonly { readonly image: TestImage; readonly platform: object }[]): Buffer {
+  const manifests = entries.map(({ image, platform }) => ({
+    mediaType: "application/vnd.oci.image.manifest.v1+json",
+    digest: image.digest,
+    size: image.manifest.length,
+    platform,
+  }));
+  return Buffer.from(
+    JSON.stringify({ schemaVersion: 2, mediaType: "application/vnd.oci.image.index.v1+json", manifests }),
+  );
+}

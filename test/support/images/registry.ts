@@ -90,7 +90,7 @@ export class TestRegistry implements AsyncDisposable {
   }
 }
 
-function refuse(
+export function refuse(
   response: ServerResponse,
   status: number,
   code: string,

@@ -1,0 +1,153 @@
+/** The store of images' disks: one for each image, made once, found again, and gone when it was not finished. */
+import { execFileSync } from "node:child_process";
+import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pino } from "pino";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { DomainError } from "../../../src/errors.ts";
+import { makeDisk } from "../../../src/template/image-disk/make-disk.ts";
+import { parseRegistries } from "../../../src/template/images/open.ts";
+import { ImageStore, type ImageStoreDependencies } from "../../../src/template/images/store.ts";
+import { makeImage } from "../../support/images/make-image.ts";
+import { refuse, TestRegistry } from "../../support/images/registry.ts";
+import { openClient, type TestClient } from "../../support/images/registry-client.ts";
+
+let registry: TestRegistry;
+let pull: TestClient;
+let folder: string;
+let made: string[];
+beforeEach(async () => {
+  registry = await TestRegistry.open();
+  pull = await openClient();
+  folder = await mkdtemp(join(tmpdir(), "firkin-images-"));
+  made = [];
+});
+afterEach(async () => {
+  await registry[Symbol.asyncDispose]();
+  await pull[Symbol.asyncDispose]();
+  await rm(folder, { recursive: true, force: true });
+});
+
+const never = new AbortController().signal;
+const gaps = { bash: { content: Buffer.from("bash") }, busybox: undefined, authorities: "" };
+
+function open(more: Partial<ImageStoreDependencies> = {}): Promise<ImageStore> {
+  return ImageStore.open({
+    folder,
+    client: pull.client,
+    blobs: pull.blobs,
+    programs: undefined,
+    log: pino({ level: "silent" }),
+    reach: () => {},
+    admitBytes: async () => {},
+    makeDisk: async (order, progress) => {
+      made.push(order.target);
+      const { filled, ...written } = await makeDisk({ ...order, gaps, minDiskMiB: 128, minFreeMiB: 16 }, progress);
+      return { ...written, filled: [...filled] };
+    },
+    ...more,
+  });
+}
+
+async function prepare(store: ImageStore, reference: string, login?: { username: string; password: string }) {
+  const lines: string[] = [];
+  const order = { reference, login: login && ({ type: "registry", ...login } as const) };
+  const disk = await store.prepare(order, (_, line) => void lines.push(line), never);
+  return { ...disk, lines };
+}
+
+const imageOf = (content: string, config = {}) => makeImage({ layers: [[{ path: "a", content }]], config });
+
+test("an image's disk is made once, also for two builds at once, and a moved tag leads to another", async () => {
+  const store = await open();
+  const reference = registry.add("img", imageOf("one", { Env: ["A=b", "EMPTY="], User: "5" }));
+  const [one, other] = await Promise.all([prepare(store, reference), prepare(store, reference)]);
+  expect(one).toMatchObject({ path: other.path, diskMiB: 128, envs: { A: "b" } });
+  expect(made.length).toBe(1);
+  execFileSync("e2fsck", ["-f", "-n", one.path], { stdio: "ignore" });
+  expect(one.lines.join("\n")).toMatch(
+    /Uncompressing layer sha256:.*Layers extracted.*Root filesystem structure: a\n/s,
+  );
+  expect(one.lines.join("\n")).toContain("image config: USER 5 are not used");
+  expect((await prepare(await open(), reference)).path).toBe(one.path);
+  expect(made.length).toBe(1);
+  registry.add("img", imageOf("two"));
+  expect((await prepare(store, reference)).path).not.toBe(one.path);
+  expect((await readdir(folder)).filter((name) => name.endsWith(".partial"))).toEqual([]);
+});
+
+test("without the registry a public tag is what it was before, with a warning; a private one fails", async () => {
+  const store = await open();
+  const reference = registry.add("img", imageOf("one"));
+  const { path } = await prepare(store, reference);
+  const login = { username: "me", password: "s3cret" };
+  const hidden = registry.add("hidden", imageOf("two"));
+  await prepare(store, hidden, login);
+  await registry[Symbol.asyncDispose]();
+  const offline = await prepare(store, reference);
+  expect(offline).toMatchObject({ path });
+  expect(offline.lines.join("\n")).toContain("the registry cannot be reached: using sha256:");
+  await expect(prepare(store, hidden)).rejects.toThrow("unable to retrieve image");
+  await expect(prepare(store, hidden, login)).rejects.toThrow("unable to retrieve image");
+  registry = await TestRegistry.open();
+});
+
+test("a registry that refuses is believed, whatever is in the cache", async () => {
+  const store = await open();
+  const reference = registry.add("img", imageOf("one"));
+  await prepare(store, reference);
+  registry.interfere = (_, response) => {
+    refuse(response, 403, "DENIED");
+    return true;
+  };
+  await expect(prepare(store, reference)).rejects.toThrow("you don't have permission to pull this image");
+});
+
+test("a login is in no file", async () => {
+  const reference = registry.add("img", imageOf("one"));
+  await prepare(await open(), reference, { username: "somebody", password: "s3cret" });
+  const grep = (text: string) =>
+    execFileSync("sh", ["-c", `grep -rlF ${text} ${folder} ${pull.folder} || true`]).toString();
+  expect(grep("s3cret")).toBe("");
+  expect(grep("somebody")).toBe("");
+});
+
+test("what a daemon that died left half-done is removed, and what another one works at stays", async () => {
+  await writeFile(join(folder, "disk-1.ext4.999999999.partial"), "");
+  await writeFile(join(folder, "disk-2.ext4.1.partial"), "");
+  await open();
+  expect(await readdir(folder)).toEqual(["disk-2.ext4.1.partial"]);
+});
+
+test("an image that cannot be used leaves nothing but its layers, and the next try begins anew", async () => {
+  const store = await open();
+  const bad = registry.add("bad", makeImage({ layers: [[{ path: "../escape" }]] }));
+  await expect(prepare(store, bad)).rejects.toThrow("the path leads upwards");
+  await expect(prepare(store, bad)).rejects.toThrow("the path leads upwards");
+  expect((await readdir(folder)).filter((name) => !name.endsWith(".partial"))).toEqual([]);
+});
+
+test("an image that does not fit on the host is not pulled", async () => {
+  const full = new DomainError("disk_pressure", "not enough free disk");
+  const store = await open({
+    admitBytes: async () => {
+      throw full;
+    },
+  });
+  const image = imageOf("one");
+  const reference = registry.add("img", image);
+  await expect(prepare(store, reference)).rejects.toThrow("not enough free disk");
+  expect([...image.blobs.keys()].map((digest) => registry.pulls(digest))).toEqual([0, 0]);
+});
+
+test("mirrors and insecure registries are read from the settings", () => {
+  const read = (registryMirror: string, insecureRegistry = "") => parseRegistries({ registryMirror, insecureRegistry });
+  expect(read("docker.io=https://a.example, docker.io=http://b.example:5000", "c.example:80")).toEqual({
+    insecure: new Set(["c.example:80", "b.example:5000"]),
+    mirrors: new Map([["docker.io", ["https://a.example", "http://b.example:5000"]]]),
+  });
+  for (const wrong of ["docker.io", "=https://a", "a=ftp://b", "a=b"]) {
+    expect(() => read(wrong)).toThrow("--registry-mirror");
+  }
+});
