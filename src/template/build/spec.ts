@@ -15,7 +15,7 @@ export type BuildStep =
   | { readonly type: "RUN"; readonly command: string; readonly user: string }
   | { readonly type: "ENV"; readonly pairs: readonly (readonly [name: string, value: string])[] }
   | { readonly type: "WORKDIR"; readonly path: string }
-  | { readonly type: "USER"; readonly name: string }
+  | { readonly type: "USER"; readonly name: string; readonly sudo: boolean }
   /** `owner` empty: the current user; `mode` empty: as uploaded. */
   | {
       readonly type: "COPY";
@@ -61,21 +61,23 @@ function parseStep({ type, args, filesHash }: RawStep, refuse: (why: string) => 
       if (first.trim() === "") throw refuse("there is no command");
       return { type: "RUN", command: first, user: second };
     case "ENV":
+    case "ARG":
       return { type: "ENV", pairs: parsePairs(args, refuse) };
     case "WORKDIR":
       if (first === "") throw refuse("there is no path");
       return { type: "WORKDIR", path: first };
     case "USER":
       if (!account.test(first)) throw refuse(`'${first}' cannot be a user's name`);
-      return { type: "USER", name: first };
+      return { type: "USER", name: first, sudo: second === "true" };
     case "COPY":
+    case "ADD":
       if (first === "" || second === "") throw refuse("source and destination are required");
       if (third !== "" && !owner.test(third)) throw refuse(`'${third}' is no owner: write user or user:group`);
       if (fourth !== "" && !/^[0-7]{3,4}$/.test(fourth)) throw refuse(`'${fourth}' is no octal mode`);
       if (!filesHash || !filesHashForm.test(filesHash)) throw refuse("there is no files hash");
       return { type: "COPY", source: first, destination: second, owner: third, mode: fourth, filesHash };
     default:
-      throw new DomainError("unsupported", `${refuse("this type of step is not supported").message}`);
+      throw new DomainError("unsupported", refuse(`command type ${type.toUpperCase()} is not implemented`).message);
   }
 }
 

@@ -14,6 +14,7 @@ import {
   loginShell,
   logOutput,
 } from "./guest-command.ts";
+import { askReady, parseReadyHelper } from "./ready-helpers.ts";
 
 const retryMs = 2_000;
 const readyDeadlineMs = 10 * 60_000;
@@ -101,6 +102,8 @@ async function tryReady(
   clock: Clock,
   deadlineMs: number,
 ): Promise<ProcessEnd | undefined> {
+  const helper = parseReadyHelper(command);
+  if (helper) return { exited: true, exitCode: (await askReady(build.agent, helper, build.signal)) ? 0 : 1 };
   const over = new AbortController();
   try {
     const process = await build.agent.exec(loginShell(command, context), build.signal);

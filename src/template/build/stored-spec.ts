@@ -7,7 +7,7 @@ const step = z.discriminatedUnion("type", [
   z.object({ type: z.literal("RUN"), command: text, user: text }),
   z.object({ type: z.literal("ENV"), pairs: z.array(z.tuple([text, text])) }),
   z.object({ type: z.literal("WORKDIR"), path: text }),
-  z.object({ type: z.literal("USER"), name: text }),
+  z.object({ type: z.literal("USER"), name: text, sudo: z.boolean().default(false) }),
   z.object({
     type: z.literal("COPY"),
     source: text,
