@@ -106,6 +106,7 @@ const schema = z.object({
   queueLimit: nonnegative.default(32).describe("creates that may wait for capacity; further ones are refused"),
   queueTimeoutMs: nonnegative.default(30_000).describe("how long a create waits for capacity, ms; 0: no queue"),
   imageCacheMiB: nonnegative.default(10_240).describe("layers of images that are kept for other images, MiB"),
+  buildCacheMiB: nonnegative.default(10_240).describe("snapshots of build steps that are kept, MiB; 0: none"),
   insecureRegistry: z
     .string()
     .default("")

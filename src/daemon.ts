@@ -174,6 +174,7 @@ async function openTemplates(
     uploads,
     images,
     admitDisk,
+    layerBudgetBytes: config.buildCacheMiB * 2 ** 20,
     markerPath: "/.e2b",
     recordSample: (span, ms) => samples.record(span, "build", ms, null),
   });

@@ -60,6 +60,7 @@ export const lifecycleSteps = [
   "build.reserved",
   "build.launched",
   "build.recorded",
+  "build.layered",
   "build.prepared",
   "build.registered",
   "build.stopped",

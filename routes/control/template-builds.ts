@@ -78,7 +78,13 @@ function startRoutes(scope: FastifyInstance, { templates }: TemplateBuildRoutesD
     async ({ params, body }, reply) => {
       await templates.startBuild(params.templateID, params.buildID, {
         ...parseBuildOrigin(body),
-        steps: (body.steps ?? []).map(({ type, args, filesHash }) => ({ type, args: args ?? [], filesHash })),
+        force: body.force ?? false,
+        steps: (body.steps ?? []).map(({ type, args, filesHash, force }) => ({
+          type,
+          args: args ?? [],
+          filesHash,
+          force,
+        })),
         startCommand: body.startCmd || undefined,
         readyCommand: body.readyCmd || undefined,
       });

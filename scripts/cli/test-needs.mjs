@@ -47,6 +47,7 @@ export const needs = [
   { path: "test/template/images", project: "tools", steps: ["packages"] },
   { path: "test/template/build/builds", ...compiled },
   { path: "test/template/build/copy-step", ...compiled },
+  { path: "test/template/build/layers", ...compiled },
   { path: "test/template/build/ready-helpers", ...compiled },
   { path: "test/template/build/rebuild", ...compiled },
   { path: "test/machine/qemu/memory-changes", ...compiled },

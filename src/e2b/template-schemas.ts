@@ -56,7 +56,7 @@ export const TemplateBuildStartV2 = z
     fromImage: text.max(1_000).nullish(),
     fromTemplate: name.nullish(),
     fromImageRegistry: z.looseObject({}).nullish(),
-    force: z.boolean().nullish().describe("every build runs every step, whatever this says"),
+    force: z.boolean().nullish().describe("run every step, whatever the cache has"),
     steps: z.array(TemplateStep).max(1_000).nullish(),
     startCmd: command.nullish(),
     readyCmd: command.nullish(),

@@ -72,9 +72,11 @@ export class TemplateService implements Templates {
     const { builds } = this.#deps;
     const job = this.#job(templateId, buildId);
     if (job.state !== "waiting") throw new DomainError("failed_precondition", "build is not in waiting state");
-    const { from, login: sent, startCommand, readyCommand } = request;
+    const { from, login: sent, startCommand, readyCommand, steps } = request;
     const login = sent && parseLogin(sent);
-    await builds.start(job, { from, steps: parseSteps(request.steps), startCommand, readyCommand }, login);
+    const firstForced = steps.findIndex(({ force }) => force === true);
+    const forcedFrom = request.force ? -1 : firstForced < 0 ? steps.length : firstForced;
+    await builds.start(job, { from, steps: parseSteps(steps), startCommand, readyCommand }, { login, forcedFrom });
   }
 
   getBuild(templateId: string, buildId: string): BuildView {

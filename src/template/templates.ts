@@ -23,6 +23,8 @@ export interface BuildStartRequest {
   readonly from: BuildOrigin;
   /** The login of the image's registry, as the client sent it. */
   readonly login: object | undefined;
+  /** The parent is taken anew, and every step runs. */
+  readonly force: boolean;
   readonly steps: readonly RawStep[];
   readonly startCommand: string | undefined;
   readonly readyCommand: string | undefined;

@@ -85,7 +85,7 @@ test.each(["e2bdev/base", "e2bdev/base:latest", "docker.io/e2bdev/base"])(
     expect(await plane.call("POST", `/v2${url}`, { fromImage, steps: [] })).toMatchObject({ status: 202 });
     await plane.fake.builds.finished(buildID);
     expect((await plane.call("GET", `${url}/status`)).body).toMatchObject({
-      logEntries: [{ message: "FROM base" }, {}],
+      logEntries: [{}, { message: expect.stringMatching(/^\[base\] FROM base \[[0-9a-f]{64}\]$/) }, {}],
     });
     const { buildID: other } = await request(plane, { name: "app" });
     const otherUrl = `/templates/${templateID}/builds/${other}`;
@@ -129,14 +129,18 @@ test("status and logs report a build that fails, page by page", async () => {
     buildID,
     status: "error",
     reason: { step: "base", message: expect.stringContaining("no snapshot in") },
-    logEntries: [{ message: "FROM base", level: "info", step: "base" }, { level: "error" }],
+    logEntries: [
+      { message: `Building template ${templateID}/${buildID}`, level: "info" },
+      { message: expect.stringContaining("[base] FROM base"), level: "info", step: "base" },
+      { message: expect.stringContaining("Build failed: "), level: "error" },
+    ],
   });
   const page = async (query: string) => {
     const answer = await plane.call("GET", `${base}/status?${query}`);
     return (answer.body as { logEntries: { level: string }[] }).logEntries.map(({ level }) => level);
   };
-  expect(await page("logsOffset=1")).toEqual(["error"]);
-  expect(await page("logsOffset=2")).toEqual([]);
+  expect(await page("logsOffset=2")).toEqual(["error"]);
+  expect(await page("logsOffset=3")).toEqual([]);
   expect(await page("limit=1")).toEqual(["info"]);
   expect(await page("level=warn")).toEqual(["error"]);
   const logs = await plane.call("GET", `${base}/logs?direction=backward&limit=1`);

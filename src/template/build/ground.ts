@@ -48,10 +48,6 @@ export async function layGround(
 ): Promise<BuildGround> {
   if (parent.kind === "template") {
     const { template, start, reservation } = parent;
-    if (start.kind === "boot") {
-      const { vcpuCount, memoryMiB } = start.shape;
-      log.add("info", `booting with ${vcpuCount} vCPUs and ${memoryMiB} MiB, because the snapshot has another shape`);
-    }
     return { start, reservation, defaults: template.defaults, parentId: template.buildId };
   }
   const disk = await images.prepare(parent.order, (level, line) => log.add(level, line), signal);

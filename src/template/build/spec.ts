@@ -8,6 +8,8 @@ export interface RawStep {
   readonly type: string;
   readonly args: readonly string[];
   readonly filesHash?: string | null | undefined;
+  /** This step and those after it run, whatever the cache has. */
+  readonly force?: boolean | null | undefined;
 }
 
 export type BuildStep =
@@ -90,19 +92,19 @@ function parsePairs(args: readonly string[], refuse: (why: string) => DomainErro
   });
 }
 
-/** The text of a step in a build's log. */
+/** The text of a step in a build's log, as E2B has it: type and arguments. */
 export function describeStep(step: BuildStep): string {
   switch (step.type) {
     case "RUN":
-      return `RUN ${step.command}`;
+      return ["RUN", step.command, step.user].filter((text) => text !== "").join(" ");
     case "ENV":
-      return `ENV ${step.pairs.map(([name, value]) => `${name}=${value}`).join(" ")}`;
+      return `ENV ${step.pairs.flat().join(" ")}`;
     case "WORKDIR":
       return `WORKDIR ${step.path}`;
     case "USER":
       return `USER ${step.name}`;
     case "COPY":
-      return `COPY ${step.source} ${step.destination}`;
+      return ["COPY", step.source, step.destination, step.owner, step.mode].filter((text) => text !== "").join(" ");
     default:
       return step satisfies never;
   }

@@ -3,29 +3,67 @@ import { posix } from "node:path";
 import { DomainError, messageOf } from "../../errors.ts";
 import { absoluteWorkdir, copyFiles } from "./copy-step.ts";
 import { type BuildContext, type GuestBuild, runClientCommand, runScript } from "./guest-command.ts";
+import type { BuildLog } from "./log.ts";
 import { type BuildStep, describeStep } from "./spec.ts";
 
 /** The path of a COPY step's archive on this host. @throws DomainError when the archive was not uploaded */
 export type ArchiveOf = (filesHash: string) => string;
 
+/** How far a build is: the steps that its machine has behind it already, of all, and the keys of their layers. */
+interface StepProgress {
+  readonly done: number;
+  readonly total: number;
+  readonly keys: readonly string[];
+  readonly context: BuildContext;
+}
+
+interface StepHooks {
+  readonly archiveOf: ArchiveOf;
+  /** Called after each step; the build goes on with what it returns. */
+  readonly afterStep: (
+    build: GuestBuild,
+    step: BuildStep,
+    key: string,
+    context: BuildContext,
+  ) => GuestBuild | Promise<GuestBuild>;
+}
+
 /**
  * Runs every step.
+ * @param steps those that are left
  * @throws DomainError `failed_precondition` of the first step that fails; `build.log.step` names it
  */
 export async function runSteps(
   build: GuestBuild,
   steps: readonly BuildStep[],
-  start: BuildContext,
-  archiveOf: ArchiveOf,
-): Promise<BuildContext> {
-  let context = start;
+  { done, total, keys, context: before }: StepProgress,
+  { archiveOf, afterStep }: StepHooks,
+): Promise<GuestBuild & { readonly context: BuildContext }> {
+  let [running, context] = [build, before];
   for (const [index, step] of steps.entries()) {
-    build.signal.throwIfAborted();
-    build.log.beginStep(String(index + 1));
-    build.log.add("info", `[${index + 1}/${steps.length}] ${describeStep(step)}`);
-    context = await runStep(build, step, context, archiveOf);
+    const number = done + index + 1;
+    running.signal.throwIfAborted();
+    const label = `[builder ${number}/${total}]`;
+    running.log.beginStep(String(number), label);
+    const key = keys[number] ?? "";
+    running.log.add("info", `${label} ${describeStep(step)} [${key}]`);
+    context = await runStep(running, step, context, archiveOf);
+    running = await afterStep(running, step, key, context);
   }
-  return context;
+  return { ...running, context };
+}
+
+/** Logs steps that need not run. */
+export function describeCachedSteps(
+  log: BuildLog,
+  steps: readonly BuildStep[],
+  total: number,
+  keys: readonly string[],
+): void {
+  for (const [index, step] of steps.entries()) {
+    log.beginStep(String(index + 1));
+    log.add("info", `CACHED [builder ${index + 1}/${total}] ${describeStep(step)} [${keys[index + 1]}]`);
+  }
 }
 
 async function runStep(

@@ -30,6 +30,8 @@ export interface FakeTemplatesOptions {
   readonly budgets?: CapacityBudgets;
   /** Default: no image can be had. */
   readonly images?: Pick<ImageStore, "prepare">;
+  /** Default: no step is kept. */
+  readonly layerBudgetBytes?: number;
 }
 
 export interface FakeTemplates extends AsyncDisposable {
@@ -54,7 +56,7 @@ export function openFakeTemplates(options: FakeTemplatesOptions = {}): FakeTempl
   const ledger = openLedger(":memory:");
   publishBase(ledger, join(snapshotsFolder, "base"));
   const host = new FakeHost();
-  const { guest = { kind: "silent" }, budgets = roomy, images = noImages } = options;
+  const { guest = { kind: "silent" }, budgets = roomy, images = noImages, layerBudgetBytes = 0 } = options;
   const driver = new FakeDriver({ host, machinesFolder: join(folder, "machines"), guest });
   const uploads = new UploadCache({ folder: uploadsFolder, secret: "secret", clock: systemClock });
   const spans: SpanName[] = [];
@@ -68,6 +70,7 @@ export function openFakeTemplates(options: FakeTemplatesOptions = {}): FakeTempl
       snapshotsFolder,
       uploads,
       images,
+      layerBudgetBytes,
       admitDisk,
       clock: systemClock,
       markerPath: join(folder, "marker"),
