@@ -107,6 +107,10 @@ const schema = z.object({
   queueTimeoutMs: nonnegative.default(30_000).describe("how long a create waits for capacity, ms; 0: no queue"),
   imageCacheMiB: nonnegative.default(10_240).describe("layers of images that are kept for other images, MiB"),
   buildCacheMiB: nonnegative.default(10_240).describe("snapshots of build steps that are kept, MiB; 0: none"),
+  allowLocalImages: z
+    .enum(["yes", "no"])
+    .default("no")
+    .describe("yes: builds may name files of this host as images, docker-archive:PATH and oci-layout:PATH"),
   insecureRegistry: z
     .string()
     .default("")

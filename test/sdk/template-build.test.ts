@@ -83,7 +83,7 @@ describe.skipIf(skipReason)("template builds", { timeout: 300_000 }, () => {
         expect.stringMatching(/^Build finished, took \d+s$/),
       ]),
     );
-    expect(logs.find(({ message }) => message === "oops")?.level).toBe("warn");
+    expect(logs.find(({ message }) => message.endsWith("[stderr]: oops"))?.level).toBe("warn");
 
     const [made, envs, whereAndWho, files, modes, linked, served, owner, tool] = await runIn(
       "all-steps:stable",
@@ -115,7 +115,7 @@ describe.skipIf(skipReason)("template builds", { timeout: 300_000 }, () => {
     const error = await failureOf(Template.build(template, "fails", options));
     expect(error.message).toContain("failed to run command 'echo why; exit 3': exit status 3");
     expect(error.stack).toContain("template-build.test.ts");
-    expect(logs).toContain("why");
+    expect(logs).toContain("[builder 2/2] [stdout]: why");
     const unknownUser = Template().fromTemplate("base").runCmd("whoami", { user: "root123" });
     const worded = "failed to run command 'whoami': command failed: unauthenticated: invalid username: 'root123'";
     expect((await failureOf(Template.build(unknownUser, "fails", connection()))).message).toContain(worded);

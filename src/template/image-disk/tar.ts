@@ -65,9 +65,15 @@ export class TarReader {
   #pax = new Map<string, Buffer>();
   #longPath: string | undefined;
   #longLinkTarget: string | undefined;
+  #position = 0;
 
   constructor(sink: TarSink) {
     this.#sink = sink;
+  }
+
+  /** While `entry` is called: where the entry's data begin in the archive. */
+  get position(): number {
+    return this.#position;
   }
 
   /** @throws DomainError `failed_precondition` when the archive is no tar archive, or has what images must not have */
@@ -93,12 +99,14 @@ export class TarReader {
     switch (state.kind) {
       case "header": {
         if (input.length < blockBytes) return undefined;
+        this.#position += blockBytes;
         this.#header(input.subarray(0, blockBytes));
         return blockBytes;
       }
       case "extension": {
         const padded = state.sizeBytes + paddingOf(state.sizeBytes);
         if (input.length < padded) return undefined;
+        this.#position += padded;
         this.#extension(state.what, input.subarray(0, state.sizeBytes));
         this.#state = { kind: "header" };
         return padded;
@@ -108,11 +116,13 @@ export class TarReader {
         const taken = Math.min(input.length, this.#leftBytes);
         this.#sink.data(input.subarray(0, taken));
         this.#leftBytes -= taken;
+        this.#position += taken;
         if (this.#leftBytes === 0) this.#state = { kind: "padding" };
         return taken;
       }
       case "padding": {
         if (input.length < this.#paddingBytes) return undefined;
+        this.#position += this.#paddingBytes;
         this.#state = { kind: "header" };
         return this.#paddingBytes;
       }

@@ -18,6 +18,7 @@ export interface ImageSettings {
   readonly insecureRegistry: string;
   /** `REGISTRY=URL`, with commas. */
   readonly registryMirror: string;
+  readonly allowLocalImages: "yes" | "no";
 }
 
 export interface ImageWork {
@@ -38,7 +39,19 @@ export async function openImages(
   const client = new RegistryClient({ clock, settings, blobs, architecture });
   const programs = await readGuestPrograms(config.cacheDir);
   const folder = join(config.cacheDir, "assets", "images");
-  return ImageStore.open({ folder, client, blobs, programs, makeDisk: makeDiskInProcess, log, reach, admitBytes });
+  const allowLocal = config.allowLocalImages === "yes";
+  return ImageStore.open({
+    folder,
+    client,
+    blobs,
+    architecture,
+    allowLocal,
+    programs,
+    makeDisk: makeDiskInProcess,
+    log,
+    reach,
+    admitBytes,
+  });
 }
 
 /** @throws DomainError `invalid_argument` naming the setting */

@@ -6,7 +6,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { chmod, mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { type DomainError, isDomainError } from "../../errors.ts";
+import { DomainError, isDomainError } from "../../errors.ts";
 import type { BuildLogLevel } from "../../ledger/template-builds.ts";
 import type { ReachStep } from "../../lifecycle-steps.ts";
 import type { Logger } from "../../log.ts";
@@ -15,8 +15,10 @@ import type { DiskResult, makeDiskInProcess } from "../image-disk/process.ts";
 import { type BlobCache, removeUnfinished } from "../registry/blobs.ts";
 import type { RegistryClient, ResolvedImage } from "../registry/client.ts";
 import type { RegistryLogin } from "../registry/credentials.ts";
+import type { Architecture, ImageConfig } from "../registry/manifest.ts";
 import { parseReference } from "../registry/reference.ts";
 import { SharedWork } from "../registry/shared-work.ts";
+import { fetchLocal, parseLocal, resolveLocal } from "./local.ts";
 
 /** To be raised when what is put on a disk changes. */
 const recipe = 1;
@@ -58,6 +60,9 @@ export interface ImageStoreDependencies {
   readonly folder: string;
   readonly client: RegistryClient;
   readonly blobs: BlobCache;
+  readonly architecture: Architecture;
+  /** Whether references may name files of this host. */
+  readonly allowLocal: boolean;
   readonly programs: GuestPrograms | undefined;
   readonly makeDisk: typeof makeDiskInProcess;
   readonly log: Logger;
@@ -66,6 +71,12 @@ export interface ImageStoreDependencies {
   readonly admitBytes: (what: string, bytes: number) => Promise<void>;
 }
 
+/** An image of which all is known but its configuration. */
+type KnownImage = Pick<ResolvedImage, "digest" | "manifest" | "isPublic"> & {
+  readonly reference: { readonly text: string };
+};
+type Fetch = (signal: AbortSignal) => Promise<ImageConfig>;
+type LocalLocation = NonNullable<ReturnType<typeof parseLocal>>;
 type Say = (level: BuildLogLevel, line: string) => void;
 
 export class ImageStore {
@@ -90,6 +101,8 @@ export class ImageStore {
    *   `disk_pressure`; the signal's reason
    */
   async prepare({ reference: text, login }: ImageOrder, say: Say, signal: AbortSignal): Promise<ImageDisk> {
+    const local = parseLocal(text);
+    if (local) return this.#prepareLocal(text, local, say, signal);
     const { client } = this.#deps;
     const reference = parseReference(text);
     say("debug", "Requesting Docker Image");
@@ -103,7 +116,23 @@ export class ImageStore {
       return this.#describe(known, say);
     }
     this.#deps.reach("image.resolved");
-    const record = (await this.#find(image.digest)) ?? (await this.#make(image, say, signal));
+    const fetch = (shared: AbortSignal) => client.fetch(image, shared);
+    const record = (await this.#find(image.digest)) ?? (await this.#make(image, fetch, say, signal));
+    await this.#remember(record, text);
+    return this.#describe(record, say);
+  }
+
+  async #prepareLocal(text: string, location: LocalLocation, say: Say, signal: AbortSignal): Promise<ImageDisk> {
+    const { allowLocal, blobs, architecture } = this.#deps;
+    if (!allowLocal) {
+      const message = `image '${text}' is a file of the daemon's host, which --allow-local-images yes has to allow`;
+      throw new DomainError("permission_denied", message, { option: "--allow-local-images" });
+    }
+    const image = await resolveLocal(text, location, architecture);
+    this.#deps.reach("image.resolved");
+    const fetch = (shared: AbortSignal) => fetchLocal(image, { blobs, architecture }, shared);
+    const found = await this.#find(image.digest);
+    const record = found ?? (await this.#make({ ...image, isPublic: false }, fetch, say, signal));
     await this.#remember(record, text);
     return this.#describe(record, say);
   }
@@ -127,21 +156,27 @@ export class ImageStore {
     return { path: disk, digest: record.digest, diskMiB: record.diskMiB, envs: record.envs };
   }
 
-  async #make(image: ResolvedImage, say: Say, signal: AbortSignal): Promise<DiskRecord> {
+  async #make(image: KnownImage, fetch: Fetch, say: Say, signal: AbortSignal): Promise<DiskRecord> {
     const sizeBytes = image.manifest.layers.reduce((sum, { size }) => sum + size, 0);
     say("info", `Base Docker image size: ${Math.ceil(sizeBytes / 1e6)} MB`);
     say("info", "Creating file system and pulling Docker image");
     const digests = [image.manifest.config, ...image.manifest.layers].map(({ digest }) => digest);
     return this.#making.run(image.digest, signal, (shared) =>
-      this.#deps.blobs.hold(digests, () => this.#pullAndWrite(image, sizeBytes, say, shared)),
+      this.#deps.blobs.hold(digests, () => this.#pullAndWrite(image, fetch, sizeBytes, say, shared)),
     );
   }
 
-  async #pullAndWrite(image: ResolvedImage, sizeBytes: number, say: Say, signal: AbortSignal): Promise<DiskRecord> {
-    const { client, blobs, programs, makeDisk, reach, admitBytes } = this.#deps;
+  async #pullAndWrite(
+    image: KnownImage,
+    fetch: Fetch,
+    sizeBytes: number,
+    say: Say,
+    signal: AbortSignal,
+  ): Promise<DiskRecord> {
+    const { blobs, programs, makeDisk, reach, admitBytes } = this.#deps;
     const { reference, digest, manifest, isPublic } = image;
     await admitBytes(`pull ${reference.text}`, sizeBytes * (1 + expectedRatio));
-    const config = await client.fetch(image, signal);
+    const config = await fetch(signal);
     reach("image.blob");
     const paths = this.#paths(digest);
     const target = `${paths.disk}.${process.pid}.partial`;
@@ -197,7 +232,7 @@ export class ImageStore {
 }
 
 function recordOf(
-  { digest, reference }: ResolvedImage,
+  { digest, reference }: KnownImage,
   { diskMiB, filled }: DiskResult,
   envs: Readonly<Record<string, string>>,
   unused: readonly string[],

@@ -11,13 +11,17 @@ import { isDomainError, messageOf } from "../../errors.ts";
 import { badImage, unreachable } from "./failures.ts";
 import type { Descriptor } from "./manifest.ts";
 import type { ImageReference } from "./reference.ts";
-import type { Answer } from "./session.ts";
 import { SharedWork } from "./shared-work.ts";
 
+interface BlobAnswer {
+  readonly statusCode: number;
+  readonly body: AsyncIterable<unknown>;
+}
+
 export interface BlobSource {
-  readonly image: ImageReference;
-  /** Gets the blob from a byte on. */
-  readonly get: (fromByte: number, signal: AbortSignal) => Promise<Answer>;
+  readonly image: Pick<ImageReference, "text">;
+  /** Gets the blob from a byte on; the status is 206 when it begins there, and not at the beginning. */
+  readonly get: (fromByte: number, signal: AbortSignal) => Promise<BlobAnswer>;
 }
 
 const tries = 5;

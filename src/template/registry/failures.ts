@@ -27,12 +27,12 @@ export function pullFailure(image: ImageReference, status: number, code: string 
 }
 
 /** @param why a fact of the network, such as `connect ECONNREFUSED` */
-export function unreachable(image: ImageReference, why: string, cause?: unknown): DomainError {
+export function unreachable(image: Pick<ImageReference, "text">, why: string, cause?: unknown): DomainError {
   const message = `failed to pull image '${image.text}': unable to retrieve image from registry (${why})`;
   return new DomainError("failed_precondition", message, { unreachable: true }, { cause });
 }
 
 /** The image or its registry breaks the rules. */
-export function badImage(image: ImageReference, why: string): DomainError {
+export function badImage(image: Pick<ImageReference, "text">, why: string): DomainError {
   return new DomainError("failed_precondition", `failed to pull image '${image.text}': ${why}`);
 }

@@ -1,6 +1,6 @@
 /** The store of images' disks: one for each image, made once, found again, and gone when it was not finished. */
 import { execFileSync } from "node:child_process";
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
@@ -9,9 +9,10 @@ import { DomainError } from "../../../src/errors.ts";
 import { makeDisk } from "../../../src/template/image-disk/make-disk.ts";
 import { parseRegistries } from "../../../src/template/images/open.ts";
 import { ImageStore, type ImageStoreDependencies } from "../../../src/template/images/store.ts";
-import { makeImage } from "../../support/images/make-image.ts";
+import { digestOf, makeImage, type TestImage } from "../../support/images/make-image.ts";
 import { refuse, TestRegistry } from "../../support/images/registry.ts";
 import { openClient, type TestClient } from "../../support/images/registry-client.ts";
+import { makeTar } from "../../support/images/tar.ts";
 
 let registry: TestRegistry;
 let pull: TestClient;
@@ -37,6 +38,8 @@ function open(more: Partial<ImageStoreDependencies> = {}): Promise<ImageStore> {
     folder,
     client: pull.client,
     blobs: pull.blobs,
+    architecture: "amd64",
+    allowLocal: true,
     programs: undefined,
     log: pino({ level: "silent" }),
     reach: () => {},
@@ -150,4 +153,86 @@ test("mirrors and insecure registries are read from the settings", () => {
   for (const wrong of ["docker.io", "=https://a", "a=ftp://b", "a=b"]) {
     expect(() => read(wrong)).toThrow("--registry-mirror");
   }
+});
+
+/** An image as a folder in OCI's layout. */
+async function writeLayout(image: TestImage, tag = "v1", more: readonly object[] = []): Promise<string> {
+  const layout = join(folder, `layout-${tag}`);
+  await mkdir(join(layout, "blobs", "sha256"), { recursive: true });
+  const blobs = [...image.blobs, [image.digest, image.manifest] as const];
+  for (const [digest, bytes] of blobs) await writeFile(join(layout, "blobs", "sha256", digest.slice(7)), bytes);
+  const annotations = { "org.opencontainers.image.ref.name": tag };
+  const manifests = [{ digest: image.digest, size: image.manifest.length, annotations }, ...more];
+  await writeFile(join(layout, "index.json"), JSON.stringify({ schemaVersion: 2, manifests }));
+  return layout;
+}
+
+test("an image in OCI's layout is a folder, and one of several has a tag", async () => {
+  const store = await open();
+  const layout = await writeLayout(imageOf("one", { Env: ["A=b"] }));
+  const disk = await prepare(store, `oci-layout:${layout}`);
+  expect(disk).toMatchObject({ envs: { A: "b" } });
+  execFileSync("e2fsck", ["-f", "-n", disk.path], { stdio: "ignore" });
+  expect((await prepare(store, `oci-layout:${layout}:v1`)).path).toBe(disk.path);
+  expect(made.length).toBe(1);
+  await expect(prepare(store, `oci-layout:${layout}:v2`)).rejects.toThrow("its index has no image v2");
+  const other = { digest: `sha256:${"0".repeat(64)}`, annotations: { "org.opencontainers.image.ref.name": "v9" } };
+  const many = await writeLayout(imageOf("two"), "many", [other]);
+  await expect(prepare(store, `oci-layout:${many}`)).rejects.toThrow("name one of: many, v9");
+});
+
+/** An image as `docker save` writes it: layers are plain archives, and one may be a link to another. */
+async function writeArchive(contents: readonly string[]): Promise<string> {
+  const layers = contents.map((content) => makeTar([{ path: "a", content }]));
+  const config = { os: "linux", architecture: "amd64", config: {}, rootfs: { diff_ids: layers.map(digestOf) } };
+  const manifest = [
+    {
+      Config: "config.json",
+      RepoTags: ["my/app:v1"],
+      Layers: [...layers.map((_, i) => `${i}/layer.tar`), "x/layer.tar"],
+    },
+  ];
+  config.rootfs.diff_ids.push(digestOf(layers[0] ?? Buffer.alloc(0)));
+  const path = join(folder, "saved.tar");
+  const files = layers.map((content, index) => ({ path: `${index}/layer.tar`, content }));
+  const link = { path: "x/layer.tar", type: "2", target: "../0/layer.tar" };
+  const json = [
+    { path: "config.json", content: JSON.stringify(config) },
+    { path: "manifest.json", content: JSON.stringify(manifest) },
+  ];
+  await writeFile(path, makeTar([...files, link, ...json]));
+  return path;
+}
+
+test("an archive of docker save is an image", async () => {
+  const store = await open();
+  const path = await writeArchive(["one", "x".repeat(5 * 2 ** 20)]);
+  const disk = await prepare(store, `docker-archive:${path}`);
+  execFileSync("e2fsck", ["-f", "-n", disk.path], { stdio: "ignore" });
+  expect(execFileSync("debugfs", ["-R", "cat /a", disk.path], { stdio: ["ignore", "pipe", "ignore"] }).toString()).toBe(
+    "one",
+  );
+  expect((await prepare(store, `docker-archive:${path}:v1`)).path).toBe(disk.path);
+  await expect(prepare(store, `docker-archive:${path}:v2`)).rejects.toThrow("it has no image v2");
+});
+
+test("files of the host are images only when a setting allows it", async () => {
+  const layout = await writeLayout(imageOf("one"));
+  const store = await open({ allowLocal: false });
+  await expect(prepare(store, `oci-layout:${layout}`)).rejects.toThrow("--allow-local-images");
+  await expect(prepare(await open(), "oci-layout:relative/path")).rejects.toThrow("write an absolute path");
+});
+
+test("files that are no image say what they are not, and nothing of what is in them", async () => {
+  const store = await open();
+  await writeFile(join(folder, "secret"), "root:s3cret");
+  for (const kind of ["docker-archive", "oci-layout"]) {
+    const error = await prepare(store, `${kind}:${folder}/secret`).catch((reason: unknown) => reason);
+    expect(String(error)).toContain("failed to pull image");
+    expect(String(error)).not.toContain("s3cret");
+  }
+  const layout = await writeLayout(imageOf("one"));
+  const layers = [...imageOf("one").blobs.keys()];
+  await writeFile(join(layout, "blobs", "sha256", (layers[1] ?? "").slice(7)), "spoilt");
+  await expect(prepare(store, `oci-layout:${layout}`)).rejects.toThrow(/ended after|has the digest|longer than/);
 });
