@@ -27,6 +27,7 @@ const rules: Record<string, readonly string[]> = {
   help: [],
   config: ["errors", "storage-roots"],
   "client-environment": [],
+  commands: ["errors"],
   "private-folder": ["errors"],
   metrics: [],
   tls: common,

@@ -105,6 +105,10 @@ export const TemplateBuildFileUpload = z
   .object({ present: z.boolean(), url: text, headers: z.record(text, text).optional() })
   .meta({ id: "TemplateBuildFileUpload" });
 
+export const PrunedBuildCache = z
+  .object({ layers: z.int().describe("steps that were kept"), sizeBytes: z.int().describe("their share of the disk") })
+  .meta({ id: "PrunedBuildCache" });
+
 export const TemplateListQuery = z.object({
   teamID: text.optional(),
   nextToken: text.optional(),

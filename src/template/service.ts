@@ -84,6 +84,10 @@ export class TemplateService implements Templates {
     return viewOf(job, this.#template(job.templateId));
   }
 
+  pruneBuildCache(): Promise<{ layers: number; sizeBytes: number }> {
+    return this.#deps.builds.pruneLayers();
+  }
+
   buildLog(buildId: string): readonly BuildLogEntry[] {
     return this.#deps.builds.log(buildId);
   }

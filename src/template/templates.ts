@@ -58,6 +58,8 @@ export interface Templates {
   startBuild(templateId: string, buildId: string, request: BuildStartRequest): Promise<void>;
   /** @throws invalid_argument in E2B's words when there is no such build. */
   getBuild(templateId: string, buildId: string): BuildView;
+  /** Forgets the snapshots of all steps. @returns how many there were, and their size. */
+  pruneBuildCache(): Promise<{ layers: number; sizeBytes: number }>;
   /** The log of a build up to now. */
   buildLog(buildId: string): readonly BuildLogLine[];
   /** Templates, oldest first, without snapshots of sandboxes, which have a list of their own. */

@@ -3,6 +3,7 @@
  * is hostile input, so it is opened only inside the guest that it is for.
  */
 import { createReadStream } from "node:fs";
+import { open } from "node:fs/promises";
 import { posix } from "node:path";
 import { DomainError, messageOf } from "../../errors.ts";
 import { type BuildContext, type GuestBuild, runScript } from "./guest-command.ts";
@@ -10,7 +11,7 @@ import type { BuildStep } from "./spec.ts";
 
 /**
  * $1 scratch folder, $2 source pattern below it, $3 destination, $4 owner, $5 mode, $6 working directory, $7 the pattern
- * as the client wrote it. A directory's content is merged into the destination; a file becomes the destination, or goes
+ * as the client wrote it, $8 an option of tar for compressed archives. A directory's content is merged into the destination; a file becomes the destination, or goes
  * into it when that ends with a slash, is a directory, or there are several. Links are copied as links. As in E2B, the
  * mode is for everything below a directory, too. Images may have busybox, so no option is GNU's own.
  */
@@ -20,7 +21,7 @@ shopt -s globstar nullglob dotglob
 scratch=$1 pattern=$2 destination=$3 owner=$4 mode=$5
 cd -- "$6"
 mkdir -- "$scratch/files"
-tar -x -o -f "$scratch/archive" -C "$scratch/files"
+tar -x -o $8 -f "$scratch/archive" -C "$scratch/files"
 cd -- "$scratch/files"
 if [ -e "$pattern" ] || [ -L "$pattern" ]; then sources=("$pattern"); else IFS=; sources=($pattern); fi
 if [ \${#sources[@]} -eq 0 ]; then echo "no file matches '$7'" >&2; exit 1; fi
@@ -66,9 +67,10 @@ export async function copyFiles(
     await build.agent.write(`${scratch}/archive`, bytes, { user: "root", mode: 0o600 }, build.signal);
     const workdir = await absoluteWorkdir(build, context);
     const destination = step.destination.startsWith("/") ? step.destination : `${workdir}/${step.destination}`;
+    const unpack = (await isGzip(archive)) ? "-z" : "";
     const pattern = posix.relative("/", posix.resolve("/", step.source)) || ".";
     const owner = ownerOf(step.owner, context.user);
-    await runScript(build, layOut, [scratch, pattern, destination, owner, step.mode, workdir, step.source]);
+    await runScript(build, layOut, [scratch, pattern, destination, owner, step.mode, workdir, step.source, unpack]);
   } catch (error) {
     build.signal.throwIfAborted();
     const message = `failed to copy '${step.source}' to '${step.destination}': ${messageOf(error)}`;
@@ -76,6 +78,17 @@ export async function copyFiles(
   } finally {
     // A guest that is gone has nothing to remove.
     await runScript(build, 'rm -rf -- "$1"', [scratch]).catch(() => {});
+  }
+}
+
+/** By its first bytes; busybox does not look at them by itself. */
+async function isGzip(archive: string): Promise<boolean> {
+  const file = await open(archive);
+  try {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(2), 0, 2, 0);
+    return bytesRead === 2 && buffer.readUInt16BE(0) === 0x1f8b;
+  } finally {
+    await file.close();
   }
 }
 
