@@ -47,7 +47,9 @@ function busyboxLayer(): TarFile[] {
     { path: "etc/profile", content: "export PATH=/bin\nfor each in /etc/profile.d/*.sh; do . $each; done\n" },
     { path: "etc/profile.d/" },
     { path: "bin/busybox", content: readFileSync(busybox), mode: 0o755 },
-    ...applets.map((name) => ({ path: `bin/${name}`, type: "2", target: "/bin/busybox" })),
+    ...applets
+      .filter((name) => name !== "busybox")
+      .map((name) => ({ path: `bin/${name}`, type: "2", target: "/bin/busybox" })),
   ];
 }
 
