@@ -55,7 +55,7 @@ export class BuildLayers {
   ): string[] {
     const { engine, assets, trust } = this.#deps;
     const { engine: name, version, acceleration, cpuClass } = engine;
-    const machine = [name, version, acceleration, cpuClass, assets.kernel, assets.initramfs];
+    const machine = [name, version, acceleration, cpuClass, assets.kernel, assets.initramfs, assets.agent];
     const first = digest(JSON.stringify([recipe, machine, parentId, start.shape, defaults, fingerprintOf(trust)]));
     const keys = [first];
     for (const step of steps) keys.push(digest((keys.at(-1) ?? "") + JSON.stringify(step)));

@@ -70,6 +70,8 @@ interface BuildWork {
   readonly signal: AbortSignal;
   readonly scope: Scope;
   vm: Vm | undefined;
+  /** What belongs to the agent that is open. */
+  agentScope: Scope;
 }
 
 export class BuildMaking {
@@ -95,8 +97,9 @@ export class BuildMaking {
     const ground = await layGround({ images, log, job, reserve: reserveShape }, parent, signal);
     const { reservation } = ground;
     const keys = layers.keysOf(ground, spec.steps);
-    const work: BuildWork = { plan, ground, keys, log, signal, scope, vm: undefined };
+    const work: BuildWork = { plan, ground, keys, log, signal, scope, vm: undefined, agentScope: new Scope() };
     scope.defer(() => remains.endMachine(job, async () => work.vm?.terminate(), reservation.id));
+    scope.defer(() => work.agentScope.close());
     reach("build.reserved");
     const found = await layers.find(keys, forcedFrom);
     log.add("info", `${found ? "CACHED " : ""}${origin} [${keys[0]}]`);
@@ -149,13 +152,14 @@ export class BuildMaking {
 
   async #launch(work: BuildWork, start: BuildStart): Promise<GuestBuild> {
     const { ledger, reach } = this.#deps;
-    const { plan, log, signal, scope } = work;
+    const { plan, log, signal } = work;
     const { job } = plan;
     const vm = await startBuildMachine(this.#deps, start, signal);
     work.vm = vm;
     reach("build.launched");
     noteBuildPossession(ledger, job.id, { machine: vm.record });
     reach("build.recorded");
+    const scope = await renewAgentScope(work);
     const agent = await openBuildAgent(this.#deps, scope, vm, start, job.templateId, signal);
     return { agent, log, signal };
   }
@@ -163,9 +167,10 @@ export class BuildMaking {
   /** Saves the machine after a step, and lets it go on. */
   async #saveLayer(work: BuildWork, build: GuestBuild, key: string, context: BuildContext): Promise<GuestBuild> {
     const { clock, log: logger } = this.#deps;
-    const { vm, scope, signal, log } = work;
+    const { vm, signal, log } = work;
     if (!vm) throw new Error("a step ran without a machine");
     await this.#save(work, build, { key, context, isLast: false }).finally(() => vm.resume());
+    const scope = await renewAgentScope(work);
     const agent = await openAgentIn(scope, vm, { clock, log: logger, booted: false, signal });
     await agent.setup(timeSetup(clock));
     return { agent, log, signal };
@@ -235,4 +240,11 @@ export class BuildMaking {
     });
     await settle(agent, job.templateId, this.#deps.clock, signal);
   }
+}
+
+/** The agent that was open is closed, with what watches over its machine. */
+async function renewAgentScope(work: BuildWork): Promise<Scope> {
+  await work.agentScope.close();
+  work.agentScope = new Scope();
+  return work.agentScope;
 }

@@ -91,7 +91,7 @@ test("whatever decides what a step does is in the keys", () => {
   using ledger = openLedger(":memory:");
   const abilities = { memorySnapshot: yes, fanOut: yes, pause: yes, network: yes };
   const engine: EngineInfo = { engine: "qemu", version: "7", acceleration: "tcg", cpuClass: "a", abilities };
-  const assets = { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/d" };
+  const assets = { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/d", agent: "/a" };
   const deps = { ledger, log: pino({ level: "silent" }), engine, assets, trust: noTrust, budgetBytes: 1 };
   const ground = {
     parentId: "p",
@@ -113,6 +113,7 @@ test("whatever decides what a step does is in the keys", () => {
     keys({ engine: { ...engine, version: "8" } }),
     keys({ engine: { ...engine, cpuClass: "b" } }),
     keys({ assets: { ...assets, initramfs: "/j" } }),
+    keys({ assets: { ...assets, agent: "/b" } }),
     keys({ trust: { authorities: ["x"], proxyVariables: {} } }),
   ];
   expect(new Set(all).size).toBe(all.length);
