@@ -105,6 +105,20 @@ const schema = z.object({
   warmPoolMax: nonnegative.default(4).describe("warm VMs a template has at most, by recent demand; 0: no warm pool"),
   queueLimit: nonnegative.default(32).describe("creates that may wait for capacity; further ones are refused"),
   queueTimeoutMs: nonnegative.default(30_000).describe("how long a create waits for capacity, ms; 0: no queue"),
+  imageCacheMiB: nonnegative.default(10_240).describe("layers of images that are kept for other images, MiB"),
+  buildCacheMiB: nonnegative.default(10_240).describe("snapshots of build steps that are kept, MiB; 0: none"),
+  allowLocalImages: z
+    .enum(["yes", "no"])
+    .default("no")
+    .describe("yes: builds may name files of this host as images, docker-archive:PATH and oci-layout:PATH"),
+  insecureRegistry: z
+    .string()
+    .default("")
+    .describe("registries that are reached over plain HTTP, host[:port], with commas; those on the loopback are, too"),
+  registryMirror: z
+    .string()
+    .default("")
+    .describe("mirrors that are asked first, REGISTRY=URL with commas: docker.io=https://mirror.example"),
   templateMaxAgeDays: positive.optional().describe("rebuild templates that are older, days; default never"),
   maxTimeoutHours: positive.default(24).describe("longest time to live a client may ask for, hours"),
 });

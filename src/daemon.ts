@@ -36,6 +36,7 @@ import { ensureBaseTemplate } from "./template/base/template.ts";
 import { BaseUpkeep } from "./template/base/upkeep.ts";
 import { TemplateBuilds } from "./template/build/builds.ts";
 import { copiedHashes } from "./template/build/stored-spec.ts";
+import { openImages } from "./template/images/open.ts";
 import { TemplateService } from "./template/service.ts";
 import { readHostTrust } from "./template/trust/host-trust.ts";
 import { UploadCache } from "./template/uploads/cache.ts";
@@ -166,10 +167,14 @@ async function openTemplates(
   const needed = listSourcedBuilds(ledger).flatMap(({ spec }) => copiedHashes(spec));
   const uploads = await UploadCache.openIn(join(config.cacheDir, "uploads"), { own, needed, secret, clock });
   const admitDisk = (what: string, work?: "save") => disk.admit(what, work);
+  const admitBytes = (what: string, bytes: number) => disk.admit(what, "restore", bytes);
+  const images = await openImages(config, { ...deps, admitBytes });
   const builds = new TemplateBuilds({
     ...deps,
     uploads,
+    images,
     admitDisk,
+    layerBudgetBytes: config.buildCacheMiB * 2 ** 20,
     markerPath: "/.e2b",
     recordSample: (span, ms) => samples.record(span, "build", ms, null),
   });

@@ -36,6 +36,21 @@ export const commands = [
     settings: true,
   },
   {
+    name: "build",
+    usage: "build [FOLDER|DOCKERFILE] -t NAME",
+    does: "build a template from a Dockerfile, by the running daemon and without Docker",
+    more:
+      "--build-arg NAME=VALUE sets an ARG, --cpu and --memory (MiB) the shape, --no-cache runs every step.\n" +
+      "One stage; what docs/templates.md lists is an error or a warning.",
+  },
+  {
+    name: "template",
+    usage: "template list|build|delete|add",
+    does: "list templates, build or delete one, or add one of the catalogue: python, node",
+    more: "`template build` is `build`. `template delete NAME…`, `template add NAME…`.",
+  },
+  { name: "builds", usage: "builds prune", does: "remove the cache of build steps", more: "" },
+  {
     name: "doctor",
     usage: "doctor",
     does: "check every requirement, and say what to do about each one that is not met",

@@ -1,5 +1,5 @@
 /**
- * The compiled program of the command `firkin`: serve, env, tls, version and help. `scripts/cli/firkin.mjs` sets up
+ * The compiled program of the command `firkin`: serve, env, tls, build, template, builds, version and help. `scripts/cli/firkin.mjs` sets up
  * what is missing and then runs this file; it does setup and doctor by itself, because those run before anything is
  * compiled.
  */
@@ -73,6 +73,11 @@ async function main(args: readonly string[]): Promise<void> {
       return printEnvironment(readConfig(rest, process.env));
     case "tls":
       return prepareTls(readConfig(rest, process.env));
+    case "build":
+    case "builds":
+    case "template":
+    case "templates":
+      return askDaemon(command, rest);
     case "version":
       process.stdout.write(`${version}\n`);
       return;
@@ -83,6 +88,19 @@ async function main(args: readonly string[]): Promise<void> {
       process.stderr.write(unknownCommand(command));
       process.exitCode = 2;
   }
+}
+
+/** Commands that a running daemon does. */
+async function askDaemon(command: string, args: readonly string[]): Promise<void> {
+  const [{ runTemplateCommand }, { ControlApi }] = await Promise.all([
+    import("./commands/templates.ts"),
+    import("./commands/api.ts"),
+  ]);
+  const { stateDir, host, port } = readConfig([], process.env);
+  const { url } = (await readAddress(stateDir)) ?? { url: `http://${host}:${port}` };
+  const api = new ControlApi(url, await readOrCreateApiKey(stateDir));
+  const kind = command === "templates" ? "template" : command;
+  await runTemplateCommand(kind, args, api, (line) => process.stdout.write(`${line}\n`));
 }
 
 function printHelp(name: string | undefined): void {

@@ -8,6 +8,7 @@ import {
   BuildParams,
   BuildStatusQuery,
   FilesParams,
+  PrunedBuildCache,
   TemplateBuildFileUpload,
   TemplateBuildInfo,
   TemplateBuildLogsResponse,
@@ -29,6 +30,15 @@ export interface TemplateBuildRoutesDeps {
 export async function templateBuildRoutes(scope: FastifyInstance, deps: TemplateBuildRoutesDeps): Promise<void> {
   startRoutes(scope, deps);
   progressRoutes(scope, deps);
+  cacheRoutes(scope, deps);
+}
+
+/** The cache of build steps. E2B has no such route. */
+function cacheRoutes(scope: FastifyInstance, { templates }: TemplateBuildRoutesDeps): void {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
+  app.delete("/build-cache", { schema: { response: { 200: PrunedBuildCache, ...failures } } }, async (_, reply) =>
+    reply.send(await templates.pruneBuildCache()),
+  );
 }
 
 /** Requests a build, offers uploads for it, and starts it. */
@@ -78,7 +88,13 @@ function startRoutes(scope: FastifyInstance, { templates }: TemplateBuildRoutesD
     async ({ params, body }, reply) => {
       await templates.startBuild(params.templateID, params.buildID, {
         ...parseBuildOrigin(body),
-        steps: (body.steps ?? []).map(({ type, args, filesHash }) => ({ type, args: args ?? [], filesHash })),
+        force: body.force ?? false,
+        steps: (body.steps ?? []).map(({ type, args, filesHash, force }) => ({
+          type,
+          args: args ?? [],
+          filesHash,
+          force,
+        })),
         startCommand: body.startCmd || undefined,
         readyCommand: body.readyCmd || undefined,
       });

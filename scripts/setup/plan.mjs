@@ -139,7 +139,8 @@ function sweepLeftovers(roots) {
   if (fs.existsSync(roots.scratch)) {
     for (const name of fs.readdirSync(roots.scratch)) removeUnmounted(join(roots.scratch, name));
   }
-  for (const folder of ["", "agent", "kernel", "rootfs", "stamps", "swift"]) sweepPartials(join(roots.assets, folder));
+  for (const folder of ["", "agent", "kernel", "programs", "rootfs", "stamps", "swift"])
+    sweepPartials(join(roots.assets, folder));
   sweepPartials(roots.downloads);
   sweepPartials(roots.repository);
 }

@@ -1,6 +1,7 @@
 /** The steps on Linux, those for tests alone included. */
 import { crossCompileAgent, currentAgent, makeAgent } from "./agent.mjs";
 import { assetIndexCurrent, writeAssetIndex } from "./assets.mjs";
+import { currentGuestPrograms, makeGuestPrograms } from "./guest-programs.mjs";
 import { currentKernel, makeKernel } from "./kernel.mjs";
 import {
   browserPackages,
@@ -92,9 +93,16 @@ function assetSteps(roots) {
       run: (context) => makeAgent(roots, context),
     },
     {
+      name: "guest-programs",
+      title: "shell for images that have none",
+      needs: ["packages"],
+      isDone: () => currentGuestPrograms(roots),
+      run: (context) => makeGuestPrograms(roots, context),
+    },
+    {
       name: "assets",
       title: "initramfs and index of the guest's files",
-      needs: ["base-disk", "kernel", "agent"],
+      needs: ["base-disk", "kernel", "agent", "guest-programs"],
       isDone: () => assetIndexCurrent(roots),
       run: () => writeAssetIndex(roots),
     },

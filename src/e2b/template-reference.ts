@@ -3,6 +3,7 @@
  * (docs/compatibility.md#templates).
  */
 import { DomainError } from "../errors.ts";
+import type { BuildOrigin } from "../template/templates.ts";
 
 /** The name of a machine's one team. Before an alias it changes nothing. */
 export const localTeam = "local";
@@ -50,26 +51,30 @@ export function parseNewName(text: string, what: string): TemplateReference {
 }
 
 /** The origin that a client names for a build. Null and empty texts count as absent. */
-interface BuildOrigin {
+interface SentOrigin {
   readonly fromTemplate?: string | null | undefined;
   readonly fromImage?: string | null | undefined;
   readonly fromImageRegistry?: object | null | undefined;
 }
 
 /**
- * The template to build from, or the image as the client wrote it; neither when the client names none.
- * @throws DomainError `invalid_argument` when `fromTemplate` can name no template
+ * The template or image to build from, with the login that the client sent.
+ * @throws DomainError `invalid_argument` in E2B's words when there is none or there are two, and when `fromTemplate` can
+ *   name no template
  */
-export function parseBuildOrigin({ fromTemplate, fromImage, fromImageRegistry }: BuildOrigin): {
-  readonly from: TemplateReference | undefined;
-  readonly fromImage: string | undefined;
+export function parseBuildOrigin({ fromTemplate, fromImage, fromImageRegistry }: SentOrigin): {
+  readonly from: BuildOrigin;
+  readonly login: object | undefined;
 } {
-  const isBase = !fromTemplate && !fromImageRegistry && baseImage.test(fromImage ?? "");
-  if (isBase) return { from: baseTemplate, fromImage: undefined };
-  return {
-    from: fromTemplate ? parseTemplateReference(fromTemplate) : undefined,
-    fromImage: fromImage || (fromImageRegistry ? "with fromImageRegistry" : undefined),
-  };
+  const refuse = (message: string) => new DomainError("invalid_argument", message);
+  if (fromTemplate && fromImage) throw refuse("cannot specify both fromImage and fromTemplate");
+  if (fromTemplate) return { from: { kind: "template", ...parseTemplateReference(fromTemplate) }, login: undefined };
+  if (!fromImage) throw refuse("must specify either fromImage or fromTemplate");
+  if (!fromImageRegistry && baseImage.test(fromImage)) {
+    return { from: { kind: "template", ...baseTemplate }, login: undefined };
+  }
+  const login = fromImageRegistry ?? undefined;
+  return { from: { kind: "image", reference: fromImage, needsLogin: login !== undefined }, login };
 }
 
 /** @throws DomainError `invalid_argument` when `text` can be no tag */

@@ -56,7 +56,7 @@ export const TemplateBuildStartV2 = z
     fromImage: text.max(1_000).nullish(),
     fromTemplate: name.nullish(),
     fromImageRegistry: z.looseObject({}).nullish(),
-    force: z.boolean().nullish().describe("every build runs every step, whatever this says"),
+    force: z.boolean().nullish().describe("run every step, whatever the cache has"),
     steps: z.array(TemplateStep).max(1_000).nullish(),
     startCmd: command.nullish(),
     readyCmd: command.nullish(),
@@ -104,6 +104,10 @@ export const TemplateBuildLogsResponse = z
 export const TemplateBuildFileUpload = z
   .object({ present: z.boolean(), url: text, headers: z.record(text, text).optional() })
   .meta({ id: "TemplateBuildFileUpload" });
+
+export const PrunedBuildCache = z
+  .object({ layers: z.int().describe("steps that were kept"), sizeBytes: z.int().describe("their share of the disk") })
+  .meta({ id: "PrunedBuildCache" });
 
 export const TemplateListQuery = z.object({
   teamID: text.optional(),

@@ -161,13 +161,15 @@ export function releaseSnapshot(ledger: Ledger, id: string): void {
 /**
  * Strikes a snapshot off, so that its folder may be removed. Idempotent. A warm entry that is ready does not need it,
  * because its machine has links of its own to all files it maps; nor does a sandbox that is ending.
- * @throws failed_precondition when a sandbox, a tagged build or a warming entry needs the snapshot; not_found
+ * @throws failed_precondition when a sandbox, a tagged build, a layer of builds or a warming entry needs the snapshot;
+ *   not_found
  */
 export function deleteSnapshot(ledger: Ledger, id: string): void {
   ledger.write(() => {
     const when = `not exists (
         select 1 from sandboxes where snapshot_id = :id and state not in ('terminating', 'terminated'))
       and not exists (select 1 from warm_entries where snapshot_id = :id and state = 'warming')
+      and not exists (select 1 from build_layers where snapshot_id = :id)
       and not exists (
         select 1 from template_builds b join template_tags t on t.build_id = b.id where b.snapshot_id = :id)`;
     if (moveRow(ledger, lifecycle, { id, from: anyState, to: "deleted", when })) return;

@@ -28,6 +28,7 @@ import type { MachineShape } from "../types.ts";
 import { baseAlias } from "./base/template.ts";
 import type { TemplateBuilds } from "./build/builds.ts";
 import { parseSteps } from "./build/spec.ts";
+import { parseLogin } from "./registry/credentials.ts";
 import type { BuildRequest, BuildStartRequest, BuildView, Templates, TemplateView } from "./templates.ts";
 import type { UploadCache } from "./uploads/cache.ts";
 
@@ -71,20 +72,20 @@ export class TemplateService implements Templates {
     const { builds } = this.#deps;
     const job = this.#job(templateId, buildId);
     if (job.state !== "waiting") throw new DomainError("failed_precondition", "build is not in waiting state");
-    if (request.fromImage !== undefined) {
-      const message = `fromImage ('${request.fromImage}') is not supported by this daemon yet: build from a template, e.g. fromTemplate('${baseAlias}').`;
-      const refusal = new DomainError("unsupported", message, { option: "fromImage" });
-      builds.refuse(job, refusal);
-      throw refusal;
-    }
-    const { from, startCommand, readyCommand } = request;
-    if (!from) throw new DomainError("invalid_argument", "fromTemplate is required");
-    await builds.start(job, { from, steps: parseSteps(request.steps), startCommand, readyCommand });
+    const { from, login: sent, startCommand, readyCommand, steps } = request;
+    const login = sent && parseLogin(sent);
+    const firstForced = steps.findIndex(({ force }) => force === true);
+    const forcedFrom = request.force ? -1 : firstForced < 0 ? steps.length : firstForced;
+    await builds.start(job, { from, steps: parseSteps(steps), startCommand, readyCommand }, { login, forcedFrom });
   }
 
   getBuild(templateId: string, buildId: string): BuildView {
     const job = this.#job(templateId, buildId);
     return viewOf(job, this.#template(job.templateId));
+  }
+
+  pruneBuildCache(): Promise<{ layers: number; sizeBytes: number }> {
+    return this.#deps.builds.pruneLayers();
   }
 
   buildLog(buildId: string): readonly BuildLogEntry[] {

@@ -3,8 +3,9 @@ import type { Readable } from "node:stream";
 import type { BuildFailure, BuildLogEntry, BuildState } from "../ledger/template-builds.ts";
 import type { TemplateRecord, TemplateTag } from "../ledger/templates.ts";
 import type { MachineShape } from "../types.ts";
-import type { RawStep } from "./build/spec.ts";
+import type { BuildOrigin, RawStep } from "./build/spec.ts";
 
+export type { BuildOrigin } from "./build/spec.ts";
 export type BuildLogLine = BuildLogEntry;
 
 export interface BuildRequest {
@@ -19,10 +20,11 @@ export interface BuildRequest {
 }
 
 export interface BuildStartRequest {
-  /** Undefined: the client named no template. */
-  readonly from: { readonly name: string; readonly tag: string | undefined } | undefined;
-  /** The image that the client named; images are not supported. */
-  readonly fromImage: string | undefined;
+  readonly from: BuildOrigin;
+  /** The login of the image's registry, as the client sent it. */
+  readonly login: object | undefined;
+  /** The parent is taken anew, and every step runs. */
+  readonly force: boolean;
   readonly steps: readonly RawStep[];
   readonly startCommand: string | undefined;
   readonly readyCommand: string | undefined;
@@ -56,6 +58,8 @@ export interface Templates {
   startBuild(templateId: string, buildId: string, request: BuildStartRequest): Promise<void>;
   /** @throws invalid_argument in E2B's words when there is no such build. */
   getBuild(templateId: string, buildId: string): BuildView;
+  /** Forgets the snapshots of all steps. @returns how many there were, and their size. */
+  pruneBuildCache(): Promise<{ layers: number; sizeBytes: number }>;
   /** The log of a build up to now. */
   buildLog(buildId: string): readonly BuildLogLine[];
   /** Templates, oldest first, without snapshots of sandboxes, which have a list of their own. */

@@ -54,13 +54,19 @@ test.each([
 });
 
 test.each([
-  [{ fromImage: "python:3" }, 501, /^fromImage \('python:3'\) is not supported/],
-  [{ fromImageRegistry: { type: "aws" } }, 501, /^fromImage \('with fromImageRegistry'\)/],
-  [{}, 400, "fromTemplate is required"],
+  [{ fromImage: "python:3", fromTemplate: "base" }, 400, "cannot specify both fromImage and fromTemplate"],
+  [{ fromImageRegistry: { type: "aws" } }, 400, "must specify either fromImage or fromTemplate"],
+  [{ fromImage: "a", fromImageRegistry: { type: "quay" } }, 400, "unknown registry type: quay"],
+  [{ fromImage: "a", fromImageRegistry: { type: "registry", username: "x" } }, 400, /^fromImageRegistry: password/],
+  [{}, 400, "must specify either fromImage or fromTemplate"],
   [{ fromTemplate: "nobody" }, 404, "template 'nobody' not found"],
   [{ fromTemplate: "base:v9" }, 404, "tag 'v9' does not exist for template 'base'"],
   [{ fromTemplate: "base", steps: [{ type: "RUN", args: [] }] }, 400, "step 1 (RUN): there is no command"],
-  [{ fromTemplate: "base", steps: [{ type: "SHELL", args: ["x"] }] }, 501, /not supported/],
+  [
+    { fromTemplate: "base", steps: [{ type: "SHELL", args: ["x"] }] },
+    501,
+    "step 1 (SHELL): command type SHELL is not implemented",
+  ],
 ])("a bad start of a build: %j", async (body, status, message) => {
   await using plane = openControlPlane();
   const { templateID, buildID } = await request(plane, { name: "app" });
@@ -79,22 +85,26 @@ test.each(["e2bdev/base", "e2bdev/base:latest", "docker.io/e2bdev/base"])(
     expect(await plane.call("POST", `/v2${url}`, { fromImage, steps: [] })).toMatchObject({ status: 202 });
     await plane.fake.builds.finished(buildID);
     expect((await plane.call("GET", `${url}/status`)).body).toMatchObject({
-      logEntries: [{ message: "FROM base" }, {}],
+      logEntries: [{}, { message: expect.stringMatching(/^\[base\] FROM base \[[0-9a-f]{64}\]$/) }, {}],
     });
-    const other = await request(plane, { name: "app" });
-    const refused = await plane.call("POST", `/v2/templates/${templateID}/builds/${other.buildID}`, withRegistry);
-    expect(refused).toMatchObject({ status: 501, body: { message: expect.stringContaining(fromImage) } });
+    const { buildID: other } = await request(plane, { name: "app" });
+    const otherUrl = `/templates/${templateID}/builds/${other}`;
+    expect(await plane.call("POST", `/v2${otherUrl}`, withRegistry)).toMatchObject({ status: 202 });
+    await plane.fake.builds.finished(other);
+    const { body } = await plane.call("GET", `${otherUrl}/status`);
+    expect(body).toMatchObject({ reason: { message: expect.stringContaining(`image '${fromImage}' not found`) } });
   },
 );
 
-test("an image is refused at the start, and the status says so", async () => {
+test("an image that cannot be had fails the build in step base", async () => {
   await using plane = openControlPlane();
   const { templateID, buildID } = await request(plane, { name: "app" });
   await plane.call("POST", `/v2/templates/${templateID}/builds/${buildID}`, { fromImage: "python:3" });
+  await plane.fake.builds.finished(buildID);
   const { body } = await plane.call("GET", `/templates/${templateID}/builds/${buildID}/status`);
   expect(body).toMatchObject({
     status: "error",
-    reason: { step: "base", message: expect.stringContaining("fromImage") },
+    reason: { step: "base", message: expect.stringContaining("image 'python:3' not found") },
   });
   const again = await plane.call("POST", `/v2/templates/${templateID}/builds/${buildID}`, { fromTemplate: "base" });
   expect(again).toMatchObject({ status: 400, body: { message: "build is not in waiting state" } });
@@ -119,14 +129,18 @@ test("status and logs report a build that fails, page by page", async () => {
     buildID,
     status: "error",
     reason: { step: "base", message: expect.stringContaining("no snapshot in") },
-    logEntries: [{ message: "FROM base", level: "info", step: "base" }, { level: "error" }],
+    logEntries: [
+      { message: `Building template ${templateID}/${buildID}`, level: "info" },
+      { message: expect.stringContaining("[base] FROM base"), level: "info", step: "base" },
+      { message: expect.stringContaining("Build failed: "), level: "error" },
+    ],
   });
   const page = async (query: string) => {
     const answer = await plane.call("GET", `${base}/status?${query}`);
     return (answer.body as { logEntries: { level: string }[] }).logEntries.map(({ level }) => level);
   };
-  expect(await page("logsOffset=1")).toEqual(["error"]);
-  expect(await page("logsOffset=2")).toEqual([]);
+  expect(await page("logsOffset=2")).toEqual(["error"]);
+  expect(await page("logsOffset=3")).toEqual([]);
   expect(await page("limit=1")).toEqual(["info"]);
   expect(await page("level=warn")).toEqual(["error"]);
   const logs = await plane.call("GET", `${base}/logs?direction=backward&limit=1`);

@@ -34,7 +34,8 @@ test("on Linux serving takes Debian's packages and what guests boot, and nothing
     "kernel < packages",
     "base-disk < packages < kernel",
     "agent < packages",
-    "assets < base-disk < kernel < agent",
+    "guest-programs < packages",
+    "assets < base-disk < kernel < agent < guest-programs",
   ]);
 });
 

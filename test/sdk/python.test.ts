@@ -122,7 +122,7 @@ describe.skipIf(missing)(titleOf("the Python SDK", missing), () => {
       assigned: [["three"], true],
       tags: ["three", "v1"],
       failed: ["BuildException", "failed to run command 'echo why; exit 3': exit status 3"],
-      image: ["BuildException", expect.stringContaining("fromImage ('python:3') is not supported by this daemon yet")],
+      image: ["BuildException", expect.stringContaining("unable to retrieve image from registry (ECONNREFUSED)")],
       unknown: ["TemplateException", expect.stringContaining("template 'nobody' not found")],
     });
     const template = `/templates/python-${face.toLowerCase()}`;

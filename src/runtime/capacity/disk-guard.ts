@@ -73,30 +73,32 @@ export class DiskPressureGuard {
   /**
    * Lets new work begin, if there is enough free disk for it.
    * @param what the work, for the error: `create a sandbox`
+   * @param neededBytes that the work is known to write, on top of the floor
    * @throws DomainError `disk_pressure` with the figures, while the free space is below the floor of such work
    */
-  async admit(what: string, work: DiskWork = "restore"): Promise<void> {
-    await this.makeRoom(work);
-    const { freeBytes, floorBytes } = await this.look(work);
+  async admit(what: string, work: DiskWork = "restore", neededBytes = 0): Promise<void> {
+    await this.makeRoom(work, neededBytes);
+    const { freeBytes, floorBytes } = await this.look(work, neededBytes);
     if (freeBytes >= floorBytes) return;
     throw new DomainError(
       "disk_pressure",
-      `not enough free disk to ${what}: ${gib(freeBytes)} free at ${this.#folder}, the floor is ${gib(floorBytes)}. ` +
+      `not enough free disk to ${what}: ${gib(freeBytes)} free at ${this.#folder}, the floor is ${gib(floorBytes - neededBytes)}` +
+        `${neededBytes > 0 ? `, and the work takes up to ${gib(neededBytes)}` : ""}. ` +
         `Free some space, or lower ${settings[work]}.`,
       { freeBytes, floorBytes, folder: this.#folder },
     );
   }
 
   /** The free space, and the floor of such work. */
-  async look(work: DiskWork): Promise<{ readonly freeBytes: number; readonly floorBytes: number }> {
+  async look(work: DiskWork, neededBytes = 0): Promise<{ readonly freeBytes: number; readonly floorBytes: number }> {
     const { freeBytes, totalBytes } = await this.#probe(this.#folder);
-    return { freeBytes, floorBytes: this.#floorBytes(work, totalBytes) };
+    return { freeBytes, floorBytes: this.#floorBytes(work, totalBytes) + neededBytes };
   }
 
   /** Removes what nothing needs, if less than the floor of such work is free. */
-  async makeRoom(work: DiskWork): Promise<void> {
+  async makeRoom(work: DiskWork, neededBytes = 0): Promise<void> {
     const isEnough = async () => {
-      const { freeBytes, floorBytes } = await this.look(work);
+      const { freeBytes, floorBytes } = await this.look(work, neededBytes);
       return freeBytes >= floorBytes;
     };
     if (!(await isEnough())) await this.#collect?.(isEnough);

@@ -14,6 +14,7 @@ const places: readonly (readonly [folder: string, form: RegExp])[] = [
   ["rootfs", /^base-[0-9a-f]+\.(ext4|packages)$/],
   ["kernel", /^[\w.+~-]+_[0-9a-f]+$/],
   ["agent", /^agent-[0-9a-f]+$/],
+  ["images", /^disk-[0-9a-f]+\.ext4$/],
   [".", /^initramfs-[0-9a-f]+\.cpio$/],
 ];
 
@@ -74,8 +75,11 @@ export async function otherCacheUsers(assetsFolder: string, stateDir: string): P
 
 const nameOf = (stateDir: string) => createHash("sha256").update(stateDir).digest("hex").slice(0, 16);
 
+/** The disk of an image is as old as its last use, which is noted in the file beside it. */
 async function describe(path: string): Promise<CachedFile> {
-  return { name: path, atMs: (await stat(path)).mtimeMs };
+  const { mtimeMs } = await stat(path);
+  const use = await stat(path.replace(/\.ext4$/, ".json")).catch(() => undefined);
+  return { name: path, atMs: Math.max(mtimeMs, use?.mtimeMs ?? mtimeMs) };
 }
 
 async function isThere(path: string): Promise<boolean> {

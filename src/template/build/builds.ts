@@ -4,10 +4,8 @@
  * daemon leaves nothing but a reason. This room may call base, machine, assets and uploads.
  */
 import { DomainError, daemonStopping, isDomainError, messageOf } from "../../errors.ts";
-import { saveMachine } from "../../guest-machine/save.ts";
 import { type CapacityBudgets, type Reservation, reserve } from "../../ledger/capacity.ts";
-import type { Ledger } from "../../ledger/open.ts";
-import { markSnapshotReady, registerSnapshot, type SnapshotFacts } from "../../ledger/snapshots.ts";
+import { markSnapshotReady } from "../../ledger/snapshots.ts";
 import {
   type BuildFailure,
   type BuildJob,
@@ -20,58 +18,39 @@ import {
   startBuildJob,
 } from "../../ledger/template-builds.ts";
 import { strikeUnneededSnapshots } from "../../ledger/template-upkeep.ts";
-import { publishBuild, type ResolvedTemplate, resolveTemplate } from "../../ledger/templates.ts";
-import type { ReachStep } from "../../lifecycle-steps.ts";
-import { newSnapshotPlace, removeSnapshot, type SnapshotPlace } from "../../machine/snapshot-files.ts";
-import { Scope } from "../../scope.ts";
-import type { SpanName } from "../../types.ts";
+import { publishBuild, resolveTemplate } from "../../ledger/templates.ts";
+import { newSnapshotPlace, removeSnapshot } from "../../machine/snapshot-files.ts";
+import type { MachineShape } from "../../types.ts";
 import { refuseUnreadyTemplate } from "../base/damage.ts";
-import { launchIn } from "../machine/machine.ts";
-import { settle } from "../machine/warm-up.ts";
-import type { UploadCache } from "../uploads/cache.ts";
-import { checkFreeDisk } from "./free-disk.ts";
-import type { BuildContext, GuestBuild } from "./guest-command.ts";
+import type { RegistryLogin } from "../registry/credentials.ts";
+import type { BuildParent } from "./ground.ts";
+import { BuildLayers } from "./layers.ts";
 import { BuildLog } from "./log.ts";
-import {
-  type BuildMachineDependencies,
-  type BuildStart,
-  decideStart,
-  openBuildAgent,
-  startBuildMachine,
-} from "./machine.ts";
+import { decideStart } from "./machine.ts";
+import { BuildMaking, type BuildPlan, type MadeSnapshot, type MakingDependencies } from "./making.ts";
 import { BuildRemains } from "./remains.ts";
 import { type BuildSpec, sourceRevision } from "./spec.ts";
-import { startAndWait } from "./start-command.ts";
-import { runSteps } from "./steps.ts";
 
-export interface TemplateBuildDependencies extends BuildMachineDependencies {
-  readonly ledger: Ledger;
+export interface TemplateBuildDependencies extends Omit<MakingDependencies, "layers" | "remains" | "reserve"> {
   readonly budgets: CapacityBudgets;
-  /** Folder of all snapshots, in the state folder. */
-  readonly snapshotsFolder: string;
-  readonly uploads: UploadCache;
-  readonly reach: ReachStep;
-  /** The file in a guest that names its template and build. */
-  readonly markerPath: string;
-  /** @throws DomainError `disk_pressure` while there is not enough free disk for `work`. */
-  readonly admitDisk: (what: string, work?: "save") => Promise<void>;
-  readonly recordSample: (span: SpanName, durationMs: number) => void;
+  /** What the snapshots of steps may take of the disk; 0: there are none. */
+  readonly layerBudgetBytes: number;
+}
+
+/** What a client asks for beside the steps. */
+export interface BuildTerms {
+  /** For the registry of the image; it is kept in memory until the image is there. */
+  readonly login?: RegistryLogin | undefined;
+  /** The index of the first step that is to run, whatever the cache has; below 0: the parent is taken anew, too. */
+  readonly forcedFrom?: number;
 }
 
 /** One build under way. */
 interface RunningBuild {
-  readonly parentSnapshotId: string;
+  readonly parent: BuildParent;
   readonly log: BuildLog;
   readonly cancel: AbortController;
   readonly done: Promise<void>;
-}
-
-interface BuildPlan {
-  readonly job: BuildJob;
-  readonly spec: BuildSpec;
-  readonly parent: ResolvedTemplate;
-  readonly start: BuildStart;
-  readonly reservation: Reservation;
 }
 
 const stopped = "the build was cancelled: the daemon stopped";
@@ -83,36 +62,57 @@ export class TemplateBuilds {
   readonly #running = new Map<string, RunningBuild>();
   readonly #closing = new AbortController();
   readonly #remains: BuildRemains;
+  readonly #layers: BuildLayers;
+  readonly #making: BuildMaking;
   /** The clearing up after builds that an earlier daemon left. */
   #recovering: readonly Promise<void>[] = [];
 
   constructor(deps: TemplateBuildDependencies) {
     this.#deps = deps;
     this.#remains = new BuildRemains(deps, this.#closing.signal);
+    this.#layers = new BuildLayers({ ...deps, engine: deps.driver.info, budgetBytes: deps.layerBudgetBytes });
+    const reserveShape = (buildId: string, shape: MachineShape) => this.#reserve(buildId, shape);
+    this.#making = new BuildMaking({ ...deps, layers: this.#layers, remains: this.#remains, reserve: reserveShape });
   }
 
   /**
-   * Starts a waiting build in the background, after the checks that need no machine.
+   * Starts a waiting build in the background, after the checks that need no machine and no registry.
    * @throws DomainError `failed_precondition` (not waiting, files not uploaded), `not_found` (parent), `unsupported`
    *   (shape), `capacity_exhausted`, `disk_pressure`, `not_ready` (the daemon stops, or `base` is damaged); the build
    *   waits on
    */
-  async start(job: BuildJob, spec: BuildSpec): Promise<void> {
-    const { ledger, budgets, uploads, admitDisk } = this.#deps;
+  async start(job: BuildJob, spec: BuildSpec, terms: BuildTerms = {}): Promise<void> {
+    const { ledger, uploads, admitDisk } = this.#deps;
     if (job.state !== "waiting") throw new DomainError("failed_precondition", "build is not in waiting state");
     for (const step of spec.steps) if (step.type === "COPY") await uploads.mustHave(step.filesHash, step.source);
     await admitDisk("build a template");
     if (this.#closing.signal.aborted) throw daemonStopping();
-    const parent = resolveTemplate(ledger, spec.from.name, spec.from.tag);
-    refuseUnreadyTemplate(ledger, parent);
-    const start = decideStart(parent, job);
-    const plan = ledger.write(() => {
+    const { from } = spec;
+    const { login, forcedFrom = Number.POSITIVE_INFINITY } = terms;
+    if (from.kind === "image") {
+      const order = { reference: from.reference, login };
+      this.#run({ job: startBuildJob(ledger, job.id), spec, parent: { kind: "image", order }, forcedFrom });
+      return;
+    }
+    const template = resolveTemplate(ledger, from.name, from.tag);
+    refuseUnreadyTemplate(ledger, template);
+    const start = decideStart(template, job);
+    const plan = ledger.write((): BuildPlan => {
       const started = startBuildJob(ledger, job.id);
-      const reservation = reserve(ledger, { kind: "active", shape: start.shape, budgets });
-      noteBuildPossession(ledger, job.id, { reservationId: reservation.id });
-      return { job: started, spec, parent, start, reservation };
+      const reservation = this.#reserve(job.id, start.shape);
+      return { job: started, spec, parent: { kind: "template", template, start, reservation }, forcedFrom };
     });
     this.#run(plan);
+  }
+
+  /** @throws DomainError `capacity_exhausted` */
+  #reserve(buildId: string, shape: MachineShape): Reservation {
+    const { ledger, budgets } = this.#deps;
+    return ledger.write(() => {
+      const reservation = reserve(ledger, { kind: "active", shape, budgets });
+      noteBuildPossession(ledger, buildId, { reservationId: reservation.id });
+      return reservation;
+    });
   }
 
   /** Fails a waiting build that will never start, and writes down why. */
@@ -149,13 +149,24 @@ export class TemplateBuilds {
   /** Removes snapshots of templates that nothing needs any more. The next start removes files that cannot go now. */
   async collect(): Promise<void> {
     const { ledger, log } = this.#deps;
-    const parents = new Set([...this.#running.values()].map(({ parentSnapshotId }) => parentSnapshotId));
-    for (const { id, folder, logicalId } of strikeUnneededSnapshots(ledger, parents)) {
+    this.#layers.keepBudget();
+    const parents = [...this.#running.values()].flatMap(({ parent }) =>
+      parent.kind === "template" ? [parent.template.snapshot.id] : [],
+    );
+    const needed = new Set([...parents, ...this.#making.layersInUse]);
+    for (const { id, folder, logicalId } of strikeUnneededSnapshots(ledger, needed)) {
       log.info({ snapshotID: id, templateID: logicalId }, "removing a template's snapshot that nothing needs");
       const onFailure = (error: unknown) =>
         log.error({ err: error, folder }, "a template's snapshot cannot be removed");
       await removeSnapshot(folder).catch(onFailure);
     }
+  }
+
+  /** Forgets the snapshots of all steps. @returns how many there were, and their size */
+  async pruneLayers(): Promise<{ layers: number; sizeBytes: number }> {
+    const pruned = this.#layers.prune();
+    await this.collect();
+    return pruned;
   }
 
   /** Cancels every build and waits until their machines and snapshots are gone. */
@@ -181,7 +192,7 @@ export class TemplateBuilds {
         ended.abort();
         this.#running.delete(job.id);
       });
-    this.#running.set(job.id, { parentSnapshotId: plan.parent.snapshot.id, log, cancel, done });
+    this.#running.set(job.id, { parent: plan.parent, log, cancel, done });
   }
 
   async #build(plan: BuildPlan, log: BuildLog, signal: AbortSignal): Promise<void> {
@@ -192,13 +203,14 @@ export class TemplateBuilds {
     const place = newSnapshotPlace(snapshotsFolder);
     logger.info(context, "build started");
     try {
-      const { facts, defaults } = await this.#makeSnapshot(plan, place, log, signal);
+      log.add("info", `Building template ${job.templateId}/${job.id}`);
+      const made = await this.#making.make(plan, place, log, signal);
       reach("build.ended");
-      log.add("info", "build finished");
-      this.#publish(plan, place.id, facts, defaults, log);
+      log.add("info", `Build finished, took ${Math.round((clock.monotonicMs() - startedMs) / 1000)}s`);
+      this.#publish(plan, place.id, made, log);
     } catch (error) {
       const reason = describeFailure(signal.aborted ? signal.reason : error, log);
-      log.add("error", reason.message);
+      log.add("error", `Build failed: ${reason.message}`);
       logger.warn({ ...context, err: error, step: reason.step }, "build failed");
       await this.#remains.fail(job, place.id, reason, log.entries);
       return;
@@ -209,75 +221,13 @@ export class TemplateBuilds {
     await this.collect();
   }
 
-  /**
-   * The part of a build that needs a machine. When this returns or throws, the machine and its reservation are gone.
-   */
-  async #makeSnapshot(plan: BuildPlan, { id: snapshotId, folder }: SnapshotPlace, log: BuildLog, signal: AbortSignal) {
-    const { ledger, clock, recordSample, uploads, admitDisk, reach } = this.#deps;
-    const { job, spec, parent, start, reservation } = plan;
-    await using scope = new Scope();
-    reach("build.reserved");
-    log.beginStep("base");
-    log.add("info", `FROM ${[spec.from.name, spec.from.tag].filter((text) => text !== undefined).join(":")}`);
-    if (start.kind === "boot") {
-      const { vcpuCount, memoryMiB } = start.shape;
-      log.add("info", `booting with ${vcpuCount} vCPUs and ${memoryMiB} MiB, because the snapshot has another shape`);
-    }
-    const vm = await launchIn(
-      scope,
-      () => startBuildMachine(this.#deps, start, signal),
-      (destroy) => this.#remains.endMachine(job, destroy, reservation.id),
-    );
-    reach("build.launched");
-    noteBuildPossession(ledger, job.id, { machine: vm.record });
-    reach("build.recorded");
-    const agent = await openBuildAgent(this.#deps, scope, vm, start, job.templateId, signal);
-    const build: GuestBuild = { agent, log, signal };
-    const context = await runSteps(build, spec.steps, parent.defaults, (hash) => uploads.pathOf(hash));
-    log.beginStep("finalize");
-    await startAndWait(build, spec, context, clock);
-    await checkFreeDisk(build, job.minFreeDiskMiB);
-    await this.#prepareSnapshot(build, job, context);
-    reach("build.prepared");
-    await admitDisk("save a template's snapshot", "save");
-    registerSnapshot(ledger, { id: snapshotId, kind: "template", logicalId: job.templateId, folder, reason: null });
-    noteBuildPossession(ledger, job.id, { snapshotId });
-    reach("build.registered");
-    const facts = await saveMachine(
-      { vm, guest: agent },
-      {
-        folder,
-        clock,
-        signal,
-        reach: (step) => reach(`build.${step}`),
-        recordSample: (durationMs) => recordSample("snapshot_save", durationMs),
-      },
-    );
-    return { facts, defaults: context };
-  }
-
-  /** Puts the template's defaults into the guest's memory: the agent keeps user and folder over every restore. */
-  async #prepareSnapshot({ agent, signal }: GuestBuild, job: BuildJob, { user, workdir }: BuildContext): Promise<void> {
-    const facts = `ENV_ID=${job.templateId}\nTEMPLATE_ID=${job.templateId}\nBUILD_ID=${job.id}\n`;
-    await agent.setup({
-      defaultUser: user,
-      defaultCwd: workdir,
-      files: [{ path: this.#deps.markerPath, content: facts, mode: 0o644 }],
-    });
-    await settle(agent, job.templateId, this.#deps.clock, signal);
-  }
-
-  #publish(
-    { job, spec, parent, start }: BuildPlan,
-    snapshotId: string,
-    facts: SnapshotFacts,
-    defaults: BuildContext,
-    log: BuildLog,
-  ): void {
+  #publish({ job, spec }: BuildPlan, snapshotId: string, made: MadeSnapshot, log: BuildLog): void {
     const { ledger } = this.#deps;
     const { id, templateId, tags } = job;
-    const revision = sourceRevision(spec, parent.buildId);
-    const source = { revision, parentBuildId: parent.buildId, spec: JSON.stringify(spec) };
+    const { facts, defaults, ground } = made;
+    const { start, parentId } = ground;
+    const revision = sourceRevision(spec, parentId);
+    const source = { revision, parentBuildId: parentId, spec: JSON.stringify(spec) };
     ledger.writeDurably(() => {
       markSnapshotReady(ledger, snapshotId, facts);
       publishBuild(ledger, { id, templateId, snapshotId, shape: start.shape, tags, defaults, source });

@@ -70,10 +70,10 @@ export async function runScript(
 
 const maxOutputLength = 64 * 1024;
 
-/** Copies the output of a process into the log until it ends. */
-export async function logOutput({ log }: GuestBuild, process: AttachedProcess): Promise<ProcessEnd> {
-  const stdout = new LineSplitter((line) => log.add("info", line));
-  const stderr = new LineSplitter((line) => log.add("warn", line));
+/** Copies the output of a process into the log until it ends. @param label goes before each line */
+export async function logOutput({ log }: GuestBuild, process: AttachedProcess, label?: string): Promise<ProcessEnd> {
+  const stdout = new LineSplitter((line) => log.addOutput("stdout", line, label));
+  const stderr = new LineSplitter((line) => log.addOutput("stderr", line, label));
   for await (const { channel, bytes } of process.output) (channel === "stderr" ? stderr : stdout).push(bytes);
   stdout.end();
   stderr.end();

@@ -19,6 +19,7 @@ export class BuildLog {
   #bytes = 0;
   #full = false;
   #step: string | undefined;
+  #label = "";
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -38,9 +39,16 @@ export class BuildLog {
     return this.#step;
   }
 
-  beginStep(step: string): void {
+  /** @param label goes before the output of the step's commands */
+  beginStep(step: string, label = ""): void {
     this.#step = step;
+    this.#label = label;
     this.#tail = [];
+  }
+
+  /** A line that a command wrote. @param label instead of that of the step */
+  addOutput(channel: "stdout" | "stderr", line: string, label = this.#label): void {
+    this.add(channel === "stderr" ? "warn" : "info", `${label === "" ? "" : `${label} `}[${channel}]: ${line}`);
   }
 
   add(level: BuildLogLevel, message: string): void {

@@ -1,6 +1,7 @@
 /**
- * The machine that a build works in: restored from the parent's snapshot, or booted from the base disk when the build
- * asks for another shape. Only `base` can be booted anew, because it consists of that disk alone.
+ * The machine that a build works in: restored from the parent's snapshot, booted from the disk of an image, or booted
+ * from the base disk when the build asks for another shape. Of templates only `base` can be booted anew, because it
+ * consists of that disk alone.
  */
 import type { Clock } from "../../clock.ts";
 import { DomainError } from "../../errors.ts";
@@ -18,6 +19,7 @@ import { openAgentIn } from "../machine/machine.ts";
 import { runCommand, warmUp } from "../machine/warm-up.ts";
 import { trustInGuest } from "../trust/guest-trust.ts";
 import type { GuestTrust } from "../trust/host-trust.ts";
+import { trustInImage } from "../trust/image-trust.ts";
 
 export interface BuildMachineDependencies {
   readonly driver: VmDriver;
@@ -30,16 +32,32 @@ export interface BuildMachineDependencies {
 /** The start of a build: `boot` when the parent's snapshot has another shape. */
 export type BuildStart =
   | { readonly kind: "restore"; readonly snapshotFolder: string; readonly shape: MachineShape }
-  | { readonly kind: "boot"; readonly shape: MachineShape };
+  | { readonly kind: "boot"; readonly shape: MachineShape }
+  | { readonly kind: "image"; readonly disk: string; readonly shape: MachineShape };
+
+/** The shape of a template that is built from an image, if the build asks for none. */
+const imageShape = { vcpuCount: 2, memoryMiB: 512 };
+
+interface AskedShape {
+  readonly vcpuCount: number | null;
+  readonly memoryMiB: number | null;
+}
+
+/** The start from an image's disk, in any shape. */
+export function imageStart(disk: { readonly path: string; readonly diskMiB: number }, asked: AskedShape): BuildStart {
+  const shape = {
+    vcpuCount: asked.vcpuCount ?? imageShape.vcpuCount,
+    memoryMiB: asked.memoryMiB ?? imageShape.memoryMiB,
+    diskMiB: disk.diskMiB,
+  };
+  return { kind: "image", disk: disk.path, shape };
+}
 
 /**
  * Compares the shape that a build asks for with its parent's. Pure.
  * @throws DomainError `unsupported` naming the option when only a boot could give it, and the parent cannot be booted
  */
-export function decideStart(
-  { template, snapshot }: ResolvedTemplate,
-  asked: { readonly vcpuCount: number | null; readonly memoryMiB: number | null },
-): BuildStart {
+export function decideStart({ template, snapshot }: ResolvedTemplate, asked: AskedShape): BuildStart {
   const shape = {
     vcpuCount: asked.vcpuCount ?? template.shape.vcpuCount,
     memoryMiB: asked.memoryMiB ?? template.shape.memoryMiB,
@@ -66,7 +84,10 @@ export async function startBuildMachine(
   signal: AbortSignal,
 ): Promise<Vm> {
   const sessionId = newSessionId();
-  if (start.kind === "boot") return driver.boot({ sessionId, shape: start.shape, ...assets }, signal);
+  if (start.kind !== "restore") {
+    const baseDisk = start.kind === "image" ? start.disk : assets.baseDisk;
+    return driver.boot({ sessionId, shape: start.shape, ...assets, baseDisk }, signal);
+  }
   const manifest = await readSnapshot(start.snapshotFolder);
   return driver.restore({ sessionId, snapshotFolder: start.snapshotFolder, manifest }, signal);
 }
@@ -80,13 +101,17 @@ export async function openBuildAgent(
   templateId: string,
   signal: AbortSignal,
 ): Promise<GuestAgent> {
-  const booted = start.kind === "boot";
+  const booted = start.kind !== "restore";
   const agent = await openAgentIn(scope, vm, { clock, log, booted, signal });
   const profile = { hostname: "build", envs: templateEnvironment(templateId), defaultUser: "user" };
   await agent.setup(setupOf(profile, clock));
-  if (booted) {
+  if (start.kind === "boot") {
     await trustInGuest(agent, trust, (command) => runCommand(agent, command));
     await warmUp(agent);
+  }
+  if (start.kind === "image") {
+    await trustInImage(agent, trust);
+    await runCommand(agent, "true");
   }
   return agent;
 }

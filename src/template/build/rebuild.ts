@@ -44,9 +44,16 @@ function findStale({ ledger, log, maxAgeMs, tried }: StaleRebuildDependencies): 
     if (tried.has(build.id)) continue;
     try {
       const spec = parseStoredSpec(build.spec);
-      const parent = findCurrentBuild(ledger, spec.from.name, spec.from.tag);
-      const freshness = decideFreshness(build, parent?.buildId, ledger.nowMs(), maxAgeMs);
-      if (freshness.state === "stale") return { build, spec, why: freshness.why };
+      const { from } = spec;
+      // An image is what it was when it was pulled, until the age of its template makes it stale.
+      const parent =
+        from.kind === "image" ? build.parentBuildId : findCurrentBuild(ledger, from.name, from.tag)?.buildId;
+      const freshness = decideFreshness(build, parent, ledger.nowMs(), maxAgeMs);
+      if (freshness.state === "fresh") continue;
+      if (from.kind === "template" || !from.needsLogin) return { build, spec, why: freshness.why };
+      tried.add(build.id);
+      const { id: buildID, templateId: templateID } = build;
+      log.warn({ templateID, buildID, why: freshness.why }, "a stale template is not rebuilt: its image needs a login");
     } catch (error) {
       log.warn({ err: error, buildID: build.id }, "the freshness of a template cannot be decided");
     }

@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import type { Clock } from "../../clock.ts";
+import { isLayer } from "../../ledger/build-layers.ts";
 import { release } from "../../ledger/capacity.ts";
 import type { Ledger } from "../../ledger/open.ts";
 import { deleteSnapshot, getSnapshot } from "../../ledger/snapshots.ts";
@@ -58,7 +59,8 @@ export class BuildRemains {
     log.warn({ templateID: job.templateId, buildID: job.id }, "a build was under way when the daemon died");
     const clearUp = async () => {
       if (job.machine) await driver.discard(job.machine);
-      if (job.snapshotId) await this.#dropSnapshot(job.snapshotId);
+      // A layer that is whole is worth keeping.
+      if (job.snapshotId && !isLayer(ledger, job.snapshotId)) await this.#dropSnapshot(job.snapshotId);
       const reason = "the build was interrupted: the daemon died. Start it again.";
       ledger.writeDurably(() => {
         failBuildJob(ledger, job.id, { message: reason, logEntries: [] }, []);

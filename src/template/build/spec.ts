@@ -8,6 +8,8 @@ export interface RawStep {
   readonly type: string;
   readonly args: readonly string[];
   readonly filesHash?: string | null | undefined;
+  /** This step and those after it run, whatever the cache has. */
+  readonly force?: boolean | null | undefined;
 }
 
 export type BuildStep =
@@ -15,7 +17,7 @@ export type BuildStep =
   | { readonly type: "RUN"; readonly command: string; readonly user: string }
   | { readonly type: "ENV"; readonly pairs: readonly (readonly [name: string, value: string])[] }
   | { readonly type: "WORKDIR"; readonly path: string }
-  | { readonly type: "USER"; readonly name: string }
+  | { readonly type: "USER"; readonly name: string; readonly sudo: boolean }
   /** `owner` empty: the current user; `mode` empty: as uploaded. */
   | {
       readonly type: "COPY";
@@ -26,9 +28,14 @@ export type BuildStep =
       readonly filesHash: string;
     };
 
+/** What a build starts from, as the client wrote it, parsed. */
+export type BuildOrigin =
+  | { readonly kind: "template"; readonly name: string; readonly tag: string | undefined }
+  /** `needsLogin`: the client brought a login, which is not kept. */
+  | { readonly kind: "image"; readonly reference: string; readonly needsLogin: boolean };
+
 export interface BuildSpec {
-  /** The template to start from, as the client wrote it, parsed. */
-  readonly from: { readonly name: string; readonly tag: string | undefined };
+  readonly from: BuildOrigin;
   readonly steps: readonly BuildStep[];
   readonly startCommand: string | undefined;
   readonly readyCommand: string | undefined;
@@ -56,21 +63,23 @@ function parseStep({ type, args, filesHash }: RawStep, refuse: (why: string) => 
       if (first.trim() === "") throw refuse("there is no command");
       return { type: "RUN", command: first, user: second };
     case "ENV":
+    case "ARG":
       return { type: "ENV", pairs: parsePairs(args, refuse) };
     case "WORKDIR":
       if (first === "") throw refuse("there is no path");
       return { type: "WORKDIR", path: first };
     case "USER":
       if (!account.test(first)) throw refuse(`'${first}' cannot be a user's name`);
-      return { type: "USER", name: first };
+      return { type: "USER", name: first, sudo: second === "true" };
     case "COPY":
+    case "ADD":
       if (first === "" || second === "") throw refuse("source and destination are required");
       if (third !== "" && !owner.test(third)) throw refuse(`'${third}' is no owner: write user or user:group`);
       if (fourth !== "" && !/^[0-7]{3,4}$/.test(fourth)) throw refuse(`'${fourth}' is no octal mode`);
       if (!filesHash || !filesHashForm.test(filesHash)) throw refuse("there is no files hash");
       return { type: "COPY", source: first, destination: second, owner: third, mode: fourth, filesHash };
     default:
-      throw new DomainError("unsupported", `${refuse("this type of step is not supported").message}`);
+      throw new DomainError("unsupported", refuse(`command type ${type.toUpperCase()} is not implemented`).message);
   }
 }
 
@@ -83,25 +92,34 @@ function parsePairs(args: readonly string[], refuse: (why: string) => DomainErro
   });
 }
 
-/** The text of a step in a build's log. */
+/** The text of a step in a build's log, as E2B has it: type and arguments. */
 export function describeStep(step: BuildStep): string {
   switch (step.type) {
     case "RUN":
-      return `RUN ${step.command}`;
+      return ["RUN", step.command, step.user].filter((text) => text !== "").join(" ");
     case "ENV":
-      return `ENV ${step.pairs.map(([name, value]) => `${name}=${value}`).join(" ")}`;
+      return `ENV ${step.pairs.flat().join(" ")}`;
     case "WORKDIR":
       return `WORKDIR ${step.path}`;
     case "USER":
       return `USER ${step.name}`;
     case "COPY":
-      return `COPY ${step.source} ${step.destination}`;
+      return ["COPY", step.source, step.destination, step.owner, step.mode].filter((text) => text !== "").join(" ");
     default:
       return step satisfies never;
   }
 }
 
-/** A digest of the sources of a build: two equal revisions mean two equal templates. */
-export function sourceRevision(spec: BuildSpec, parentBuildId: string): string {
-  return createHash("sha256").update(JSON.stringify({ spec, parentBuildId })).digest("hex").slice(0, 32);
+/** The text of an origin in a build's log. */
+export function describeOrigin(from: BuildOrigin): string {
+  if (from.kind === "image") return `FROM ${from.reference}`;
+  return `FROM ${[from.name, from.tag].filter((text) => text !== undefined).join(":")}`;
+}
+
+/**
+ * A digest of the sources of a build: two equal revisions mean two equal templates.
+ * @param parent the build of the parent, or the digest of the image
+ */
+export function sourceRevision(spec: BuildSpec, parent: string): string {
+  return createHash("sha256").update(JSON.stringify({ spec, parent })).digest("hex").slice(0, 32);
 }

@@ -14,6 +14,7 @@ import {
   loginShell,
   logOutput,
 } from "./guest-command.ts";
+import { askReady, parseReadyHelper } from "./ready-helpers.ts";
 
 const retryMs = 2_000;
 const readyDeadlineMs = 10 * 60_000;
@@ -52,12 +53,12 @@ interface StartProcess {
 }
 
 async function start(build: GuestBuild, command: string, context: BuildContext): Promise<StartProcess> {
-  build.log.add("info", `start command: ${command}`);
+  build.log.add("info", `Running start command: ${command}`);
   try {
     const process = await build.agent.exec(loginShell(command, context), build.signal);
     const started: StartProcess = { command, process, end: undefined };
     // Rejects when the process is detached, or when the machine ends.
-    logOutput(build, process).then(
+    logOutput(build, process, "[start]").then(
       (end) => {
         started.end = end;
       },
@@ -77,7 +78,7 @@ async function waitUntilReady(
   clock: Clock,
   started: StartProcess | undefined,
 ): Promise<void> {
-  build.log.add("info", `ready command: ${command}`);
+  build.log.add("info", `Waiting for template to be ready: ${command}`);
   const deadlineMs = clock.monotonicMs() + readyDeadlineMs;
   for (;;) {
     const end = await tryReady(build, command, context, clock, deadlineMs);
@@ -85,7 +86,11 @@ async function waitUntilReady(
     if (started?.end && started.end.exitCode !== 0) {
       throw commandFailure(started.command, new Error(describeEnd(started.end)), context.user);
     }
-    if (end?.exitCode === 0) return;
+    if (end?.exitCode === 0) {
+      build.log.add("info", "Template is ready");
+      return;
+    }
+    build.log.add("debug", `Template is not ready: ${end ? describeEnd(end) : "the ready command takes too long"}`);
     if (clock.monotonicMs() + retryMs > deadlineMs) {
       throw commandFailure(command, new Error("not ready after 10 minutes"), context.user);
     }
@@ -101,6 +106,8 @@ async function tryReady(
   clock: Clock,
   deadlineMs: number,
 ): Promise<ProcessEnd | undefined> {
+  const helper = parseReadyHelper(command);
+  if (helper) return { exited: true, exitCode: (await askReady(build.agent, helper, build.signal)) ? 0 : 1 };
   const over = new AbortController();
   try {
     const process = await build.agent.exec(loginShell(command, context), build.signal);
@@ -108,7 +115,7 @@ async function tryReady(
       () => process.detach(),
       () => {},
     );
-    const end = await logOutput(build, process);
+    const end = await logOutput(build, process, "[ready]");
     over.abort();
     await overdue;
     return end;

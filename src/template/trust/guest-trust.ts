@@ -1,17 +1,10 @@
 /** Giving a booted guest what it is to trust, before anything else is started in it. */
 import type { GuestAgent } from "../../guest/agent.ts";
 import { certificatesIn, type GuestTrust } from "./host-trust.ts";
+import { added, aptSettings, bundle, bundleVariables, sourceFolder } from "./places.ts";
 
-/** The guest's bundle of all authorities that it trusts. */
-const bundle = "/etc/ssl/certs/ca-certificates.crt";
-/** The added authorities alone, for programs that have authorities of their own and take more. */
-const added = "/etc/ssl/firkin-host.pem";
-const addedFolder = "/usr/local/share/ca-certificates";
 /** How many files one request to the agent places. */
 const batchSize = 50;
-
-/** Variables for programs that do not look at the system's bundle by themselves. */
-const bundleVariables = { SSL_CERT_FILE: bundle, REQUESTS_CA_BUNDLE: bundle, NODE_EXTRA_CA_CERTS: added };
 
 /**
  * Adds the authorities that the guest does not know, and the proxy, for every program: in the system's bundle, in
@@ -30,7 +23,7 @@ export async function trustInGuest(
   const text = (path: string, content: string) => ({ path, content, mode: 0o644 });
   const lines = Object.entries(variables).map(([name, value]) => `${name}=${value}\n`);
   const files = [
-    ...missing.map((pem, index) => text(`${addedFolder}/firkin-host-${index + 1}.crt`, pem)),
+    ...missing.map((pem, index) => text(`${sourceFolder}/firkin-host-${index + 1}.crt`, pem)),
     text(added, missing.join("")),
     text("/etc/firkin-environment", lines.join("")),
     text("/etc/apt/apt.conf.d/90firkin-proxy", aptSettings(trust.proxyVariables)),
@@ -48,9 +41,4 @@ async function missingAuthorities(agent: GuestAgent, authorities: readonly strin
   for await (const chunk of bytes) chunks.push(chunk.slice());
   const known = new Set(certificatesIn(Buffer.concat(chunks).toString()));
   return authorities.filter((pem) => !known.has(pem));
-}
-
-function aptSettings({ http_proxy: http, https_proxy: https }: GuestTrust["proxyVariables"]): string {
-  const line = (scheme: string, url: string | undefined) => (url ? `Acquire::${scheme}::Proxy "${url}";\n` : "");
-  return line("http", http) + line("https", https);
 }

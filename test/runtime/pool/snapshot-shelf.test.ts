@@ -67,7 +67,12 @@ test("each create gets a snapshot of its own, used once, and the shelf is filled
 test("a built template has its start command run again; one without demand, or a snapshot of a sandbox, has no shelf", async () => {
   await using daemon = await openHost();
   const { deps, guests } = daemon;
-  const spec = { from: { name: "base", tag: undefined }, steps: [], startCommand: "serve", readyCommand: "true" };
+  const spec = {
+    from: { kind: "template", name: "base", tag: undefined } as const,
+    steps: [],
+    startCommand: "serve",
+    readyCommand: "true",
+  };
   const stored = {
     revision: sourceRevision(spec, "build-base"),
     parentBuildId: "build-base",

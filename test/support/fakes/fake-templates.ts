@@ -6,12 +6,14 @@ import { join } from "node:path";
 import { pino } from "pino";
 import { systemClock } from "../../../src/clock.ts";
 import { newTemplateId } from "../../../src/e2b/ids.ts";
+import { DomainError } from "../../../src/errors.ts";
 import type { CapacityBudgets } from "../../../src/ledger/capacity.ts";
 import { type Ledger, openLedger } from "../../../src/ledger/open.ts";
 import { markSnapshotReady, registerSnapshot } from "../../../src/ledger/snapshots.ts";
 import { insertTemplate, publishBuild } from "../../../src/ledger/templates.ts";
 import { describeFile, publishSnapshot } from "../../../src/machine/snapshot-files.ts";
 import { TemplateBuilds } from "../../../src/template/build/builds.ts";
+import type { ImageStore } from "../../../src/template/images/store.ts";
 import { TemplateService } from "../../../src/template/service.ts";
 import { noTrust } from "../../../src/template/trust/host-trust.ts";
 import { UploadCache } from "../../../src/template/uploads/cache.ts";
@@ -26,6 +28,10 @@ export interface FakeTemplatesOptions {
   /** Default: a guest that never answers, for tests that start no build. */
   readonly guest?: FakeGuest;
   readonly budgets?: CapacityBudgets;
+  /** Default: no image can be had. */
+  readonly images?: Pick<ImageStore, "prepare">;
+  /** Default: no step is kept. */
+  readonly layerBudgetBytes?: number;
 }
 
 export interface FakeTemplates extends AsyncDisposable {
@@ -50,7 +56,7 @@ export function openFakeTemplates(options: FakeTemplatesOptions = {}): FakeTempl
   const ledger = openLedger(":memory:");
   publishBase(ledger, join(snapshotsFolder, "base"));
   const host = new FakeHost();
-  const { guest = { kind: "silent" }, budgets = roomy } = options;
+  const { guest = { kind: "silent" }, budgets = roomy, images = noImages, layerBudgetBytes = 0 } = options;
   const driver = new FakeDriver({ host, machinesFolder: join(folder, "machines"), guest });
   const uploads = new UploadCache({ folder: uploadsFolder, secret: "secret", clock: systemClock });
   const spans: SpanName[] = [];
@@ -63,6 +69,8 @@ export function openFakeTemplates(options: FakeTemplatesOptions = {}): FakeTempl
       budgets,
       snapshotsFolder,
       uploads,
+      images,
+      layerBudgetBytes,
       admitDisk,
       clock: systemClock,
       markerPath: join(folder, "marker"),
@@ -92,6 +100,15 @@ export function openFakeTemplates(options: FakeTemplatesOptions = {}): FakeTempl
   };
   return fake;
 }
+
+const noImages: Pick<ImageStore, "prepare"> = {
+  prepare: async ({ reference }) => {
+    throw new DomainError(
+      "failed_precondition",
+      `image '${reference}' not found: the image or tag does not exist in the registry`,
+    );
+  },
+};
 
 function publishBase(ledger: Ledger, snapshotFolder: string): void {
   const id = "base-snapshot";

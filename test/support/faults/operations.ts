@@ -1,9 +1,12 @@
 /** The operations in which faults strike: one for each family of lifecycle steps, and what it leaves to be seen. */
+import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import { Sandbox, Template } from "e2b";
+import { Sandbox, Template, type TemplateBuilder } from "e2b";
 import type { LifecycleStep } from "../../../src/lifecycle-steps.ts";
 import { connectionTo } from "../daemon/requests.ts";
 import { startCounter } from "../guest/memory-counter.ts";
+import { makeImage } from "../images/make-image.ts";
+import { TestRegistry } from "../images/registry.ts";
 import type { FaultWorld, PoolSize } from "./world.ts";
 
 export type Family = LifecycleStep extends `${infer F}.${string}` ? F : never;
@@ -78,15 +81,14 @@ export const operations: Readonly<Record<Family, Operation>> = {
   build: {
     pool: 0,
     prepare: nothing,
-    act: async (world) => {
-      const template = Template().fromTemplate("base").runCmd("echo built > /home/user/built");
-      const starting = Template.buildInBackground(template, buildName, connectionTo(world.daemon));
-      // The route answers 202 when the build was started.
-      return starting.then(
-        () => new Response(null, { status: 202 }),
-        () => undefined,
-      );
-    },
+    act: (world) => startBuild(world, Template().fromTemplate("base")),
+    outcome: buildOutcome,
+  },
+  image: {
+    pool: 0,
+    prepare: nothing,
+    // Another image each time, so that none is in the cache.
+    act: async (world) => startBuild(world, Template().fromImage(await newImage())),
     outcome: buildOutcome,
   },
   kill: {
@@ -111,6 +113,23 @@ export async function cleanUp(world: FaultWorld): Promise<void> {
 const buildName = "faulty";
 
 async function nothing(): Promise<void> {}
+
+/** The route answers 202 when the build was started; undefined when the daemon died before. */
+async function startBuild(world: FaultWorld, from: TemplateBuilder): Promise<Response | undefined> {
+  const template = from.runCmd("echo built > /home/user/built");
+  return Template.buildInBackground(template, buildName, connectionTo(world.daemon)).then(
+    () => new Response(null, { status: 202 }),
+    () => undefined,
+  );
+}
+
+let registry: Promise<TestRegistry> | undefined;
+
+async function newImage(): Promise<string> {
+  registry ??= TestRegistry.open();
+  const name = randomUUID();
+  return (await registry).add(name, makeImage({ layers: [[{ path: "name", content: name }]] }));
+}
 
 async function poolIsFull(world: FaultWorld): Promise<void> {
   const isFull = async () => {

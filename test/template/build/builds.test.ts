@@ -43,7 +43,7 @@ async function start(
   const id = randomUUID();
   const asked = { vcpuCount: null, memoryMiB, minFreeDiskMiB, tags: ["default"] };
   const job = insertBuildJob(ledger, { id, templateId: template.id, ...asked });
-  const from = { name: "base", tag: undefined };
+  const from = { kind: "template", name: "base", tag: undefined } as const;
   await builds.start(job, { from, steps, startCommand: undefined, readyCommand: undefined, ...more });
   return id;
 }
@@ -73,7 +73,7 @@ test("a build that has to boot, which takes longer, says so", async () => {
   await using fake = await open();
   const { messages } = await build(fake, [], {}, null, shape.memoryMiB * 2);
   const booting = `booting with ${shape.vcpuCount} vCPUs and ${shape.memoryMiB * 2} MiB, because the snapshot has another shape`;
-  expect(messages.slice(0, 2)).toEqual(["FROM base", booting]);
+  expect(messages.slice(0, 3)).toEqual([expect.anything(), expect.stringContaining("[base] FROM base"), booting]);
 });
 
 test("steps run in order, and the template has the values that they set", async () => {
@@ -99,7 +99,14 @@ test("steps run in order, and the template has the values that they set", async 
   ]);
   expect(job).toMatchObject({ state: "ready", reason: null });
   expect(messages).toEqual(
-    expect.arrayContaining(["FROM base", `[3/4] WORKDIR ${workdir}`, `one-one in ${workdir}`, "bad", "build finished"]),
+    expect.arrayContaining([
+      expect.stringMatching(/^\[base\] FROM base \[[0-9a-f]{64}\]$/),
+      expect.stringContaining("[builder 1/4] ENV A one NOT_RUN `id` $(id) ["),
+      expect.stringContaining(`[builder 3/4] WORKDIR ${workdir} [`),
+      `[builder 4/4] [stdout]: one-one in ${workdir}`,
+      "[builder 4/4] [stderr]: bad",
+      expect.stringMatching(/^Build finished, took \d+s$/),
+    ]),
   );
   expect(await readFile(join(workdir, "out"), "utf8")).toBe("`id` $(id)");
   const made = resolveTemplate(fake.ledger, "made");
@@ -122,7 +129,10 @@ test("a failing command is named with its step and the end of its output", async
     message: "failed to run command 'echo because; exit 7': exit status 7",
     step: "2",
   });
-  expect(job.reason?.logEntries.map(({ message }) => message)).toEqual(["[2/3] RUN echo because; exit 7", "because"]);
+  expect(job.reason?.logEntries.map(({ message }) => message)).toEqual([
+    expect.stringMatching(/^\[builder 2\/3\] RUN echo because; exit 7 \[[0-9a-f]{64}\]$/),
+    "[builder 2/3] [stdout]: because",
+  ]);
   expect(() => resolveTemplate(fake.ledger, "made")).toThrow("tag 'default' does not exist");
   expect(await held(fake)).toEqual(nothing);
 });
@@ -180,7 +190,7 @@ test("a failure that cannot be written down is written as soon as there is room"
 test("a daemon that stops cancels its builds", async () => {
   await using fake = await open();
   const id = await start(fake, [run("echo on; sleep 600")]);
-  await expect.poll(() => fake.builds.log(id).map(({ message }) => message)).toContain("on");
+  await expect.poll(() => fake.builds.log(id).map(({ message }) => message)).toContain("[builder 1/1] [stdout]: on");
   await fake.builds.close();
   expect(findBuildJob(fake.ledger, id)).toMatchObject({
     state: "error",
@@ -193,7 +203,7 @@ test("a daemon that stops cancels its builds", async () => {
 test("a build of a dead daemon has failed for the next one, and nothing is left of it", async () => {
   await using fake = await open();
   const id = await start(fake, [run("echo on; sleep 600")]);
-  await expect.poll(() => fake.builds.log(id).map(({ message }) => message)).toContain("on");
+  await expect.poll(() => fake.builds.log(id).map(({ message }) => message)).toContain("[builder 1/1] [stdout]: on");
   expect(await held(fake)).toMatchObject({ machines: 1, reserved: 1 });
   await fake.reopen().recover();
   expect(findBuildJob(fake.ledger, id)).toMatchObject({ state: "error", reason: { message: /the daemon died/ } });
@@ -203,7 +213,7 @@ test("a build of a dead daemon has failed for the next one, and nothing is left 
 test("a machine of a dead build that does not go holds up no start, and keeps its capacity until it does", async () => {
   await using fake = await open();
   const id = await start(fake, [run("echo on; sleep 600")]);
-  await expect.poll(() => fake.builds.log(id).map(({ message }) => message)).toContain("on");
+  await expect.poll(() => fake.builds.log(id).map(({ message }) => message)).toContain("[builder 1/1] [stdout]: on");
   fake.host.arrange("discard", { error: new DomainError("machine_failed", "it will not go") });
   const builds = fake.reopen();
   await builds.recover();
@@ -229,7 +239,13 @@ test("the start command runs on while the ready command is tried", async () => {
   const startCommand = `echo starting; sleep 0.5; touch ${flag}; sleep 600`;
   const { job, messages } = await build(fake, [], { startCommand, readyCommand: `test -f ${flag}` });
   expect(job.state).toBe("ready");
-  expect(messages).toEqual(expect.arrayContaining(["starting", `ready command: test -f ${flag}`]));
+  expect(messages).toEqual(
+    expect.arrayContaining([
+      "[start] [stdout]: starting",
+      `Waiting for template to be ready: test -f ${flag}`,
+      "Template is ready",
+    ]),
+  );
 });
 
 test("a start command that fails fails the build", async () => {
@@ -265,7 +281,7 @@ test("a newer build takes the tag, and the snapshot that nothing needs is remove
 test("a request that can be judged at once is refused before anything starts", async () => {
   await using fake = await open({ budgets: { vcpuCount: 1, memoryMiB: 1, diskMiB: 1, sandboxes: 0 } });
   await expect(start(fake, [])).rejects.toMatchObject({ code: "capacity_exhausted" });
-  await expect(start(fake, [], { from: { name: "nobody", tag: undefined } })).rejects.toMatchObject({
+  await expect(start(fake, [], { from: { kind: "template", name: "nobody", tag: undefined } })).rejects.toMatchObject({
     code: "not_found",
     message: "template 'nobody' not found",
   });

@@ -72,10 +72,21 @@ test("a pattern may mean many, hidden and oddly named ones too", async () => {
   );
 });
 
-test("links stay links, and a mode is for files", async () => {
-  expect(await copy({ a: "1", link: "->a", "d/x": "" }, ["*", "to"], { mode: "600" })).toEqual(
-    ["to d755", "to/a f600", "to/link l777 a", "to/x f600"].sort(),
+test("links stay links, and a mode is for everything below a folder", async () => {
+  expect(await copy({ a: "1", link: "->a", "d/e/x": "" }, ["*", "to"], { mode: "750" })).toEqual(
+    ["to d755", "to/a f750", "to/link l777 a", "to/e d750", "to/e/x f750"].sort(),
   );
+});
+
+test("a folder of very many files is copied whole", async () => {
+  const names = Array.from({ length: 450 }, (_, index) => `d/${index}`);
+  const files = Object.fromEntries(names.map((name) => [name, ""]));
+  expect(await copy(files, ["d", "to"])).toHaveLength(451);
+});
+
+test("a source that begins with a slash, or leads upwards, is in the archive all the same", async () => {
+  expect(await copy({ a: "1" }, ["/a", "b"])).toEqual(["b f644"]);
+  expect(await copy({ a: "1" }, ["../../a", "b"])).toEqual(["b f644"]);
 });
 
 test("a missing file is named", async () => {

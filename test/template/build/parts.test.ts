@@ -76,7 +76,7 @@ test.each([
   [{ type: "USER", args: ["a b"] }, "step 1 (USER): 'a b' cannot be a user's name"],
   [{ type: "COPY", args: ["a", "b", "", "9z"] }, "step 1 (COPY): '9z' is no octal mode"],
   [{ type: "COPY", args: ["a", "b"] }, "step 1 (COPY): there is no files hash"],
-  [{ type: "HEALTHCHECK", args: [] }, "step 1 (HEALTHCHECK): this type of step is not supported"],
+  [{ type: "HEALTHCHECK", args: [] }, "step 1 (HEALTHCHECK): command type HEALTHCHECK is not implemented"],
 ])("a bad step is refused by name", (step, message) => {
   expect(() => parseSteps([step])).toThrow(message);
 });
@@ -119,7 +119,7 @@ test("a template is stale when its parent was built again, or when it is too old
 
 test("the spec of a build survives the ledger, and its revision shows a change", () => {
   const spec: BuildSpec = {
-    from: { name: "base", tag: undefined },
+    from: { kind: "template" as const, name: "base", tag: undefined },
     steps: parseSteps([
       { type: "RUN", args: ["true"] },
       { type: "ENV", args: ["A", "1"] },

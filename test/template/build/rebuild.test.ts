@@ -18,7 +18,7 @@ async function build({ ledger, builds }: FakeTemplates, name: string, from: stri
   const job = insertBuildJob(ledger, { id: randomUUID(), templateId: `id-${name}`, ...asked });
   const steps = [{ type: "RUN" as const, command, user: "" }];
   const commands = { startCommand: undefined, readyCommand: undefined };
-  await builds.start(job, { from: { name: from, tag: undefined }, steps, ...commands });
+  await builds.start(job, { from: { kind: "template", name: from, tag: undefined }, steps, ...commands });
   await builds.finished(job.id);
   return job.id;
 }

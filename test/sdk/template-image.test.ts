@@ -1,0 +1,141 @@
+/** Templates from images, by the unmodified SDK: pulled from a registry, booted on a real machine, used. */
+import { readFileSync } from "node:fs";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type BuildOptions, Template, type TemplateClass, waitForURL } from "e2b";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { api, connection, Sandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
+import { cacheDir } from "../support/daemon/real-daemon.ts";
+import { reservations } from "../support/daemon/requests.ts";
+import { makeImage } from "../support/images/make-image.ts";
+import { TestRegistry } from "../support/images/registry.ts";
+import type { TarFile } from "../support/images/tar.ts";
+
+const built: string[] = [];
+
+async function build(template: TemplateClass, name: string, options: Partial<BuildOptions> = {}) {
+  const lines: string[] = [];
+  const onBuildLogs = ({ message }: { message: string }) => void lines.push(message);
+  const info = await Template.build(template, name, { ...connection(), onBuildLogs, ...options });
+  built.push(info.templateId);
+  return { ...info, lines };
+}
+
+async function runIn(name: string, ...commands: string[]): Promise<string[]> {
+  const sandbox = await Sandbox.create(name, { ...connection(), timeoutMs: 600_000 });
+  try {
+    const outputs: string[] = [];
+    for (const command of commands) outputs.push((await sandbox.commands.run(command)).stdout.trimEnd());
+    return outputs;
+  } finally {
+    await sandbox.kill();
+  }
+}
+
+/** An image as Alpine's: busybox under every name, and no bash. */
+function busyboxLayer(): TarFile[] {
+  const { busybox, applets } = JSON.parse(readFileSync(join(cacheDir(), "assets", "programs.json"), "utf8")) as {
+    busybox: string;
+    applets: string[];
+  };
+  return [
+    { path: "etc/os-release", content: "ID=alpine\n" },
+    { path: "etc/passwd", content: "root:x:0:0:root:/root:/bin/sh\n" },
+    { path: "etc/group", content: "root:x:0:root\n" },
+    { path: "etc/shadow", content: "root:*::0:::::\n", mode: 0o640 },
+    { path: "etc/profile", content: "export PATH=/bin\nfor each in /etc/profile.d/*.sh; do . $each; done\n" },
+    { path: "etc/profile.d/" },
+    { path: "bin/busybox", content: readFileSync(busybox), mode: 0o755 },
+    ...applets
+      .filter((name) => name !== "busybox")
+      .map((name) => ({ path: `bin/${name}`, type: "2", target: "/bin/busybox" })),
+  ];
+}
+
+const dockerfileOf = (image: string) => `FROM ${image}
+WORKDIR /srv/app
+RUN mkdir -p /opt/own && (echo '#!/bin/sh'; echo 'echo mine') >/opt/own/own-tool && chmod 755 /opt/own/own-tool
+USER web
+RUN own-tool && id -un
+`;
+
+describe.skipIf(skipReason)("templates from images", { timeout: 600_000 }, () => {
+  let registry: TestRegistry;
+  let context: string;
+
+  beforeAll(async () => {
+    registry = await TestRegistry.open();
+    context = await mkdtemp(join(tmpdir(), "firkin-context-"));
+    await mkdir(join(context, "site"));
+    await writeFile(join(context, "site", "page.html"), "a page");
+  });
+
+  afterAll(async () => {
+    for (const id of built) await api(`/templates/${id}`, { method: "DELETE" });
+    await registry[Symbol.asyncDispose]();
+    await rm(context, { recursive: true, force: true });
+  });
+
+  test("an image without a shell, a user and a single program boots, is built on, and runs commands", async () => {
+    const image = registry.add(
+      "scratch",
+      makeImage({
+        layers: [[{ path: "app/" }, { path: "app/data.txt", content: "from the image\n" }]],
+        config: { Env: ["FROM_IMAGE=yes", "EMPTY="], User: "1000", WorkingDir: "/app", Entrypoint: ["/serve"] },
+      }),
+    );
+    const { lines } = await build(
+      Template().fromImage(image).runCmd("cat /app/data.txt; id -un; echo $FROM_IMAGE > /home/user/made"),
+      "from-scratch",
+    );
+    expect(lines).toEqual(
+      expect.arrayContaining([
+        expect.stringContaining(`[base] FROM ${image} [`),
+        "[builder 1/1] [stdout]: from the image",
+        "[builder 1/1] [stdout]: user",
+      ]),
+    );
+    expect(lines.join("\n")).toContain("USER 1000, WORKDIR /app, ENTRYPOINT /serve are not used");
+    const outputs = await runIn("from-scratch", "cat /home/user/made", "whoami; pwd", "echo $FROM_IMAGE", "ls /app");
+    expect(outputs).toEqual(["yes", "user\n/home/user", "yes", "data.txt"]);
+  });
+
+  test("an image with busybox alone is built on with every kind of step, and serves at once", async () => {
+    const image = registry.add(
+      "alpine",
+      makeImage({ layers: [busyboxLayer()], config: { Env: ["PATH=/opt/own:/bin"] } }),
+    );
+    const { lines } = await build(
+      Template({ fileContextPath: context })
+        .fromDockerfile(dockerfileOf(image))
+        .copy("site/", "/srv/site", { user: "web", mode: 0o750 })
+        .setEnvs({ GREETING: "it's $HOME" })
+        .setStartCmd("httpd -f -p 8080 -h /srv/site", waitForURL("http://localhost:8080/page.html")),
+      "from-alpine",
+      { cpuCount: 1, memoryMB: 256 },
+    );
+    expect(lines.join("\n")).toContain(
+      "the image lacks, and was given: bash, certificate authorities, the account user",
+    );
+    const outputs = await runIn(
+      "from-alpine",
+      "wget -qO- http://localhost:8080/page.html",
+      "stat -c '%U:%G %a' /srv/site/page.html",
+      "whoami; pwd; echo $GREETING",
+      "own-tool",
+      "nproc",
+    );
+    expect(outputs).toEqual(["a page", "web:web 750", "web\n/srv/app\nit's /home/web", "mine", "1"]);
+  });
+
+  test("a pull that fails ends the build with the registry's reason, and leaves nothing reserved", async () => {
+    const missing = `${registry.host}/nobody/nothing:v1`;
+    const building = Template.build(Template().fromImage(missing), "missing", connection());
+    await expect(building).rejects.toThrow(
+      `image '${missing}' not found: the image or tag does not exist in the registry`,
+    );
+    expect(await reservations(sharedDaemon())).toBe(0);
+    expect((await api("/templates/missing", { method: "DELETE" })).status).toBe(204);
+  });
+});
