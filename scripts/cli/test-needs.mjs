@@ -27,6 +27,7 @@ export const needs = [
   { path: "test/vm/gvisor-", project: "real machines", steps: ["runsc"] },
   { path: "test/sdk/", project: "real machines", steps: machines },
   { path: "test/sdk/console", project: "real machines", steps: ["browser"] },
+  { path: "test/code-interpreter/", project: "tools", steps: ["code-interpreter-wheels"] },
   { path: "test/guest-agent/", ...compiled },
   { path: "test/guest/agent", ...compiled },
   { path: "test/guest/frames-corpus", ...compiled },

@@ -35,6 +35,8 @@ export const scopes = {
   machines: { steps: ["packages", "names", "build", "assets"] },
   gvisor: { steps: ["packages", "names", "build", "assets", "runsc"] },
   development: { steps: ["packages", "build"], withDev: true },
+  /** The disk of template code-interpreter-v1, besides what every daemon needs. */
+  "code-interpreter": { steps: ["packages", "names", "build", "assets", "code-interpreter-disk"] },
   bench: { steps: ["packages", "names", "build", "assets"], withDev: true },
 };
 
