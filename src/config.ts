@@ -105,6 +105,10 @@ const schema = z.object({
   warmPoolMax: nonnegative.default(4).describe("warm VMs a template has at most, by recent demand; 0: no warm pool"),
   queueLimit: nonnegative.default(32).describe("creates that may wait for capacity; further ones are refused"),
   queueTimeoutMs: nonnegative.default(30_000).describe("how long a create waits for capacity, ms; 0: no queue"),
+  codeInterpreter: z
+    .enum(["background", "on-demand", "off"])
+    .default("on-demand")
+    .describe("template code-interpreter-v1: on-demand makes it for the first create, background after a start"),
   templateMaxAgeDays: positive.optional().describe("rebuild templates that are older, days; default never"),
   maxTimeoutHours: positive.default(24).describe("longest time to live a client may ask for, hours"),
 });

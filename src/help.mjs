@@ -47,6 +47,12 @@ export const commands = [
     does: "set up what is missing, without serving",
     more: "--upgrade takes today's kernel and Debian packages for new guests. Snapshots keep theirs.",
   },
+  {
+    name: "templates",
+    usage: "templates add NAME",
+    does: "make a template that is not there from the start: code-interpreter",
+    more: "A running daemon makes the template from the disk that this command makes; without one, its next start does.",
+  },
   { name: "version", usage: "version", does: "print the version", more: "" },
   { name: "help", usage: "help [COMMAND]", does: "print this text, or that of one command", more: "" },
 ];

@@ -76,6 +76,10 @@ async function main(args: readonly string[]): Promise<void> {
     case "version":
       process.stdout.write(`${version}\n`);
       return;
+    case "templates": {
+      const { followTemplate } = await import("./follow-template.ts");
+      return followTemplate(readConfig([], process.env).stateDir);
+    }
     case "setup":
     case "doctor":
       throw new DomainError("invalid_argument", `the compiled program has no ${command}: run npx firkin ${command}`);

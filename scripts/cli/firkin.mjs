@@ -9,6 +9,7 @@ import { setUpOrExit } from "../setup/plan.mjs";
 import { takeRootFlags } from "../setup/roots.mjs";
 import { runDist } from "../setup/run-dist.mjs";
 import { forgetAssets } from "../setup/upgrade.mjs";
+import { addTemplate } from "./add-template.mjs";
 
 const args = takeRootFlags(process.argv.slice(2));
 const [name = "help", ...rest] = args[0] === "help" && args[1] ? [args[1], "--help"] : args;
@@ -35,6 +36,8 @@ async function run(name, args) {
     case "setup":
       if (args.includes("--upgrade")) forgetAssets();
       return setUpOrExit({ scope: machinesFor(args) });
+    case "templates":
+      return addTemplate(args);
     case "doctor":
       process.exitCode = (await doctor()) ? 0 : 1;
       return;

@@ -56,6 +56,11 @@ export interface TemplateBuildDependencies extends BuildMachineDependencies {
   /** @throws DomainError `disk_pressure` while there is not enough free disk for `work`. */
   readonly admitDisk: (what: string, work?: "save") => Promise<void>;
   readonly recordSample: (span: SpanName, durationMs: number) => void;
+  /** The templates that are made when they are wanted. */
+  readonly wantedTemplates: {
+    /** @throws DomainError `not_ready` when the name means a template that is being made */
+    readonly refuseUnmade: (name: string) => void;
+  };
 }
 
 /** One build under way. */
@@ -98,11 +103,12 @@ export class TemplateBuilds {
    *   waits on
    */
   async start(job: BuildJob, spec: BuildSpec): Promise<void> {
-    const { ledger, budgets, uploads, admitDisk } = this.#deps;
+    const { ledger, budgets, uploads, admitDisk, wantedTemplates } = this.#deps;
     if (job.state !== "waiting") throw new DomainError("failed_precondition", "build is not in waiting state");
     for (const step of spec.steps) if (step.type === "COPY") await uploads.mustHave(step.filesHash, step.source);
     await admitDisk("build a template");
     if (this.#closing.signal.aborted) throw daemonStopping();
+    wantedTemplates.refuseUnmade(spec.from.name);
     const parent = resolveTemplate(ledger, spec.from.name, spec.from.tag);
     refuseUnreadyTemplate(ledger, parent);
     const start = decideStart(parent, job);
