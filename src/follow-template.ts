@@ -20,7 +20,9 @@ export async function followTemplate(stateDir: string): Promise<void> {
     fetch(`${address?.url}${path}`, { ...init, headers: { "x-api-key": apiKey, "content-type": "application/json" } });
   const isServing = address !== undefined && (await ask("/health").catch(() => undefined)) !== undefined;
   if (!isServing) {
-    process.stdout.write(`The disk is ready. The next start of the daemon makes template ${codeInterpreterAlias}.\n`);
+    process.stdout.write(
+      `The disk is ready. No daemon serves, so the first create makes template ${codeInterpreterAlias} from it.\n`,
+    );
     return;
   }
   let shown = "";

@@ -51,7 +51,7 @@ export const commands = [
     name: "templates",
     usage: "templates add NAME",
     does: "make a template that is not there from the start: code-interpreter",
-    more: "A running daemon makes the template from the disk that this command makes; without one, its next start does.",
+    more: "Makes its disk, and waits until the running daemon has made the template from it.",
   },
   { name: "version", usage: "version", does: "print the version", more: "" },
   { name: "help", usage: "help [COMMAND]", does: "print this text, or that of one command", more: "" },

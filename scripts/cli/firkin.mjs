@@ -5,7 +5,7 @@
  */
 import { asksForHelp, commandHelp, commands, help, unknownCommand } from "../../src/help.mjs";
 import { doctor } from "../doctor/doctor.mjs";
-import { setUpOrExit } from "../setup/plan.mjs";
+import { servingScope, setUpOrExit } from "../setup/plan.mjs";
 import { takeRootFlags } from "../setup/roots.mjs";
 import { runDist } from "../setup/run-dist.mjs";
 import { forgetAssets } from "../setup/upgrade.mjs";
@@ -35,24 +35,24 @@ async function run(name, args) {
   switch (name) {
     case "setup":
       if (args.includes("--upgrade")) forgetAssets();
-      return setUpOrExit({ scope: machinesFor(args) });
+      return setUpOrExit({ scope: servingScope(machinesFor(args)) });
     case "templates":
       return addTemplate(args);
     case "doctor":
       process.exitCode = (await doctor()) ? 0 : 1;
       return;
     default:
-      await setUpOrExit({ scope: name === "serve" && !asksForHelp(args) ? machinesFor(args) : "programs" });
+      await setUpOrExit({ scope: name === "serve" && !asksForHelp(args) ? servingScope(machinesFor(args)) : "programs" });
       await runDist("src/main.js", [name, ...args]);
   }
 }
 
 /**
- * What machines take on the engine that the daemon will run.
+ * The scope of what machines take on the engine that the daemon will run.
  * @param {readonly string[]} args
  */
 function machinesFor(args) {
   const at = args.findIndex((arg) => arg === "--engine" || arg.startsWith("--engine="));
   const given = at < 0 ? process.env.FIRKIN_ENGINE : (args[at]?.split("=")[1] ?? args[at + 1]);
-  return given === "gvisor" || given === "auto" ? "gvisor" : "machines";
+  return /** @type {const} */ (given === "gvisor" || given === "auto" ? "gvisor" : "machines");
 }

@@ -26,6 +26,7 @@ export const needs = [
   { path: "test/vm/observability", project: "real machines", steps: ["test-tools"] },
   { path: "test/vm/gvisor-", project: "real machines", steps: ["runsc"] },
   { path: "test/sdk/", project: "real machines", steps: machines },
+  { path: "test/sdk/code-interpreter", project: "real machines", steps: ["code-interpreter-disk"] },
   { path: "test/sdk/console", project: "real machines", steps: ["browser"] },
   { path: "test/code-interpreter/", project: "tools", steps: ["code-interpreter-wheels"] },
   { path: "test/guest-agent/", ...compiled },

@@ -176,6 +176,12 @@ export async function makeCodeInterpreterDisk(roots, context) {
 const indexPath = (roots) => join(roots.assets, "code-interpreter.json");
 
 /**
+ * Whether this host has had such a disk, be it of another version.
+ * @param {Roots} roots
+ */
+export const hasCodeInterpreterDisk = (roots) => fs.existsSync(indexPath(roots));
+
+/**
  * Packages may be changed by every user of the guest, as everything below /usr/local; the service by root alone.
  * @param {string} tree
  */

@@ -23,6 +23,7 @@ class ForkClient:
         self._orders = {}
         self._last_order = 0
         self._on_exit = {}
+        self._loaded = None
         self._program = None
 
     def connect_now(self):
@@ -71,7 +72,16 @@ class ForkClient:
                 if not waiting.done():
                     waiting.set_exception(ConnectionError("the fork server has ended"))
             self._orders.clear()
+            if self._loaded is not None and not self._loaded.done():
+                self._loaded.set_exception(ConnectionError("the fork server has ended"))
             await asyncio.sleep(PAUSE_AFTER_END_S)
+
+    async def load_ahead(self):
+        """Has the fork server load what cells import first of all. Raises ConnectionError when it ends meanwhile."""
+        await self._connected.wait()
+        self._loaded = asyncio.get_running_loop().create_future()
+        self._socket.sendall(json.dumps({"do": "load_ahead"}).encode())
+        await self._loaded
 
     async def fork(self, order, descriptors, on_exit):
         """Has a kernel forked and gives its pid. `on_exit` is called with its wait status when it ends.
@@ -114,6 +124,8 @@ class ForkClient:
             waiting = self._orders.get(said["order"])
             if waiting is not None and not waiting.done():
                 waiting.set_result(said["forked"])
+        elif "loaded" in said and self._loaded is not None and not self._loaded.done():
+            self._loaded.set_result(None)
         elif "exited" in said:
             on_exit = self._on_exit.pop(said["exited"], None)
             if on_exit is not None:

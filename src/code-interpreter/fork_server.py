@@ -25,6 +25,7 @@ class ForkServer:
         self._listener = listen(path)
         self._clients = []
         self._kept = None
+        self._is_loaded = False
         self._alarm, alarm = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -55,10 +56,22 @@ class ForkServer:
             if self._kept is not None:
                 os.close(self._kept)
             self._kept = descriptors[0]
+        elif order["do"] == "load_ahead":
+            self._load_ahead()
+            self._answer(client, {"loaded": True})
         elif order["do"] == "take":
             self._answer(client, {"taken": self._kept is not None}, [] if self._kept is None else [self._kept])
         else:
             self._fork(client, order, descriptors)
+
+    def _load_ahead(self):
+        from python_kernel import load_ahead
+
+        if not self._is_loaded:
+            load_ahead(self._shell)
+            gc.collect()
+            gc.freeze()
+        self._is_loaded = True
 
     def _fork(self, client, order, descriptors):
         pid = os.fork()

@@ -11,6 +11,7 @@ import tempfile
 from cell_output import Gathering
 from frames import LINE
 from kernel_link import KernelLink
+from preload import SHELF, module_if_loaded
 from results import count_line
 
 
@@ -152,9 +153,9 @@ def reseed():
     """Makes the random generators of the process new. Sandboxes of one snapshot would draw the same numbers."""
     random.seed()
     tempfile._name_sequence = None
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed()
+    numpy_random = module_if_loaded("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
     ssl = sys.modules.get("ssl")
     if ssl is not None:
         ssl.RAND_add(os.urandom(64), 64)
@@ -165,6 +166,18 @@ def warm_up(shell):
     shell.lines = lambda _line: None
     for code in ("1 + 1", "import asyncio\nawait asyncio.sleep(0)", "[1]", "1 / 0", "1 +", "x = !true"):
         shell.run_cell(code, store_history=True)
+    forget_cells(shell)
+
+
+def load_ahead(shell):
+    """Loads what cells of data analysis import first of all. It takes half a minute in an emulated guest."""
+    shell.lines = lambda _line: None
+    SHELF.fill(shell.run_cell)
+    forget_cells(shell)
+
+
+def forget_cells(shell):
+    """Makes the shell as good as new."""
     shell.lines = None
     shell.reset(new_session=True)
     shell.execution_count = 1

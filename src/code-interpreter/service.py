@@ -49,6 +49,9 @@ async def main():
 
     staying = asyncio.ensure_future(fork_client.serve(listener))
     server = await asyncio.start_server(serve, sock=listener, limit=MAX_HEAD_BYTES)
+    # The template asks for this before its snapshot. A sandbox never waits for it.
+    if os.path.exists(os.path.join(folder, "load-ahead")):
+        await fork_client.load_ahead()
     print(f"serving on port {listener.getsockname()[1]}", flush=True)
     while not contexts.are_ready:
         try:

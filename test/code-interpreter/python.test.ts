@@ -13,7 +13,7 @@ const missing = missingForService();
 describe.skipIf(missing)(titleOf("Python cells", missing), () => {
   let service: LocalService;
   beforeAll(async () => {
-    service = await startService({ FOO: "sandbox" });
+    service = await startService({ FOO: "sandbox" }, true);
   });
   afterAll(() => service?.[Symbol.asyncDispose]());
 
@@ -162,6 +162,21 @@ describe.skipIf(missing)(titleOf("Python cells", missing), () => {
     expect(kinds((await run(`${make}\nimage`)).results)).toEqual([[true, true, true]]);
     expect(kinds((await run("image.show()")).results)).toEqual([[true, true, false]]);
     expect(kinds((await run("image.save('test.png')")).results)).toEqual([[true, true, false]]);
+  });
+
+  test("packages that are loaded ahead are seen once they are imported, and are those of the path", async () => {
+    const context = await service.sandbox.createCodeContext();
+    const loaded = "import sys\n[name in sys.modules for name in ('numpy', 'pandas', 'matplotlib')]";
+    expect((await run(loaded, { context })).results[0]?.json).toEqual([false, false, false]);
+    expect((await run("import pandas.plotting", { context })).error).toBeUndefined();
+    expect((await run(loaded, { context })).results[0]?.json).toEqual([true, true, false]);
+    const other = await service.sandbox.createCodeContext();
+    const hide = "import os\nos.mkdir('own'); open('own/numpy.py', 'w').write('mine = 1')\nsys.path.insert(0, 'own')";
+    await run(`import sys\n${hide}`, { context: other });
+    expect((await run("import numpy\nnumpy.mine", { context: other })).text).toBe("1");
+    expect((await run("import numpy\n(numpy.ones((300, 300)) @ numpy.ones((300, 300)))[0, 0]")).text).toBe(
+      "np.float64(300.0)",
+    );
   });
 
   test("every MIME type has its field, and others are extra", async () => {

@@ -41,7 +41,8 @@ export interface CodeInterpreterDependencies extends TemplateDependencies {
 export class CodeInterpreterTemplate {
   readonly #deps: CodeInterpreterDependencies;
   #making: Making;
-  #checked: { readonly disk: string; readonly atMs: number } | undefined;
+  /** Monotonic time before which a template that is there is not compared with its ingredients again. */
+  #nextCheckMs = 0;
 
   constructor(deps: CodeInterpreterDependencies) {
     this.#deps = deps;
@@ -72,18 +73,21 @@ export class CodeInterpreterTemplate {
     );
   }
 
-  /** Makes the template, or makes it anew, when that is wanted. A failure is kept for the next who asks. */
+  /**
+   * Makes the template when it is wanted, and makes it anew when what it is made from has changed. A failure is kept for
+   * the next who asks.
+   */
   async maintain(signal: AbortSignal): Promise<void> {
-    const { clock, log } = this.#deps;
+    const { clock, ledger, log, assets } = this.#deps;
+    const isWanted = this.#making.kind === "wanted";
+    if (!isWanted && (clock.monotonicMs() < this.#nextCheckMs || !findCurrentBuild(ledger, codeInterpreterAlias)))
+      return;
     try {
-      const disk = await this.#disk(signal);
+      const disk = await this.#disk(isWanted, signal);
       if (disk === undefined) return;
-      const { disk: lastDisk, atMs } = this.#checked ?? { disk: undefined, atMs: 0 };
-      if (disk === lastDisk && clock.monotonicMs() - atMs < checkEveryMs && this.#making.kind === "not_wanted") return;
-      const { assets } = this.#deps;
       const progress = (step: string) => this.#note(step);
       await ensureMadeTemplate(this.#deps, codeInterpreter, { ...assets, baseDisk: disk }, progress, signal);
-      this.#checked = { disk, atMs: clock.monotonicMs() };
+      this.#nextCheckMs = clock.monotonicMs() + checkEveryMs;
       this.#making = { kind: "not_wanted" };
     } catch (error) {
       signal.throwIfAborted();
@@ -98,12 +102,10 @@ export class CodeInterpreterTemplate {
     }
   }
 
-  /** The disk, which is made first if the template is wanted. */
-  async #disk(signal: AbortSignal): Promise<string | undefined> {
+  /** The disk. If the template is wanted, the set-up makes it, or finds that it is up to date. */
+  async #disk(isWanted: boolean, signal: AbortSignal): Promise<string | undefined> {
     const { cacheDir, makeDisk, admitDisk } = this.#deps;
-    const found = await findCodeInterpreterDisk(cacheDir);
-    if (found !== undefined && this.#making.kind !== "wanted") return found;
-    if (this.#making.kind !== "wanted") return undefined;
+    if (!isWanted) return findCodeInterpreterDisk(cacheDir);
     await admitDisk("make the disk of template code-interpreter-v1");
     this.#note("make its disk");
     await makeDisk((line) => this.#note(line), signal);
@@ -139,9 +141,13 @@ const codeInterpreter: MadeTemplate = {
   shape: { vcpuCount: 2, memoryMiB: 2048, diskMiB: 8192 },
   async warmUp(agent: GuestAgent, isTrustChanged: boolean) {
     // The service began with the machine; programs take what they trust from the environment that they start with.
-    if (isTrustChanged) await runCommand(agent, "sudo pkill -f '[/]opt/firkin/code-interpreter/'; true");
+    if (isTrustChanged) await runCommand(agent, end(""));
     await warmUp(agent);
     await runCommand(agent, untilReady);
+    // The next front has the fork server load packages ahead, and then begins with new kernels.
+    await runCommand(agent, `sudo touch ${loadAhead} && ${end("service.py")}`);
+    await runCommand(agent, untilReady);
+    await runCommand(agent, `sudo rm ${loadAhead}`);
     for (const [language, code] of cells) await runCommand(agent, runCell(language, code));
     await runCommand(agent, untilReady);
   },
@@ -149,6 +155,10 @@ const codeInterpreter: MadeTemplate = {
 
 const service = "http://localhost:49999";
 const untilReady = `timeout 600 sh -c 'until curl -sf -o /tmp/health ${service}/health; do sleep 0.5; done'; rm /tmp/health`;
+
+const loadAhead = "/run/firkin/code-interpreter/load-ahead";
+/** Ends a program of the service. The brackets keep the pattern from finding the command itself. */
+const end = (program: string) => `sudo pkill -f '[/]opt/firkin/code-interpreter/${program}' && sleep 0.2`;
 
 /** One cell of each kind, so that the files that it reads are in memory. */
 const cells: readonly (readonly [language: string, code: string])[] = [

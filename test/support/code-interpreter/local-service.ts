@@ -35,8 +35,15 @@ export interface LocalService extends AsyncDisposable {
   readonly call: (path: string, init?: RequestInit) => Promise<Response>;
 }
 
-/** Starts a service and waits until it is ready. */
-export async function startService(variables: Readonly<Record<string, string>> = {}): Promise<LocalService> {
+/**
+ * Starts a service and waits until it is ready.
+ * @param variables the sandbox's environment
+ * @param isLoadedAhead whether packages are loaded before kernels are forked, as in the template's snapshot
+ */
+export async function startService(
+  variables: Readonly<Record<string, string>> = {},
+  isLoadedAhead = false,
+): Promise<LocalService> {
   const folder = await newShortFolder();
   const home = join(folder, "home");
   const environmentFile = join(folder, "environment");
@@ -52,6 +59,8 @@ export async function startService(variables: Readonly<Record<string, string>> =
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
   const runFolder = join(folder, "run");
+  await mkdir(runFolder);
+  if (isLoadedAhead) await writeFile(join(runFolder, "load-ahead"), "");
   const env = {
     PATH: process.env.PATH ?? "",
     HOME: home,
