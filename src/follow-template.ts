@@ -33,9 +33,15 @@ export async function followTemplate(stateDir: string): Promise<void> {
     const { message } = answerSchema.parse(await answer.json());
     if (answer.status === 404) break;
     if (answer.status !== 503) throw new DomainError("failed_precondition", message);
-    if (message !== shown) process.stderr.write(`  ${message}\n`);
-    shown = message;
+    const step = stepIn(message);
+    if (step !== shown) process.stderr.write(`  … ${step}\n`);
+    shown = step;
     await sleep(pollMs);
   }
   process.stdout.write(`Template ${codeInterpreterAlias} is ready.\n`);
+}
+
+/** What is under way, without the time that it takes. */
+function stepIn(message: string): string {
+  return /for \d+ s now \((.*)\)\. /s.exec(message)?.[1] ?? "the daemon begins";
 }

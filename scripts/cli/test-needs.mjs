@@ -51,6 +51,7 @@ export const needs = [
   { path: "test/machine/qemu/memory-changes", ...compiled },
   { path: "test/machine/jail", project: "tools", steps: ["compiler"] },
   { path: "test/machine/network/network", project: "tools", steps: ["packages"] },
+  { path: "test/scripts/layered-disk", project: "tools", steps: ["packages"] },
   { path: "test/helper-swift/", project: "tools", steps: ["swift-root"] },
   { path: "test/scripts/guest-files", project: "tools", steps: ["guest-kernel", "arm64-agent"] },
 ];

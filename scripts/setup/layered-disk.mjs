@@ -46,7 +46,7 @@ function commandsFor(tree, image) {
     const entries = fs.readdirSync(join(tree, path), { withFileTypes: true });
     for (const entry of entries) {
       const inDisk = `${path}/${entry.name}`;
-      const mode = fs.statSync(join(tree, inDisk)).mode & 0o7777;
+      const mode = fs.lstatSync(join(tree, inDisk)).mode & 0o7777;
       if (entry.isDirectory()) {
         if (!isInDisk(image, inDisk)) {
           commands.push(`mkdir ${quoted(inDisk)}`, `sif ${quoted(inDisk)} mode 0${(0o40000 | mode).toString(8)}`);

@@ -4,10 +4,18 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { Sandbox } from "@e2b/code-interpreter";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { installPythonSdk, scriptArguments } from "../support/clients/python-sdk.ts";
 import { skipReason } from "../support/clients/sdk.ts";
+import { runUserProgram } from "../support/clients/user-program.ts";
 import { cacheDir, type RealDaemon, startDaemon } from "../support/daemon/real-daemon.ts";
 import { connectionTo, post } from "../support/daemon/requests.ts";
+import { titleOf } from "../support/skipped-title.ts";
 
+const example = (name: string) => fileURLToPath(new URL(`../../examples/${name}`, import.meta.url));
+const exampleOutput =
+  /^the table's data: .*180[\s\S]*drawn\nthe figure: \d{4,} .* a bar chart .Units sold.\nthe best month: Feb\nan error: KeyError 'price'\n$/;
+const python = skipReason ? { missing: skipReason } : await installPythonSdk();
+const missing = "missing" in python && python.missing;
 const command = fileURLToPath(new URL("../../scripts/cli/firkin.mjs", import.meta.url));
 
 describe.skipIf(skipReason)("template code-interpreter-v1", () => {
@@ -67,6 +75,18 @@ describe.skipIf(skipReason)("template code-interpreter-v1", () => {
     ["bash", "pwd"],
   ])("%s has a kernel of its own", async (language, code) => {
     expect((await run(code, { language })).logs.stdout.join("")).toBe("/home/user\n");
+  });
+
+  const user = () => ({ E2B_API_KEY: daemon.apiKey, E2B_API_URL: daemon.url, E2B_SANDBOX_URL: daemon.url });
+
+  test("the JavaScript example runs to its end", async () => {
+    expect(await runUserProgram(process.execPath, [example("code-interpreter.mjs")], user())).toMatch(exampleOutput);
+  });
+
+  test.skipIf(missing)(titleOf("the Python example runs to its end", missing), async () => {
+    if ("missing" in python) throw new Error(python.missing);
+    const output = await runUserProgram(python.python, scriptArguments(example("code_interpreter.py")), user());
+    expect(output).toMatch(exampleOutput);
   });
 
   test("contexts are made, listed, restarted and removed", async () => {

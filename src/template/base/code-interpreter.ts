@@ -51,8 +51,8 @@ export class CodeInterpreterTemplate {
 
   /**
    * Begins the making if `name` is this template and it does not exist yet.
-   * @throws DomainError `not_ready` saying how far it is and which command shows more; `unsupported` when the settings
-   *   turn it off
+   * @throws DomainError `not_ready` saying how far it is and which command shows more; `machine_failed`, once, with the
+   *   reason why it could not be made; `not_found` when the settings turn it off; `unsupported` on vz
    */
   refuseUnmade(name: string): void {
     const { ledger, wanted, driver } = this.#deps;
@@ -65,6 +65,11 @@ export class CodeInterpreterTemplate {
       throw new DomainError("not_found", message, { name });
     }
     const before = this.#making;
+    if (before.kind === "failed") {
+      this.#making = { kind: "not_wanted" };
+      const message = `template '${name}' cannot be made: ${before.why.trim()}. The next create tries again.`;
+      throw new DomainError("machine_failed", message, { name });
+    }
     if (before.kind !== "under_way") this.#making = { kind: "wanted" };
     throw new DomainError(
       "not_ready",
@@ -119,14 +124,12 @@ export class CodeInterpreterTemplate {
     log.info({ step: step.trim() }, "the template code-interpreter-v1 is being made");
   }
 
-  #describe(making: Making): string {
+  #describe(making: Exclude<Making, { kind: "failed" }>): string {
     switch (making.kind) {
       case "under_way": {
         const seconds = Math.round((this.#deps.clock.monotonicMs() - making.sinceMs) / 1000);
         return `it is being made, for ${seconds} s now (${making.step})`;
       }
-      case "failed":
-        return `its making failed and begins anew: ${making.why}`;
       case "wanted":
       case "not_wanted":
         return "its making begins now and takes some minutes";
@@ -145,7 +148,7 @@ const codeInterpreter: MadeTemplate = {
     await warmUp(agent);
     await runCommand(agent, untilReady);
     // The next front has the fork server load packages ahead, and then begins with new kernels.
-    await runCommand(agent, `sudo touch ${loadAhead} && ${end("service.py")}`);
+    await runCommand(agent, `set -e; sudo touch ${loadAhead}; ${end("service.py")}`);
     await runCommand(agent, untilReady);
     await runCommand(agent, `sudo rm ${loadAhead}`);
     for (const [language, code] of cells) await runCommand(agent, runCell(language, code));
@@ -158,7 +161,7 @@ const untilReady = `timeout 600 sh -c 'until curl -sf -o /tmp/health ${service}/
 
 const loadAhead = "/run/firkin/code-interpreter/load-ahead";
 /** Ends a program of the service. The brackets keep the pattern from finding the command itself. */
-const end = (program: string) => `sudo pkill -f '[/]opt/firkin/code-interpreter/${program}' && sleep 0.2`;
+const end = (program: string) => `sudo pkill -f '[/]opt/firkin/code-interpreter/${program}'; sleep 0.2`;
 
 /** One cell of each kind, so that the files that it reads are in memory. */
 const cells: readonly (readonly [language: string, code: string])[] = [

@@ -1,4 +1,4 @@
-/** The newest Python SDK from the package index, in a virtual environment that later runs use again. */
+/** The newest Python SDKs from the package index, in a virtual environment that later runs use again. */
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, rm, writeFile } from "node:fs/promises";
@@ -13,7 +13,7 @@ const week = Math.floor(Date.now() / (7 * 24 * 3_600_000));
 
 /** Installs this week's SDK if it is not there. Gives the python that has it, or why there is none. */
 export async function installPythonSdk(): Promise<{ python: string } | { missing: string }> {
-  const environment = join(cacheDir(), "test-python", `e2b-${week}`);
+  const environment = join(cacheDir(), "test-python", `e2b-code-interpreter-${week}`);
   const python = join(environment, "bin/python");
   const installed = join(environment, "installed");
   if (existsSync(installed)) return { python };
@@ -30,7 +30,14 @@ export async function installPythonSdk(): Promise<{ python: string } | { missing
   };
   const missing =
     (await attempt("python3 cannot make a venv", "python3", ["-m", "venv", environment])) ??
-    (await attempt("no package index answers", python, ["-m", "pip", "install", ...pipOptions, "e2b"]));
+    (await attempt("no package index answers", python, [
+      "-m",
+      "pip",
+      "install",
+      ...pipOptions,
+      "e2b",
+      "e2b-code-interpreter",
+    ]));
   if (missing !== undefined) return { missing };
   await writeFile(installed, "");
   return { python };
