@@ -25,12 +25,16 @@ export async function layerDisk({ from, tree, image, scratch }, { signal, onLine
   const script = join(scratch, "debugfs");
   fs.writeFileSync(script, `${commandsFor(tree, image).join("\n")}\n`);
   onLine("writing the files into the disk");
-  const output = await run("debugfs", ["-w", "-f", script, image], {
+  // debugfs goes on after an error and ends with 0. It prints its version, its commands, and the inode of each new file.
+  /** @type {string | undefined} */
+  let problem;
+  await run("debugfs", ["-w", "-f", script, image], {
     env: { E2FSPROGS_FAKE_TIME: String(fileTime) },
     signal,
+    onLine: (line) => {
+      if (!/^debugfs( \d|: )|^Allocated inode: /.test(line)) problem ??= line;
+    },
   });
-  // debugfs goes on after an error and ends with 0. It prints its commands, and the inode of each new file.
-  const problem = output.split("\n").find((line) => line !== "" && !/^debugfs: |^Allocated inode: /.test(line));
   if (problem !== undefined) throw new Error(`debugfs cannot write ${image}: ${problem}`);
   await run("e2fsck", ["-f", "-n", image], { signal, onLine });
 }
