@@ -19,6 +19,9 @@ const machines = ["packages", "test-packages", "build", "assets"];
 /** The guest agent, or a program of the test, is compiled and run as a process of this machine. */
 const compiled = { project: /** @type {const} */ ("tools"), steps: ["compiler"] };
 
+/** Making this template takes minutes, so its test runs only when it is asked for. */
+const codeInterpreter = process.env.FIRKIN_TEST_CODE_INTERPRETER === "yes" ? ["code-interpreter-disk"] : [];
+
 /** @type {readonly Need[]} */
 export const needs = [
   { path: "test/vm/", project: "real machines", steps: machines },
@@ -26,7 +29,7 @@ export const needs = [
   { path: "test/vm/observability", project: "real machines", steps: ["test-tools"] },
   { path: "test/vm/gvisor-", project: "real machines", steps: ["runsc"] },
   { path: "test/sdk/", project: "real machines", steps: machines },
-  { path: "test/sdk/code-interpreter", project: "real machines", steps: ["code-interpreter-disk"] },
+  { path: "test/sdk/code-interpreter", project: "real machines", steps: codeInterpreter },
   { path: "test/sdk/console", project: "real machines", steps: ["browser"] },
   { path: "test/code-interpreter/", project: "tools", steps: ["code-interpreter-wheels"] },
   { path: "test/guest-agent/", ...compiled },

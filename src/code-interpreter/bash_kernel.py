@@ -7,7 +7,6 @@ import select
 import shlex
 import signal
 import subprocess
-import sys
 import tempfile
 
 from frames import LINE
@@ -21,12 +20,12 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 class BashKernel:
     """A kernel. Its process only passes things on; what a cell does is bash's affair."""
 
-    def __init__(self, control, pipes):
+    def __init__(self, control, pipes, run_folder):
         self._link = KernelLink(control, pipes)
         self._count = 1
         self._environment = {}
         self._cwd = None
-        self._folder = tempfile.mkdtemp(prefix="bash-", dir=os.environ.get("FIRKIN_RUN_FOLDER"))
+        self._folder = tempfile.mkdtemp(prefix="bash-", dir=run_folder)
         self._shell = None
         self._statuses = None
 
@@ -52,7 +51,6 @@ class BashKernel:
         environment = dict(
             os.environ, PS1="", PS2="", PROMPT_COMMAND=f'printf "%d\\n" "$?" >&{STATUS_DESCRIPTOR}', HISTFILE=""
         )
-        environment.pop("FIRKIN_RUN_FOLDER", None)
         os.dup2(write, STATUS_DESCRIPTOR, inheritable=True)
         os.close(write)
         self._shell = subprocess.Popen(

@@ -86,28 +86,37 @@ class Context:
         self._end_kernel("remove")
 
     async def _execute(self, code, variables, stream):
-        for last in (False, True):
-            if self._removed:
-                break
-            try:
-                await self.start()
-                kernel = self._kernel
-                if kernel is None:
-                    break
-                await self._prepare(kernel)
+        try:
+            kernel = await self._ready_kernel()
+            if kernel is not None:
                 await kernel.execute(code, variables, stream)
                 return
-            except ContextFailure as failure:
-                stream.error("ContextRestarting", f"Context cannot be started: {failure}")
+        except ContextFailure as failure:
+            stream.error("ContextRestarting", f"Context cannot be started: {failure}")
+            return
+        except KernelDied as death:
+            if death.cause is None:
+                stream.error("ContextRestarting", "Context was restarted")
+            if death.cause in (None, "exit", "interrupt"):
                 return
-            except KernelDied as death:
-                if death.cause is None:
-                    stream.error("ContextRestarting", "Context was restarted")
-                    return
-                if death.cause == "interrupt":
-                    return
-                break
-        stream.error("UnexpectedEndOfExecution", "Connection to the execution was closed before the execution was finished")
+        stream.error(
+            "UnexpectedEndOfExecution", "Connection to the execution was closed before the execution was finished"
+        )
+
+    async def _ready_kernel(self):
+        """A kernel that has today's environment; None when the context was removed. Raises ContextFailure."""
+        for _ in range(START_TRIES):
+            await self.start()
+            kernel = self._kernel
+            if self._removed or kernel is None:
+                return None
+            try:
+                await self._prepare(kernel)
+                return kernel
+            except KernelDied:
+                # It died while it was idle; the next one has nothing to lose.
+                continue
+        raise ContextFailure("its kernels end at once")
 
     async def _prepare(self, kernel):
         environment = self._environment.read()

@@ -77,7 +77,12 @@ class KernelProcess:
         answer = self._loop.create_future()
         self._answer = answer
         self._send({"do": "prepare", **order})
-        said = await asyncio.wait_for(self._wait(answer), PREPARE_S)
+        try:
+            said = await asyncio.wait_for(self._wait(answer), PREPARE_S)
+        except asyncio.TimeoutError:
+            # A task or a thread of an earlier cell leaves it no time.
+            self.kill("stuck")
+            raise KernelDied("stuck") from None
         if not said["prepared"]:
             raise ValueError(said["reason"])
 
