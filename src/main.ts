@@ -76,7 +76,8 @@ async function main(args: readonly string[]): Promise<void> {
     case "version":
       process.stdout.write(`${version}\n`);
       return;
-    case "templates": {
+    // What `firkin templates add code-interpreter` ends with (scripts/cli/add-template.mjs).
+    case "follow-code-interpreter": {
       const { followTemplate } = await import("./follow-template.ts");
       return followTemplate(readConfig([], process.env).stateDir);
     }

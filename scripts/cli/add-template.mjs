@@ -18,5 +18,5 @@ export async function addTemplate(args) {
   // The daemon asks for the disk alone, and makes the template by itself.
   const { steps } = scope;
   await setUpOrExit({ scope: isDiskOnly ? { steps: steps.slice(-1) } : scope });
-  if (!isDiskOnly) await runDist("src/main.js", ["templates", name]);
+  if (!isDiskOnly) await runDist("src/main.js", [`follow-${name}`]);
 }

@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { Sandbox, Template } from "@e2b/code-interpreter";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { installPythonSdk, scriptArguments } from "../support/clients/python-sdk.ts";
+import { installCodeInterpreterSdk, scriptArguments } from "../support/clients/python-sdk.ts";
 import { skipReason } from "../support/clients/sdk.ts";
 import { runUserProgram } from "../support/clients/user-program.ts";
 import { cacheDir, type RealDaemon, startDaemon } from "../support/daemon/real-daemon.ts";
@@ -18,7 +18,7 @@ const exampleOutput =
 const isWanted = process.env.FIRKIN_TEST_CODE_INTERPRETER === "yes";
 const notRun = skipReason || (!isWanted && "npm run test:code-interpreter runs it");
 
-const python = notRun ? { missing: notRun } : await installPythonSdk();
+const python = notRun ? { missing: notRun } : await installCodeInterpreterSdk();
 const missing = "missing" in python && python.missing;
 const command = fileURLToPath(new URL("../../scripts/cli/firkin.mjs", import.meta.url));
 

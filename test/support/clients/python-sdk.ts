@@ -1,4 +1,4 @@
-/** The newest Python SDKs from the package index, in a virtual environment that later runs use again. */
+/** The newest Python SDK from the package index, in a virtual environment that later runs use again. */
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, rm, writeFile } from "node:fs/promises";
@@ -13,7 +13,7 @@ const week = Math.floor(Date.now() / (7 * 24 * 3_600_000));
 
 /** Installs this week's SDK if it is not there. Gives the python that has it, or why there is none. */
 export async function installPythonSdk(): Promise<{ python: string } | { missing: string }> {
-  const environment = join(cacheDir(), "test-python", `e2b-code-interpreter-${week}`);
+  const environment = join(cacheDir(), "test-python", `e2b-${week}`);
   const python = join(environment, "bin/python");
   const installed = join(environment, "installed");
   if (existsSync(installed)) return { python };
@@ -30,17 +30,26 @@ export async function installPythonSdk(): Promise<{ python: string } | { missing
   };
   const missing =
     (await attempt("python3 cannot make a venv", "python3", ["-m", "venv", environment])) ??
-    (await attempt("no package index answers", python, [
-      "-m",
-      "pip",
-      "install",
-      ...pipOptions,
-      "e2b",
-      "e2b-code-interpreter",
-    ]));
+    (await attempt("no package index answers", python, ["-m", "pip", "install", ...pipOptions, "e2b"]));
   if (missing !== undefined) return { missing };
   await writeFile(installed, "");
   return { python };
+}
+
+/** As {@link installPythonSdk}, with the SDK of the code interpreter besides. */
+export async function installCodeInterpreterSdk(): Promise<{ python: string } | { missing: string }> {
+  const sdk = await installPythonSdk();
+  if ("missing" in sdk) return sdk;
+  const installed = join(dirname(sdk.python), "code-interpreter-installed");
+  if (existsSync(installed)) return sdk;
+  try {
+    const args = ["-m", "pip", "install", ...pipOptions, "e2b-code-interpreter"];
+    await run(sdk.python, args, { timeout: 180_000 });
+  } catch (error) {
+    return { missing: `no package index answers: ${String(error).trim().split("\n").at(-1)}` };
+  }
+  await writeFile(installed, "");
+  return sdk;
 }
 
 /** Arguments with which an installed python runs a script that uses the SDK, and ends as soon as the script is done. */
