@@ -42,7 +42,9 @@ async function run(name, args) {
       process.exitCode = (await doctor()) ? 0 : 1;
       return;
     default:
-      await setUpOrExit({ scope: name === "serve" && !asksForHelp(args) ? servingScope(machinesFor(args)) : "programs" });
+      await setUpOrExit({
+        scope: name === "serve" && !asksForHelp(args) ? servingScope(machinesFor(args)) : "programs",
+      });
       await runDist("src/main.js", [name, ...args]);
   }
 }
@@ -50,9 +52,10 @@ async function run(name, args) {
 /**
  * The scope of what machines take on the engine that the daemon will run.
  * @param {readonly string[]} args
+ * @returns {"gvisor" | "machines"}
  */
 function machinesFor(args) {
   const at = args.findIndex((arg) => arg === "--engine" || arg.startsWith("--engine="));
   const given = at < 0 ? process.env.FIRKIN_ENGINE : (args[at]?.split("=")[1] ?? args[at + 1]);
-  return /** @type {const} */ (given === "gvisor" || given === "auto" ? "gvisor" : "machines");
+  return given === "gvisor" || given === "auto" ? "gvisor" : "machines";
 }
