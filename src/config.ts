@@ -119,6 +119,10 @@ const schema = z.object({
     .string()
     .default("")
     .describe("mirrors that are asked first, REGISTRY=URL with commas: docker.io=https://mirror.example"),
+  codeInterpreter: z
+    .enum(["background", "on-demand", "off"])
+    .default("on-demand")
+    .describe("template code-interpreter-v1: on-demand makes it for the first create, background after a start"),
   templateMaxAgeDays: positive.optional().describe("rebuild templates that are older, days; default never"),
   maxTimeoutHours: positive.default(24).describe("longest time to live a client may ask for, hours"),
 });

@@ -8,6 +8,7 @@ import { keepDerivedTokens } from "./ledger/access-tokens.ts";
 import { recordSamples } from "./ledger/samples.ts";
 import { watchSteps } from "./lifecycle-steps.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
+import { runSetup } from "./run-setup.ts";
 import { Admission } from "./runtime/capacity/admission.ts";
 import { DiskPressureGuard } from "./runtime/capacity/disk-guard.ts";
 import type { RuntimeDependencies } from "./runtime/dependencies.ts";
@@ -17,12 +18,16 @@ import { UnfinishedWork } from "./runtime/machines/unfinished-work.ts";
 import { joinSources, SnapshotShelf } from "./runtime/pool/snapshot-shelf.ts";
 import { WarmPool } from "./runtime/pool/warm-pool.ts";
 import { SandboxLogs } from "./runtime/records/sandbox-logs.ts";
+import { CodeInterpreterTemplate } from "./template/base/code-interpreter.ts";
+
+/** What the runtime stands on, with what the daemon's loops work on besides. */
+export type WiredDependencies = RuntimeDependencies & { readonly wantedTemplates: CodeInterpreterTemplate };
 
 /** Makes what the runtime stands on, over what the daemon has opened. */
 export function wireRuntime(
   config: Config,
   opened: Pick<RuntimeDependencies, "ledger" | "driver" | "chosenBecause" | "assets" | "trust" | "log">,
-): RuntimeDependencies {
+): WiredDependencies {
   const { ledger, driver, log } = opened;
   const clock = systemClock;
   const metrics: Metrics = createMetrics();
@@ -54,11 +59,22 @@ export function wireRuntime(
     snapshotsFolder: join(config.stateDir, "snapshots"),
     quarantine: new Quarantine({ ...opened, metrics, folder: join(config.stateDir, "quarantine") }),
   };
+  const wantedTemplates = new CodeInterpreterTemplate({
+    ...basis,
+    newTemplateId,
+    cacheDir: config.cacheDir,
+    wanted: config.codeInterpreter,
+    admitDisk: (work) => basis.disk.admit(work),
+    recordSample: (span, ms) => basis.samples.record(span, "base_template", ms, null),
+    makeDisk: (onLine, signal) =>
+      runSetup(["templates", "add", "code-interpreter", "--disk-only"], config.cacheDir, onLine, signal),
+  });
   const warmPool = new WarmPool(basis, { min: config.warmPoolMin, max: config.warmPoolMax });
   const shelf = new SnapshotShelf({ ...basis, warmPool });
   const bounds = { limit: config.queueLimit, timeoutMs: config.queueTimeoutMs };
   return {
     ...basis,
+    wantedTemplates,
     warmPool,
     shelf,
     admission: new Admission({ ...basis, bounds, pool: joinSources(shelf, warmPool) }),

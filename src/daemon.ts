@@ -49,6 +49,7 @@ export interface Daemon extends AsyncDisposable {
 }
 
 const baseTemplateTickMs = 1_000;
+const wantedTemplateTickMs = 1_000;
 const certificateTickMs = 3_600_000;
 
 /**
@@ -102,6 +103,7 @@ async function open(config: Config, version: string, scope: Scope, stop: AbortSi
   const every = loopsIn(scope, deps);
   const base = new BaseUpkeep({ ...deps, ensure: (signal) => ensureTemplate(deps, assets, signal) });
   every("base_template", baseTemplateTickMs, (signal) => base.tick(signal));
+  every("wanted_templates", wantedTemplateTickMs, (signal) => deps.wantedTemplates.maintain(signal));
   startLoops(every, { deps, runtime, builds, keyring, templateMaxAgeDays: config.templateMaxAgeDays });
   const https = await listenForHttps(config, app, deps, scope, every);
   const address = { url: urlOf(app), ...(https ? { https } : {}) };

@@ -62,6 +62,12 @@ export const commands = [
     does: "set up what is missing, without serving",
     more: "--upgrade takes today's kernel and Debian packages for new guests. Snapshots keep theirs.",
   },
+  {
+    name: "templates",
+    usage: "templates add NAME",
+    does: "make a template that is not there from the start: code-interpreter",
+    more: "Makes its disk, and waits until the running daemon has made the template from it.",
+  },
   { name: "version", usage: "version", does: "print the version", more: "" },
   { name: "help", usage: "help [COMMAND]", does: "print this text, or that of one command", more: "" },
 ];

@@ -81,6 +81,11 @@ async function main(args: readonly string[]): Promise<void> {
     case "version":
       process.stdout.write(`${version}\n`);
       return;
+    // What `firkin templates add code-interpreter` ends with (scripts/cli/add-template.mjs).
+    case "follow-code-interpreter": {
+      const { followTemplate } = await import("./follow-template.ts");
+      return followTemplate(readConfig([], process.env).stateDir);
+    }
     case "setup":
     case "doctor":
       throw new DomainError("invalid_argument", `the compiled program has no ${command}: run npx firkin ${command}`);

@@ -29,6 +29,7 @@ const rules: Record<string, readonly string[]> = {
   "client-environment": [],
   commands: ["errors"],
   "private-folder": ["errors"],
+  "run-setup": ["errors"],
   metrics: [],
   tls: common,
   ledger: common,
@@ -79,7 +80,7 @@ const rules: Record<string, readonly string[]> = {
   ],
 };
 /** They put the parts together and may see all of them. */
-const composers = new Set(["daemon", "daemon-engine", "daemon-loops", "daemon-wiring", "main"]);
+const composers = new Set(["daemon", "daemon-engine", "daemon-loops", "daemon-wiring", "follow-template", "main"]);
 
 /**
  * Rooms of a layer, from the ground up: a room may import itself and what its row names, which stands above it. A file of

@@ -5,10 +5,11 @@
  */
 import { asksForHelp, commandHelp, commands, help, unknownCommand } from "../../src/help.mjs";
 import { doctor } from "../doctor/doctor.mjs";
-import { setUpOrExit } from "../setup/plan.mjs";
+import { servingScope, setUpOrExit } from "../setup/plan.mjs";
 import { takeRootFlags } from "../setup/roots.mjs";
 import { runDist } from "../setup/run-dist.mjs";
 import { forgetAssets } from "../setup/upgrade.mjs";
+import { addTemplate } from "./add-template.mjs";
 
 const args = takeRootFlags(process.argv.slice(2));
 const [name = "help", ...rest] = args[0] === "help" && args[1] ? [args[1], "--help"] : args;
@@ -34,19 +35,24 @@ async function run(name, args) {
   switch (name) {
     case "setup":
       if (args.includes("--upgrade")) forgetAssets();
-      return setUpOrExit({ scope: machinesFor(args) });
+      return setUpOrExit({ scope: servingScope(machinesFor(args)) });
+    case "templates":
+      return addTemplate(args);
     case "doctor":
       process.exitCode = (await doctor()) ? 0 : 1;
       return;
     default:
-      await setUpOrExit({ scope: name === "serve" && !asksForHelp(args) ? machinesFor(args) : "programs" });
+      await setUpOrExit({
+        scope: name === "serve" && !asksForHelp(args) ? servingScope(machinesFor(args)) : "programs",
+      });
       await runDist("src/main.js", [name, ...args]);
   }
 }
 
 /**
- * What machines take on the engine that the daemon will run.
+ * The scope of what machines take on the engine that the daemon will run.
  * @param {readonly string[]} args
+ * @returns {"gvisor" | "machines"}
  */
 function machinesFor(args) {
   const at = args.findIndex((arg) => arg === "--engine" || arg.startsWith("--engine="));

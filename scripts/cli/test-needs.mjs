@@ -20,6 +20,9 @@ const machines = ["packages", "test-packages", "build", "assets"];
 /** The guest agent, or a program of the test, is compiled and run as a process of this machine. */
 const compiled = { project: /** @type {const} */ ("tools"), steps: ["compiler"] };
 
+/** Making this template takes minutes, so its test runs only when it is asked for. */
+const codeInterpreter = process.env.FIRKIN_TEST_CODE_INTERPRETER === "yes" ? ["code-interpreter-disk"] : [];
+
 /** @type {readonly Need[]} */
 export const needs = [
   { path: "test/vm/vz-", project: "other engines", steps: ["swift-helper"] },
@@ -27,7 +30,9 @@ export const needs = [
   { path: "test/vm/", project: "real machines", steps: machines },
   { path: "test/vm/observability", project: "real machines", steps: ["test-tools"] },
   { path: "test/sdk/", project: "real machines", steps: machines },
+  { path: "test/sdk/code-interpreter", project: "real machines", steps: codeInterpreter },
   { path: "test/sdk/console", project: "real machines", steps: ["browser"] },
+  { path: "test/code-interpreter/", project: "tools", steps: ["code-interpreter-wheels"] },
   { path: "test/guest-agent/", ...compiled },
   { path: "test/guest/agent", ...compiled },
   { path: "test/guest/frames-corpus", ...compiled },
@@ -54,6 +59,7 @@ export const needs = [
   { path: "test/machine/qemu/memory-changes", ...compiled },
   { path: "test/machine/jail", project: "tools", steps: ["compiler"] },
   { path: "test/machine/network/network", project: "tools", steps: ["packages"] },
+  { path: "test/scripts/layered-disk", project: "tools", steps: ["packages"] },
   { path: "test/helper-swift/", project: "tools", steps: ["swift-root"] },
   { path: "test/scripts/guest-files", project: "tools", steps: ["guest-kernel", "arm64-agent"] },
 ];

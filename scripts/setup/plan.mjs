@@ -1,6 +1,7 @@
 /** The set-up as a whole: which steps a scope takes, and running them under one lock with progress on the screen. */
 import * as fs from "node:fs";
 import { join } from "node:path";
+import { hasCodeInterpreterDisk } from "./code-interpreter.mjs";
 import { removeUnmounted } from "./debian.mjs";
 import { sweepPartials } from "./files.mjs";
 import { runGraph } from "./graph.mjs";
@@ -35,8 +36,22 @@ export const scopes = {
   machines: { steps: ["packages", "names", "build", "assets"] },
   gvisor: { steps: ["packages", "names", "build", "assets", "runsc"] },
   development: { steps: ["packages", "build"], withDev: true },
+  /** The disk of template code-interpreter-v1, besides what every daemon needs. */
+  "code-interpreter": { steps: ["packages", "names", "build", "assets", "code-interpreter-disk"] },
   bench: { steps: ["packages", "names", "build", "assets"], withDev: true },
 };
+
+/**
+ * The scope of serving: that of the machines, and the disk of template code-interpreter-v1 on hosts that have one, so
+ * that it is renewed with the disk of base.
+ * @param {"machines" | "gvisor"} machines
+ * @param {Roots} [roots]
+ * @returns {Scope}
+ */
+export function servingScope(machines, roots = storageRoots()) {
+  const { steps } = scopes[machines];
+  return { steps: hasCodeInterpreterDisk(roots) ? [...steps, "code-interpreter-disk"] : steps };
+}
 
 /**
  * All steps for a system, in an order that respects their needs.

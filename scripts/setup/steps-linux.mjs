@@ -1,6 +1,7 @@
 /** The steps on Linux, those for tests alone included. */
 import { crossCompileAgent, currentAgent, makeAgent } from "./agent.mjs";
 import { assetIndexCurrent, writeAssetIndex } from "./assets.mjs";
+import { currentCodeInterpreterDisk, currentWheels, makeCodeInterpreterDisk, makeWheels } from "./code-interpreter.mjs";
 import { currentGuestPrograms, makeGuestPrograms } from "./guest-programs.mjs";
 import { currentKernel, makeKernel } from "./kernel.mjs";
 import {
@@ -105,6 +106,20 @@ function assetSteps(roots) {
       needs: ["base-disk", "kernel", "agent", "guest-programs"],
       isDone: () => assetIndexCurrent(roots),
       run: () => writeAssetIndex(roots),
+    },
+    {
+      name: "code-interpreter-wheels",
+      title: "Python packages of template code-interpreter-v1",
+      needs: ["packages"],
+      isDone: () => currentWheels(roots),
+      run: (context) => makeWheels(roots, context),
+    },
+    {
+      name: "code-interpreter-disk",
+      title: "root disk of template code-interpreter-v1",
+      needs: ["npm", "base-disk", "code-interpreter-wheels"],
+      isDone: () => currentCodeInterpreterDisk(roots),
+      run: (context) => makeCodeInterpreterDisk(roots, context),
     },
   ];
 }

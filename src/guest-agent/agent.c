@@ -11,6 +11,7 @@
 #include "machine/shutdown.h"
 #include "operations.h"
 #include "process/children.h"
+#include "process/keeper.h"
 #include "process/output.h"
 #include "process/spawn.h"
 #include "process/table.h"
@@ -34,6 +35,10 @@ bool agent_start(struct agent *agent, struct options options) {
       !processes_start(&agent->processes, &agent->loop, &agent->accounts, !options.is_init)) {
     perror("firkin-agent: cannot start");
     return false;
+  }
+  const char *kept = options.keep != NULL ? options.keep : options.is_init ? "/opt/firkin/service" : NULL;
+  if (kept != NULL) {
+    keeper_start(&agent->processes.keeper, kept, "/run/e2b/environment", !options.is_init);
   }
   agent->files = (struct file_room){.loop = &agent->loop, .accounts = &agent->accounts};
   agent->machine = (struct machine){.options = options,
@@ -61,6 +66,9 @@ static int64_t tick(struct agent *agent, int64_t now) {
   int64_t next = processes_expire(&agent->processes, now);
   if (next < due) due = next;
   next = shutdown_tick(&agent->machine, now);
+  if (next < due) due = next;
+  if (agent->machine.shutdown.under_way) return due;
+  next = keeper_tick(&agent->processes.keeper, now);
   return next < due ? next : due;
 }
 

@@ -14,7 +14,7 @@ static struct agent agent;
 
 static int usage(void) {
   fprintf(stderr,
-          "usage: firkin-agent (--fd N | --connect PATH | --vsock PORT) [--privileged-setup]\n"
+          "usage: firkin-agent (--fd N | --connect PATH | --vsock PORT) [--privileged-setup] [--keep PROGRAM]\n"
           "       firkin-agent --version\n"
           "       firkin-agent --gvisor [DNS]\n"
           "Without arguments, as process 1 of an initramfs, it boots the machine first.\n");
@@ -75,9 +75,9 @@ static int serve_in_gvisor(const char *dns) {
   return 0;
 }
 
-static int serve_as_process(const char *kind, const char *value, bool privileged_setup) {
+static int serve_as_process(const char *kind, const char *value, struct options options) {
   fill_standard_descriptors();
-  if (!agent_start(&agent, (struct options){.privileged_setup = privileged_setup})) return 1;
+  if (!agent_start(&agent, options)) return 1;
   if (!open_source(kind, value)) return 1;
   while (!agent_is_over(&agent)) agent_turn(&agent, -1);
   agent_stop(&agent);
@@ -93,12 +93,14 @@ int main(int argc, char **argv) {
   }
   if (argc >= 2 && argc <= 3 && strcmp(argv[1], "--gvisor") == 0) return serve_in_gvisor(argv[2]);
   const char *kind = NULL, *value = NULL;
-  bool privileged_setup = false;
+  struct options options = {0};
   for (int i = 1; i < argc; i++) {
     bool is_source =
         strcmp(argv[i], "--fd") == 0 || strcmp(argv[i], "--connect") == 0 || strcmp(argv[i], "--vsock") == 0;
     if (strcmp(argv[i], "--privileged-setup") == 0) {
-      privileged_setup = true;
+      options.privileged_setup = true;
+    } else if (strcmp(argv[i], "--keep") == 0 && i + 1 < argc) {
+      options.keep = argv[++i];
     } else if (is_source && kind == NULL && i + 1 < argc) {
       kind = argv[i];
       value = argv[++i];
@@ -108,5 +110,5 @@ int main(int argc, char **argv) {
   }
   bool is_number = kind != NULL && strcmp(kind, "--connect") != 0;
   if (kind == NULL || (is_number && parse_number(value, UINT32_MAX - 1L) < 0)) return usage();
-  return serve_as_process(kind, value, privileged_setup);
+  return serve_as_process(kind, value, options);
 }

@@ -47,6 +47,11 @@ export interface RuntimeDependencies {
   readonly logs: SandboxLogs;
   /** How long a machine may leave heartbeats unanswered. */
   readonly stuckAfterMs: number;
+  /** The templates that are made when they are wanted. */
+  readonly wantedTemplates: {
+    /** @throws DomainError `not_ready` when the name means a template that is being made */
+    readonly refuseUnmade: (name: string) => void;
+  };
   readonly newSandboxId: () => string;
   readonly newTemplateId: () => string;
   readonly newAccessToken: () => string;

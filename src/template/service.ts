@@ -25,6 +25,7 @@ import {
   type TemplateTag,
 } from "../ledger/templates.ts";
 import type { MachineShape } from "../types.ts";
+import { codeInterpreterAlias } from "./base/code-interpreter.ts";
 import { baseAlias } from "./base/template.ts";
 import type { TemplateBuilds } from "./build/builds.ts";
 import { parseSteps } from "./build/spec.ts";
@@ -58,7 +59,7 @@ export class TemplateService implements Templates {
     const { name, vcpuCount, memoryMiB, minFreeDiskMiB } = request;
     const tags = request.tags.length > 0 ? [...new Set(request.tags)] : [defaultTag];
     const known = findTemplate(ledger, name);
-    if (name === baseAlias || known) refuseBase(known, name, "choose another name");
+    refuseOwn(known, name, "choose another name");
     return ledger.writeDurably(() => {
       const template = known ?? this.#newTemplate(newTemplateId(), request);
       const buildId = randomUUID();
@@ -105,7 +106,7 @@ export class TemplateService implements Templates {
 
   async remove(name: string): Promise<void> {
     const { ledger, builds, settleKills } = this.#deps;
-    refuseBase(findTemplate(ledger, name), name, "it cannot be deleted");
+    refuseOwn(findTemplate(ledger, name), name, "it cannot be deleted");
     await settleKills();
     deleteTemplate(ledger, name);
     await builds.collect();
@@ -174,10 +175,11 @@ export class TemplateService implements Templates {
   }
 }
 
-function refuseBase(template: TemplateRecord | undefined, name: string, advice: string): void {
-  if (name !== baseAlias && !template?.aliases.includes(baseAlias)) return;
-  const message = `template '${baseAlias}' is made by the daemon: ${advice}`;
-  throw new DomainError("permission_denied", message, { name });
+/** Refuses to change a template that the daemon makes by itself. */
+function refuseOwn(template: TemplateRecord | undefined, name: string, advice: string): void {
+  const own = [baseAlias, codeInterpreterAlias].find((alias) => name === alias || template?.aliases.includes(alias));
+  if (own === undefined) return;
+  throw new DomainError("permission_denied", `template '${own}' is made by the daemon: ${advice}`, { name });
 }
 
 function viewOf(job: BuildJob, template: TemplateRecord): BuildView {

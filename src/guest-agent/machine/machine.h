@@ -22,6 +22,8 @@ struct options {
   bool privileged_setup;
   /* The kernel is gVisor: clock and random pool are the host's own, and the machine ends with its first process. */
   bool is_gvisor;
+  /* The program that is kept running, for tests; NULL: that of the root disk, in a VM. */
+  const char *keep;
 };
 
 enum shutdown_phase {

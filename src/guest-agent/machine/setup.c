@@ -145,6 +145,19 @@ static void apply_to_settings(struct settings *settings, struct plan *plan) {
   plan->env = (struct string_list){0};
 }
 
+/* Writes the environment for the kept program, `NAME=VALUE` with a zero byte after each. */
+static void put_environment(const struct machine *machine) {
+  const struct string_list *env = &machine->accounts->settings.env;
+  const char *path = machine->processes->keeper.environment_file;
+  size_t length = 0;
+  for (size_t i = 0; i < env->count; i++) length += strlen(env->items[i]) + 1;
+  char *text = malloc(length + 1), *end = text;
+  for (size_t i = 0; text != NULL && i < env->count; i++) end = stpcpy(end, env->items[i]) + 1;
+  bool good = text != NULL && make_parents(path, &root) && put_file(path, text, length, 0600);
+  if (!good) say("cannot put %s in place: %s", path, strerror(errno));
+  free(text);
+}
+
 static void put_files(struct slice fields) {
   char path[PATH_BYTES];
   struct slice content;
@@ -160,6 +173,7 @@ static void put_files(struct slice fields) {
  * files.
  */
 static void put_in_place(const struct machine *machine, const struct plan *plan, struct slice fields) {
+  if (plan->has_env && machine->processes->keeper.program != NULL) put_environment(machine);
   if (machine->options.privileged_setup && plan->has_hostname && !hostname_write_files(plan->hostname)) {
     say("cannot write the host name: %s", strerror(errno));
   }

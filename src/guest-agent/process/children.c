@@ -21,7 +21,7 @@ static void reap(struct process_table *table, pid_t pid, int wait_status) {
     if (process->pid == pid && process->state == PROCESS_RUNNING) break;
   }
   if (process == NULL) {
-    helper_reaped(&table->helpers, pid, wait_status);
+    if (!keeper_reaped(&table->keeper, pid)) helper_reaped(&table->helpers, pid, wait_status);
     return;
   }
   process->state = PROCESS_EXITED;

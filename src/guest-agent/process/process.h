@@ -17,6 +17,7 @@
 #include "base/loop.h"
 #include "link/streams.h"
 #include "process/helpers.h"
+#include "process/keeper.h"
 
 enum {
   MAX_PROCESSES = 1024,
@@ -88,6 +89,7 @@ struct process_table {
   struct loop *loop;
   struct accounts *accounts;
   struct helper_table helpers;
+  struct keeper keeper;
   /* Processes are killed when the agent dies, because it is not the init process of a VM. */
   bool die_with_agent;
   TAILQ_HEAD(process_list, process) processes;

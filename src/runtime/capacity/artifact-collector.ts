@@ -15,6 +15,7 @@ import type { VmDriver } from "../../machine/driver.ts";
 import { readManifest } from "../../machine/snapshot-files.ts";
 import type { Metrics } from "../../metrics.ts";
 import { assetsFolderOf, cachedNameOf, listCachedAssets, otherCacheUsers } from "../../template/assets/cache.ts";
+import { findCodeInterpreterDisk } from "../../template/assets/code-interpreter-disk.ts";
 import { type GuestAssets, readGuestAssets } from "../../template/assets/guest-assets.ts";
 import { copiedHashes } from "../../template/build/stored-spec.ts";
 import type { UploadCache } from "../../template/uploads/cache.ts";
@@ -136,12 +137,14 @@ export class ArtifactCollector {
     }
     const installed = await readGuestAssets(cacheDir);
     const archives = listSourcedBuilds(ledger).flatMap(({ spec }) => copiedHashes(spec).map(uploads.pathOf, uploads));
+    const codeInterpreterDisk = await findCodeInterpreterDisk(cacheDir);
     const images = [assets, installed].flatMap(({ kernel, initramfs, baseDisk, agent }) => [
       kernel,
       initramfs,
       baseDisk,
       agent,
     ]);
+    if (codeInterpreterDisk !== undefined) images.push(codeInterpreterDisk);
     const roots = snapshots.map(({ id }) => id);
     const all = reachable([...roots, ...images, ...archives, ...(await driver.filesInUse())], needs);
     // The files that a damaged snapshot needs stay. Whether the snapshot itself is needed decides the quarantine.

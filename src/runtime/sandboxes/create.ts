@@ -72,6 +72,7 @@ export class SandboxCreation {
     const { deps, queue } = this.#context;
     const { metrics, ledger, disk, admission, warmPool } = deps;
     try {
+      deps.wantedTemplates.refuseUnmade(request.template.name);
       const resolved = resolveTemplate(ledger, request.template.name, request.template.tag);
       const { id, shape } = resolved.template;
       const end = warmPool.beginCreate(id);

@@ -11,7 +11,7 @@ export interface CachedFile {
 
 /** The folders in which set-up keeps a file or folder for each version, and the form of its name. */
 const places: readonly (readonly [folder: string, form: RegExp])[] = [
-  ["rootfs", /^base-[0-9a-f]+\.(ext4|packages)$/],
+  ["rootfs", /^(base|code-interpreter)-[0-9a-f]+\.(ext4|packages)$/],
   ["kernel", /^[\w.+~-]+_[0-9a-f]+$/],
   ["agent", /^agent-[0-9a-f]+$/],
   ["images", /^disk-[0-9a-f]+\.ext4$/],

@@ -35,6 +35,11 @@ export interface TemplateBuildDependencies extends Omit<MakingDependencies, "lay
   readonly budgets: CapacityBudgets;
   /** What the snapshots of steps may take of the disk; 0: there are none. */
   readonly layerBudgetBytes: number;
+  /** The templates that are made when they are wanted. */
+  readonly wantedTemplates: {
+    /** @throws DomainError `not_ready` when the name means a template that is being made */
+    readonly refuseUnmade: (name: string) => void;
+  };
 }
 
 /** What a client asks for beside the steps. */
@@ -82,7 +87,7 @@ export class TemplateBuilds {
    *   waits on
    */
   async start(job: BuildJob, spec: BuildSpec, terms: BuildTerms = {}): Promise<void> {
-    const { ledger, uploads, admitDisk } = this.#deps;
+    const { ledger, uploads, admitDisk, wantedTemplates } = this.#deps;
     if (job.state !== "waiting") throw new DomainError("failed_precondition", "build is not in waiting state");
     for (const step of spec.steps) if (step.type === "COPY") await uploads.mustHave(step.filesHash, step.source);
     await admitDisk("build a template");
@@ -94,6 +99,7 @@ export class TemplateBuilds {
       this.#run({ job: startBuildJob(ledger, job.id), spec, parent: { kind: "image", order }, forcedFrom });
       return;
     }
+    wantedTemplates.refuseUnmade(from.name);
     const template = resolveTemplate(ledger, from.name, from.tag);
     refuseUnreadyTemplate(ledger, template);
     const start = decideStart(template, job);

@@ -36,6 +36,22 @@ export async function installPythonSdk(): Promise<{ python: string } | { missing
   return { python };
 }
 
+/** As {@link installPythonSdk}, with the SDK of the code interpreter besides. */
+export async function installCodeInterpreterSdk(): Promise<{ python: string } | { missing: string }> {
+  const sdk = await installPythonSdk();
+  if ("missing" in sdk) return sdk;
+  const installed = join(dirname(sdk.python), "code-interpreter-installed");
+  if (existsSync(installed)) return sdk;
+  try {
+    const args = ["-m", "pip", "install", ...pipOptions, "e2b-code-interpreter"];
+    await run(sdk.python, args, { timeout: 180_000 });
+  } catch (error) {
+    return { missing: `no package index answers: ${String(error).trim().split("\n").at(-1)}` };
+  }
+  await writeFile(installed, "");
+  return sdk;
+}
+
 /** Arguments with which an installed python runs a script that uses the SDK, and ends as soon as the script is done. */
 export function scriptArguments(script: string, ...args: string[]): string[] {
   return [fileURLToPath(new URL("run_to_end.py", import.meta.url)), script, ...args];

@@ -1,4 +1,4 @@
-/** A user's program: a process that knows the shared daemon by the exported variables and by nothing else. */
+/** A user's program: a process that knows a daemon, the shared one unless another is named, by the exported variables. */
 import { execFile } from "node:child_process";
 import { exportedVariables } from "./sdk.ts";
 
@@ -10,9 +10,13 @@ const passedOn = ["PATH", "HOME", "FIRKIN_CACHE_DIR"];
  * Runs a program to its end and gives what it printed to its standard output.
  * @throws Error with all output when the exit code is not 0, or after 150 s.
  */
-export function runUserProgram(command: string, args: readonly string[]): Promise<string> {
+export function runUserProgram(
+  command: string,
+  args: readonly string[],
+  variables: Readonly<Record<string, string>> = exportedVariables(),
+): Promise<string> {
   const ownVariables = passedOn.map((name) => [name, process.env[name]]).filter(([, value]) => value !== undefined);
-  const env = { ...Object.fromEntries(ownVariables), ...exportedVariables(), PYTHONDONTWRITEBYTECODE: "1" };
+  const env = { ...Object.fromEntries(ownVariables), ...variables, PYTHONDONTWRITEBYTECODE: "1" };
   return new Promise((resolve, reject) => {
     execFile(command, args, { env, timeout: timeoutMs }, (error, stdout, stderr) => {
       if (!error) resolve(stdout);

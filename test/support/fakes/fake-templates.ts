@@ -77,6 +77,7 @@ export function openFakeTemplates(options: FakeTemplatesOptions = {}): FakeTempl
       log: pino({ level: "silent" }),
       assets: { kernel: "/kernel", kernelVersion: "6", initramfs: "/initramfs", baseDisk: "/disk", agent: "/agent" },
       trust: noTrust,
+      wantedTemplates: { refuseUnmade: () => {} },
       recordSample: (span) => void spans.push(span),
     });
   const builds = newBuilds();

@@ -76,6 +76,7 @@ export function wireFakeRuntime<C extends Clock>(clock: C, wiring: Wiring): Wire
   const shelf = new SnapshotShelf({ ...basis, warmPool });
   const deps = {
     ...basis,
+    wantedTemplates: { refuseUnmade: () => {} },
     warmPool,
     shelf,
     admission: new Admission({ ...basis, pool: joinSources(shelf, warmPool), bounds: queue }),
