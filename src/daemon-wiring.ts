@@ -67,7 +67,7 @@ export function wireRuntime(
     admitDisk: (work) => basis.disk.admit(work),
     recordSample: (span, ms) => basis.samples.record(span, "base_template", ms, null),
     makeDisk: (onLine, signal) =>
-      runSetup(["templates", "add", "code-interpreter", "--disk-only"], config.cacheDir, onLine, signal),
+      runSetup(["template", "add", "code-interpreter", "--disk-only"], config.cacheDir, onLine, signal),
   });
   const warmPool = new WarmPool(basis, { min: config.warmPoolMin, max: config.warmPoolMax });
   const shelf = new SnapshotShelf({ ...basis, warmPool });

@@ -46,7 +46,7 @@ export const commands = [
   {
     name: "template",
     usage: "template list|build|delete|add",
-    does: "list templates, build or delete one, or add one of the catalogue: python, node",
+    does: "list templates, build or delete one, or add a ready-made one: python, node, code-interpreter",
     more: "`template build` is `build`. `template delete NAME…`, `template add NAME…`.",
   },
   { name: "builds", usage: "builds prune", does: "remove the cache of build steps", more: "" },
@@ -61,12 +61,6 @@ export const commands = [
     usage: "setup [--upgrade]",
     does: "set up what is missing, without serving",
     more: "--upgrade takes today's kernel and Debian packages for new guests. Snapshots keep theirs.",
-  },
-  {
-    name: "templates",
-    usage: "templates add NAME",
-    does: "make a template that is not there from the start: code-interpreter",
-    more: "Makes its disk, and waits until the running daemon has made the template from it.",
   },
   { name: "version", usage: "version", does: "print the version", more: "" },
   { name: "help", usage: "help [COMMAND]", does: "print this text, or that of one command", more: "" },

@@ -76,12 +76,11 @@ async function main(args: readonly string[]): Promise<void> {
     case "build":
     case "builds":
     case "template":
-    case "templates":
       return askDaemon(command, rest);
     case "version":
       process.stdout.write(`${version}\n`);
       return;
-    // What `firkin templates add code-interpreter` ends with (scripts/cli/add-template.mjs).
+    // What `firkin template add code-interpreter` ends with (scripts/cli/add-template.mjs).
     case "follow-code-interpreter": {
       const { followTemplate } = await import("./follow-template.ts");
       return followTemplate(readConfig([], process.env).stateDir);
@@ -101,11 +100,12 @@ async function askDaemon(command: string, args: readonly string[]): Promise<void
     import("./commands/templates.ts"),
     import("./commands/api.ts"),
   ]);
-  const { stateDir, host, port } = readConfig([], process.env);
-  const { url } = (await readAddress(stateDir)) ?? { url: `http://${host}:${port}` };
+  const { stateDir } = readConfig([], process.env);
+  const address = await readAddress(stateDir);
+  if (!address) throw new DomainError("failed_precondition", `No daemon runs with ${stateDir}. Start it: npm start`);
+  const { url } = address;
   const api = new ControlApi(url, await readOrCreateApiKey(stateDir));
-  const kind = command === "templates" ? "template" : command;
-  await runTemplateCommand(kind, args, api, (line) => process.stdout.write(`${line}\n`));
+  await runTemplateCommand(command, args, api, (line) => process.stdout.write(`${line}\n`));
 }
 
 function printHelp(name: string | undefined): void {

@@ -1,17 +1,24 @@
-/** `firkin templates add NAME`: makes what a ready-made template is made from, and follows its making in the daemon. */
+/** `firkin template add code-interpreter`: makes what the template is made from, and follows its making in the daemon. */
 import { scopes, setUpOrExit } from "../setup/plan.mjs";
 import { runDist } from "../setup/run-dist.mjs";
 
-/** The templates that can be added: name → the scope of the set-up that makes their disk. */
-const addable = /** @type {const} */ ({ "code-interpreter": scopes["code-interpreter"] });
+/** The templates that have a disk of their own: name → the scope of the set-up that makes it. */
+const withOwnDisk = /** @type {const} */ ({ "code-interpreter": scopes["code-interpreter"] });
 
-/** @param {readonly string[]} args */
-export async function addTemplate(args) {
-  const [verb, name = "", ...options] = args;
-  const scope = Object.entries(addable).find(([each]) => each === name)?.[1];
+/**
+ * Whether `firkin template ARGUMENT…` adds a template that has a disk of its own.
+ * @param {readonly string[]} args
+ */
+export function addsDisk([verb, name = ""]) {
+  return verb === "add" && Object.hasOwn(withOwnDisk, name);
+}
+
+/** @param {readonly string[]} args for which {@link addsDisk} holds */
+export async function addTemplate([, name = "", ...options]) {
+  const scope = withOwnDisk[/** @type {keyof typeof withOwnDisk} */ (name)];
   const isDiskOnly = options.length === 1 && options[0] === "--disk-only";
-  if (verb !== "add" || scope === undefined || (options.length > 0 && !isDiskOnly)) {
-    process.stderr.write(`firkin: usage: npx firkin templates add ${Object.keys(addable).join("|")}\n`);
+  if (options.length > 0 && !isDiskOnly) {
+    process.stderr.write(`firkin: usage: npx firkin template add ${name}\n`);
     process.exitCode = 2;
     return;
   }

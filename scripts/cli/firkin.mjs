@@ -9,10 +9,11 @@ import { servingScope, setUpOrExit } from "../setup/plan.mjs";
 import { takeRootFlags } from "../setup/roots.mjs";
 import { runDist } from "../setup/run-dist.mjs";
 import { forgetAssets } from "../setup/upgrade.mjs";
-import { addTemplate } from "./add-template.mjs";
+import { addsDisk, addTemplate } from "./add-template.mjs";
 
 const args = takeRootFlags(process.argv.slice(2));
-const [name = "help", ...rest] = args[0] === "help" && args[1] ? [args[1], "--help"] : args;
+const [first = "help", ...rest] = args[0] === "help" && args[1] ? [args[1], "--help"] : args;
+const name = first === "templates" ? "template" : first;
 const command = commands.find((each) => each.name === name);
 
 if (name === "help" || name.startsWith("-")) {
@@ -36,12 +37,11 @@ async function run(name, args) {
     case "setup":
       if (args.includes("--upgrade")) forgetAssets();
       return setUpOrExit({ scope: servingScope(machinesFor(args)) });
-    case "templates":
-      return addTemplate(args);
     case "doctor":
       process.exitCode = (await doctor()) ? 0 : 1;
       return;
     default:
+      if (name === "template" && addsDisk(args)) return addTemplate(args);
       await setUpOrExit({
         scope: name === "serve" && !asksForHelp(args) ? servingScope(machinesFor(args)) : "programs",
       });

@@ -134,10 +134,13 @@ async function add(api: ControlApi, names: readonly string[], say: Say): Promise
   const folder = catalogueFolder();
   const known = (await readdir(folder)).filter((file) => file.endsWith(recipeEnding)).sort();
   const titles = known.map((file) => file.slice(0, -recipeEnding.length));
-  if (names.length === 0) throw usage(`firkin template add NAME, of: ${titles.join(", ")}`);
+  if (names.length === 0) throw usage(`firkin template add NAME, of: ${titles.join(", ")}, code-interpreter`);
   for (const name of names) {
     if (!titles.includes(name)) {
-      throw new DomainError("invalid_argument", `the catalogue has no ${name}; it has: ${titles.join(", ")}`);
+      throw new DomainError(
+        "invalid_argument",
+        `the catalogue has no ${name}; it has: ${titles.join(", ")}, code-interpreter`,
+      );
     }
     await build(api, [join(folder, `${name}${recipeEnding}`), "-t", name], say);
   }

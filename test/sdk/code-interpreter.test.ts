@@ -30,7 +30,7 @@ describe.skipIf(notRun)(titleOf("template code-interpreter-v1", notRun), () => {
     daemon = await startDaemon();
     const refused = await post(daemon, "/v2/sandboxes", { templateID: "code-interpreter-v1" });
     expect([refused.status, refused.headers.get("retry-after")]).toEqual([503, "10"]);
-    expect(await refused.json()).toMatchObject({ message: expect.stringContaining("npx firkin templates add") });
+    expect(await refused.json()).toMatchObject({ message: expect.stringContaining("npx firkin template add") });
     // The command waits for the making that the refused create has begun.
     const folders = ["--state-dir", daemon.stateDir, "--cache-dir", cacheDir()];
     const { stdout } = await promisify(execFile)(process.execPath, [

@@ -13,7 +13,7 @@ import { ensureMadeTemplate, type MadeTemplate, type TemplateDependencies } from
 
 export const codeInterpreterAlias = "code-interpreter-v1";
 /** How the set-up and the command line name it. */
-const addCommand = "npx firkin templates add code-interpreter";
+const addCommand = "npx firkin template add code-interpreter";
 const retryAfterSeconds = 10;
 /** How often a template that is there is compared with what it would be made from. */
 const checkEveryMs = 60_000;

@@ -58,7 +58,7 @@ test("the first who asks begins the making, and hears how far it is until the te
   expect([setup.made(), findTemplate(daemon.deps.ledger, codeInterpreterAlias)]).toEqual([0, undefined]);
   expect(refusalOf(setup)).toMatchObject({ code: "not_ready", details: { retryAfterSeconds: 10 } });
   await setup.template.maintain(signal);
-  expect(during?.message).toMatch(/being made, for 0 s now \(… root disk\)\. To see how far .* templates add/);
+  expect(during?.message).toMatch(/being made, for 0 s now \(… root disk\)\. To see how far .* template add/);
   expect(setup.made()).toBe(1);
   setup.template.refuseUnmade(codeInterpreterAlias);
   expect(findTemplate(daemon.deps.ledger, codeInterpreterAlias)).toMatchObject({
