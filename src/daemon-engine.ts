@@ -83,7 +83,7 @@ async function chooseOnLinux(host: Host): Promise<ChosenEngine> {
 }
 
 /** Boots a machine and ends it. @throws when it does not boot */
-async function tryOut(driver: VmDriver, { kernel, initramfs, baseDisk }: GuestAssets): Promise<void> {
+export async function tryOut(driver: VmDriver, { kernel, initramfs, baseDisk }: GuestAssets): Promise<void> {
   const sessionId = randomUUID().replaceAll("-", "");
   const request = { sessionId, shape: probeShape, kernel, initramfs, baseDisk, internetAccess: false };
   const vm = await driver.boot(request, AbortSignal.timeout(probeDeadlineMs));
