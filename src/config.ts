@@ -42,7 +42,7 @@ const schema = z.object({
   engine: z
     .enum(["auto", "qemu", "gvisor", "vz"])
     .default(process.platform === "darwin" ? "vz" : "qemu")
-    .describe("engine of sandboxes; auto: the fastest that works here; default vz on macOS, qemu on Linux"),
+    .describe("engine of sandboxes; auto: vz on macOS, qemu on Linux, which is the default, too"),
   runsc: z.string().min(1).optional().describe("the program of the gvisor engine; default the set-up's, or in PATH"),
   accel: z.enum(["auto", "kvm", "tcg"]).default("auto").describe("auto probes whether KVM really works"),
   cpuModel: z

@@ -27,18 +27,23 @@ type State =
 export class BenchDaemon implements AsyncDisposable {
   readonly stateDir: string;
   readonly #cacheDir: string;
+  readonly #engine: readonly string[];
   #state: State = { at: "ended" };
 
-  private constructor(stateDir: string, cacheDir: string) {
+  private constructor(stateDir: string, cacheDir: string, engine: readonly string[]) {
     this.stateDir = stateDir;
     this.#cacheDir = cacheDir;
+    this.#engine = engine;
   }
 
-  /** A daemon that is not started yet. Disposal ends it and all its machines and removes its state. */
-  static async create(cacheDir: string): Promise<BenchDaemon> {
+  /**
+   * A daemon that is not started yet. Disposal ends it and all its machines and removes its state.
+   * @param engine flags that choose the engine
+   */
+  static async create(cacheDir: string, engine: readonly string[] = []): Promise<BenchDaemon> {
     await mkdir(cacheDir, { recursive: true });
     // Short, because socket paths are limited.
-    return new BenchDaemon(await mkdtemp(join(cacheDir, "b-")), cacheDir);
+    return new BenchDaemon(await mkdtemp(join(cacheDir, "b-")), cacheDir, engine);
   }
 
   get client(): E2bClient {
@@ -60,7 +65,7 @@ export class BenchDaemon implements AsyncDisposable {
     const folders = ["--state-dir", this.stateDir, "--cache-dir", this.#cacheDir];
     const child = spawn(
       process.execPath,
-      [main, "serve", "--host", "127.0.0.1", "--port", "0", ...folders, ...budgets, ...pool],
+      [main, "serve", "--host", "127.0.0.1", "--port", "0", ...folders, ...this.#engine, ...budgets, ...pool],
       // In a process group of its own, so that a terminal's Ctrl-C reaches the bench alone, which then stops the
       // daemon in order.
       { stdio: ["ignore", "pipe", log], detached: true },
@@ -119,9 +124,11 @@ export class BenchDaemon implements AsyncDisposable {
     return found.machine;
   }
 
-  /** The processes of QEMU that run in the state folder. Their networks end with them. */
+  /** The processes of engines that run in the state folder. Their networks end with them. */
   engines(): number[] {
-    return processesNaming(this.stateDir).flatMap(({ pid, command }) => (command.includes("qemu-system") ? [pid] : []));
+    return processesNaming(this.stateDir).flatMap(({ pid, command }) =>
+      /qemu-system|^\/firkin-gvisor/.test(command) ? [pid] : [],
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

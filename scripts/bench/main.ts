@@ -9,11 +9,13 @@ import { parseArgs } from "node:util";
 import { Scope } from "../../src/scope.ts";
 import { originLine, writeGenerated } from "../pages/page.mjs";
 import { storageRoots } from "../setup/roots.mjs";
+import { compareEndpoints, type Endpoint } from "./against.ts";
 import type { Bench, RowFamily } from "./bench.ts";
 import { BenchDaemon } from "./bench-daemon.ts";
 import { RawEngine } from "./raw-engine.ts";
 import { burstRows } from "./rows/burst.ts";
 import { commandRows } from "./rows/commands.ts";
+import { computeRows } from "./rows/compute.ts";
 import { createRows } from "./rows/create.ts";
 import { fileRows } from "./rows/files.ts";
 import { fleetRows } from "./rows/fleet.ts";
@@ -34,6 +36,7 @@ const families: readonly RowFamily[] = [
   pauseRows,
   burstRows,
   fileRows,
+  computeRows,
   restartRows,
   fleetRows,
   hostileRows,
@@ -46,6 +49,9 @@ const help = `usage: npm run bench -- [OPTION…]
   --quick       few samples, to see that everything works
   --write       write docs/benchmarks.md also after --rows or --quick; a whole run always writes it
   --json FILE   write the results there as well
+  --engine E    measure this engine and not the default one; such a run does not write docs/benchmarks.md
+  --against URL --key KEY
+                measure what an SDK sees of another server that speaks E2B's API, in turn with this daemon
 `;
 
 interface Options {
@@ -54,32 +60,55 @@ interface Options {
   /** Whether docs/benchmarks.md gets the result. */
   readonly write: boolean;
   readonly json: string | undefined;
+  /** Flags of the daemon that choose its engine. */
+  readonly engine: readonly string[];
+  readonly against: Endpoint | undefined;
 }
 
 function readOptions(args: readonly string[]): Options | undefined {
   const string = { type: "string" } as const;
   const boolean = { type: "boolean", default: false } as const;
-  const options = { rows: string, json: string, quick: boolean, write: boolean, help: boolean };
+  const options = {
+    ...{ rows: string, json: string, engine: string, against: string, key: string },
+    ...{ quick: boolean, write: boolean, help: boolean },
+  };
   const { values } = parseArgs({ args: [...args], options, strict: true });
   if (values.help) return undefined;
   const names = values.rows?.split(",") ?? families.map(({ name }) => name);
   const unknown = names.filter((name) => !families.some((family) => family.name === name));
   if (unknown.length > 0) throw new Error(`there are no rows ${unknown.join(", ")}\n\n${help}`);
   const selected = families.filter(({ name }) => names.includes(name));
-  const isWhole = selected.length === families.length && !values.quick;
-  return { selected, quick: values.quick, write: values.write || isWhole, json: values.json };
+  if ((values.against === undefined) !== (values.key === undefined))
+    throw new Error(`--against needs --key\n\n${help}`);
+  const isWhole = selected.length === families.length && !values.quick && values.engine === undefined;
+  return {
+    selected,
+    quick: values.quick,
+    write: values.write || isWhole,
+    json: values.json,
+    engine: values.engine === undefined ? [] : ["--engine", values.engine],
+    against: values.against === undefined ? undefined : { apiUrl: values.against, apiKey: values.key ?? "" },
+  };
 }
 
 const show = (what: string) => process.stderr.write(`${new Date().toISOString().slice(11, 19)}  ${what} …\n`);
 
 /** Measures inside `scope`, which holds everything that must be ended and removed. */
-async function runBench({ selected, quick, write, json }: Options, scope: Scope): Promise<void> {
+async function runBench(
+  { selected, quick, write, json, engine: chosen, against }: Options,
+  scope: Scope,
+): Promise<void> {
   const cacheDir = storageRoots().cache;
   show("starting a daemon of its own, which makes its template");
-  const daemon = await BenchDaemon.create(cacheDir);
+  const daemon = await BenchDaemon.create(cacheDir, chosen);
   scope.use(daemon);
   await daemon.start();
-  const raw = await RawEngine.open(daemon.stateDir, cacheDir);
+  if (against !== undefined) {
+    const own = { apiUrl: daemon.client.url, sandboxUrl: daemon.client.url, apiKey: daemon.client.apiKey };
+    process.stdout.write(`\n${await compareEndpoints(own, against, quick ? 5 : 30, show)}\n`);
+    return;
+  }
+  const raw = await RawEngine.open(daemon.stateDir, cacheDir, chosen);
   scope.use(raw);
   const bench: Bench = { daemon, raw, quick, cores: availableParallelism(), progress: show };
   const { engine, version, acceleration } = raw.driver.info;

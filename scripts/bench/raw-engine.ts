@@ -6,10 +6,11 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { pino } from "pino";
+import { readConfig } from "../../src/config.ts";
+import { openEngine } from "../../src/daemon-engine.ts";
 import type { GuestAgent } from "../../src/guest/agent.ts";
 import { connectGuestAgent } from "../../src/guest/connect.ts";
 import type { Vm, VmDriver } from "../../src/machine/driver.ts";
-import { QemuDriver } from "../../src/machine/qemu/driver.ts";
 import { readSnapshot } from "../../src/machine/snapshot-files.ts";
 import { readGuestAssets } from "../../src/template/assets/guest-assets.ts";
 
@@ -34,16 +35,9 @@ export class RawEngine implements AsyncDisposable {
   }
 
   /** Opens the engine beside a running daemon, on that daemon's base template. */
-  static async open(stateDir: string, cacheDir: string): Promise<RawEngine> {
-    const { kernel, initramfs } = await readGuestAssets(cacheDir);
-    const driver = await QemuDriver.open({
-      machinesFolder: join(stateDir, "raw"),
-      cacheFolder: cacheDir,
-      acceleration: "auto",
-      kernel,
-      initramfs,
-      log,
-    });
+  static async open(stateDir: string, cacheDir: string, engine: readonly string[] = []): Promise<RawEngine> {
+    const config = readConfig(["--cache-dir", cacheDir, ...engine], process.env);
+    const { driver } = await openEngine(config, await readGuestAssets(cacheDir), join(stateDir, "raw"), log);
     return new RawEngine(driver, baseSnapshotFolder(stateDir));
   }
 

@@ -57,5 +57,5 @@ async function run(name, args) {
 function machinesFor(args) {
   const at = args.findIndex((arg) => arg === "--engine" || arg.startsWith("--engine="));
   const given = at < 0 ? process.env.FIRKIN_ENGINE : (args[at]?.split("=")[1] ?? args[at + 1]);
-  return given === "gvisor" || given === "auto" ? "gvisor" : "machines";
+  return given === "gvisor" ? "gvisor" : "machines";
 }

@@ -78,7 +78,8 @@ export function stepsFor(vitestArguments, testFiles) {
   const selected = testFiles.filter((file) => filters.some((filter) => file.includes(filter)));
   const files = selected.length > 0 ? selected : testFiles;
   const steps = files.flatMap((file) => needsOf(file).flatMap((need) => need.steps));
-  return [...new Set(["npm", ...(vitestArguments.length === 0 ? checkSteps : []), ...steps])];
+  const engine = process.env.FIRKIN_TEST_ENGINE === "gvisor" ? ["runsc"] : [];
+  return [...new Set(["npm", ...(vitestArguments.length === 0 ? checkSteps : []), ...steps, ...engine])];
 }
 
 /**

@@ -1,6 +1,6 @@
 /**
  * gVisor's program runsc, for the engine gvisor: compiled from the Go modules that `runsc/go.mod` names and `runsc/go.sum`
- * holds the digests of. Debian's own package is older than programs with a set-user-ID bit in gVisor, and without them
+ * holds the digests of, with a few edits (`runsc/edits.mjs`). Debian's own package is older than programs with a set-user-ID bit in gVisor, and without them
  * there is no sudo. Where it cannot be compiled the reason is kept, and the other engines serve.
  */
 import { spawnSync } from "node:child_process";
@@ -8,6 +8,8 @@ import * as fs from "node:fs";
 import { join } from "node:path";
 import { run } from "./command.mjs";
 import { freeBytes, hashOf, placeAtomically } from "./files.mjs";
+import { edits } from "./runsc/edits.mjs";
+import { SetupError } from "./setup-error.mjs";
 import { readStamp, writeStamp } from "./stamps.mjs";
 
 const moduleName = "gvisor.dev/gvisor";
@@ -25,7 +27,7 @@ const recipeFolder = (roots) => join(roots.repository, "scripts/setup/runsc");
 /** @param {import("./roots.mjs").Roots} roots */
 function recipe(roots) {
   const files = ["go.mod", "go.sum"].map((name) => fs.readFileSync(join(recipeFolder(roots), name)));
-  return hashOf({ format: 1 }, ...files);
+  return hashOf({ format: 1, edits }, ...files);
 }
 
 /** The pinned version, which the program is given as its own. */
@@ -79,7 +81,7 @@ export async function makeRunsc(roots, { signal, onLine }) {
   }
   fs.mkdirSync(roots.scratch, { recursive: true });
   const scratch = fs.mkdtempSync(join(roots.scratch, "runsc-"));
-  const version = pinnedVersion(roots);
+  const version = `${pinnedVersion(roots)}.${hashOf(edits).slice(0, 8)}`;
   const env = {
     CGO_ENABLED: "0",
     GOFLAGS: "-mod=readonly -modcacherw",
@@ -87,13 +89,21 @@ export async function makeRunsc(roots, { signal, onLine }) {
     GOCACHE: join(scratch, "cache"),
     GOTOOLCHAIN: "auto",
   };
+  const remedy = "check that this machine reaches proxy.golang.org (or GOPROXY), then start again";
+  const options = { cwd: scratch, env, signal, onLine, remedy };
+  const go = findGo() ?? "go";
   try {
     for (const name of ["go.mod", "go.sum"]) fs.copyFileSync(join(recipeFolder(roots), name), join(scratch, name));
+    await run(go, ["mod", "download", moduleName], options);
+    const sources = (await run(go, ["list", "-m", "-f", "{{.Dir}}", moduleName], options)).trim();
+    const edited = join(scratch, "gvisor");
+    await run("cp", ["-R", "--no-preserve=mode", sources, edited], options);
+    editSources(edited);
+    await run(go, ["mod", "edit", `-replace=${moduleName}=./gvisor`], options);
     const built = join(scratch, "runsc");
     const flags = `-s -w -X ${moduleName}/runsc/version.version=${version}`;
-    const args = ["build", "-p", "2", "-trimpath", "-ldflags", flags, "-o", built, `${moduleName}/runsc`];
-    const remedy = "check that this machine reaches proxy.golang.org (or GOPROXY), then start again";
-    await run(findGo() ?? "go", args, { cwd: scratch, env, signal, onLine, remedy });
+    const args = ["build", "-p", "2", "-trimpath", "-ldflags", flags, "-o", built];
+    await run(go, [...args, `${moduleName}/runsc`], options);
     const folder = join(roots.assets, "gvisor");
     await placeAtomically(folder, (partial) => {
       fs.mkdirSync(partial, { recursive: true });
@@ -103,5 +113,20 @@ export async function makeRunsc(roots, { signal, onLine }) {
     await writeStamp(roots, "runsc", hostRecipe(roots), { runsc: join(folder, "runsc"), version });
   } finally {
     fs.rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+/**
+ * @param {string} folder A copy of the module, because Go does not let its own be changed.
+ */
+function editSources(folder) {
+  for (const { file, from, to } of edits) {
+    const path = join(folder, file);
+    const text = fs.readFileSync(path, "utf8");
+    if (text.split(from).length !== 2) throw new SetupError(`${file} of gVisor is not as expected`, "this is a bug");
+    fs.writeFileSync(
+      path,
+      text.replace(from, () => to),
+    );
   }
 }

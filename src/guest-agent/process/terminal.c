@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -10,10 +11,18 @@
 
 enum { TTY_GROUP = 5 };
 
+/* The kernel is gVisor, which opens slaves by their names only and tells nobody of a new size. */
+static bool is_gvisor;
+
+static void tell_new_size(int master) {
+  pid_t group;
+  if (ioctl(master, TIOCGPGRP, &group) == 0 && group > 0) kill(-group, SIGWINCH);
+}
+
 void terminal_resize(int master, uint64_t columns, uint64_t rows) {
   if (columns == 0 || rows == 0 || columns > UINT16_MAX || rows > UINT16_MAX) return;
   struct winsize size = {.ws_col = (unsigned short)columns, .ws_row = (unsigned short)rows};
-  ioctl(master, TIOCSWINSZ, &size);
+  if (ioctl(master, TIOCSWINSZ, &size) == 0 && is_gvisor) tell_new_size(master);
 }
 
 /* Programs like mesg expect a terminal to belong to its user. A file system that refuses is no reason to fail. */
@@ -21,12 +30,13 @@ static void give_slave_to(int slave, const struct account *account) {
   if (fchown(slave, account->uid, TTY_GROUP) == 0) fchmod(slave, 0620);
 }
 
-/* The slave of an unlocked master. gVisor can open it by its name only. */
+/* The slave of an unlocked master. */
 static int open_slave(int master) {
   char path[32];
   unsigned number;
   int slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
   if (slave >= 0 || errno != ENOTTY || ioctl(master, TIOCGPTN, &number) != 0) return slave;
+  is_gvisor = true;
   snprintf(path, sizeof path, "/dev/pts/%u", number);
   return open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
 }

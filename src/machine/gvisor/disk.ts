@@ -5,7 +5,7 @@
  */
 import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { link, mkdir, readdir, rename, rm, truncate, writeFile } from "node:fs/promises";
+import { link, mkdir, readdir, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
@@ -23,6 +23,8 @@ export const packedName = "disk.tar";
 const copyLimitBytes = 16 << 20;
 /** With this many layers the top one is unpacked for the machine at any size, so that chains stay short. */
 const maxLayers = 8;
+/** How old an unpacked layer must be to go. */
+const unusedForMs = 86_400_000;
 
 /** Runs a program of the host. @throws DomainError `machine_failed` with what it said */
 async function runTool(command: string, args: readonly string[], what: string): Promise<void> {
@@ -141,7 +143,14 @@ export async function removeUnusedLayers(cacheFolder: string, needed: ReadonlySe
   const folder = layersFolder(cacheFolder);
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const unused = (await readdir(folder)).filter((name) => !needed.has(basename(name, ".ext4")));
-  await Promise.all(unused.map((name) => rm(join(folder, name), { recursive: true, force: true })));
+  await Promise.all(
+    unused.map(async (name) => {
+      const path = join(folder, name);
+      const { ctimeMs } = await stat(path);
+      // Another daemon with this cache may be about to mount it.
+      if (Date.now() - ctimeMs > unusedForMs) await rm(path, { recursive: true, force: true });
+    }),
+  );
 }
 
 /**

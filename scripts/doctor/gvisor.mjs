@@ -1,0 +1,31 @@
+/** The engine gvisor: whether it would serve here, which nothing needs where another engine does. */
+import { execFileSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { distCurrent } from "../setup/build.mjs";
+import { currentRunsc } from "../setup/runsc.mjs";
+
+/**
+ * @param {import("../setup/roots.mjs").Roots} roots
+ * @returns {import("./doctor.mjs").Finding}
+ */
+export function checkGvisor(roots) {
+  const what = "engine gvisor";
+  const own = process.env.FIRKIN_RUNSC;
+  const made = currentRunsc(roots);
+  if (own === undefined && made === undefined) {
+    return { level: "info", what, detail: "is not set up: npx firkin setup --engine gvisor" };
+  }
+  if (own === undefined && made?.reason !== undefined) {
+    return { level: "info", what, detail: `cannot be set up here: ${made.reason}` };
+  }
+  const program = join(roots.repository, "dist/scripts/doctor/gvisor.js");
+  if (!distCurrent(roots) || !existsSync(program)) {
+    return { level: "info", what, detail: "is tried out once the daemon is built" };
+  }
+  const args = [program, roots.cache, own ?? String(made?.runsc)];
+  /** @type {{ version?: string, problem?: string }} */
+  const { version, problem } = JSON.parse(execFileSync(process.execPath, args, { encoding: "utf8" }));
+  if (problem !== undefined) return { level: "info", what, detail: `does not work here: ${problem}` };
+  return { level: "ok", what, detail: `runsc ${version} has booted a machine` };
+}
