@@ -51,6 +51,7 @@ export const needs = [
   { path: "test/routes/sandbox-proxy", ...compiled },
   { path: "test/template/image-disk", project: "tools", steps: ["packages"] },
   { path: "test/template/images", project: "tools", steps: ["packages"] },
+  { path: "test/template/registry/docker-registry", project: "tools", steps: ["test-tools"] },
   { path: "test/template/build/builds", ...compiled },
   { path: "test/template/build/copy-step", ...compiled },
   { path: "test/template/build/layers", ...compiled },

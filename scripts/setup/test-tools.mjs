@@ -1,5 +1,5 @@
 /**
- * Programs for tests alone. They are kept beside the assets, because an installed prometheus would run as a service.
+ * Programs for tests alone. They are kept beside the assets, because installed ones would run as services.
  */
 import * as fs from "node:fs";
 import { join } from "node:path";
@@ -7,9 +7,9 @@ import { run } from "./command.mjs";
 import { filesBelow, hashOf, placeAtomically } from "./files.mjs";
 import { readStamp, writeStamp } from "./stamps.mjs";
 
-const packageName = "prometheus";
-const programs = ["prometheus", "promtool"];
-const recipe = hashOf({ PACKAGE: packageName, PROGRAMS: programs });
+const packages = ["prometheus", "docker-registry"];
+const programs = ["prometheus", "promtool", "docker-registry"];
+const recipe = hashOf({ PACKAGES: packages, PROGRAMS: programs });
 
 /** @param {import("./roots.mjs").Roots} roots */
 export function currentTestTools(roots) {
@@ -17,7 +17,7 @@ export function currentTestTools(roots) {
 }
 
 /**
- * Takes the programs out of the distribution's package into `<assets>/test-tools/bin`.
+ * Takes the programs out of the distribution's packages into `<assets>/test-tools/bin`.
  * @param {import("./roots.mjs").Roots} roots
  * @param {import("./graph.mjs").StepContext} context
  */
@@ -26,7 +26,7 @@ export async function makeTestTools(roots, { signal, onLine }) {
   const scratch = fs.mkdtempSync(join(roots.scratch, "test-tools-"));
   const remedy = "check that apt reaches its mirror (apt-get update), then start again";
   const download = () =>
-    run("apt-get", ["-o", "APT::Sandbox::User=root", "download", packageName], {
+    run("apt-get", ["-o", "APT::Sandbox::User=root", "download", ...packages], {
       cwd: scratch,
       signal,
       onLine,
@@ -41,8 +41,9 @@ export async function makeTestTools(roots, { signal, onLine }) {
       await run("apt-get", ["update", "-o", "DPkg::Lock::Timeout=300"], { signal, onLine, remedy });
       await download();
     }
-    const [archive = "missing.deb"] = filesBelow([scratch], (path) => path.endsWith(".deb"));
-    await run("dpkg-deb", ["--extract", archive, join(scratch, "tree")], { signal, onLine });
+    for (const archive of filesBelow([scratch], (path) => path.endsWith(".deb"))) {
+      await run("dpkg-deb", ["--extract", archive, join(scratch, "tree")], { signal, onLine });
+    }
     const bin = join(roots.assets, "test-tools/bin");
     await placeAtomically(bin, (partial) => {
       fs.mkdirSync(partial, { recursive: true });

@@ -1,21 +1,29 @@
 /*
  * `own FOLDER FIRST` gives everything in FOLDER to other users: what is user N's and group N's becomes FIRST + N's. The
- * set-user-ID bits, which the kernel takes away on such a change, are set again.
+ * set-user-ID bits, which the kernel takes away on such a change, are set again. An image may have users that a box
+ * does not have: one of them plus FIRST could be anybody on the host.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { OPEN_FOLDERS = 32 };
+/* As in box.c. */
+enum { OPEN_FOLDERS = 32, USERS = 65536 };
 
 static unsigned first;
 
 static int own(const char *path, const struct stat *found, int kind, struct FTW *place) {
   (void)kind;
   (void)place;
+  if (found->st_uid >= USERS || found->st_gid >= USERS) {
+    errno = EOVERFLOW;
+    fprintf(stderr, "%s: owners beyond %d are not supported by this engine\n", path, USERS - 1);
+    return -1;
+  }
   if (lchown(path, found->st_uid + first, found->st_gid + first)) return -1;
   return S_ISLNK(found->st_mode) || !(found->st_mode & 06000) ? 0 : chmod(path, found->st_mode & 07777);
 }
