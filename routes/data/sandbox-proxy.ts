@@ -19,12 +19,14 @@ export async function proxyRequest(
   session: Session,
   port: number,
 ): Promise<FastifyReply> {
-  const dialled = await dialPort(session, port, whenClosed(reply.raw));
+  const gone = whenClosed(reply.raw);
+  const dialled = await dialPort(session, port, gone);
   if ("refusal" in dialled) return sendRefusal(reply, dialled.refusal);
   const { connection } = dialled;
   // The client may have left while the port was dialled.
-  if (reply.raw.destroyed) connection.destroy();
-  else reply.raw.once("close", () => connection.destroy());
+  if (gone.aborted) connection.destroy();
+  // Not one listener more at the answer: Node warns of a leak from the eleventh on.
+  else gone.addEventListener("abort", () => connection.destroy(), { once: true });
   const headers = requestHeaders(request.raw, session.ingress, port, "message");
   const upstream = openRequest(request.raw, connection, headers);
   const answer = await answerOf(upstream, request.raw).catch((error: unknown) => {

@@ -5,7 +5,7 @@ import os
 import uuid
 
 from environment import SANDBOX_ID
-from kernel_process import KernelDied, KernelProcess
+from kernel_process import KernelDied, KernelProcess, KernelStale
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 FIRST_LANGUAGES = ("python", "javascript")
@@ -54,7 +54,7 @@ class Context:
                 return
             kernel = await self._kernels.take(self.language)
             try:
-                await self._prepare(kernel)
+                kernel = await self._prepare_fresh(kernel)
             except ValueError as error:
                 kernel.kill("refused")
                 raise ContextFailure(f"Failed to set working directory: {error}") from None
@@ -117,6 +117,17 @@ class Context:
                 # It died while it was idle; the next one has nothing to lose.
                 continue
         raise ContextFailure("its kernels end at once")
+
+    async def _prepare_fresh(self, kernel):
+        """Prepares the kernel, or another when that one is stale: the spare one may be, too, the next is not."""
+        for _ in range(START_TRIES):
+            try:
+                await self._prepare(kernel)
+                return kernel
+            except KernelStale:
+                kernel = await self._kernels.take(self.language)
+        await self._prepare(kernel)
+        return kernel
 
     async def _prepare(self, kernel):
         environment = self._environment.read()

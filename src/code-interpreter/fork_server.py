@@ -45,6 +45,8 @@ class ForkServer:
     def _hear(self, client):
         try:
             data, descriptors, _, _ = socket.recv_fds(client, MESSAGE_BYTES, 8)
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)
         except OSError:
             data, descriptors = b"", []
         if not data:
@@ -62,7 +64,19 @@ class ForkServer:
         elif order["do"] == "take":
             self._answer(client, {"taken": self._kept is not None}, [] if self._kept is None else [self._kept])
         else:
+            self._begin_anew_if_stale()
             self._fork(client, order, descriptors)
+
+    def _begin_anew_if_stale(self):
+        """Becomes a fork server without packages when one of them was installed anew. The front connects again."""
+        if self._is_loaded and self._is_stale():
+            os.execv(sys.executable, [sys.executable, *sys.argv])
+
+    @staticmethod
+    def _is_stale():
+        from preload import SHELF
+
+        return SHELF.is_stale()
 
     def _load_ahead(self):
         from python_kernel import load_ahead
@@ -110,10 +124,9 @@ class ForkServer:
             os.close(source)
         if order["do"] == "program":
             os.dup2(control, 3)
+            os.set_inheritable(3, True)
             os.closerange(4, 256)
             os.execve(order["program"][0], order["program"], dict(os.environ, **order["environment"]))
-        for descriptor in (control, out_read, err_read):
-            os.set_inheritable(descriptor, False)
         link = socket.socket(fileno=control)
         if order["do"] == "python":
             from python_kernel import PythonKernel

@@ -22,6 +22,10 @@ class KernelDied(Exception):
         self.cause = cause
 
 
+class KernelStale(Exception):
+    """The kernel has packages loaded that were installed anew since."""
+
+
 class KernelProcess:
     """One kernel. Make it with `start`."""
 
@@ -73,7 +77,9 @@ class KernelProcess:
         return self._is_open
 
     async def prepare(self, order):
-        """Gives it a folder and an environment. Raises ValueError with the reason it refuses, KernelDied."""
+        """Gives it a folder and an environment.
+
+        Raises ValueError with the reason it refuses, KernelStale when it was ended, KernelDied."""
         answer = self._loop.create_future()
         self._answer = answer
         self._send({"do": "prepare", **order})
@@ -83,6 +89,9 @@ class KernelProcess:
             # A task or a thread of an earlier cell leaves it no time.
             self.kill("stuck")
             raise KernelDied("stuck") from None
+        if said.get("stale"):
+            self.kill("stale")
+            raise KernelStale
         if not said["prepared"]:
             raise ValueError(said["reason"])
 

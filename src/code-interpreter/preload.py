@@ -54,6 +54,10 @@ class Shelf(MetaPathFinder, Loader):
             self._files[package] = (origin, identity(origin))
         sys.meta_path.insert(0, self)
 
+    def is_stale(self):
+        """Whether a package was installed anew. A process that has the old one loaded cannot load it again."""
+        return any(identity(origin) != seen for origin, seen in self._files.values())
+
     def hidden(self, name):
         """A module that is on the shelf, or None."""
         return self._packages.get(name.partition(".")[0], {}).get(name)
@@ -63,7 +67,7 @@ class Shelf(MetaPathFinder, Loader):
             return None
         if not self._is_checked:
             self._is_checked = True
-            if any(identity(origin) != seen for origin, seen in self._files.values()):
+            if self.is_stale():
                 self._clear()
                 return None
         if self._origin_of(name) != self._files[name][0]:
@@ -106,7 +110,8 @@ def identity(path):
         info = os.stat(path)
     except (OSError, TypeError):
         return None
-    return (info.st_ino, info.st_mtime_ns, info.st_size)
+    # No inode: gVisor numbers them anew when it restores.
+    return (info.st_mtime_ns, info.st_size)
 
 
 SHELF = Shelf()

@@ -64,6 +64,8 @@ class PythonKernel:
     def _prepare(self, order):
         """Takes folder and environment, and makes random generators new where the sandbox is another one."""
         if "cwd" in order:
+            if SHELF.is_stale():
+                return {"prepared": False, "stale": True}
             try:
                 os.chdir(order["cwd"])
             except OSError as error:

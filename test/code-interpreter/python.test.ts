@@ -1,4 +1,6 @@
 /** Python cells in the code interpreter service, through E2B's own SDK. */
+import { appendFile } from "node:fs/promises";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   type LocalService,
@@ -218,5 +220,12 @@ describe.skipIf(missing)(titleOf("Python cells", missing), () => {
     expect((await run(first, { context: other })).text).not.toBe(
       (await run(first, { context: await service.sandbox.createCodeContext() })).text,
     );
+  });
+
+  test("a package that was installed anew is the one that the next context imports", async () => {
+    await appendFile(join(service.ownPackages, "cycler/__init__.py"), "\nanew = 5\n");
+    const context = await service.sandbox.createCodeContext();
+    const imported = await run("import numpy, pandas, matplotlib, cycler\ncycler.anew", { context });
+    expect([imported.text, imported.error, imported.logs.stderr]).toEqual(["5", undefined, []]);
   });
 });

@@ -26,3 +26,10 @@ test("only a command that takes settings lists them", () => {
   const texts = commands.map((command) => [command.name, commandHelp(command, "--port").includes("--port")]);
   expect(texts.filter(([, lists]) => lists).map(([name]) => name)).toEqual(["serve", "env", "tls"]);
 });
+
+test("templates that cannot be added are refused with the names of those that can", () => {
+  for (const args of [[], ["add"], ["add", "nothing"], ["add", "code-interpreter", "--all"]]) {
+    const { status, stderr } = run("templates", ...args);
+    expect([status, stderr]).toEqual([2, "firkin: usage: npx firkin templates add code-interpreter\n"]);
+  }
+});

@@ -1,6 +1,9 @@
 /** What the set-up would do on each system; the Mac's own commands can be run on a Mac only. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, test } from "vitest";
-import { planSteps, type Scope, scopes, selectSteps } from "../../scripts/setup/plan.mjs";
+import { planSteps, type Scope, scopes, selectSteps, servingScope } from "../../scripts/setup/plan.mjs";
 import { systemRemedy } from "../../scripts/setup/platform.mjs";
 import { storageRoots } from "../../scripts/setup/roots.mjs";
 
@@ -37,6 +40,21 @@ test("on Linux serving takes Debian's packages and what guests boot, and nothing
     "guest-programs < packages",
     "assets < base-disk < kernel < agent < guest-programs",
   ]);
+});
+
+test("serving renews the code interpreter's disk where there is one", () => {
+  const folder = mkdtempSync(join(tmpdir(), "firkin-plan-"));
+  try {
+    const there = { ...roots, assets: folder };
+    expect(servingScope("gvisor", there)).toEqual({ steps: scopes.gvisor.steps });
+    writeFileSync(join(folder, "code-interpreter.json"), "{}");
+    expect(servingScope("machines", there).steps).toEqual([...scopes.machines.steps, "code-interpreter-disk"]);
+    expect(plan(servingScope("machines", there), "linux")).toContain(
+      "code-interpreter-disk < npm < base-disk < code-interpreter-wheels",
+    );
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
 
 test.each(["darwin", "linux"])("on %s no step comes before one that it needs or that goes first", (platform) => {

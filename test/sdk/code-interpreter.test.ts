@@ -65,8 +65,14 @@ describe.skipIf(notRun)(titleOf("template code-interpreter-v1", notRun), () => {
   test("data frames and figures arrive with their data, table, image and chart", async () => {
     const frame = await run("import pandas as pd\npd.DataFrame({'a': [1, 2]})");
     expect(frame.results[0]).toMatchObject({ data: { a: [1, 2] }, html: expect.stringContaining("<table") });
-    const figure = await run("import matplotlib.pyplot as plt\nplt.bar(['x'], [1])\nplt.show()");
-    expect(figure.results[0]?.chart).toMatchObject({ type: "bar", elements: [{ label: "x", value: 1 }] });
+    const figure = await run("import matplotlib.pyplot as plt\nplt.bar(['x', 'y'], [1, 2])\nplt.show()");
+    expect(figure.results[0]?.chart).toMatchObject({
+      type: "bar",
+      elements: [
+        { label: "x", value: 1 },
+        { label: "y", value: 2 },
+      ],
+    });
     expect(figure.results[0]?.png).toMatch(/^iVBOR/);
   });
 

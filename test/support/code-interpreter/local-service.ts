@@ -1,6 +1,6 @@
 /** The code interpreter service as a process of this host, with the packages of its template. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdir, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -22,6 +22,8 @@ export interface LocalService extends AsyncDisposable {
   readonly url: string;
   /** The folder that contexts begin in. */
   readonly home: string;
+  /** A folder that stands before the packages on Python's path. */
+  readonly ownPackages: string;
   /** An SDK's sandbox whose service this is. */
   readonly sandbox: Sandbox;
   readonly front: ChildProcess;
@@ -47,7 +49,11 @@ export async function startService(
   const folder = await newShortFolder();
   const home = join(folder, "home");
   const environmentFile = join(folder, "environment");
+  const ownPackages = join(folder, "packages");
   await mkdir(home);
+  await mkdir(join(ownPackages, "cycler"), { recursive: true });
+  const cycler = join(currentWheels(storageRoots())?.folder ?? "", "cycler");
+  await cp(cycler, join(ownPackages, "cycler"), { recursive: true });
   const setEnvironment = (next: Readonly<Record<string, string>>) =>
     writeFile(
       environmentFile,
@@ -65,7 +71,7 @@ export async function startService(
     PATH: process.env.PATH ?? "",
     HOME: home,
     LANG: "C.UTF-8",
-    PYTHONPATH: currentWheels(storageRoots())?.folder ?? "",
+    PYTHONPATH: `${ownPackages}:${currentWheels(storageRoots())?.folder}`,
     PYTHONDONTWRITEBYTECODE: "1",
     FIRKIN_HOST: "127.0.0.1",
     FIRKIN_PORT: String(port),
@@ -93,6 +99,7 @@ export async function startService(
   return {
     url,
     home,
+    ownPackages,
     sandbox,
     get front() {
       return service.front;
