@@ -100,10 +100,9 @@ async function askDaemon(command: string, args: readonly string[]): Promise<void
     import("./commands/templates.ts"),
     import("./commands/api.ts"),
   ]);
-  const { stateDir } = readConfig([], process.env);
-  const address = await readAddress(stateDir);
-  if (!address) throw new DomainError("failed_precondition", `No daemon runs with ${stateDir}. Start it: npm start`);
-  const { url } = address;
+  const { stateDir, host, port } = readConfig([], process.env);
+  await makePrivateFolder(stateDir);
+  const { url } = (await readAddress(stateDir)) ?? { url: `http://${host}:${port}` };
   const api = new ControlApi(url, await readOrCreateApiKey(stateDir));
   await runTemplateCommand(command, args, api, (line) => process.stdout.write(`${line}\n`));
 }
