@@ -89,7 +89,9 @@ export class ImageStore {
 
   /** Opens the store, and removes what a daemon that died left half-done. */
   static async open(deps: ImageStoreDependencies): Promise<ImageStore> {
-    await mkdir(deps.folder, { recursive: true, mode: 0o755 });
+    // Engines of other users are given a file, not its path; other people of the host may not look into images.
+    await mkdir(deps.folder, { recursive: true, mode: 0o700 });
+    await chmod(deps.folder, 0o700);
     await removeUnfinished(deps.folder);
     return new ImageStore(deps);
   }

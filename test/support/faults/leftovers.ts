@@ -59,7 +59,8 @@ function unfinished(ledger: Database.Database): string[] {
          where state = 'ready' and kind = 'continuation'
            and id not in (select snapshot_id from sandboxes where state = 'paused')
        union all select 'template snapshot ' || id || ' belongs to nobody' from snapshots
-         where state = 'ready' and kind = 'template' and id not in (select snapshot_id from template_builds)`,
+         where state = 'ready' and kind = 'template' and id not in (select snapshot_id from template_builds)
+           and id not in (select snapshot_id from build_layers)`,
     )
     .all() as { text: string }[];
   return rows.map(({ text }) => text);

@@ -81,14 +81,20 @@ export const operations: Readonly<Record<Family, Operation>> = {
   build: {
     pool: 0,
     prepare: nothing,
-    act: (world) => startBuild(world, Template().fromTemplate("base")),
+    act: (world) => startBuild(world, Template().skipCache().fromTemplate("base")),
     outcome: buildOutcome,
   },
   image: {
     pool: 0,
     prepare: nothing,
-    // Another image each time, so that none is in the cache.
-    act: async (world) => startBuild(world, Template().fromImage(await newImage())),
+    // Another image each time, so that none is in the cache. The steps of builds come to be run each time, too.
+    act: async (world) =>
+      startBuild(
+        world,
+        Template()
+          .skipCache()
+          .fromImage(await newImage()),
+      ),
     outcome: buildOutcome,
   },
   kill: {
