@@ -2,7 +2,7 @@
  * A data analysis with the code interpreter: a table, a figure with its data, and a cell that keeps what an earlier one
  * made.
  *
- *   npx firkin templates add code-interpreter && npm install @e2b/code-interpreter
+ *   npx firkin template add code-interpreter && npm install @e2b/code-interpreter
  *   eval "$(npx firkin env)" && node examples/code-interpreter.mjs
  */
 import { Sandbox } from "@e2b/code-interpreter";

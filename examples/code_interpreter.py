@@ -1,7 +1,7 @@
 """A data analysis with the code interpreter: a table, a figure with its data, and a cell that keeps what an earlier one
 made.
 
-    npx firkin templates add code-interpreter && pip install e2b-code-interpreter
+    npx firkin template add code-interpreter && pip install e2b-code-interpreter
     eval "$(npx firkin env)" && python3 examples/code_interpreter.py
 """
 

@@ -66,7 +66,7 @@ describe.skipIf(missing)(titleOf("Python cells", missing), () => {
 
   test("a partial line is shown while the cell goes on", async () => {
     const seen: string[] = [];
-    const running = run("import time\nprint('.', end='')\nwhile not os.path.exists('go'): time.sleep(0.01)\n", {
+    const running = run("import os, time\nprint('.', end='')\nwhile not os.path.exists('go'): time.sleep(0.01)\n", {
       onStdout: ({ line }: { line: string }) => void seen.push(line),
     });
     await expect.poll(() => seen).toEqual(["."]);
