@@ -2,9 +2,11 @@
 #include "process/input.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stddef.h>
 #include <unistd.h>
 
+#include "process/session.h"
 #include "process/terminal.h"
 
 /* `count` bytes left the head of the queue. */
@@ -76,4 +78,8 @@ void process_resize(struct process *process, struct slice fields) {
   if (!fields_find(fields, TAG_COLUMNS, &columns) || columns.length != 8) return;
   if (!fields_find(fields, TAG_ROWS, &rows) || rows.length != 8) return;
   terminal_resize(process->outputs[0].source.fd, get_u64(columns.bytes), get_u64(rows.bytes));
+  if (terminal_tells_size() || process->state != PROCESS_RUNNING) return;
+  /* All of the session and not the jobs in the foreground alone, which gVisor does not name; others ignore it. */
+  kill(process->pid, SIGWINCH);
+  session_end(process->pid, true, SIGWINCH);
 }

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -14,15 +13,12 @@ enum { TTY_GROUP = 5 };
 /* The kernel is gVisor, which opens slaves by their names only and tells nobody of a new size. */
 static bool is_gvisor;
 
-static void tell_new_size(int master) {
-  pid_t group;
-  if (ioctl(master, TIOCGPGRP, &group) == 0 && group > 0) kill(-group, SIGWINCH);
-}
+bool terminal_tells_size(void) { return !is_gvisor; }
 
 void terminal_resize(int master, uint64_t columns, uint64_t rows) {
   if (columns == 0 || rows == 0 || columns > UINT16_MAX || rows > UINT16_MAX) return;
   struct winsize size = {.ws_col = (unsigned short)columns, .ws_row = (unsigned short)rows};
-  if (ioctl(master, TIOCSWINSZ, &size) == 0 && is_gvisor) tell_new_size(master);
+  ioctl(master, TIOCSWINSZ, &size);
 }
 
 /* Programs like mesg expect a terminal to belong to its user. A file system that refuses is no reason to fail. */
