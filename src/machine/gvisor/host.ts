@@ -14,6 +14,7 @@ import { findNetworkPrograms, type NetworkTools } from "../network/network.ts";
 import type { BoxTools } from "./box.ts";
 import { removeUnusedLayers } from "./disk.ts";
 import { type RunningMachine, readRunningMachine } from "./machine.ts";
+import { describeWalls } from "./walls.ts";
 
 const run = promisify(execFile);
 
@@ -105,7 +106,7 @@ export async function openHost(
     acceleration: "none",
     cpuClass,
     abilities,
-    walls: jail.walls,
+    walls: describeWalls(jail.walls),
   } as const;
   const networkTools = { ...programs, jail };
   return { host: { jail, networkTools, boxTools: { launcher, keeper, mountPoint }, images, runsc, cpuClass }, info };
