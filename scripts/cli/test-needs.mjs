@@ -58,6 +58,7 @@ export const needs = [
   { path: "test/template/build/ready-helpers", ...compiled },
   { path: "test/template/build/rebuild", ...compiled },
   { path: "test/machine/qemu/memory-changes", ...compiled },
+  { path: "test/machine/gvisor", project: "tools", steps: ["compiler"] },
   { path: "test/machine/jail", project: "tools", steps: ["compiler"] },
   { path: "test/machine/network/network", project: "tools", steps: ["packages"] },
   { path: "test/scripts/layered-disk", project: "tools", steps: ["packages"] },

@@ -397,7 +397,6 @@ describe.skipIf(skipReason).each(generations)("features of %s", (_, sdk) => {
       [/iam/i, () => sdk.Sandbox.create("base", { ...options, iam: { tokens: { a: token } } })],
       [/template 'mcp-gateway' not found/, () => sdk.Sandbox.create({ ...options, mcp: { duckduckgo: {} } } as never)],
       [/template 'desktop' not found/, () => sdk.Sandbox.create("desktop", options)],
-      [/template 'code-interpreter-v1' not found/, () => sdk.Sandbox.create("code-interpreter-v1", options)],
     ];
     for (const [name, refused] of refusals) expect(String(await failure(refused()))).toMatch(name);
   });

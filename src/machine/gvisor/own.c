@@ -6,6 +6,9 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <ftw.h>
+#include <search.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -15,10 +18,27 @@
 enum { OPEN_FOLDERS = 32, USERS = 65536 };
 
 static unsigned first;
+/* Inodes of files with several names, which were given away by one of these. */
+static void *given_away;
+
+static int compare_inodes(const void *one, const void *other) {
+  uintptr_t a = (uintptr_t)one, b = (uintptr_t)other;
+  return (a > b) - (a < b);
+}
+
+/* Whether the file was met under another of its names. All of the folder is on one file system. */
+static bool is_given_away(const struct stat *found) {
+  if (found->st_nlink < 2 || S_ISDIR(found->st_mode)) return false;
+  const void *inode = (const void *)(uintptr_t)found->st_ino;
+  if (tfind(inode, &given_away, compare_inodes)) return true;
+  tsearch(inode, &given_away, compare_inodes);
+  return false;
+}
 
 static int own(const char *path, const struct stat *found, int kind, struct FTW *place) {
   (void)kind;
   (void)place;
+  if (is_given_away(found)) return 0;
   if (found->st_uid >= USERS || found->st_gid >= USERS) {
     errno = EOVERFLOW;
     fprintf(stderr, "%s: owners beyond %d are not supported by this engine\n", path, USERS - 1);
