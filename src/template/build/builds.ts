@@ -219,6 +219,8 @@ export class TemplateBuilds {
       log.add("error", `Build failed: ${reason.message}`);
       logger.warn({ ...context, err: error, step: reason.step }, "build failed");
       await this.#remains.fail(job, place.id, reason, log.entries);
+      // The steps that ran may have taken the place of older layers.
+      await this.collect();
       return;
     }
     reach("build.published");

@@ -80,6 +80,14 @@ test("a forced step runs, with all that follow; a forced build runs all", async 
   expect(await build(fake, steps)).toMatchObject({ ran: [] });
 });
 
+test("a layer that another takes the place of is removed, also by a build that fails", async () => {
+  await using fake = await open();
+  const fails: BuildStep = { type: "RUN", command: "false", user: "" };
+  for (const _ of [1, 2]) await build(fake, [step(fake, "one"), fails], -1);
+  expect(listLayers(fake.ledger)).toHaveLength(1);
+  expect(await readdir(fake.snapshotsFolder)).toHaveLength(2);
+});
+
 test("steps before the one that failed are kept", async () => {
   await using fake = await open();
   const fails: BuildStep = { type: "RUN", command: "false", user: "" };
