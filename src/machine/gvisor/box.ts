@@ -147,7 +147,8 @@ async function launch(plan: BoxPlan): Promise<DetachedProcess> {
     return await startDetached({
       role: "vm",
       command: tools.launcher,
-      args: [...options, "--", inBox.keeper, folder, String(machine.vcpuCount), inBox.runsc, ...runscFlags],
+      // The folder, with its slash, by which a later daemon finds the process of a machine that nobody wrote down.
+      args: [...options, "--", inBox.keeper, `${folder}/`, String(machine.vcpuCount), inBox.runsc, ...runscFlags],
       logPath: join(folder, keeperLogName),
       descriptors: [network.socket],
       reportsOn: "status",
