@@ -34,6 +34,16 @@ export function isSealBroken(found: BigIntStats): boolean {
   return false;
 }
 
+/**
+ * Takes the new count of links and time of change of a file that was just linked. Without it a link that came and went
+ * between two looks would leave the count as it was, and the time would break the seal.
+ */
+export function noteLink(found: BigIntStats): void {
+  const known = seals.get(keyOf(found));
+  if (!known || known.links === found.nlink) return;
+  if (known.size === found.size && known.modifiedNs === found.mtimeNs) sealFile(found);
+}
+
 /** Takes a file as it is, because its content was read and is right, or because nobody has seen it before. */
 export function sealFile(found: BigIntStats): void {
   if (seals.size >= maxSeals) seals.clear();

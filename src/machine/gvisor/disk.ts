@@ -5,12 +5,13 @@
  */
 import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { link, mkdir, readdir, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
 import { exists } from "../build-tool.ts";
 import type { SnapshotFile, SnapshotManifest } from "../driver.ts";
+import { linkFile } from "../link-file.ts";
 
 const run = promisify(execFile);
 
@@ -151,18 +152,4 @@ export async function removeUnusedLayers(cacheFolder: string, needed: ReadonlySe
       if (Date.now() - ctimeMs > unusedForMs) await rm(path, { recursive: true, force: true });
     }),
   );
-}
-
-/**
- * Gives an immutable file a second name, so that the machine that uses it keeps it when the first name is removed.
- * @throws DomainError `failed_precondition` when the two are not on one file system
- */
-export async function linkFile(source: string, target: string): Promise<void> {
-  try {
-    await link(source, target);
-  } catch (error) {
-    const problem = `cannot link ${source} to ${target}: ${messageOf(error)}`;
-    const advice = "Snapshots and machines must be on one file system.";
-    throw new DomainError("failed_precondition", `${problem}. ${advice}`, {}, { cause: error });
-  }
 }

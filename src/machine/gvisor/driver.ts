@@ -22,6 +22,7 @@ import type {
 } from "../driver.ts";
 import type { StoredEngine } from "../jail/engine-store.ts";
 import type { Cell } from "../jail/jail.ts";
+import { linkFile } from "../link-file.ts";
 import { MachinesFolder } from "../machines-folder.ts";
 import { type Network, startNetwork, waitForNetwork } from "../network/network.ts";
 import { isRunning } from "../processes.ts";
@@ -36,7 +37,7 @@ import {
   ordersSocket,
   startBox,
 } from "./box.ts";
-import { copyLayer, diskName, emptyLayer, linkFile, type PreparedDisk, prepareDisk } from "./disk.ts";
+import { copyLayer, diskName, emptyLayer, type PreparedDisk, prepareDisk } from "./disk.ts";
 import {
   type GvisorDriverOptions,
   type GvisorHost,

@@ -4,11 +4,12 @@
  * freely.
  */
 import { execFile } from "node:child_process";
-import { constants, copyFile, link, mkdir, rename, rm, stat } from "node:fs/promises";
+import { constants, copyFile, mkdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { SnapshotFile, SnapshotManifest } from "../driver.ts";
+import { linkFile } from "../link-file.ts";
 
 const run = promisify(execFile);
 
@@ -72,18 +73,4 @@ export async function prepareLayers(
 /** Copies a layer, by reflink where the file system can. */
 export async function copyLayer(source: string, target: string): Promise<void> {
   await copyFile(source, target, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
-}
-
-/**
- * Gives an immutable file a second name, so that the VM that uses it keeps it when the first name is removed.
- * @throws DomainError `failed_precondition` when the two are not on one file system
- */
-export async function linkFile(source: string, target: string): Promise<void> {
-  try {
-    await link(source, target);
-  } catch (error) {
-    const problem = `cannot link ${source} to ${target}: ${messageOf(error)}`;
-    const advice = "Snapshots and machines must be on one file system.";
-    throw new DomainError("failed_precondition", `${problem}. ${advice}`, {}, { cause: error });
-  }
 }

@@ -20,12 +20,13 @@ import {
   type VmDriver,
 } from "../driver.ts";
 import type { Cell } from "../jail/jail.ts";
+import { linkFile } from "../link-file.ts";
 import { MachinesFolder } from "../machines-folder.ts";
 import { type Network, startNetwork, waitForNetwork } from "../network/network.ts";
 import { isRunning } from "../processes.ts";
 import { checkSocketPaths, qmpSocketName } from "./arguments.ts";
 import { describeMachine, kernelCommandLine } from "./boot.ts";
-import { copyLayer, diskName, emptyLayer, linkFile, prepareLayers } from "./disk.ts";
+import { copyLayer, diskName, emptyLayer, prepareLayers } from "./disk.ts";
 import { engineCommand, type QemuEngine } from "./engines.ts";
 import { openHost, type QemuDriverOptions, type QemuHost, type QemuInfo } from "./host.ts";
 import { blockedStatus, type LaunchPlan, launchEngine, loadDeferred, queryStatus, waitUntilRunning } from "./launch.ts";
