@@ -9,6 +9,7 @@ import {
   missingForService,
   startService,
 } from "../support/code-interpreter/local-service.ts";
+import { killProcess } from "../support/kill-process.ts";
 import { titleOf } from "../support/skipped-title.ts";
 
 const missing = missingForService();
@@ -170,7 +171,7 @@ describe.skipIf(missing)(titleOf("executions", missing), () => {
   test("the fork server's death costs nothing, and contexts can be made again", async () => {
     await run("state = 7");
     const before = service.forkServer();
-    process.kill(before, "SIGKILL");
+    killProcess(before, "SIGKILL");
     expect(await run("state")).toMatchObject({ text: "7" });
     const contexts = await Promise.all([1, 2, 3].map(() => service.sandbox.createCodeContext()));
     expect((await run("8", { context: contexts[2] })).text).toBe("8");

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { buildSanitized, startAgent } from "../support/guest/built-agent.ts";
 import { op, tag } from "../support/guest/raw-link.ts";
+import { killProcess } from "../support/kill-process.ts";
 
 let folder: string;
 let program: string;
@@ -19,13 +20,16 @@ beforeAll(() => {
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const starts = () =>
-  existsSync(join(folder, "starts")) ? readFileSync(join(folder, "starts"), "utf8").trim().split("\n") : [];
+/** Pids. A line that is not whole yet is none. */
+const starts = (): number[] => {
+  const text = existsSync(join(folder, "starts")) ? readFileSync(join(folder, "starts"), "utf8") : "";
+  return text.split("\n").slice(0, -1).map(Number);
+};
 
 test("the program is started with the agent, and again whenever it has ended", async () => {
   await using link = await startAgent("--keep", program);
   await expect.poll(() => starts().length).toBe(1);
-  process.kill(Number(starts()[0]), "SIGKILL");
+  killProcess(starts()[0], "SIGKILL");
   await expect.poll(() => starts().length).toBe(2);
   expect((await link.call(op.ping)).status).toBe("ok");
   expect(readFileSync(join(folder, "environment"), "utf8")).toContain("HOME=/root\n");

@@ -7,6 +7,7 @@ import { skipReason } from "../support/clients/sdk.ts";
 import { runningEngines } from "../support/daemon/engine-processes.ts";
 import { newStateDir, type RealDaemon, startDaemon } from "../support/daemon/real-daemon.ts";
 import { connectionTo, createOn, metric as metricOf } from "../support/daemon/requests.ts";
+import { killProcess } from "../support/kill-process.ts";
 
 const pool = ["--warm-pool-min", "2", "--warm-pool-max", "2"];
 
@@ -113,7 +114,7 @@ describe.skipIf(skipReason)("warm pool", () => {
     await isFull();
     const [pid] = runningEngines(stateDir);
     if (pid === undefined) throw new Error("there is no machine");
-    process.kill(pid, "SIGKILL");
+    killProcess(pid, "SIGKILL");
     await expect.poll(() => metric('firkin_warm_pool_discards_total{reason="died"}')).toBe(1);
     await isFull();
     expect(runningEngines(stateDir)).toHaveLength(2);

@@ -12,6 +12,7 @@ import { ALL_TRAFFIC } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { MachineRecord } from "../../src/types.ts";
 import { api, createSandbox, Sandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
+import { killProcess } from "../support/kill-process.ts";
 import { titleOf } from "../support/skipped-title.ts";
 
 // Documentation addresses (RFC 5737) should belong to nobody, but some hosts use them. This takes a range that is free.
@@ -171,7 +172,7 @@ describe.skipIf(refusal)(titleOf("outgoing network", refusal), () => {
     const slow = `curl -sfN -m 600 ${url}/slow`;
     const download = await sandbox.commands.run(slow, { background: true, timeoutMs: 0, onStdout });
     await expect.poll(() => open).toContain("tick");
-    process.kill(passtOf(sandbox.sandboxId), "SIGKILL");
+    killProcess(passtOf(sandbox.sandboxId), "SIGKILL");
     // The connection that was open is cut, and does not hang.
     expect((await download.wait().catch((error) => error)).exitCode).not.toBe(0);
     expect(await fetched()).toBe("far away 0");

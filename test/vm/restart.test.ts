@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type DaemonHome, makeDaemonHome } from "../support/daemon/home.ts";
 import { missingForRealMachines, type RealDaemon } from "../support/daemon/real-daemon.ts";
 import { call, connectionTo, createOn, logLines, post, reservations, sandboxIds } from "../support/daemon/requests.ts";
+import { killProcess } from "../support/kill-process.ts";
 
 const missing = missingForRealMachines();
 
@@ -117,7 +118,7 @@ describe.skipIf(missing)("restarts", () => {
     const [expiredSession, killedSession] = [expired, killed].map(({ sandboxId }) => sessionOf(first, sandboxId));
     await expired.setTimeout(4_000);
     await first.kill();
-    process.kill(engineOf(killedSession ?? "")?.pid ?? 0, "SIGKILL");
+    killProcess(engineOf(killedSession ?? "")?.pid, "SIGKILL");
     await delay(4_000);
     expect(engineOf(expiredSession ?? "")).toBeDefined();
 

@@ -16,6 +16,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type StoredEngine, storeEngine } from "../../../src/machine/jail/engine-store.ts";
 import { type Cell, Jail, type JailedProcess } from "../../../src/machine/jail/jail.ts";
 import { isRunning, waitUntilGone } from "../../../src/machine/processes.ts";
+import { killProcess } from "../../support/kill-process.ts";
 
 const isRoot = process.getuid?.() === 0;
 /** Where the process sees it. */
@@ -176,7 +177,7 @@ describe.skipIf(!isRoot)(`the jail ${isRoot ? "" : "(skipped: only root has all 
     for (const group of cell.groups) {
       await expect.poll(() => readFileSync(join(group, "cgroup.procs"), "utf8")).toContain(String(pid));
     }
-    process.kill(pid, "SIGKILL");
+    killProcess(pid, "SIGKILL");
     const patience = setTimeout(() => {}, 60_000);
     expect(await started.exited).toBe("ended by SIGKILL");
     clearTimeout(patience);

@@ -25,6 +25,7 @@ import {
 } from "../../../src/machine/network/network.ts";
 import { isRunning, processName, waitUntilGone } from "../../../src/machine/processes.ts";
 import type { ProcessIdentity } from "../../../src/types.ts";
+import { killProcess } from "../../support/kill-process.ts";
 
 test("passt forwards no port inwards and offers no gateway to the host", () => {
   const args = passtArguments().join(" ");
@@ -253,9 +254,8 @@ describe.skipIf(missing)(`the packet guard ${missing}`, () => {
     expect(healthOf(guard)).toEqual({ at: "up", restarts: 0 });
     for (const restarts of [1, 2]) {
       const [passt] = childrenOf(guard.pid);
-      if (passt === undefined) throw new Error("passt does not run");
       got.length = 0;
-      process.kill(passt, "SIGKILL");
+      killProcess(passt, "SIGKILL");
       await expect.poll(() => healthOf(guard), { timeout: 60_000 }).toEqual({ at: "up", restarts });
       const answers = () => got.filter((each) => !each.equals(frameOf(restarts - 1)));
       await expect.poll(() => answers().length, { timeout: 60_000 }).toBeGreaterThan(0);
