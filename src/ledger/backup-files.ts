@@ -56,7 +56,8 @@ export function copyBeforeMigration(db: Database, ledgerPath: string): void {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     const backups = backupsOf(folder, readdirSync(folder));
     const path = join(folder, nameOf(nextNumber(backups), "before-migration"));
-    const part = `${path}${unfinished}`;
+    // Two processes that open a ledger at once each make a copy of their own.
+    const part = `${path}${unfinished}${process.pid}`;
     try {
       rmSync(part, { force: true });
       closeSync(openSync(part, "wx", 0o600));
