@@ -58,3 +58,14 @@ export class Scope implements AsyncDisposable {
     if (errors.length > 0) throw new AggregateError(errors, `${errors.length} clean-up step(s) failed`);
   }
 }
+
+/**
+ * Like `Promise.all`, but a failure waits for the others, so that nothing of theirs happens after the clean-up: no file
+ * appears in a folder that was removed, and no file is used that was closed.
+ */
+export async function allSettledOrThrow<T extends readonly unknown[]>(
+  promises: T,
+): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
+  await Promise.allSettled(promises);
+  return Promise.all(promises);
+}

@@ -10,8 +10,8 @@ import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
 import { exists } from "../build-tool.ts";
+import { placeLayers } from "../disk-layers.ts";
 import type { SnapshotFile, SnapshotManifest } from "../driver.ts";
-import { linkFile } from "../link-file.ts";
 
 const run = promisify(execFile);
 
@@ -20,10 +20,6 @@ export const diskName = "disk.ext4";
 /** The packed writable layer in a snapshot. */
 export const packedName = "disk.tar";
 
-/** A snapshot's top layer up to this size is unpacked for each machine; a larger one is unpacked once for all. */
-const copyLimitBytes = 16 << 20;
-/** With this many layers the top one is unpacked for the machine at any size, so that chains stay short. */
-const maxLayers = 8;
 /** How old an unpacked layer must be to go. */
 const unusedForMs = 86_400_000;
 
@@ -88,22 +84,13 @@ export async function prepareDisk(
   folder: string,
   cacheFolder: string,
 ): Promise<PreparedDisk> {
-  const { disk } = source.manifest.files;
-  const lower = source.manifest.lowerLayers;
-  const linkLower = lower.map(({ name }) => linkFile(join(source.folder, name), join(folder, name)));
-  const packed = join(source.folder, disk.name);
-  if (disk.sizeBytes <= copyLimitBytes || lower.length + 1 >= maxLayers) {
-    await Promise.all([...linkLower, unpackLayer(packed, folder)]);
-    return { lowerLayers: lower, images: await unpackAll(source.folder, lower, cacheFolder) };
-  }
-  const frozen = { ...disk, name: `layer-${lower.length + 1}.tar` };
-  const empty = await emptyLayer(cacheFolder, source.manifest.shape.diskMiB);
-  await Promise.all([
-    ...linkLower,
-    linkFile(packed, join(folder, frozen.name)),
-    copyLayer(empty, join(folder, diskName)),
-  ]);
-  const lowerLayers = [frozen, ...lower];
+  const lowerLayers = await placeLayers(source, folder, {
+    ending: ".tar",
+    copyTop: (packed) => unpackLayer(packed, folder),
+    makeEmpty: async () => {
+      await copyLayer(await emptyLayer(cacheFolder, source.manifest.shape.diskMiB), join(folder, diskName));
+    },
+  });
   return { lowerLayers, images: await unpackAll(folder, lowerLayers, cacheFolder) };
 }
 

@@ -8,7 +8,7 @@
 import { chown, copyFile, mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { DomainError, messageOf } from "../../errors.ts";
-import type { Scope } from "../../scope.ts";
+import { allSettledOrThrow, type Scope } from "../../scope.ts";
 import type { MachineRecord } from "../../types.ts";
 import type {
   BootRequest,
@@ -24,7 +24,7 @@ import type { StoredEngine } from "../jail/engine-store.ts";
 import type { Cell } from "../jail/jail.ts";
 import { linkFile } from "../link-file.ts";
 import { MachinesFolder } from "../machines-folder.ts";
-import { type Network, startNetwork, waitForNetwork } from "../network/network.ts";
+import { type Network, startNetworkIn, waitForNetwork } from "../network/network.ts";
 import { isRunning } from "../processes.ts";
 import { describeFile } from "../snapshot-files.ts";
 import { baseFolder } from "./base-folder.ts";
@@ -141,15 +141,12 @@ export class GvisorDriver implements VmDriver {
       const cell = await this.#openCell(sessionId, folder, machine);
       const checkpoint = join(folder, checkpointFolder);
       await mkdir(checkpoint, { mode: 0o755 });
-      const work = [
+      const [network, disk] = await allSettledOrThrow([
         this.#startNetwork(scope, cell, request.internetAccess),
         prepareDisk({ folder: snapshotFolder, manifest }, folder, this.#options.cacheFolder),
         linkFile(join(snapshotFolder, files.memory.name), join(checkpoint, checkpointName)),
         linkFile(join(snapshotFolder, files.devices.name), join(agentFolder(folder), agentName)),
-      ] as const;
-      // A failure waits for the others, so that no file of theirs appears after the clean-up.
-      await Promise.allSettled(work);
-      const [network, disk] = await Promise.all(work);
+      ]);
       const agent = files.devices;
       return this.#start(scope, { folder, cell, network, machine, engine, agent, disk, checkpoint }, signal);
     });
@@ -256,11 +253,8 @@ export class GvisorDriver implements VmDriver {
     return cell;
   }
 
-  async #startNetwork(scope: Scope, cell: Cell, internetAccess: boolean | undefined): Promise<Network> {
-    const logPath = join(this.#options.cacheFolder, "network.log");
-    const network = await startNetwork(this.#host.networkTools, cell, logPath, internetAccess ?? true);
-    scope.defer(() => network.close());
-    return network;
+  #startNetwork(scope: Scope, cell: Cell, internetAccess: boolean | undefined): Promise<Network> {
+    return startNetworkIn(scope, this.#host.networkTools, cell, this.#options.cacheFolder, internetAccess);
   }
 
   /** A checkpoint only fits the very build that wrote it, and a processor that has the same features. */

@@ -3,9 +3,9 @@ import { stat } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { DomainError, messageOf } from "../../errors.ts";
-import type { MachineRecord, ProcessIdentity } from "../../types.ts";
+import type { MachineRecord } from "../../types.ts";
 import type { NetworkHealth, SaveOptions, SnapshotManifest, Vm } from "../driver.ts";
-import { healthOf, switchNetwork } from "../network/network.ts";
+import { guardOf, healthOf, switchNetwork } from "../network/network.ts";
 import { openSocket } from "../socket.ts";
 import { WatchedProcess } from "../watched-process.ts";
 import { keeperLogName, linkSocket } from "./box.ts";
@@ -77,15 +77,12 @@ export class GvisorVm extends WatchedProcess implements Vm {
   }
 
   setInternetAccess(allowed: boolean): Promise<void> {
-    return switchNetwork(this.#guard, allowed);
+    return switchNetwork(guardOf(this.record), allowed);
   }
 
   networkHealth(): NetworkHealth | undefined {
-    return this.#guard && healthOf(this.#guard);
-  }
-
-  get #guard(): ProcessIdentity | undefined {
-    return this.record.processes.find(({ role }) => role === "network");
+    const guard = guardOf(this.record);
+    return guard && healthOf(guard);
   }
 
   protected override async dialGuest(): Promise<Socket> {

@@ -9,7 +9,8 @@ import type { Socket } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { DomainError } from "../../errors.ts";
-import type { ProcessIdentity } from "../../types.ts";
+import type { Scope } from "../../scope.ts";
+import type { MachineRecord, ProcessIdentity } from "../../types.ts";
 import { buildTool, exists } from "../build-tool.ts";
 import { readLogTail } from "../detached-process.ts";
 import type { NetworkHealth } from "../driver.ts";
@@ -108,6 +109,24 @@ export async function startNetwork(tools: NetworkTools, cell: Cell, logPath: str
     if (identity) await endProcess(identity, 200);
   };
   return { guard, isOn: on, logPath, socket, close };
+}
+
+/** Starts a network that ends with `scope` unless a VM takes it over. Its log is in the engine's folder in the cache. */
+export async function startNetworkIn(
+  scope: Scope,
+  tools: NetworkTools,
+  cell: Cell,
+  cacheFolder: string,
+  internetAccess = true,
+): Promise<Network> {
+  const network = await startNetwork(tools, cell, join(cacheFolder, "network.log"), internetAccess);
+  scope.defer(() => network.close());
+  return network;
+}
+
+/** The guard among the processes of a machine; undefined for a machine that was started without a network. */
+export function guardOf({ processes }: Pick<MachineRecord, "processes">): ProcessIdentity | undefined {
+  return processes.find(({ role }) => role === "network");
 }
 
 /**

@@ -8,18 +8,13 @@ import { constants, copyFile, mkdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
+import { placeLayers } from "../disk-layers.ts";
 import type { SnapshotFile, SnapshotManifest } from "../driver.ts";
-import { linkFile } from "../link-file.ts";
 
 const run = promisify(execFile);
 
 /** The writable layer's name in a VM's folder, and the top layer's in a snapshot. */
 export const diskName = "disk.qcow2";
-
-/** A snapshot's top layer up to this size is copied for each VM; a larger one becomes a backing layer. */
-const copyLimitBytes = 16 << 20;
-/** With this many layers the top one is copied at any size, so that chains stay short. */
-const maxLayers = 8;
 
 /**
  * An empty layer of the given virtual size, made once per size and kept in the cache: copying 200 KB is quicker than
@@ -44,30 +39,18 @@ export async function emptyLayer(cacheFolder: string, diskMiB: number): Promise<
   return path;
 }
 
-/**
- * Puts the layers of a snapshot's disk into a VM's folder: the writable one as {@link diskName}, the others as links.
- * @returns the lower layers, top first, with their names in the VM's folder
- */
-export async function prepareLayers(
+/** Puts the layers of a snapshot's disk into a VM's folder, the writable one as {@link diskName}. @returns as {@link placeLayers} */
+export function prepareLayers(
   source: { readonly folder: string; readonly manifest: SnapshotManifest },
   folder: string,
   cacheFolder: string,
 ): Promise<SnapshotFile[]> {
-  const { disk } = source.manifest.files;
-  const lower = source.manifest.lowerLayers;
-  const linkLower = lower.map(({ name }) => linkFile(join(source.folder, name), join(folder, name)));
-  if (disk.sizeBytes <= copyLimitBytes || lower.length + 1 >= maxLayers) {
-    await Promise.all([...linkLower, copyLayer(join(source.folder, disk.name), join(folder, diskName))]);
-    return [...lower];
-  }
-  const frozen = { ...disk, name: `layer-${lower.length + 1}.qcow2` };
-  const empty = await emptyLayer(cacheFolder, source.manifest.shape.diskMiB);
-  await Promise.all([
-    ...linkLower,
-    linkFile(join(source.folder, disk.name), join(folder, frozen.name)),
-    copyLayer(empty, join(folder, diskName)),
-  ]);
-  return [frozen, ...lower];
+  const writable = join(folder, diskName);
+  return placeLayers(source, folder, {
+    ending: ".qcow2",
+    copyTop: (path) => copyLayer(path, writable),
+    makeEmpty: async () => copyLayer(await emptyLayer(cacheFolder, source.manifest.shape.diskMiB), writable),
+  });
 }
 
 /** Copies a layer, by reflink where the file system can. */

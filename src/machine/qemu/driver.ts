@@ -8,7 +8,7 @@
 import { mkdir, readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
-import type { Scope } from "../../scope.ts";
+import { allSettledOrThrow, type Scope } from "../../scope.ts";
 import type { MachineRecord } from "../../types.ts";
 import {
   type BootRequest,
@@ -22,7 +22,7 @@ import {
 import type { Cell } from "../jail/jail.ts";
 import { linkFile } from "../link-file.ts";
 import { MachinesFolder } from "../machines-folder.ts";
-import { type Network, startNetwork, waitForNetwork } from "../network/network.ts";
+import { type Network, startNetworkIn, waitForNetwork } from "../network/network.ts";
 import { isRunning } from "../processes.ts";
 import { checkSocketPaths, qmpSocketName } from "./arguments.ts";
 import { describeMachine, kernelCommandLine } from "./boot.ts";
@@ -281,11 +281,8 @@ export class QemuDriver implements VmDriver {
     return this.#host.jail.openCell(sessionId, { memoryBytes, processors: vcpuCount });
   }
 
-  async #startNetwork(scope: Scope, cell: Cell, internetAccess: boolean | undefined): Promise<Network> {
-    const logPath = join(this.#options.cacheFolder, "network.log");
-    const network = await startNetwork(this.#host.networkTools, cell, logPath, internetAccess ?? true);
-    scope.defer(() => network.close());
-    return network;
+  #startNetwork(scope: Scope, cell: Cell, internetAccess: boolean | undefined): Promise<Network> {
+    return startNetworkIn(scope, this.#host.networkTools, cell, this.#options.cacheFolder, internetAccess);
   }
 
   #describe({
@@ -314,12 +311,4 @@ export class QemuDriver implements VmDriver {
 async function prepareEmptyLayer(folder: string, { diskMiB }: QemuMachine, cacheFolder: string): Promise<[]> {
   await copyLayer(await emptyLayer(cacheFolder, diskMiB), join(folder, diskName));
   return [];
-}
-
-/** Like `Promise.all`, but a failure waits for the others, so that no file of theirs appears after the clean-up. */
-async function allSettledOrThrow<T extends readonly unknown[]>(
-  promises: T,
-): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
-  await Promise.allSettled(promises);
-  return Promise.all(promises);
 }

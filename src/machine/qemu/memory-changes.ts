@@ -6,6 +6,7 @@
  */
 import { type FileHandle, open, readFile } from "node:fs/promises";
 import { DomainError } from "../../errors.ts";
+import { allSettledOrThrow } from "../../scope.ts";
 import type { SnapshotFile } from "../driver.ts";
 import { blockBytes, writeDescribed } from "../snapshot-files.ts";
 import { findChangedPages, type Mapping, type PageRun, pageBytes, parseMappings, readExactly } from "./memory.ts";
@@ -73,6 +74,7 @@ export async function loadMemoryChanges(pid: number, mappedPath: string, path: s
       await writeExactly(memory, buffer, piece.bytes, piece.to);
     }
   };
+  // The files may be closed only when no worker uses them any more.
   await allSettledOrThrow(Array.from({ length: writersAtOnce }, worker));
 }
 
@@ -173,12 +175,6 @@ function addressOf(mappings: readonly Mapping[], { firstPage, pageCount }: PageR
     if (start >= fileOffset && end <= fileOffset + endAddress - startAddress) return startAddress + start - fileOffset;
   }
   throw new DomainError("machine_failed", "the snapshot's memory changes lie outside of the VM's memory");
-}
-
-/** The files may be closed only when no worker uses them any more. */
-async function allSettledOrThrow(work: readonly Promise<void>[]): Promise<void> {
-  await Promise.allSettled(work);
-  await Promise.all(work);
 }
 
 async function writeExactly(handle: FileHandle, buffer: Buffer, length: number, position: number): Promise<void> {

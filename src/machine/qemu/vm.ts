@@ -5,10 +5,10 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
-import type { MachineRecord, ProcessIdentity } from "../../types.ts";
+import type { MachineRecord } from "../../types.ts";
 import { printable } from "../detached-process.ts";
 import type { NetworkHealth, SaveOptions, SnapshotManifest, Vm } from "../driver.ts";
-import { healthOf, switchNetwork } from "../network/network.ts";
+import { guardOf, healthOf, switchNetwork } from "../network/network.ts";
 import { cpuTimeOf, endProcess } from "../processes.ts";
 import { openSocket } from "../socket.ts";
 import { WatchedProcess } from "../watched-process.ts";
@@ -119,15 +119,12 @@ export class QemuVm extends WatchedProcess implements Vm {
   }
 
   setInternetAccess(allowed: boolean): Promise<void> {
-    return switchNetwork(this.#guard, allowed);
+    return switchNetwork(guardOf(this.record), allowed);
   }
 
   networkHealth(): NetworkHealth | undefined {
-    return this.#guard && healthOf(this.#guard);
-  }
-
-  get #guard(): ProcessIdentity | undefined {
-    return this.record.processes.find(({ role }) => role === "network");
+    const guard = guardOf(this.record);
+    return guard && healthOf(guard);
   }
 
   protected override async dialGuest(): Promise<Socket> {
