@@ -1,6 +1,8 @@
 /**
- * The test projects: `unit` needs nothing besides the npm packages, `tools` a compiler and other programs, `real machines`
- * an engine that boots guests, `other engines` one besides that. scripts/cli/test-needs.mjs says which file is whose.
+ * The test projects: `unit` needs nothing besides the npm packages, `tools` a compiler and other programs, `sdk` the
+ * engine that the daemon chooses on this host, `real machines` QEMU, `other engines` one besides that.
+ * scripts/cli/test-needs.mjs says which file is whose. `FIRKIN_TEST_ENGINE` names another engine for `sdk` and `real
+ * machines`.
  */
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
@@ -8,6 +10,8 @@ import { filesOf, listTestFiles } from "../scripts/cli/test-needs.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const files = listTestFiles(root);
+/** What of the SDK suite QEMU runs as well, where another engine is chosen. */
+const crossSection = ["commands", "lifecycle", "pause"].map((name) => `test/sdk/${name}.test.ts`);
 
 export default defineConfig({
   root,
@@ -41,8 +45,8 @@ export default defineConfig({
       {
         extends: true,
         test: {
-          name: "real machines",
-          include: filesOf("real machines", files),
+          name: "sdk",
+          include: filesOf("sdk", files),
           maxWorkers: 1,
           globalSetup: ["test/sdk/shared-daemon.ts"],
           sequence: { groupOrder: 1 },
@@ -51,10 +55,21 @@ export default defineConfig({
       {
         extends: true,
         test: {
+          name: "real machines",
+          include: [...filesOf("real machines", files), ...crossSection],
+          env: { FIRKIN_TEST_ENGINE: process.env.FIRKIN_TEST_ENGINE ?? "qemu" },
+          maxWorkers: 1,
+          globalSetup: ["test/sdk/shared-daemon.ts"],
+          sequence: { groupOrder: 2 },
+        },
+      },
+      {
+        extends: true,
+        test: {
           name: "other engines",
           include: filesOf("other engines", files),
           maxWorkers: 1,
-          sequence: { groupOrder: 2 },
+          sequence: { groupOrder: 3 },
         },
       },
     ],

@@ -1,9 +1,11 @@
 /** The routes about the daemon itself: health, metrics for Prometheus, capacity and latency samples. */
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
+import { Benchmarks, Capacity, Health } from "../../src/e2b/daemon-schemas.ts";
+import { toBenchmarks, toCapacity, toHealth } from "../../src/e2b/daemon-views.ts";
 import { parseSandboxId } from "../../src/e2b/ids.ts";
-import { ApiError, Benchmarks, Capacity, Health, SandboxLatency, SandboxParams } from "../../src/e2b/schemas.ts";
-import { toCapacity, toHealth, toSandboxLatency } from "../../src/e2b/views.ts";
+import { ApiError, SandboxLatency, SandboxParams } from "../../src/e2b/schemas.ts";
+import { toSandboxLatency } from "../../src/e2b/views.ts";
 import type { Runtime } from "../../src/runtime/runtime.ts";
 import { noContent, sendNothing } from "../http/empty-answer.ts";
 
@@ -39,7 +41,7 @@ export async function observabilityRoutes(scope: FastifyInstance, deps: Observab
   );
 
   app.get("/benchmarks", { schema: { response: { 200: Benchmarks, "4xx": ApiError } } }, async (_request, reply) =>
-    reply.send({ benchmarks: deps.runtime.benchmarks() }),
+    reply.send(toBenchmarks(deps.runtime.engine, deps.runtime.benchmarks())),
   );
 
   app.get("/capacity", { schema: { response: { 200: Capacity, "4xx": ApiError } } }, async (_request, reply) =>

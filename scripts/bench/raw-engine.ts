@@ -37,7 +37,14 @@ export class RawEngine implements AsyncDisposable {
   /** Opens the engine beside a running daemon, on that daemon's base template. */
   static async open(stateDir: string, cacheDir: string, engine: readonly string[] = []): Promise<RawEngine> {
     const config = readConfig(["--cache-dir", cacheDir, ...engine], process.env);
-    const { driver } = await openEngine(config, await readGuestAssets(cacheDir), join(stateDir, "raw"), log);
+    const assets = await readGuestAssets(cacheDir);
+    const { driver } = await openEngine({
+      config,
+      assets,
+      machinesFolder: join(stateDir, "raw"),
+      heldEngines: [],
+      log,
+    });
     return new RawEngine(driver, baseSnapshotFolder(stateDir));
   }
 

@@ -57,5 +57,8 @@ async function run(name, args) {
 function machinesFor(args) {
   const at = args.findIndex((arg) => arg === "--engine" || arg.startsWith("--engine="));
   const given = at < 0 ? process.env.FIRKIN_ENGINE : (args[at]?.split("=")[1] ?? args[at + 1]);
-  return given === "gvisor" ? "gvisor" : "machines";
+  if (given === "gvisor") return given;
+  // With `auto` gVisor is tried, which only root can run.
+  const isTried = (given === undefined || given === "auto") && process.platform === "linux" && process.getuid?.() === 0;
+  return isTried ? "gvisor" : "machines";
 }

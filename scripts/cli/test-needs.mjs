@@ -6,9 +6,9 @@ import { basename, join, relative } from "node:path";
 import { filesBelow } from "../setup/files.mjs";
 
 /**
- * @typedef {"unit" | "tools" | "real machines" | "other engines"} Project `unit` needs nothing besides the npm packages,
- *   `tools` a compiler or another program, `real machines` an engine that boots guests. `other engines` are those besides
- *   that one: their tests run at the same time, in a vitest of their own.
+ * @typedef {"unit" | "tools" | "sdk" | "real machines" | "other engines"} Project `unit` needs nothing besides the npm
+ *   packages, `tools` a compiler or another program, `sdk` the engine that the daemon chooses, `real machines` QEMU.
+ *   `other engines` are those besides: their tests run at the same time, in a vitest of their own.
  *
  * @typedef {object} Need
  * @property {string} path The beginning of paths, relative to the repository.
@@ -28,10 +28,11 @@ export const needs = [
   { path: "test/vm/vz-", project: "other engines", steps: ["swift-helper"] },
   { path: "test/vm/gvisor-", project: "other engines", steps: ["runsc"] },
   { path: "test/vm/", project: "real machines", steps: machines },
+  { path: "test/vm/engine-choice", project: "real machines", steps: ["runsc"] },
   { path: "test/vm/observability", project: "real machines", steps: ["test-tools"] },
-  { path: "test/sdk/", project: "real machines", steps: machines },
-  { path: "test/sdk/code-interpreter", project: "real machines", steps: codeInterpreter },
-  { path: "test/sdk/console", project: "real machines", steps: ["browser"] },
+  { path: "test/sdk/", project: "sdk", steps: [...machines, "runsc"] },
+  { path: "test/sdk/code-interpreter", project: "sdk", steps: codeInterpreter },
+  { path: "test/sdk/console", project: "sdk", steps: ["browser"] },
   { path: "test/code-interpreter/", project: "tools", steps: ["code-interpreter-wheels"] },
   { path: "test/guest-agent/", ...compiled },
   { path: "test/guest/agent", ...compiled },

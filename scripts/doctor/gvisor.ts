@@ -18,7 +18,7 @@ try {
   const log = pino({ level: "silent" });
   const machinesFolder = join(folder, "m");
   await using driver = await GvisorDriver.open({ machinesFolder, cacheFolder, runsc, agent: assets.agent, log });
-  await tryOut(driver, assets);
+  await tryOut(driver, assets, log);
   process.stdout.write(JSON.stringify({ version: driver.info.version }));
 } catch (error) {
   process.stdout.write(JSON.stringify({ problem: messageOf(error).slice(0, 500) }));

@@ -38,7 +38,7 @@ export const scopes = {
   development: { steps: ["packages", "build"], withDev: true },
   /** The disk of template code-interpreter-v1, besides what every daemon needs. */
   "code-interpreter": { steps: ["packages", "names", "build", "assets", "code-interpreter-disk"] },
-  bench: { steps: ["packages", "names", "build", "assets"], withDev: true },
+  bench: { steps: ["packages", "names", "build", "assets", "runsc"], withDev: true },
 };
 
 /**

@@ -1,13 +1,14 @@
 /**
- * gVisor's program runsc, for the engine gvisor: compiled from the Go modules that `runsc/go.mod` names and `runsc/go.sum`
- * holds the digests of, with a few edits (`runsc/edits.mjs`). Debian's own package is older than programs with a set-user-ID bit in gVisor, and without them
- * there is no sudo. Where it cannot be compiled the reason is kept, and the other engines serve.
+ * gVisor's program runsc, for the engine gvisor: compiled from the Go modules that `runsc/go.mod` names and
+ * `runsc/go.sum` holds the digests of, with a few edits (`runsc/edits.mjs`). Debian's own package is older than programs
+ * with a set-user-ID bit in gVisor, and without them there is no sudo. Where it cannot be compiled the reason is kept, and
+ * the other engines serve.
  */
-import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import { join } from "node:path";
 import { run } from "./command.mjs";
 import { freeBytes, hashOf, placeAtomically } from "./files.mjs";
+import { provideGo } from "./go.mjs";
 import { edits } from "./runsc/edits.mjs";
 import { SetupError } from "./setup-error.mjs";
 import { readStamp, writeStamp } from "./stamps.mjs";
@@ -15,11 +16,14 @@ import { readStamp, writeStamp } from "./stamps.mjs";
 const moduleName = "gvisor.dev/gvisor";
 /** Of what Go compiles from, downloads included. */
 const neededFreeBytes = 2 * 2 ** 30;
-/** Since this version Go fetches the version of itself that a module asks for. */
-const firstSelfUpdatingGo = [1, 21];
-const goPlaces = ["go", "/usr/local/go/bin/go", "/usr/lib/go/bin/go"];
 
-/** @typedef {{ runsc?: string, version?: string, reason?: string }} RunscAsset Either the program, or why there is none. */
+/** How long a failure stands before the step runs again, because other engines serve meanwhile. */
+const failureStandsMs = 3_600_000;
+
+/**
+ * @typedef {{ runsc?: string, version?: string, reason?: string, atMs?: number }} RunscAsset Either the program, or why
+ *   there is none. A failure has its time; an obstacle, which stands until the host changes, has none.
+ */
 
 /** @param {import("./roots.mjs").Roots} roots */
 const recipeFolder = (roots) => join(roots.repository, "scripts/setup/runsc");
@@ -36,23 +40,9 @@ function pinnedVersion(/** @type {import("./roots.mjs").Roots} */ roots) {
   return /gvisor\.dev\/gvisor v(\S+)/.exec(text)?.[1] ?? "unknown";
 }
 
-/** A Go that can compile it; undefined where there is none. */
-function findGo() {
-  return goPlaces.find((go) => {
-    const { stdout, status } = spawnSync(go, ["version"], { encoding: "utf8" });
-    const [, major, minor] = /go(\d+)\.(\d+)/.exec(stdout ?? "") ?? [];
-    if (status !== 0 || minor === undefined) return false;
-    const [first = 0, second = 0] = firstSelfUpdatingGo;
-    return Number(major) > first || (Number(major) === first && Number(minor) >= second);
-  });
-}
-
 /** The reason why it cannot be compiled here, or undefined. */
 function obstacle(/** @type {import("./roots.mjs").Roots} */ roots) {
   if (process.arch !== "x64") return "it is compiled for x86-64 alone";
-  if (findGo() === undefined) {
-    return "there is no Go of 1.21 or later to compile it: install Go, or gVisor's own runsc, and give --runsc PATH";
-  }
   return fs.existsSync(roots.cache) && freeBytes(roots.cache) < neededFreeBytes
     ? "compiling it needs 2 GiB of free disk for a while"
     : undefined;
@@ -65,15 +55,17 @@ function hostRecipe(/** @type {import("./roots.mjs").Roots} */ roots) {
 
 /** @param {import("./roots.mjs").Roots} roots */
 export function currentRunsc(roots) {
-  return /** @type {RunscAsset | undefined} */ (readStamp(roots, "runsc", hostRecipe(roots)));
+  const asset = /** @type {RunscAsset | undefined} */ (readStamp(roots, "runsc", hostRecipe(roots)));
+  return asset?.atMs !== undefined && Date.now() - asset.atMs > failureStandsMs ? undefined : asset;
 }
 
 /**
- * Makes `<assets>/gvisor/runsc`: minutes.
+ * Makes `<assets>/gvisor/runsc`: minutes. A failure is kept as the reason why there is none.
  * @param {import("./roots.mjs").Roots} roots
  * @param {import("./graph.mjs").StepContext} context
  */
-export async function makeRunsc(roots, { signal, onLine }) {
+export async function makeRunsc(roots, context) {
+  const { signal, onLine } = context;
   const reason = obstacle(roots);
   if (reason !== undefined) {
     onLine(`skipped: ${reason}`);
@@ -91,8 +83,8 @@ export async function makeRunsc(roots, { signal, onLine }) {
   };
   const remedy = "check that this machine reaches proxy.golang.org (or GOPROXY), then start again";
   const options = { cwd: scratch, env, signal, onLine, remedy };
-  const go = findGo() ?? "go";
   try {
+    const go = await provideGo(roots, scratch, context);
     for (const name of ["go.mod", "go.sum"]) fs.copyFileSync(join(recipeFolder(roots), name), join(scratch, name));
     await run(go, ["mod", "download", moduleName], options);
     const sources = (await run(go, ["list", "-m", "-f", "{{.Dir}}", moduleName], options)).trim();
@@ -111,6 +103,12 @@ export async function makeRunsc(roots, { signal, onLine }) {
       fs.chmodSync(join(partial, "runsc"), 0o755);
     });
     await writeStamp(roots, "runsc", hostRecipe(roots), { runsc: join(folder, "runsc"), version });
+  } catch (error) {
+    signal.throwIfAborted();
+    if (!(error instanceof SetupError)) throw error;
+    onLine(`failed: ${error.message}`);
+    const reason = `${error.message.split("\n")[0]}; ${error.remedy}`;
+    await writeStamp(roots, "runsc", hostRecipe(roots), { reason, atMs: Date.now() });
   } finally {
     fs.rmSync(scratch, { recursive: true, force: true });
   }

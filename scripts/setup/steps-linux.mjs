@@ -133,8 +133,9 @@ function runscStep(roots) {
   return {
     name: "runsc",
     title: "runsc of gVisor, compiled from Go modules",
-    needs: [],
-    after: ["packages", "base-disk"],
+    needs: ["packages"],
+    // Both take all processors, and everything else waits for the disk.
+    after: ["base-disk"],
     isDone: () => currentRunsc(roots),
     run: (context) => makeRunsc(roots, context),
   };

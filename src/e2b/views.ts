@@ -1,18 +1,9 @@
 /** Sandbox views: a sandbox as E2B's clients know it, made field by field from the runtime's view. Pure. */
-import type { CapacityView, SandboxMetricSample, SandboxView, SnapshotView } from "../runtime/contract.ts";
-import type { Acceleration, EngineName, LatencySample, SandboxRecord } from "../types.ts";
+import type { SandboxMetricSample, SandboxView, SnapshotView } from "../runtime/contract.ts";
+import type { LatencySample, SandboxRecord } from "../types.ts";
 import { deriveTrafficToken } from "./access-token.ts";
 import { allTraffic } from "./network-options.ts";
-import type {
-  Capacity,
-  Health,
-  ListedSandbox,
-  Sandbox,
-  SandboxDetail,
-  SandboxLatency,
-  SandboxMetric,
-  SnapshotInfo,
-} from "./schemas.ts";
+import type { ListedSandbox, Sandbox, SandboxDetail, SandboxLatency, SandboxMetric, SnapshotInfo } from "./schemas.ts";
 import { localTeam } from "./template-reference.ts";
 
 /**
@@ -101,49 +92,6 @@ export function toSandboxMetric(sample: SandboxMetricSample): SandboxMetric {
 export function toSandboxLatency(samples: readonly LatencySample[]): SandboxLatency {
   return {
     samples: samples.map(({ span, scenario, durationMs, atMs }) => ({ span, scenario, durationMs, at: toTime(atMs) })),
-  };
-}
-
-export function toHealth(
-  {
-    engine,
-    version,
-    acceleration,
-    chosenBecause,
-    walls = [],
-  }: {
-    readonly engine: EngineName;
-    readonly version: string;
-    readonly acceleration: Acceleration;
-    readonly chosenBecause?: string;
-    readonly walls?: readonly { readonly name: string; readonly stands: boolean; readonly detail: string }[];
-  },
-  { waitingForDisk }: Pick<CapacityView, "waitingForDisk">,
-): Health {
-  const why = chosenBecause ? { chosenBecause } : {};
-  return { engine, engineVersion: version, acceleration, ...why, walls: [...walls], waitingForDisk };
-}
-
-export function toCapacity(
-  {
-    engine,
-    version,
-    acceleration,
-  }: { readonly engine: EngineName; readonly version: string; readonly acceleration: Acceleration },
-  { budgets, warmPool, pausedInMemory, waitingForDisk, waiting }: CapacityView,
-): Capacity {
-  return {
-    engine,
-    engineVersion: version,
-    acceleration,
-    sandboxes: budgets.sandboxes,
-    cpuCount: budgets.vcpuCount,
-    memoryMB: budgets.memoryMiB,
-    diskSizeMB: budgets.diskMiB,
-    warmPool,
-    pausedInMemory,
-    waitingForDisk,
-    waiting,
   };
 }
 

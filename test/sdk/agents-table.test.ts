@@ -1,10 +1,12 @@
 /** What agents meet in a sandbox of `base`, seen through the unmodified SDKs in JavaScript and Python. */
+
 import { fileURLToPath } from "node:url";
 import * as sdk from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { installPythonSdk, scriptArguments } from "../support/clients/python-sdk.ts";
 import { connection, createSandbox, type Sandbox, skipReason } from "../support/clients/sdk.ts";
 import { runUserProgram } from "../support/clients/user-program.ts";
+import { testedEngine } from "../support/daemon/tested-engine.ts";
 import { titleOf } from "../support/skipped-title.ts";
 
 /** Programs that are there for the default user. */
@@ -23,7 +25,7 @@ const installsGlobally =
 
 /** What takes a Linux kernel: gVisor has no modules, no bridges and no loop devices. */
 const linuxRows: Readonly<Record<string, readonly [command: string, output: string | RegExp]>> =
-  process.env.FIRKIN_TEST_ENGINE === "gvisor"
+  testedEngine() === "gvisor"
     ? {}
     : {
         "no module is loaded that nobody asked for": [

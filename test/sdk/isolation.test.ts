@@ -1,10 +1,12 @@
 /** Isolation: sandboxes are restored, not booted, differ where they must, and see nothing of each other or the host. */
+
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, expect, test } from "vitest";
 import { createSandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
+import { testedEngine } from "../support/daemon/tested-engine.ts";
 
-const isGvisor = process.env.FIRKIN_TEST_ENGINE === "gvisor";
+const isGvisor = testedEngine() === "gvisor";
 const powerOff = isGvisor ? "kill -9 1" : "echo o > /proc/sysrq-trigger";
 
 describe.skipIf(skipReason)("isolation", () => {

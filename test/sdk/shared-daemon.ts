@@ -1,8 +1,12 @@
-/** The shared daemon: one for all test files on real machines. Tests that start their own copy its prepared state. */
+/**
+ * The shared daemon: one for all test files of a project on real machines. Tests that start their own copy its prepared
+ * state. Where neither the project nor the caller names an engine, it is the one that `auto` chooses here.
+ */
 import { rm } from "node:fs/promises";
 import type { TestProject } from "vitest/node";
 import { usePreparedState } from "../support/daemon/base-template-state.ts";
 import { missingForRealMachines, newStateDir, type RealDaemon, startDaemon } from "../support/daemon/real-daemon.ts";
+import { newShortFolder } from "../support/short-folder.ts";
 
 export interface SharedDaemon {
   readonly url: string;
@@ -23,14 +27,26 @@ export default async function setup(project: TestProject): Promise<() => Promise
     project.provide("daemon", { missing });
     return async () => {};
   }
-  const prepared = await newStateDir();
-  await (await startDaemon({ stateDir: prepared })).stop();
-  usePreparedState(prepared);
-  const daemon: RealDaemon = await startDaemon();
-  const { url, apiKey, stateDir, pid } = daemon;
+  const named = project.config.env?.FIRKIN_TEST_ENGINE ?? process.env.FIRKIN_TEST_ENGINE;
+  const args = ["--engine", named ?? "auto"];
+  const prepared = await newShortFolder();
+  const first = await startDaemon({ stateDir: prepared, args });
+  const engine = await engineOf(first);
+  await first.stop();
+  usePreparedState(engine, prepared);
+  // The tests' own daemons run the same one.
+  if (named === undefined) process.env.FIRKIN_TEST_ENGINE = engine;
+  const stateDir = await newStateDir(engine);
+  const daemon: RealDaemon = await startDaemon({ stateDir, args: ["--engine", engine] });
+  const { url, apiKey, pid } = daemon;
   project.provide("daemon", { url, apiKey, stateDir, pid });
   return async () => {
     await daemon[Symbol.asyncDispose]();
-    await rm(prepared, { recursive: true, force: true });
+    for (const folder of [prepared, stateDir]) await rm(folder, { recursive: true, force: true });
   };
+}
+
+async function engineOf({ url }: RealDaemon): Promise<string> {
+  const response = await fetch(`${url}/health`, { headers: { accept: "application/json" } });
+  return ((await response.json()) as { engine: string }).engine;
 }

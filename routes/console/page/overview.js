@@ -2,17 +2,19 @@
 import { byId, element, printable, setText, within } from "./dom.js";
 import { clockTime, memory } from "./words.js";
 
-/** @typedef {import("../../../src/e2b/schemas.ts").Capacity["sandboxes"]} Budget */
+/** @typedef {import("../../../src/e2b/daemon-schemas.ts").Capacity["sandboxes"]} Budget */
 
 const engine = byId("engine", HTMLElement);
 const meters = byId("capacity", HTMLUListElement);
 const quarantine = byId("quarantine", HTMLElement);
 
-/** @param {import("../../../src/e2b/schemas.ts").Capacity} capacity */
+/** @param {import("../../../src/e2b/daemon-schemas.ts").Capacity} capacity */
 export function showCapacity(capacity) {
   const { warmPool, pausedInMemory, waiting } = capacity;
   const [version = ""] = capacity.engineVersion.split(/[ (]/);
-  setText(engine, `${capacity.engine} ${version} · ${capacity.acceleration.toUpperCase()}`);
+  const acceleration = capacity.acceleration === "none" ? [] : [capacity.acceleration.toUpperCase()];
+  setText(engine, [`${capacity.engine} ${version}`, ...acceleration].join(" · "));
+  engine.title = capacity.chosenBecause ?? "";
   const pool = [`${warmPool.ready} ready`];
   if (warmPool.warming > 0) pool.push(`${warmPool.warming} warming`);
   if (warmPool.leaving > 0) pool.push(`${warmPool.leaving} leaving`);
@@ -56,7 +58,7 @@ function plain(name, amount) {
   return element("li", "", element("span", "name", name), element("span", "amount", amount));
 }
 
-/** @param {import("../../../src/e2b/schemas.ts").QuarantineList["entries"]} entries */
+/** @param {import("../../../src/e2b/daemon-schemas.ts").QuarantineList["entries"]} entries */
 export function showQuarantine(entries) {
   quarantine.hidden = entries.length === 0;
   const rows = entries.map(({ kind, name, reason, at }) =>

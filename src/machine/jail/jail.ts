@@ -109,10 +109,11 @@ export class Jail {
     const owner = createHash("sha256").update(machinesFolder).digest("hex").slice(0, 8);
     const groups = await ControlGroups.open(owner);
     await groups.removeUnused(machines);
-    const users = isRoot ? await MachineUsers.open(machinesFolder, ownedEntry) : undefined;
-    const tools = { launcher, mountPoint, users, groups };
     const problems: string[] = [];
     for (const level of isRoot ? (["full", "plain"] as const) : (["user_namespace", "plain"] as const)) {
+      // Another user than the daemon's reaches the files of a machine only where the jail shows them to it.
+      const users = level === "full" ? await MachineUsers.open(machinesFolder, ownedEntry) : undefined;
+      const tools = { launcher, mountPoint, users, groups };
       const jail = new Jail(level, [], tools);
       const problem = await jail.#tryOut(trial);
       if (problem !== undefined) {
@@ -144,6 +145,11 @@ export class Jail {
   /** The user of a machine, which an earlier daemon may have started; undefined where machines have no users. */
   userOf(machine: string): number | undefined {
     return this.#users?.of(machine);
+  }
+
+  /** The path at which a process of the engine finds a file of the engine. */
+  pathOf(engine: StoredEngine, path: string): string {
+    return this.level === "plain" ? join(engine.folder, path) : path;
   }
 
   /** @throws DomainError `machine_failed` when the process cannot be started behind these walls */
@@ -242,9 +248,9 @@ function describeWalls(
   return [
     wall(
       "user",
-      isRoot,
+      level === "full",
       "each machine runs as a user of its own",
-      "all machines run as the daemon's user: start it as root",
+      `all machines run as the daemon's user: ${isRoot ? lacking : "start it as root"}`,
     ),
     wall("files", hasNamespaces, "an engine sees its own files only", lacking),
     wall("processes", hasNamespaces, "an engine sees no process but its own", lacking),

@@ -96,7 +96,9 @@ async function spawnEngine(plan: LaunchPlan, logPath: string): Promise<DetachedP
       calls: "engine",
       // A disk that is full of what was discarded is larger than what it holds.
       fileBytes: Math.max(machine.diskMiB * 1.25 + 256, machine.memoryMiB) * 2 ** 20,
-      environment: memory.shared ? {} : { LD_PRELOAD: engine.privateMemory, FIRKIN_READ_ONLY: memory.path },
+      environment: memory.shared
+        ? {}
+        : { LD_PRELOAD: jail.pathOf(engine, engine.privateMemory), FIRKIN_READ_ONLY: memory.path },
     });
   } finally {
     await devices?.close();

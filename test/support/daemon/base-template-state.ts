@@ -6,19 +6,20 @@ import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import Database from "better-sqlite3";
+import { testedEngine } from "./tested-engine.ts";
 
 const run = promisify(execFile);
 /** The variable that names the folder to the processes of the tests. */
-const variable = "FIRKIN_TEST_PREPARED_STATE";
+const variableOf = (engine: string) => `FIRKIN_TEST_PREPARED_STATE_${engine.toUpperCase()}`;
 
-/** Chooses the folder that is copied from now on. Its daemon must have stopped. */
-export function usePreparedState(stateDir: string): void {
-  process.env[variable] = stateDir;
+/** Chooses the folder that is copied from now on for daemons of the engine. Its own daemon must have stopped. */
+export function usePreparedState(engine: string, stateDir: string): void {
+  process.env[variableOf(engine)] = stateDir;
 }
 
 /** Fills a new state folder. Without a prepared one nothing is done, and the daemon's start there is its first. */
-export async function copyPreparedState(stateDir: string): Promise<void> {
-  const prepared = process.env[variable];
+export async function copyPreparedState(stateDir: string, engine = testedEngine()): Promise<void> {
+  const prepared = process.env[variableOf(engine)];
   if (!prepared) return;
   await run("cp", ["-a", "--sparse=always", "--", `${prepared}/.`, stateDir]);
   // Synced like a daemon's own snapshots, because the blocks that a file takes change when it is written back.

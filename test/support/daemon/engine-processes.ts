@@ -1,8 +1,9 @@
 /** The engine processes of a state folder that run on this host, no matter which daemon started them. */
 import { readdirSync, readFileSync } from "node:fs";
+import { testedEngine } from "./tested-engine.ts";
 
 /** The program of the engine that the shared daemon runs. */
-const sharedProgram = process.env.FIRKIN_TEST_ENGINE === "gvisor" ? "firkin-gvisor" : "qemu-system-x86_64";
+const sharedProgram = testedEngine() === "gvisor" ? "firkin-gvisor" : "qemu-system-x86_64";
 
 /** Pids of the processes of that program that name a file of a machine of this state folder. */
 export function runningEngines(

@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { newShortFolder } from "../short-folder.ts";
 import { copyPreparedState } from "./base-template-state.ts";
+import { testedEngine } from "./tested-engine.ts";
 
 const main = fileURLToPath(new URL("../../../dist/src/main.js", import.meta.url));
 /** The first start boots, warms and snapshots the base template under TCG. */
@@ -46,12 +47,6 @@ export function cacheDir(): string {
   return process.env.FIRKIN_CACHE_DIR ?? join(homedir(), ".firkin", "cache");
 }
 
-/** `FIRKIN_TEST_ENGINE` names the engine that the tests with real machines run on; default the daemon's. */
-function engineOptions(): string[] {
-  const engine = process.env.FIRKIN_TEST_ENGINE;
-  return engine ? ["--engine", engine] : [];
-}
-
 /** Why no real machine can be started here, or undefined. */
 export function missingForRealMachines(): string | undefined {
   if (!existsSync(main)) return "dist/ is not built";
@@ -60,9 +55,9 @@ export function missingForRealMachines(): string | undefined {
 }
 
 /** A new state folder, with a base template; short, because socket paths are limited. */
-export async function newStateDir(): Promise<string> {
+export async function newStateDir(engine?: string): Promise<string> {
   const stateDir = await newShortFolder();
-  await copyPreparedState(stateDir);
+  await copyPreparedState(stateDir, engine);
   return stateDir;
 }
 
@@ -71,7 +66,7 @@ export async function startDaemon(options: RealDaemonOptions = {}): Promise<Real
   const { stateDir: given, args = [], enter = [], env } = options;
   const stateDir = given ?? (await newStateDir());
   const folders = ["--state-dir", stateDir, "--cache-dir", cacheDir()];
-  const serve = [main, "serve", "--port", "0", ...folders, ...engineOptions(), ...quiet, ...args];
+  const serve = [main, "serve", "--port", "0", ...folders, "--engine", testedEngine(), ...quiet, ...args];
   const [command = "", ...rest] = [...enter, process.execPath, ...serve];
   const child = spawn(command, rest, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
   const exited = new Promise<number | null>((resolve) => child.once("exit", resolve));
