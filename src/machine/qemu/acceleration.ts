@@ -15,7 +15,7 @@ import type { Jail } from "../jail/jail.ts";
 import { endProcess } from "../processes.ts";
 import { readVerdict, type Verdict, writeVerdict } from "../verdict.ts";
 import { consoleDevice, qmpSocketName } from "./arguments.ts";
-import { type CpuSetting, emulatedCpu, GuestCpus, kvmCpus, readHostCpu } from "./cpu.ts";
+import { type CpuSetting, emulatedCpu, GuestCpus, hostModel, kvmCpus, readHostCpu } from "./cpu.ts";
 import { enginePath, type QemuEngine } from "./engines.ts";
 import { QmpClient } from "./qmp.ts";
 import { waitForInit, workOf } from "./watchdog.ts";
@@ -50,7 +50,7 @@ export async function decideAcceleration(input: ProbeInput): Promise<"kvm" | "tc
   const path = join(input.cacheFolder, "acceleration.json");
   const host = describeHost(input.engine.version);
   const known = await readVerdict(path, host);
-  const verdict = known ?? { host, ...(await probe(input, "host")) };
+  const verdict = known ?? { host, ...(await probe(input, hostModel)) };
   if (verdict !== known) await writeVerdict(path, verdict);
   input.log.info({ works: verdict.works, reason: verdict.reason, remembered: verdict === known }, "KVM probe");
   return verdict.works ? "kvm" : "tcg";

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { emulatedCpu, GuestCpus, type HostCpu, kvmCpus, parseHostCpu } from "../../../src/machine/qemu/cpu.ts";
+import { emulatedCpu, GuestCpus, type HostCpu, hostModel, kvmCpus, parseHostCpu } from "../../../src/machine/qemu/cpu.ts";
 
 const v2 = "pni ssse3 cx16 sse4_1 sse4_2 popcnt lahf_lm";
 const v3 = `${v2} abm aes avx avx2 bmi1 bmi2 f16c fma movbe xsave`;
@@ -23,7 +23,7 @@ test.each([
   ["Intel that hides a feature", host("GenuineIntel", haswell.replace("pcid", "")), "Nehalem"],
   ["AMD", host("AuthenticAMD", epyc), "EPYC"],
 ])("with KVM guests see a model by name: %s", (_, cpu, model) => {
-  const own = { model: "host", class: `host:${cpu.vendor}-6-143` };
+  const own = { model: hostModel, class: `host:${cpu.vendor}-6-143` };
   expect(kvmCpus("auto", cpu)).toEqual({ wanted: { model: `${model},enforce`, class: model }, fallback: own });
   expect(kvmCpus("host", cpu)).toEqual({ wanted: own });
   expect(kvmCpus("SapphireRapids", cpu)).toEqual({
@@ -33,7 +33,7 @@ test.each([
 
 test("without a model that fits guests see the host's own processor", () => {
   expect(kvmCpus("auto", host("CentaurHauls", v3))).toEqual({
-    wanted: { model: "host", class: "host:CentaurHauls-6-143" },
+    wanted: { model: hostModel, class: "host:CentaurHauls-6-143" },
   });
 });
 
