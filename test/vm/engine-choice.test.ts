@@ -13,8 +13,7 @@ import { call, connectionTo, createOn } from "../support/daemon/requests.ts";
 
 const run = promisify(execFile);
 const repository = fileURLToPath(new URL("../..", import.meta.url));
-/** Root without the capability to mount and to make namespaces, as in many containers. */
-const withoutNamespaces = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"];
+const source = join(repository, "test/support/faults/no-namespaces.c");
 
 interface Choice {
   readonly engine: string;
@@ -40,11 +39,15 @@ async function diagnose(program: string, enter: readonly string[] = []): Promise
 describe.skipIf(missingForRealMachines() ?? missingForGvisor())("the engine of --engine auto", () => {
   let folder: string;
   let broken: string;
+  /** Runs a program as container engines do. */
+  let contained: string;
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), "fk-choice-"));
     broken = join(folder, "runsc");
     await writeFile(broken, "#!/bin/sh\necho 'this is another machine' >&2\nexit 1\n");
     await chmod(broken, 0o755);
+    contained = join(folder, "no-namespaces");
+    await run("cc", ["-o", contained, source]);
   });
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
@@ -55,11 +58,11 @@ describe.skipIf(missingForRealMachines() ?? missingForGvisor())("the engine of -
   };
 
   test.each([
-    ["there is no runsc", "/nowhere/runsc", [], "there is no program /nowhere/runsc"],
-    ["runsc does not run", undefined, [], "does not run"],
-    ["namespaces are refused", runsc, withoutNamespaces, "did not start"],
-  ])("%s: the next engine serves, and doctor and daemon say why", async (_, path, enter, problem) => {
-    const program = path ?? broken;
+    ["there is no runsc", () => "/nowhere/runsc", () => [], "there is no program /nowhere/runsc"],
+    ["runsc does not run", () => broken, () => [], "does not run"],
+    ["namespaces are refused", () => runsc, () => [contained], "did not start"],
+  ])("%s: the next engine serves, and doctor and daemon say why", async (_, programOf, enterOf, problem) => {
+    const [program, enter] = [programOf(), enterOf()];
     const daemon = await start(["--runsc", program], enter);
     try {
       const choice = await choiceOf(daemon);

@@ -8,7 +8,7 @@ import { DomainError, messageOf } from "../../errors.ts";
 import { Scope } from "../../scope.ts";
 import { type DetachedProcess, readLogTail, startDetached } from "../detached-process.ts";
 import { lastMachineUser } from "../jail/machine-users.ts";
-import { guestNetwork, type Network } from "../network/network.ts";
+import { guestNetwork, machineSide, type Network } from "../network/network.ts";
 import { endProcess } from "../processes.ts";
 import { diskName } from "./disk.ts";
 import type { GvisorMachine } from "./machine.ts";
@@ -150,7 +150,7 @@ async function launch(plan: BoxPlan): Promise<DetachedProcess> {
       // The folder, with its slash, by which a later daemon finds the process of a machine that nobody wrote down.
       args: [...options, "--", inBox.keeper, `${folder}/`, String(machine.vcpuCount), inBox.runsc, ...runscFlags],
       logPath: join(folder, keeperLogName),
-      descriptors: [network.socket],
+      descriptors: [await machineSide(network)],
       reportsOn: "status",
     });
   } finally {

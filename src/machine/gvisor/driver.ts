@@ -210,8 +210,6 @@ export class GvisorDriver implements VmDriver {
     };
     await writeRunningMachine(folder, running);
     const base = await baseFolder(machine.baseDisk, firstBoxUser, this.#options.cacheFolder);
-    // A network that has ended has nothing to give to the box, and knows why.
-    if (network.socket.destroyed) await waitForNetwork(network);
     const plan = { folder, machine, base, layers: disk.images, groups: cell.groups, network, checkpoint };
     const box = await startBox({ ...plan, tools: this.#host.boxTools, runsc: runscPath(engine) }, signal);
     const sessionId = folder.slice(folder.lastIndexOf("/") + 1);

@@ -140,6 +140,15 @@ export async function waitForNetwork({ guard, isOn, logPath }: Network): Promise
   });
 }
 
+/**
+ * The machine's side of a network, which its engine inherits.
+ * @throws DomainError as {@link waitForNetwork}, when the network has ended before its machine began
+ */
+export async function machineSide(network: Network): Promise<Network["socket"]> {
+  if (network.socket.destroyed) await waitForNetwork(network);
+  return network.socket;
+}
+
 async function boundLog(path: string): Promise<void> {
   const size = await stat(path).then(
     (found) => found.size,

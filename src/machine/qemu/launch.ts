@@ -8,7 +8,7 @@ import { DomainError, messageOf } from "../../errors.ts";
 import { Scope } from "../../scope.ts";
 import { type DetachedProcess, readLogTail } from "../detached-process.ts";
 import type { Cell, Jail } from "../jail/jail.ts";
-import type { Network } from "../network/network.ts";
+import { machineSide, type Network } from "../network/network.ts";
 import { endProcess } from "../processes.ts";
 import { type Launch, qemuArguments, qmpSocketName } from "./arguments.ts";
 import { enginePath, type QemuEngine } from "./engines.ts";
@@ -69,7 +69,7 @@ async function spawnEngine(plan: LaunchPlan, logPath: string): Promise<DetachedP
   const { memory, machine } = plan;
   const devices = start.kind === "restore" ? await open(start.devices, "r") : undefined;
   try {
-    const descriptors = [...(devices ? [devices.fd] : []), network.socket];
+    const descriptors = [...(devices ? [devices.fd] : []), await machineSide(network)];
     return await jail.start({
       role: "vm",
       command: enginePath,
