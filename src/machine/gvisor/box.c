@@ -13,6 +13,9 @@
  *   socket=PATH     a Unix socket is bound there, and given to the keeper as a descriptor, in this order from 4 on
  *   meminfo=INSIDE  a file that is seen as /proc/meminfo, where runsc looks for the size of the guest's memory
  *   users=N         the first of 65,536 users of the host that the users in the box are
+ *   owners=N        the first of 65,536 users whom the files of disks and folders belong to. When they are others than
+ *                   `users`, the mounts show the files as those of `users`
+ *   try-owners      tries on the folders `base` and `ro` whether mounts can do that, and ends
  *   network=ADDRESS/PREFIX,GATEWAY   the guest's interface, whose other end is the last descriptor
  *   cgroup=FOLDER oom=N   as for the jail
  *   status=N        descriptor that gets `PID\n`, and ends when the keeper has taken over; or `error: …\n`
@@ -21,52 +24,30 @@
  * signal N.
  */
 #define _GNU_SOURCE
-#include "box.h"
-
-#include <grp.h>
-#include <linux/capability.h>
 #include <linux/close_range.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 
+#include "../jail/launcher.h"
+#include "box_calls.h"
 #include "box_mounts.h"
 #include "box_network.h"
+#include "box_owners.h"
 
-enum { MAX_SOCKETS = 8, USERS = 65536, FIRST_SOCKET = 4 };
+enum { MAX_SOCKETS = 8, FIRST_SOCKET = 4, AFTER_SOCKETS = 64 };
 
 struct options {
   struct box_root root;
-  const char *folder, *users, *network, *meminfo, *oom;
+  const char *folder, *network, *meminfo, *oom;
   const char *cgroups[16], *sockets[MAX_SOCKETS];
   size_t cgroup_count, socket_count;
+  bool only_tries;
   int status;
   char **command;
 };
-
-static int status_descriptor = -1;
-
-_Noreturn void fail(const char *format, ...) {
-  char text[512];
-  int cause = errno;
-  va_list arguments;
-  va_start(arguments, format);
-  int length = vsnprintf(text, sizeof text, format, arguments);
-  va_end(arguments);
-  dprintf(status_descriptor >= 0 ? status_descriptor : STDERR_FILENO, "error: %.*s: %s\n", length, text,
-          strerror(cause));
-  _exit(125);
-}
-
-static const char *value_of(const char *argument, const char *name) {
-  size_t length = strlen(name);
-  return strncmp(argument, name, length) == 0 && argument[length] == '=' ? argument + length + 1 : NULL;
-}
 
 static void add_socket(struct options *options, const char *path) {
   errno = E2BIG;
@@ -93,7 +74,11 @@ static void parse_option(struct options *options, char *argument) {
   else if ((value = value_of(argument, "socket")))
     add_socket(options, value);
   else if ((value = value_of(argument, "users")))
-    options->users = value;
+    options->root.users = (uid_t)number_of(value);
+  else if ((value = value_of(argument, "owners")))
+    options->root.owners = (uid_t)number_of(value);
+  else if (strcmp(argument, "try-owners") == 0)
+    options->only_tries = true;
   else if ((value = value_of(argument, "network")))
     options->network = value;
   else if ((value = value_of(argument, "meminfo")))
@@ -101,7 +86,7 @@ static void parse_option(struct options *options, char *argument) {
   else if ((value = value_of(argument, "oom")))
     options->oom = value;
   else if ((value = value_of(argument, "status")))
-    options->status = atoi(value);
+    options->status = (int)number_of(value);
   else if ((value = value_of(argument, "cgroup")) && options->cgroup_count < 16)
     options->cgroups[options->cgroup_count++] = value;
   else {
@@ -111,21 +96,14 @@ static void parse_option(struct options *options, char *argument) {
 }
 
 static struct options parse(char **argument) {
-  struct options options = {.status = -1};
+  struct options options = {.status = -1, .root.map = -1};
   for (; *argument && strcmp(*argument, "--") != 0; argument++) parse_option(&options, *argument);
   errno = EINVAL;
   if (!*argument || !argument[1]) fail("no keeper after --");
-  if (!options.folder || !options.users || !options.root.mount || !options.root.base) fail("an option is missing");
+  const struct box_root *root = &options.root;
+  if (!options.folder || !root->users || !root->owners || !root->mount || !root->base) fail("an option is missing");
   options.command = argument + 1;
-  options.root.owner = (uid_t)strtoul(options.users, NULL, 10);
   return options;
-}
-
-static void write_text(const char *path, const char *text) {
-  int file = open(path, O_WRONLY | O_CLOEXEC);
-  if (file < 0) fail("open %s", path);
-  if (write(file, text, strlen(text)) < 0) fail("write %s", path);
-  close(file);
 }
 
 /* By a short name, because the path of a socket may have 107 bytes only and the folder's may be longer. */
@@ -145,6 +123,14 @@ static int bind_socket(const char *path) {
   return fd;
 }
 
+/* Descriptors of the launcher's own get other numbers than the sockets have. */
+static int out_of_the_way(int fd) {
+  int moved = fcntl(fd, F_DUPFD_CLOEXEC, AFTER_SOCKETS);
+  if (moved < 0) fail("descriptor");
+  close(fd);
+  return moved;
+}
+
 static void bind_sockets(const struct options *options) {
   for (size_t i = 0; i < options->socket_count; i++) {
     int fd = bind_socket(options->sockets[i]);
@@ -157,15 +143,6 @@ static void bind_sockets(const struct options *options) {
   }
 }
 
-/* Drops what the parent could still do. */
-static void drop_privileges(void) {
-  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-  struct __user_cap_data_struct none[2] = {{0}};
-  for (int capability = 0; prctl(PR_CAPBSET_READ, capability) >= 0; capability++) prctl(PR_CAPBSET_DROP, capability);
-  if (syscall(SYS_capset, &header, none)) fail("capabilities");
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) fail("no new privileges");
-}
-
 /* Root of the user namespace, and with it of the network and of the mounts; on the host a user that nobody is. */
 static void become_nobody(int asked, int mapped) {
   if (unshare(CLONE_NEWUSER)) fail("user namespace");
@@ -173,6 +150,7 @@ static void become_nobody(int asked, int mapped) {
   if (write(asked, &answer, 1) != 1 || read(mapped, &answer, 1) != 1) fail("users");
   if (setgroups(0, NULL) || setresgid(0, 0, 0) || setresuid(0, 0, 0)) fail("root of the box");
   if (unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)) fail("namespaces of the box");
+  if (sethostname("box", 3)) fail("host name");
   /*
    * Builds of runsc before August 2024 take every network namespace for the host's where this folder has a file
    * `rmem_default`, as it has since Linux 6.15. The folder is another one in each network namespace. A namespace may
@@ -183,6 +161,7 @@ static void become_nobody(int asked, int mapped) {
 }
 
 static _Noreturn void become_keeper(const struct options *options, int asked, int mapped) {
+  limit(RLIMIT_CORE, "core", 0);
   if (unshare(CLONE_NEWNS)) fail("mount namespace");
   make_root(&options->root);
   become_nobody(asked, mapped);
@@ -191,30 +170,24 @@ static _Noreturn void become_keeper(const struct options *options, int asked, in
   if (options->network) open_network(options->network, network);
   char *environment[] = {"PATH=/", "HOME=/", NULL};
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) fail("no new privileges");
+  if (refuse_calls()) fail("seccomp");
   execve(options->command[0], options->command, environment);
   fail("run %s", options->command[0]);
 }
 
 static void map_users(const struct options *options, pid_t child, int asked, int mapped) {
-  char path[64], map[64], answer;
+  char map[64], answer;
   if (read(asked, &answer, 1) != 1) return;
-  snprintf(map, sizeof map, "0 %s %d", options->users, USERS);
-  for (const char *const *kind = (const char *const[]){"uid_map", "gid_map", NULL}; *kind; kind++) {
-    snprintf(path, sizeof path, "/proc/%d/%s", child, *kind);
-    write_text(path, map);
-  }
+  snprintf(map, sizeof map, "0 %u %d", options->root.users, USERS);
+  set_maps(child, map);
   if (write(mapped, &answer, 1) != 1) fail("users");
 }
 
 static _Noreturn void stand_by(pid_t child) {
-  dprintf(status_descriptor >= 0 ? status_descriptor : STDERR_FILENO, "%d\n", child);
+  tell_status(child);
   close_range(3, ~0U, 0);
-  drop_privileges();
-  int ended;
-  while (waitpid(child, &ended, 0) < 0) {
-    if (errno != EINTR) _exit(125);
-  }
-  _exit(WIFEXITED(ended) ? WEXITSTATUS(ended) : 128 + WTERMSIG(ended));
+  drop_privileges((struct identity){-1, -1, -1});
+  end_like(child);
 }
 
 int main(int count, char **arguments) {
@@ -222,21 +195,21 @@ int main(int count, char **arguments) {
   int asked[2], mapped[2];
   struct options options = parse(arguments + 1);
   status_descriptor = options.status;
-  if (status_descriptor >= 0) {
-    /* Out of the way of the sockets. */
-    int moved = fcntl(status_descriptor, F_DUPFD_CLOEXEC, 64);
-    if (moved < 0) fail("status");
-    close(status_descriptor);
-    status_descriptor = moved;
-  }
+  if (status_descriptor >= 0) status_descriptor = out_of_the_way(status_descriptor);
   if (pipe2(asked, O_CLOEXEC) || pipe2(mapped, O_CLOEXEC)) fail("pipe");
   for (int i = 0; i < 2; i++) {
-    asked[i] = fcntl(asked[i], F_DUPFD_CLOEXEC, 64);
-    mapped[i] = fcntl(mapped[i], F_DUPFD_CLOEXEC, 64);
+    asked[i] = out_of_the_way(asked[i]);
+    mapped[i] = out_of_the_way(mapped[i]);
   }
-  close_range(FIRST_SOCKET, 63, 0);
-  close_range(64, ~0U, CLOSE_RANGE_CLOEXEC);
+  close_range(FIRST_SOCKET, AFTER_SOCKETS - 1, 0);
+  close_range(AFTER_SOCKETS, ~0U, CLOSE_RANGE_CLOEXEC);
   umask(022);
+  if (options.root.users != options.root.owners)
+    options.root.map = out_of_the_way(open_map(options.root.owners, options.root.users));
+  if (options.only_tries) {
+    try_owners(&options.root);
+    return 0;
+  }
   bind_sockets(&options);
   for (size_t i = 0; i < options.cgroup_count; i++) {
     char path[4096];

@@ -7,22 +7,19 @@ import { join } from "node:path";
 import { DomainError, messageOf } from "../../errors.ts";
 import { Scope } from "../../scope.ts";
 import { type DetachedProcess, readLogTail, startDetached } from "../detached-process.ts";
-import { lastMachineUser } from "../jail/machine-users.ts";
 import { guestNetwork, machineSide, type Network } from "../network/network.ts";
 import { endProcess } from "../processes.ts";
 import { diskName } from "./disk.ts";
 import type { GvisorMachine } from "./machine.ts";
 import { Orders } from "./orders.ts";
 import { agentName, containerName, containerSpec, inBox, runscFlags } from "./spec.ts";
+import { firstFileOwner } from "./users.ts";
 
 /** The program of the keeper, as the list of processes has it. */
 export const keeperCommand = inBox.keeper.slice(1);
 export const keeperLogName = "keeper.log";
 /** The checkpoint's name, which runsc chooses. */
 export const checkpointName = "checkpoint.img";
-
-/** The first of the 65,536 users of all boxes. No machine's own user and no account of the host is among them. */
-export const firstBoxUser = lastMachineUser + 1;
 
 /** Above the daemon's own, so that the kernel takes a machine first when memory runs out. */
 const oomScore = 500;
@@ -47,6 +44,8 @@ export interface BoxPlan {
   readonly base: string;
   /** Images of the lower layers, top first. */
   readonly layers: readonly string[];
+  /** The first of the users in the box. */
+  readonly users: number;
   readonly groups: readonly string[];
   readonly network: Network;
   /** The folder of the checkpoint to be restored. Undefined: the machine boots. */
@@ -71,12 +70,12 @@ export const agentFolder = (folder: string) => folders(folder).agent;
 /** Where checkpoints are written. */
 export const imageFolder = (folder: string) => folders(folder).image;
 
-/** Makes the folders of a machine. */
-export async function makeFolders(folder: string): Promise<void> {
+/** Makes the folders of a machine whose first user this is. */
+export async function makeFolders(folder: string, users: number): Promise<void> {
   const { agent, bundle, image, sockets } = folders(folder);
   await Promise.all([agent, bundle, image].map((path) => mkdir(path, { mode: 0o755 })));
   await mkdir(sockets, { mode: 0o700 });
-  await chown(image, firstBoxUser, firstBoxUser);
+  await chown(image, users, users);
 }
 
 /**
@@ -118,7 +117,7 @@ export async function startBox(plan: BoxPlan, signal?: AbortSignal): Promise<Sta
 }
 
 async function launch(plan: BoxPlan): Promise<DetachedProcess> {
-  const { tools, runsc, folder, machine, base, layers, groups, network, checkpoint } = plan;
+  const { tools, runsc, folder, machine, base, layers, users, groups, network, checkpoint } = plan;
   const { agent, bundle, image } = folders(folder);
   const { address, prefix, gateway } = guestNetwork;
   const options = [
@@ -137,7 +136,8 @@ async function launch(plan: BoxPlan): Promise<DetachedProcess> {
     `socket=${ordersSocket(folder)}`,
     `socket=${linkSocket(folder)}`,
     `meminfo=${inBox.bundle}/meminfo`,
-    `users=${firstBoxUser}`,
+    `users=${users}`,
+    `owners=${firstFileOwner}`,
     `network=${address}/${prefix},${gateway}`,
     ...groups.map((path) => `cgroup=${path}`),
     `oom=${oomScore}`,

@@ -8,11 +8,10 @@
 #include <linux/loop.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
-#include "box.h"
+#include "../jail/launcher.h"
+#include "box_owners.h"
 
 enum { MAX_LAYERS = 16, MAX_BINDINGS = 16, LOOP_TRIES = 100, LOOP_MAJOR = 7 };
 
@@ -28,18 +27,16 @@ struct box_root {
   size_t layer_count;
   struct binding bindings[MAX_BINDINGS];
   size_t binding_count;
-  /* Root of the box. */
-  uid_t owner;
+  /* The first of the box's users, and of those whom files on disks belong to. */
+  uid_t users, owners;
+  /* A user namespace that maps one to the other; -1: they are the same. */
+  int map;
 };
 
 static void add_binding(struct box_root *root, const char *spec, bool is_read_only) {
   errno = E2BIG;
   if (root->binding_count == MAX_BINDINGS) fail("too many paths");
   root->bindings[root->binding_count++] = (struct binding){spec, is_read_only};
-}
-
-static void make_folder(const char *path) {
-  if (mkdir(path, 0755) && errno != EEXIST) fail("mkdir %s", path);
 }
 
 /* Attaches an image to a free loop device, which is free again when nothing is mounted from it. */
@@ -76,10 +73,16 @@ static int attach_loop(const char *image, bool is_read_only, char device[64]) {
 static void mount_image(const char *image, const char *target, bool is_read_only) {
   char device[64];
   int loop = attach_loop(image, is_read_only, device);
-  unsigned long flags = MS_NODEV | MS_NOATIME | (is_read_only ? MS_RDONLY : 0);
+  unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOATIME | (is_read_only ? MS_RDONLY : 0);
   /* What the guest removes is given back to the host at once. */
   if (mount(device, target, "ext4", flags, is_read_only ? "" : "discard,noinit_itable")) fail("mount %s", image);
   close(loop);
+}
+
+static void bind_base(const struct box_root *root) {
+  make_folder("layers/base");
+  if (mount(root->base, "layers/base", NULL, MS_BIND, NULL)) fail("bind %s", root->base);
+  map_owners(root->map, "layers/base");
 }
 
 static void mount_disk(const struct box_root *root) {
@@ -87,29 +90,33 @@ static void mount_disk(const struct box_root *root) {
       "redirect_dir=on,index=off,metacopy=off,upperdir=/layers/top/upper,workdir=/layers/top/work,"
       "lowerdir=";
   make_folder("layers");
+  if (mount("layers", "layers", "tmpfs", MS_NOSUID | MS_NODEV, "size=64k")) fail("/layers");
   make_folder("layers/top");
   mount_image(root->disk, "layers/top", false);
   make_folder("layers/top/upper");
   make_folder("layers/top/work");
-  if (chown("layers/top/upper", root->owner, root->owner)) fail("owner of the disk");
+  if (chown("layers/top/upper", root->owners, root->owners)) fail("owner of the disk");
+  map_owners(root->map, "layers/top");
   for (size_t i = 0; i < root->layer_count; i++) {
     char path[64];
     snprintf(path, sizeof path, "layers/%zu", i);
     make_folder(path);
     mount_image(root->layers[i], path, true);
+    map_owners(root->map, path);
     snprintf(path, sizeof path, "/layers/%zu/upper:", i);
     strcat(options, path);
   }
   strcat(options, "/layers/base");
-  make_folder("layers/base");
-  if (mount(root->base, "layers/base", NULL, MS_BIND, NULL)) fail("bind %s", root->base);
+  bind_base(root);
   /* By paths in the new root, which short names keep within one page of options. */
   make_folder("disk");
   if (chroot(".")) fail("enter the new root");
-  if (mount("disk", "/disk", "overlay", MS_NODEV, options)) fail("overlay");
+  if (mount("disk", "/disk", "overlay", MS_NOSUID | MS_NODEV, options)) fail("overlay");
+  /* The overlay has mounts of its own. Files of the base folder, on which all machines stand, are root's in the box. */
+  if (umount2("/layers", MNT_DETACH)) fail("unmount /layers");
 }
 
-static void bind_path(const struct binding *binding) {
+static void bind_path(const struct binding *binding, int map) {
   char source[4096], target[4096];
   snprintf(source, sizeof source, "%s", binding->spec);
   char *inside = strrchr(source, ':');
@@ -127,8 +134,9 @@ static void bind_path(const struct binding *binding) {
     close(file);
   }
   if (mount(source, target, NULL, MS_BIND, NULL)) fail("bind %s", source);
+  if (S_ISDIR(found.st_mode) && binding->is_read_only) map_owners(map, target);
   unsigned long flags = MS_BIND | MS_REMOUNT | MS_NOSUID | (S_ISCHR(found.st_mode) ? 0 : MS_NODEV);
-  if (binding->is_read_only) flags |= MS_RDONLY;
+  flags |= binding->is_read_only ? MS_RDONLY : MS_NOEXEC;
   if (mount(NULL, target, NULL, flags, NULL)) fail("remount %s", source);
 }
 
@@ -137,20 +145,25 @@ static void mount_proc(const char *path) {
   if (mount("proc", path, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL)) fail("%s", path);
 }
 
-/* Mounts everything and makes it the root. /proc is that of the new process namespace. */
-static void make_root(const struct box_root *root) {
-  char options[64];
+/* An empty file system, which is the new root. */
+static void enter_mount(const struct box_root *root) {
+  char options[80];
   if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL)) fail("private mounts");
-  snprintf(options, sizeof options, "size=8m,nr_inodes=1024,mode=0755,uid=%u,gid=%u", root->owner, root->owner);
+  snprintf(options, sizeof options, "size=8m,nr_inodes=1024,mode=0755,uid=%u,gid=%u", root->users, root->users);
   if (mount("firkin", root->mount, "tmpfs", MS_NOSUID, options)) fail("new root %s", root->mount);
   if (chdir(root->mount)) fail("enter %s", root->mount);
+}
+
+/* Mounts everything and makes it the root. /proc is that of the new process namespace. */
+static void make_root(const struct box_root *root) {
+  enter_mount(root);
   mount_proc("proc");
   mount_proc("proc-uncovered");
   make_folder("dev");
-  for (size_t i = 0; i < root->binding_count; i++) bind_path(&root->bindings[i]);
+  for (size_t i = 0; i < root->binding_count; i++) bind_path(&root->bindings[i], root->map);
   for (const char *const *name = (const char *const[]){"state", "tmp", "sys", NULL}; *name; name++) {
     make_folder(*name);
-    if (chown(*name, root->owner, root->owner)) fail("owner of %s", *name);
+    if (chown(*name, root->users, root->users)) fail("owner of %s", *name);
   }
   int old = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (old < 0) fail("open the old root");
@@ -160,6 +173,18 @@ static void make_root(const struct box_root *root) {
   if (syscall(SYS_pivot_root, ".", ".")) fail("change root");
   if (umount2(".", MNT_DETACH)) fail("leave the old root");
   if (chdir("/")) fail("enter the new root");
+}
+
+/* Fails where a box could not be made whose users are others than the owners of files. */
+static void try_owners(const struct box_root *root) {
+  if (unshare(CLONE_NEWNS)) fail("mount namespace");
+  enter_mount(root);
+  for (size_t i = 0; i < root->binding_count; i++) bind_path(&root->bindings[i], root->map);
+  make_folder("layers");
+  bind_base(root);
+  for (const char *const *name = (const char *const[]){"upper", "work", "disk", NULL}; *name; name++)
+    make_folder(*name);
+  if (mount("disk", "disk", "overlay", 0, "lowerdir=layers/base,upperdir=upper,workdir=work")) fail("overlay");
 }
 
 #endif

@@ -15,7 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-#include "box.h"
+#include "../jail/launcher.h"
 
 #define GUEST_END "eth0"
 #define WIRE_END "wire"

@@ -28,15 +28,7 @@ import { type Network, startNetworkIn, waitForNetwork } from "../network/network
 import { isRunning } from "../processes.ts";
 import { describeFile } from "../snapshot-files.ts";
 import { baseFolder } from "./base-folder.ts";
-import {
-  agentFolder,
-  checkpointName,
-  firstBoxUser,
-  keeperCommand,
-  makeFolders,
-  ordersSocket,
-  startBox,
-} from "./box.ts";
+import { agentFolder, checkpointName, keeperCommand, makeFolders, ordersSocket, startBox } from "./box.ts";
 import { copyLayer, diskName, emptyLayer, type PreparedDisk, prepareDisk } from "./disk.ts";
 import {
   type GvisorDriverOptions,
@@ -57,6 +49,7 @@ import {
 } from "./machine.ts";
 import { Orders } from "./orders.ts";
 import { agentName } from "./spec.ts";
+import { firstFileOwner } from "./users.ts";
 import { GvisorVm } from "./vm.ts";
 
 const adoptDeadlineMs = 2000;
@@ -68,10 +61,15 @@ const maxProcesses = 4096;
 /** The folder in a machine's folder with the checkpoint that it was restored from. */
 const checkpointFolder = "restored";
 
+/** Whom a machine's network runs as, and the first of the users in its box. */
+interface BoxCell extends Cell {
+  readonly users: number;
+}
+
 /** A machine whose folder has all but a description. */
 interface PreparedMachine {
   readonly folder: string;
-  readonly cell: Cell;
+  readonly cell: BoxCell;
   readonly network: Network;
   readonly machine: GvisorMachine;
   readonly engine: StoredEngine;
@@ -95,7 +93,10 @@ export class GvisorDriver implements VmDriver {
       program: keeperCommand,
       checkSocketPaths,
       log,
-      giveBack: (sessionId) => host.jail.closeCell(sessionId),
+      giveBack: async (sessionId) => {
+        host.users.giveBack(sessionId);
+        await host.jail.closeCell(sessionId);
+      },
     });
     this.info = info;
     this.#host = host;
@@ -209,8 +210,9 @@ export class GvisorDriver implements VmDriver {
       lowerLayers: [...disk.lowerLayers],
     };
     await writeRunningMachine(folder, running);
-    const base = await baseFolder(machine.baseDisk, firstBoxUser, this.#options.cacheFolder);
-    const plan = { folder, machine, base, layers: disk.images, groups: cell.groups, network, checkpoint };
+    const base = await baseFolder(machine.baseDisk, firstFileOwner, this.#options.cacheFolder);
+    const { users, groups } = cell;
+    const plan = { folder, machine, base, layers: disk.images, users, groups, network, checkpoint };
     const box = await startBox({ ...plan, tools: this.#host.boxTools, runsc: runscPath(engine) }, signal);
     const sessionId = folder.slice(folder.lastIndexOf("/") + 1);
     const processes = [box.process.identity, await network.guard];
@@ -242,15 +244,16 @@ export class GvisorDriver implements VmDriver {
     return { deviceSet: 1, platform: "systrap", ...shape, baseDisk };
   }
 
-  async #openCell(sessionId: string, folder: string, { memoryMiB, vcpuCount }: GvisorMachine): Promise<Cell> {
+  async #openCell(sessionId: string, folder: string, { memoryMiB, vcpuCount }: GvisorMachine): Promise<BoxCell> {
     const memoryBytes = (memoryMiB + engineMemoryMiB) * 2 ** 20;
     const limits = { memoryBytes, processors: vcpuCount, processes: maxProcesses };
     const cell = await this.#host.jail.openCell(sessionId, limits);
-    await makeFolders(folder);
+    const users = this.#host.users.take(sessionId);
+    await makeFolders(folder, users);
     const owned = join(folder, ownedEntry);
     await mkdir(owned, { mode: 0o700 });
     if (cell.user !== undefined) await chown(owned, cell.user, cell.user);
-    return cell;
+    return { ...cell, users };
   }
 
   #startNetwork(scope: Scope, cell: Cell, internetAccess: boolean | undefined): Promise<Network> {

@@ -14,6 +14,7 @@ import { findNetworkPrograms, type NetworkTools } from "../network/network.ts";
 import type { BoxTools } from "./box.ts";
 import { removeUnusedLayers } from "./disk.ts";
 import { type RunningMachine, readRunningMachine } from "./machine.ts";
+import { BoxUsers } from "./users.ts";
 import { describeWalls } from "./walls.ts";
 
 const run = promisify(execFile);
@@ -31,6 +32,7 @@ export interface GvisorDriverOptions {
 
 export interface GvisorHost {
   readonly jail: Jail;
+  readonly users: BoxUsers;
   readonly networkTools: NetworkTools;
   readonly boxTools: BoxTools;
   readonly images: Images;
@@ -97,6 +99,9 @@ export async function openHost(
   const store = [join(options.cacheFolder, "engines")];
   const engine = await storeEngine(store, { name: "trial", version: "1", programs: [trialProgram], files: [] });
   const jail = await Jail.open({ ...options, ownedEntry }, { engine, command: trialProgram, args: [] });
+  const users = await BoxUsers.open({ ...options, launcher, mountPoint });
+  if (users.sharedBecause !== undefined)
+    options.log.warn({ reason: users.sharedBecause }, "all machines have the same users");
   await removeUnused(options);
   const supported = { supported: true } as const;
   const abilities = { memorySnapshot: supported, fanOut: supported, pause: supported, network: supported };
@@ -106,13 +111,23 @@ export async function openHost(
     acceleration: "none",
     cpuClass,
     abilities,
-    walls: describeWalls(jail.walls),
+    walls: describeWalls(users.sharedBecause, jail.walls),
   } as const;
   const networkTools = { ...programs, jail };
-  return { host: { jail, networkTools, boxTools: { launcher, keeper, mountPoint }, images, runsc, cpuClass }, info };
+  return {
+    host: { jail, users, networkTools, boxTools: { launcher, keeper, mountPoint }, images, runsc, cpuClass },
+    info,
+  };
 }
 
-const boxHeaders = ["box.h", "box_mounts.h", "box_network.h"];
+const boxHeaders = [
+  "box_calls.h",
+  "box_mounts.h",
+  "box_network.h",
+  "box_owners.h",
+  "../jail/call_filter.h",
+  "../jail/launcher.h",
+];
 const keeperHeaders = ["keeper.h", "keeper_orders.h", "keeper_processors.h", "keeper_wire.h"];
 
 /** Where the program is in a folder of the store. */

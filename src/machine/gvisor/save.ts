@@ -9,11 +9,12 @@ import type { EngineInfo, SaveOptions, SnapshotFile, SnapshotManifest } from "..
 import type { Images } from "../images.ts";
 import { linkFile } from "../link-file.ts";
 import { describeFile, publishSnapshot, stagingOf } from "../snapshot-files.ts";
-import { agentFolder, checkpointName, firstBoxUser, imageFolder } from "./box.ts";
+import { agentFolder, checkpointName, imageFolder } from "./box.ts";
 import { packedName, packLayer } from "./disk.ts";
 import type { RunningMachine } from "./machine.ts";
 import type { Orders } from "./orders.ts";
 import { agentName, containerName, inBox } from "./spec.ts";
+import { firstFileOwner } from "./users.ts";
 
 /** The checkpoint's name in a snapshot. */
 const memoryName = "memory.img";
@@ -80,7 +81,7 @@ async function takeCheckpoint(
     await rm(written, { force: true });
   }
   // Whoever restores it in a box reads it as root of the box.
-  await chown(join(staging, memoryName), firstBoxUser, firstBoxUser);
+  await chown(join(staging, memoryName), firstFileOwner, firstFileOwner);
   return describeFile(staging, memoryName);
 }
 

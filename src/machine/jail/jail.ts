@@ -57,6 +57,7 @@ export interface Trial {
   readonly args: readonly string[];
 }
 
+const jailHeaders = ["call_filter.h", "jail_options.h", "jail_root.h", "launcher.h", "system_calls.h"];
 const commonDevices = ["/dev/null", "/dev/urandom"];
 const openFiles = 256;
 const trialMs = 10_000;
@@ -98,10 +99,7 @@ export class Jail {
    * @throws DomainError `failed_precondition` when the launcher does not compile or nothing can be started with it
    */
   static async open({ cacheFolder, machinesFolder, ownedEntry, log }: JailOptions, trial: Trial): Promise<Jail> {
-    const launcher = await buildTool(
-      { beside: import.meta.url, source: "jail.c", headers: ["system_calls.h"] },
-      cacheFolder,
-    );
+    const launcher = await buildTool({ beside: import.meta.url, source: "jail.c", headers: jailHeaders }, cacheFolder);
     const mountPoint = join(cacheFolder, "jail-root");
     await mkdir(mountPoint, { recursive: true, mode: 0o755 });
     const isRoot = process.getuid?.() === 0;

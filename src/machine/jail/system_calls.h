@@ -5,25 +5,11 @@
 #ifndef FIRKIN_SYSTEM_CALLS_H
 #define FIRKIN_SYSTEM_CALLS_H
 
-#include <errno.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sched.h>
-#include <stddef.h>
-#include <sys/prctl.h>
+#include <stdbool.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 
-#if defined(__x86_64__)
-#define JAIL_ARCHITECTURE AUDIT_ARCH_X86_64
-#elif defined(__aarch64__)
-#define JAIL_ARCHITECTURE AUDIT_ARCH_AARCH64
-#else
-#error "the jail knows the system calls of x86-64 and arm64 only"
-#endif
-
-enum { X32_CALLS = 0x40000000, MAX_FILTER = 512 };
+#include "call_filter.h"
 
 /* What every program in the jail may do: its own files, memory, threads, clocks and Unix sockets. */
 static const int common_calls[] = {
@@ -178,30 +164,11 @@ static const int network_calls[] = {
 
 /* Filters from now on, over exec too. Needs no_new_privs. Returns 0, or -1 with errno. */
 static int filter_system_calls(bool for_network) {
-  static struct sock_filter code[MAX_FILTER];
-  unsigned short length = 0;
-#define EMIT(...) code[length++] = (struct sock_filter)__VA_ARGS__
-#define LOAD(field) EMIT(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field)))
-#define ANSWER(value) EMIT(BPF_STMT(BPF_RET | BPF_K, value))
-  LOAD(arch);
-  EMIT(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, JAIL_ARCHITECTURE, 1, 0));
-  ANSWER(SECCOMP_RET_KILL_PROCESS);
-  LOAD(nr);
-#ifdef __x86_64__
-  EMIT(BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_CALLS, 0, 1));
-  ANSWER(SECCOMP_RET_KILL_PROCESS);
-#endif
-  for (size_t i = 0; i < sizeof common_calls / sizeof *common_calls; i++) {
-    EMIT(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)common_calls[i], 0, 1));
-    ANSWER(SECCOMP_RET_ALLOW);
-  }
-  for (size_t i = 0; for_network && i < sizeof network_calls / sizeof *network_calls; i++) {
-    EMIT(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)network_calls[i], 0, 1));
-    ANSWER(SECCOMP_RET_ALLOW);
-  }
+  filter_begin(SECCOMP_RET_KILL_PROCESS);
+  filter_answer(common_calls, COUNT_OF(common_calls), SECCOMP_RET_ALLOW);
+  if (for_network) filter_answer(network_calls, COUNT_OF(network_calls), SECCOMP_RET_ALLOW);
   /* The C library makes threads with clone where clone3, whose flags no filter can read, is not there. */
-  EMIT(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1));
-  ANSWER(SECCOMP_RET_ERRNO | ENOSYS);
+  filter_answer((const int[]){SYS_clone3}, 1, SECCOMP_RET_ERRNO | ENOSYS);
   EMIT(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 4));
   LOAD(args[0]);
   EMIT(BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 0, 1));
@@ -212,11 +179,7 @@ static int filter_system_calls(bool for_network) {
   EMIT(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_UNIX, 0, 1));
   ANSWER(SECCOMP_RET_ALLOW);
   ANSWER(SECCOMP_RET_ERRNO | EPERM);
-#undef EMIT
-#undef LOAD
-#undef ANSWER
-  struct sock_fprog program = {length, code};
-  return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+  return filter_install();
 }
 
 #endif
