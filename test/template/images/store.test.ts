@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { pino } from "pino";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { DomainError } from "../../../src/errors.ts";
+import { createMetrics, type Metrics } from "../../../src/metrics.ts";
 import { makeDisk } from "../../../src/template/image-disk/make-disk.ts";
 import { parseRegistries } from "../../../src/template/images/open.ts";
 import { ImageStore, type ImageStoreDependencies } from "../../../src/template/images/store.ts";
@@ -18,7 +19,9 @@ let registry: TestRegistry;
 let pull: TestClient;
 let folder: string;
 let made: string[];
+let metrics: Metrics;
 beforeEach(async () => {
+  metrics = createMetrics();
   registry = await TestRegistry.open();
   pull = await openClient();
   folder = await mkdtemp(join(tmpdir(), "firkin-images-"));
@@ -42,6 +45,7 @@ function open(more: Partial<ImageStoreDependencies> = {}): Promise<ImageStore> {
     allowLocal: true,
     programs: undefined,
     log: pino({ level: "silent" }),
+    metrics,
     reach: () => {},
     admitBytes: async () => {},
     makeDisk: async (order, progress) => {
@@ -75,6 +79,9 @@ test("an image's disk is made once, also for two builds at once, and a moved tag
   expect(one.lines.join("\n")).toContain("image config: USER 5 are not used");
   expect((await prepare(await open(), reference)).path).toBe(one.path);
   expect(made.length).toBe(1);
+  const counted = await metrics.registry.metrics();
+  expect(counted).toContain('firkin_images_total{result="pulled"} 2');
+  expect(counted).toContain('firkin_images_total{result="cached"} 1');
   registry.add("img", imageOf("two"));
   expect((await prepare(store, reference)).path).not.toBe(one.path);
   expect((await readdir(folder)).filter((name) => name.endsWith(".partial"))).toEqual([]);
