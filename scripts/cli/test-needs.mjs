@@ -31,6 +31,7 @@ export const needs = [
   { path: "test/vm/observability", project: "real machines", steps: ["test-tools"] },
   { path: "test/sdk/", project: "real machines", steps: machines },
   { path: "test/sdk/code-interpreter", project: "real machines", steps: codeInterpreter },
+  { path: "test/sdk/image-families", project: "real machines", steps: ["test-tools", "test-images"] },
   { path: "test/sdk/console", project: "real machines", steps: ["browser"] },
   { path: "test/code-interpreter/", project: "tools", steps: ["code-interpreter-wheels"] },
   { path: "test/guest-agent/", ...compiled },
