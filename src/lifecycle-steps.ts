@@ -57,6 +57,7 @@ export const lifecycleSteps = [
   "image.resolved",
   "image.blob",
   "image.disk",
+  "image.booted",
   "build.reserved",
   "build.launched",
   "build.recorded",

@@ -23,6 +23,7 @@ export function createMetrics() {
     ...sandboxMetrics(registers),
     ...capacityMetrics(registers),
     ...warmPoolMetrics(registers),
+    ...templateMetrics(registers),
     ...upkeepMetrics(registers),
   };
 }
@@ -106,6 +107,34 @@ function warmPoolMetrics(registers: Registry[]) {
       name: "firkin_warm_pool_refill_seconds",
       help: "From a reservation to a warm machine that has run a command",
       buckets: latencyBucketsSeconds,
+      registers,
+    }),
+  };
+}
+
+/** The builds of templates, and the caches that save them work. */
+function templateMetrics(registers: Registry[]) {
+  return {
+    buildSteps: new Counter({
+      name: "firkin_build_steps_total",
+      help: "Steps of builds: run, or cached by an earlier build",
+      labelNames: ["result"],
+      registers,
+    }),
+    buildCacheBytes: new Gauge({
+      name: "firkin_build_cache_bytes",
+      help: "Disk that the snapshots of build steps take",
+      registers,
+    }),
+    images: new Counter({
+      name: "firkin_images_total",
+      help: "Images that builds asked for: pulled, or cached as a disk",
+      labelNames: ["result"],
+      registers,
+    }),
+    imagePulledBytes: new Counter({
+      name: "firkin_image_pulled_bytes_total",
+      help: "Bytes of images that came from registries and archives",
       registers,
     }),
   };

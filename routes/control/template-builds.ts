@@ -30,6 +30,7 @@ export interface TemplateBuildRoutesDeps {
 export async function templateBuildRoutes(scope: FastifyInstance, deps: TemplateBuildRoutesDeps): Promise<void> {
   startRoutes(scope, deps);
   progressRoutes(scope, deps);
+  cancelRoutes(scope, deps);
   cacheRoutes(scope, deps);
 }
 
@@ -99,6 +100,19 @@ function startRoutes(scope: FastifyInstance, { templates }: TemplateBuildRoutesD
         readyCommand: body.readyCmd || undefined,
       });
       return sendNothing(reply, 202);
+    },
+  );
+}
+
+/** Ends a build early. E2B has no such route: there, as here, a template that is deleted takes its builds with it. */
+function cancelRoutes(scope: FastifyInstance, { templates }: TemplateBuildRoutesDeps): void {
+  const app = scope.withTypeProvider<ZodTypeProvider>();
+  app.delete(
+    "/templates/:templateID/builds/:buildID",
+    { schema: { params: BuildParams, response: { 204: noContent, ...failures } } },
+    async ({ params }, reply) => {
+      await templates.cancelBuild(params.templateID, params.buildID);
+      return sendNothing(reply);
     },
   );
 }

@@ -32,6 +32,7 @@ export const needs = [
   { path: "test/vm/observability", project: "real machines", steps: ["test-tools"] },
   { path: "test/sdk/", project: "sdk", steps: [...machines, "runsc"] },
   { path: "test/sdk/code-interpreter", project: "sdk", steps: codeInterpreter },
+  { path: "test/sdk/image-families", project: "sdk", steps: ["test-tools", "test-images"] },
   { path: "test/sdk/console", project: "sdk", steps: ["browser"] },
   { path: "test/code-interpreter/", project: "tools", steps: ["code-interpreter-wheels"] },
   { path: "test/guest-agent/", ...compiled },

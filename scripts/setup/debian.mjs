@@ -27,7 +27,8 @@ const aptSettingNames = [
  * @param {object} options
  * @param {string} options.scratch
  * @param {string} [options.suite] Debian release.
- * @param {string} [options.target] Folder that becomes the root; none: hooks take out what is wanted.
+ * @param {string} [options.target] Folder that becomes the root, or archive of it (`.tar`); none: hooks take out what is
+ *   wanted.
  * @param {NodeJS.ProcessEnv} [options.env]
  * @param {AbortSignal} [options.signal]
  * @param {(line: string) => void} [options.onLine]
@@ -52,7 +53,7 @@ export async function mmdebstrap(args, { scratch, suite = guestSuite, target, en
       "mmdebstrap",
       [
         ...modeOptions(),
-        `--format=${target ? "directory" : "null"}`,
+        `--format=${target === undefined ? "null" : target.endsWith(".tar") ? "tar" : "directory"}`,
         '--aptopt=Acquire::Languages "none"',
         `--aptopt=${aptSettings}`,
         ...args,

@@ -19,6 +19,7 @@ import { currentRunsc, makeRunsc } from "./runsc.mjs";
 import { guestKernelSteps } from "./steps-guest.mjs";
 import { programSteps } from "./steps-programs.mjs";
 import { currentSimulatedHelper, currentSwiftRoot, makeSimulatedHelper, makeSwiftRoot } from "./swift.mjs";
+import { currentTestImages, makeTestImages } from "./test-images.mjs";
 import { currentTestTools, makeTestTools } from "./test-tools.mjs";
 
 /** @typedef {import("./graph.mjs").Step} Step */
@@ -155,6 +156,13 @@ function testSteps(roots) {
       after: ["packages", "test-packages"],
       isDone: () => currentTestTools(roots),
       run: (context) => makeTestTools(roots, context),
+    },
+    {
+      name: "test-images",
+      title: "images for tests",
+      needs: ["packages"],
+      isDone: () => currentTestImages(roots),
+      run: (context) => makeTestImages(roots, context),
     },
     {
       // The browser is installed while the root disk is made, which takes longer.

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { systemClock } from "../../src/clock.ts";
 import { messageOf } from "../../src/errors.ts";
 import { openLog } from "../../src/log.ts";
+import { createMetrics } from "../../src/metrics.ts";
 import { openImages } from "../../src/template/images/open.ts";
 import type { RegistryLogin } from "../../src/template/registry/credentials.ts";
 
@@ -58,7 +59,8 @@ async function main(): Promise<void> {
       registryMirror: "",
       allowLocalImages: "no",
     } as const;
-    const images = await openImages(settings, { clock: systemClock, log, reach: () => {}, admitBytes: async () => {} });
+    const work = { clock: systemClock, log, metrics: createMetrics(), reach: () => {}, admitBytes: async () => {} };
+    const images = await openImages(settings, work);
     process.stdout.write("| image | result | seconds |\n| --- | --- | --- |\n");
     for (const { reference, login } of [...open, ...(await privateQuestions(process.env))]) {
       const startedMs = performance.now();

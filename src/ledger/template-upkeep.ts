@@ -49,20 +49,25 @@ export function setTemplatePublic(ledger: Ledger, name: string, isPublic: boolea
   });
 }
 
+/** @throws failed_precondition while a sandbox made from the template has not ended; not_found */
+export function refuseTemplateInUse(ledger: Ledger, name: string): void {
+  const { id } = mustFind(ledger, name);
+  const inUse = ledger
+    .statement("select 1 from sandboxes where template_id = :id and state <> 'terminated' limit 1")
+    .get({ id });
+  if (!inUse) return;
+  const message = `cannot delete template '${name}' because there are running or paused sandboxes using it`;
+  throw new DomainError("failed_precondition", message, { id });
+}
+
 /**
  * Removes a template with its aliases, tags and builds. Its snapshots stay until {@link strikeUnneededSnapshots}.
  * @throws failed_precondition while a sandbox made from it has not ended or a build of it is unfinished; not_found
  */
 export function deleteTemplate(ledger: Ledger, name: string): void {
   ledger.writeDurably(() => {
+    refuseTemplateInUse(ledger, name);
     const { id } = mustFind(ledger, name);
-    const inUse = ledger
-      .statement("select 1 from sandboxes where template_id = :id and state <> 'terminated' limit 1")
-      .get({ id });
-    if (inUse) {
-      const message = `cannot delete template '${name}' because there are running or paused sandboxes using it`;
-      throw new DomainError("failed_precondition", message, { id });
-    }
     const building = ledger
       .statement("select 1 from template_build_jobs where template_id = :id and state = 'building' limit 1")
       .get({ id });

@@ -14,7 +14,13 @@ import {
   insertBuildJob,
   listBuildJobs,
 } from "../ledger/template-builds.ts";
-import { assignTags, deleteTemplate, removeTags, setTemplatePublic } from "../ledger/template-upkeep.ts";
+import {
+  assignTags,
+  deleteTemplate,
+  refuseTemplateInUse,
+  removeTags,
+  setTemplatePublic,
+} from "../ledger/template-upkeep.ts";
 import {
   defaultTag,
   findTemplate,
@@ -85,6 +91,10 @@ export class TemplateService implements Templates {
     return viewOf(job, this.#template(job.templateId));
   }
 
+  async cancelBuild(templateId: string, buildId: string): Promise<void> {
+    await this.#deps.builds.cancel(this.#job(templateId, buildId));
+  }
+
   pruneBuildCache(): Promise<{ layers: number; sizeBytes: number }> {
     return this.#deps.builds.pruneLayers();
   }
@@ -108,6 +118,9 @@ export class TemplateService implements Templates {
     const { ledger, builds, settleKills } = this.#deps;
     refuseOwn(findTemplate(ledger, name), name, "it cannot be deleted");
     await settleKills();
+    refuseTemplateInUse(ledger, name);
+    const { id } = this.#template(name);
+    await Promise.all(listBuildJobs(ledger, id).map((job) => builds.cancel(job)));
     deleteTemplate(ledger, name);
     await builds.collect();
   }

@@ -58,6 +58,11 @@ export interface Templates {
   startBuild(templateId: string, buildId: string, request: BuildStartRequest): Promise<void>;
   /** @throws invalid_argument in E2B's words when there is no such build. */
   getBuild(templateId: string, buildId: string): BuildView;
+  /**
+   * Ends a build that waits or is under way; one that has ended stays as it is.
+   * @throws invalid_argument as {@link getBuild}.
+   */
+  cancelBuild(templateId: string, buildId: string): Promise<void>;
   /** Forgets the snapshots of all steps. @returns how many there were, and their size. */
   pruneBuildCache(): Promise<{ layers: number; sizeBytes: number }>;
   /** The log of a build up to now. */
@@ -66,7 +71,10 @@ export interface Templates {
   list(): TemplateView[];
   /** @throws not_found. */
   get(name: string): TemplateView;
-  /** @throws not_found, failed_precondition while the template is in use, permission_denied (`base`). */
+  /**
+   * Also ends the builds of the template that wait or are under way.
+   * @throws not_found, failed_precondition while sandboxes use the template, permission_denied (`base`).
+   */
   remove(name: string): Promise<void>;
   /** @throws not_found. */
   setPublic(name: string, isPublic: boolean): TemplateRecord;

@@ -11,6 +11,7 @@ import {
   type BuildJob,
   type BuildLogEntry,
   failBuildJob,
+  findBuildJob,
   finishBuildJob,
   listBuildingJobs,
   noteBuildPossession,
@@ -58,8 +59,9 @@ interface RunningBuild {
   readonly done: Promise<void>;
 }
 
+const cancelled = "the build was cancelled";
 const stopped = "the build was cancelled: the daemon stopped";
-/** No client can cancel a build, and a command that never ends must not keep its capacity for ever. */
+/** Nobody may be there to cancel a build, and a command that never ends must not keep its capacity for ever. */
 const maxBuildMs = 2 * 3_600_000;
 
 export class TemplateBuilds {
@@ -124,6 +126,21 @@ export class TemplateBuilds {
   /** Fails a waiting build that will never start, and writes down why. */
   refuse(job: BuildJob, error: unknown): void {
     failBuildJob(this.#deps.ledger, job.id, { message: messageOf(error), step: "base", logEntries: [] }, []);
+  }
+
+  /**
+   * Ends a build that waits or is under way here, and waits until its machine and snapshot are gone. A build that has
+   * ended stays as it is.
+   */
+  async cancel({ id }: Pick<BuildJob, "id">): Promise<void> {
+    const { ledger } = this.#deps;
+    const running = this.#running.get(id);
+    if (running) {
+      running.cancel.abort(new DomainError("cancelled", cancelled));
+      return running.done;
+    }
+    const job = findBuildJob(ledger, id);
+    if (job?.state === "waiting") failBuildJob(ledger, id, { message: cancelled, logEntries: [] }, []);
   }
 
   /** The log of a build up to now. */

@@ -11,6 +11,7 @@ import { markSnapshotReady, registerSnapshot, type SnapshotFacts } from "../../l
 import type { Logger } from "../../log.ts";
 import type { EngineInfo } from "../../machine/driver.ts";
 import { readSnapshot, type SnapshotPlace } from "../../machine/snapshot-files.ts";
+import type { Metrics } from "../../metrics.ts";
 import type { GuestAssets } from "../assets/guest-assets.ts";
 import { fingerprintOf, type GuestTrust } from "../trust/host-trust.ts";
 import type { BuildGround } from "./ground.ts";
@@ -23,6 +24,7 @@ const recipe = 1;
 export interface LayerDependencies {
   readonly ledger: Ledger;
   readonly log: Logger;
+  readonly metrics: Pick<Metrics, "buildCacheBytes">;
   readonly engine: EngineInfo;
   readonly assets: GuestAssets;
   readonly trust: GuestTrust;
@@ -89,6 +91,7 @@ export class BuildLayers {
       markSnapshotReady(ledger, place.id, facts);
       putLayer(ledger, { key, snapshotId: place.id, context, sizeBytes });
     });
+    this.#updateGauge();
   }
 
   /** Forgets the layers that were used longest ago until the rest fits. Their snapshots are to be collected then. */
@@ -108,10 +111,16 @@ export class BuildLayers {
     const layers = listLayers(ledger);
     let totalBytes = layers.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
     for (const { key, sizeBytes } of layers) {
-      if (totalBytes <= budgetBytes) return;
+      if (totalBytes <= budgetBytes) break;
       dropLayer(ledger, key);
       totalBytes -= sizeBytes;
     }
+    this.#updateGauge();
+  }
+
+  #updateGauge(): void {
+    const { ledger, metrics } = this.#deps;
+    metrics.buildCacheBytes.set(listLayers(ledger).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0));
   }
 
   async #isWhole({ key, folder, snapshotId }: BuildLayer): Promise<boolean> {

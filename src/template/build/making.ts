@@ -11,6 +11,7 @@ import { type BuildJob, noteBuildPossession } from "../../ledger/template-builds
 import type { ReachStep } from "../../lifecycle-steps.ts";
 import type { Vm } from "../../machine/driver.ts";
 import { newSnapshotPlace, removeSnapshot, type SnapshotPlace } from "../../machine/snapshot-files.ts";
+import type { Metrics } from "../../metrics.ts";
 import { Scope } from "../../scope.ts";
 import type { MachineShape, SpanName } from "../../types.ts";
 import type { ImageStore } from "../images/store.ts";
@@ -35,6 +36,7 @@ export interface MakingDependencies extends BuildMachineDependencies {
   readonly uploads: UploadCache;
   readonly images: Pick<ImageStore, "prepare">;
   readonly layers: BuildLayers;
+  readonly metrics: Pick<Metrics, "buildSteps" | "buildCacheBytes">;
   readonly remains: BuildRemains;
   readonly reach: ReachStep;
   /** The file in a guest that names its template and build. */
@@ -88,7 +90,7 @@ export class BuildMaking {
    * @throws DomainError as the steps, the image and the engine; the signal's reason
    */
   async make(plan: BuildPlan, place: SnapshotPlace, log: BuildLog, signal: AbortSignal): Promise<MadeSnapshot> {
-    const { images, layers, remains, reserve, reach } = this.#deps;
+    const { images, layers, metrics, remains, reserve, reach } = this.#deps;
     const { job, spec, parent, forcedFrom } = plan;
     await using scope = new Scope();
     log.beginStep("base");
@@ -106,11 +108,14 @@ export class BuildMaking {
     const build = await this.#begin(work, found);
     const done = found?.after ?? 0;
     describeCachedSteps(log, spec.steps.slice(0, done), spec.steps.length, keys);
+    metrics.buildSteps.inc({ result: "cached" }, done);
     const progress = { done, total: spec.steps.length, keys, context: found?.layer.context ?? ground.defaults };
     const ran = await runSteps(build, spec.steps.slice(done), progress, {
       archiveOf: (hash) => this.#deps.uploads.pathOf(hash),
-      afterStep: (running, step, key, context) =>
-        isWorthSaving(step) && layers.isPossible ? this.#saveLayer(work, running, key, context) : running,
+      afterStep: (running, step, key, context) => {
+        metrics.buildSteps.inc({ result: "run" });
+        return isWorthSaving(step) && layers.isPossible ? this.#saveLayer(work, running, key, context) : running;
+      },
     });
     const facts = await this.#finish(work, ran, place);
     return { facts, defaults: ran.context, ground };
@@ -161,6 +166,7 @@ export class BuildMaking {
     reach("build.recorded");
     const scope = await renewAgentScope(work);
     const agent = await openBuildAgent(this.#deps, scope, vm, start, job.templateId, signal);
+    if (start.kind === "image") reach("image.booted");
     return { agent, log, signal };
   }
 

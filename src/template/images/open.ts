@@ -4,6 +4,7 @@ import type { Clock } from "../../clock.ts";
 import { DomainError } from "../../errors.ts";
 import type { ReachStep } from "../../lifecycle-steps.ts";
 import type { Logger } from "../../log.ts";
+import type { Metrics } from "../../metrics.ts";
 import { readGuestPrograms } from "../assets/guest-programs.ts";
 import { makeDiskInProcess } from "../image-disk/process.ts";
 import { BlobCache } from "../registry/blobs.ts";
@@ -24,6 +25,7 @@ export interface ImageSettings {
 export interface ImageWork {
   readonly clock: Clock;
   readonly log: Logger;
+  readonly metrics: Pick<Metrics, "images" | "imagePulledBytes">;
   readonly reach: ReachStep;
   readonly admitBytes: (what: string, bytes: number) => Promise<void>;
 }
@@ -31,10 +33,12 @@ export interface ImageWork {
 /** @throws DomainError `invalid_argument` naming the setting */
 export async function openImages(
   config: ImageSettings,
-  { clock, log, reach, admitBytes }: ImageWork,
+  { clock, log, metrics, reach, admitBytes }: ImageWork,
 ): Promise<ImageStore> {
   const settings = parseRegistries(config);
-  const blobs = await BlobCache.open(join(config.cacheDir, "blobs"), config.imageCacheMiB * 2 ** 20, clock);
+  const blobsFolder = join(config.cacheDir, "blobs");
+  const count = (bytes: number) => metrics.imagePulledBytes.inc(bytes);
+  const blobs = await BlobCache.open(blobsFolder, config.imageCacheMiB * 2 ** 20, clock, count);
   const architecture = process.arch === "arm64" ? "arm64" : "amd64";
   const client = new RegistryClient({ clock, settings, blobs, architecture });
   const programs = await readGuestPrograms(config.cacheDir);
@@ -49,6 +53,7 @@ export async function openImages(
     programs,
     makeDisk: makeDiskInProcess,
     log,
+    metrics,
     reach,
     admitBytes,
   });

@@ -10,6 +10,7 @@ import { DomainError, isDomainError } from "../../errors.ts";
 import type { BuildLogLevel } from "../../ledger/template-builds.ts";
 import type { ReachStep } from "../../lifecycle-steps.ts";
 import type { Logger } from "../../log.ts";
+import type { Metrics } from "../../metrics.ts";
 import type { GuestPrograms } from "../assets/guest-programs.ts";
 import type { DiskResult, makeDiskInProcess } from "../image-disk/process.ts";
 import { type BlobCache, removeUnfinished } from "../registry/blobs.ts";
@@ -66,6 +67,7 @@ export interface ImageStoreDependencies {
   readonly programs: GuestPrograms | undefined;
   readonly makeDisk: typeof makeDiskInProcess;
   readonly log: Logger;
+  readonly metrics: Pick<Metrics, "images">;
   readonly reach: ReachStep;
   /** @throws DomainError `disk_pressure` when that much more cannot be written. */
   readonly admitBytes: (what: string, bytes: number) => Promise<void>;
@@ -119,7 +121,7 @@ export class ImageStore {
     }
     this.#deps.reach("image.resolved");
     const fetch = (shared: AbortSignal) => client.fetch(image, shared);
-    const record = (await this.#find(image.digest)) ?? (await this.#make(image, fetch, say, signal));
+    const record = await this.#findOrMake(image, fetch, say, signal);
     await this.#remember(record, text);
     return this.#describe(record, say);
   }
@@ -133,8 +135,7 @@ export class ImageStore {
     const image = await resolveLocal(text, location, architecture);
     this.#deps.reach("image.resolved");
     const fetch = (shared: AbortSignal) => fetchLocal(image, { blobs, architecture }, shared);
-    const found = await this.#find(image.digest);
-    const record = found ?? (await this.#make({ ...image, isPublic: false }, fetch, say, signal));
+    const record = await this.#findOrMake({ ...image, isPublic: false }, fetch, say, signal);
     await this.#remember(record, text);
     return this.#describe(record, say);
   }
@@ -156,6 +157,12 @@ export class ImageStore {
     }
     if (record.filled.length > 0) say("info", `the image lacks, and was given: ${record.filled.join(", ")}`);
     return { path: disk, digest: record.digest, diskMiB: record.diskMiB, envs: record.envs };
+  }
+
+  async #findOrMake(image: KnownImage, fetch: Fetch, say: Say, signal: AbortSignal): Promise<DiskRecord> {
+    const found = await this.#find(image.digest);
+    this.#deps.metrics.images.inc({ result: found ? "cached" : "pulled" });
+    return found ?? this.#make(image, fetch, say, signal);
   }
 
   async #make(image: KnownImage, fetch: Fetch, say: Say, signal: AbortSignal): Promise<DiskRecord> {

@@ -33,21 +33,31 @@ export class BlobCache {
   readonly #folder: string;
   readonly #budgetBytes: number;
   readonly #clock: Clock;
+  readonly #count: (bytes: number) => void;
   readonly #downloads = new SharedWork<string>();
   /** Blobs that builds work with now, with the number of them. */
   readonly #held = new Map<string, number>();
 
-  private constructor(folder: string, budgetBytes: number, clock: Clock) {
+  private constructor(folder: string, budgetBytes: number, clock: Clock, count: (bytes: number) => void) {
     this.#folder = folder;
     this.#budgetBytes = budgetBytes;
     this.#clock = clock;
+    this.#count = count;
   }
 
-  /** Opens the cache, and removes what a daemon that died left half-done. */
-  static async open(folder: string, budgetBytes: number, clock: Clock): Promise<BlobCache> {
+  /**
+   * Opens the cache, and removes what a daemon that died left half-done.
+   * @param count called with the size of each blob that was not there
+   */
+  static async open(
+    folder: string,
+    budgetBytes: number,
+    clock: Clock,
+    count: (bytes: number) => void = () => {},
+  ): Promise<BlobCache> {
     await mkdir(folder, { recursive: true, mode: 0o700 });
     await removeUnfinished(folder);
-    return new BlobCache(folder, budgetBytes, clock);
+    return new BlobCache(folder, budgetBytes, clock, count);
   }
 
   pathOf(digest: string): string {
@@ -113,6 +123,7 @@ export class BlobCache {
         throw badImage(source.image, `a blob has the digest ${digest}, and not ${descriptor.digest}`);
       await file.sync();
       await rename(unfinished, path);
+      this.#count(descriptor.size);
     } finally {
       await file.close();
       await rm(unfinished, { force: true });

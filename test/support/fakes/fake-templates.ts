@@ -12,6 +12,7 @@ import { type Ledger, openLedger } from "../../../src/ledger/open.ts";
 import { markSnapshotReady, registerSnapshot } from "../../../src/ledger/snapshots.ts";
 import { insertTemplate, publishBuild } from "../../../src/ledger/templates.ts";
 import { describeFile, publishSnapshot } from "../../../src/machine/snapshot-files.ts";
+import { createMetrics, type Metrics } from "../../../src/metrics.ts";
 import { TemplateBuilds } from "../../../src/template/build/builds.ts";
 import type { ImageStore } from "../../../src/template/images/store.ts";
 import { TemplateService } from "../../../src/template/service.ts";
@@ -42,6 +43,7 @@ export interface FakeTemplates extends AsyncDisposable {
   readonly templates: TemplateService;
   readonly builds: TemplateBuilds;
   readonly spans: SpanName[];
+  readonly metrics: Metrics;
   /** Runs while the deletion of a template waits for kills; does nothing unless a test says so. */
   settleKills: () => Promise<void>;
   /** The builds of another daemon over the same ledger, machines and folders. */
@@ -60,10 +62,12 @@ export function openFakeTemplates(options: FakeTemplatesOptions = {}): FakeTempl
   const driver = new FakeDriver({ host, machinesFolder: join(folder, "machines"), guest });
   const uploads = new UploadCache({ folder: uploadsFolder, secret: "secret", clock: systemClock });
   const spans: SpanName[] = [];
+  const metrics = createMetrics();
   const admitDisk = async () => {};
   const newBuilds = () =>
     new TemplateBuilds({
       reach: () => {},
+      metrics,
       ledger,
       driver,
       budgets,
@@ -89,6 +93,7 @@ export function openFakeTemplates(options: FakeTemplatesOptions = {}): FakeTempl
     host,
     builds,
     spans,
+    metrics,
     templates: new TemplateService({ ledger, builds, uploads, newTemplateId, admitDisk, settleKills }),
     settleKills: async () => {},
     reopen: newBuilds,

@@ -200,6 +200,37 @@ test("a daemon that stops cancels its builds", async () => {
   await expect(start(fake, [])).rejects.toMatchObject({ code: "not_ready" });
 });
 
+test.each([
+  ["that is cancelled", (fake: FakeTemplates, id: string) => fake.templates.cancelBuild("t", id)],
+  ["whose template is deleted", ({ templates }: FakeTemplates) => templates.remove("made")],
+])("a build %s ends its machine and leaves nothing", async (what, end) => {
+  await using fake = await open();
+  const id = await start(fake, [run("echo on; sleep 600")]);
+  await expect.poll(() => fake.builds.log(id).map(({ message }) => message)).toContain("[builder 1/1] [stdout]: on");
+  expect(await held(fake)).toMatchObject({ machines: 1, reserved: 1 });
+  await end(fake, id);
+  expect(await held(fake)).toEqual(nothing);
+  if (what === "that is cancelled") {
+    expect(findBuildJob(fake.ledger, id)).toMatchObject({
+      state: "error",
+      reason: { message: "the build was cancelled", step: "1" },
+    });
+    expect((await build(fake, [run("true")])).job.state).toBe("ready");
+  } else expect(findTemplate(fake.ledger, "made")).toBeUndefined();
+});
+
+test("a build that waits can be cancelled, and one that has ended stays as it is", async () => {
+  await using fake = await open();
+  const { job } = await build(fake, [run("true")]);
+  await fake.templates.cancelBuild("t", job.id);
+  expect(findBuildJob(fake.ledger, job.id)?.state).toBe("ready");
+  const asked = { name: "made", tags: [], vcpuCount: null, memoryMiB: null, minFreeDiskMiB: null };
+  const { buildId } = fake.templates.requestBuild(asked);
+  await fake.templates.cancelBuild("t", buildId);
+  expect(findBuildJob(fake.ledger, buildId)).toMatchObject({ state: "error", reason: { message: /cancelled/ } });
+  await expect(fake.templates.cancelBuild("t", randomUUID())).rejects.toThrow("not found");
+});
+
 test("a build of a dead daemon has failed for the next one, and nothing is left of it", async () => {
   await using fake = await open();
   const id = await start(fake, [run("echo on; sleep 600")]);

@@ -10,6 +10,7 @@ import { openLedger } from "../../../src/ledger/open.ts";
 import { findBuildJob, insertBuildJob } from "../../../src/ledger/template-builds.ts";
 import { findTemplate, insertTemplate, resolveTemplate } from "../../../src/ledger/templates.ts";
 import type { EngineInfo } from "../../../src/machine/driver.ts";
+import { createMetrics } from "../../../src/metrics.ts";
 import { BuildLayers, type LayerDependencies } from "../../../src/template/build/layers.ts";
 import type { BuildStep } from "../../../src/template/build/spec.ts";
 import { noTrust } from "../../../src/template/trust/host-trust.ts";
@@ -61,6 +62,23 @@ test("steps that ran before are not run again, and those after a change are", as
   expect(await build(fake, [step(fake, "first"), ...steps])).toMatchObject({ ran: ["first", "one", "two", "three"] });
 });
 
+test("the metrics count steps that ran and steps that did not, and the disk that the cache takes", async () => {
+  await using fake = await open();
+  const { metrics } = fake;
+  const steps = ["one", "two"].map((name) => step(fake, name));
+  await build(fake, steps);
+  await build(fake, [...steps, step(fake, "three")]);
+  const text = async () => (await metrics.registry.metrics()).split("\n");
+  expect(await text()).toEqual(
+    expect.arrayContaining(['firkin_build_steps_total{result="run"} 3', 'firkin_build_steps_total{result="cached"} 2']),
+  );
+  const sizeBytes = listLayers(fake.ledger).reduce((sum, layer) => sum + layer.sizeBytes, 0);
+  expect(sizeBytes).toBeGreaterThan(0);
+  expect(await text()).toContain(`firkin_build_cache_bytes ${sizeBytes}`);
+  await fake.builds.pruneLayers();
+  expect(await text()).toContain("firkin_build_cache_bytes 0");
+});
+
 test("what a step sets is there for the steps after it, and in the template", async () => {
   await using fake = await open();
   const env = (value: string): BuildStep => ({ type: "ENV", pairs: [["A", value]] });
@@ -100,7 +118,8 @@ test("whatever decides what a step does is in the keys", () => {
   const abilities = { memorySnapshot: yes, fanOut: yes, pause: yes, network: yes };
   const engine: EngineInfo = { engine: "qemu", version: "7", acceleration: "tcg", cpuClass: "a", abilities };
   const assets = { kernel: "/k", kernelVersion: "6", initramfs: "/i", baseDisk: "/d", agent: "/a" };
-  const deps = { ledger, log: pino({ level: "silent" }), engine, assets, trust: noTrust, budgetBytes: 1 };
+  const [log, metrics] = [pino({ level: "silent" }), createMetrics()];
+  const deps = { ledger, log, metrics, engine, assets, trust: noTrust, budgetBytes: 1 };
   const ground = {
     parentId: "p",
     defaults: { envs: {}, user: "user", workdir: "" },

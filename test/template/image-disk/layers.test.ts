@@ -97,6 +97,23 @@ test("of two entries of one name the last counts; a file replaces a folder, a fo
   expect([read("a"), read("d"), read("l")]).toEqual(["2", "file now", "no link now"]);
 });
 
+test("a folder becomes a link and a folder again, and what was below the link's target stays there", () => {
+  const { paths } = merge([
+    [file("d/old"), file("elsewhere/kept")],
+    [link("d", "elsewhere"), file("d/through")],
+    [{ path: ".wh.d" }, { path: "d/" }, file("d/new")],
+  ]);
+  expect(paths()).toEqual(["/d/", "/d/new", "/elsewhere/", "/elsewhere/kept", "/elsewhere/through"]);
+});
+
+test("a folder takes the place of a link, as docker has it, and lower files below that link's target stay", () => {
+  const { paths } = merge([
+    [file("real/x"), link("d", "real")],
+    [{ path: "d/" }, file("d/y")],
+  ]);
+  expect(paths()).toEqual(["/d/", "/d/y", "/real/", "/real/x"]);
+});
+
 test("a folder over a folder keeps what is in it and takes the new owner and mode", () => {
   const { paths, tree } = merge([[file("d/a")], [{ path: "d/", mode: 0o1777, uid: 5 }, file("d/b")]]);
   expect(paths()).toEqual(["/d/", "/d/a", "/d/b"]);
@@ -233,6 +250,19 @@ test("names keep their bytes, in long forms, too", () => {
   expect(paths()).toContain(`/${latin.toString("latin1")}`);
   expect(paths()).toContain(`/${long}`);
   expect(paths()).toContain(`/pax/${long}`);
+});
+
+test("a name of exactly 100 bytes fills its field, and ustar's prefix makes it longer", () => {
+  const name = "n".repeat(100);
+  const prefixed = makeTar([file(name)]);
+  prefixed.write("some/prefix", 345, "latin1");
+  const sum = prefixed
+    .subarray(0, 512)
+    .fill(0x20, 148, 156)
+    .reduce((total, byte) => total + byte, 0);
+  prefixed.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148, "latin1");
+  expect(merge([[file(name)]]).paths()).toEqual([`/${name}`]);
+  expect(merge([prefixed]).paths()).toEqual(["/some/", "/some/prefix/", `/some/prefix/${name}`]);
 });
 
 test.each([1, 7, 511, 513])("an archive may come in pieces of %i bytes", (pieceBytes) => {

@@ -29,7 +29,7 @@ test.each([
   ["plain", () => content],
   ["gzip", () => gzipSync(content)],
   ["gzip of several members", () => Buffer.concat([gzipSync(first), gzipSync(second)])],
-  ["gzip with something behind it", () => Buffer.concat([gzipSync(content), Buffer.alloc(100)])],
+  ["gzip with zeros behind it", () => Buffer.concat([gzipSync(content), Buffer.alloc(100)])],
 ])("%s", async (_, pack) => {
   expect((await unpack(pack())).equals(content)).toBe(true);
 });
@@ -50,6 +50,8 @@ test("a layer that is not what its image says is refused", async () => {
 test("damaged layers are refused", async () => {
   const packed = gzipSync(content);
   await expect(unpack(packed.subarray(0, packed.length / 2))).rejects.toThrow("cannot be unpacked (gzip)");
+  // As in Docker, which takes nothing for a second member either.
+  await expect(unpack(Buffer.concat([packed, Buffer.from("garbage")]))).rejects.toThrow("cannot be unpacked (gzip)");
   const spoilt = Buffer.from(packed);
   spoilt.fill(0xff, 100, 120);
   await expect(unpack(spoilt)).rejects.toThrow("cannot be unpacked (gzip)");

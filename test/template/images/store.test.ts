@@ -1,14 +1,16 @@
 /** The store of images' disks: one for each image, made once, found again, and gone when it was not finished. */
 import { execFileSync } from "node:child_process";
-import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { DomainError } from "../../../src/errors.ts";
+import { createMetrics, type Metrics } from "../../../src/metrics.ts";
 import { makeDisk } from "../../../src/template/image-disk/make-disk.ts";
 import { parseRegistries } from "../../../src/template/images/open.ts";
 import { ImageStore, type ImageStoreDependencies } from "../../../src/template/images/store.ts";
+import { tagged, writeLayout } from "../../support/images/layout.ts";
 import { digestOf, makeImage, type TestImage } from "../../support/images/make-image.ts";
 import { refuse, TestRegistry } from "../../support/images/registry.ts";
 import { openClient, type TestClient } from "../../support/images/registry-client.ts";
@@ -18,7 +20,9 @@ let registry: TestRegistry;
 let pull: TestClient;
 let folder: string;
 let made: string[];
+let metrics: Metrics;
 beforeEach(async () => {
+  metrics = createMetrics();
   registry = await TestRegistry.open();
   pull = await openClient();
   folder = await mkdtemp(join(tmpdir(), "firkin-images-"));
@@ -42,6 +46,7 @@ function open(more: Partial<ImageStoreDependencies> = {}): Promise<ImageStore> {
     allowLocal: true,
     programs: undefined,
     log: pino({ level: "silent" }),
+    metrics,
     reach: () => {},
     admitBytes: async () => {},
     makeDisk: async (order, progress) => {
@@ -75,6 +80,9 @@ test("an image's disk is made once, also for two builds at once, and a moved tag
   expect(one.lines.join("\n")).toContain("image config: USER 5 are not used");
   expect((await prepare(await open(), reference)).path).toBe(one.path);
   expect(made.length).toBe(1);
+  const counted = await metrics.registry.metrics();
+  expect(counted).toContain('firkin_images_total{result="pulled"} 2');
+  expect(counted).toContain('firkin_images_total{result="cached"} 1');
   registry.add("img", imageOf("two"));
   expect((await prepare(store, reference)).path).not.toBe(one.path);
   expect((await readdir(folder)).filter((name) => name.endsWith(".partial"))).toEqual([]);
@@ -156,20 +164,17 @@ test("mirrors and insecure registries are read from the settings", () => {
 });
 
 /** An image as a folder in OCI's layout. */
-async function writeLayout(image: TestImage, tag = "v1", more: readonly object[] = []): Promise<string> {
+async function layoutOf(image: TestImage, tag = "v1", more: readonly object[] = []): Promise<string> {
   const layout = join(folder, `layout-${tag}`);
-  await mkdir(join(layout, "blobs", "sha256"), { recursive: true });
-  const blobs = [...image.blobs, [image.digest, image.manifest] as const];
-  for (const [digest, bytes] of blobs) await writeFile(join(layout, "blobs", "sha256", digest.slice(7)), bytes);
-  const annotations = { "org.opencontainers.image.ref.name": tag };
-  const manifests = [{ digest: image.digest, size: image.manifest.length, annotations }, ...more];
-  await writeFile(join(layout, "index.json"), JSON.stringify({ schemaVersion: 2, manifests }));
+  const mediaType = "application/vnd.oci.image.manifest.v1+json";
+  const entry = tagged(tag, { mediaType, digest: image.digest, size: image.manifest.length });
+  await writeLayout(layout, [...image.blobs, [image.digest, image.manifest]], [entry, ...more]);
   return layout;
 }
 
 test("an image in OCI's layout is a folder, and one of several has a tag", async () => {
   const store = await open();
-  const layout = await writeLayout(imageOf("one", { Env: ["A=b"] }));
+  const layout = await layoutOf(imageOf("one", { Env: ["A=b"] }));
   const disk = await prepare(store, `oci-layout:${layout}`);
   expect(disk).toMatchObject({ envs: { A: "b" } });
   execFileSync("e2fsck", ["-f", "-n", disk.path], { stdio: "ignore" });
@@ -177,7 +182,7 @@ test("an image in OCI's layout is a folder, and one of several has a tag", async
   expect(made.length).toBe(1);
   await expect(prepare(store, `oci-layout:${layout}:v2`)).rejects.toThrow("its index has no image v2");
   const other = { digest: `sha256:${"0".repeat(64)}`, annotations: { "org.opencontainers.image.ref.name": "v9" } };
-  const many = await writeLayout(imageOf("two"), "many", [other]);
+  const many = await layoutOf(imageOf("two"), "many", [other]);
   await expect(prepare(store, `oci-layout:${many}`)).rejects.toThrow("name one of: many, v9");
 });
 
@@ -217,7 +222,7 @@ test("an archive of docker save is an image", async () => {
 });
 
 test("files of the host are images only when a setting allows it", async () => {
-  const layout = await writeLayout(imageOf("one"));
+  const layout = await layoutOf(imageOf("one"));
   const store = await open({ allowLocal: false });
   await expect(prepare(store, `oci-layout:${layout}`)).rejects.toThrow("--allow-local-images");
   await expect(prepare(await open(), "oci-layout:relative/path")).rejects.toThrow("write an absolute path");
@@ -231,7 +236,7 @@ test("files that are no image say what they are not, and nothing of what is in t
     expect(String(error)).toContain("failed to pull image");
     expect(String(error)).not.toContain("s3cret");
   }
-  const layout = await writeLayout(imageOf("one"));
+  const layout = await layoutOf(imageOf("one"));
   const layers = [...imageOf("one").blobs.keys()];
   await writeFile(join(layout, "blobs", "sha256", (layers[1] ?? "").slice(7)), "spoilt");
   await expect(prepare(store, `oci-layout:${layout}`)).rejects.toThrow(/ended after|has the digest|longer than/);

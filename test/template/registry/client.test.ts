@@ -50,6 +50,28 @@ test("of an index the image of this machine is taken, and attestations are passe
   await expect(pull.pull(wrong)).rejects.toThrow('image architecture "arm64" does not match expected "amd64"');
 });
 
+test("a tag that moves while its image is pulled changes nothing about the pull", async () => {
+  await using pull = await openClient();
+  const moved = makeImage({ layers: [file("moved")] });
+  const linux = { os: "linux", architecture: "amd64" };
+  registry.add("moving", plain, plain.digest.slice(7));
+  registry.addManifest("moving", makeIndex([{ image: plain, platform: linux }]), "latest");
+  registry.interfere = ({ url }) => {
+    // Between the index and the manifest of the platform.
+    if (url?.endsWith(plain.digest)) {
+      registry.add("moving", moved, moved.digest.slice(7));
+      registry.addManifest("moving", makeIndex([{ image: moved, platform: linux }]), "latest");
+    }
+    return false;
+  };
+  const reference = `${registry.host}/moving`;
+  const image = await pull.resolve(reference);
+  expect(image.digest).toBe(plain.digest);
+  await pull.client.fetch(image, new AbortController().signal);
+  expect(await readFile(pull.blobs.pathOf(layerOf(plain)))).toEqual(plain.blobs.get(layerOf(plain)));
+  expect((await pull.pull(reference)).digest).toBe(moved.digest);
+});
+
 test.each([
   [404, "MANIFEST_UNKNOWN", "image 'X' not found: the image or tag does not exist in the registry"],
   [404, "NAME_UNKNOWN", "repository 'X' not found: verify the image name is correct"],
