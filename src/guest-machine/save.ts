@@ -52,13 +52,13 @@ export async function saveMachine({ vm, guest }: SaveSource, request: SaveReques
 
 /** The part of a snapshot's manifest that the ledger keeps. */
 export function factsOf(manifest: SnapshotManifest): SnapshotFacts {
-  const { engine, engineVersion, acceleration, cpuModel, files } = manifest;
+  const { engine, engineVersion, acceleration, cpuModel, files, moreFiles = [] } = manifest;
   return {
     engine,
     engineVersion,
     acceleration,
     cpuModel,
-    memoryBytes: files.memory?.sizeBytes ?? 0,
+    memoryBytes: moreFiles.reduce((sum, { sizeBytes }) => sum + sizeBytes, files.memory?.sizeBytes ?? 0),
     devicesBytes: files.memory ? files.devices.sizeBytes : 0,
     diskBytes: files.disk.sizeBytes,
     manifestSha256: createHash("sha256").update(JSON.stringify(manifest)).digest("hex"),

@@ -80,6 +80,8 @@ export interface SnapshotManifest {
    * The pages in which the memory differs from `files.memory`, which other snapshots have too. Absent: no page differs.
    */
   readonly memoryChanges?: SnapshotFile;
+  /** What an engine has besides of a machine that goes on, by the engine's names. Other snapshots may have it too. */
+  readonly moreFiles?: readonly SnapshotFile[];
   /**
    * Disk layers below `files.disk`, top first: links to files that other snapshots have too, so that each stands alone.
    */

@@ -19,6 +19,7 @@ const commonSchema = z.object({
   createdAtMs: z.number().int().nonnegative(),
   files: z.union([z.strictObject({ memory: file, devices: file, disk: file }), z.strictObject({ disk: file })]),
   memoryChanges: file.optional(),
+  moreFiles: z.array(file).optional(),
   lowerLayers: z.array(file),
   machine: z.record(z.string(), z.unknown()),
 });
@@ -31,9 +32,11 @@ const manifestSchema = z.discriminatedUnion("formatVersion", [
 export function parseManifest(json: unknown): { readonly manifest: SnapshotManifest } | { readonly problem: string } {
   const parsed = manifestSchema.safeParse(json);
   if (!parsed.success) return { problem: z.prettifyError(parsed.error) };
-  const { memoryChanges, ...rest } = parsed.data;
+  const { memoryChanges, moreFiles, ...rest } = parsed.data;
   const manifest = rest.formatVersion === 1 ? withParents(rest) : rest;
-  return { manifest: memoryChanges ? { ...manifest, memoryChanges } : manifest };
+  return {
+    manifest: { ...manifest, ...(memoryChanges ? { memoryChanges } : {}), ...(moreFiles ? { moreFiles } : {}) },
+  };
 }
 
 /** Format 1 names its parents by their paths. */

@@ -262,6 +262,7 @@ const allFiles = ({ files, ...manifest }: SnapshotManifest): SnapshotFile[] => [
   ...(files.memory ? [files.memory, files.devices] : []),
   files.disk,
   ...(manifest.memoryChanges ? [manifest.memoryChanges] : []),
+  ...(manifest.moreFiles ?? []),
   ...manifest.lowerLayers,
 ];
 

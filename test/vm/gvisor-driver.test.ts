@@ -1,9 +1,12 @@
 /** The gvisor engine with real machines: the conformance suite of all engines, and tests of this engine alone. */
+import { readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { pino } from "pino";
+import { expect, test } from "vitest";
+import type { SnapshotManifest, Vm } from "../../src/machine/driver.ts";
 import { GvisorDriver } from "../../src/machine/gvisor/driver.ts";
 import { type GuestAssets, readGuestAssets } from "../../src/template/assets/guest-assets.ts";
-import { type ConformanceEngine, conformance } from "../machine/conformance.ts";
+import { type ConformanceEngine, type ConformanceWorld, conformance, shell } from "../machine/conformance.ts";
 import { missingForGvisor, runsc } from "../support/daemon/gvisor.ts";
 import { cacheDir } from "../support/daemon/real-daemon.ts";
 
@@ -24,4 +27,56 @@ const engine: ConformanceEngine = {
   },
 };
 
-conformance(engine);
+conformance(engine, (world) => {
+  test("a save writes the memory that was used since the restore, and links what was not", async () => {
+    const { root } = world();
+    const filled = await world().restore();
+    const agent = await world().connectTo(filled);
+    const sum = await shell(agent, "head -c 100000000 /dev/urandom > /dev/shm/large; md5sum < /dev/shm/large");
+    agent.close();
+    const first = await saveAs(world(), filled, "first");
+    const idle = await world().restore(join(root, "first"), first);
+    expect(await idle.privateMemoryBytes()).toBeLessThan(50_000_000);
+    (await world().connectTo(idle)).close();
+    const second = await saveAs(world(), idle, "second");
+    // What "first" was restored from, what it wrote, and what "second" wrote.
+    const pages = (second.moreFiles ?? []).filter(({ name }) => name.startsWith("pages") && name !== "pages_meta.img");
+    expect(pages.map(({ name }) => name)).toEqual(["pages.img", "pages-1.img", "pages-2.img"]);
+    expect(pages[2]?.sizeBytes).toBeLessThan(20_000_000);
+    const inode = async (folder: string) => (await stat(join(root, folder, "pages-1.img"))).ino;
+    expect(await inode("second")).toBe(await inode("first"));
+    await rm(join(root, "first"), { recursive: true });
+    const last = await world().restore(join(root, "second"), second);
+    expect(await shell(await world().connectTo(last), "md5sum < /dev/shm/large")).toBe(sum);
+    await last.terminate();
+    await rm(join(root, "second"), { recursive: true });
+  });
+
+  test("a machine that was restored often is saved whole again", async () => {
+    let { manifest } = world();
+    let folder = world().snapshotFolder;
+    const counts: number[] = [];
+    for (let round = 0; round < 9; round++) {
+      const vm = await world().restore(folder, manifest);
+      const agent = await world().connectTo(vm);
+      expect(await shell(agent, "cat /dev/shm/nonce")).toBe(world().nonce);
+      agent.close();
+      manifest = await saveAs(world(), vm, `round-${round}`);
+      folder = join(world().root, `round-${round}`);
+      counts.push((manifest.moreFiles ?? []).length);
+    }
+    // One more file each time, until there are eight with pages; the ninth is that which says where pages are.
+    expect(counts).toEqual([3, 4, 5, 6, 7, 8, 9, 2, 3]);
+    for (const name of await readdir(world().root)) {
+      if (name.startsWith("round-")) await rm(join(world().root, name), { recursive: true });
+    }
+  });
+});
+
+/** Saves a machine into a folder of the world, and ends it. */
+async function saveAs({ root, templateBootId }: ConformanceWorld, vm: Vm, name: string): Promise<SnapshotManifest> {
+  await vm.pause();
+  const manifest = await vm.saveSnapshot(join(root, name), { bootId: templateBootId, isLast: true });
+  await vm.terminate();
+  return manifest;
+}

@@ -18,8 +18,6 @@ import { firstFileOwner } from "./users.ts";
 /** The program of the keeper, as the list of processes has it. */
 export const keeperCommand = inBox.keeper.slice(1);
 export const keeperLogName = "keeper.log";
-/** The checkpoint's name, which runsc chooses. */
-export const checkpointName = "checkpoint.img";
 
 /** Above the daemon's own, so that the kernel takes a machine first when memory runs out. */
 const oomScore = 500;
@@ -48,8 +46,8 @@ export interface BoxPlan {
   readonly users: number;
   readonly groups: readonly string[];
   readonly network: Network;
-  /** The folder of the checkpoint to be restored. Undefined: the machine boots. */
-  readonly checkpoint: string | undefined;
+  /** Whether {@link checkpointFolder} has a checkpoint to be restored. Otherwise the machine boots. */
+  readonly isRestored: boolean;
 }
 
 export interface StartedBox {
@@ -61,6 +59,7 @@ const folders = (folder: string) => ({
   agent: join(folder, "agent"),
   bundle: join(folder, "bundle"),
   image: join(folder, "image"),
+  restored: join(folder, "restored"),
   sockets: join(folder, "run"),
 });
 
@@ -69,6 +68,8 @@ export const linkSocket = (folder: string) => join(folders(folder).sockets, "lin
 export const agentFolder = (folder: string) => folders(folder).agent;
 /** Where checkpoints are written. */
 export const imageFolder = (folder: string) => folders(folder).image;
+/** The checkpoint that the machine was restored from. */
+export const checkpointFolder = (folder: string) => folders(folder).restored;
 
 /** Makes the folders of a machine whose first user this is. */
 export async function makeFolders(folder: string, users: number): Promise<void> {
@@ -99,11 +100,12 @@ export async function startBox(plan: BoxPlan, signal?: AbortSignal): Promise<Sta
     scope.defer(async () => orders.close());
     signal?.throwIfAborted();
     const common = `--bundle=${inBox.bundle} --pid-file=/state/pid`;
-    if (plan.checkpoint === undefined) {
+    if (plan.isRestored) {
+      // In the background: pages of the memory are read when they are used.
+      await orders.give(`restore --detach --background ${common} --image-path=${inBox.restored} ${containerName}`);
+    } else {
       await orders.give(`create ${common} ${containerName}`);
       await orders.give(`start ${containerName}`);
-    } else {
-      await orders.give(`restore --detach ${common} --image-path=${inBox.restored} ${containerName}`);
     }
     scope.release();
     return { process, orders };
@@ -117,8 +119,8 @@ export async function startBox(plan: BoxPlan, signal?: AbortSignal): Promise<Sta
 }
 
 async function launch(plan: BoxPlan): Promise<DetachedProcess> {
-  const { tools, runsc, folder, machine, base, layers, users, groups, network, checkpoint } = plan;
-  const { agent, bundle, image } = folders(folder);
+  const { tools, runsc, folder, machine, base, layers, users, groups, network, isRestored } = plan;
+  const { agent, bundle, image, restored } = folders(folder);
   const { address, prefix, gateway } = guestNetwork;
   const options = [
     `folder=${folder}`,
@@ -131,7 +133,7 @@ async function launch(plan: BoxPlan): Promise<DetachedProcess> {
     `ro=${agent}:${inBox.agentFolder}`,
     `ro=${bundle}:${inBox.bundle}`,
     `rw=${image}:${inBox.image}`,
-    ...(checkpoint === undefined ? [] : [`ro=${checkpoint}:${inBox.restored}`]),
+    ...(isRestored ? [`ro=${restored}:${inBox.restored}`] : []),
     ...devices.map((path) => `rw=${path}:${path}`),
     `socket=${ordersSocket(folder)}`,
     `socket=${linkSocket(folder)}`,

@@ -22,13 +22,13 @@ import type {
 } from "../driver.ts";
 import type { StoredEngine } from "../jail/engine-store.ts";
 import type { Cell } from "../jail/jail.ts";
-import { linkFile } from "../link-file.ts";
 import { MachinesFolder } from "../machines-folder.ts";
 import { type Network, startNetworkIn, waitForNetwork } from "../network/network.ts";
 import { isRunning } from "../processes.ts";
 import { describeFile } from "../snapshot-files.ts";
 import { baseFolder } from "./base-folder.ts";
-import { agentFolder, checkpointName, keeperCommand, makeFolders, ordersSocket, startBox } from "./box.ts";
+import { agentFolder, keeperCommand, makeFolders, ordersSocket, startBox } from "./box.ts";
+import { placeCheckpoint } from "./checkpoint.ts";
 import { copyLayer, diskName, emptyLayer, type PreparedDisk, prepareDisk } from "./disk.ts";
 import {
   type GvisorDriverOptions,
@@ -58,8 +58,6 @@ const networkGraceMs = 200;
 const engineMemoryMiB = 256;
 /** Each process and thread of a guest is one of the host, too. */
 const maxProcesses = 4096;
-/** The folder in a machine's folder with the checkpoint that it was restored from. */
-const checkpointFolder = "restored";
 
 /** Whom a machine's network runs as, and the first of the users in its box. */
 interface BoxCell extends Cell {
@@ -75,7 +73,8 @@ interface PreparedMachine {
   readonly engine: StoredEngine;
   readonly agent: SnapshotFile;
   readonly disk: PreparedDisk;
-  readonly checkpoint: string | undefined;
+  /** See {@link RunningMachine.pages}; undefined: the machine boots. */
+  readonly pages: readonly SnapshotFile[] | undefined;
 }
 
 export class GvisorDriver implements VmDriver {
@@ -127,29 +126,27 @@ export class GvisorDriver implements VmDriver {
       await copyFile(agentProgram, join(agentFolder(folder), agentName));
       const agent = await describeFile(agentFolder(folder), agentName);
       const engine = this.#host.runsc.current;
-      return this.#start(scope, { folder, cell, network, machine, engine, agent, disk, checkpoint: undefined }, signal);
+      return this.#start(scope, { folder, cell, network, machine, engine, agent, disk, pages: undefined }, signal);
     });
   }
 
   async restore(request: RestoreRequest, signal?: AbortSignal): Promise<Vm> {
     const { sessionId, snapshotFolder, manifest } = request;
     const { files } = manifest;
-    if (!files.memory) throw new DomainError("failed_precondition", `${snapshotFolder} has no memory: boot from it`);
+    if (files.memory === undefined)
+      throw new DomainError("failed_precondition", `${snapshotFolder} has no memory: boot from it`);
     const engine = this.#engineFor(manifest);
     const machine = await resolveMachine(manifest, this.#host.images);
     this.#host.images.prepare(machine.baseDisk);
     return this.#machines.inNew(sessionId, signal, async (folder, scope) => {
       const cell = await this.#openCell(sessionId, folder, machine);
-      const checkpoint = join(folder, checkpointFolder);
-      await mkdir(checkpoint, { mode: 0o755 });
-      const [network, disk] = await allSettledOrThrow([
+      const [network, disk, pages] = await allSettledOrThrow([
         this.#startNetwork(scope, cell, request.internetAccess),
         prepareDisk({ folder: snapshotFolder, manifest }, folder, this.#options.cacheFolder),
-        linkFile(join(snapshotFolder, files.memory.name), join(checkpoint, checkpointName)),
-        linkFile(join(snapshotFolder, files.devices.name), join(agentFolder(folder), agentName)),
+        placeCheckpoint(snapshotFolder, manifest, files, folder),
       ]);
       const agent = files.devices;
-      return this.#start(scope, { folder, cell, network, machine, engine, agent, disk, checkpoint }, signal);
+      return this.#start(scope, { folder, cell, network, machine, engine, agent, disk, pages }, signal);
     });
   }
 
@@ -201,18 +198,20 @@ export class GvisorDriver implements VmDriver {
   async [Symbol.asyncDispose](): Promise<void> {}
 
   async #start(scope: Scope, prepared: PreparedMachine, signal?: AbortSignal): Promise<Vm> {
-    const { folder, cell, network, machine, engine, agent, disk, checkpoint } = prepared;
+    const { folder, cell, network, machine, engine, agent, disk, pages } = prepared;
     const running = {
       machine,
       cpuClass: this.#host.cpuClass,
       engineVersion: engine.version,
       agent,
       lowerLayers: [...disk.lowerLayers],
+      pages: [...(pages ?? [])],
     };
     await writeRunningMachine(folder, running);
     const base = await baseFolder(machine.baseDisk, firstFileOwner, this.#options.cacheFolder);
     const { users, groups } = cell;
-    const plan = { folder, machine, base, layers: disk.images, users, groups, network, checkpoint };
+    const isRestored = pages !== undefined;
+    const plan = { folder, machine, base, layers: disk.images, users, groups, network, isRestored };
     const box = await startBox({ ...plan, tools: this.#host.boxTools, runsc: runscPath(engine) }, signal);
     const sessionId = folder.slice(folder.lastIndexOf("/") + 1);
     const processes = [box.process.identity, await network.guard];
@@ -240,8 +239,10 @@ export class GvisorDriver implements VmDriver {
   }
 
   async #describe({ shape, baseDisk, snapshot }: BootRequest): Promise<GvisorMachine> {
-    if (snapshot) return resolveMachine(snapshot.manifest, this.#host.images);
-    return { deviceSet: 1, platform: "systrap", ...shape, baseDisk };
+    const { sharesPages } = this.#host.runsc;
+    // The machine boots on the runsc of now, whatever the snapshot was made by.
+    if (snapshot) return { ...(await resolveMachine(snapshot.manifest, this.#host.images)), sharesPages };
+    return { deviceSet: 1, platform: "systrap", ...shape, baseDisk, sharesPages };
   }
 
   async #openCell(sessionId: string, folder: string, { memoryMiB, vcpuCount }: GvisorMachine): Promise<BoxCell> {

@@ -53,6 +53,8 @@ const runscName = "runsc";
 /** The builds of runsc: the one that is installed now, and those that earlier snapshots were made by. */
 export interface RunscVersions {
   readonly current: StoredEngine;
+  /** See {@link GvisorMachine.sharesPages}; of the current one. */
+  readonly sharesPages: boolean;
   all: readonly StoredEngine[];
   /** Where the copies are: in the state folder, because an engine of before cannot be had again. */
   readonly storeFolder: string;
@@ -135,12 +137,12 @@ export const runscPath = (engine: StoredEngine) => join(engine.folder, "runsc");
 
 async function findRunsc(options: GvisorDriverOptions, cacheFolder: string): Promise<RunscVersions> {
   const program = await findProgram(options.runsc, cacheFolder);
-  const version = await readVersion(program);
+  const { version, sharesPages } = await inspect(program);
   const storeFolder = join(dirname(options.machinesFolder), "engines");
   const parts = { name: runscName, version, programs: [], files: [], added: [{ source: program, path: "/runsc" }] };
   const current = await storeEngine([join(options.cacheFolder, "engines"), storeFolder], parts);
   const kept = (await listEngines(storeFolder, runscName)).filter(({ folder }) => folder !== current.folder);
-  return { current, all: [current, ...kept], storeFolder };
+  return { current, sharesPages, all: [current, ...kept], storeFolder };
 }
 
 async function findProgram(setting: string | undefined, cacheFolder: string): Promise<string> {
@@ -153,12 +155,18 @@ async function findProgram(setting: string | undefined, cacheFolder: string): Pr
   throw new DomainError("failed_precondition", problem);
 }
 
-async function readVersion(program: string): Promise<string> {
+async function inspect(program: string): Promise<{ version: string; sharesPages: boolean }> {
   try {
-    const [{ stdout }, flags] = await Promise.all([run(program, ["--version"]), run(program, ["flags"])]);
+    const [{ stdout }, flags, checkpoint] = await Promise.all([
+      run(program, ["--version"]),
+      run(program, ["flags"]),
+      run(program, ["checkpoint", "--help"]),
+    ]);
     const version = /version (?:release-)?([\w.~+-]+)/.exec(stdout)?.[1]?.replaceAll("_", "-");
     if (!version) throw new DomainError("failed_precondition", `${program} does not tell its version`);
-    if (`${flags.stdout}${flags.stderr}`.includes("-allow-suid")) return version;
+    if (`${flags.stdout}${flags.stderr}`.includes("-allow-suid")) {
+      return { version, sharesPages: `${checkpoint.stdout}${checkpoint.stderr}`.includes("-pages-file-index") };
+    }
     const problem = `${program} ${version} runs no programs with a set-user-ID bit, so there would be no sudo`;
     throw new DomainError("failed_precondition", `${problem}: use a runsc of 2025 or later`);
   } catch (error) {

@@ -20,6 +20,8 @@ const machineSchema = z.object({
   diskMiB: z.number().int().positive(),
   /** The raw image whose files are the lowest layer of the disk. */
   baseDisk: z.string().startsWith("/"),
+  /** Whether its runsc can leave pages in the files of an earlier checkpoint (`scripts/setup/runsc/memory-edits.mjs`). */
+  sharesPages: z.boolean().default(false),
 });
 export type GvisorMachine = z.infer<typeof machineSchema>;
 
@@ -34,6 +36,8 @@ const runningSchema = z.object({
   agent: fileSchema,
   /** Packed disk layers in the machine's folder below the writable one, top first. */
   lowerLayers: z.array(fileSchema),
+  /** Files with pages of the memory that the machine was restored from, by their index. */
+  pages: z.array(fileSchema).default([]),
 });
 
 /** A running machine as a later daemon must know it, beside its processes. */
