@@ -86,10 +86,11 @@ export async function openHost(
     throw new DomainError("failed_precondition", problem);
   }
   await mkdir(options.cacheFolder, { recursive: true, mode: 0o700 });
-  const [runsc, launcher, keeper, programs, images, cpuClass] = await Promise.all([
+  const [runsc, launcher, keeper, image, programs, images, cpuClass] = await Promise.all([
     findRunsc(options, cacheFolder),
     buildTool({ beside: import.meta.url, source: "box.c", headers: boxHeaders }, options.cacheFolder),
     buildTool({ beside: import.meta.url, source: "keeper.c", headers: keeperHeaders }, options.cacheFolder),
+    buildTool({ beside: import.meta.url, source: "image.c" }, options.cacheFolder),
     findNetworkPrograms(options.cacheFolder),
     Images.open(cacheFolder, join(options.cacheFolder, "images")),
     readCpuClass(),
@@ -111,7 +112,10 @@ export async function openHost(
     walls: describeWalls(jail.walls),
   } as const;
   const networkTools = { ...programs, jail };
-  return { host: { jail, networkTools, boxTools: { launcher, keeper, mountPoint }, images, runsc, cpuClass }, info };
+  return {
+    host: { jail, networkTools, boxTools: { launcher, keeper, image, mountPoint }, images, runsc, cpuClass },
+    info,
+  };
 }
 
 const boxHeaders = ["box.h", "box_mounts.h", "box_network.h"];
