@@ -1,17 +1,15 @@
 /** The layers of a snapshot's disk, as they are put into a machine's folder. Engines differ in what a layer is. */
-import { join } from "node:path";
+import { extname, join } from "node:path";
 import type { SnapshotFile, SnapshotManifest } from "./driver.ts";
 import { linkFile } from "./link-file.ts";
 
 /** A snapshot's top layer up to this size is copied for each machine; a larger one becomes a layer that is only read. */
-const copyLimitBytes = 16 << 20;
+export const copyLimitBytes = 16 << 20;
 /** With this many layers the top one is copied at any size, so that chains stay short. */
 const maxLayers = 8;
 
 /** What an engine knows about layers. */
 export interface LayerFormat {
-  /** Ends the names of layers that are only read. */
-  readonly ending: string;
   /** Makes the writable layer from the top layer of the snapshot. */
   readonly copyTop: (path: string) => Promise<void>;
   readonly makeEmpty: () => Promise<void>;
@@ -24,7 +22,7 @@ export interface LayerFormat {
 export async function placeLayers(
   source: { readonly folder: string; readonly manifest: Pick<SnapshotManifest, "files" | "lowerLayers"> },
   folder: string,
-  { ending, copyTop, makeEmpty }: LayerFormat,
+  { copyTop, makeEmpty }: LayerFormat,
 ): Promise<SnapshotFile[]> {
   const { files, lowerLayers: lower } = source.manifest;
   const { disk } = files;
@@ -34,7 +32,7 @@ export async function placeLayers(
     await Promise.all([...linkLower, copyTop(top)]);
     return [...lower];
   }
-  const frozen = { ...disk, name: `layer-${lower.length + 1}${ending}` };
+  const frozen = { ...disk, name: `layer-${lower.length + 1}${extname(disk.name)}` };
   await Promise.all([...linkLower, linkFile(top, join(folder, frozen.name)), makeEmpty()]);
   return [frozen, ...lower];
 }

@@ -1,10 +1,11 @@
 /** The gvisor engine with real machines: the conformance suite of all engines, and tests of this engine alone. */
-import { readdir, rm, stat } from "node:fs/promises";
+import { mkdir, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { pino } from "pino";
 import { expect, test } from "vitest";
 import type { SnapshotManifest, Vm } from "../../src/machine/driver.ts";
 import { GvisorDriver } from "../../src/machine/gvisor/driver.ts";
+import { verifySnapshot } from "../../src/machine/snapshot-files.ts";
 import { type GuestAssets, readGuestAssets } from "../../src/template/assets/guest-assets.ts";
 import { type ConformanceEngine, type ConformanceWorld, conformance, shell } from "../machine/conformance.ts";
 import { missingForGvisor, runsc } from "../support/daemon/gvisor.ts";
@@ -50,6 +51,53 @@ conformance(engine, (world) => {
     expect(await shell(await world().connectTo(last), "md5sum < /dev/shm/large")).toBe(sum);
     await last.terminate();
     await rm(join(root, "second"), { recursive: true });
+  });
+
+  test("a pause of a machine that wrote much to its disk links the image, which changes no more", async () => {
+    const { root } = world();
+    const writer = await world().restore();
+    const agent = await world().connectTo(writer);
+    const sum = await shell(agent, "head -c 50000000 /dev/urandom > /root/large; md5sum < /root/large");
+    agent.close();
+    const { ino } = await stat(join(writer.record.folder, "disk.ext4"));
+    const first = await saveAs(world(), writer, "first");
+    expect((await stat(join(root, "first", first.files.disk.name))).ino).toBe(ino);
+    // Above the large layer, machines have small ones of their own.
+    const vms = await Promise.all([0, 1].map(() => world().restore(join(root, "first"), first)));
+    for (const vm of vms) {
+      const guest = await world().connectTo(vm);
+      expect(await shell(guest, "md5sum < /root/large; echo more >> /root/large; tail -c 5 /root/large")).toBe(
+        `${sum}\nmore`,
+      );
+      guest.close();
+    }
+    const [one, two] = vms;
+    if (!one || !two) throw new Error("two machines");
+    const second = await saveAs(world(), one, "second");
+    await two.terminate();
+    await verifySnapshot(join(root, "first"), first, "full");
+    const last = await world().restore(join(root, "second"), second);
+    expect(await shell(await world().connectTo(last), "tail -c 5 /root/large")).toBe("more");
+    await last.terminate();
+    for (const name of ["first", "second"]) await rm(join(root, name), { recursive: true });
+  });
+
+  test("a machine whose last save fails after its disk was linked writes on", async () => {
+    const { root, templateBootId } = world();
+    const vm = await world().restore();
+    const agent = await world().connectTo(vm);
+    await shell(agent, "head -c 50000000 /dev/urandom > /root/large");
+    agent.close();
+    await vm.pause();
+    // The last step of a save is the rename to this name.
+    await mkdir(join(root, "taken", "full"), { recursive: true });
+    const saving = vm.saveSnapshot(join(root, "taken"), { bootId: templateBootId, isLast: true });
+    await expect(saving).rejects.toThrow();
+    await vm.resume();
+    const again = await world().connectTo(vm);
+    expect(await shell(again, "head -c 50000000 /dev/zero > /root/more; sync; wc -c < /root/more")).toBe("50000000");
+    await vm.terminate();
+    await rm(join(root, "taken"), { recursive: true });
   });
 
   test("a machine that was restored often is saved whole again", async () => {

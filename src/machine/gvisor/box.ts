@@ -28,6 +28,8 @@ const devices = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
 export interface BoxTools {
   readonly launcher: string;
   readonly keeper: string;
+  /** See `image.c`. */
+  readonly image: string;
   /** An empty folder. */
   readonly mountPoint: string;
 }

@@ -1,7 +1,7 @@
 /**
  * The disk of a gVisor machine is an overlay of the base disk's files, of layers that never change, and of one layer
  * that is written. A layer is a raw image with a file system of the disk's size, so that a guest can write no more than
- * that. In a snapshot a layer is packed: a tar archive of the sparse image, which has only what was written.
+ * that. In a snapshot it is packed, which is a tar archive of the sparse image, or the image itself (`disk-save.ts`).
  */
 import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
@@ -17,6 +17,8 @@ const run = promisify(execFile);
 
 /** The image of the writable layer in a machine's folder, and the member of a packed layer. */
 export const diskName = "disk.ext4";
+/** Ends the name of a layer in a snapshot that is not packed. */
+const imageEnding = ".ext4";
 /** The packed writable layer in a snapshot. */
 export const packedName = "disk.tar";
 
@@ -72,7 +74,7 @@ async function unpackLayer(packed: string, folder: string): Promise<void> {
 }
 
 export interface PreparedDisk {
-  /** Packed, in the machine's folder, top first: what a snapshot of it needs. */
+  /** In the machine's folder, top first: what a snapshot of it needs. */
   readonly lowerLayers: readonly SnapshotFile[];
   /** The images of these layers, top first. */
   readonly images: readonly string[];
@@ -85,8 +87,8 @@ export async function prepareDisk(
   cacheFolder: string,
 ): Promise<PreparedDisk> {
   const lowerLayers = await placeLayers(source, folder, {
-    ending: ".tar",
-    copyTop: (packed) => unpackLayer(packed, folder),
+    copyTop: (layer) =>
+      layer.endsWith(imageEnding) ? copyLayer(layer, join(folder, diskName)) : unpackLayer(layer, folder),
     makeEmpty: async () => {
       await copyLayer(await emptyLayer(cacheFolder, source.manifest.shape.diskMiB), join(folder, diskName));
     },
@@ -94,9 +96,14 @@ export async function prepareDisk(
   return { lowerLayers, images: await unpackAll(folder, lowerLayers, cacheFolder) };
 }
 
-/** The images of layers, each unpacked once into the cache. */
+/** The images of layers; one that is packed is unpacked once into the cache. */
 async function unpackAll(folder: string, layers: readonly SnapshotFile[], cacheFolder: string): Promise<string[]> {
-  return Promise.all(layers.map((layer) => unpackOnce(join(folder, layer.name), layer.sha256, cacheFolder)));
+  return Promise.all(
+    layers.map(({ name, sha256 }) => {
+      const path = join(folder, name);
+      return name.endsWith(imageEnding) ? path : unpackOnce(path, sha256, cacheFolder);
+    }),
+  );
 }
 
 const unpacking = new Map<string, Promise<string>>();

@@ -228,6 +228,7 @@ export class GvisorDriver implements VmDriver {
       orders,
       info: this.info,
       images: this.#host.images,
+      imageTool: this.#host.boxTools.image,
       ...(childExited ? { childExited } : {}),
       removeRemains: () => this.#machines.remove(record, networkGraceMs),
     });

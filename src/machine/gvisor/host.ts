@@ -88,10 +88,11 @@ export async function openHost(
     throw new DomainError("failed_precondition", problem);
   }
   await mkdir(options.cacheFolder, { recursive: true, mode: 0o700 });
-  const [runsc, launcher, keeper, programs, images, cpuClass] = await Promise.all([
+  const [runsc, launcher, keeper, image, programs, images, cpuClass] = await Promise.all([
     findRunsc(options, cacheFolder),
     buildTool({ beside: import.meta.url, source: "box.c", headers: boxHeaders }, options.cacheFolder),
     buildTool({ beside: import.meta.url, source: "keeper.c", headers: keeperHeaders }, options.cacheFolder),
+    buildTool({ beside: import.meta.url, source: "image.c" }, options.cacheFolder),
     findNetworkPrograms(options.cacheFolder),
     Images.open(cacheFolder, join(options.cacheFolder, "images")),
     readCpuClass(),
@@ -117,7 +118,7 @@ export async function openHost(
   } as const;
   const networkTools = { ...programs, jail };
   return {
-    host: { jail, users, networkTools, boxTools: { launcher, keeper, mountPoint }, images, runsc, cpuClass },
+    host: { jail, users, networkTools, boxTools: { launcher, keeper, image, mountPoint }, images, runsc, cpuClass },
     info,
   };
 }

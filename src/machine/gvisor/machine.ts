@@ -34,7 +34,7 @@ const runningSchema = z.object({
   engineVersion: z.string(),
   /** The agent's program in the machine's folder: the memory of its process is a part of the file. */
   agent: fileSchema,
-  /** Packed disk layers in the machine's folder below the writable one, top first. */
+  /** Disk layers in the machine's folder below the writable one, top first. */
   lowerLayers: z.array(fileSchema),
   /** Files with pages of the memory that the machine was restored from, by their index. */
   pages: z.array(fileSchema).default([]),

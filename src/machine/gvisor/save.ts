@@ -9,17 +9,16 @@ import { explainDiskFull } from "../disk-full.ts";
 import type { EngineInfo, SaveOptions, SnapshotFile, SnapshotManifest } from "../driver.ts";
 import type { Images } from "../images.ts";
 import { linkFile } from "../link-file.ts";
-import { describeFile, publishSnapshot, stagingOf } from "../snapshot-files.ts";
+import { publishSnapshot, stagingOf } from "../snapshot-files.ts";
 import { dropCheckpoint, keepCheckpoint, writeCheckpoint } from "./checkpoint.ts";
-import { packedName, packLayer } from "./disk.ts";
+import { reopenImage, saveWrittenLayer, type WrittenDisk } from "./disk-save.ts";
 import type { RunningMachine } from "./machine.ts";
 import type { Orders } from "./orders.ts";
 
 /** Long enough for a disk full of what the host has not written yet. */
 const syncDeadlineMs = 300_000;
 
-export interface PausedMachine {
-  readonly folder: string;
+export interface PausedMachine extends WrittenDisk {
   readonly running: RunningMachine;
   readonly orders: Orders;
   readonly info: EngineInfo;
@@ -30,7 +29,7 @@ export interface PausedMachine {
 export async function writeSnapshot(
   paused: PausedMachine,
   folder: string,
-  { bootId, memory = true }: SaveOptions,
+  { bootId, isLast = false, memory = true }: SaveOptions,
 ): Promise<SnapshotManifest> {
   const staging = stagingOf(folder);
   await rm(staging, { recursive: true, force: true });
@@ -39,7 +38,7 @@ export async function writeSnapshot(
     const written = await takeCheckpoint(paused, memory);
     const [checkpoint, disk, baseDisk] = await allSettledOrThrow([
       written && keepCheckpoint(paused, written, staging),
-      paused.orders.give("sync", syncDeadlineMs).then(() => saveDisk(paused, staging)),
+      paused.orders.give("sync", syncDeadlineMs).then(() => saveDisk(paused, staging, isLast)),
       paused.images.identify(paused.running.machine.baseDisk),
     ]);
     const description = describeSnapshot(paused, bootId, baseDisk);
@@ -50,6 +49,7 @@ export async function writeSnapshot(
     return manifest;
   } catch (error) {
     await rm(staging, { recursive: true, force: true });
+    if (isLast) await reopenImage(paused);
     throw explainDiskFull(error, "save a machine", folder);
   }
 }
@@ -66,12 +66,13 @@ async function takeCheckpoint(paused: PausedMachine, isKept: boolean): Promise<s
   return undefined;
 }
 
-async function saveDisk({ folder, running }: PausedMachine, staging: string): Promise<SnapshotFile> {
-  await Promise.all([
-    packLayer(folder, join(staging, packedName)),
+async function saveDisk(paused: PausedMachine, staging: string, isLast: boolean): Promise<SnapshotFile> {
+  const { folder, running } = paused;
+  const [disk] = await Promise.all([
+    saveWrittenLayer(paused, staging, isLast),
     ...running.lowerLayers.map(({ name }) => linkFile(join(folder, name), join(staging, name))),
   ]);
-  return describeFile(staging, packedName);
+  return disk;
 }
 
 function describeSnapshot(

@@ -10,6 +10,7 @@ import { openSocket } from "../socket.ts";
 import { WatchedProcess } from "../watched-process.ts";
 import { keeperLogName, linkSocket } from "./box.ts";
 import { diskName } from "./disk.ts";
+import { reopenImage } from "./disk-save.ts";
 import { cpuTimeBelow, privateBytesBelow } from "./processes.ts";
 import { type PausedMachine, writeSnapshot } from "./save.ts";
 import { containerName } from "./spec.ts";
@@ -17,7 +18,7 @@ import { containerName } from "./spec.ts";
 /** Everything in a box ends with its keeper. */
 const graces = { askedMs: 300, terminatedMs: 0 } as const;
 
-export interface GvisorVmParts extends Omit<PausedMachine, "folder"> {
+export interface GvisorVmParts extends Omit<PausedMachine, "folder" | "keeperPid"> {
   readonly record: MachineRecord;
   /** How our child ended; absent for an adopted machine. */
   readonly childExited?: Promise<string>;
@@ -47,6 +48,8 @@ export class GvisorVm extends WatchedProcess implements Vm {
   }
 
   async resume(deadlineMs?: number): Promise<void> {
+    // A save that was to be the last one may have been given up by a daemon that died.
+    await reopenImage(this.#paused);
     await this.#parts.orders.give(`resume ${containerName}`, deadlineMs);
   }
 
@@ -69,7 +72,11 @@ export class GvisorVm extends WatchedProcess implements Vm {
     if (state !== "paused") {
       throw new DomainError("invalid_state", `only a paused machine can be saved; this one is ${state}`);
     }
-    return writeSnapshot({ ...this.#parts, folder: this.record.folder }, folder, options);
+    return writeSnapshot(this.#paused, folder, options);
+  }
+
+  get #paused(): PausedMachine {
+    return { ...this.#parts, folder: this.record.folder, keeperPid: this.engine.pid };
   }
 
   async privateMemoryBytes(): Promise<number> {

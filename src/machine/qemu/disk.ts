@@ -47,7 +47,6 @@ export function prepareLayers(
 ): Promise<SnapshotFile[]> {
   const writable = join(folder, diskName);
   return placeLayers(source, folder, {
-    ending: ".qcow2",
     copyTop: (path) => copyLayer(path, writable),
     makeEmpty: async () => copyLayer(await emptyLayer(cacheFolder, source.manifest.shape.diskMiB), writable),
   });

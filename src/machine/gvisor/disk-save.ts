@@ -1,0 +1,77 @@
+/**
+ * The save of a disk's written layer. A small one is packed, because each machine of the snapshot gets a copy of it. Of
+ * a larger one the snapshot has the image itself: a copy, or for a machine that ends next a link, which costs nothing.
+ * What the file system still writes when it is unmounted must not get into that link, so the loop device shows next to
+ * nothing of the file from the save on.
+ */
+import { execFile } from "node:child_process";
+import { readFile, stat } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { promisify } from "node:util";
+import { DomainError } from "../../errors.ts";
+import { copyLimitBytes } from "../disk-layers.ts";
+import type { SnapshotFile } from "../driver.ts";
+import { linkFile } from "../link-file.ts";
+import { type BlockRuns, blockBytes, describeFile } from "../snapshot-files.ts";
+import { copyLayer, diskName, packedName, packLayer } from "./disk.ts";
+
+const run = promisify(execFile);
+
+/** The least that a loop device can show of a file: one sector. */
+const hiddenBytes = 512;
+
+export interface WrittenDisk {
+  /** The machine's folder. */
+  readonly folder: string;
+  readonly keeperPid: number;
+  /** The program of `image.c`. */
+  readonly imageTool: string;
+}
+
+/** Saves the layer of a machine that stands still and has written everything. @param isLast the machine ends next */
+export async function saveWrittenLayer(disk: WrittenDisk, staging: string, isLast: boolean): Promise<SnapshotFile> {
+  const image = join(disk.folder, diskName);
+  const { blocks } = await stat(image);
+  if (blocks * 512 <= copyLimitBytes) {
+    await packLayer(disk.folder, join(staging, packedName));
+    return describeFile(staging, packedName);
+  }
+  const target = join(staging, diskName);
+  if (!isLast) await copyLayer(image, target);
+  else {
+    await limitImage(disk, hiddenBytes);
+    await linkFile(image, target);
+  }
+  return describeFile(staging, diskName, { dataBlocks: await findData(disk, target) });
+}
+
+/** Lets a machine write to its disk again after a save that was to be its last. Quick when there was none. */
+export async function reopenImage(disk: WrittenDisk): Promise<void> {
+  const device = await findDevice(disk.keeperPid);
+  const limit = await readFile(join("/sys/block", basename(device), "loop/sizelimit"), "utf8");
+  if (limit.trim() !== "0") await limitImage(disk, 0);
+}
+
+async function limitImage({ imageTool, keeperPid }: WrittenDisk, bytes: number): Promise<void> {
+  await run(imageTool, ["limit", await findDevice(keeperPid), String(bytes)]);
+}
+
+/** The blocks of a sparse file that are not holes. */
+async function findData({ imageTool }: WrittenDisk, path: string): Promise<BlockRuns> {
+  const { stdout } = await run(imageTool, ["data", path, String(blockBytes)], { maxBuffer: 16 << 20 });
+  return stdout
+    .split("\n")
+    .filter(Boolean)
+    .map((line) => {
+      const [first = 0, count = 0] = line.split(" ").map(Number);
+      return [first, count] as const;
+    });
+}
+
+/** The loop device with the written layer of a box. */
+async function findDevice(keeperPid: number): Promise<string> {
+  const mounts = await readFile(`/proc/${keeperPid}/mountinfo`, "utf8");
+  const device = / \/layers\/top .* - ext4 (\/dev\/loop\d+) /.exec(mounts)?.[1];
+  if (device === undefined) throw new DomainError("machine_failed", `the disk of box ${keeperPid} is not mounted`);
+  return device;
+}

@@ -1,0 +1,57 @@
+/*
+ * What Node.js cannot do with the image of a disk layer.
+ *
+ *   image data FILE BLOCK     prints `FIRST COUNT\n` for each run of blocks of so many bytes that are not all holes
+ *   image limit DEVICE BYTES  lets a loop device show so many bytes of its file alone; 0: all of it
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/loop.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+static _Noreturn void fail(const char *what) {
+  perror(what);
+  exit(1);
+}
+
+static void print_data(const char *path, off_t block) {
+  off_t first = 0, end = 0;
+  int file = open(path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) fail(path);
+  for (off_t data = 0, hole; (data = lseek(file, data, SEEK_DATA)) >= 0; data = hole) {
+    if ((hole = lseek(file, data, SEEK_HOLE)) < 0) fail(path);
+    off_t begins = data / block;
+    if (begins > end) {
+      if (end > first) printf("%ld %ld\n", (long)first, (long)(end - first));
+      first = begins;
+    }
+    if (end == 0) first = begins;
+    end = (hole + block - 1) / block;
+  }
+  if (errno != ENXIO) fail(path);
+  if (end > first) printf("%ld %ld\n", (long)first, (long)(end - first));
+}
+
+static void limit(const char *device, unsigned long long bytes) {
+  struct loop_info64 info;
+  int loop = open(device, O_RDWR | O_CLOEXEC);
+  if (loop < 0 || ioctl(loop, LOOP_GET_STATUS64, &info)) fail(device);
+  info.lo_sizelimit = bytes;
+  if (ioctl(loop, LOOP_SET_STATUS64, &info)) fail(device);
+}
+
+int main(int count, char **arguments) {
+  if (count != 4) return 2;
+  if (strcmp(arguments[1], "data") == 0)
+    print_data(arguments[2], atol(arguments[3]));
+  else if (strcmp(arguments[1], "limit") == 0)
+    limit(arguments[2], strtoull(arguments[3], NULL, 10));
+  else
+    return 2;
+  return fflush(stdout) != 0;
+}
