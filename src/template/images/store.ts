@@ -200,6 +200,8 @@ export class ImageStore {
       { layers, target, envs: { ...config.envs }, programs: files, limits, minDiskMiB, minFreeMiB },
       (line) => say("info", line),
       signal,
+      // What an image unpacks to is known when it is unpacked.
+      () => admitBytes(`write the disk of ${reference.text}`, 0),
     );
     const record = recordOf(image, made, config.envs, config.unused, isPublic);
     await chmod(target, 0o444);
