@@ -41,7 +41,7 @@ export const commands = [
     does: "build a template from a Dockerfile, by the running daemon and without Docker",
     more:
       "--build-arg NAME=VALUE sets an ARG, --cpu and --memory (MiB) the shape, --no-cache runs every step.\n" +
-      "One stage; what docs/templates.md lists is an error or a warning.",
+      "Ctrl-C cancels the build. What docs/templates.md lists is an error or a warning.",
   },
   {
     name: "template",

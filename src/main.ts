@@ -104,7 +104,12 @@ async function askDaemon(command: string, args: readonly string[]): Promise<void
   await makePrivateFolder(stateDir);
   const { url } = (await readAddress(stateDir)) ?? { url: `http://${host}:${port}` };
   const api = new ControlApi(url, await readOrCreateApiKey(stateDir));
-  await runTemplateCommand(command, args, api, (line) => process.stdout.write(`${line}\n`));
+  const giveUp = new AbortController();
+  // The second Ctrl-C does not wait for the daemon.
+  for (const name of ["SIGINT", "SIGTERM"] as const) {
+    process.once(name, () => giveUp.abort(new DomainError("cancelled", `cancelled by ${name}`)));
+  }
+  await runTemplateCommand(command, args, api, (line) => process.stdout.write(`${line}\n`), giveUp.signal);
 }
 
 function printHelp(name: string | undefined): void {

@@ -1,6 +1,7 @@
 /** The control plane of a running daemon, as the command line asks it. */
-import { createReadStream } from "node:fs";
+import { createReadStream, createWriteStream } from "node:fs";
 import { stat } from "node:fs/promises";
+import { pipeline } from "node:stream/promises";
 import { request } from "undici";
 import { DomainError, messageOf } from "../errors.ts";
 
@@ -18,6 +19,15 @@ export interface BuildStatus {
   readonly logEntries: readonly { readonly message: string; readonly level: string }[];
   readonly reason?: { readonly message: string };
 }
+
+/** A sandbox whose files can be read. */
+export interface FileSource {
+  readonly sandboxID: string;
+  readonly envdAccessToken?: string | null;
+}
+
+/** The port of a sandbox at which its files are. */
+const envdPort = "49983";
 
 export class ControlApi {
   readonly #url: string;
@@ -52,5 +62,15 @@ export class ControlApi {
     const answer = await request(url, { method: "PUT", headers, body: createReadStream(path) });
     const text = await answer.body.text();
     if (answer.statusCode >= 300) throw new DomainError("invalid_argument", `the upload failed: ${text}`);
+  }
+
+  /** Writes a file of a sandbox to a file of this host. */
+  async download({ sandboxID, envdAccessToken }: FileSource, path: string, target: string): Promise<void> {
+    const token = envdAccessToken ? { "x-access-token": envdAccessToken } : {};
+    const headers = { "e2b-sandbox-id": sandboxID, "e2b-sandbox-port": envdPort, ...token };
+    const query = new URLSearchParams({ path, username: "root" });
+    const answer = await request(`${this.#url}/files?${query}`, { headers });
+    if (answer.statusCode !== 200) throw new DomainError("invalid_argument", await answer.body.text());
+    await pipeline(answer.body, createWriteStream(target));
   }
 }

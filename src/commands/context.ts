@@ -28,9 +28,14 @@ export async function archiveSource(folder: string, source: string, target: stri
   const steady = ["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "--format=gnu"];
   const excluded = await exclusions(folder);
   await run("tar", ["--create", "--file", target, "--directory", folder, ...steady, ...excluded, "--", ...names]);
+  return hashed(target);
+}
+
+/** An archive by its content. */
+export async function hashed(path: string): Promise<Archive> {
   const hash = createHash("sha256");
-  for await (const piece of createReadStream(target)) hash.update(piece as Buffer);
-  return { path: target, hash: hash.digest("hex") };
+  for await (const piece of createReadStream(path)) hash.update(piece as Buffer);
+  return { path, hash: hash.digest("hex") };
 }
 
 async function matching(folder: string, path: string): Promise<string[]> {

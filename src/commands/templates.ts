@@ -17,6 +17,7 @@ const recipeEnding = ".Dockerfile";
 
 /**
  * Runs `firkin template …`, `firkin build …` or `firkin builds …`.
+ * @param signal aborted when the person gives up
  * @throws DomainError `invalid_argument` with the usage, and as {@link buildTemplate}
  */
 export async function runTemplateCommand(
@@ -24,8 +25,9 @@ export async function runTemplateCommand(
   args: readonly string[],
   api: ControlApi,
   say: Say,
+  signal: AbortSignal,
 ): Promise<void> {
-  if (command === "build") return build(api, args, say);
+  if (command === "build") return build(api, args, say, signal);
   const [verb, ...rest] = args;
   if (command === "builds") {
     if (verb !== "prune") throw usage("firkin builds prune");
@@ -37,11 +39,11 @@ export async function runTemplateCommand(
     case "list":
       return list(api, say);
     case "build":
-      return build(api, rest, say);
+      return build(api, rest, say, signal);
     case "delete":
       return remove(api, rest, say);
     case "add":
-      return add(api, rest, say);
+      return add(api, rest, say, signal);
     default:
       throw usage("firkin template list | build | delete NAME | add NAME");
   }
@@ -78,7 +80,7 @@ async function remove(api: ControlApi, names: readonly string[], say: Say): Prom
   }
 }
 
-async function build(api: ControlApi, args: readonly string[], say: Say): Promise<void> {
+async function build(api: ControlApi, args: readonly string[], say: Say, signal: AbortSignal): Promise<void> {
   const { values, positionals } = parse(args);
   const [place = ".", ...more] = positionals;
   const { tag: name, cpu, memory } = values;
@@ -98,7 +100,7 @@ async function build(api: ControlApi, args: readonly string[], say: Say): Promis
     memoryMB: numberOf(memory, "--memory"),
     noCache: values["no-cache"] ?? false,
   };
-  await buildTemplate(api, order, say);
+  await buildTemplate(api, order, say, signal);
   say(`template ${name} is ready: Sandbox.create('${name}')`);
 }
 
@@ -130,7 +132,7 @@ function numberOf(text: string | undefined, flag: string): number | undefined {
 }
 
 /** Builds a template of the catalogue under its own name. */
-async function add(api: ControlApi, names: readonly string[], say: Say): Promise<void> {
+async function add(api: ControlApi, names: readonly string[], say: Say, signal: AbortSignal): Promise<void> {
   const folder = catalogueFolder();
   const known = (await readdir(folder)).filter((file) => file.endsWith(recipeEnding)).sort();
   const titles = known.map((file) => file.slice(0, -recipeEnding.length));
@@ -142,7 +144,7 @@ async function add(api: ControlApi, names: readonly string[], say: Say): Promise
         `the catalogue has no ${name}; it has: ${titles.join(", ")}, code-interpreter`,
       );
     }
-    await build(api, [join(folder, `${name}${recipeEnding}`), "-t", name], say);
+    await build(api, [join(folder, `${name}${recipeEnding}`), "-t", name], say, signal);
   }
 }
 

@@ -42,7 +42,7 @@ test("variables are put in where the guest does not do it", () => {
     { type: "ENV", args: ["V", "1"] },
     { type: "ENV", args: ["A", "x y", "B", "$V", "C", "$V"] },
     { type: "ENV", args: ["OLD", "a b  c"] },
-    { type: "COPY", sources: ["x y/d"], destination: "/e/f", owner: "", mode: "" },
+    { type: "COPY", from: undefined, sources: ["x y/d"], destination: "/e/f", owner: "", mode: "" },
     run("echo $A"),
   ]);
   // biome-ignore lint/suspicious/noTemplateCurlyInString: Docker fills it in
@@ -52,9 +52,37 @@ test("variables are put in where the guest does not do it", () => {
 
 test("COPY has owner, mode, several sources and lists", () => {
   expect(stepsOf('COPY --chown=a:b --chmod=755 one two /to/\nADD ["a b", "/c d"]')).toEqual([
-    { type: "COPY", sources: ["one", "two"], destination: "/to/", owner: "a:b", mode: "755" },
-    { type: "COPY", sources: ["a b"], destination: "/c d", owner: "", mode: "" },
+    { type: "COPY", from: undefined, sources: ["one", "two"], destination: "/to/", owner: "a:b", mode: "755" },
+    { type: "COPY", from: undefined, sources: ["a b"], destination: "/c d", owner: "", mode: "" },
   ]);
+});
+
+test("a COPY takes files from a stage by its name or number, or from an image", () => {
+  const { image, steps } = parseDockerfile(
+    "FROM go:1 AS Build\nENV A=/out\nRUN make\nFROM b\nCOPY --from=build /bin/x /y/\n" +
+      "COPY --from=0 /bin/z /z\nCOPY --from=uv:1 /uv /bin/\nCOPY --from=uv:1 /uvx /bin/",
+  );
+  expect(image).toBe("b");
+  const copies = steps.flatMap((step) => (step.type === "COPY" ? [step.from] : []));
+  expect(copies[0]).toMatchObject({ title: "Build", image: "go:1" });
+  expect(copies[0]?.steps.slice(2)).toEqual([{ type: "ENV", args: ["A", "/out"] }, run("make")]);
+  expect(copies[1]).toBe(copies[0]);
+  expect(copies[2]).toMatchObject({ title: "uv:1", image: "uv:1" });
+  expect(copies[3]).toBe(copies[2]);
+});
+
+test("a stage on another one goes on from it: steps, variables, user and start command", () => {
+  const base = "ARG V=1\nFROM a:$V AS base\nENV DIR=/srv\nUSER web\nCMD serve\n";
+  const parsed = parseDockerfile(`${base}FROM base\nCOPY x $DIR/`);
+  expect(parsed).toMatchObject({ image: "a:1", startCommand: "serve" });
+  expect(parsed.steps.slice(2)).toEqual([
+    { type: "ENV", args: ["DIR", "/srv"] },
+    { type: "USER", args: ["web"] },
+    { type: "COPY", from: undefined, sources: ["x"], destination: "/srv/", owner: "", mode: "" },
+    { type: "WORKDIR", args: ["/home/user"] },
+  ]);
+  expect(parseDockerfile(`${base}FROM base\nENTRYPOINT ["run"]`).startCommand).toBe("run");
+  expect(parseDockerfile('FROM a\nCMD ["x"]\nENTRYPOINT ["run"]').startCommand).toBe("run x");
 });
 
 test.each([
@@ -81,8 +109,9 @@ test("what changes nothing is warned of", () => {
 test.each([
   ["RUN true", "line 1: RUN stands before FROM"],
   ["", "there is no FROM"],
-  ["FROM a\nFROM b", "line 2: multi-stage Dockerfiles are not supported"],
-  ["FROM a\nCOPY --from=b /x /y", "line 2: COPY --from is not supported"],
+  ["FROM a\nCOPY --from=0 /x /y", "line 2: --from=0 is no stage before this one"],
+  ["FROM a AS b\nFROM c\nCOPY --from=7 /x /y", "line 3: --from=7 is no stage before this one"],
+  ["FROM a AS", "line 1: FROM names one image"],
   ["FROM a\nCOPY x", "line 2: COPY wants a source and a destination"],
   ["FROM a\nADD https://x.example/y /z", "line 2: ADD of https://x.example/y is not supported"],
   ["FROM a\nRUN <<EOF\ntrue\nEOF", "line 2: here-documents are not supported"],

@@ -12,7 +12,9 @@ import { apiKey, type ControlPlane, openControlPlane } from "../support/daemon/c
 import { openFakeTemplates } from "../support/fakes/fake-templates.ts";
 
 let folder: string;
+let givingUp: AbortController;
 beforeEach(async () => {
+  givingUp = new AbortController();
   folder = await mkdtemp(join(tmpdir(), "firkin-command-"));
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
@@ -20,7 +22,8 @@ afterEach(() => rm(folder, { recursive: true, force: true }));
 async function run(plane: ControlPlane, command: string, ...args: string[]) {
   const url = (await plane.app.listen({ host: "127.0.0.1", port: 0 })).replace(/\/$/, "");
   const lines: string[] = [];
-  const error = await runTemplateCommand(command, args, new ControlApi(url, apiKey), (line) => lines.push(line)).then(
+  const say = (line: string) => lines.push(line);
+  const error = await runTemplateCommand(command, args, new ControlApi(url, apiKey), say, givingUp.signal).then(
     () => undefined,
     (reason: unknown) => reason as Error,
   );
@@ -45,6 +48,26 @@ test("a Dockerfile reaches the daemon as an image and steps, and its log and fai
   expect(asked).toEqual(["python:3"]);
   expect(lines[0]).toBe("Dockerfile, line 2: EXPOSE changes nothing in a template");
   expect(lines.join("\n")).toContain("Build failed: no image today");
+});
+
+test("a person who gives up takes the build along", async () => {
+  let hasBegun = false;
+  const images = {
+    prepare: async (_: object, __: unknown, signal: AbortSignal) => {
+      hasBegun = true;
+      await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+      throw new Error("it ends by its signal");
+    },
+  };
+  await using fake = openFakeTemplates({ images });
+  await using plane = openControlPlane({ templates: fake.templates });
+  await writeFile(join(folder, "Dockerfile"), "FROM python:3");
+  const running = run(plane, "build", folder, "-t", "app");
+  await expect.poll(() => hasBegun).toBe(true);
+  givingUp.abort(new DomainError("cancelled", "cancelled by SIGINT"));
+  expect((await running).error?.message).toBe("cancelled by SIGINT");
+  const [build] = fake.templates.get("app").builds;
+  expect(build).toMatchObject({ state: "error", reason: { message: "the build was cancelled", step: "base" } });
 });
 
 test("templates are listed and deleted", async () => {
@@ -78,7 +101,9 @@ test.each([
 
 test("a daemon that is not there is named", async () => {
   const api = new ControlApi("http://127.0.0.1:1", "key");
-  await expect(runTemplateCommand("template", ["list"], api, () => {})).rejects.toThrow("no daemon answers");
+  await expect(runTemplateCommand("template", ["list"], api, () => {}, givingUp.signal)).rejects.toThrow(
+    "no daemon answers",
+  );
 });
 
 test("equal files make equal archives, and .dockerignore keeps files out of them", async () => {

@@ -1,11 +1,12 @@
 /** Every `from…` of E2B's SDKs: the image and login that reach the builds, and the line that a failed pull points at. */
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import * as current from "e2b";
 import * as v1Routes from "e2b-v1-routes";
 import { describe, expect, test } from "vitest";
-import { DomainError } from "../../src/errors.ts";
-import type { ImageOrder } from "../../src/template/images/store.ts";
-import { apiKey, openControlPlane } from "../support/daemon/control-plane.ts";
-import { openFakeTemplates } from "../support/fakes/fake-templates.ts";
+import { differences, openRecordedBuilds } from "../support/clients/recorded-builds.ts";
+import { apiKey } from "../support/daemon/control-plane.ts";
 
 const generations = [
   ["2.51.0", current],
@@ -13,24 +14,15 @@ const generations = [
 ] as const;
 type Builder = ReturnType<typeof current.Template>;
 
-/** Builds in a control plane where no image can be had, and tells what was asked for. */
-async function orderOf(sdk: typeof current, from: (builder: Builder) => current.TemplateClass) {
-  const orders: ImageOrder[] = [];
-  const images = {
-    prepare: async (order: ImageOrder) => {
-      orders.push(order);
-      throw new DomainError("failed_precondition", "no image today");
-    },
-  };
-  await using fake = openFakeTemplates({ images });
-  await using plane = openControlPlane({ templates: fake.templates });
-  const apiUrl = await plane.app.listen({ host: "127.0.0.1", port: 0 });
-  const building = sdk.Template.build(from(sdk.Template()), "app", { apiKey, apiUrl });
+/** Builds where no image can be had, and tells what was asked for. */
+async function orderOf(sdk: typeof current, from: (builder: Builder) => current.TemplateClass, options = {}) {
+  await using recorded = await openRecordedBuilds();
+  const building = sdk.Template.build(from(sdk.Template(options)), "app", { apiKey, apiUrl: recorded.url });
   const error = await building.then(
     () => undefined,
     (reason: unknown) => reason as Error,
   );
-  return { order: orders[0], error };
+  return { order: recorded.orders[0], request: recorded.requests[0], error };
 }
 
 describe.each(generations)("e2b %s", (_version, sdk) => {
@@ -69,7 +61,52 @@ describe.each(generations)("e2b %s", (_version, sdk) => {
       { type: "gcp", serviceAccountJson: '{"type":"service_account"}' },
     ],
   ])("%s brings its login", async (_, from, login) => {
-    expect((await orderOf(sdk, from)).order).toEqual({ reference: "r.example/a", login });
+    const { order, error } = await orderOf(sdk, from);
+    expect(order).toEqual({ reference: "r.example/a", login });
+    expect(error?.stack).toContain("sdk-images.test.ts");
+  });
+
+  test("every builder orders its step, and skipCache() forces those behind it", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "firkin-context-"));
+    await mkdir(join(folder, "folder"));
+    for (const name of ["one.txt", "folder/two.txt"]) await writeFile(join(folder, name), name);
+    try {
+      const build = (builder: Builder) =>
+        builder
+          .fromPythonImage("3")
+          .setUser("web")
+          .setWorkdir("/srv")
+          .setEnvs({ A: "1", B: "two words" })
+          .copy("one.txt", "/srv/one.txt", { user: "web", mode: 0o640 })
+          .copyItems([
+            { src: "one.txt", dest: "/a/" },
+            { src: "folder", dest: "/b/" },
+          ])
+          .aptInstall(["curl", "git"])
+          .pipInstall("numpy")
+          .npmInstall("express")
+          .gitClone("https://git.example/a.git", "/src")
+          .makeDir("/made")
+          .makeSymlink("/made", "/link")
+          .rename("/link", "/moved")
+          .remove("/moved")
+          .runCmd("echo cached")
+          .skipCache()
+          .runCmd(["echo one", "echo two"], { user: "root" })
+          .setStartCmd("serve", "true");
+      const { request } = await orderOf(sdk, build, { fileContextPath: folder });
+      expect(differences(request)).toEqual([]);
+      expect(request).toMatchObject({ force: false, startCommand: "serve", readyCommand: "true" });
+      const whole = await orderOf(sdk, (builder) => builder.skipCache().fromPythonImage("3"));
+      expect(whole.request).toMatchObject({ force: true });
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  });
+
+  test("a Dockerfile of several stages is refused by the SDK itself", async () => {
+    const stages = "FROM a AS b\nFROM c\nCOPY --from=b /x /y";
+    await expect(orderOf(sdk, (builder) => builder.fromDockerfile(stages))).rejects.toThrow(/[Mm]ulti-stage/);
   });
 });
 

@@ -1,16 +1,14 @@
 /** Templates from images, by the unmodified SDK: pulled from a registry, booted on a real machine, used. */
-import { readFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type BuildOptions, Template, type TemplateClass, waitForURL } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { api, connection, Sandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
-import { cacheDir } from "../support/daemon/real-daemon.ts";
 import { reservations } from "../support/daemon/requests.ts";
+import { busyboxLayer } from "../support/images/families.ts";
 import { makeImage } from "../support/images/make-image.ts";
 import { TestRegistry } from "../support/images/registry.ts";
-import type { TarFile } from "../support/images/tar.ts";
 
 const built: string[] = [];
 
@@ -31,26 +29,6 @@ async function runIn(name: string, ...commands: string[]): Promise<string[]> {
   } finally {
     await sandbox.kill();
   }
-}
-
-/** An image as Alpine's: busybox under every name, and no bash. */
-function busyboxLayer(): TarFile[] {
-  const { busybox, applets } = JSON.parse(readFileSync(join(cacheDir(), "assets", "programs.json"), "utf8")) as {
-    busybox: string;
-    applets: string[];
-  };
-  return [
-    { path: "etc/os-release", content: "ID=alpine\n" },
-    { path: "etc/passwd", content: "root:x:0:0:root:/root:/bin/sh\n" },
-    { path: "etc/group", content: "root:x:0:root\n" },
-    { path: "etc/shadow", content: "root:*::0:::::\n", mode: 0o640 },
-    { path: "etc/profile", content: "export PATH=/bin\nfor each in /etc/profile.d/*.sh; do . $each; done\n" },
-    { path: "etc/profile.d/" },
-    { path: "bin/busybox", content: readFileSync(busybox), mode: 0o755 },
-    ...applets
-      .filter((name) => name !== "busybox")
-      .map((name) => ({ path: `bin/${name}`, type: "2", target: "/bin/busybox" })),
-  ];
 }
 
 const dockerfileOf = (image: string) => `FROM ${image}

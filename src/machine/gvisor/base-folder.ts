@@ -1,6 +1,7 @@
 /**
  * The files of a base disk as a folder, which is the lowest layer of every machine's disk. It is made once from the
- * image, and its files belong to the users of the boxes.
+ * image, and its files belong to the users of the boxes. What is in an image may be hostile, and is a path on this host
+ * now: nobody but root may look into the folder, no file in it is anybody's on the host, and there are no devices in it.
  */
 import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
@@ -34,7 +35,7 @@ async function make(baseDisk: string, users: number, path: string, cacheFolder: 
     const own = await buildTool({ beside: import.meta.url, source: "own.c" }, cacheFolder);
     // The mount is in a namespace of its own and goes with it, however this ends.
     const script =
-      'mount -o loop,ro,noload -- "$1" "$2/image" && cp -a -- "$2/image" "$2/files" && "$3" "$2/files" "$4"';
+      'mount -o loop,ro,noload -- "$1" "$2/image" && cp -a --sparse=always -- "$2/image" "$2/files" && "$3" "$2/files" "$4"';
     await run("unshare", ["--mount", "sh", "-c", script, "sh", baseDisk, unfinished, own, String(users)]);
     await rename(join(unfinished, "files"), path);
   } catch (error) {

@@ -1,7 +1,8 @@
 /*
  * `own FOLDER FIRST` gives everything in FOLDER to other users: what is user N's and group N's becomes FIRST + N's. The
  * set-user-ID bits, which the kernel takes away on such a change, are set again. An image may have users that a box
- * does not have: one of them plus FIRST could be anybody on the host.
+ * does not have: one of them plus FIRST could be anybody on the host. Devices of an image are removed: here they would
+ * be those of the host, and in a box /dev has its own.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -38,6 +39,7 @@ static bool is_given_away(const struct stat *found) {
 static int own(const char *path, const struct stat *found, int kind, struct FTW *place) {
   (void)kind;
   (void)place;
+  if (S_ISBLK(found->st_mode) || S_ISCHR(found->st_mode)) return unlink(path);
   if (is_given_away(found)) return 0;
   if (found->st_uid >= USERS || found->st_gid >= USERS) {
     errno = EOVERFLOW;

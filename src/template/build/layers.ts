@@ -19,7 +19,7 @@ import type { BuildContext } from "./guest-command.ts";
 import type { BuildStep } from "./spec.ts";
 
 /** To be raised when what a build does to a machine before its steps, or in one of them, changes. */
-const recipe = 1;
+const recipe = 2;
 
 export interface LayerDependencies {
   readonly ledger: Ledger;

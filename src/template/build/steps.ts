@@ -1,6 +1,7 @@
 /** The steps of a build, run one after the other in one guest. Each step gives the context of the next one. */
 import { posix } from "node:path";
 import { DomainError, messageOf } from "../../errors.ts";
+import { loginPathFile, loginPathScript, wholePath } from "../login-path.ts";
 import { absoluteWorkdir, copyFiles } from "./copy-step.ts";
 import { type BuildContext, type GuestBuild, runClientCommand, runScript } from "./guest-command.ts";
 import type { BuildLog } from "./log.ts";
@@ -100,18 +101,16 @@ async function expandAll(
   for (const [name, value] of pairs) {
     expanded[name] = value.includes("$") ? await expand(build, name, value, context) : value;
   }
-  if (expanded.PATH !== undefined) await keepPath(build, expanded.PATH);
+  if (expanded.PATH !== undefined) {
+    expanded.PATH = wholePath(expanded.PATH);
+    await keepPath(build, expanded.PATH);
+  }
   return expanded;
 }
 
-/**
- * All commands of clients run in login shells, where /etc/profile replaces the PATH that the shell was given. The agent
- * writes the file, because a shell's own way of quoting differs from image to image.
- */
+/** The agent writes the file, because a shell's own way of quoting differs from image to image. */
 async function keepPath({ agent }: GuestBuild, path: string): Promise<void> {
-  const quoted = `'${path.replaceAll("'", "'\\''")}'`;
-  const content = `export PATH=${quoted}\n`;
-  await agent.setup({ files: [{ path: "/etc/profile.d/template-path.sh", content, mode: 0o644 }] });
+  await agent.setup({ files: [{ path: loginPathFile, content: loginPathScript(path), mode: 0o644 }] });
 }
 
 /** The guest's shell expands variables; text that would run a command stays text. */

@@ -8,6 +8,9 @@ import type { BlockRun } from "./tree.ts";
 
 export const blockBytes = 4096;
 const bufferBytes = 1024 * 1024;
+const emptyBuffer = Buffer.alloc(bufferBytes);
+/** How much is written between two looks at the host's free disk. */
+const lookBytes = 64 * 2 ** 20;
 
 export class BlockFile {
   readonly #fd: number;
@@ -18,10 +21,14 @@ export class BlockFile {
   #bufferBlock: number;
   #nextBlock: number;
   #file: { readonly firstBlock: number; sizeBytes: number } | undefined;
+  readonly #wrote: () => void;
+  #unseenBytes = 0;
 
-  constructor(fd: number, firstBlock: number, maxBlocks: number) {
+  /** @param wrote called now and then, when a good deal more has been written */
+  constructor(fd: number, firstBlock: number, maxBlocks: number, wrote: () => void = () => {}) {
     this.#fd = fd;
     this.#maxBlocks = maxBlocks;
+    this.#wrote = wrote;
     this.#nextBlock = firstBlock;
     this.#bufferBlock = firstBlock;
   }
@@ -108,7 +115,16 @@ export class BlockFile {
 
   #flush(): void {
     if (this.#filled === 0) return;
-    writeAll(this.#fd, this.#buffer.subarray(0, this.#filled), this.#bufferBlock * blockBytes);
+    const bytes = this.#buffer.subarray(0, this.#filled);
+    // The file is new, so zeros are there already, and take no room.
+    if (!bytes.equals(emptyBuffer.subarray(0, bytes.length))) {
+      writeAll(this.#fd, bytes, this.#bufferBlock * blockBytes);
+      this.#unseenBytes += bytes.length;
+    }
+    if (this.#unseenBytes >= lookBytes) {
+      this.#unseenBytes = 0;
+      this.#wrote();
+    }
     this.#bufferBlock += this.#filled / blockBytes;
     this.#filled = 0;
   }

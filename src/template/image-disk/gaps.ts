@@ -3,6 +3,7 @@
  * files that every guest gets. What an image has is left as it is, with the exceptions that a sandbox cannot do without.
  */
 import { DomainError } from "../../errors.ts";
+import { loginPathFile, loginPathScript } from "../login-path.ts";
 import type { BlockFile } from "./block-file.ts";
 import { addAccounts } from "./gap-accounts.ts";
 import { folder, link, placeFile } from "./gap-files.ts";
@@ -108,12 +109,9 @@ function addNetworkFiles({ tree, disk }: GapWork): void {
   }
 }
 
-/** Commands of clients run in login shells, whose profile replaces the PATH that the image asks for. */
 function keepPath({ tree, disk, envs }: GapWork): void {
   const { PATH: path } = envs;
-  if (!path) return;
-  const quoted = `'${path.replaceAll("'", "'\\''")}'`;
-  placeFile({ tree, disk }, "etc/profile.d/template-path.sh", Buffer.from(`export PATH=${quoted}\n`), 0o644);
+  if (path) placeFile({ tree, disk }, loginPathFile.slice(1), Buffer.from(loginPathScript(path)), 0o644);
 }
 
 /** As on `base`: the default user installs programs under /usr/local, and /code is for everybody. */

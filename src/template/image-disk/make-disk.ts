@@ -32,13 +32,18 @@ export interface MadeDisk extends WrittenFileSystem {
 /**
  * Writes the disk.
  * @param progress called with a sentence for each layer
+ * @param wrote called now and then, when a good deal more has been written
  * @throws DomainError `failed_precondition` when the image cannot be used, `unsupported` as {@link unpackLayer}; a
  *   system error when the disk cannot be written. The target is left as it is then.
  */
-export async function makeDisk(order: DiskOrder, progress: (line: string) => void): Promise<MadeDisk> {
+export async function makeDisk(
+  order: DiskOrder,
+  progress: (line: string) => void,
+  wrote: () => void = () => {},
+): Promise<MadeDisk> {
   const fd = openSync(order.target, "wx+", 0o600);
   try {
-    const disk = new BlockFile(fd, headerBlocks, (order.limits.maxDiskMiB * 2 ** 20) / blockBytes);
+    const disk = new BlockFile(fd, headerBlocks, (order.limits.maxDiskMiB * 2 ** 20) / blockBytes, wrote);
     const tree = new Tree(order.limits);
     const sink = new LayerSink(tree, disk);
     for (const layer of order.layers) {

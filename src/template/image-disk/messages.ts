@@ -15,6 +15,8 @@ export type DiskOrderMessage = z.infer<typeof orderSchema>;
 
 export const eventSchema = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("progress"), line: z.string() }),
+  /** A good deal more has been written. */
+  z.object({ kind: z.literal("wrote") }),
   z.object({
     kind: z.literal("made"),
     diskMiB: z.number(),

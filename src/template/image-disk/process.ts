@@ -19,6 +19,7 @@ const maxComplaintLength = 4000;
 
 /**
  * Makes the disk.
+ * @param mayGoOn called now and then while it is written; what it throws ends the work
  * @throws DomainError `failed_precondition` and `unsupported` about the image, `disk_pressure`, `machine_failed` when the
  *   process ends otherwise; the signal's reason. Nothing is left of the target then.
  */
@@ -26,9 +27,10 @@ export async function makeDiskInProcess(
   order: DiskOrderMessage,
   progress: (line: string) => void,
   signal: AbortSignal,
+  mayGoOn: () => Promise<void>,
 ): Promise<DiskResult> {
   try {
-    return await run(order, progress, signal);
+    return await run(order, progress, signal, mayGoOn);
   } catch (error) {
     await rm(order.target, { force: true });
     throw error;
@@ -39,6 +41,7 @@ async function run(
   order: DiskOrderMessage,
   progress: (line: string) => void,
   signal: AbortSignal,
+  mayGoOn: () => Promise<void>,
 ): Promise<DiskResult> {
   const program = fileURLToPath(new URL(`worker${extname(import.meta.url)}`, import.meta.url));
   const args = [...process.execArgv, `--max-old-space-size=${maxHeapMiB}`, program];
@@ -59,6 +62,7 @@ async function run(
     for await (const line of createInterface({ input: child.stdout })) {
       const event = eventSchema.parse(JSON.parse(line));
       if (event.kind === "progress") progress(event.line);
+      else if (event.kind === "wrote") await mayGoOn();
       else last = event;
     }
     const [code, killedBy] = await closed;

@@ -24,7 +24,11 @@ async function work(): Promise<void> {
     // Node.js comes with the authorities that Mozilla trusts.
     authorities: rootCertificates.join("\n"),
   };
-  const { filled, ...written } = await makeDisk({ ...order, gaps }, (line) => say({ kind: "progress", line }));
+  const { filled, ...written } = await makeDisk(
+    { ...order, gaps },
+    (line) => say({ kind: "progress", line }),
+    () => say({ kind: "wrote" }),
+  );
   say({ kind: "made", ...written, filled: [...filled] });
 }
 

@@ -13,6 +13,7 @@ import type { Logger } from "../../log.ts";
 import type { Metrics } from "../../metrics.ts";
 import type { GuestPrograms } from "../assets/guest-programs.ts";
 import type { DiskResult, makeDiskInProcess } from "../image-disk/process.ts";
+import { wholePath } from "../login-path.ts";
 import { type BlobCache, removeUnfinished } from "../registry/blobs.ts";
 import type { RegistryClient, ResolvedImage } from "../registry/client.ts";
 import type { RegistryLogin } from "../registry/credentials.ts";
@@ -22,7 +23,7 @@ import { SharedWork } from "../registry/shared-work.ts";
 import { fetchLocal, parseLocal, resolveLocal } from "./local.ts";
 
 /** To be raised when what is put on a disk changes. */
-const recipe = 1;
+const recipe = 2;
 const limits = { maxEntries: 2_000_000, maxDiskMiB: 64 * 1024 };
 const minDiskMiB = 8192;
 const minFreeMiB = 2048;
@@ -156,7 +157,10 @@ export class ImageStore {
       say("info", `image config: ${record.unused.join(", ")} are not used; ${use}`);
     }
     if (record.filled.length > 0) say("info", `the image lacks, and was given: ${record.filled.join(", ")}`);
-    return { path: disk, digest: record.digest, diskMiB: record.diskMiB, envs: record.envs };
+    const { digest, diskMiB, envs } = record;
+    // An image need not have a profile, which would read ours.
+    const path = envs.PATH === undefined ? {} : { PATH: wholePath(envs.PATH) };
+    return { path: disk, digest, diskMiB, envs: { ...envs, ...path } };
   }
 
   async #findOrMake(image: KnownImage, fetch: Fetch, say: Say, signal: AbortSignal): Promise<DiskRecord> {
@@ -200,6 +204,8 @@ export class ImageStore {
       { layers, target, envs: { ...config.envs }, programs: files, limits, minDiskMiB, minFreeMiB },
       (line) => say("info", line),
       signal,
+      // What an image unpacks to is known when it is unpacked.
+      () => admitBytes(`write the disk of ${reference.text}`, 0),
     );
     const record = recordOf(image, made, config.envs, config.unused, isPublic);
     await chmod(target, 0o444);

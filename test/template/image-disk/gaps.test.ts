@@ -75,9 +75,11 @@ test("an account `user` of the image is kept", async () => {
   expect(await disk.ask("stat /srv/x")).toMatch(/User:\s+77\s+Group:\s+88/);
 });
 
-test("a PATH of the image is kept in login shells, whatever is in it", async () => {
+test("a PATH of the image is kept in login shells, whatever is in it, with the folders of shells behind it", async () => {
   await using disk = await diskWith([], { envs: { PATH: "/o'dd:$(evil):/bin" } });
-  expect(await disk.ask("cat /etc/profile.d/template-path.sh")).toBe("export PATH='/o'\\''dd:$(evil):/bin'\n");
+  expect(await disk.ask("cat /etc/profile.d/template-path.sh")).toBe(
+    "export PATH='/o'\\''dd:$(evil):/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin'\n",
+  );
 });
 
 test("links in the place of our files do not lead out of them", async () => {
