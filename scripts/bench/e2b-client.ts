@@ -39,6 +39,14 @@ export class E2bClient {
     await this.#api("POST", `/v2/sandboxes/${sandboxID}/connect`, { timeout: 3600 }, 201);
   }
 
+  /** Forks a running sandbox once. */
+  async fork({ sandboxID }: BenchSandbox): Promise<BenchSandbox> {
+    const answer = await this.#api("POST", `/sandboxes/${sandboxID}/fork`, { count: 1 }, 201);
+    const [child] = answer as { readonly sandbox?: BenchSandbox }[];
+    if (!child?.sandbox) throw new Error(`the fork failed: ${JSON.stringify(answer)}`);
+    return child.sandbox;
+  }
+
   async health(): Promise<void> {
     const { statusCode, body } = await request(`${this.url}/health`, { dispatcher: this.#agent });
     await body.dump();

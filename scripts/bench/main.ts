@@ -25,6 +25,7 @@ import { killRows } from "./rows/kill.ts";
 import { pauseRows } from "./rows/pause.ts";
 import { poolRows } from "./rows/pool.ts";
 import { restartRows } from "./rows/restart.ts";
+import { writtenRows } from "./rows/written.ts";
 import { type Row, tableOf } from "./statistics.ts";
 
 /** The pool comes last: it restarts the daemon with other settings. */
@@ -34,6 +35,7 @@ const families: readonly RowFamily[] = [
   commandRows,
   killRows,
   pauseRows,
+  writtenRows,
   burstRows,
   fileRows,
   computeRows,

@@ -1,12 +1,14 @@
 /** The rows of many idle sandboxes: what they cost the daemon and the host, and how fast they are listed. */
 import { setTimeout as delay } from "node:timers/promises";
+import { privateBytesBelow } from "../../../src/machine/gvisor/processes.ts";
+import type { ProcessIdentity } from "../../../src/types.ts";
 import type { Bench, RowFamily } from "../bench.ts";
 import { BareHandler, requestsPerSecond } from "../http-load.ts";
 import { memoryMiB } from "../processes.ts";
 import { distributionOf, interleave, type Row } from "../statistics.ts";
 
 const residentGoalMiB = 150;
-const sandboxGoalMiB = { kvm: 24, tcg: 72 } as const;
+const sandboxGoalMiB = { kvm: 24, tcg: 72, hvf: 24, none: 18 } as const;
 const listGoalPercent = 60;
 
 /** The memory rows need a daemon that no other row has used, and the list needs twice as many sandboxes. */
@@ -50,11 +52,14 @@ function residentRow({ daemon }: Bench): Row {
   };
 }
 
-/** Every process of a machine counts: QEMU and its network. */
+/** Every process of a machine counts: QEMU, or all in the box of gVisor with the guest's memory, and its network. */
 function privateRow({ daemon, raw }: Bench): Row {
-  const goalMiB = raw.driver.info.acceleration === "kvm" ? sandboxGoalMiB.kvm : sandboxGoalMiB.tcg;
+  const { engine, acceleration } = raw.driver.info;
+  const goalMiB = sandboxGoalMiB[acceleration];
+  const sizeOf = ({ pid, role }: ProcessIdentity) =>
+    engine === "gvisor" && role === "vm" ? privateBytesBelow(pid) / 2 ** 20 : memoryMiB(pid, "RssAnon");
   const sizes = daemon.machines().map(({ machine: { processes } }) => {
-    return processes.reduce((sum, { pid }) => sum + memoryMiB(pid, "RssAnon"), 0);
+    return processes.reduce((sum, process) => sum + sizeOf(process), 0);
   });
   const measured = distributionOf(sizes);
   return {
