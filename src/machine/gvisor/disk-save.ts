@@ -5,10 +5,9 @@
  * nothing of the file from the save on.
  */
 import { execFile } from "node:child_process";
-import { readFile, stat } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
 import { promisify } from "node:util";
-import { DomainError } from "../../errors.ts";
 import { copyLimitBytes } from "../disk-layers.ts";
 import type { SnapshotFile } from "../driver.ts";
 import { linkFile } from "../link-file.ts";
@@ -23,7 +22,6 @@ const hiddenBytes = 512;
 export interface WrittenDisk {
   /** The machine's folder. */
   readonly folder: string;
-  readonly keeperPid: number;
   /** The program of `image.c`. */
   readonly imageTool: string;
 }
@@ -45,15 +43,13 @@ export async function saveWrittenLayer(disk: WrittenDisk, staging: string, isLas
   return describeFile(staging, diskName, { dataBlocks: await findData(disk, target) });
 }
 
-/** Lets a machine write to its disk again after a save that was to be its last. Quick when there was none. */
+/** Lets a machine write to its disk again after a save that was to be its last. Does nothing when there was none. */
 export async function reopenImage(disk: WrittenDisk): Promise<void> {
-  const device = await findDevice(disk.keeperPid);
-  const limit = await readFile(join("/sys/block", basename(device), "loop/sizelimit"), "utf8");
-  if (limit.trim() !== "0") await limitImage(disk, 0);
+  await limitImage(disk, 0);
 }
 
-async function limitImage({ imageTool, keeperPid }: WrittenDisk, bytes: number): Promise<void> {
-  await run(imageTool, ["limit", await findDevice(keeperPid), String(bytes)]);
+async function limitImage({ imageTool, folder }: WrittenDisk, bytes: number): Promise<void> {
+  await run(imageTool, ["limit", join(folder, diskName), String(bytes)]);
 }
 
 /** The blocks of a sparse file that are not holes. */
@@ -66,12 +62,4 @@ async function findData({ imageTool }: WrittenDisk, path: string): Promise<Block
       const [first = 0, count = 0] = line.split(" ").map(Number);
       return [first, count] as const;
     });
-}
-
-/** The loop device with the written layer of a box. */
-async function findDevice(keeperPid: number): Promise<string> {
-  const mounts = await readFile(`/proc/${keeperPid}/mountinfo`, "utf8");
-  const device = / \/layers\/top .* - ext4 (\/dev\/loop\d+) /.exec(mounts)?.[1];
-  if (device === undefined) throw new DomainError("machine_failed", `the disk of box ${keeperPid} is not mounted`);
-  return device;
 }

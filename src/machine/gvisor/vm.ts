@@ -18,7 +18,7 @@ import { containerName } from "./spec.ts";
 /** Everything in a box ends with its keeper. */
 const graces = { askedMs: 300, terminatedMs: 0 } as const;
 
-export interface GvisorVmParts extends Omit<PausedMachine, "folder" | "keeperPid"> {
+export interface GvisorVmParts extends Omit<PausedMachine, "folder"> {
   readonly record: MachineRecord;
   /** How our child ended; absent for an adopted machine. */
   readonly childExited?: Promise<string>;
@@ -76,7 +76,7 @@ export class GvisorVm extends WatchedProcess implements Vm {
   }
 
   get #paused(): PausedMachine {
-    return { ...this.#parts, folder: this.record.folder, keeperPid: this.engine.pid };
+    return { ...this.#parts, folder: this.record.folder };
   }
 
   async privateMemoryBytes(): Promise<number> {
