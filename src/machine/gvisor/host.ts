@@ -119,7 +119,7 @@ export async function openHost(
 }
 
 const boxHeaders = ["box.h", "box_mounts.h", "box_network.h"];
-const keeperHeaders = ["keeper.h", "keeper_orders.h", "keeper_processors.h", "keeper_wire.h"];
+const keeperHeaders = ["keeper.h", "keeper_control.h", "keeper_orders.h", "keeper_processors.h", "keeper_wire.h"];
 
 /** Where the program is in a folder of the store. */
 export const runscPath = (engine: StoredEngine) => join(engine.folder, "runsc");
