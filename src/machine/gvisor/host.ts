@@ -131,7 +131,7 @@ const boxHeaders = [
   "../jail/call_filter.h",
   "../jail/launcher.h",
 ];
-const keeperHeaders = ["keeper.h", "keeper_orders.h", "keeper_processors.h", "keeper_wire.h"];
+const keeperHeaders = ["keeper.h", "keeper_control.h", "keeper_orders.h", "keeper_processors.h", "keeper_wire.h"];
 
 /** Where the program is in a folder of the store. */
 export const runscPath = (engine: StoredEngine) => join(engine.folder, "runsc");

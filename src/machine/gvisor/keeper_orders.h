@@ -3,6 +3,7 @@
 #define FIRKIN_KEEPER_ORDERS_H
 
 #include "keeper.h"
+#include "keeper_control.h"
 #include "keeper_processors.h"
 
 enum {
@@ -98,7 +99,11 @@ static void run_order(char **words) {
   orders.said_length = 0;
   pid_t pid = fork();
   if (pid < 0) fail("fork");
-  if (pid == 0) become_runsc(words);
+  if (pid == 0) {
+    if (orders.pauses && call_sandbox("Pause")) _exit(0);
+    if (orders.resumes && call_sandbox("Resume")) _exit(0);
+    become_runsc(words);
+  }
   orders.running = pid;
 }
 
