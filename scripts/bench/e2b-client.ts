@@ -22,8 +22,8 @@ export class E2bClient {
     this.apiKey = apiKey;
   }
 
-  async create(): Promise<BenchSandbox> {
-    return (await this.#api("POST", "/v2/sandboxes", { templateID: "base", timeout: 3600 }, 201)) as BenchSandbox;
+  async create(templateID = "base"): Promise<BenchSandbox> {
+    return (await this.#api("POST", "/v2/sandboxes", { templateID, timeout: 3600 }, 201)) as BenchSandbox;
   }
 
   async kill({ sandboxID }: BenchSandbox): Promise<void> {

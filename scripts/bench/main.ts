@@ -20,6 +20,7 @@ import { createRows } from "./rows/create.ts";
 import { fileRows } from "./rows/files.ts";
 import { fleetRows } from "./rows/fleet.ts";
 import { hostileRows } from "./rows/hostile.ts";
+import { imageRows } from "./rows/images.ts";
 import { jailRows } from "./rows/jail.ts";
 import { killRows } from "./rows/kill.ts";
 import { pauseRows } from "./rows/pause.ts";
@@ -42,6 +43,7 @@ const families: readonly RowFamily[] = [
   restartRows,
   fleetRows,
   hostileRows,
+  imageRows,
   poolRows,
 ];
 

@@ -1,14 +1,16 @@
 /** Templates from images, by the unmodified SDK: pulled from a registry, booted on a real machine, used. */
+import { spawnSync } from "node:child_process";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type BuildOptions, Template, type TemplateClass, waitForURL } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { api, connection, Sandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
+import { cacheDir } from "../support/daemon/real-daemon.ts";
 import { reservations } from "../support/daemon/requests.ts";
 import { busyboxLayer } from "../support/images/families.ts";
 import { makeImage } from "../support/images/make-image.ts";
-import { TestRegistry } from "../support/images/registry.ts";
+import { refuse, TestRegistry } from "../support/images/registry.ts";
 
 const built: string[] = [];
 
@@ -105,6 +107,32 @@ describe.skipIf(skipReason)("templates from images", { timeout: 600_000 }, () =>
       "nproc",
     );
     expect(outputs).toEqual(["a page", "web:web 750", "web\n/srv/app\nit's /home/web", "mine", "1"]);
+  });
+
+  test("a login for a private image is nowhere afterwards, whether it was right or wrong", async () => {
+    const [username, password] = ["somebody-special", "s3cret-of-a-registry"];
+    const basic = `Basic ${Buffer.from(`${username}:${password}`).toString("base64")}`;
+    const image = registry.add("private", makeImage({ layers: [[{ path: "a", content: "private" }]] }));
+    registry.interfere = ({ url, headers }, response) => {
+      if (!url?.startsWith("/v2/private/") || headers.authorization === basic) return false;
+      refuse(response, 401, "UNAUTHORIZED", { "www-authenticate": 'Basic realm="r"' });
+      return true;
+    };
+    const { lines } = await build(Template().fromImage(image, { username, password }), "from-private");
+    const wrong = Template().fromImage(image, { username, password: `${password}-not` });
+    const failure = await build(wrong, "from-private").catch(String);
+    expect(failure).toContain(`access denied to '${image}': authentication required`);
+    const openApi = await (await api("/openapi.json")).text();
+    const { stateDir } = sharedDaemon();
+    const caches = ["blobs", "assets/images"].map((folder) => join(cacheDir(), folder));
+    // Disks and memory of guests are large, and nothing of the daemon's is in them.
+    const find = ["find", stateDir, ...caches, "-type", "f", "-size", "-64M", "-exec"];
+    for (const secret of [username, password, basic.slice(6, 30)]) {
+      const [command = "", ...args] = [...find, "grep", "-lF", secret, "{}", "+"];
+      const found = spawnSync(command, args, { encoding: "utf8" }).stdout;
+      expect([found, lines.join("\n").includes(secret), openApi.includes(secret)]).toEqual(["", false, false]);
+      expect(failure).not.toContain(secret);
+    }
   });
 
   test("a pull that fails ends the build with the registry's reason, and leaves nothing reserved", async () => {

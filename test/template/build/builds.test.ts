@@ -121,6 +121,23 @@ test("steps run in order, and the template has the values that they set", async 
   expect(await held(fake)).toEqual({ ...nothing, snapshots: 1 });
 });
 
+test.each([
+  ["dashes, as in a PEM", "-----BEGIN KEY-----\nabc+/=\n-----END KEY-----"],
+  ["quotes", `it's "quoted"`],
+  ["backslashes", "a\\b\\\\c\\n"],
+  ["several lines", "one\n two\n\n"],
+  ["what would be a command", "`id` $(id) ; id"],
+  ["an equals sign", "a=b=c"],
+])("a variable keeps %s, for the steps and for the template", async (_, value) => {
+  await using fake = await open();
+  const out = join(fake.folder, "out");
+  const env: BuildStep = { type: "ENV", pairs: [["V", value]] };
+  const { job } = await build(fake, [env, run(`printf %s "$V" > ${out}`)]);
+  expect(job).toMatchObject({ state: "ready" });
+  expect(await readFile(out, "utf8")).toBe(value);
+  expect(resolveTemplate(fake.ledger, "made").defaults.envs).toEqual({ V: value });
+});
+
 test("a failing command is named with its step and the end of its output", async () => {
   await using fake = await open();
   const { job } = await build(fake, [run("true"), run("echo because; exit 7"), run("echo never")]);
