@@ -47,7 +47,7 @@ export const commands = [
     name: "template",
     usage: "template list|build|delete|add",
     does: "list templates, build or delete one, or add a ready-made one: python, node, code-interpreter",
-    more: "`template build` is `build`. `template delete NAME…`, `template add NAME…`.",
+    more: "`template build` is `build`. `template delete NAME…`, `template add code-interpreter [--lean]`.",
   },
   { name: "builds", usage: "builds prune", does: "remove the cache of build steps", more: "" },
   {

@@ -1,5 +1,5 @@
 /**
- * The console is a page at `/` that shows the daemon's sandboxes and opens terminals. It is served as plain files
+ * The console is a page at `/` that shows the daemon's sandboxes, opens terminals and runs cells. It is served as plain files
  * without a key: the page gets the key from its user and calls the same API as every client. `routes/console` imports
  * no other room.
  */
@@ -22,6 +22,7 @@ const vendored: Readonly<Record<string, { readonly root: string; readonly path: 
 /**
  * The page runs the daemon's own files alone, talks to the daemon alone, and no page may frame it. xterm.js makes style
  * elements, which need `unsafe-inline` for styles.
+ * Images of cells are blobs that the page itself makes.
  */
 const headers = {
   "content-security-policy": [
@@ -29,7 +30,7 @@ const headers = {
     "script-src 'self'",
     "style-src 'self' 'unsafe-inline'",
     "connect-src 'self'",
-    "img-src 'self'",
+    "img-src 'self' blob:",
     "base-uri 'none'",
     "form-action 'none'",
     "frame-ancestors 'none'",

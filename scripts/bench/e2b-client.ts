@@ -1,6 +1,7 @@
 /**
  * A client of the E2B protocol that does as little as possible, so that the bench measures the daemon and not an SDK.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { Agent, request } from "undici";
 
 export interface BenchSandbox {
@@ -24,6 +25,18 @@ export class E2bClient {
 
   async create(templateID = "base"): Promise<BenchSandbox> {
     return (await this.#api("POST", "/v2/sandboxes", { templateID, timeout: 3600 }, 201)) as BenchSandbox;
+  }
+
+  /** Creates a sandbox of a template that the daemon makes for the first who asks, once that is made. */
+  async createWhenReady(templateID: string): Promise<BenchSandbox> {
+    for (;;) {
+      try {
+        return await this.create(templateID);
+      } catch (error) {
+        if (!(error instanceof Error) || !error.message.includes("answered 503")) throw error;
+        await delay(1_000);
+      }
+    }
   }
 
   async kill({ sandboxID }: BenchSandbox): Promise<void> {
@@ -99,6 +112,38 @@ export class E2bClient {
     throw new Error(`the command did not start: ${text}`);
   }
 
+  /** Runs a command and gives its standard output. */
+  async output(sandbox: BenchSandbox, command: string): Promise<string> {
+    const parts: Buffer[] = [];
+    let pending = Buffer.alloc(0);
+    for await (const chunk of await this.#start(sandbox, command)) {
+      pending = Buffer.concat([pending, chunk as Buffer]);
+      while (pending.length >= 5 && pending.length >= 5 + pending.readUInt32BE(1)) {
+        const end = 5 + pending.readUInt32BE(1);
+        const { event } = JSON.parse(pending.subarray(5, end).toString()) as { event?: { data?: { stdout?: string } } };
+        if (event?.data?.stdout) parts.push(Buffer.from(event.data.stdout, "base64"));
+        pending = pending.subarray(end);
+      }
+    }
+    return Buffer.concat(parts).toString();
+  }
+
+  /** Runs a cell as the SDK of the code interpreter does, and reads its stream to the end. */
+  async cell(sandbox: BenchSandbox, code: string, context?: string): Promise<void> {
+    const text = await this.#interpreter(sandbox, "POST", "/execute", { code, context_id: context });
+    if (!text.endsWith('{"type": "end_of_execution"}\n')) throw new Error(`the cell's stream broke off: ${text}`);
+    if (text.includes('{"type": "error"')) throw new Error(`the cell failed: ${text}`);
+  }
+
+  /** Makes a context of the code interpreter and gives its id. */
+  async context(sandbox: BenchSandbox): Promise<string> {
+    return (JSON.parse(await this.#interpreter(sandbox, "POST", "/contexts", {})) as { id: string }).id;
+  }
+
+  async removeContext(sandbox: BenchSandbox, id: string): Promise<void> {
+    await this.#interpreter(sandbox, "DELETE", `/contexts/${id}`);
+  }
+
   async upload(sandbox: BenchSandbox, path: string, bytes: Buffer): Promise<void> {
     const { statusCode, body } = await request(`${this.url}/files?path=${encodeURIComponent(path)}`, {
       method: "POST",
@@ -137,6 +182,18 @@ export class E2bClient {
     });
     if (statusCode !== 200) throw new Error(`Start answered ${statusCode}: ${await body.text()}`);
     return body;
+  }
+
+  async #interpreter(sandbox: BenchSandbox, method: "POST" | "DELETE", path: string, json?: object): Promise<string> {
+    const { statusCode, body } = await request(`${this.url}${path}`, {
+      method,
+      dispatcher: this.#agent,
+      headers: { ...routingHeaders(sandbox), "e2b-sandbox-port": "49999", "content-type": "application/json" },
+      ...(json !== undefined && { body: JSON.stringify(json) }),
+    });
+    const text = await body.text();
+    if (statusCode !== 200) throw new Error(`${method} ${path} answered ${statusCode}: ${text}`);
+    return text;
   }
 
   async #api(method: "GET" | "POST" | "DELETE", path: string, json: unknown, expected: number): Promise<unknown> {

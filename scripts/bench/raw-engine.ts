@@ -23,18 +23,20 @@ export interface RawMachine {
 
 export class RawEngine implements AsyncDisposable {
   readonly driver: VmDriver;
-  readonly #snapshotFolder: string;
+  readonly #stateDir: string;
+  /** The snapshots of templates that were restored already. */
+  readonly #folders = new Map<string, string>();
   /** The machines that are started and not ended yet. */
   readonly #machines = new Set<Vm>();
   readonly #starting = new Set<Promise<unknown>>();
   #closing = false;
 
-  private constructor(driver: VmDriver, snapshotFolder: string) {
+  private constructor(driver: VmDriver, stateDir: string) {
     this.driver = driver;
-    this.#snapshotFolder = snapshotFolder;
+    this.#stateDir = stateDir;
   }
 
-  /** Opens the engine beside a running daemon, on that daemon's base template. */
+  /** Opens the engine beside a running daemon, on that daemon's templates. */
   static async open(stateDir: string, cacheDir: string, engine: readonly string[] = []): Promise<RawEngine> {
     const config = readConfig(["--cache-dir", cacheDir, ...engine], process.env);
     const assets = await readGuestAssets(cacheDir);
@@ -45,13 +47,13 @@ export class RawEngine implements AsyncDisposable {
       heldEngines: [],
       log,
     });
-    return new RawEngine(driver, baseSnapshotFolder(stateDir));
+    return new RawEngine(driver, stateDir);
   }
 
-  /** Restores a machine up to the agent's first answer. */
-  async restore(): Promise<RawMachine> {
+  /** Restores a machine of a template up to the agent's first answer. */
+  async restore(template = "base"): Promise<RawMachine> {
     if (this.#closing) throw new Error("the bench is ending");
-    const starting = this.#restore();
+    const starting = this.#restore(this.#snapshotFolderOf(template));
     this.#starting.add(starting);
     try {
       return await starting;
@@ -79,10 +81,28 @@ export class RawEngine implements AsyncDisposable {
     await this.driver[Symbol.asyncDispose]();
   }
 
-  async #restore(): Promise<RawMachine> {
-    const manifest = await readSnapshot(this.#snapshotFolder);
+  #snapshotFolderOf(template: string): string {
+    const known = this.#folders.get(template);
+    if (known !== undefined) return known;
+    const db = new Database(join(this.#stateDir, "ledger.db"), { readonly: true });
+    try {
+      const query = `select folder from template_aliases
+        join template_tags using (template_id)
+        join template_builds on template_builds.id = build_id
+        join snapshots on snapshots.id = snapshot_id
+        where alias = ? and tag = 'default' and state = 'ready'`;
+      const { folder } = db.prepare(query).get(template) as { folder: string };
+      this.#folders.set(template, folder);
+      return folder;
+    } finally {
+      db.close();
+    }
+  }
+
+  async #restore(snapshotFolder: string): Promise<RawMachine> {
+    const manifest = await readSnapshot(snapshotFolder);
     const sessionId = randomUUID().replaceAll("-", "");
-    const vm = await this.driver.restore({ sessionId, snapshotFolder: this.#snapshotFolder, manifest });
+    const vm = await this.driver.restore({ sessionId, snapshotFolder, manifest });
     this.#machines.add(vm);
     const agent = await connectGuestAgent(await vm.openGuestLink(), { deadlineMs: 15_000, log });
     await agent.ping();
@@ -105,14 +125,4 @@ export async function rawCommand(agent: GuestAgent, command: string, onFirstOutp
     first = false;
   }
   await process.end;
-}
-
-function baseSnapshotFolder(stateDir: string): string {
-  const db = new Database(join(stateDir, "ledger.db"), { readonly: true });
-  try {
-    const row = db.prepare("select folder from snapshots where kind = 'template' and state = 'ready'").get();
-    return (row as { folder: string }).folder;
-  } finally {
-    db.close();
-  }
 }

@@ -1,29 +1,59 @@
 /** `firkin template add code-interpreter`: makes what the template is made from, and follows its making in the daemon. */
+import * as fs from "node:fs";
+import { chosenVariant } from "../setup/code-interpreter.mjs";
 import { scopes, setUpOrExit } from "../setup/plan.mjs";
+import { storageRoots } from "../setup/roots.mjs";
 import { runDist } from "../setup/run-dist.mjs";
 
-/** The templates that have a disk of their own: name → the scope of the set-up that makes it. */
-const withOwnDisk = /** @type {const} */ ({ "code-interpreter": scopes["code-interpreter"] });
+/** @typedef {import("../setup/code-interpreter.mjs").Variant} Variant */
+
+const template = "code-interpreter";
+/** What the full variant takes while it is made, with its downloads. */
+const fullNeedsBytes = 20 * 2 ** 30;
 
 /**
  * Whether `firkin template ARGUMENT…` adds a template that has a disk of its own.
  * @param {readonly string[]} args
  */
-export function addsDisk([verb, name = ""]) {
-  return verb === "add" && Object.hasOwn(withOwnDisk, name);
+export function addsDisk([verb, name]) {
+  return verb === "add" && name === template;
 }
 
 /** @param {readonly string[]} args for which {@link addsDisk} holds */
-export async function addTemplate([, name = "", ...options]) {
-  const scope = withOwnDisk[/** @type {keyof typeof withOwnDisk} */ (name)];
-  const isDiskOnly = options.length === 1 && options[0] === "--disk-only";
-  if (options.length > 0 && !isDiskOnly) {
-    process.stderr.write(`firkin: usage: npx firkin template add ${name}\n`);
+export async function addTemplate([, , ...options]) {
+  // The daemon asks for the disk alone, and makes the template by itself.
+  const isDiskOnly = options.includes("--disk-only");
+  const isLean = options.includes("--lean");
+  if (options.some((option) => option !== "--disk-only" && option !== "--lean")) {
+    process.stderr.write(`firkin: usage: npx firkin template add ${template} [--lean]\n`);
     process.exitCode = 2;
     return;
   }
-  // The daemon asks for the disk alone, and makes the template by itself.
-  const { steps } = scope;
-  await setUpOrExit({ scope: isDiskOnly ? { steps: steps.slice(-1) } : scope });
-  if (!isDiskOnly) await runDist("src/main.js", [`follow-${name}`]);
+  const variant = isLean ? "lean" : isDiskOnly ? variantForDaemon() : "full";
+  const before = chosenVariant(storageRoots());
+  const scope = scopes[`code-interpreter-${variant}`];
+  await setUpOrExit({ scope: isDiskOnly ? { steps: scope.steps.slice(-1) } : scope });
+  if (isDiskOnly) return;
+  if (before !== undefined && before !== variant) {
+    process.stdout.write(
+      `A daemon that serves makes the ${variant} template within minutes; the ${before} one serves till then.\n`,
+    );
+    return;
+  }
+  await runDist("src/main.js", [`follow-${template}`]);
+}
+
+/**
+ * The variant that a daemon makes by itself: the one that this host has; before the first, the full one where there is
+ * room for it and Debian packages can be installed.
+ * @returns {Variant}
+ */
+function variantForDaemon() {
+  const roots = storageRoots();
+  const chosen = chosenVariant(roots);
+  if (chosen !== undefined) return chosen;
+  if (process.getuid?.() !== 0) return "lean";
+  fs.mkdirSync(roots.cache, { recursive: true });
+  const { bavail, bsize } = fs.statfsSync(roots.cache);
+  return bavail * bsize >= fullNeedsBytes ? "full" : "lean";
 }

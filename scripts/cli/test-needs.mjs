@@ -20,8 +20,9 @@ const machines = ["packages", "test-packages", "build", "assets"];
 /** The guest agent, or a program of the test, is compiled and run as a process of this machine. */
 const compiled = { project: /** @type {const} */ ("tools"), steps: ["compiler"] };
 
-/** Making this template takes minutes, so its test runs only when it is asked for. */
-const codeInterpreter = process.env.FIRKIN_TEST_CODE_INTERPRETER === "yes" ? ["code-interpreter-disk"] : [];
+/** Making this template takes minutes, so its tests run only when a variant of it is asked for: `lean` or `full`. */
+const variant = process.env.FIRKIN_TEST_CODE_INTERPRETER;
+const codeInterpreter = variant ? [`code-interpreter-disk-${variant}`] : [];
 
 /** @type {readonly Need[]} */
 export const needs = [
@@ -35,7 +36,7 @@ export const needs = [
   { path: "test/sdk/code-interpreter", project: "sdk", steps: codeInterpreter },
   { path: "test/sdk/image-families", project: "sdk", steps: ["test-tools", "test-images"] },
   { path: "test/sdk/console", project: "sdk", steps: ["browser"] },
-  { path: "test/code-interpreter/", project: "tools", steps: ["code-interpreter-wheels"] },
+  { path: "test/code-interpreter/", project: "tools", steps: ["code-interpreter-wheels-lean", "r-java"] },
   { path: "test/guest-agent/", ...compiled },
   { path: "test/guest/agent", ...compiled },
   { path: "test/guest/frames-corpus", ...compiled },

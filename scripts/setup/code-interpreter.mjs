@@ -6,21 +6,45 @@ import { execFileSync, spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import { basename, dirname, join, relative } from "node:path";
 import { run } from "./command.mjs";
-import { filesBelow, hashOf, partialName, placeAtomically, requireFreeSpace, writeJson } from "./files.mjs";
+import { filesBelow, hashOf, partialName, placeAtomically, readJson, requireFreeSpace, writeJson } from "./files.mjs";
 import { fileTime, layerDisk } from "./layered-disk.mjs";
 import { installPackages } from "./packages.mjs";
-import { currentBaseDisk } from "./rootfs.mjs";
+import { currentBaseDisk, diskPackages, makeBaseDisk } from "./rootfs.mjs";
 import { readStamp, writeStamp } from "./stamps.mjs";
 
-/** The list of packages: `lean` is what cells of data analysis need most. */
-const variant = "lean";
-const neededFreeBytes = 3 * 2 ** 30;
+/**
+ * What the template has: `lean` is what cells of data analysis need most, `full` all packages of E2B's template, R and
+ * Java.
+ * @typedef {"lean" | "full"} Variant
+ */
+
+/** @type {Readonly<Record<Variant, number>>} */
+const neededFreeBytes = { lean: 3 * 2 ** 30, full: 12 * 2 ** 30 };
 /** To be raised when this file makes another disk of the same ingredients. */
-const layoutVersion = 1;
+const layoutVersion = 2;
+/** The same for the packages. */
+const wheelsVersion = 1;
 const serviceFolder = "opt/firkin/code-interpreter";
 const packagesFolder = "usr/local/lib/python3.11/dist-packages";
 /** Tests that packages bring along; they are a fifth of the whole. */
 const testedPackages = ["contourpy", "matplotlib", "mpl_toolkits", "numpy", "pandas"];
+/** The Debian root of the full variant: that of base, with what needs Debian's own packages. */
+const debianOfFull = {
+  name: "r-java",
+  stamp: "r-java-disk",
+  packages: [
+    ...diskPackages,
+    "fonts-noto-cjk",
+    "openjdk-17-jdk-headless",
+    "r-base-core",
+    "r-cran-base64enc",
+    "r-cran-irdisplay",
+    "r-cran-repr",
+    "r-recommended",
+  ],
+  // Java's packages make links in this folder, which is missing without manual pages.
+  options: ['--essential-hook=mkdir -p "$1/usr/share/man/man1"'],
+};
 const pipPackages = [{ name: "python3-pip", why: "downloads the Python packages of template code-interpreter-v1" }];
 
 /** The program that the agent keeps running (src/guest-agent/process/keeper.h). */
@@ -28,6 +52,10 @@ const serviceScript = `#!/bin/sh
 # The service of template code-interpreter-v1. The agent keeps it running.
 set -a
 . /etc/environment
+# Figures with Chinese, Japanese and Korean, where the template has their font.
+if [ -e /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc ]; then
+  MATPLOTLIBRC=/${serviceFolder}/matplotlib.rc
+fi
 set +a
 cd /home/user
 exec /usr/bin/python3 /${serviceFolder}/service.py
@@ -41,8 +69,11 @@ exec /usr/bin/python3 /${serviceFolder}/service.py
  * @property {string} variant
  */
 
-/** @param {Roots} roots */
-const lockOf = (roots) => join(roots.repository, "scripts/setup/wheels", `${variant}.txt`);
+/**
+ * @param {Roots} roots
+ * @param {Variant} variant
+ */
+const lockOf = (roots, variant) => join(roots.repository, "scripts/setup/wheels", `${variant}.txt`);
 
 /**
  * The service's files: path below its folder in the guest → absolute path here.
@@ -51,7 +82,10 @@ const lockOf = (roots) => join(roots.repository, "scripts/setup/wheels", `${vari
  */
 function serviceFiles(roots) {
   const folder = join(roots.repository, "src/code-interpreter");
-  const own = filesBelow([folder], (path) => /\.(py|mjs)$/.test(path)).map((path) => [relative(folder, path), path]);
+  const own = filesBelow([folder], (path) => /\.(py|mjs|R|java|rc)$/.test(path)).map((path) => [
+    relative(folder, path),
+    path,
+  ]);
   const acorn = join(roots.repository, "node_modules/acorn");
   const parser = ["package.json", "LICENSE", "dist/acorn.mjs"].map((name) => [
     `javascript/node_modules/acorn/${name}`,
@@ -60,52 +94,83 @@ function serviceFiles(roots) {
   return Object.fromEntries([...own, ...parser]);
 }
 
+/**
+ * The disk that the variant's begins with.
+ * @param {Roots} roots
+ * @param {Variant} variant
+ */
+const debianOf = (roots, variant) =>
+  variant === "full" ? currentBaseDisk(roots, "amd64", debianOfFull) : currentBaseDisk(roots);
+
 /** @param {Roots} roots */
-function recipe(roots) {
+export const currentDebianOfFull = (roots) => debianOf(roots, "full");
+
+/**
+ * @param {Roots} roots
+ * @param {import("./graph.mjs").StepContext} context
+ */
+export const makeDebianOfFull = (roots, context) => makeBaseDisk(roots, context, debianOfFull);
+
+/**
+ * @param {Roots} roots
+ * @param {Variant} variant
+ */
+function recipe(roots, variant) {
   const files = Object.entries(serviceFiles(roots));
   if (files.some(([, path]) => !fs.existsSync(path))) return "";
   return hashOf(
-    { LAYOUT: layoutVersion, SERVICE: serviceScript, BASE: basename(currentBaseDisk(roots)?.baseDisk ?? "") },
-    fs.readFileSync(lockOf(roots)),
+    { LAYOUT: layoutVersion, SERVICE: serviceScript, BASE: basename(debianOf(roots, variant)?.baseDisk ?? "") },
+    fs.readFileSync(lockOf(roots, variant)),
     ...files.flatMap(([name, path]) => [name, fs.readFileSync(path)]),
   );
 }
 
-/** @param {Roots} roots */
-export function currentCodeInterpreterDisk(roots) {
-  const found = readStamp(roots, "code-interpreter-disk", recipe(roots));
-  return /** @type {CodeInterpreterAsset | undefined} */ (found);
+/**
+ * The variant's disk, if it is there and is the one that the daemon takes.
+ * @param {Roots} roots
+ * @param {Variant} variant
+ */
+export function currentCodeInterpreterDisk(roots, variant) {
+  const found = /** @type {CodeInterpreterAsset | undefined} */ (
+    readStamp(roots, `code-interpreter-disk-${variant}`, recipe(roots, variant))
+  );
+  return found?.disk === readJson(indexPath(roots))?.disk ? found : undefined;
 }
 
 /**
  * The packages alone, unpacked for this machine's own tests of the service.
  * @param {Roots} roots
+ * @param {Variant} variant
  */
-export function currentWheels(roots) {
-  const found = readStamp(roots, "code-interpreter-wheels", wheelsRecipe(roots));
+export function currentWheels(roots, variant) {
+  const found = readStamp(roots, `code-interpreter-wheels-${variant}`, wheelsRecipe(roots, variant));
   return /** @type {{ folder: string } | undefined} */ (found);
 }
 
-/** @param {Roots} roots */
-const wheelsRecipe = (roots) =>
-  hashOf({ LAYOUT: layoutVersion, TESTS: testedPackages }, fs.readFileSync(lockOf(roots)));
+/**
+ * @param {Roots} roots
+ * @param {Variant} variant
+ */
+const wheelsRecipe = (roots, variant) =>
+  hashOf({ LAYOUT: wheelsVersion, TESTS: testedPackages }, fs.readFileSync(lockOf(roots, variant)));
 
 /**
  * Downloads the wheels, checks their digests and unpacks them.
  * @param {Roots} roots
+ * @param {Variant} variant
  * @param {import("./graph.mjs").StepContext} context
  */
-export async function makeWheels(roots, context) {
-  const decided = wheelsRecipe(roots);
+export async function makeWheels(roots, variant, context) {
+  const decided = wheelsRecipe(roots, variant);
   const folder = join(roots.assets, "code-interpreter", `wheels-${decided.slice(0, 12)}`);
-  requireFreeSpace(roots.cache, neededFreeBytes);
+  requireFreeSpace(roots.cache, neededFreeBytes[variant]);
   if (spawnSync("python3", ["-m", "pip", "--version"]).status !== 0) await installPackages(pipPackages, context);
   await placeAtomically(folder, async (partial) => {
     const platforms = ["manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"];
     await run(
       "python3",
       [
-        ...["-m", "pip", "install", "--target", partial, "--requirement", lockOf(roots)],
+        ...["-m", "pip", "install", "--target", partial, "--requirement", lockOf(roots, variant)],
         ...["--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile", "--ignore-installed"],
         ...["--implementation", "cp", "--python-version", "3.11", "--abi", "cp311", "--abi", "abi3", "--abi", "none"],
         ...platforms.flatMap((platform) => ["--platform", platform]),
@@ -115,9 +180,11 @@ export async function makeWheels(roots, context) {
     );
     // Programs whose first line names this machine's Python.
     fs.rmSync(join(partial, "bin"), { recursive: true, force: true });
-    for (const name of testedPackages) removeTests(join(partial, name));
+    for (const name of testedPackages) {
+      if (fs.existsSync(join(partial, name))) removeTests(join(partial, name));
+    }
   });
-  await writeStamp(roots, "code-interpreter-wheels", decided, { folder });
+  await writeStamp(roots, `code-interpreter-wheels-${variant}`, decided, { folder });
 }
 
 /** @param {string} folder */
@@ -131,15 +198,30 @@ function removeTests(folder) {
 }
 
 /**
+ * Makes the variant's disk the one that the daemon takes.
  * @param {Roots} roots
+ * @param {Variant} variant
  * @param {import("./graph.mjs").StepContext} context
  */
-export async function makeCodeInterpreterDisk(roots, context) {
-  requireFreeSpace(roots.cache, neededFreeBytes);
-  const base = currentBaseDisk(roots);
-  const wheels = currentWheels(roots);
+export async function makeCodeInterpreterDisk(roots, variant, context) {
+  const known = /** @type {CodeInterpreterAsset | undefined} */ (
+    readStamp(roots, `code-interpreter-disk-${variant}`, recipe(roots, variant))
+  );
+  const disk = known?.disk ?? (await writeDisk(roots, variant, context));
+  await writeJson(indexPath(roots), { formatVersion: 1, disk, variant });
+}
+
+/**
+ * @param {Roots} roots
+ * @param {Variant} variant
+ * @param {import("./graph.mjs").StepContext} context
+ */
+async function writeDisk(roots, variant, context) {
+  requireFreeSpace(roots.cache, neededFreeBytes[variant]);
+  const base = debianOf(roots, variant);
+  const wheels = currentWheels(roots, variant);
   if (!base || !wheels) throw new Error("this disk is made after that of base and after the packages");
-  const decided = recipe(roots);
+  const decided = recipe(roots, variant);
   fs.mkdirSync(roots.scratch, { recursive: true });
   const scratch = fs.mkdtempSync(join(roots.scratch, "code-interpreter-"));
   const disk = join(roots.assets, "rootfs", `code-interpreter-${decided.slice(0, 12)}.ext4`);
@@ -161,8 +243,8 @@ export async function makeCodeInterpreterDisk(roots, context) {
       fs.chmodSync(image, 0o444);
       await placeAtomically(disk, (partial) => fs.renameSync(image, partial));
     }
-    await writeStamp(roots, "code-interpreter-disk", decided, { disk, variant });
-    await writeJson(indexPath(roots), { formatVersion: 1, disk, variant });
+    await writeStamp(roots, `code-interpreter-disk-${variant}`, decided, { disk, variant });
+    return disk;
   } finally {
     fs.rmSync(image, { force: true });
     fs.rmSync(scratch, { recursive: true, force: true });
@@ -176,10 +258,14 @@ export async function makeCodeInterpreterDisk(roots, context) {
 const indexPath = (roots) => join(roots.assets, "code-interpreter.json");
 
 /**
- * Whether this host has had such a disk, be it of another version.
+ * The variant that this host has had, be it of another version; undefined before the first.
  * @param {Roots} roots
+ * @returns {Variant | undefined}
  */
-export const hasCodeInterpreterDisk = (roots) => fs.existsSync(indexPath(roots));
+export function chosenVariant(roots) {
+  const index = readJson(indexPath(roots));
+  return index && (index.variant === "full" ? "full" : "lean");
+}
 
 /**
  * Packages may be changed by every user of the guest, as everything below /usr/local; the service by root alone.

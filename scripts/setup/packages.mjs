@@ -44,6 +44,14 @@ export const testPackages = [
   { name: "python3-venv", why: "runs the tests with E2B's Python SDK" },
 ];
 
+/** @type {readonly HostPackage[]} */
+export const interpreterPackages = [
+  { name: "openjdk-17-jdk-headless", why: "runs the tests of the code interpreter's Java" },
+  { name: "r-base-core", why: "runs the tests of the code interpreter's R" },
+  { name: "r-cran-base64enc", why: "runs the tests of the code interpreter's R" },
+  { name: "r-cran-repr", why: "runs the tests of the code interpreter's R" },
+];
+
 /**
  * Where apt does not have the browser, tests of the console are skipped by name.
  * @type {readonly HostPackage[]}

@@ -1,7 +1,7 @@
 /** The set-up as a whole: which steps a scope takes, and running them under one lock with progress on the screen. */
 import * as fs from "node:fs";
 import { join } from "node:path";
-import { hasCodeInterpreterDisk } from "./code-interpreter.mjs";
+import { chosenVariant } from "./code-interpreter.mjs";
 import { removeUnmounted } from "./debian.mjs";
 import { sweepPartials } from "./files.mjs";
 import { runGraph } from "./graph.mjs";
@@ -37,7 +37,8 @@ export const scopes = {
   gvisor: { steps: ["packages", "names", "build", "assets", "runsc"] },
   development: { steps: ["packages", "build"], withDev: true },
   /** The disk of template code-interpreter-v1, besides what every daemon needs. */
-  "code-interpreter": { steps: ["packages", "names", "build", "assets", "code-interpreter-disk"] },
+  "code-interpreter-lean": { steps: ["packages", "names", "build", "assets", "code-interpreter-disk-lean"] },
+  "code-interpreter-full": { steps: ["packages", "names", "build", "assets", "code-interpreter-disk-full"] },
   bench: { steps: ["packages", "names", "build", "assets", "runsc"], withDev: true },
 };
 
@@ -50,7 +51,8 @@ export const scopes = {
  */
 export function servingScope(machines, roots = storageRoots()) {
   const { steps } = scopes[machines];
-  return { steps: hasCodeInterpreterDisk(roots) ? [...steps, "code-interpreter-disk"] : steps };
+  const variant = chosenVariant(roots);
+  return { steps: variant === undefined ? steps : [...steps, `code-interpreter-disk-${variant}`] };
 }
 
 /**

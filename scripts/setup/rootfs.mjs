@@ -69,14 +69,26 @@ export const baseDiskMiB = 8192;
 const neededFreeBytes = 4 * 2 ** 30;
 
 /**
+ * @typedef {object} DebianDisk A root disk of Debian packages.
+ * @property {string} name Of its file.
+ * @property {string} stamp
+ * @property {readonly string[]} packages
+ * @property {readonly string[]} options Further options of mmdebstrap.
+ */
+
+/** @type {DebianDisk} */
+const base = { name: "base", stamp: "base-disk", packages: diskPackages, options: [] };
+
+/**
  * What decides the disk, besides the versions of its Debian packages.
+ * @param {DebianDisk} disk
  * @param {Architecture} architecture
  * @param {import("./kernel.mjs").KernelAsset | undefined} kernel None: no disk is current.
  */
-function recipe(architecture, kernel) {
+function recipe({ packages }, architecture, kernel) {
   const hooks = ["finish-root.sh", architecture === "amd64" ? "base-disk.sh" : "guest-base-disk.sh"];
   return hashOf(
-    { SUITE: guestSuite, PACKAGES: diskPackages, ARCHIVES: archivesOf(architecture), DISK_MIB: baseDiskMiB },
+    { SUITE: guestSuite, PACKAGES: packages, ARCHIVES: archivesOf(architecture), DISK_MIB: baseDiskMiB },
     { KERNEL: kernel && basename(dirname(kernel.diskModules)) },
     ...hooks.map((name) => fs.readFileSync(hookPath(name))),
   );
@@ -100,20 +112,21 @@ function recipe(architecture, kernel) {
 /**
  * @param {import("./roots.mjs").Roots} roots
  * @param {Architecture} [architecture]
+ * @param {DebianDisk} [disk]
  */
-export function currentBaseDisk(roots, architecture = "amd64") {
-  return /** @type {BaseDiskAsset | undefined} */ (
-    readStamp(roots, stampName("base-disk", architecture), recipe(architecture, currentKernel(roots, architecture)))
-  );
+export function currentBaseDisk(roots, architecture = "amd64", disk = base) {
+  const decided = recipe(disk, architecture, currentKernel(roots, architecture));
+  return /** @type {BaseDiskAsset | undefined} */ (readStamp(roots, stampName(disk.stamp, architecture), decided));
 }
 
 /**
- * Builds the disk with mmdebstrap.
+ * Builds a disk with mmdebstrap.
  * @param {import("./roots.mjs").Roots} roots
  * @param {import("./graph.mjs").StepContext} context
+ * @param {DebianDisk} [disk]
  */
-export async function makeBaseDisk(roots, { signal, onLine }) {
-  await placeBaseDisk(roots, "amd64", { signal, onLine }, async ({ image, kernel, archives, packageList }) => {
+export async function makeBaseDisk(roots, { signal, onLine }, disk = base) {
+  const make = async (/** @type {DiskWork} */ { image, kernel, archives, packageList }) => {
     await mmdebstrap(
       [
         "--variant=minbase",
@@ -125,7 +138,8 @@ export async function makeBaseDisk(roots, { signal, onLine }) {
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
         // This file names the distribution's own servers; see hooks/finish-root.sh.
         "--dpkgopt=path-include=/usr/share/doc/apt/examples/sources.list",
-        `--include=${diskPackages.join(",")}`,
+        ...disk.options,
+        `--include=${disk.packages.join(",")}`,
         `--customize-hook=${hookPath("base-disk.sh")}`,
       ],
       {
@@ -142,24 +156,26 @@ export async function makeBaseDisk(roots, { signal, onLine }) {
         onLine,
       },
     );
-  });
+  };
+  await placeBaseDisk(roots, "amd64", { signal, onLine }, make, disk);
 }
 
 /**
- * Places a disk as `<assets>/rootfs/base-<hash>.ext4`. The hash is that of its recipe and package versions, so a disk
+ * Places a disk as `<assets>/rootfs/NAME-<hash>.ext4`. The hash is that of its recipe and package versions, so a disk
  * that snapshots stand on is never replaced by another one.
  * @param {import("./roots.mjs").Roots} roots
  * @param {Architecture} architecture
  * @param {import("./graph.mjs").StepContext} context
  * @param {(work: DiskWork) => Promise<void>} make Writes the image and the list of its packages.
+ * @param {DebianDisk} [disk]
  */
-export async function placeBaseDisk(roots, architecture, { signal, onLine }, make) {
+export async function placeBaseDisk(roots, architecture, { signal, onLine }, make, disk = base) {
   requireFreeSpace(roots.cache, neededFreeBytes);
   const folder = join(roots.assets, "rootfs");
   fs.mkdirSync(folder, { recursive: true });
   fs.mkdirSync(roots.scratch, { recursive: true });
-  const scratch = fs.mkdtempSync(join(roots.scratch, "base-disk-"));
-  const image = partialName(join(folder, `base-${architecture}.ext4`));
+  const scratch = fs.mkdtempSync(join(roots.scratch, `${disk.stamp}-`));
+  const image = partialName(join(folder, `${disk.name}-${architecture}.ext4`));
   try {
     const kernel = currentKernel(roots, architecture);
     if (!kernel) throw new Error("the root disk is made before its kernel");
@@ -167,8 +183,8 @@ export async function placeBaseDisk(roots, architecture, { signal, onLine }, mak
     const archives = join(scratch, "archives");
     await fetchArchives(architecture, archives, signal, onLine);
     await make({ image, kernel, archives, packageList });
-    const decided = recipe(architecture, kernel);
-    const name = `base-${hashOf(decided, fs.readFileSync(packageList)).slice(0, 12)}`;
+    const decided = recipe(disk, architecture, kernel);
+    const name = `${disk.name}-${hashOf(decided, fs.readFileSync(packageList)).slice(0, 12)}`;
     const baseDisk = join(folder, `${name}.ext4`);
     const packages = join(folder, `${name}.packages`);
     await placeAtomically(packages, (partial) => fs.copyFileSync(packageList, partial));
@@ -177,7 +193,7 @@ export async function placeBaseDisk(roots, architecture, { signal, onLine }, mak
       await placeAtomically(baseDisk, (partial) => fs.renameSync(image, partial));
     }
     const asset = { baseDisk, packages, virtualSizeBytes: baseDiskMiB * 2 ** 20 };
-    await writeStamp(roots, stampName("base-disk", architecture), decided, asset);
+    await writeStamp(roots, stampName(disk.stamp, architecture), decided, asset);
   } finally {
     fs.rmSync(image, { force: true });
     fs.rmSync(scratch, { recursive: true, force: true });

@@ -1,13 +1,21 @@
 /** The steps on Linux, those for tests alone included. */
 import { crossCompileAgent, currentAgent, makeAgent } from "./agent.mjs";
 import { assetIndexCurrent, writeAssetIndex } from "./assets.mjs";
-import { currentCodeInterpreterDisk, currentWheels, makeCodeInterpreterDisk, makeWheels } from "./code-interpreter.mjs";
+import {
+  currentCodeInterpreterDisk,
+  currentDebianOfFull,
+  currentWheels,
+  makeCodeInterpreterDisk,
+  makeDebianOfFull,
+  makeWheels,
+} from "./code-interpreter.mjs";
 import { currentGuestPrograms, makeGuestPrograms } from "./guest-programs.mjs";
 import { currentKernel, makeKernel } from "./kernel.mjs";
 import {
   browserPackages,
   compilerPackages,
   installPackages,
+  interpreterPackages,
   missingPackages,
   namePackages,
   packagesSettled,
@@ -108,19 +116,41 @@ function assetSteps(roots) {
       isDone: () => assetIndexCurrent(roots),
       run: () => writeAssetIndex(roots),
     },
+    ...codeInterpreterSteps(roots, "lean", "base-disk"),
     {
-      name: "code-interpreter-wheels",
-      title: "Python packages of template code-interpreter-v1",
+      name: "r-java-disk",
+      title: "root disk with R and Java",
+      needs: ["packages", "kernel"],
+      // Both call apt.
+      after: ["base-disk"],
+      isDone: () => currentDebianOfFull(roots),
+      run: (context) => makeDebianOfFull(roots, context),
+    },
+    ...codeInterpreterSteps(roots, "full", "r-java-disk"),
+  ];
+}
+
+/**
+ * @param {import("./roots.mjs").Roots} roots
+ * @param {import("./code-interpreter.mjs").Variant} variant
+ * @param {string} debian The step that makes the disk which the variant's begins with.
+ * @returns {Step[]}
+ */
+function codeInterpreterSteps(roots, variant, debian) {
+  return [
+    {
+      name: `code-interpreter-wheels-${variant}`,
+      title: `Python packages of template code-interpreter-v1, ${variant}`,
       needs: ["packages"],
-      isDone: () => currentWheels(roots),
-      run: (context) => makeWheels(roots, context),
+      isDone: () => currentWheels(roots, variant),
+      run: (context) => makeWheels(roots, variant, context),
     },
     {
-      name: "code-interpreter-disk",
-      title: "root disk of template code-interpreter-v1",
-      needs: ["npm", "base-disk", "code-interpreter-wheels"],
-      isDone: () => currentCodeInterpreterDisk(roots),
-      run: (context) => makeCodeInterpreterDisk(roots, context),
+      name: `code-interpreter-disk-${variant}`,
+      title: `root disk of template code-interpreter-v1, ${variant}`,
+      needs: ["npm", debian, `code-interpreter-wheels-${variant}`],
+      isDone: () => currentCodeInterpreterDisk(roots, variant),
+      run: (context) => makeCodeInterpreterDisk(roots, variant, context),
     },
   ];
 }
@@ -172,6 +202,10 @@ function testSteps(roots) {
       after: ["packages", "names", "compiler", "test-packages", "test-tools"],
       isDone: () => packagesSettled(browserPackages),
       run: (context) => installPackages(browserPackages, context),
+    },
+    {
+      ...packageStep("r-java", "R and Java for tests", interpreterPackages),
+      after: ["packages", "names", "compiler", "test-packages", "test-tools", "browser"],
     },
     ...guestKernelSteps(roots, ["test-packages"]),
     {

@@ -6,6 +6,7 @@ import uuid
 
 from environment import SANDBOX_ID
 from kernel_process import KernelDied, KernelProcess, KernelStale
+from program_kernel import program_of
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 FIRST_LANGUAGES = ("python", "javascript")
@@ -15,10 +16,15 @@ KERNELS = {
     "javascript": {**NODE, "environment": {}},
     "typescript": {**NODE, "environment": {}},
     "bash": {"do": "bash"},
+    "r": {"do": "r"},
+    "java": {"do": "java"},
 }
+# Languages that the lean variant of the template does not have.
+FULL_ONLY = ("r", "java")
+FULL_COMMAND = "npx firkin template add code-interpreter"
 NAMES = {"js": "javascript", "ts": "typescript"}
 # Kernels of which one is always ready. JavaScript and TypeScript are the same.
-SPARE = {"python": "python", "javascript": "javascript", "typescript": "javascript"}
+SPARE = {"python": "python", "javascript": "javascript", "typescript": "javascript", "r": "r", "java": "java"}
 START_TRIES = 3
 
 
@@ -172,6 +178,11 @@ class Kernels:
         order = KERNELS.get(language)
         if order is None:
             raise ContextFailure(f"there is no kernel for {language!r}; there are {', '.join(KERNELS)}")
+        if language in FULL_ONLY and program_of(language) is None:
+            raise ContextFailure(
+                f"this template is the lean variant, which has no {language}; on the host, "
+                f"`{FULL_COMMAND}` makes the full one"
+            )
         shelf = SPARE.get(language)
         if shelf is None:
             return await self._start(order)
@@ -202,6 +213,11 @@ class Kernels:
         """Waits until the spare kernels are ready."""
         await asyncio.gather(*self._spares.values(), return_exceptions=True)
 
+    @property
+    def has_all_spares(self):
+        """Whether no spare kernel is being started."""
+        return all(spare.done() for spare in self._spares.values())
+
     async def _start(self, order):
         for _ in range(START_TRIES):
             try:
@@ -214,21 +230,32 @@ class Kernels:
 class Contexts:
     """All contexts by id, in the order in which they were made."""
 
-    def __init__(self, kernels, environment, home):
+    def __init__(self, kernels, environment, home, warming_up):
+        """`warming_up` says whether the template's snapshot is still to be taken."""
         self._kernels = kernels
         self._environment = environment
         self._home = home
+        self._warming_up = warming_up
         self._contexts = {}
         self._defaults = {}
         self._locks = {}
-        self.are_ready = False
+        self._have_started = False
+
+    @property
+    def are_ready(self):
+        """Whether the first contexts are there; before the snapshot, whether every spare kernel is as well."""
+        return self._have_started and (self._kernels.has_all_spares or not self._warming_up())
 
     async def start(self):
         """Makes the first contexts. Raises ContextFailure."""
         for language in FIRST_LANGUAGES:
             await self._default(language)
         await self._kernels.spares()
-        self.are_ready = True
+        self._have_started = True
+        # Few need these, and they take longest.
+        for language in FULL_ONLY:
+            if program_of(language) is not None:
+                self._kernels.keep_spare(language)
 
     async def create(self, language=None, cwd=None):
         """A new context. Raises ContextFailure."""

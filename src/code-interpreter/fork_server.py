@@ -136,6 +136,10 @@ class ForkServer:
             from bash_kernel import BashKernel
 
             BashKernel(link, (out_read, err_read), run_folder).run()
+        elif order["do"] in ("r", "java"):
+            from program_kernel import ProgramKernel
+
+            ProgramKernel(link, (out_read, err_read), run_folder, order["do"]).run()
         else:
             raise ValueError(f"unknown kernel {order['do']}")
 

@@ -40,7 +40,9 @@ async def main():
     listener.setblocking(False)
     kernels = Kernels(fork_client)
     environment = Environment(setting("ENVIRONMENT_FILE", "/run/e2b/environment"))
-    contexts = Contexts(kernels, environment, setting("HOME_FOLDER", "/home/user"))
+    # The template has this file before its snapshot.
+    load_ahead = os.path.join(folder, "load-ahead")
+    contexts = Contexts(kernels, environment, setting("HOME_FOLDER", "/home/user"), lambda: os.path.exists(load_ahead))
     routes = Routes(contexts)
 
     async def serve(reader, writer):
@@ -49,13 +51,14 @@ async def main():
 
     staying = asyncio.ensure_future(fork_client.serve(listener))
     server = await asyncio.start_server(serve, sock=listener, limit=MAX_HEAD_BYTES)
-    # The template asks for this before its snapshot. A sandbox never waits for it.
-    if os.path.exists(os.path.join(folder, "load-ahead")):
+    # A sandbox never waits for this.
+    if os.path.exists(load_ahead):
         await fork_client.load_ahead()
     print(f"serving on port {listener.getsockname()[1]}", flush=True)
-    while not contexts.are_ready:
+    while True:
         try:
             await contexts.start()
+            break
         except ContextFailure as failure:
             print(f"the first contexts cannot be started: {failure}", file=sys.stderr, flush=True)
             await asyncio.sleep(RETRY_S)

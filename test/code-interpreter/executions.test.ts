@@ -2,25 +2,11 @@
 import { readFileSync } from "node:fs";
 import { get } from "node:http";
 import { connect } from "node:net";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import {
-  type LocalService,
-  linesOf,
-  missingForService,
-  startService,
-} from "../support/code-interpreter/local-service.ts";
+import { expect, test } from "vitest";
+import { describeService, linesOf } from "../support/code-interpreter/local-service.ts";
 import { killProcess } from "../support/kill-process.ts";
-import { titleOf } from "../support/skipped-title.ts";
 
-const missing = missingForService();
-
-describe.skipIf(missing)(titleOf("executions", missing), () => {
-  let service: LocalService;
-  beforeAll(async () => {
-    service = await startService();
-  });
-  afterAll(() => service?.[Symbol.asyncDispose]());
-
+describeService("executions", {}, (service) => {
   const run = (code: string, options = {}) => service.sandbox.runCode(code, options);
 
   test("contexts are listed in order, with python and javascript from the start", async () => {
@@ -62,7 +48,7 @@ describe.skipIf(missing)(titleOf("executions", missing), () => {
     expect(await post("/execute", "{")).toEqual([422, expect.stringContaining("json_invalid")]);
     expect(await post("/contexts", '{"language":"cobol"}')).toEqual([
       500,
-      "Failed to create context: there is no kernel for 'cobol'; there are python, javascript, typescript, bash",
+      "Failed to create context: there is no kernel for 'cobol'; there are python, javascript, typescript, bash, r, java",
     ]);
     expect(await post("/contexts", '{"cwd":"/none"}')).toEqual([
       500,

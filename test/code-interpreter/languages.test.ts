@@ -1,17 +1,8 @@
 /** The other languages of the code interpreter service: JavaScript and bash. TypeScript is tested in a guest. */
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type LocalService, missingForService, startService } from "../support/code-interpreter/local-service.ts";
-import { titleOf } from "../support/skipped-title.ts";
+import { expect, test } from "vitest";
+import { describeService } from "../support/code-interpreter/local-service.ts";
 
-const missing = missingForService();
-
-describe.skipIf(missing)(titleOf("languages besides Python", missing), () => {
-  let service: LocalService;
-  beforeAll(async () => {
-    service = await startService({ FOO: "sandbox" });
-  });
-  afterAll(() => service?.[Symbol.asyncDispose]());
-
+describeService("languages besides Python", { variables: { FOO: "sandbox" } }, (service) => {
   const js = (code: string, options = {}) => service.sandbox.runCode(code, { language: "js", ...options });
   const bash = (code: string, options = {}) => service.sandbox.runCode(code, { language: "bash", ...options });
 

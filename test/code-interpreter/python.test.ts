@@ -1,24 +1,10 @@
 /** Python cells in the code interpreter service, through E2B's own SDK. */
 import { appendFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import {
-  type LocalService,
-  linesOf,
-  missingForService,
-  startService,
-} from "../support/code-interpreter/local-service.ts";
-import { titleOf } from "../support/skipped-title.ts";
+import { expect, test } from "vitest";
+import { describeService, linesOf } from "../support/code-interpreter/local-service.ts";
 
-const missing = missingForService();
-
-describe.skipIf(missing)(titleOf("Python cells", missing), () => {
-  let service: LocalService;
-  beforeAll(async () => {
-    service = await startService({ FOO: "sandbox" }, true);
-  });
-  afterAll(() => service?.[Symbol.asyncDispose]());
-
+describeService("Python cells", { variables: { FOO: "sandbox" }, isLoadedAhead: true }, (service) => {
   const run = (code: string, options = {}) => service.sandbox.runCode(code, options);
 
   test("a value is the main result, names live on, and cells are counted", async () => {

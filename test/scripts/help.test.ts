@@ -27,7 +27,7 @@ test("only a command that takes settings lists them", () => {
   expect(texts.filter(([, lists]) => lists).map(([name]) => name)).toEqual(["serve", "env", "tls"]);
 });
 
-test("a template with a disk of its own is added without options", () => {
+test("a template with a disk of its own is added whole or lean, and without other options", () => {
   const { status, stderr } = run("template", "add", "code-interpreter", "--all");
-  expect([status, stderr]).toEqual([2, "firkin: usage: npx firkin template add code-interpreter\n"]);
+  expect([status, stderr]).toEqual([2, "firkin: usage: npx firkin template add code-interpreter [--lean]\n"]);
 });

@@ -42,16 +42,22 @@ test("on Linux serving takes Debian's packages and what guests boot, and nothing
   ]);
 });
 
-test("serving renews the code interpreter's disk where there is one", () => {
+test("serving renews the code interpreter's disk, in the variant that is there", () => {
   const folder = mkdtempSync(join(tmpdir(), "firkin-plan-"));
   try {
     const there = { ...roots, assets: folder };
     expect(servingScope("gvisor", there)).toEqual({ steps: scopes.gvisor.steps });
-    writeFileSync(join(folder, "code-interpreter.json"), "{}");
-    expect(servingScope("machines", there).steps).toEqual([...scopes.machines.steps, "code-interpreter-disk"]);
-    expect(plan(servingScope("machines", there), "linux")).toContain(
-      "code-interpreter-disk < npm < base-disk < code-interpreter-wheels",
-    );
+    for (const [variant, debian] of [
+      ["lean", "base-disk"],
+      ["full", "r-java-disk"],
+    ]) {
+      writeFileSync(join(folder, "code-interpreter.json"), JSON.stringify({ variant }));
+      const disk = `code-interpreter-disk-${variant}`;
+      expect(servingScope("machines", there).steps).toEqual([...scopes.machines.steps, disk]);
+      expect(plan(servingScope("machines", there), "linux")).toContain(
+        `${disk} < npm < ${debian} < code-interpreter-wheels-${variant}`,
+      );
+    }
   } finally {
     rmSync(folder, { recursive: true });
   }

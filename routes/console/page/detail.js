@@ -1,5 +1,6 @@
-/** The detail view of the selected sandbox: facts, latency, terminal. */
+/** The detail view of the selected sandbox: facts, latency, terminal, cell. */
 import { api } from "./api.js";
+import { keepCells, openCell, showCell } from "./cell.js";
 import { byId, element, printable, setText } from "./dom.js";
 import { TerminalPanel } from "./terminal.js";
 import { showLatency } from "./waterfall.js";
@@ -13,6 +14,7 @@ const facts = byId("detail-facts", HTMLElement);
 const tags = byId("detail-metadata", HTMLUListElement);
 const actions = byId("detail-actions", HTMLElement);
 const terminals = byId("terminals", HTMLElement);
+const cells = byId("cells", HTMLElement);
 /** The time from a command until its latency samples are stored. */
 const settleMs = 700;
 
@@ -39,17 +41,19 @@ export function showDetail(sandbox) {
     const { action = "" } = button.dataset;
     if (action === "pause") button.hidden = sandbox.state === "paused";
     if (action === "resume") button.hidden = sandbox.state === "running";
-    if (["terminal", "fork", "extend"].includes(action)) button.disabled = sandbox.state === "paused";
+    if (["terminal", "cell", "fork", "extend"].includes(action)) button.disabled = sandbox.state === "paused";
   }
   for (const [id, panel] of panels) panel.root.hidden = id !== sandbox.sandboxID;
   panels.get(sandbox.sandboxID)?.fit();
+  showCell(sandbox.sandboxID);
   const now = `${sandbox.sandboxID} ${sandbox.state}`;
   if (now !== shown) void refreshLatency();
   shown = now;
 }
 
-/** Disposes the terminals of sandboxes that have ended. @param {ReadonlySet<string>} ids */
-export function keepTerminals(ids) {
+/** Disposes the panels of sandboxes that have ended. @param {ReadonlySet<string>} ids */
+export function keepPanels(ids) {
+  keepCells(ids);
   for (const [id, panel] of panels) {
     if (ids.has(id)) continue;
     panel.dispose();
@@ -74,6 +78,11 @@ export async function openTerminal() {
   panel.focus();
   await opening;
   setTimeout(refreshLatency, settleMs);
+}
+
+/** Opens the cell of the selected sandbox, or focuses the open one. */
+export async function openCellOfSelected() {
+  if (current?.state === "running") openCell(current.sandboxID, cells);
 }
 
 async function refreshLatency() {

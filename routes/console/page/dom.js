@@ -63,6 +63,14 @@ export function printable(text) {
 }
 
 /**
+ * The same for a text of several lines.
+ * @param {string} text
+ */
+export function printableLines(text) {
+  return text.replace(/[^\P{Cc}\n\t]|[\p{Cf}\p{Zl}\p{Zp}]/gu, "\u{fffd}");
+}
+
+/**
  * A dialog's answer: the value of the button that closed it, empty when it was dismissed.
  * @param {HTMLDialogElement} dialog
  * @returns {Promise<string>}

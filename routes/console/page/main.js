@@ -1,7 +1,7 @@
 /** The console's main file: it reads the daemon every two seconds, and runs the actions of buttons and keys. */
 import { createSandbox, extend, fork, kill, pause, resume } from "./actions.js";
 import { ApiError, api, hasKey, listSandboxes, setKey, takeKeyFromAddress } from "./api.js";
-import { keepTerminals, openTerminal, showDetail } from "./detail.js";
+import { keepPanels, openCellOfSelected, openTerminal, showDetail } from "./detail.js";
 import { ask, byId, setText, within } from "./dom.js";
 import { SandboxList } from "./list.js";
 import { showCapacity, showQuarantine } from "./overview.js";
@@ -44,7 +44,7 @@ async function lookAtAll() {
     const ids = sandboxes.slice(0, maxMetrics).map(({ sandboxID }) => sandboxID);
     const metrics = ids.length === 0 ? {} : (await api(`/sandboxes/metrics?sandbox_ids=${ids.join(",")}`)).sandboxes;
     list.show(sandboxes, metrics, more);
-    keepTerminals(new Set(sandboxes.map(({ sandboxID }) => sandboxID)));
+    keepPanels(new Set(sandboxes.map(({ sandboxID }) => sandboxID)));
     showCapacity(capacity);
     showQuarantine(quarantine);
     setText(connection, "");
@@ -89,6 +89,7 @@ async function act(name) {
   const sandbox = list.selected;
   if (!sandbox) return;
   if (name === "terminal") return attempt("", openTerminal);
+  if (name === "cell") return attempt("", openCellOfSelected);
   const action = actions[/** @type {keyof typeof actions} */ (name)];
   const { sandboxID } = sandbox;
   await attempt(name === "kill" ? "" : `${action.doing} ${sandboxID} …`, async () => {
@@ -139,6 +140,7 @@ const keys = {
   ArrowDown: () => list.move(1),
   n: create,
   t: () => act("terminal"),
+  c: () => act("cell"),
   p: () => act(list.selected?.state === "paused" ? "resume" : "pause"),
   f: () => act("fork"),
   e: () => act("extend"),

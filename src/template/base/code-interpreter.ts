@@ -140,7 +140,7 @@ export class CodeInterpreterTemplate {
 const codeInterpreter: MadeTemplate = {
   alias: codeInterpreterAlias,
   title: "template code-interpreter-v1",
-  recipeVersion: 1,
+  recipeVersion: 2,
   shape: { vcpuCount: 2, memoryMiB: 2048, diskMiB: 8192 },
   async warmUp(agent: GuestAgent, isTrustChanged: boolean) {
     // The service began with the machine; programs take what they trust from the environment that they start with.
@@ -150,9 +150,13 @@ const codeInterpreter: MadeTemplate = {
     // The next front has the fork server load packages ahead, and then begins with new kernels.
     await runCommand(agent, `set -e; sudo touch ${loadAhead}; ${end("service.py")}`);
     await runCommand(agent, untilReady);
-    await runCommand(agent, `sudo rm ${loadAhead}`);
     for (const [language, code] of cells) await runCommand(agent, runCell(language, code));
+    for (const [language, program, code] of fullCells) {
+      await runCommand(agent, `! command -v ${program} >/dev/null || (${runCell(language, code)})`);
+    }
+    // With the file that is removed here, the service is ready when every spare kernel is.
     await runCommand(agent, untilReady);
+    await runCommand(agent, `sudo rm ${loadAhead}`);
   },
 };
 
@@ -172,6 +176,12 @@ const cells: readonly (readonly [language: string, code: string])[] = [
   ["javascript", "console.log(1)\nawait 1"],
   ["typescript", "enum A { B }\nconst a: number = 1\na"],
   ["bash", "echo 1"],
+];
+
+/** The same for what the full variant alone has: language, its program, code. */
+const fullCells: readonly (readonly [language: string, program: string, code: string])[] = [
+  ["r", "R", "plot(1:3)\ndata.frame(a = 1)"],
+  ["java", "java", 'System.out.println("a" + 1);'],
 ];
 
 /** Runs a cell in a context of its own, which is gone afterwards. */

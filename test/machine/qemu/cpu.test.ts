@@ -1,5 +1,12 @@
 import { expect, test } from "vitest";
-import { emulatedCpu, GuestCpus, type HostCpu, hostModel, kvmCpus, parseHostCpu } from "../../../src/machine/qemu/cpu.ts";
+import {
+  emulatedCpu,
+  GuestCpus,
+  type HostCpu,
+  hostModel,
+  kvmCpus,
+  parseHostCpu,
+} from "../../../src/machine/qemu/cpu.ts";
 
 const v2 = "pni ssse3 cx16 sse4_1 sse4_2 popcnt lahf_lm";
 const v3 = `${v2} abm aes avx avx2 bmi1 bmi2 f16c fma movbe xsave`;

@@ -5,15 +5,17 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Sandbox } from "@e2b/code-interpreter";
+import { afterAll, beforeAll, describe } from "vitest";
 import { currentWheels } from "../../../scripts/setup/code-interpreter.mjs";
 import { storageRoots } from "../../../scripts/setup/roots.mjs";
 import { newShortFolder } from "../short-folder.ts";
+import { titleOf } from "../skipped-title.ts";
 
 const program = fileURLToPath(new URL("../../../src/code-interpreter/service.py", import.meta.url));
 
 /** Why the service cannot run on this host, or undefined. */
-export function missingForService(): string | undefined {
-  if (currentWheels(storageRoots()) === undefined) return "the packages are not set up";
+function missingForService(): string | undefined {
+  if (currentWheels(storageRoots(), "lean") === undefined) return "the packages are not set up";
   const { stdout } = spawnSync("python3", ["--version"], { encoding: "utf8" });
   return stdout?.startsWith("Python 3.11.") ? undefined : "the packages are for Python 3.11";
 }
@@ -37,22 +39,38 @@ export interface LocalService extends AsyncDisposable {
   readonly call: (path: string, init?: RequestInit) => Promise<Response>;
 }
 
-/**
- * Starts a service and waits until it is ready.
- * @param variables the sandbox's environment
- * @param isLoadedAhead whether packages are loaded before kernels are forked, as in the template's snapshot
- */
-export async function startService(
-  variables: Readonly<Record<string, string>> = {},
-  isLoadedAhead = false,
-): Promise<LocalService> {
+interface ServiceOptions {
+  /** The sandbox's environment. */
+  readonly variables?: Readonly<Record<string, string>>;
+  /** Whether packages are loaded before kernels are forked, as in the template's snapshot. */
+  readonly isLoadedAhead?: boolean;
+  /** Why these tests cannot run, if the tests of the service could. */
+  readonly lacking?: string | undefined;
+}
+
+/** Tests of one service, which is started before them and ended after them; skipped where it cannot run. */
+export function describeService(name: string, options: ServiceOptions, tests: (service: LocalService) => void): void {
+  const missing = missingForService() ?? options.lacking;
+  describe.skipIf(missing)(titleOf(name, missing), () => {
+    // Filled before the tests run, so that they are written as if it were there.
+    const service: Partial<LocalService> = {};
+    beforeAll(async () => {
+      Object.defineProperties(service, Object.getOwnPropertyDescriptors(await startService(options)));
+    });
+    afterAll(() => service[Symbol.asyncDispose]?.());
+    tests(service as LocalService);
+  });
+}
+
+/** Starts a service and waits until it is ready. */
+async function startService({ variables = {}, isLoadedAhead = false }: ServiceOptions): Promise<LocalService> {
   const folder = await newShortFolder();
   const home = join(folder, "home");
   const environmentFile = join(folder, "environment");
   const ownPackages = join(folder, "packages");
   await mkdir(home);
   await mkdir(join(ownPackages, "cycler"), { recursive: true });
-  const cycler = join(currentWheels(storageRoots())?.folder ?? "", "cycler");
+  const cycler = join(currentWheels(storageRoots(), "lean")?.folder ?? "", "cycler");
   await cp(cycler, join(ownPackages, "cycler"), { recursive: true });
   const setEnvironment = (next: Readonly<Record<string, string>>) =>
     writeFile(
@@ -71,7 +89,7 @@ export async function startService(
     PATH: process.env.PATH ?? "",
     HOME: home,
     LANG: "C.UTF-8",
-    PYTHONPATH: `${ownPackages}:${currentWheels(storageRoots())?.folder}`,
+    PYTHONPATH: `${ownPackages}:${currentWheels(storageRoots(), "lean")?.folder}`,
     PYTHONDONTWRITEBYTECODE: "1",
     FIRKIN_HOST: "127.0.0.1",
     FIRKIN_PORT: String(port),
