@@ -35,6 +35,7 @@ async function makeSnapshot(): Promise<{ folder: string; manifest: SnapshotManif
   await writeFile(join(staging, "devices.bin"), "devices");
   await writeFile(join(staging, "disk.qcow2"), "disk");
   await writeFile(join(staging, "layer-1.qcow2"), "layer");
+  await writeFile(join(staging, "pages-1.img"), "pages");
   const manifest: SnapshotManifest = {
     formatVersion: 2,
     engine: "qemu",
@@ -52,6 +53,7 @@ async function makeSnapshot(): Promise<{ folder: string; manifest: SnapshotManif
       disk: await describeFile(staging, "disk.qcow2"),
     },
     lowerLayers: [await describeFile(staging, "layer-1.qcow2")],
+    moreFiles: [await describeFile(staging, "pages-1.img")],
     machine: { anything: [1, "two"] },
   };
   await publishSnapshot(staging, folder, manifest);
