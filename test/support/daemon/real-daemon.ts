@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { newShortFolder } from "../short-folder.ts";
 import { copyPreparedState } from "./base-template-state.ts";
+import { testedEngine } from "./engine-processes.ts";
 
 const main = fileURLToPath(new URL("../../../dist/src/main.js", import.meta.url));
 /** The first start boots, warms and snapshots the base template under TCG. */
@@ -46,10 +47,8 @@ export function cacheDir(): string {
   return process.env.FIRKIN_CACHE_DIR ?? join(homedir(), ".firkin", "cache");
 }
 
-/** `FIRKIN_TEST_ENGINE` names the engine that the tests with real machines run on; default the daemon's. */
 function engineOptions(): string[] {
-  const engine = process.env.FIRKIN_TEST_ENGINE;
-  return engine ? ["--engine", engine] : [];
+  return process.env.FIRKIN_TEST_ENGINE ? ["--engine", testedEngine] : [];
 }
 
 /** Why no real machine can be started here, or undefined. */
