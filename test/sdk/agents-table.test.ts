@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { installPythonSdk, scriptArguments } from "../support/clients/python-sdk.ts";
 import { connection, createSandbox, type Sandbox, skipReason } from "../support/clients/sdk.ts";
 import { runUserProgram } from "../support/clients/user-program.ts";
-import { testedEngine } from "../support/daemon/tested-engine.ts";
+import { testedEngine } from "../support/daemon/engine-processes.ts";
 import { titleOf } from "../support/skipped-title.ts";
 
 /** Programs that are there for the default user. */
@@ -25,7 +25,7 @@ const installsGlobally =
 
 /** What takes a Linux kernel: gVisor has no modules, no bridges and no loop devices. */
 const linuxRows: Readonly<Record<string, readonly [command: string, output: string | RegExp]>> =
-  testedEngine() === "gvisor"
+  testedEngine === "gvisor"
     ? {}
     : {
         "no module is loaded that nobody asked for": [

@@ -4,9 +4,9 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, expect, test } from "vitest";
 import { createSandbox, sharedDaemon, skipReason } from "../support/clients/sdk.ts";
-import { testedEngine } from "../support/daemon/tested-engine.ts";
+import { testedEngine } from "../support/daemon/engine-processes.ts";
 
-const isGvisor = testedEngine() === "gvisor";
+const isGvisor = testedEngine === "gvisor";
 const powerOff = isGvisor ? "kill -9 1" : "echo o > /proc/sysrq-trigger";
 
 describe.skipIf(skipReason)("isolation", () => {

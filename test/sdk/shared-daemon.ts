@@ -5,6 +5,7 @@
 import { rm } from "node:fs/promises";
 import type { TestProject } from "vitest/node";
 import { usePreparedState } from "../support/daemon/base-template-state.ts";
+import type { TestedEngine } from "../support/daemon/engine-processes.ts";
 import { missingForRealMachines, newStateDir, type RealDaemon, startDaemon } from "../support/daemon/real-daemon.ts";
 import { newShortFolder } from "../support/short-folder.ts";
 
@@ -46,7 +47,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   };
 }
 
-async function engineOf({ url }: RealDaemon): Promise<string> {
+async function engineOf({ url }: RealDaemon): Promise<TestedEngine> {
   const response = await fetch(`${url}/health`, { headers: { accept: "application/json" } });
-  return ((await response.json()) as { engine: string }).engine;
+  return ((await response.json()) as { engine: TestedEngine }).engine;
 }

@@ -4,6 +4,7 @@ import { readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { testedEngine } from "../support/daemon/engine-processes.ts";
 import { type DaemonHome, makeDaemonHome } from "../support/daemon/home.ts";
 import { missingForRealMachines, type RealDaemon, startDaemon } from "../support/daemon/real-daemon.ts";
 import { connectionTo, createOn, logLines, reservations, sandboxIds } from "../support/daemon/requests.ts";
@@ -80,7 +81,8 @@ describe.skipIf(missing)("losses and moves", () => {
     } finally {
       await rename(moved, home.stateDir);
     }
-    await makeEarlier(join(home.stateDir, "snapshots"));
+    // The engine gvisor is younger than the format.
+    if (testedEngine === "qemu") await makeEarlier(join(home.stateDir, "snapshots"));
     await using back = await home.start();
     const again = await Sandbox.connect(sandbox.sandboxId, connectionTo(back));
     expect(await remembered(again)).toBe("moved");

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import { Sandbox } from "e2b";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { testedEngine } from "../support/daemon/engine-processes.ts";
 import { type DaemonHome, makeDaemonHome } from "../support/daemon/home.ts";
 import { missingForRealMachines, type RealDaemon } from "../support/daemon/real-daemon.ts";
 import { call, connectionTo, createOn, reservations } from "../support/daemon/requests.ts";
@@ -17,6 +18,9 @@ interface Entry {
 
 const entriesOf = async (daemon: RealDaemon) =>
   ((await (await call(daemon, "/quarantine")).json()) as { entries: Entry[] }).entries;
+
+/** A file of a pause that no other snapshot shares. */
+const changed = { qemu: "memory-changes.bin", gvisor: "checkpoint.img" }[testedEngine];
 
 describe.skipIf(missingForRealMachines())("upkeep", () => {
   let home: DaemonHome;
@@ -32,7 +36,7 @@ describe.skipIf(missingForRealMachines())("upkeep", () => {
     await paused.pause();
     await first.kill();
     const snapshotId = await forget(home.stateDir, stray.sandboxId, paused.sandboxId);
-    await changeByte(join(home.stateDir, "snapshots", snapshotId, "memory-changes.bin"));
+    await changeByte(join(home.stateDir, "snapshots", snapshotId, changed));
     await writeFile(join(home.machinesFolder, "core.1"), "dumped");
 
     await using next = await home.start();
@@ -41,7 +45,7 @@ describe.skipIf(missingForRealMachines())("upkeep", () => {
     expect(entries.map(({ kind }) => kind).sort()).toEqual(["file", "machine", "snapshot"]);
     const damaged = entries.find(({ kind }) => kind === "snapshot");
     expect(damaged).toMatchObject({ id: snapshotId, name: `sandbox ${paused.sandboxId}` });
-    expect(damaged?.reason).toContain("memory-changes.bin has changed");
+    expect(damaged?.reason).toContain(`${changed} has changed`);
     const again = await Sandbox.connect(running.sandboxId, connectionTo(next));
     expect((await again.commands.run("echo fine")).stdout).toBe("fine\n");
     const refusal = await call(next, `/sandboxes/${paused.sandboxId}/resume`, { method: "POST" });

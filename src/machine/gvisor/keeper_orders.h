@@ -24,6 +24,8 @@ static struct {
   char **runsc;
   /* 0: none runs. */
   pid_t running;
+  /* Whoever gave the order of that run is gone, and the next connection is not to get the answer. */
+  bool is_unheard;
   /* What the run under way makes of the sandbox when it is done: it stands still, or it goes on. */
   bool is_paused, pauses, resumes;
   /* The run under way starts the sandbox, which shows its guest so many processors. */
@@ -67,6 +69,7 @@ static void forget_orders(void) {
   close(orders.connection);
   orders.connection = -1;
   orders.length = 0;
+  orders.is_unheard = orders.running != 0;
 }
 
 static void answer(const char *text) {
@@ -105,6 +108,7 @@ static void run_order(char **words) {
     become_runsc(words);
   }
   orders.running = pid;
+  orders.is_unheard = false;
 }
 
 static void take_order(char *line) {
@@ -158,11 +162,11 @@ static bool orders_ended(pid_t pid, int ended) {
   orders.said[orders.said_length] = '\0';
   if (WIFEXITED(ended) && WEXITSTATUS(ended) == 0) {
     if (orders.pauses || orders.resumes) orders.is_paused = orders.pauses;
-    answer("ok\n");
+    if (!orders.is_unheard) answer("ok\n");
     return true;
   }
   snprintf(text, sizeof text, "error: runsc ended with %d: %s\n", ended, orders.said);
-  answer(text);
+  if (!orders.is_unheard) answer(text);
   return true;
 }
 

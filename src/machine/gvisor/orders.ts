@@ -14,31 +14,29 @@ interface Waiting {
 }
 
 export class Orders {
-  /** Resolves when the connection has ended. */
+  /** Resolves when a connection has ended: the keeper is gone, or an order was late. */
   readonly closed: Promise<void>;
-  readonly #socket: Socket;
+  readonly #path: string;
+  #socket: Socket;
+  #isClosed = false;
+  #isHeld = true;
   #text = "";
   #waiting: Waiting | undefined;
   /** Orders wait for each other. */
   #last: Promise<unknown> = Promise.resolve();
 
-  private constructor(socket: Socket) {
+  private constructor(path: string, socket: Socket) {
+    this.#path = path;
     this.#socket = socket;
-    socket.setEncoding("utf8").on("data", (piece: string) => this.#take(piece));
-    socket.on("error", () => {});
-    this.closed = new Promise((resolve) => {
-      socket.once("close", () => {
-        this.#waiting?.reject(new DomainError("machine_failed", "the machine's keeper has ended"));
-        resolve();
-      });
-    });
+    this.closed = new Promise((resolve) => void socket.once("close", () => resolve()));
+    this.#listen(socket);
   }
 
   /** @throws DomainError `machine_failed`; the signal's reason */
   static async connect(path: string, options: { deadlineMs?: number; signal?: AbortSignal } = {}): Promise<Orders> {
     const { deadlineMs, signal } = options;
-    if (deadlineMs === undefined) return new Orders(await openSocket(path));
-    return new Orders(await openSocketWhenBound(path, performance.now() + deadlineMs, signal));
+    if (deadlineMs === undefined) return new Orders(path, await openSocket(path));
+    return new Orders(path, await openSocketWhenBound(path, performance.now() + deadlineMs, signal));
   }
 
   /**
@@ -54,20 +52,41 @@ export class Orders {
 
   /** The socket keeps no process from ending. */
   unref(): void {
+    this.#isHeld = false;
     this.#socket.unref();
   }
 
   close(): void {
+    this.#isClosed = true;
     this.#socket.destroy();
   }
 
+  #listen(socket: Socket): void {
+    this.#text = "";
+    if (!this.#isHeld) socket.unref();
+    socket.setEncoding("utf8").on("data", (piece: string) => this.#take(piece));
+    socket.on("error", () => {});
+    socket.once("close", () => {
+      if (socket === this.#socket) this.#waiting?.reject(ended());
+    });
+  }
+
+  /** After an order that was late, the next one goes over another connection. */
+  async #connectAgain(): Promise<void> {
+    if (this.#isClosed) throw ended();
+    this.#socket = await openSocket(this.#path).catch((error: unknown) => {
+      throw ended(error);
+    });
+    this.#listen(this.#socket);
+  }
+
   async #give(order: string, deadlineMs: number): Promise<string> {
-    if (this.#socket.destroyed) throw new DomainError("machine_failed", "the machine's keeper has ended");
+    if (this.#socket.destroyed) await this.#connectAgain();
     let timer: NodeJS.Timeout | undefined;
     const answer = await new Promise<string>((resolve, reject) => {
       this.#waiting = { resolve, reject };
       timer = setTimeout(() => {
-        // The answer that comes late is nobody's: the next order needs a new connection.
+        // The answer that comes late is nobody's.
         this.#socket.destroy();
         reject(new DomainError("deadline_exceeded", `gVisor has not done "${order}" within ${deadlineMs} ms`));
       }, deadlineMs);
@@ -88,4 +107,8 @@ export class Orders {
     this.#text = this.#text.slice(end + 1);
     this.#waiting?.resolve(answer);
   }
+}
+
+function ended(cause?: unknown): DomainError {
+  return new DomainError("machine_failed", "the machine's keeper has ended", {}, { cause });
 }

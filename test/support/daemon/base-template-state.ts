@@ -6,19 +6,19 @@ import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import Database from "better-sqlite3";
-import { testedEngine } from "./tested-engine.ts";
+import { type TestedEngine, testedEngine } from "./engine-processes.ts";
 
 const run = promisify(execFile);
 /** The variable that names the folder to the processes of the tests. */
-const variableOf = (engine: string) => `FIRKIN_TEST_PREPARED_STATE_${engine.toUpperCase()}`;
+const variableOf = (engine: TestedEngine) => `FIRKIN_TEST_PREPARED_STATE_${engine.toUpperCase()}`;
 
 /** Chooses the folder that is copied from now on for daemons of the engine. Its own daemon must have stopped. */
-export function usePreparedState(engine: string, stateDir: string): void {
+export function usePreparedState(engine: TestedEngine, stateDir: string): void {
   process.env[variableOf(engine)] = stateDir;
 }
 
 /** Fills a new state folder. Without a prepared one nothing is done, and the daemon's start there is its first. */
-export async function copyPreparedState(stateDir: string, engine = testedEngine()): Promise<void> {
+export async function copyPreparedState(stateDir: string, engine = testedEngine): Promise<void> {
   const prepared = process.env[variableOf(engine)];
   if (!prepared) return;
   await run("cp", ["-a", "--sparse=always", "--", `${prepared}/.`, stateDir]);

@@ -1,14 +1,22 @@
 /** The engine processes of a state folder that run on this host, no matter which daemon started them. */
 import { readdirSync, readFileSync } from "node:fs";
-import { testedEngine } from "./tested-engine.ts";
 
-/** The program of the engine that the shared daemon runs. */
-const sharedProgram = testedEngine() === "gvisor" ? "firkin-gvisor" : "qemu-system-x86_64";
+export type TestedEngine = "qemu" | "gvisor";
+
+/** The engine that a test's machines run on: as the caller, the project or the shared daemon says. */
+export const testedEngine: TestedEngine = process.env.FIRKIN_TEST_ENGINE === "gvisor" ? "gvisor" : "qemu";
+
+const programs = { qemu: "qemu-system-x86_64", gvisor: "firkin-gvisor" } as const;
+
+/** Whether a command line is that of a process which stands for a machine. */
+export function isMachineOf(engine: TestedEngine, command: string): boolean {
+  return command.split(" ")[0]?.endsWith(programs[engine]) ?? false;
+}
 
 /** Pids of the processes of that program that name a file of a machine of this state folder. */
 export function runningEngines(
   stateDir: string,
-  program: "qemu-system-x86_64" | "firkin-gvisor" | "firkin-vz" = sharedProgram,
+  program: "qemu-system-x86_64" | "firkin-gvisor" | "firkin-vz" = programs[testedEngine],
 ): number[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))

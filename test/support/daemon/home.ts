@@ -1,10 +1,12 @@
 /** A daemon's home: a state and a cache folder of a test's own, so that every process of its daemons can be found. */
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { cp, mkdir, mkdtemp, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { LifecycleStep } from "../../../src/lifecycle-steps.ts";
 import { copyPreparedState } from "./base-template-state.ts";
+import { isMachineOf, type TestedEngine, testedEngine } from "./engine-processes.ts";
+import { runsc } from "./gvisor.ts";
 import { cacheDir, type RealDaemon, startDaemon } from "./real-daemon.ts";
 
 export interface Process {
@@ -13,6 +15,7 @@ export interface Process {
 }
 
 export interface DaemonHome extends AsyncDisposable {
+  readonly engine: TestedEngine;
   readonly stateDir: string;
   readonly machinesFolder: string;
   /** Starts a daemon in this home. The disposal of the daemon kills every sandbox and stops it. */
@@ -26,44 +29,58 @@ export interface DaemonHome extends AsyncDisposable {
   engines(): Process[];
 }
 
-/** @param options.firstStart Whether the first daemon of this home has to make the base template. */
-export async function makeDaemonHome({ firstStart = false } = {}): Promise<DaemonHome> {
+/**
+ * @param options.firstStart Whether the first daemon of this home has to make the base template.
+ * @param options.engine Default: that of the tests with real machines.
+ */
+export async function makeDaemonHome({ firstStart = false, engine = testedEngine } = {}): Promise<DaemonHome> {
   // Short, because socket paths are limited.
   const root = await mkdtemp(join(tmpdir(), "fk-"));
   const [stateDir, cache] = [join(root, "state"), join(root, "cache")];
   await mkdir(cache);
   if (!firstStart) {
     await mkdir(stateDir, { mode: 0o700 });
-    await copyPreparedState(stateDir);
+    await copyPreparedState(stateDir, engine);
   }
   await symlink(join(cacheDir(), "assets"), join(cache, "assets"));
-  // The folder has what a daemon found out about this host and compiled for it. Logs of other daemons are left out.
-  const isShared = (path: string) => !path.endsWith(".log");
-  await cp(join(cacheDir(), "qemu"), join(cache, "qemu"), { recursive: true, filter: isShared }).catch(
-    (error: NodeJS.ErrnoException) => {
-      if (error.code !== "ENOENT") throw error;
-    },
-  );
+  await copyFindings(engine, cache);
   const processes = () => processesOf(root);
   const order = join(root, "fault");
+  const chosen = ["--engine", engine, ...(engine === "gvisor" ? ["--runsc", runsc] : [])];
   return {
+    engine,
     stateDir,
     machinesFolder: join(stateDir, "machines"),
-    args: ["--port", "0", "--state-dir", stateDir, "--cache-dir", cache],
+    args: ["--port", "0", "--state-dir", stateDir, "--cache-dir", cache, ...chosen],
     start: (args = []) =>
-      startDaemon({ stateDir, args: ["--cache-dir", cache, ...args], env: { FIRKIN_FAULT_ORDER: order } }),
+      startDaemon({ stateDir, args: ["--cache-dir", cache, ...chosen, ...args], env: { FIRKIN_FAULT_ORDER: order } }),
     async orderFault(step, signal) {
       await writeFile(`${order}.new`, `${step} ${signal}`);
       await rename(`${order}.new`, order);
     },
     processes,
-    engines: () => processes().filter(({ command }) => /^\S*qemu-system-/.test(command)),
+    engines: () => processes().filter(({ command }) => isMachineOf(engine, command)),
     async [Symbol.asyncDispose]() {
-      // Only a failed test leaves processes, and each of them belongs to this home.
-      for (const { pid } of processes()) process.kill(pid, "SIGKILL");
+      // Only a failed test leaves processes, and each of them belongs to this home. Some end with others of them.
+      for (const { pid } of processes()) if (existsSync(`/proc/${pid}`)) process.kill(pid, "SIGKILL");
       await rm(root, { recursive: true, force: true, maxRetries: 5 });
     },
   };
+}
+
+/** What a daemon found out about this host and compiled for it; not the logs of other daemons, nor images of disks. */
+async function copyFindings(engine: TestedEngine, cache: string): Promise<void> {
+  const shared = join(cacheDir(), engine);
+  const bases = join(shared, "bases");
+  const filter = (path: string) => !/\.(log|ext4)$/.test(path) && path !== bases;
+  await cp(shared, join(cache, engine), { recursive: true, filter }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "ENOENT") throw error;
+  });
+  if (engine !== "gvisor") return;
+  // The files of base disks, which are many and never change.
+  await mkdir(bases, { recursive: true });
+  await mkdir(join(cache, engine), { recursive: true });
+  await symlink(bases, join(cache, engine, "bases"));
 }
 
 function processesOf(folder: string): Process[] {

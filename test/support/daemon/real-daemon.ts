@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { newShortFolder } from "../short-folder.ts";
 import { copyPreparedState } from "./base-template-state.ts";
-import { testedEngine } from "./tested-engine.ts";
+import { type TestedEngine, testedEngine } from "./engine-processes.ts";
 
 const main = fileURLToPath(new URL("../../../dist/src/main.js", import.meta.url));
 /** The first start boots, warms and snapshots the base template under TCG. */
@@ -55,7 +55,7 @@ export function missingForRealMachines(): string | undefined {
 }
 
 /** A new state folder, with a base template; short, because socket paths are limited. */
-export async function newStateDir(engine?: string): Promise<string> {
+export async function newStateDir(engine?: TestedEngine): Promise<string> {
   const stateDir = await newShortFolder();
   await copyPreparedState(stateDir, engine);
   return stateDir;
@@ -66,7 +66,7 @@ export async function startDaemon(options: RealDaemonOptions = {}): Promise<Real
   const { stateDir: given, args = [], enter = [], env } = options;
   const stateDir = given ?? (await newStateDir());
   const folders = ["--state-dir", stateDir, "--cache-dir", cacheDir()];
-  const serve = [main, "serve", "--port", "0", ...folders, "--engine", testedEngine(), ...quiet, ...args];
+  const serve = [main, "serve", "--port", "0", ...folders, "--engine", testedEngine, ...quiet, ...args];
   const [command = "", ...rest] = [...enter, process.execPath, ...serve];
   const child = spawn(command, rest, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
   const exited = new Promise<number | null>((resolve) => child.once("exit", resolve));

@@ -2,11 +2,13 @@
  * Leftovers: compares the ledger of a daemon's home with the processes, sockets, folders and reservations that exist.
  * All of it is read from outside while the daemon runs, and a thing that one side lacks is named.
  */
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { basename, join } from "node:path";
 import Database from "better-sqlite3";
 import { isRunning } from "../../../src/machine/processes.ts";
 import type { MachineRecord } from "../../../src/types.ts";
+import { isMachineOf } from "../daemon/engine-processes.ts";
 import type { DaemonHome } from "../daemon/home.ts";
 
 interface Owner {
@@ -25,6 +27,7 @@ export function leftoversOf(home: DaemonHome, daemonPid: number): string[] {
       ...reservationsOf(ledger, owners),
       ...processesOf(home, owners, daemonPid),
       ...machineFolders(home, owners),
+      ...kernelObjects(home, owners),
       ...snapshotFolders(ledger, home),
       ...openedAndDeleted(home, daemonPid),
     ];
@@ -88,9 +91,9 @@ function processesOf(home: DaemonHome, owners: readonly Owner[], daemonPid: numb
     return known.has(pid) || pid === daemonPid || (parent !== undefined && parent > 1 && isKnown(parent));
   };
   const strays = home.processes().filter(({ pid, command }) => {
-    // The launcher of a process in the jail ends with that process.
-    if (/^\S*\/jail-\w+ /.test(command)) return !childrenOf(pid).some(isKnown);
-    return /^\S*qemu-system-/.test(command) ? !known.has(pid) : !isKnown(pid);
+    // The launcher of a process in the jail or in a box ends with that process.
+    if (/^\S*\/(jail|box)-\w+ /.test(command)) return !childrenOf(pid).some(isKnown);
+    return isMachineOf(home.engine, command) ? !known.has(pid) : !isKnown(pid);
   });
   return [
     ...recorded
@@ -110,6 +113,33 @@ function machineFolders(home: DaemonHome, owners: readonly Owner[]): string[] {
       .filter((path) => !there.some((name) => path.startsWith(join(home.machinesFolder, name))))
       .map((path) => `socket ${path} is nobody's`),
   ];
+}
+
+/** Control groups and loop devices that were made for machines. */
+function kernelObjects(home: DaemonHome, owners: readonly Owner[]): string[] {
+  const owned = owners.flatMap(({ machine }) => machine?.sessionId ?? []);
+  const isOwned = (name: string) => owned.some((session) => name.includes(session));
+  const prefix = `firkin-${createHash("sha256").update(home.machinesFolder).digest("hex").slice(0, 8)}-`;
+  const hierarchies = ["", "memory", "pids", "cpu"].map((name) => join("/sys/fs/cgroup", name));
+  const groups = hierarchies.flatMap((folder) =>
+    existsSync(folder) ? readdirSync(folder).filter((name) => name.startsWith(prefix)) : [],
+  );
+  const images = readdirSync("/sys/block").flatMap((device) => backingFileOf(device) ?? []);
+  return [
+    ...groups.filter((name) => !isOwned(name)).map((name) => `control group ${name} is nobody's`),
+    ...images
+      .filter((path) => path.startsWith(`${home.machinesFolder}/`) && !isOwned(path))
+      .map((path) => `${path} is still attached to a loop device`),
+  ];
+}
+
+function backingFileOf(device: string): string | undefined {
+  try {
+    return readFileSync(`/sys/block/${device}/loop/backing_file`, "utf8").trim();
+  } catch {
+    // It is no loop device, or a free one.
+    return undefined;
+  }
 }
 
 function snapshotFolders(ledger: Database.Database, home: DaemonHome): string[] {

@@ -1,8 +1,13 @@
 /** The fault table: the outcomes of faults as they were seen. Neighbouring steps with one outcome share a line. */
 import { fileURLToPath } from "node:url";
 import { type LifecycleStep, lifecycleSteps } from "../../../src/lifecycle-steps.ts";
+import type { TestedEngine } from "../daemon/engine-processes.ts";
 
-export const faultTablePath = fileURLToPath(new URL("../../../node_modules/.vitest/faults.md", import.meta.url));
+/** Of QEMU it is a part of `docs/faults.md`. */
+export function faultTablePath(engine: TestedEngine): string {
+  const name = engine === "qemu" ? "faults.md" : `faults-${engine}.md`;
+  return fileURLToPath(new URL(`../../../node_modules/.vitest/${name}`, import.meta.url));
+}
 
 type Seen = ReadonlyMap<LifecycleStep, string>;
 

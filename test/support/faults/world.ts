@@ -9,7 +9,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import Database from "better-sqlite3";
 import { Sandbox } from "e2b";
 import { endProcess, identifyProcess } from "../../../src/machine/processes.ts";
-import type { ProcessIdentity } from "../../../src/types.ts";
+import type { MachineRecord, ProcessIdentity } from "../../../src/types.ts";
+import { type TestedEngine, testedEngine } from "../daemon/engine-processes.ts";
 import { type DaemonHome, makeDaemonHome } from "../daemon/home.ts";
 import { killAllSandboxes, type RealDaemon } from "../daemon/real-daemon.ts";
 import { call, connectionTo, post } from "../daemon/requests.ts";
@@ -40,8 +41,9 @@ export class FaultWorld implements AsyncDisposable {
     this.home = home;
   }
 
-  static async open(): Promise<FaultWorld> {
-    const world = new FaultWorld(await makeDaemonHome());
+  /** @param engine Default: that of the tests with real machines. */
+  static async open(engine: TestedEngine = testedEngine): Promise<FaultWorld> {
+    const world = new FaultWorld(await makeDaemonHome({ engine }));
     try {
       await world.start(0);
       world.#bystander = await world.makeCounted();
@@ -117,6 +119,12 @@ export class FaultWorld implements AsyncDisposable {
 
   async killNewestEngine(): Promise<void> {
     await endProcess(this.newestEngine(), 0);
+  }
+
+  /** The pid of a sandbox's packet guard. */
+  networkGuardOf(id: string): number | undefined {
+    const { processes } = JSON.parse(this.#columnOf(id, "machine")) as MachineRecord;
+    return processes.find(({ role }) => role === "network")?.pid;
   }
 
   /** Posts; undefined when the daemon died before it answered. */
@@ -207,7 +215,7 @@ export class FaultWorld implements AsyncDisposable {
     await this.home[Symbol.asyncDispose]();
   }
 
-  #columnOf(id: string, column: "state" | "end_reason"): string {
+  #columnOf(id: string, column: "state" | "end_reason" | "machine"): string {
     const ledger = new Database(join(this.home.stateDir, "ledger.db"), { readonly: true });
     try {
       return String(ledger.prepare(`select ${column} from sandboxes where id = ?`).pluck().get(id));
