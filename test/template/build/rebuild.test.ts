@@ -7,6 +7,7 @@ import { markSnapshotReady, registerSnapshot } from "../../../src/ledger/snapsho
 import { insertBuildJob, listBuildJobs } from "../../../src/ledger/template-builds.ts";
 import { insertTemplate, publishBuild, resolveTemplate } from "../../../src/ledger/templates.ts";
 import { rebuildStale } from "../../../src/template/build/rebuild.ts";
+import type { ImageOrder } from "../../../src/template/images/store.ts";
 import { facts } from "../../ledger/support.ts";
 import { type FakeTemplates, openFakeTemplates, shape, writeBaseSnapshot } from "../../support/fakes/fake-templates.ts";
 import { localAgent } from "../../support/guest/local-agent.ts";
@@ -93,4 +94,32 @@ test("a daemon that stops does not wait for a rebuild", async () => {
   stop.abort();
   await refreshing;
   expect(fake.host.machines.size).toBe(1);
+});
+
+test("an old template from a public image is built again; one whose image needs a login is not, which the log says", async () => {
+  const orders: ImageOrder[] = [];
+  const images = {
+    prepare: async (order: ImageOrder) => {
+      orders.push(order);
+      throw new Error("no image today");
+    },
+  };
+  await using fake = openFakeTemplates({ images });
+  const { ledger, builds } = fake;
+  for (const name of ["closed", "open"]) {
+    const [id, folder] = [`id-${name}`, join(fake.snapshotsFolder, name)];
+    insertTemplate(ledger, { id, aliases: [name], shape, public: false });
+    registerSnapshot(ledger, { id: name, kind: "template", logicalId: id, folder, reason: null });
+    markSnapshotReady(ledger, name, facts);
+    const from = { kind: "image", reference: `r.example/${name}`, needsLogin: name === "closed" };
+    const source = { revision: "r", parentBuildId: "sha256:0", spec: JSON.stringify({ from, steps: [] }) };
+    const defaults = { envs: {}, user: "user", workdir: "" };
+    const build = { id: `b-${name}`, templateId: id, snapshotId: name, shape, tags: ["default"], defaults, source };
+    publishBuild(ledger, build);
+  }
+  const lines: string[] = [];
+  const log = pino({ level: "warn" }, { write: (line: string) => void lines.push(line) });
+  await rebuildStale({ ledger, builds, log, maxAgeMs: -1, tried: new Set() }, new AbortController().signal);
+  expect(orders).toEqual([{ reference: "r.example/open", login: undefined }]);
+  expect(lines.join("")).toContain("a stale template is not rebuilt: its image needs a login");
 });
