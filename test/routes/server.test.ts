@@ -239,6 +239,9 @@ test.each([
 test("the daemon describes itself", async () => {
   await using plane = openControlPlane();
   expect((await plane.call("GET", "/benchmarks")).body).toEqual({
+    engine: "qemu",
+    engineVersion: "1",
+    acceleration: "none",
     benchmarks: [
       {
         span: "kill_delete",
