@@ -1,15 +1,10 @@
 /** `firkin template add code-interpreter`: makes what the template is made from, and follows its making in the daemon. */
-import * as fs from "node:fs";
 import { chosenVariant } from "../setup/code-interpreter.mjs";
 import { scopes, setUpOrExit } from "../setup/plan.mjs";
 import { storageRoots } from "../setup/roots.mjs";
 import { runDist } from "../setup/run-dist.mjs";
 
-/** @typedef {import("../setup/code-interpreter.mjs").Variant} Variant */
-
 const template = "code-interpreter";
-/** What the full variant takes while it is made, with its downloads. */
-const fullNeedsBytes = 20 * 2 ** 30;
 
 /**
  * Whether `firkin template ARGUMENT…` adds a template that has a disk of its own.
@@ -29,8 +24,9 @@ export async function addTemplate([, , ...options]) {
     process.exitCode = 2;
     return;
   }
-  const variant = isLean ? "lean" : isDiskOnly ? variantForDaemon() : "full";
   const before = chosenVariant(storageRoots());
+  // A daemon makes the one that this host has, and the small one where nobody has chosen.
+  const variant = isLean ? "lean" : isDiskOnly ? (before ?? "lean") : "full";
   const scope = scopes[`code-interpreter-${variant}`];
   await setUpOrExit({ scope: isDiskOnly ? { steps: scope.steps.slice(-1) } : scope });
   if (isDiskOnly) return;
@@ -41,19 +37,4 @@ export async function addTemplate([, , ...options]) {
     return;
   }
   await runDist("src/main.js", [`follow-${template}`]);
-}
-
-/**
- * The variant that a daemon makes by itself: the one that this host has; before the first, the full one where there is
- * room for it and Debian packages can be installed.
- * @returns {Variant}
- */
-function variantForDaemon() {
-  const roots = storageRoots();
-  const chosen = chosenVariant(roots);
-  if (chosen !== undefined) return chosen;
-  if (process.getuid?.() !== 0) return "lean";
-  fs.mkdirSync(roots.cache, { recursive: true });
-  const { bavail, bsize } = fs.statfsSync(roots.cache);
-  return bavail * bsize >= fullNeedsBytes ? "full" : "lean";
 }
