@@ -44,7 +44,10 @@ const schema = z.object({
     .default("auto")
     .describe("engine of sandboxes; auto: vz on macOS; on Linux qemu with KVM, else gvisor, else qemu's emulation"),
   runsc: z.string().min(1).optional().describe("the program of the gvisor engine; default the set-up's, or in PATH"),
-  accel: z.enum(["auto", "kvm", "tcg"]).default("auto").describe("acceleration of qemu; auto probes whether KVM really works"),
+  accel: z
+    .enum(["auto", "kvm", "tcg"])
+    .default("auto")
+    .describe("acceleration of qemu; auto probes whether KVM really works"),
   cpuModel: z
     .string()
     .regex(/^[A-Za-z0-9][\w.+-]*(,[+-]?[\w.-]+(=\w+)?)*$/, "auto, host, or the name of a model of QEMU's")

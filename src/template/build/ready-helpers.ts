@@ -15,7 +15,7 @@ export type ReadyHelper =
 const argument = String.raw`(?:'([^'\\]+)'|([\w.:/@%+=,?&~#-]+))`;
 const port = /^\[ -n "\$\(ss -Htuln sport = :(\d{1,5})\)" \]$/;
 const url = new RegExp(String.raw`^curl -s -o /dev/null -w "%\{http_code\}" ${argument} \| grep -q "(\d{3})"$`);
-const processName = new RegExp(String.raw`^pgrep ${argument} > /dev/null$`);
+const processName = new RegExp(`^pgrep ${argument} > /dev/null$`);
 /** Names in which every character stands for itself to pgrep. */
 const plainName = /^[\w-]+$/;
 const answerDeadlineMs = 10_000;
