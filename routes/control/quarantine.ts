@@ -2,7 +2,8 @@
 import type { FastifyInstance } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { z } from "zod";
-import { ApiError, QuarantineList } from "../../src/e2b/schemas.ts";
+import { QuarantineList } from "../../src/e2b/daemon-schemas.ts";
+import { ApiError } from "../../src/e2b/schemas.ts";
 import type { Quarantine } from "../../src/runtime/machines/quarantine.ts";
 import { noContent, sendNothing } from "../http/empty-answer.ts";
 

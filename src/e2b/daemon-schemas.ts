@@ -61,3 +61,19 @@ export const Benchmarks = z
   })
   .meta({ id: "Benchmarks" });
 export type Benchmarks = z.infer<typeof Benchmarks>;
+
+/** Not E2B's: the things that the daemon set aside. */
+export const QuarantineList = z
+  .object({
+    entries: z.array(
+      z.object({
+        id: text,
+        kind: z.enum(["file", "folder", "machine", "snapshot"]),
+        name: text.describe("as it was found; for a snapshot, its owner"),
+        reason: text,
+        at: text,
+      }),
+    ),
+  })
+  .meta({ id: "QuarantineList" });
+export type QuarantineList = z.infer<typeof QuarantineList>;

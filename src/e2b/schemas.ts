@@ -243,22 +243,6 @@ export const SocketTicket = z
   .object({ ticket: text, expiresAt: text.describe("30 seconds from now") })
   .meta({ id: "SocketTicket" });
 
-/** Not E2B's: the things that the daemon set aside. */
-export const QuarantineList = z
-  .object({
-    entries: z.array(
-      z.object({
-        id: text,
-        kind: z.enum(["file", "folder", "machine", "snapshot"]),
-        name: text.describe("as it was found; for a snapshot, its owner"),
-        reason: text,
-        at: text,
-      }),
-    ),
-  })
-  .meta({ id: "QuarantineList" });
-export type QuarantineList = z.infer<typeof QuarantineList>;
-
 /** `Error`, in E2B's specification. */
 export const ApiError = z.object({ code: z.int32(), message: text, error_code: text.optional() }).meta({ id: "Error" });
 
