@@ -32,7 +32,10 @@ public final class Kernel {
   private final DataInputStream orders;
   private final OutputStream replies;
   private final JShell shell;
-  private volatile boolean runs;
+  /** Held where a cell begins or ends, and where it is stopped, so that no stop meets the next one. */
+  private final Object turn = new Object();
+  private long cell;
+  private boolean runs;
   private volatile boolean isInterrupted;
 
   private Kernel(String ordersPath, String repliesPath) throws IOException {
@@ -75,8 +78,11 @@ public final class Kernel {
   }
 
   private void run(String code) throws IOException {
-    isInterrupted = false;
-    runs = true;
+    synchronized (turn) {
+      cell++;
+      isInterrupted = false;
+      runs = true;
+    }
     try {
       SnippetEvent last = null;
       for (String source : snippetsOf(code)) {
@@ -91,8 +97,10 @@ public final class Kernel {
     } finally {
       System.out.flush();
       System.err.flush();
+      synchronized (turn) {
+        runs = false;
+      }
       if (isInterrupted) send('X', "KeyboardInterrupt", "", "");
-      runs = false;
     }
   }
 
@@ -150,15 +158,27 @@ public final class Kernel {
 
   /** Stops the cell. It is told again and again, because a snippet that is being compiled has nothing to stop yet. */
   private void interrupt() {
-    if (!runs || isInterrupted) return;
-    isInterrupted = true;
-    while (runs) {
-      shell.stop();
+    long interrupted;
+    synchronized (turn) {
+      if (!runs || isInterrupted) return;
+      isInterrupted = true;
+      interrupted = cell;
+    }
+    while (stop(interrupted)) {
       try {
         Thread.sleep(STOP_EVERY_MS);
       } catch (InterruptedException over) {
         return;
       }
+    }
+  }
+
+  /** False when the cell has ended. */
+  private boolean stop(long stopped) {
+    synchronized (turn) {
+      if (!runs || cell != stopped) return false;
+      shell.stop();
+      return true;
     }
   }
 
