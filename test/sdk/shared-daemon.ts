@@ -5,7 +5,7 @@
 import { rm } from "node:fs/promises";
 import type { TestProject } from "vitest/node";
 import { usePreparedState } from "../support/daemon/base-template-state.ts";
-import type { TestedEngine } from "../support/daemon/engine-processes.ts";
+import { chooseEngine, type TestedEngine } from "../support/daemon/engine-processes.ts";
 import { missingForRealMachines, newStateDir, type RealDaemon, startDaemon } from "../support/daemon/real-daemon.ts";
 import { newShortFolder } from "../support/short-folder.ts";
 
@@ -36,7 +36,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   await first.stop();
   usePreparedState(engine, prepared);
   // The tests' own daemons run the same one.
-  if (named === undefined) process.env.FIRKIN_TEST_ENGINE = engine;
+  if (named === undefined) chooseEngine(engine);
   const stateDir = await newStateDir(engine);
   const daemon: RealDaemon = await startDaemon({ stateDir, args: ["--engine", engine] });
   const { url, apiKey, pid } = daemon;

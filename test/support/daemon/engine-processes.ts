@@ -3,8 +3,17 @@ import { readdirSync, readFileSync } from "node:fs";
 
 export type TestedEngine = "qemu" | "gvisor";
 
+/** The variable that tells the processes of the tests which engine the shared daemon has chosen. */
+const chosenVariable = "FIRKIN_TEST_CHOSEN_ENGINE";
+
+/** Lets tests whose engine neither the caller nor their project names run on this one. Call it before they start. */
+export function chooseEngine(engine: TestedEngine): void {
+  process.env[chosenVariable] = engine;
+}
+
 /** The engine that a test's machines run on: as the caller, the project or the shared daemon says. */
-export const testedEngine: TestedEngine = process.env.FIRKIN_TEST_ENGINE === "gvisor" ? "gvisor" : "qemu";
+export const testedEngine: TestedEngine =
+  (process.env.FIRKIN_TEST_ENGINE ?? process.env[chosenVariable]) === "gvisor" ? "gvisor" : "qemu";
 
 const programs = { qemu: "qemu-system-x86_64", gvisor: "firkin-gvisor" } as const;
 
