@@ -36,7 +36,9 @@ export const needs = [
   { path: "test/sdk/code-interpreter", project: "sdk", steps: codeInterpreter },
   { path: "test/sdk/image-families", project: "sdk", steps: ["test-tools", "test-images"] },
   { path: "test/sdk/console", project: "sdk", steps: ["browser"] },
-  { path: "test/code-interpreter/", project: "tools", steps: ["code-interpreter-wheels-lean", "r-java"] },
+  { path: "test/code-interpreter/", project: "tools", steps: ["code-interpreter-wheels-lean"] },
+  // Skipped where there is neither, because their packages are as large as everything else.
+  { path: "test/code-interpreter/full-languages", project: "tools", steps: variant === "full" ? ["r-java"] : [] },
   { path: "test/guest-agent/", ...compiled },
   { path: "test/guest/agent", ...compiled },
   { path: "test/guest/frames-corpus", ...compiled },
