@@ -261,7 +261,7 @@ for address in addresses:
     def head(total): return struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), 1, 0, 64, 17, total,
         socket.inet_aton("10.0.2.15"), socket.inet_aton(address))
     packet = head(checksum(head(0))) + payload
-    # gVisor sends no frames of its guest's making, only packets.
+    # gVisor lets its guest send packets, and no frames of its making.
     try: out.send(b"\\xff" * 6 + b"\\x52\\x54\\x00\\x00\\x00\\x02" + b"\\x08\\x00" + packet)
     except OSError: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW).sendto(packet, (address, 0))
 print("sent", len(addresses))
