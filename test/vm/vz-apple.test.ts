@@ -132,7 +132,8 @@ describe.skipIf(missing)(titleOf("what Apple's framework does unasked, on the si
     expect(isRunning(engineOf(vm))).toBe(false);
     // The save was answered before the helper ended.
     expect((await saving).files.memory).toBeDefined();
-    expect(await vm.exited).toMatchObject({ detail: expect.stringContaining("the machine is stopped") });
+    // The end of the machine and that of its helper are told apart by chance, so close are they.
+    expect(await vm.exited).toMatchObject({ detail: expect.stringMatching(/the machine is stopped|exit code 0/) });
     await vm.terminate();
   });
 
