@@ -24,6 +24,9 @@ const compiled = { project: /** @type {const} */ ("tools"), steps: ["compiler"] 
 const variant = process.env.FIRKIN_TEST_CODE_INTERPRETER;
 const codeInterpreter = variant ? [`code-interpreter-disk-${variant}`] : [];
 
+/** The root of Debian that some families of images are made of takes a minute or two. */
+const images = process.env.FIRKIN_TEST_IMAGES === "all" ? ["test-images"] : [];
+
 /** @type {readonly Need[]} */
 export const needs = [
   { path: "test/vm/vz-", project: "other engines", steps: ["swift-helper"] },
@@ -34,7 +37,7 @@ export const needs = [
   { path: "test/sdk/python-builders", project: "tools", steps: ["test-packages"] },
   { path: "test/sdk/", project: "sdk", steps: [...machines, "runsc"] },
   { path: "test/sdk/code-interpreter", project: "sdk", steps: codeInterpreter },
-  { path: "test/sdk/image-families", project: "sdk", steps: ["test-tools", "test-images"] },
+  { path: "test/sdk/image-families", project: "sdk", steps: ["test-tools", ...images] },
   { path: "test/sdk/console", project: "sdk", steps: ["browser"] },
   { path: "test/code-interpreter/", project: "tools", steps: ["code-interpreter-wheels-lean"] },
   // Skipped where there is neither, because their packages are as large as everything else.
