@@ -11,7 +11,7 @@ import { filesOf, listTestFiles } from "../scripts/cli/test-needs.mjs";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const files = listTestFiles(root);
 /** What of the SDK suite QEMU runs as well, where another engine is chosen. */
-const crossSection = ["commands", "pause"].map((name) => `test/sdk/${name}.test.ts`);
+const crossSection = ["commands"].map((name) => `test/sdk/${name}.test.ts`);
 
 export default defineConfig({
   root,
