@@ -10,18 +10,12 @@ import { faultSuite } from "../support/faults/suite.ts";
 const chosen: readonly LifecycleStep[] = [
   "create.launched",
   "pool.checked_out",
-  "refill.recorded",
-  "pause.registered",
   "pause.saved",
   "pause.published",
   "resume.recorded",
   "fork.saved",
-  "fork.recorded",
-  "snapshot.saved",
   "followup.launched",
-  "image.disk",
   "image.booted",
-  "build.recorded",
   "build.saved",
   "kill.decided",
 ];
