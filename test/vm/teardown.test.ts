@@ -65,7 +65,7 @@ describe.skipIf(missing)("tear-down", () => {
 
   test("a first start that was killed is begun anew by the next daemon, and leaves nothing", async () => {
     await using home = await makeDaemonHome({ firstStart: true });
-    for (const step of ["boot the base template", "warm the base template", "snapshot the base template"]) {
+    for (const step of ["boot the base template", "snapshot the base template"]) {
       const first = spawnDaemon(home.args);
       await first.says(step);
       await delay(step.startsWith("boot") ? 700 : 100);
