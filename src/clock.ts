@@ -26,13 +26,14 @@ const jumpMs = 1_000;
 const sleepMs = 30_000;
 
 /**
- * Milliseconds by which the wall clock went on between two looks while the daemon did not work: the host slept, or its
+ * Whole milliseconds by which the wall clock went on between two looks while the daemon did not work: the host slept, or its
  * clock was set. Negative when the clock was set back; 0 when it went on as it should.
  */
 export function idleTimeBetween(before: ClockReading, now: ClockReading): number {
   const passedMs = now.monotonicMs - before.monotonicMs;
   const aheadMs = now.wallMs - before.wallMs - passedMs;
-  return (Math.abs(aheadMs) >= jumpMs ? aheadMs : 0) + (passedMs >= sleepMs ? passedMs : 0);
+  // Deadlines are whole milliseconds, and the monotonic clock has fractions.
+  return Math.round((Math.abs(aheadMs) >= jumpMs ? aheadMs : 0) + (passedMs >= sleepMs ? passedMs : 0));
 }
 
 export const systemClock: Clock = {

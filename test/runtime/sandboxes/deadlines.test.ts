@@ -36,6 +36,9 @@ test("the time that a host slept, or that its clock was set by, is told from the
   expect(after(-hourMs + 100, 100)).toBe(-hourMs);
   // Where the monotonic clock runs on during a sleep.
   expect(after(hourMs, hourMs)).toBe(hourMs);
+  // The ledger takes whole milliseconds, and the monotonic clock has fractions.
+  expect(after(hourMs + 100, 100.4)).toBe(hourMs);
+  expect(after(-hourMs + 100, 100.7)).toBe(-hourMs - 1);
 });
 
 test.each([
