@@ -63,7 +63,10 @@ describe.skipIf(missing)("tear-down", () => {
     expect(await reservations(next)).toBe(engines);
   });
 
-  test("a first start that was killed is begun anew by the next daemon, and leaves nothing", async () => {
+  // Three boots under emulation.
+  test("a first start that was killed is begun anew by the next daemon, and leaves nothing", {
+    timeout: 400_000,
+  }, async () => {
     await using home = await makeDaemonHome({ firstStart: true });
     for (const step of ["boot the base template", "snapshot the base template"]) {
       const first = spawnDaemon(home.args);

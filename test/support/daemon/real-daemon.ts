@@ -13,7 +13,7 @@ import { type TestedEngine, testedEngine } from "./engine-processes.ts";
 
 const main = fileURLToPath(new URL("../../../dist/src/main.js", import.meta.url));
 /** The first start boots, warms and snapshots the base template under TCG. */
-const startDeadlineMs = 240_000;
+const startDeadlineMs = 480_000;
 
 /** Without a warm pool, because many tests count machines. Later flags win. */
 const quiet = ["--warm-pool-max", "0"];
