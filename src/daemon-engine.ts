@@ -74,20 +74,19 @@ const named = (driver: VmDriver, engine: string): ChosenEngine => ({
  */
 async function chooseOnLinux(host: Host): Promise<ChosenEngine> {
   const { config, log, heldEngines } = host;
-  const [held] = heldEngines;
-  const isBound = heldEngines.length === 1;
+  const held = heldEngines.length === 1 ? heldEngines[0] : undefined;
   const qemu = await openQemu(host);
   const choose = (driver: VmDriver, reason: string): ChosenEngine => ({ driver, chosenBecause: `auto: ${reason}` });
   if (config.accel !== "auto") return choose(qemu, `--accel ${config.accel} is for qemu`);
   const bound = `this state folder has sandboxes or templates of ${held}; another engine takes another state folder`;
-  if (isBound && held === "qemu") return choose(qemu, bound);
+  if (held === "qemu") return choose(qemu, bound);
   const { acceleration } = qemu.info;
-  if (acceleration === "kvm" && !(isBound && held === "gvisor")) return choose(qemu, "KVM works here");
+  if (acceleration === "kvm" && held !== "gvisor") return choose(qemu, "KVM works here");
   try {
     const gvisor = await openGvisor(host);
     await tryOutOnce(gvisor, host);
     await qemu[Symbol.asyncDispose]();
-    return choose(gvisor, isBound ? bound : "KVM does not work here, and gVisor does");
+    return choose(gvisor, held ? bound : "KVM does not work here, and gVisor does");
   } catch (error) {
     const problem = messageOf(error);
     log.warn({ reason: problem }, "gVisor does not work here");
