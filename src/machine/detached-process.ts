@@ -75,7 +75,10 @@ function spawnWith(order: DetachedCommand, log: FileHandle): SpawnedProcess {
   // The process that holds the other end notices a broken pair, so nothing has to be done here.
   for (const pipe of pipes) pipe.on("error", () => {});
   const report = reportsOn && child.pid !== undefined ? readReport(pipes.pop()) : undefined;
-  return { pipes, started: identify(order, child, { report, exited, pipes }) };
+  const started = identify(order, child, { report, exited, pipes });
+  // A launcher may fail before anybody waits for it, and a rejection without a listener ends the daemon.
+  started.catch(() => {});
+  return { pipes, started };
 }
 
 async function identify(
