@@ -28,7 +28,7 @@ import { pauseRows } from "./rows/pause.ts";
 import { poolRows } from "./rows/pool.ts";
 import { restartRows } from "./rows/restart.ts";
 import { writtenRows } from "./rows/written.ts";
-import { type Row, tableOf } from "./statistics.ts";
+import { type EngineRun, type Row, tableOf } from "./statistics.ts";
 
 /** The pool comes last: it restarts the daemon with other settings. */
 const families: readonly RowFamily[] = [
@@ -57,7 +57,8 @@ const help = `usage: npm run bench -- [OPTION…]
   --quick       few samples, to see that everything works
   --write       write docs/benchmarks.md also after --rows or --quick; a whole run always writes it
   --json FILE   write the results there as well
-  --engine E    measure this engine and not the default one; such a run does not write docs/benchmarks.md
+  --engine E    measure this engine and not the one that the daemon chooses; gvisor,qemu measures both, one after the
+                other, and shows them side by side
   --against URL --key KEY
                 measure what an SDK sees of another server that speaks E2B's API, in turn with this daemon
 `;
@@ -68,8 +69,8 @@ interface Options {
   /** Whether docs/benchmarks.md gets the result. */
   readonly write: boolean;
   readonly json: string | undefined;
-  /** Flags of the daemon that choose its engine. */
-  readonly engine: readonly string[];
+  /** Each is measured with a daemon of its own. `auto` is what a daemon chooses by itself. */
+  readonly engines: readonly string[];
   readonly against: Endpoint | undefined;
 }
 
@@ -89,45 +90,58 @@ function readOptions(args: readonly string[]): Options | undefined {
   const selected = known.filter(({ name }) => names.includes(name));
   if ((values.against === undefined) !== (values.key === undefined))
     throw new Error(`--against needs --key\n\n${help}`);
-  const isWhole = selected.length === families.length && !values.quick && values.engine === undefined;
+  const isWhole = values.rows === undefined && !values.quick;
   return {
     selected,
     quick: values.quick,
     write: values.write || isWhole,
     json: values.json,
-    engine: values.engine === undefined ? [] : ["--engine", values.engine],
+    engines: (values.engine ?? "auto").split(","),
     against: values.against === undefined ? undefined : { apiUrl: values.against, apiKey: values.key ?? "" },
   };
 }
 
 const show = (what: string) => process.stderr.write(`${new Date().toISOString().slice(11, 19)}  ${what} …\n`);
 
-/** Measures inside `scope`, which holds everything that must be ended and removed. */
-async function runBench(
-  { selected, quick, write, json, engine: chosen, against }: Options,
-  scope: Scope,
-): Promise<void> {
-  const cacheDir = storageRoots().cache;
+/** A daemon of the bench's own, and what must be ended and removed with it. */
+async function startDaemon(engine: string, scope: Scope): Promise<BenchDaemon> {
   show("starting a daemon of its own, which makes its template");
-  const daemon = await BenchDaemon.create(cacheDir, chosen);
+  const daemon = await BenchDaemon.create(storageRoots().cache, ["--engine", engine]);
   scope.use(daemon);
   await daemon.start();
-  if (against !== undefined) {
-    const own = { apiUrl: daemon.client.url, sandboxUrl: daemon.client.url, apiKey: daemon.client.apiKey };
-    process.stdout.write(`\n${await compareEndpoints(own, against, quick ? 5 : 30, show)}\n`);
-    return;
-  }
-  const raw = await RawEngine.open(daemon.stateDir, cacheDir, chosen);
+  return daemon;
+}
+
+async function runAgainst(against: Endpoint, quick: boolean, engine: string, scope: Scope): Promise<void> {
+  const { client } = await startDaemon(engine, scope);
+  const own = { apiUrl: client.url, sandboxUrl: client.url, apiKey: client.apiKey };
+  process.stdout.write(`\n${await compareEndpoints(own, against, quick ? 5 : 30, show)}\n`);
+}
+
+async function measureEngine(name: string, { selected, quick }: Options, interruption: Scope): Promise<EngineRun> {
+  await using scope = new Scope();
+  interruption.use(scope);
+  const daemon = await startDaemon(name, scope);
+  const raw = await RawEngine.open(daemon.stateDir, storageRoots().cache, ["--engine", name]);
   scope.use(raw);
   const bench: Bench = { daemon, raw, quick, cores: availableParallelism(), progress: show };
   const { engine, version, acceleration } = raw.driver.info;
   const rows: Row[] = [];
   for (const family of selected) rows.push(...(await family.measure(bench)));
-  const origin = originLine(`${engine} ${version}, ${acceleration}`);
+  return { engine, description: `${engine} ${version}, ${acceleration}`, rows };
+}
+
+/** Measures inside `scope`, which holds everything that must be ended and removed. */
+async function runBench(options: Options, scope: Scope): Promise<void> {
+  const { quick, write, json, engines, against } = options;
+  if (against !== undefined) return runAgainst(against, quick, engines[0] ?? "auto", scope);
+  const runs: EngineRun[] = [];
+  for (const name of engines) runs.push(await measureEngine(name, options, scope));
+  const origin = originLine(runs.map(({ description }) => description).join("; "));
   const warning = quick ? "`--quick` took too few samples for numbers to show.\n\n" : "";
-  const result = `${origin}\n\n${warning}${tableOf(rows)}\n`;
+  const result = `${origin}\n\n${warning}${tableOf(runs)}\n`;
   process.stdout.write(`\n${result}`);
-  if (json !== undefined) await writeFile(json, `${JSON.stringify({ origin, quick, rows }, undefined, 2)}\n`);
+  if (json !== undefined) await writeFile(json, `${JSON.stringify({ origin, quick, runs }, undefined, 2)}\n`);
   if (write) writeGenerated("docs/benchmarks.md", "npm run bench", result);
 }
 

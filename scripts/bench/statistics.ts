@@ -48,13 +48,34 @@ export async function interleave<T>(
   return samples;
 }
 
-/** A Markdown table; p95 is shown from 100 samples on, p99 from 500. */
-export function tableOf(rows: readonly Row[]): string {
-  const header =
-    "| what | goal | measured p50 / p95 / p99 | raw | result | met |\n| --- | --- | --- | --- | --- | --- |";
-  const lines = rows.map(({ what, goal, unit, measured, raw, result, met }) => {
-    const baseline = raw ? `${cells(raw)} ${unit}` : "–";
-    return `| ${what} | ${goal} | ${cells(measured)} ${unit} | ${baseline} | ${result} | ${met ? "yes" : "no"} |`;
+/** What was measured on one engine. */
+export interface EngineRun {
+  readonly engine: string;
+  /** Name, version and acceleration of the engine. */
+  readonly description: string;
+  readonly rows: readonly Row[];
+}
+
+/**
+ * A Markdown table, with a group of columns for each engine; p95 is shown from 100 samples on, p99 from 500. Rows stand
+ * side by side by what they measure.
+ */
+export function tableOf(runs: readonly EngineRun[]): string {
+  const several = runs.length > 1;
+  const columns = runs.flatMap(({ engine }) => {
+    const of = several ? `${engine}: ` : "";
+    return [`${of}goal`, `${of}p50 / p95 / p99`, `${of}raw`, `${of}result`, `${of}met`];
   });
-  return [header, ...lines].join("\n");
+  const names = [...new Set(runs.flatMap(({ rows }) => rows.map(({ what }) => what)))];
+  const lines = names.map((name) => {
+    const found = runs.map(({ rows }) => rows.find(({ what }) => what === name));
+    return [name, ...found.flatMap((row) => (row ? columnsOf(row) : Array<string>(5).fill("–")))];
+  });
+  const header = ["what", ...columns];
+  return [header, header.map(() => "---"), ...lines].map((line) => `| ${line.join(" | ")} |`).join("\n");
+}
+
+function columnsOf({ goal, unit, measured, raw, result, met }: Row): string[] {
+  const baseline = raw ? `${cells(raw)} ${unit}` : "–";
+  return [goal, `${cells(measured)} ${unit}`, baseline, result, goal === "–" ? "–" : met ? "yes" : "no"];
 }

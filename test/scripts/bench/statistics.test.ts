@@ -28,22 +28,26 @@ test("a failed sample ends the measurement", async () => {
   await expect(interleave(2, async () => 1, fail)).rejects.toThrow("no answer");
 });
 
+const row: Row = { what: "w", goal: "g", unit: "ms", measured: distributionOf(oneTo(99)), result: "r", met: false };
+const run = (engine: string, rows: readonly Row[]) => ({ engine, description: engine, rows });
+
 test("the table shows only percentiles with enough samples, and tells which goals are missed", () => {
-  const row: Row = {
-    what: "w",
-    goal: "g",
-    unit: "ms",
-    measured: distributionOf(oneTo(99)),
-    result: "r",
-    met: false,
-  };
   const raw = distributionOf(oneTo(100));
-  const [, , few, hundred, many] = tableOf([
+  const rows = [
     row,
-    { ...row, raw, met: true },
-    { ...row, measured: distributionOf(oneTo(500)) },
-  ]).split("\n");
+    { ...row, what: "w2", raw, met: true },
+    { ...row, what: "w3", measured: distributionOf(oneTo(500)) },
+  ];
+  const [, , few, hundred, many] = tableOf([run("gvisor", rows)]).split("\n");
   expect(few).toBe("| w | g | 50.0 (n 99) ms | – | r | no |");
-  expect(hundred).toBe("| w | g | 50.0 (n 99) ms | 50.0 / 95.0 (n 100) ms | r | yes |");
-  expect(many).toBe("| w | g | 250 / 475 / 495 (n 500) ms | – | r | no |");
+  expect(hundred).toBe("| w2 | g | 50.0 (n 99) ms | 50.0 / 95.0 (n 100) ms | r | yes |");
+  expect(many).toBe("| w3 | g | 250 / 475 / 495 (n 500) ms | – | r | no |");
+});
+
+test("two engines stand side by side, each with its own goal, and a row that one lacks is left empty", () => {
+  const other = { ...row, goal: "–", measured: distributionOf([7]), met: true };
+  const table = tableOf([run("gvisor", [row, { ...row, what: "w2" }]), run("qemu", [other])]).split("\n");
+  expect(table[0]).toMatch(/^\| what \| gvisor: goal \|.* \| qemu: goal \|.*\| qemu: met \|$/);
+  expect(table[2]).toBe("| w | g | 50.0 (n 99) ms | – | r | no | – | 7.00 (n 1) ms | – | r | – |");
+  expect(table[3]).toBe("| w2 | g | 50.0 (n 99) ms | – | r | no | – | – | – | – | – |");
 });
