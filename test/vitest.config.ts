@@ -1,8 +1,8 @@
 /**
- * The test projects: `unit` needs nothing besides the npm packages, `tools` a compiler and other programs, `sdk` the
- * engine that the daemon chooses on this host, `real machines` QEMU, `other engines` one besides that.
- * scripts/cli/test-needs.mjs says which file is whose. `FIRKIN_TEST_ENGINE` names another engine for `sdk` and `real
- * machines`.
+ * The test projects: `unit` needs nothing besides the npm packages, `tools` a compiler and other programs, `machines` the
+ * engine that the daemon chooses on this host. `qemu` is that engine's own tests and a cross-section of `machines` on it;
+ * `other engines` are those of gVisor and of the simulated Mac. scripts/cli/test-needs.mjs says which file is whose.
+ * `FIRKIN_TEST_ENGINE` names another engine for `machines`.
  */
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
@@ -10,8 +10,8 @@ import { filesOf, listTestFiles } from "../scripts/cli/test-needs.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const files = listTestFiles(root);
-/** What of the SDK suite QEMU runs as well, where another engine is chosen. */
-const crossSection = ["commands"].map((name) => `test/sdk/${name}.test.ts`);
+/** What QEMU runs as well, where another engine is chosen. */
+const crossSection = ["sdk/commands", "vm/restart", "vm/faults", "vm/full-disk"].map((name) => `test/${name}.test.ts`);
 
 export default defineConfig({
   root,
@@ -45,21 +45,21 @@ export default defineConfig({
       {
         extends: true,
         test: {
-          name: "sdk",
-          include: filesOf("sdk", files),
+          name: "machines",
+          include: filesOf("machines", files),
           maxWorkers: 1,
-          globalSetup: ["test/sdk/shared-daemon.ts"],
+          globalSetup: ["test/support/daemon/shared-daemon.ts"],
           sequence: { groupOrder: 1 },
         },
       },
       {
         extends: true,
         test: {
-          name: "real machines",
-          include: [...filesOf("real machines", files), ...crossSection],
-          env: { FIRKIN_TEST_ENGINE: process.env.FIRKIN_TEST_ENGINE ?? "qemu" },
+          name: "qemu",
+          include: [...filesOf("qemu", files), ...crossSection],
+          env: { FIRKIN_TEST_ENGINE: "qemu" },
           maxWorkers: 1,
-          globalSetup: ["test/sdk/shared-daemon.ts"],
+          globalSetup: ["test/support/daemon/shared-daemon.ts"],
           sequence: { groupOrder: 2 },
         },
       },

@@ -6,9 +6,9 @@ import { basename, join, relative } from "node:path";
 import { filesBelow } from "../setup/files.mjs";
 
 /**
- * @typedef {"unit" | "tools" | "sdk" | "real machines" | "other engines"} Project `unit` needs nothing besides the npm
- *   packages, `tools` a compiler or another program, `sdk` the engine that the daemon chooses, `real machines` QEMU.
- *   `other engines` are those besides: their tests run at the same time, in a vitest of their own.
+ * @typedef {"unit" | "tools" | "machines" | "qemu" | "other engines"} Project `unit` needs nothing besides the npm
+ *   packages, `tools` a compiler or another program, `machines` the engine that the daemon chooses on this host. `qemu`
+ *   and `other engines` are tests of these engines.
  *
  * @typedef {object} Need
  * @property {string} path The beginning of paths, relative to the repository.
@@ -31,14 +31,14 @@ const images = process.env.FIRKIN_TEST_IMAGES === "all" ? ["test-images"] : [];
 export const needs = [
   { path: "test/vm/vz-", project: "other engines", steps: ["swift-helper"] },
   { path: "test/vm/gvisor-", project: "other engines", steps: ["runsc"] },
-  { path: "test/vm/", project: "real machines", steps: machines },
-  { path: "test/vm/engine-choice", project: "real machines", steps: ["runsc"] },
-  { path: "test/vm/observability", project: "real machines", steps: ["test-tools"] },
+  { path: "test/vm/qemu-", project: "qemu", steps: machines },
+  { path: "test/vm/", project: "machines", steps: [...machines, "runsc"] },
+  { path: "test/vm/observability", project: "machines", steps: ["test-tools"] },
   { path: "test/sdk/python-builders", project: "tools", steps: ["test-packages"] },
-  { path: "test/sdk/", project: "sdk", steps: [...machines, "runsc"] },
-  { path: "test/sdk/code-interpreter", project: "sdk", steps: codeInterpreter },
-  { path: "test/sdk/image-families", project: "sdk", steps: ["test-tools", ...images] },
-  { path: "test/sdk/console", project: "sdk", steps: ["browser"] },
+  { path: "test/sdk/", project: "machines", steps: [...machines, "runsc"] },
+  { path: "test/sdk/code-interpreter", project: "machines", steps: codeInterpreter },
+  { path: "test/sdk/image-families", project: "machines", steps: ["test-tools", ...images] },
+  { path: "test/sdk/console", project: "machines", steps: ["browser"] },
   { path: "test/code-interpreter/", project: "tools", steps: ["code-interpreter-wheels-lean"] },
   // Skipped where there is neither, because their packages are as large as everything else.
   { path: "test/code-interpreter/full-languages", project: "tools", steps: variant === "full" ? ["r-java"] : [] },
@@ -91,8 +91,7 @@ export function stepsFor(vitestArguments, testFiles) {
   const selected = testFiles.filter((file) => filters.some((filter) => file.includes(filter)));
   const files = selected.length > 0 ? selected : testFiles;
   const steps = files.flatMap((file) => needsOf(file).flatMap((need) => need.steps));
-  const engine = process.env.FIRKIN_TEST_ENGINE === "gvisor" ? ["runsc"] : [];
-  return [...new Set(["npm", ...(vitestArguments.length === 0 ? checkSteps : []), ...steps, ...engine])];
+  return [...new Set(["npm", ...(vitestArguments.length === 0 ? checkSteps : []), ...steps])];
 }
 
 /**

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type BreakableLine, breakableLineTo, findBrowser, openBrowser } from "../support/clients/browser.ts";
 import { sharedDaemon, skipReason } from "../support/clients/sdk.ts";
 import { connectionTo, sandboxIds } from "../support/daemon/requests.ts";
-import type { SharedDaemon } from "./shared-daemon.ts";
+import type { SharedDaemon } from "../support/daemon/shared-daemon.ts";
 
 const browserPath = findBrowser();
 const name = browserPath ? "the console" : "the console (skipped: there is no chromium-headless-shell or chromium)";

@@ -1,5 +1,5 @@
 /** The template `base` of a real daemon is damaged on the disk: it is made again by itself. */
-import { open, readdir } from "node:fs/promises";
+import { open, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type DaemonHome, makeDaemonHome } from "../support/daemon/home.ts";
@@ -23,8 +23,10 @@ describe.skipIf(missingForRealMachines())("a damaged base template", () => {
 
   test("is refused with 503 and made again at once, and then creates work", { timeout: 2 * remakeMs }, async () => {
     const before = await createOn(daemon);
-    const [snapshot = ""] = await readdir(join(home.stateDir, "snapshots"));
-    await overwrite(join(home.stateDir, "snapshots", snapshot, "memory.img"));
+    const snapshots = join(home.stateDir, "snapshots");
+    const [name = ""] = await readdir(snapshots);
+    const { files } = JSON.parse(await readFile(join(snapshots, name, "manifest.json"), "utf8"));
+    await overwrite(join(snapshots, name, files.memory.name));
     const create = () => post(daemon, "/sandboxes", { templateID: "base", timeout: 900 });
     for (let n = 0; n < 2; n++) {
       const refused = await create();

@@ -1,10 +1,12 @@
 /**
- * What is changed in gVisor before it is compiled: its memory (`memory-edits.mjs`), and extended attributes of users (`user.*`) are read, written, listed and
- * removed on the disk of a machine. gVisor itself only reads them. The names that the kernel acts on stay refused by
- * gVisor's own check (`checkXattrPermissions`), which comes first.
+ * What is changed in gVisor before it is compiled: how memory is restored (`restore-edits.mjs`) and saved
+ * (`checkpoint-edits.mjs`); and extended attributes of users (`user.*`) are read, written, listed and removed on the disk
+ * of a machine. gVisor itself only reads them. The names that the kernel acts on stay refused by gVisor's own check
+ * (`checkXattrPermissions`), which comes first.
  */
 
-import { memoryEdits } from "./memory-edits.mjs";
+import { checkpointEdits } from "./checkpoint-edits.mjs";
+import { restoreEdits } from "./restore-edits.mjs";
 
 const impl = "pkg/sentry/fsimpl/gofer/inode_impl.go";
 const filter = "runsc/boot/filter/config/config_main.go";
@@ -15,7 +17,8 @@ const unsupported = "\t\t// Consistent with runsc/fsgofer.\n\t\treturn linuxerr.
  * @type {readonly { readonly file: string, readonly from: string, readonly to: string }[]}
  */
 export const edits = [
-  ...memoryEdits,
+  ...restoreEdits,
+  ...checkpointEdits,
   {
     file: impl,
     from: "\t\t// Consistent with runsc/fsgofer.\n\t\treturn nil, linuxerr.EOPNOTSUPP\n",

@@ -20,7 +20,7 @@ const machineSchema = z.object({
   diskMiB: z.number().int().positive(),
   /** The raw image whose files are the lowest layer of the disk. */
   baseDisk: z.string().startsWith("/"),
-  /** Whether its runsc can leave pages in the files of an earlier checkpoint (`scripts/setup/runsc/memory-edits.mjs`). */
+  /** Whether its runsc can leave pages in the files of an earlier checkpoint (`scripts/setup/runsc/`). */
   sharesPages: z.boolean().default(false),
 });
 export type GvisorMachine = z.infer<typeof machineSchema>;

@@ -3,10 +3,10 @@ import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { expect } from "vitest";
-import type { SharedDaemon } from "../../sdk/shared-daemon.ts";
 import { sharedDaemon, skipReason } from "../clients/sdk.ts";
 import { cacheDir } from "../daemon/real-daemon.ts";
 import { post } from "../daemon/requests.ts";
+import type { SharedDaemon } from "../daemon/shared-daemon.ts";
 
 /** The variant that is tested. Making it takes minutes, so `npm test` runs the service on the host instead. */
 export const variant = process.env.FIRKIN_TEST_CODE_INTERPRETER;

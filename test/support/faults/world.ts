@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import Database from "better-sqlite3";
 import { Sandbox } from "e2b";
+import { expect } from "vitest";
 import { endProcess, identifyProcess } from "../../../src/machine/processes.ts";
 import type { MachineRecord, ProcessIdentity } from "../../../src/types.ts";
 import { type TestedEngine, testedEngine } from "../daemon/engine-processes.ts";
@@ -170,6 +171,18 @@ export class FaultWorld implements AsyncDisposable {
     const value = await count(await Sandbox.connect(counted.id, { ...connectionTo(this.daemon), timeoutMs: 900_000 }));
     if (value !== counted.value + 1) throw new Error(`${counted.id} went on from ${value - 1}, not ${counted.value}`);
     counted.value = value;
+  }
+
+  /**
+   * Waits until a sandbox runs commands again. A count is not asked for again and again, because the guest may have
+   * counted when the answer was lost.
+   */
+  async answers({ id }: CountedSandbox): Promise<void> {
+    const run = async () => {
+      const sandbox = await Sandbox.connect(id, { ...connectionTo(this.daemon), timeoutMs: 900_000 });
+      return (await sandbox.commands.run("echo works")).stdout;
+    };
+    await expect.poll(() => run().catch(String), { timeout: 90_000 }).toBe("works\n");
   }
 
   /** Checks that a child goes on from the count of its parent. */

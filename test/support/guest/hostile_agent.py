@@ -25,21 +25,25 @@ INITIAL_WINDOW = 262144
 BATCH = 4096
 
 
-def take_port():
-    """Stops process 1 for good. Returns a descriptor of the serial port that is its link."""
+def take_link():
+    """Stops process 1 for good. Returns descriptors to read from its link and to write to it."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
     for request in (PTRACE_SEIZE, PTRACE_INTERRUPT):
         if libc.ptrace(request, 1, None, None) != 0:
             raise OSError(ctypes.get_errno(), "ptrace")
     os.waitpid(1, WAIT_ALL)
-    for number in os.listdir("/proc/1/fd"):
-        if os.readlink("/proc/1/fd/" + number).startswith("/dev/vport"):
-            port = libc.syscall(PIDFD_GETFD, os.pidfd_open(1), int(number), 0)
+    links = {int(name): os.readlink("/proc/1/fd/" + name) for name in os.listdir("/proc/1/fd")}
+    for number, target in links.items():
+        if target.startswith("/dev/vport"):
+            port = libc.syscall(PIDFD_GETFD, os.pidfd_open(1), number, 0)
             if port < 0:
                 raise OSError(ctypes.get_errno(), "pidfd_getfd")
-            return port
-    raise OSError("process 1 has no port")
+            return port, port
+    # In gVisor two pipes of the host, after the log, which gVisor lets root open by their names.
+    pipes = sorted(number for number, target in links.items() if target.startswith("host:") and number > 2)
+    reading, writing = [f"/proc/1/fd/{number}" for number in pipes]
+    return os.open(reading, os.O_RDONLY), os.open(writing, os.O_WRONLY)
 
 
 def frame(kind, stream, payload=b"", channel=0):
@@ -53,27 +57,26 @@ def field(tag, value):
 
 
 class HostileAgent:
-    def __init__(self, port, mode):
-        self.port, self.mode = port, mode
+    def __init__(self, link, mode):
+        self.reading, self.writing = link
+        self.mode = mode
         self.input, self.output = b"", b""
         # Streams that are flooded, each with its operation and the bytes that its window allows.
         self.floods = {}
 
     def run(self):
-        os.set_blocking(self.port, False)
+        os.set_blocking(self.reading, False)
+        os.set_blocking(self.writing, False)
         while True:
             if not self.output:
                 self.output = self.more()
-            events = select.POLLIN | (select.POLLOUT if self.output else 0)
-            poll = select.poll()
-            poll.register(self.port, events)
-            poll.poll(1000)
+            select.select([self.reading], [self.writing] if self.output else [], [], 1)
             self.read()
             self.write()
 
     def read(self):
         try:
-            self.input += os.read(self.port, 65536)
+            self.input += os.read(self.reading, 65536)
         except BlockingIOError:
             return
         while True:
@@ -88,7 +91,7 @@ class HostileAgent:
 
     def write(self):
         try:
-            self.output = self.output[os.write(self.port, self.output) :]
+            self.output = self.output[os.write(self.writing, self.output) :]
         except BlockingIOError:
             pass
 
@@ -142,4 +145,4 @@ class HostileAgent:
 
 
 if __name__ == "__main__":
-    HostileAgent(take_port(), sys.argv[1]).run()
+    HostileAgent(take_link(), sys.argv[1]).run()

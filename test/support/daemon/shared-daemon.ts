@@ -4,10 +4,10 @@
  */
 import { rm } from "node:fs/promises";
 import type { TestProject } from "vitest/node";
-import { usePreparedState } from "../support/daemon/base-template-state.ts";
-import { chooseEngine, type TestedEngine } from "../support/daemon/engine-processes.ts";
-import { missingForRealMachines, newStateDir, type RealDaemon, startDaemon } from "../support/daemon/real-daemon.ts";
-import { newShortFolder } from "../support/short-folder.ts";
+import { newShortFolder } from "../short-folder.ts";
+import { usePreparedState } from "./base-template-state.ts";
+import { chooseEngine, type TestedEngine } from "./engine-processes.ts";
+import { missingForRealMachines, newStateDir, type RealDaemon, startDaemon } from "./real-daemon.ts";
 
 export interface SharedDaemon {
   readonly url: string;

@@ -1,70 +1,16 @@
 /**
- * What is changed in gVisor so that a restore and a save of a sandbox cost what its memory was used for, not what it
- * has. With `restore --background` a page is read when it is first used, and never ahead. `checkpoint
- * --pages-file-index=N` of such a sandbox writes the pages that were read or made since, into `pages-N.img`; the others
- * stay in the N files that the sandbox was restored from (`pages.img`, `pages-1.img`, …), and the metadata says where.
+ * What is changed in gVisor so that a checkpoint costs what was used since the restore. `checkpoint
+ * --pages-file-index=N` of a sandbox that loads pages on demand (`restore-edits.mjs`) writes the pages that were read or
+ * made since, into `pages-N.img`; the others stay in the N files that the sandbox was restored from (`pages.img`,
+ * `pages-1.img`, …), and the metadata says where.
  */
 
 const saves = "pkg/sentry/pgalloc/save_restore.go";
-const allocator = "pkg/sentry/pgalloc/pgalloc.go";
-const reader = "pkg/sentry/state/stateio/fdreader.go";
 const writer = "pkg/sentry/state/stateio/fdwriter.go";
-const pagesFile = "pkg/sentry/state/stateio/pagesfile.go";
 const state = "pkg/sentry/control/state.go";
 const sandbox = "runsc/sandbox/sandbox.go";
 const controller = "runsc/boot/controller.go";
 const checkpoint = "runsc/cmd/checkpoint.go";
-
-/** An offset among all pages files: the file's index above, the offset in the file below. */
-const readerEdits = [
-  {
-    file: reader,
-    from: "type fdRead struct {\n",
-    to: `// PagesFileIndexShift is where the index of a pages file begins in an offset.
-const PagesFileIndexShift = 48
-
-// at returns the file that an offset is in, and the offset there.
-func (r *FDReader) at(off int64) (int32, int64) {
-	if index := off >> PagesFileIndexShift; index != 0 {
-		return r.more[index-1], off & (1<<PagesFileIndexShift - 1)
-	}
-	return r.fd, off
-}
-
-type fdRead struct {
-`,
-  },
-  {
-    file: reader,
-    from: "\tfd           int32\n\tmaxReadBytes uint32\n",
-    to: "\tfd           int32\n\tmore         []int32\n\tmaxReadBytes uint32\n",
-  },
-  {
-    file: reader,
-    from: "\tr.q.Destroy()\n\treturn unix.Close(int(r.fd))\n",
-    to: "\tr.q.Destroy()\n\tfor _, fd := range r.more {\n\t\tunix.Close(int(fd))\n\t}\n\treturn unix.Close(int(r.fd))\n",
-  },
-  {
-    file: reader,
-    from: "\taio.Read(r.q, uint64(id), r.fd, off, dstMap)\n",
-    to: "\tfd, at := r.at(off)\n\taio.Read(r.q, uint64(id), fd, at, dstMap)\n",
-  },
-  {
-    file: reader,
-    from: "\taio.Readv(r.q, uint64(id), r.fd, off, dstMaps)\n",
-    to: "\tfd, at := r.at(off)\n\taio.Readv(r.q, uint64(id), fd, at, dstMaps)\n",
-  },
-  {
-    file: reader,
-    from: "\t\t\t\tif inflight.dst.Mapping != nil {\n\t\t\t\t\taio.Read(r.q, aioC.ID, r.fd, inflight.off, inflight.dst.Mapping)\n\t\t\t\t} else {\n\t\t\t\t\taio.Readv(r.q, aioC.ID, r.fd, inflight.off, inflight.dst.Iovecs)\n",
-    to: "\t\t\t\tfd, at := r.at(inflight.off)\n\t\t\t\tif inflight.dst.Mapping != nil {\n\t\t\t\t\taio.Read(r.q, aioC.ID, fd, at, inflight.dst.Mapping)\n\t\t\t\t} else {\n\t\t\t\t\taio.Readv(r.q, aioC.ID, fd, at, inflight.dst.Iovecs)\n",
-  },
-  {
-    file: pagesFile,
-    from: "func NewPagesFileFDReaderDefault(fd int32) *FDReader {\n\treturn NewPagesFileFDReader(fd, pagesFileFDDefaultMaxIOBytes, pagesFileFDDefaultMaxParallel)\n",
-    to: "func NewPagesFileFDReaderDefault(fd int32, more ...int32) *FDReader {\n\tr := NewPagesFileFDReader(fd, pagesFileFDDefaultMaxIOBytes, pagesFileFDDefaultMaxParallel)\n\tr.more = more\n\treturn r\n",
-  },
-];
 
 const writerEdits = [
   {
@@ -183,89 +129,6 @@ func createSaveFiles(path string, direct bool, compression statefile.Compression
     file: controller,
     from: "cm.restorer.mainMF, timer.Fork(",
     to: "cm.restorer.mainMF, o.Background, timer.Fork(",
-  },
-];
-
-const loadEdits = [
-  {
-    file: "pkg/sentry/kernel/kernel_restore.go",
-    from: "mainMF *pgalloc.MemoryFile, timeline *timing.Timeline) *AsyncMFLoader {\n",
-    to: "mainMF *pgalloc.MemoryFile, onDemand bool, timeline *timing.Timeline) *AsyncMFLoader {\n",
-  },
-  {
-    file: "pkg/sentry/kernel/kernel_restore.go",
-    from: "\tgo mfl.backgroundGoroutine(pagesMetadata, pagesFile, mainMF, timeline)\n",
-    to: "\tgo mfl.backgroundGoroutine(pagesMetadata, pagesFile, mainMF, onDemand, timeline)\n",
-  },
-  {
-    file: "pkg/sentry/kernel/kernel_restore.go",
-    from: "pagesFile stateio.AsyncReader, mainMF *pgalloc.MemoryFile, timeline *timing.Timeline) {\n",
-    to: "pagesFile stateio.AsyncReader, mainMF *pgalloc.MemoryFile, onDemand bool, timeline *timing.Timeline) {\n",
-  },
-  {
-    file: "pkg/sentry/kernel/kernel_restore.go",
-    from: "\t}, timeline) // transfers ownership of pagesFile\n",
-    to: "\t}, onDemand, timeline) // transfers ownership of pagesFile\n",
-  },
-  {
-    file: saves,
-    from: "doneCallback func(error), timeline *timing.Timeline) (*AsyncPagesFileLoad, error) {\n",
-    to: "doneCallback func(error), onDemand bool, timeline *timing.Timeline) (*AsyncPagesFileLoad, error) {\n",
-  },
-  {
-    file: saves,
-    from: "\t\ttimeStartWaiters: math.MaxInt64,\n\t\ttimeline:         timeline.Fork(",
-    to: "\t\ttimeStartWaiters: math.MaxInt64,\n\t\tonDemand:         onDemand,\n\t\ttimeline:         timeline.Fork(",
-  },
-  {
-    file: saves,
-    from: "\t// ar is the pages file. ar is immutable.\n\tar stateio.AsyncReader\n",
-    to: "\t// onDemand is true if pages are loaded for waiters alone. onDemand is immutable.\n\tonDemand bool\n\n\t// ar is the pages file. ar is immutable.\n\tar stateio.AsyncReader\n",
-  },
-  {
-    file: saves,
-    from: "\t\t// Fill remaining queue with reads for pages with no waiters.\n\t\tif apfl.canEnqueue() {\n",
-    to: "\t\t// Fill remaining queue with reads for pages with no waiters.\n\t\tif !apfl.onDemand && apfl.canEnqueue() {\n",
-  },
-  {
-    file: saves,
-    from: "\t\t\tif ev&aplLFDone != 0 {\n\t\t\t\t// Successfully completed all loading for all MemoryFiles.\n",
-    to: `			if ev&aplLFDone != 0 {
-				if apfl.onDemand {
-					apfl.amflsMu.Lock()
-					isLoaded := apfl.amfls.Empty()
-					apfl.amflsMu.Unlock()
-					if !isLoaded {
-						// Waiters notify of aplLFPending.
-						apfl.lfStatus.WaitFor(aplLFPending)
-						continue
-					}
-				}
-				// Successfully completed all loading for all MemoryFiles.
-`,
-  },
-  {
-    file: saves,
-    from: "\t\tapfl.numWaiters++\n\t\tapfl.totalWaiters++\n\t}\n\tapfl.mu.Unlock()\n\tif pending {\n",
-    to: "\t\tapfl.numWaiters++\n\t\tapfl.totalWaiters++\n\t}\n\tapfl.mu.Unlock()\n\tif pending && apfl.onDemand {\n\t\tapfl.lfStatus.Notify(aplLFPending)\n\t}\n\tif pending {\n",
-  },
-  {
-    // What is given back by madvise() must not come back from the pages file.
-    file: allocator,
-    from: "\tf.decommitOrManuallyZero(fr)\n\n\tf.mu.Lock()\n\tdefer f.mu.Unlock()\n\tf.memAcct.MutateFullRange(fr, func(maseg memAcctIterator) bool {\n",
-    to: '\tif amfl := f.asyncPageLoad.Load(); amfl != nil {\n\t\tif err := amfl.awaitLoad(fr); err != nil {\n\t\t\tlog.Warningf("Loading pages %v to decommit them failed: %v", fr, err)\n\t\t}\n\t}\n\tf.decommitOrManuallyZero(fr)\n\n\tf.mu.Lock()\n\tdefer f.mu.Unlock()\n\tf.memAcct.MutateFullRange(fr, func(maseg memAcctIterator) bool {\n',
-  },
-  {
-    file: "pkg/sentry/mm/address_space.go",
-    from: "ok && mf.IsAsyncLoading() {\n",
-    to: "ok && mf.HasUnloaded(pseg.fileRange()) {\n",
-  },
-  { file: "pkg/sentry/mm/address_space.go", from: "\t\tsetMapUnit(32 << 20)\n", to: "\t\tsetMapUnit(256 << 10)\n" },
-  {
-    // Pages may be loaded for as long as the sandbox lives.
-    file: "runsc/boot/restore.go",
-    from: '\t\tif r.asyncMFLoader != nil {\n\t\t\tif err := r.asyncMFLoader.Wait(); err != nil {\n\t\t\t\tlog.Warningf("Killing the sandbox after MemoryFile page loading failed: %v", err)\n\t\t\t\tl.k.Kill(linux.WaitStatusTerminationSignal(linux.SIGKILL))\n\t\t\t\treturn\n\t\t\t}\n\t\t}\n',
-    to: '\t\tif r.asyncMFLoader != nil && r.background {\n\t\t\tgo func() {\n\t\t\t\tif err := r.asyncMFLoader.Wait(); err != nil {\n\t\t\t\t\tlog.Warningf("Killing the sandbox after MemoryFile page loading failed: %v", err)\n\t\t\t\t\tl.k.Kill(linux.WaitStatusTerminationSignal(linux.SIGKILL))\n\t\t\t\t}\n\t\t\t}()\n\t\t} else if r.asyncMFLoader != nil {\n\t\t\tif err := r.asyncMFLoader.Wait(); err != nil {\n\t\t\t\tlog.Warningf("Killing the sandbox after MemoryFile page loading failed: %v", err)\n\t\t\t\tl.k.Kill(linux.WaitStatusTerminationSignal(linux.SIGKILL))\n\t\t\t\treturn\n\t\t\t}\n\t\t}\n',
   },
 ];
 
@@ -446,4 +309,4 @@ func (amfl *asyncMemoryFileLoad) split(fr memmap.FileRange, loaded func(memmap.F
 ];
 
 /** As those of `edits.mjs`. */
-export const memoryEdits = [...readerEdits, ...writerEdits, ...commandEdits, ...loadEdits, ...placeEdits];
+export const checkpointEdits = [...writerEdits, ...commandEdits, ...placeEdits];
