@@ -1,25 +1,15 @@
-/**
- * Faults of the gVisor engine: a cross-section of the fault table, and what only this engine has, the processes of a box.
- * `FIRKIN_TEST_ENGINE=gvisor` runs the whole table and every other suite of faults on it.
- */
+/** Faults that only the gVisor engine has: those of the processes of a box. The fault table is in `faults.test.ts`. */
 import { Sandbox } from "e2b";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { missingForGvisor } from "../support/daemon/gvisor.ts";
 import { missingForRealMachines } from "../support/daemon/real-daemon.ts";
 import { connectionTo } from "../support/daemon/requests.ts";
 import { partOf } from "../support/faults/machine-parts.ts";
-import { faultSuite } from "../support/faults/suite.ts";
 import { FaultWorld } from "../support/faults/world.ts";
 import { killProcess } from "../support/kill-process.ts";
 import { titleOf } from "../support/skipped-title.ts";
 
 const missing = missingForRealMachines() ?? missingForGvisor();
-
-faultSuite({
-  engine: "gvisor",
-  missing,
-  steps: ["create.launched", "pause.saved", "resume.recorded", "fork.saved"],
-});
 
 describe.skipIf(missing)(titleOf("faults of a box", missing), () => {
   let world: FaultWorld;

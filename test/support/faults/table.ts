@@ -3,10 +3,9 @@ import { fileURLToPath } from "node:url";
 import { type LifecycleStep, lifecycleSteps } from "../../../src/lifecycle-steps.ts";
 import type { TestedEngine } from "../daemon/engine-processes.ts";
 
-/** Of QEMU it is a part of `docs/faults.md`. */
+/** `scripts/pages/faults.mjs` makes `docs/faults.md` of the tables of all engines. */
 export function faultTablePath(engine: TestedEngine): string {
-  const name = engine === "qemu" ? "faults.md" : `faults-${engine}.md`;
-  return fileURLToPath(new URL(`../../../node_modules/.vitest/${name}`, import.meta.url));
+  return fileURLToPath(new URL(`../../../node_modules/.vitest/faults-${engine}.md`, import.meta.url));
 }
 
 type Seen = ReadonlyMap<LifecycleStep, string>;
@@ -21,7 +20,7 @@ export function faultTable(daemon: Seen, machine: Seen): string {
     else rows.push({ steps: [step], outcome });
   }
   return [
-    "| at step | the daemon is killed | its QEMU is killed: answer; then |",
+    "| at step | the daemon is killed | its machine is killed: answer; then |",
     "| --- | --- | --- |",
     ...rows.map(({ steps, outcome }) => `| \`${steps.join("`, `")}\` | ${outcome} |`),
     "",
