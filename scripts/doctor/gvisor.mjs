@@ -24,8 +24,8 @@ export function checkGvisor(roots) {
     return { level: "info", what, detail: "is tried out once the daemon is built" };
   }
   const args = [program, roots.cache, own ?? String(made?.runsc)];
-  /** @type {{ version?: string, problem?: string }} */
-  const { version, problem } = JSON.parse(execFileSync(process.execPath, args, { encoding: "utf8" }));
+  /** @type {{ version?: string, weak?: string[], problem?: string }} */
+  const { version, weak = [], problem } = JSON.parse(execFileSync(process.execPath, args, { encoding: "utf8" }));
   if (problem !== undefined) return { level: "info", what, detail: `does not work here: ${problem}` };
-  return { level: "ok", what, detail: `runsc ${version} has booted a machine` };
+  return { level: "ok", what, detail: [`runsc ${version} has booted a machine`, ...weak].join("; ") };
 }

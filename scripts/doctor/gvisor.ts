@@ -1,6 +1,6 @@
 /**
  * `node dist/scripts/doctor/gvisor.js CACHE-FOLDER RUNSC` boots a machine of the gvisor engine and ends it, and prints as
- * JSON the version of runsc, or the problem. The doctor runs it when the daemon is built.
+ * JSON the version of runsc and what of the walls does not stand, or the problem. The doctor runs it when the daemon is built.
  */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -19,7 +19,9 @@ try {
   const machinesFolder = join(folder, "m");
   await using driver = await GvisorDriver.open({ machinesFolder, cacheFolder, runsc, agent: assets.agent, log });
   await tryOut(driver, assets, log);
-  process.stdout.write(JSON.stringify({ version: driver.info.version }));
+  const { version, walls = [] } = driver.info;
+  const weak = walls.filter(({ stands }) => !stands).map(({ detail }) => detail);
+  process.stdout.write(JSON.stringify({ version, weak }));
 } catch (error) {
   process.stdout.write(JSON.stringify({ problem: messageOf(error).slice(0, 500) }));
 } finally {

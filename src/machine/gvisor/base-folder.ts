@@ -1,6 +1,6 @@
 /**
- * The files of a base disk as a folder, which is the lowest layer of every machine's disk. It is made once from the
- * image, and its files belong to the users of the boxes. What is in an image may be hostile, and is a path on this host
+ * The files of a base disk as a folder, which is the lowest layer of a machine's disk where boxes cannot mount the disk
+ * itself. It is made once from the image, and its files belong to the users of the boxes. What is in an image may be hostile, and is a path on this host
  * now: nobody but root may look into the folder, no file in it is anybody's on the host, and there are no devices in it.
  */
 import { execFile } from "node:child_process";
@@ -16,7 +16,7 @@ const run = promisify(execFile);
 const making = new Map<string, Promise<string>>();
 
 /**
- * The folder of an image, made when it is first needed: some ten seconds.
+ * The folder of an image, made when it is first needed: some ten seconds, or minutes on a busy host.
  * @param users the first user of the boxes
  * @throws DomainError `machine_failed` when the image cannot be mounted or copied
  */

@@ -6,7 +6,8 @@
  *
  *   folder=PATH     the machine's folder
  *   mount=PATH      an empty folder in which the new root is put together; nobody else sees what is mounted there
- *   base=PATH       a folder: the lowest layer of the guest's disk
+ *   base=PATH       the lowest layer of the guest's disk: an image, whose files have users 0 to 65,535 as in the box;
+ *                   or a folder, whose files belong to `owners`
  *   layer=PATH      an image with a layer that is only read; the top one first
  *   disk=PATH       an image with the layer that is written
  *   ro=PATH:INSIDE rw=PATH:INSIDE   a file or folder of the host, and where the keeper sees it
@@ -96,7 +97,7 @@ static void parse_option(struct options *options, char *argument) {
 }
 
 static struct options parse(char **argument) {
-  struct options options = {.status = -1, .root.map = -1};
+  struct options options = {.status = -1, .root = {.map = -1, .base_map = -1}};
   for (; *argument && strcmp(*argument, "--") != 0; argument++) parse_option(&options, *argument);
   errno = EINVAL;
   if (!*argument || !argument[1]) fail("no keeper after --");
@@ -190,6 +191,19 @@ static _Noreturn void stand_by(pid_t child) {
   end_like(child);
 }
 
+static void open_maps(struct box_root *root) {
+  char map[96];
+  if (root->users != root->owners) {
+    /* The overlay's own files are root's. */
+    snprintf(map, sizeof map, "0 0 1\n%u %u %d", root->owners, root->users, USERS);
+    root->map = out_of_the_way(open_map(map));
+  }
+  if (is_image(root->base)) {
+    snprintf(map, sizeof map, "0 %u %d", root->users, USERS);
+    root->base_map = out_of_the_way(open_map(map));
+  }
+}
+
 int main(int count, char **arguments) {
   (void)count;
   int asked[2], mapped[2];
@@ -204,8 +218,7 @@ int main(int count, char **arguments) {
   close_range(FIRST_SOCKET, AFTER_SOCKETS - 1, 0);
   close_range(AFTER_SOCKETS, ~0U, CLOSE_RANGE_CLOEXEC);
   umask(022);
-  if (options.root.users != options.root.owners)
-    options.root.map = out_of_the_way(open_map(options.root.owners, options.root.users));
+  open_maps(&options.root);
   if (options.only_tries) {
     try_owners(&options.root);
     return 0;

@@ -41,6 +41,7 @@ export interface BoxPlan {
   /** The machine's folder, with its disk. */
   readonly folder: string;
   readonly machine: GvisorMachine;
+  /** A base disk's image, or the folder with its files. */
   readonly base: string;
   /** Images of the lower layers, top first. */
   readonly layers: readonly string[];

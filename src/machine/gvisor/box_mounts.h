@@ -1,19 +1,17 @@
 /*
  * The root of a box: a small file system of its own with what the keeper may see of the host, and the guest's disk at
- * /disk, an overlay of a folder and of images.
+ * /disk, an overlay of images, and of a folder where the lowest layer is one.
  */
 #ifndef FIRKIN_BOX_MOUNTS_H
 #define FIRKIN_BOX_MOUNTS_H
 
-#include <linux/loop.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/sysmacros.h>
 
 #include "../jail/launcher.h"
+#include "box_loops.h"
 #include "box_owners.h"
 
-enum { MAX_LAYERS = 16, MAX_BINDINGS = 16, LOOP_TRIES = 100, LOOP_MAJOR = 7 };
+enum { MAX_LAYERS = 16, MAX_BINDINGS = 16 };
 
 struct binding {
   /* `PATH:INSIDE` */
@@ -31,43 +29,14 @@ struct box_root {
   uid_t users, owners;
   /* A user namespace that maps one to the other; -1: they are the same. */
   int map;
+  /* The same for a base that is an image, whose files have the users that they have in a box. */
+  int base_map;
 };
 
 static void add_binding(struct box_root *root, const char *spec, bool is_read_only) {
   errno = E2BIG;
   if (root->binding_count == MAX_BINDINGS) fail("too many paths");
   root->bindings[root->binding_count++] = (struct binding){spec, is_read_only};
-}
-
-/* Attaches an image to a free loop device, which is free again when nothing is mounted from it. */
-static int attach_loop(const char *image, bool is_read_only, char device[64]) {
-  int file = open(image, (is_read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-  if (file < 0) fail("open %s", image);
-  int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-  if (control < 0) fail("open /dev/loop-control");
-  for (int tried = 0; tried < LOOP_TRIES; tried++) {
-    int number = ioctl(control, LOOP_CTL_GET_FREE);
-    if (number < 0) fail("a free loop device");
-    snprintf(device, 64, "/dev/loop%d", number);
-    int loop = open(device, O_RDWR | O_CLOEXEC);
-    if (loop < 0 && errno == ENOENT) {
-      if (mknod(device, S_IFBLK | 0600, makedev(LOOP_MAJOR, (unsigned)number)) && errno != EEXIST) fail("%s", device);
-      loop = open(device, O_RDWR | O_CLOEXEC);
-    }
-    if (loop < 0) fail("open %s", device);
-    struct loop_config config = {.fd = (unsigned)file, .block_size = 4096};
-    config.info.lo_flags = LO_FLAGS_AUTOCLEAR | (is_read_only ? LO_FLAGS_READ_ONLY : 0);
-    if (ioctl(loop, LOOP_CONFIGURE, &config) == 0) {
-      close(control);
-      close(file);
-      return loop;
-    }
-    /* Another machine took it first. */
-    if (errno != EBUSY) fail("attach %s to %s", image, device);
-    close(loop);
-  }
-  errno = EBUSY;
-  fail("no loop device stays free");
 }
 
 static void mount_image(const char *image, const char *target, bool is_read_only) {
@@ -79,10 +48,29 @@ static void mount_image(const char *image, const char *target, bool is_read_only
   close(loop);
 }
 
-static void bind_base(const struct box_root *root) {
+static bool is_image(const char *base) {
+  struct stat found;
+  if (stat(base, &found)) fail("stat %s", base);
+  return S_ISREG(found.st_mode);
+}
+
+/*
+ * Every box of an image has the same file system of the kernel's, so that the host has its pages once. Nothing is
+ * written to it, not even by a journal. An error in it is the guest's affair, whatever the image asks for.
+ */
+static void mount_base(const struct box_root *root) {
   make_folder("layers/base");
-  if (mount(root->base, "layers/base", NULL, MS_BIND, NULL)) fail("bind %s", root->base);
-  map_owners(root->map, "layers/base");
+  if (is_image(root->base)) {
+    char device[64];
+    int loop = share_loop(root->base, device);
+    unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOATIME;
+    if (mount(device, "layers/base", "ext4", flags, "noload,errors=continue")) fail("mount %s", root->base);
+    close(loop);
+    map_owners(root->base_map, "layers/base");
+  } else {
+    if (mount(root->base, "layers/base", NULL, MS_BIND, NULL)) fail("bind %s", root->base);
+    map_owners(root->map, "layers/base");
+  }
 }
 
 static void mount_disk(const struct box_root *root) {
@@ -107,12 +95,12 @@ static void mount_disk(const struct box_root *root) {
     strcat(options, path);
   }
   strcat(options, "/layers/base");
-  bind_base(root);
+  mount_base(root);
   /* By paths in the new root, which short names keep within one page of options. */
   make_folder("disk");
   if (chroot(".")) fail("enter the new root");
   if (mount("disk", "/disk", "overlay", MS_NOSUID | MS_NODEV, options)) fail("overlay");
-  /* The overlay has mounts of its own. Files of the base folder, on which all machines stand, are root's in the box. */
+  /* The overlay has mounts of its own. Files of the base, on which all machines stand, are root's in the box. */
   if (umount2("/layers", MNT_DETACH)) fail("unmount /layers");
 }
 
@@ -181,7 +169,7 @@ static void try_owners(const struct box_root *root) {
   enter_mount(root);
   for (size_t i = 0; i < root->binding_count; i++) bind_path(&root->bindings[i], root->map);
   make_folder("layers");
-  bind_base(root);
+  mount_base(root);
   for (const char *const *name = (const char *const[]){"upper", "work", "disk", NULL}; *name; name++)
     make_folder(*name);
   if (mount("disk", "disk", "overlay", 0, "lowerdir=layers/base,upperdir=upper,workdir=work")) fail("overlay");

@@ -23,9 +23,9 @@ static void set_maps(pid_t process, const char *map) {
   }
 }
 
-/* A user namespace that says which users of files are which users of the box. The overlay's own files are root's. */
-static int open_map(uid_t owners, uid_t users) {
-  char map[96], path[64];
+/* A user namespace that says which users of files are which users of the box: lines `OF-FILES OF-BOX COUNT`. */
+static int open_map(const char *map) {
+  char path[64];
   pid_t child = fork();
   if (child < 0) fail("fork");
   if (child == 0) {
@@ -39,7 +39,6 @@ static int open_map(uid_t owners, uid_t users) {
     errno = WEXITSTATUS(state);
     fail("user namespace");
   }
-  snprintf(map, sizeof map, "0 0 1\n%u %u %d", owners, users, USERS);
   set_maps(child, map);
   snprintf(path, sizeof path, "/proc/%d/ns/user", child);
   int space = open(path, O_RDONLY | O_CLOEXEC);

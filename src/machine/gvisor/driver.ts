@@ -208,7 +208,7 @@ export class GvisorDriver implements VmDriver {
       pages: [...(pages ?? [])],
     };
     await writeRunningMachine(folder, running);
-    const base = await baseFolder(machine.baseDisk, firstFileOwner, this.#options.cacheFolder);
+    const base = await this.#baseOf(machine.baseDisk);
     const { users, groups } = cell;
     const isRestored = pages !== undefined;
     const plan = { folder, machine, base, layers: disk.images, users, groups, network, isRestored };
@@ -219,6 +219,12 @@ export class GvisorDriver implements VmDriver {
     scope.defer(() => vm.terminate());
     await waitForNetwork(network);
     return vm;
+  }
+
+  /** A box mounts the disk itself where mounts can show its files as the box's own. Elsewhere they are taken out. */
+  #baseOf(baseDisk: string): string | Promise<string> {
+    const isMounted = this.#host.users.sharedBecause === undefined;
+    return isMounted ? baseDisk : baseFolder(baseDisk, firstFileOwner, this.#options.cacheFolder);
   }
 
   #asVm(record: MachineRecord, running: RunningMachine, orders: Orders, childExited?: Promise<string>): GvisorVm {

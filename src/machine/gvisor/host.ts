@@ -125,6 +125,7 @@ export async function openHost(
 
 const boxHeaders = [
   "box_calls.h",
+  "box_loops.h",
   "box_mounts.h",
   "box_network.h",
   "box_owners.h",

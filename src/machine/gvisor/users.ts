@@ -23,8 +23,7 @@ const ownedEntry = "image";
 export interface BoxUsersOptions {
   readonly launcher: string;
   readonly mountPoint: string;
-  /** Absolute, as the next one: both must be on file systems that can show files as others'. */
-  readonly cacheFolder: string;
+  /** Absolute, and on a file system that can show files as others'. */
   readonly machinesFolder: string;
 }
 
@@ -57,8 +56,8 @@ export class BoxUsers {
 
 /** Why mounts cannot show files as others'; undefined when they can. */
 async function tryOwners(options: BoxUsersOptions, users: number): Promise<string | undefined> {
-  const { launcher, mountPoint, cacheFolder, machinesFolder } = options;
-  const folders = [`folder=${machinesFolder}`, `mount=${mountPoint}`, `base=${cacheFolder}`];
+  const { launcher, mountPoint, machinesFolder } = options;
+  const folders = [`folder=${machinesFolder}`, `mount=${mountPoint}`, `base=${machinesFolder}`];
   const numbers = [`ro=${machinesFolder}:/machines`, `users=${users}`, `owners=${firstFileOwner}`];
   try {
     await run(launcher, ["try-owners", ...folders, ...numbers, "--", "nothing"]);

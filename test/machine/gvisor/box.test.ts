@@ -1,14 +1,42 @@
 /** The box of a gVisor machine, looked at from inside by a visitor in the place of its keeper. */
-import { execFileSync } from "node:child_process";
-import { chmodSync, chownSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { BoxUsers, firstFileOwner } from "../../../src/machine/gvisor/users.ts";
+import { diskOf } from "../../support/images/disk.ts";
+import { makeTar, type TarFile } from "../../support/images/tar.ts";
 import { titleOf } from "../../support/skipped-title.ts";
 
 const sourceOf = (path: string) => fileURLToPath(new URL(path, import.meta.url));
+const capability = Buffer.from("0100000200040000000000000000000000000000", "hex");
+const baseFiles: readonly TarFile[] = [
+  { path: "file", content: "base" },
+  { path: "theirs", content: "x", uid: 1000, gid: 1000, mode: 0o4755 },
+  { path: "nobodys", content: "x", mode: 0o666, pax: { uid: "4000000000" } },
+  { path: "capable", content: "x", mode: 0o755, pax: { "SCHILY.xattr.security.capability": capability } },
+  { path: "device", type: "4", device: [7, 0], mode: 0o666 },
+];
+/** The loop devices that show a file, which may be gone. */
+const loopsOf = (path: string) =>
+  readdirSync("/sys/block")
+    .map((name) => `/sys/block/${name}/loop/backing_file`)
+    .filter((place) => existsSync(place) && readFileSync(place, "utf8").startsWith(path));
+
 const missing = process.getuid?.() === 0 ? undefined : "only root can make a box";
 
 describe.skipIf(missing)(titleOf("the box of a gVisor machine", missing), () => {
@@ -22,7 +50,7 @@ describe.skipIf(missing)(titleOf("the box of a gVisor machine", missing), () => 
     const flags = ["-O1", "-static", "-w", "-o"];
     execFileSync("cc", [...flags, launcher(), sourceOf("../../../src/machine/gvisor/box.c")]);
     execFileSync("cc", [...flags, at("visitor"), sourceOf("visitor.c")]);
-    for (const folder of ["mount", "cache", "base", "restored", "machines"]) mkdirSync(at(folder));
+    for (const folder of ["mount", "base", "restored", "machines"]) mkdirSync(at(folder));
     writeFileSync(at("base", "file"), "base");
     writeFileSync(at("restored", "checkpoint.img"), "saved", { mode: 0o600 });
     for (const path of [at("base"), at("base", "file"), at("restored", "checkpoint.img")]) give(path, firstFileOwner);
@@ -31,7 +59,7 @@ describe.skipIf(missing)(titleOf("the box of a gVisor machine", missing), () => 
   afterAll(() => rmSync(root, { recursive: true, force: true }));
 
   const openUsers = (machinesFolder = at("machines")) =>
-    BoxUsers.open({ launcher: launcher(), mountPoint: at("mount"), cacheFolder: at("cache"), machinesFolder });
+    BoxUsers.open({ launcher: launcher(), mountPoint: at("mount"), machinesFolder });
 
   function give(path: string, owner: number): void {
     chownSync(path, owner, owner);
@@ -46,12 +74,12 @@ describe.skipIf(missing)(titleOf("the box of a gVisor machine", missing), () => 
     execFileSync("mke2fs", ["-q", "-F", "-t", "ext4", "-b", "4096", "-O", "^has_journal", disk]);
   }
 
-  function visit(name: string, first: number): Record<string, string> {
+  function boxOf(name: string, first: number, base: string): string[] {
     const folder = at("machines", name);
-    const options = [
+    return [
       `folder=${folder}`,
       `mount=${at("mount")}`,
-      `base=${at("base")}`,
+      `base=${base}`,
       `disk=${join(folder, "disk.ext4")}`,
       `ro=${at("visitor")}:/visitor`,
       `ro=${at("restored")}:/restored`,
@@ -59,8 +87,13 @@ describe.skipIf(missing)(titleOf("the box of a gVisor machine", missing), () => 
       `users=${first}`,
       `owners=${firstFileOwner}`,
       "oom=500",
+      "--",
+      "/visitor",
     ];
-    const output = execFileSync(launcher(), [...options, "--", "/visitor"], { encoding: "utf8" });
+  }
+
+  function visit(name: string, first: number, base = at("base")): Record<string, string> {
+    const output = execFileSync(launcher(), boxOf(name, first, base), { encoding: "utf8" });
     return Object.fromEntries(output.split("\n").map((line) => line.split(/: +/) as [string, string]));
   }
 
@@ -115,11 +148,68 @@ describe.skipIf(missing)(titleOf("the box of a gVisor machine", missing), () => 
     expect(upper).toMatch(new RegExp(`User: +${firstFileOwner} `));
   });
 
+  test("a base disk is mounted as it is: its files are the box's, and what changes is on the box's own disk", async () => {
+    await using disk = await diskOf([makeTar(baseFiles)]);
+    const before = readFileSync(disk.path);
+    expect(visit("six", first("six"), disk.path)).toMatchObject({
+      "change a file of the base": "done",
+      "owner of /disk/file": "0",
+      "owner of /disk/theirs": "1000",
+      "change a file of another user": "done",
+      "change a capable file": "done",
+      "open a disk of the host": "EACCES",
+      "change a file of nobody's": "EACCES",
+      "read a layer": "ENOENT",
+    });
+    expect(readFileSync(disk.path).equals(before)).toBe(true);
+    // A machine of before, whose base was a folder, has the same files on its own disk.
+    expect(visit("six", first("six"))).toMatchObject({
+      "owner of /disk/file": "0",
+      "change a file of the base": "done",
+    });
+  });
+
+  test("boxes of one base disk share one loop device, which goes with the last of them, however that ends", async () => {
+    await using disk = await diskOf([makeTar(baseFiles)]);
+    const boxes: ChildProcess[] = [];
+    for (const name of ["seven", "eight", "nine"]) {
+      const box = spawn(launcher(), [...boxOf(name, first(name), disk.path), "stay"], {
+        stdio: ["pipe", "pipe", "inherit"],
+      });
+      boxes.push(box);
+      let output = "";
+      box.stdout.on("data", (bytes: Buffer) => (output += bytes.toString()));
+      await expect.poll(() => output, { timeout: 10_000 }).toContain("set the clock");
+      expect(loopsOf(disk.path)).toHaveLength(1);
+    }
+    const [one, two, three] = boxes;
+    const visitorOf = (box?: ChildProcess) =>
+      Number(readFileSync(`/proc/${box?.pid}/task/${box?.pid}/children`, "utf8"));
+    const visitors = [two, three].map(visitorOf);
+    one?.stdin?.end();
+    await once(one as ChildProcess, "exit");
+    process.kill(visitors[0] ?? 0, "SIGKILL");
+    await once(two as ChildProcess, "exit");
+    expect(loopsOf(disk.path)).toHaveLength(1);
+    three?.kill("SIGKILL");
+    await once(three as ChildProcess, "exit");
+    rmSync(disk.path);
+    process.kill(visitors[1] ?? 0, "SIGKILL");
+    await expect.poll(() => loopsOf(disk.path)).toEqual([]);
+  });
+
+  test("an image that is no file system ends the start by its name, and leaves no loop device", () => {
+    writeFileSync(at("noise"), Buffer.alloc(1 << 20, 7));
+    expect(() => visit("ten", first("ten"), at("noise"))).toThrow(`mount ${at("noise")}: Invalid argument`);
+    expect(loopsOf(at("noise"))).toEqual([]);
+  });
+
   test("the next daemon knows the users of machines that run", async () => {
     const own = first("five");
     const next = await openUsers();
     const given = new Set<number>();
-    for (let machine = 0; machine < 1018; machine++) given.add(next.take(`new-${machine}`));
+    const free = 1023 - readdirSync(at("machines")).length;
+    for (let machine = 0; machine < free; machine++) given.add(next.take(`new-${machine}`));
     expect(given.has(own)).toBe(false);
     expect(() => next.take("one more")).toThrow("all users of 1023 machines are taken");
     next.giveBack("five");

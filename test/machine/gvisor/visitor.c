@@ -1,6 +1,6 @@
 /*
  * `visitor`: takes the place of a keeper in a box whose guest has taken it over. Prints a line for each thing that it
- * finds or tries: its name, and what came of it.
+ * finds or tries: its name, and what came of it. `visitor stay` then waits until its standard input ends.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -38,7 +38,8 @@ static void tell_line(const char *name, const char *path) {
   if (file) fclose(file);
 }
 
-int main(void) {
+int main(int count, char **arguments) {
+  (void)arguments;
   char name[64] = {0};
   struct rlimit core;
   getrlimit(RLIMIT_CORE, &core);
@@ -50,6 +51,11 @@ int main(void) {
   tell("write to its disk", touch("/disk/new", O_WRONLY | O_CREAT));
   tell("change a file of the base", touch("/disk/file", O_WRONLY | O_APPEND));
   tell_owner("/disk/file");
+  tell_owner("/disk/theirs");
+  tell("change a file of another user", touch("/disk/theirs", O_WRONLY | O_APPEND));
+  tell("change a capable file", touch("/disk/capable", O_WRONLY | O_APPEND));
+  tell("open a disk of the host", open("/disk/device", O_RDONLY));
+  tell("change a file of nobody's", touch("/disk/nobodys", O_WRONLY | O_APPEND));
   tell("read the checkpoint", open("/restored/checkpoint.img", O_RDONLY));
   tell("write the checkpoint", touch("/restored/checkpoint.img", O_WRONLY));
   tell("write the folder of its own checkpoints", touch("/image/checkpoint.img", O_WRONLY | O_CREAT));
@@ -62,5 +68,6 @@ int main(void) {
   tell("io_uring", syscall(SYS_io_uring_setup, 1, NULL));
   tell("load a module", syscall(SYS_finit_module, -1, "", 0));
   tell("set the clock", syscall(SYS_clock_settime, 0, NULL));
-  return 0;
+  fflush(stdout);
+  return count > 1 && read(STDIN_FILENO, name, 1) != 0;
 }

@@ -71,16 +71,10 @@ export async function makeDaemonHome({ firstStart = false, engine = testedEngine
 /** What a daemon found out about this host and compiled for it; not the logs of other daemons, nor images of disks. */
 async function copyFindings(engine: TestedEngine, cache: string): Promise<void> {
   const shared = join(cacheDir(), engine);
-  const bases = join(shared, "bases");
-  const filter = (path: string) => !/\.(log|ext4)$/.test(path) && path !== bases;
+  const filter = (path: string) => !/\.(log|ext4)$/.test(path);
   await cp(shared, join(cache, engine), { recursive: true, filter }).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== "ENOENT") throw error;
   });
-  if (engine !== "gvisor") return;
-  // The files of base disks, which are many and never change.
-  await mkdir(bases, { recursive: true });
-  await mkdir(join(cache, engine), { recursive: true });
-  await symlink(bases, join(cache, engine, "bases"));
 }
 
 function processesOf(folder: string): Process[] {
