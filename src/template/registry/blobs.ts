@@ -8,6 +8,7 @@ import { type FileHandle, mkdir, open, readdir, rename, rm, stat, utimes } from 
 import { join } from "node:path";
 import type { Clock } from "../../clock.ts";
 import { isDomainError, messageOf } from "../../errors.ts";
+import { BatchWriter } from "./batch-writer.ts";
 import { badImage, unreachable } from "./failures.ts";
 import type { Descriptor } from "./manifest.ts";
 import type { ImageReference } from "./reference.ts";
@@ -138,6 +139,7 @@ export class BlobCache {
     state: { hash: Hash; haveBytes: number },
     signal: AbortSignal,
   ): Promise<Error | undefined> {
+    const writer = new BatchWriter(file);
     try {
       const answer = await get(state.haveBytes, signal);
       // A registry that does not know ranges begins at the beginning.
@@ -150,14 +152,17 @@ export class BlobCache {
         if (state.haveBytes + bytes.length > size) {
           throw badImage(image, `a blob is longer than the ${size} bytes that its manifest says`);
         }
-        await file.write(bytes, 0, bytes.length, state.haveBytes);
         state.hash.update(bytes);
+        await writer.write(bytes, state.haveBytes);
         state.haveBytes += bytes.length;
       }
+      await writer.flush();
       return state.haveBytes === size
         ? undefined
         : unreachable(image, `a blob ended after ${state.haveBytes} of ${size} bytes`);
     } catch (error) {
+      // The next try goes on behind what has come.
+      await writer.flush();
       if (isDomainError(error) && error.details.unreachable !== true) throw error;
       if (isSystemError(error)) throw error;
       return isDomainError(error) ? error : unreachable(image, messageOf(error).slice(0, 200), error);
