@@ -31,6 +31,8 @@ export interface EngineInfo {
   readonly chosenBecause?: string;
   /** The class of the processor that new guests see. Absent: every host of the engine has the same. */
   readonly cpuClass?: string;
+  /** How long a guest's kernel needs for deferred work before a template is saved. Absent: a second. */
+  readonly restMs?: number;
   readonly abilities: Readonly<Record<"memorySnapshot" | "fanOut" | "pause" | "network", Ability>>;
   /** What stands between an engine that its guest has taken over and the host. Absent: the engine says nothing of it. */
   readonly walls?: readonly Wall[];

@@ -174,7 +174,7 @@ async function bootAndSnapshot(
   await trustInGuest(agent, trust, (command) => runCommand(agent, command));
   progress(`warm ${title}`);
   await made.warmUp(agent, fingerprintOf(trust) !== "");
-  await settle(agent, templateId, clock, signal);
+  await settle(agent, templateId, { clock, signal, restMs: driver.info.restMs });
   progress(`snapshot ${title}`);
   const { memorySnapshot } = driver.info.abilities;
   const request = {

@@ -244,7 +244,8 @@ export class BuildMaking {
       defaultCwd: workdir,
       files: [{ path: this.#deps.markerPath, content: facts, mode: 0o644 }],
     });
-    await settle(agent, job.templateId, this.#deps.clock, signal);
+    const { clock, driver } = this.#deps;
+    await settle(agent, job.templateId, { clock, signal, restMs: driver.info.restMs });
   }
 }
 

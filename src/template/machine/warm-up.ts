@@ -42,8 +42,15 @@ async function openTerminal(agent: GuestAgent): Promise<void> {
   if (exitCode !== 0) throw new DomainError("machine_failed", `the shell of a terminal ended with ${exitCode}`);
 }
 
-/** How long a guest is idle before its snapshot. */
-const restMs = 1_000;
+/** How long a guest is idle before its snapshot, if its engine does not say. */
+const defaultRestMs = 1_000;
+
+export interface SettleOptions {
+  readonly clock: Clock;
+  readonly signal: AbortSignal;
+  /** See `EngineInfo`. */
+  readonly restMs?: number | undefined;
+}
 
 /**
  * Gives the guest the placeholder identity, lets it write its files to its disk and gives its kernel time for deferred
@@ -51,7 +58,11 @@ const restMs = 1_000;
  * do that work before it answers.
  * @throws DomainError `machine_failed` when the link breaks; the signal's reason
  */
-export async function settle(agent: GuestAgent, templateId: string, clock: Clock, signal: AbortSignal): Promise<void> {
+export async function settle(
+  agent: GuestAgent,
+  templateId: string,
+  { clock, signal, restMs = defaultRestMs }: SettleOptions,
+): Promise<void> {
   await agent.setup({ hostname: placeholderId, files: [...sandboxFiles(placeholderId), ...templateFiles(templateId)] });
   await agent.sync();
   await clock.sleep(restMs, signal);
