@@ -1,6 +1,6 @@
 /**
  * `node dist/scripts/doctor/gvisor.js CACHE-FOLDER RUNSC` boots a machine of the gvisor engine and ends it, and prints as
- * JSON the version of runsc and what of the walls does not stand, or the problem. The doctor runs it when the daemon is built.
+ * JSON the version of runsc and which walls do not stand, or the problem. The doctor runs it when the daemon is built.
  */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

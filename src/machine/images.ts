@@ -10,6 +10,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { DomainError, messageOf } from "../errors.ts";
 import type { SnapshotFile, SnapshotParent } from "./driver.ts";
+import type { FindData } from "./file-data.ts";
 import { describeFile } from "./snapshot-files.ts";
 
 const entrySchema = z.object({
@@ -32,14 +33,20 @@ export class Images {
   /** Images that are being read, by path. */
   readonly #reading = new Map<string, Promise<Entry>>();
 
-  private constructor(imagesFolder: string, indexFolder: string) {
+  readonly #findData: FindData | undefined;
+
+  private constructor(imagesFolder: string, indexFolder: string, findData: FindData | undefined) {
     this.#imagesFolder = imagesFolder;
     this.#indexFolder = indexFolder;
+    this.#findData = findData;
   }
 
-  /** @param cacheFolder has the images that set-up made */
-  static async open(cacheFolder: string, indexFolder: string): Promise<Images> {
-    const images = new Images(join(cacheFolder, "assets"), indexFolder);
+  /**
+   * @param cacheFolder has the images that set-up made
+   * @param findData undefined: holes of images are read, too, which takes seconds for a disk
+   */
+  static async open(cacheFolder: string, indexFolder: string, findData?: FindData): Promise<Images> {
+    const images = new Images(join(cacheFolder, "assets"), indexFolder, findData);
     await mkdir(indexFolder, { recursive: true, mode: 0o700 });
     for (const name of await readdir(indexFolder)) {
       const entry = name.endsWith(".json") ? await readEntry(join(indexFolder, name)) : undefined;
@@ -105,7 +112,8 @@ export class Images {
   }
 
   async #digest(path: string, state: string): Promise<Entry> {
-    const { sizeBytes, sha256 } = await describeFile(dirname(path), basename(path));
+    const known = this.#findData && { dataBlocks: await this.#findData(path) };
+    const { sizeBytes, sha256 } = await describeFile(dirname(path), basename(path), known);
     if ((await stateOf(path)) !== state) throw new DomainError("not_ready", `the image ${path} changes: try again`);
     const entry = { path, state, sizeBytes, sha256 };
     this.#byPath.set(path, entry);

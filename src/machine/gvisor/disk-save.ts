@@ -10,8 +10,9 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { copyLimitBytes } from "../disk-layers.ts";
 import type { SnapshotFile } from "../driver.ts";
+import type { FindData } from "../file-data.ts";
 import { linkFile } from "../link-file.ts";
-import { type BlockRuns, blockBytes, describeFile } from "../snapshot-files.ts";
+import { describeFile } from "../snapshot-files.ts";
 import { copyLayer, diskName, packedName, packLayer } from "./disk.ts";
 
 const run = promisify(execFile);
@@ -24,6 +25,7 @@ export interface WrittenDisk {
   readonly folder: string;
   /** The program of `image.c`. */
   readonly imageTool: string;
+  readonly findData: FindData;
 }
 
 /** Saves the layer of a machine that stands still and has written everything. @param isLast the machine ends next */
@@ -40,7 +42,7 @@ export async function saveWrittenLayer(disk: WrittenDisk, staging: string, isLas
     await limitImage(disk, hiddenBytes);
     await linkFile(image, target);
   }
-  return describeFile(staging, diskName, { dataBlocks: await findData(disk, target) });
+  return describeFile(staging, diskName, { dataBlocks: await disk.findData(target) });
 }
 
 /** Lets a machine write to its disk again after a save that was to be its last. Does nothing when there was none. */
@@ -49,17 +51,5 @@ export async function reopenImage(disk: WrittenDisk): Promise<void> {
 }
 
 async function limitImage({ imageTool, folder }: WrittenDisk, bytes: number): Promise<void> {
-  await run(imageTool, ["limit", join(folder, diskName), String(bytes)]);
-}
-
-/** The blocks of a sparse file that are not holes. */
-async function findData({ imageTool }: WrittenDisk, path: string): Promise<BlockRuns> {
-  const { stdout } = await run(imageTool, ["data", path, String(blockBytes)], { maxBuffer: 16 << 20 });
-  return stdout
-    .split("\n")
-    .filter(Boolean)
-    .map((line) => {
-      const [first = 0, count = 0] = line.split(" ").map(Number);
-      return [first, count] as const;
-    });
+  await run(imageTool, [join(folder, diskName), String(bytes)]);
 }

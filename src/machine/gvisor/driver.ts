@@ -235,6 +235,7 @@ export class GvisorDriver implements VmDriver {
       info: this.info,
       images: this.#host.images,
       imageTool: this.#host.boxTools.image,
+      findData: this.#host.findData,
       ...(childExited ? { childExited } : {}),
       removeRemains: () => this.#machines.remove(record, networkGraceMs),
     });

@@ -7,6 +7,7 @@ import { DomainError, messageOf } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { buildTool, exists } from "../build-tool.ts";
 import { type EngineInfo, isSessionId, type KeptEngine } from "../driver.ts";
+import { type FindData, openDataFinder } from "../file-data.ts";
 import { Images } from "../images.ts";
 import { listEngines, listStore, removeStored, type StoredEngine, storeEngine } from "../jail/engine-store.ts";
 import { Jail } from "../jail/jail.ts";
@@ -36,6 +37,7 @@ export interface GvisorHost {
   readonly networkTools: NetworkTools;
   readonly boxTools: BoxTools;
   readonly images: Images;
+  readonly findData: FindData;
   readonly runsc: RunscVersions;
   /** The class of the host's processor: a checkpoint goes on where the processor has the same features. */
   readonly cpuClass: string;
@@ -46,6 +48,9 @@ const trialProgram = "/usr/bin/true";
 
 /** What of a machine's folder belongs to the user of its network. */
 export const ownedEntry = "network";
+
+/** gVisor's kernel defers next to nothing. */
+const restMs = 50;
 
 /** The name of its builds in a store of engines. */
 const runscName = "runsc";
@@ -88,15 +93,16 @@ export async function openHost(
     throw new DomainError("failed_precondition", problem);
   }
   await mkdir(options.cacheFolder, { recursive: true, mode: 0o700 });
-  const [runsc, launcher, keeper, image, programs, images, cpuClass] = await Promise.all([
+  const [runsc, launcher, keeper, image, programs, findData, cpuClass] = await Promise.all([
     findRunsc(options, cacheFolder),
     buildTool({ beside: import.meta.url, source: "box.c", headers: boxHeaders }, options.cacheFolder),
     buildTool({ beside: import.meta.url, source: "keeper.c", headers: keeperHeaders }, options.cacheFolder),
     buildTool({ beside: import.meta.url, source: "image.c" }, options.cacheFolder),
     findNetworkPrograms(options.cacheFolder),
-    Images.open(cacheFolder, join(options.cacheFolder, "images")),
+    openDataFinder(options.cacheFolder),
     readCpuClass(),
   ]);
+  const images = await Images.open(cacheFolder, join(options.cacheFolder, "images"), findData);
   const mountPoint = join(options.cacheFolder, "box-root");
   await mkdir(mountPoint, { recursive: true, mode: 0o755 });
   const store = [join(options.cacheFolder, "engines")];
@@ -113,12 +119,16 @@ export async function openHost(
     version: runsc.current.version,
     acceleration: "none",
     cpuClass,
+    restMs,
     abilities,
     walls: describeWalls(users.sharedBecause, jail.walls),
   } as const;
   const networkTools = { ...programs, jail };
   return {
-    host: { jail, users, networkTools, boxTools: { launcher, keeper, image, mountPoint }, images, runsc, cpuClass },
+    host: {
+      ...{ jail, users, networkTools, images, findData, runsc, cpuClass },
+      boxTools: { launcher, keeper, image, mountPoint },
+    },
     info,
   };
 }

@@ -1,9 +1,4 @@
-/*
- * What Node.js cannot do with the image of a disk layer.
- *
- *   image data FILE BLOCK     prints `FIRST COUNT\n` for each run of blocks of so many bytes that are not all holes
- *   image limit FILE BYTES    lets the loop device of a file show so many bytes of it alone; 0: all of it
- */
+/* `image FILE BYTES` lets the loop device of a file show so many bytes of it alone; 0: all of it. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -19,24 +14,6 @@
 static _Noreturn void fail(const char *what) {
   perror(what);
   exit(1);
-}
-
-static void print_data(const char *path, off_t block) {
-  off_t first = 0, end = 0;
-  int file = open(path, O_RDONLY | O_CLOEXEC);
-  if (file < 0) fail(path);
-  for (off_t data = 0, hole; (data = lseek(file, data, SEEK_DATA)) >= 0; data = hole) {
-    if ((hole = lseek(file, data, SEEK_HOLE)) < 0) fail(path);
-    off_t begins = data / block;
-    if (begins > end) {
-      if (end > first) printf("%ld %ld\n", (long)first, (long)(end - first));
-      first = begins;
-    }
-    if (end == 0) first = begins;
-    end = (hole + block - 1) / block;
-  }
-  if (errno != ENXIO) fail(path);
-  if (end > first) printf("%ld %ld\n", (long)first, (long)(end - first));
 }
 
 /* Opens the loop device that shows a file. It may be mounted where nobody sees it. */
@@ -69,12 +46,7 @@ static void limit(const char *path, unsigned long long bytes) {
 }
 
 int main(int count, char **arguments) {
-  if (count != 4) return 2;
-  if (strcmp(arguments[1], "data") == 0)
-    print_data(arguments[2], atol(arguments[3]));
-  else if (strcmp(arguments[1], "limit") == 0)
-    limit(arguments[2], strtoull(arguments[3], NULL, 10));
-  else
-    return 2;
-  return fflush(stdout) != 0;
+  if (count != 3) return 2;
+  limit(arguments[1], strtoull(arguments[2], NULL, 10));
+  return 0;
 }

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import type { Logger } from "../../log.ts";
 import type { EngineInfo } from "../driver.ts";
+import { openDataFinder } from "../file-data.ts";
 import { Images } from "../images.ts";
 import type { Jail } from "../jail/jail.ts";
 import { findNetworkTools, type NetworkTools } from "../network/network.ts";
@@ -44,10 +45,11 @@ export async function openHost(
 ): Promise<{ readonly host: QemuHost; readonly info: QemuInfo }> {
   const { engines, jail } = await openJail(options);
   const engine = engines.current;
-  const [networkTools, images] = await Promise.all([
+  const [networkTools, findData] = await Promise.all([
     findNetworkTools(jail, options.cacheFolder),
-    Images.open(cacheFolder, join(options.cacheFolder, "images")),
+    openDataFinder(options.cacheFolder),
   ]);
+  const images = await Images.open(cacheFolder, join(options.cacheFolder, "images"), findData);
   const probe = { ...options, choice: options.acceleration, jail, engine };
   const acceleration = await decideAcceleration(probe);
   const cpus = await decideCpus(probe, acceleration);
