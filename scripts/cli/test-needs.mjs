@@ -27,6 +27,9 @@ const codeInterpreter = variant ? [`code-interpreter-disk-${variant}`] : [];
 /** The root of Debian that some families of images are made of takes a minute or two. */
 const images = process.env.FIRKIN_TEST_IMAGES === "all" ? ["test-images"] : [];
 
+/** The root of a Debian with Node.js and pip, and packages of PyPI and npm: two minutes and 600 MB. */
+const realJob = process.env.FIRKIN_TEST_REAL_JOB === "all" ? ["real-job"] : [];
+
 /** @type {readonly Need[]} */
 export const needs = [
   { path: "test/vm/vz-", project: "other engines", steps: ["swift-helper"] },
@@ -38,6 +41,7 @@ export const needs = [
   { path: "test/sdk/", project: "machines", steps: [...machines, "runsc"] },
   { path: "test/sdk/code-interpreter", project: "machines", steps: codeInterpreter },
   { path: "test/sdk/image-families", project: "machines", steps: ["test-tools", ...images] },
+  { path: "test/sdk/real-job", project: "machines", steps: ["test-tools", ...realJob] },
   { path: "test/sdk/console", project: "machines", steps: ["browser"] },
   { path: "test/code-interpreter/", project: "tools", steps: ["code-interpreter-wheels-lean"] },
   // Skipped where there is neither, because their packages are as large as everything else.
@@ -68,6 +72,7 @@ export const needs = [
   { path: "test/template/build/ready-helpers", ...compiled },
   { path: "test/template/build/rebuild", ...compiled },
   { path: "test/machine/qemu/memory-changes", ...compiled },
+  { path: "test/machine/file-data", ...compiled },
   { path: "test/machine/gvisor", project: "tools", steps: ["compiler"] },
   { path: "test/machine/gvisor/base-folder", project: "tools", steps: ["packages"] },
   { path: "test/machine/jail", project: "tools", steps: ["compiler"] },

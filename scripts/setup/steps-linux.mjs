@@ -22,6 +22,7 @@ import {
   runtimePackages,
   testPackages,
 } from "./packages.mjs";
+import { currentRealJob, makeRealJob } from "./real-job.mjs";
 import { currentBaseDisk, makeBaseDisk } from "./rootfs.mjs";
 import { currentRunsc, makeRunsc } from "./runsc.mjs";
 import { guestKernelSteps } from "./steps-guest.mjs";
@@ -193,6 +194,13 @@ function testSteps(roots) {
       needs: ["packages"],
       isDone: () => currentTestImages(roots),
       run: (context) => makeTestImages(roots, context),
+    },
+    {
+      name: "real-job",
+      title: "a real job for tests",
+      needs: ["packages"],
+      isDone: () => currentRealJob(roots),
+      run: (context) => makeRealJob(roots, context),
     },
     {
       // The browser is installed while the root disk is made, which takes longer.

@@ -6,7 +6,7 @@ import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { expect } from "vitest";
+import { expect, vi } from "vitest";
 
 const run = promisify(execFile);
 const isThere = (program: string) => spawnSync(program, ["--version"]).status === 0;
@@ -45,7 +45,7 @@ export async function startDockerRegistry(): Promise<DockerRegistry> {
       (answer) => answer.status,
       () => 0,
     );
-  await expect.poll(status).toBe(401);
+  await vi.waitFor(async () => expect(await status()).toBe(401), { timeout: 20_000 });
   return {
     host: `127.0.0.1:${port}`,
     async push(source, name) {
