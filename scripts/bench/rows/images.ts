@@ -1,6 +1,6 @@
 /** The rows of templates from images: an image to a disk, to a sandbox, steps from the cache, memory of a pull. */
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
@@ -27,15 +27,14 @@ export const imageRows: RowFamily = {
     await using registry = await ImageRegistry.open();
     try {
       const part = bench.quick ? 10 : 1;
-      const many = await makeLayer(folder, "many", 40_000 / part, 26_000);
-      const large = await makeLayer(folder, "large", 50 / part, 10_000_000);
-      const huge = await makeLayer(folder, "huge", 200 / part, 10_000_000);
+      const files = 40_000 / part;
+      const many = await makeLayer(folder, "many", files, 26_000);
       const small = await makeLayer(folder, "small", 10, 1000);
       return [
-        await diskRow(bench, folder, many),
-        await firstSandboxRow(bench, registry.add("large", [large])),
+        await diskRow(bench, folder, many, files),
+        await firstSandboxRow(bench, folder, registry, 50 / part),
         ...(await templateRows(bench, registry.add("small", [small]))),
-        await memoryRow(bench, registry.add("huge", [huge])),
+        await memoryRow(bench, registry, await makeLayer(folder, "huge", 200 / part, 10_000_000)),
       ];
     } finally {
       await rm(folder, { recursive: true, force: true });
@@ -44,7 +43,7 @@ export const imageRows: RowFamily = {
 };
 
 /** The disk of an image, and `tar -x` of the same files, in turn. */
-async function diskRow(bench: Bench, folder: string, layer: Layer): Promise<Row> {
+async function diskRow(bench: Bench, folder: string, layer: Layer, files: number): Promise<Row> {
   bench.progress("the disk of an image, and tar -x of its files, in turn");
   const { raw, measured } = await interleave(
     bench.quick ? 2 : 5,
@@ -83,7 +82,7 @@ async function diskRow(bench: Bench, folder: string, layer: Layer): Promise<Row>
   );
   const [ours, theirs] = [distributionOf(measured), distributionOf(raw)];
   const ratio = ours.p50 / theirs.p50;
-  const what = `disk of an image: ${Math.round(layer.sizeBytes / 1e6)} MB in small files; raw: tar -x and sync`;
+  const what = `disk of an image: ${megabytes(layer)} MB in ${files} files; raw: tar -x and sync`;
   const result = `${ratio.toFixed(2)} × tar -x`;
   return { what, goal: "≤ 2 × tar -x", unit: "ms", measured: ours, raw: theirs, result, met: ratio <= 2 };
 }
@@ -94,23 +93,27 @@ function withShell<T extends object>(order: T) {
 }
 
 /** From an image that nobody pulled before to the first sandbox of its template. */
-async function firstSandboxRow(bench: Bench, reference: string): Promise<Row> {
-  bench.progress("an image to its first sandbox");
-  const ms = await timeMs(async () => {
-    const build = await startBuild(bench, "bench-large", reference, []);
-    await waitForBuild(bench, build);
-    await createAndKill(bench, build.name);
-  });
-  const measured = distributionOf([ms / 1000]);
-  const result = `${(ms / 1000).toFixed(1)} s`;
-  return {
-    what: "image of 500 MB to its first sandbox",
-    goal: "≤ 30 s",
-    unit: "s",
-    measured,
-    result,
-    met: ms <= 30_000,
-  };
+async function firstSandboxRow(bench: Bench, folder: string, registry: ImageRegistry, files: number): Promise<Row> {
+  const times: number[] = [];
+  let what = "";
+  for (let round = 0; round < (bench.quick ? 1 : 3); round++) {
+    const name = `large-${round}`;
+    bench.progress("an image to its first sandbox");
+    const layer = await makeLayer(folder, name, files, 10_000_000);
+    const reference = registry.add(name, [layer]);
+    // What the bench has just written is not the daemon's work.
+    await run("sync", []);
+    what = `image of ${megabytes(layer)} MB to its first sandbox`;
+    const ms = await timeMs(async () => {
+      await waitForBuild(bench, await startBuild(bench, `bench-${name}`, reference, []));
+      await createAndKill(bench, `bench-${name}`);
+    });
+    times.push(ms / 1000);
+    await rm(layer.path);
+  }
+  const measured = distributionOf(times);
+  const result = `${measured.p50.toFixed(1)} s`;
+  return { what, goal: "≤ 30 s for 500 MB", unit: "s", measured, result, met: measured.p50 <= 30 };
 }
 
 async function templateRows(bench: Bench, reference: string): Promise<Row[]> {
@@ -154,26 +157,30 @@ async function templateRows(bench: Bench, reference: string): Promise<Row[]> {
   ];
 }
 
-/** How much more memory the daemon takes while it pulls an image and its disk is written. */
-async function memoryRow(bench: Bench, reference: string): Promise<Row> {
+/** How much more memory the daemon takes, at most, while it pulls an image and its disk is written. */
+async function memoryRow(bench: Bench, registry: ImageRegistry, layer: Layer): Promise<Row> {
   bench.progress("the daemon's memory while it pulls");
-  const before = await residentMiB(bench.daemon.pid);
-  const build = await startBuild(bench, "bench-huge", reference, []);
-  let most = before;
+  const { pid } = bench.daemon;
+  const before = await memoryMiB(pid, "VmRSS");
+  // The kernel's peak begins anew here.
+  await writeFile(`/proc/${pid}/clear_refs`, "5");
+  const build = await startBuild(bench, "bench-huge", registry.add("huge", [layer]), []);
   for (;;) {
-    most = Math.max(most, await residentMiB(bench.daemon.pid));
     const { logEntries, status } = await statusOf(bench, build);
     const isPulled = logEntries.some(({ message }) => message.startsWith("Layers extracted"));
-    if (isPulled || status === "error") break;
+    if (status === "error") throw new Error("the image of the memory row was not pulled");
+    if (isPulled) break;
     await delay(pollMs);
   }
+  const growth = (await memoryMiB(pid, "VmHWM")) - before;
   await apiOf(bench).call("DELETE", build.path);
-  const growth = most - before;
   const measured = distributionOf([growth]);
   const result = `${growth.toFixed(0)} MiB`;
-  const what = "growth of the daemon's memory while it pulls 2 GB";
-  return { what, goal: "≤ 64 MiB", unit: "MiB", measured, result, met: growth <= 64 };
+  const what = `growth of the daemon's memory while it pulls ${megabytes(layer)} MB`;
+  return { what, goal: "≤ 64 MiB for 2 GB", unit: "MiB", measured, result, met: growth <= 64 };
 }
+
+const megabytes = ({ sizeBytes }: Layer) => Math.round(sizeBytes / 1e6);
 
 const apiOf = ({ daemon: { client } }: Bench) => new ControlApi(client.url, client.apiKey);
 
@@ -208,7 +215,7 @@ async function createAndKill({ daemon: { client } }: Bench, template: string): P
   return ms;
 }
 
-async function residentMiB(pid: number): Promise<number> {
+async function memoryMiB(pid: number, what: "VmRSS" | "VmHWM"): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, "utf8");
-  return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? Number.NaN) / 1024;
+  return Number(new RegExp(`${what}:\\s+(\\d+)`).exec(status)?.[1] ?? Number.NaN) / 1024;
 }
