@@ -109,6 +109,65 @@ describe.skipIf(skipReason)("templates from images", { timeout: 600_000 }, () =>
     expect(outputs).toEqual(["a page", "web:web 750", "web\n/srv/app\nit's /home/web", "mine", "1"]);
   });
 
+  test("labels of SELinux, a device with an odd mode and owners that nobody has keep no image from working", async () => {
+    const label = { "SCHILY.xattr.security.selinux": "system_u:object_r:shadow_t:s0\0" };
+    const image = registry.add(
+      "labelled",
+      makeImage({
+        layers: [
+          busyboxLayer().map((file) => ({ ...file, pax: label })),
+          [
+            { path: "etc/selinux/config", content: "SELINUX=enforcing\nSELINUXTYPE=targeted\n", pax: label },
+            { path: "dev/fuse", type: "3", device: [10, 229], mode: 0o600, uid: 7, gid: 7 },
+            { path: "srv/theirs", content: "read me", mode: 0o644, pax: { uid: "4000000000" } },
+          ],
+        ],
+        config: { Env: ["PATH=/bin"] },
+      }),
+    );
+    const steps = Template().fromImage(image).runCmd("echo more >>/etc/profile", { user: "root" });
+    await build(steps, "from-labelled");
+    const outputs = await runIn(
+      "from-labelled",
+      "tail -n 1 /etc/profile",
+      "cat /srv/theirs",
+      "test -e /dev/fuse && stat -c '%a %t:%T' /dev/fuse || echo none",
+    );
+    expect(outputs).toEqual(["more", "read me", "666 a:e5"]);
+  });
+
+  test("three levels of templates: what the lowest ones say is inherited, and what a higher one says stands", async () => {
+    const image = registry.add(
+      "levels",
+      makeImage({ layers: [busyboxLayer()], config: { Env: ["PATH=/bin", "A=image"] } }),
+    );
+    const serve = (port: number) => `echo "$A $B $(id -un) $(pwd)" >page; httpd -f -p ${port} -h .`;
+    const ready = (port: number) => waitForURL(`http://localhost:${port}/page`);
+    const first = Template()
+      .fromImage(image)
+      .runCmd("mkdir -p /srv/one && chmod 777 /srv/one", { user: "root" })
+      .setEnvs({ B: "one" })
+      .setUser("web")
+      .setWorkdir("/srv/one");
+    await build(first.setStartCmd(serve(8081), ready(8081)), "level-1");
+    const second = Template().fromTemplate("level-1").setEnvs({ A: "two", B: "$B+two" }).setUser("user");
+    await build(second.setWorkdir("/home/user").runCmd("echo $A $B >levels"), "level-2");
+    const third = Template().fromTemplate("level-2").runCmd("echo three >>levels").setEnvs({ B: "three" });
+    await build(third.setStartCmd(serve(8083), ready(8083)), "level-3");
+    const page = (port: number) => `wget -qO- http://localhost:${port}/page`;
+    const inherited = "image one web /srv/one";
+    expect(await runIn("level-2", page(8081), "cat levels; whoami; pwd; echo $A $B")).toEqual([
+      inherited,
+      "two one+two\nuser\n/home/user\ntwo one+two",
+    ]);
+    // The start command of the first level goes on as it was begun, beside that of the third.
+    expect(await runIn("level-3", page(8081), page(8083), "cat levels; echo $A $B")).toEqual([
+      inherited,
+      "two three user /home/user",
+      "two one+two\nthree\ntwo three",
+    ]);
+  });
+
   test("a login for a private image is nowhere afterwards, whether it was right or wrong", async () => {
     const [username, password] = ["somebody-special", "s3cret-of-a-registry"];
     const basic = `Basic ${Buffer.from(`${username}:${password}`).toString("base64")}`;
