@@ -1,17 +1,29 @@
 /** The gvisor engine with real machines: the conformance suite of all engines, and tests of this engine alone. */
+import { execFileSync } from "node:child_process";
 import { mkdir, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { pino } from "pino";
 import { expect, test } from "vitest";
 import type { SnapshotManifest, Vm } from "../../src/machine/driver.ts";
 import { GvisorDriver } from "../../src/machine/gvisor/driver.ts";
+import { firstFileOwner } from "../../src/machine/gvisor/users.ts";
 import { verifySnapshot } from "../../src/machine/snapshot-files.ts";
 import { type GuestAssets, readGuestAssets } from "../../src/template/assets/guest-assets.ts";
 import { type ConformanceEngine, type ConformanceWorld, conformance, shell } from "../machine/conformance.ts";
 import { missingForGvisor, runsc } from "../support/daemon/gvisor.ts";
 import { cacheDir } from "../support/daemon/real-daemon.ts";
+import { diskOf } from "../support/images/disk.ts";
+import { busyboxLayer } from "../support/images/families.ts";
+import { makeTar } from "../support/images/tar.ts";
 
 const assets: GuestAssets | undefined = await readGuestAssets(cacheDir()).catch(() => undefined);
+
+const driverOptions = (folder: string) => ({
+  machinesFolder: join(folder, "m"),
+  cacheFolder: cacheDir(),
+  agent: assets?.agent ?? "",
+  runsc,
+});
 
 const engine: ConformanceEngine = {
   name: "gvisor",
@@ -21,8 +33,8 @@ const engine: ConformanceEngine = {
   savesProcesses: true,
   open: async (root) => {
     if (!assets) throw new Error("there are no guest assets");
-    const { kernel, initramfs, baseDisk, agent } = assets;
-    const options = { machinesFolder: join(root, "m"), cacheFolder: cacheDir(), agent, runsc };
+    const { kernel, initramfs, baseDisk } = assets;
+    const options = driverOptions(root);
     const driver = await GvisorDriver.open({ ...options, log: pino({ level: "silent" }) });
     return { driver, guest: { kernel, initramfs, baseDisk }, options };
   },
@@ -117,6 +129,35 @@ conformance(engine, (world) => {
     expect(counts).toEqual([3, 4, 5, 6, 7, 8, 9, 2, 3]);
     for (const name of await readdir(world().root)) {
       if (name.startsWith("round-")) await rm(join(world().root, name), { recursive: true });
+    }
+  });
+
+  test("where mounts cannot show files as other users', a machine stands on a copy of its base disk", async () => {
+    const folder = join(world().root, "foreign");
+    await mkdir(folder);
+    // This file system knows no other users than those that files have.
+    execFileSync("mount", ["-t", "ramfs", "none", folder]);
+    const copy = join(cacheDir(), "gvisor", "bases", "disk");
+    await using disk = await diskOf([
+      makeTar([...busyboxLayer(), { path: "theirs", content: "x", uid: 7, mode: 0o600 }]),
+    ]);
+    try {
+      const driver = await GvisorDriver.open({ ...driverOptions(folder), log: pino({ level: "silent" }) });
+      const user = driver.info.walls?.find(({ name }) => name === "user");
+      expect(user).toMatchObject({ stands: false, detail: expect.stringContaining("base disks are copied") });
+      const shape = { vcpuCount: 1, memoryMiB: 256, diskMiB: 512 };
+      const vm = await driver.boot({ ...world().guest, sessionId: "copied", shape, baseDisk: disk.path });
+      try {
+        const agent = await world().connectTo(vm);
+        expect(await shell(agent, "stat -c %u /theirs; echo y >>/theirs; cat /theirs")).toBe("7\nxy");
+        agent.close();
+        expect((await stat(join(copy, "theirs"))).uid).toBe(firstFileOwner + 7);
+      } finally {
+        await vm.terminate();
+      }
+    } finally {
+      execFileSync("umount", [folder]);
+      await rm(copy, { recursive: true, force: true });
     }
   });
 });
