@@ -1,7 +1,8 @@
 /**
  * The files of a base disk as a folder, which is the lowest layer of a machine's disk where boxes cannot mount the disk
- * itself. It is made once from the image, and its files belong to the users of the boxes. What is in an image may be hostile, and is a path on this host
- * now: nobody but root may look into the folder, no file in it is anybody's on the host, and there are no devices in it.
+ * itself. It is made once from the image, and its files belong to the users of the boxes. What is in an image may be
+ * hostile, and is a path on this host now: nobody but root may look into the folder, no file in it is anybody's on the
+ * host, and there are no devices in it.
  */
 import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";

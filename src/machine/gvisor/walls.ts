@@ -10,9 +10,12 @@ import type { Wall } from "../driver.ts";
 export function describeWalls(sharedBecause: string | undefined, jailWalls: readonly Wall[]): Wall[] {
   const stands = (name: string, detail: string): Wall => ({ name, stands: true, detail });
   const user = "a sandbox process runs as users of its own machine, who are nobody on the host";
-  const sharedUser = `a sandbox process is nobody on the host, but all machines have the same users, and base disks are copied: ${sharedBecause}`;
+  const sharedUser =
+    "a sandbox process is nobody on the host, but all machines have the same users, and base disks are copied";
   return [
-    sharedBecause === undefined ? stands("user", user) : { name: "user", stands: false, detail: sharedUser },
+    sharedBecause === undefined
+      ? stands("user", user)
+      : { name: "user", stands: false, detail: `${sharedUser}: ${sharedBecause}` },
     stands("files", "a sandbox process sees its own machine's files and runsc"),
     stands("processes", "a sandbox process sees no process but its own"),
     stands("network", "a sandbox process has one interface, whose other end is its packet guard"),
