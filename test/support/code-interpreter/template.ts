@@ -37,7 +37,9 @@ export async function makeTemplate(daemon: SharedDaemon = sharedDaemon()): Promi
   expect([first.status, first.headers.get("retry-after")]).toEqual([503, "10"]);
   expect(await first.json()).toMatchObject({ message: expect.stringContaining("npx firkin template add") });
   const folders = ["--state-dir", daemon.stateDir, "--cache-dir", cacheDir()];
-  const args = [command, "template", "add", "code-interpreter", ...folders];
+  // Without a flag it is the full one.
+  const flags = variant === "full" ? [] : ["--lean"];
+  const args = [command, "template", "add", "code-interpreter", ...flags, ...folders];
   const { stdout } = await promisify(execFile)(process.execPath, args);
   expect(stdout).toContain("code-interpreter-v1 is ready");
 }
