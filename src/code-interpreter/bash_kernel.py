@@ -50,6 +50,12 @@ class BashKernel(RelayKernel):
         self._command("exec 2>&1; export -n PROMPT_COMMAND PS1 PS2; unset HISTFILE; set +mH")
         self.export(self._environment)
 
+    def wait_for_order(self):
+        ready, _, _ = select.select([self._link.control, self._statuses], [], [])
+        if self._link.control not in ready:
+            # Between commands it tells nothing, so it has ended. The front starts the next kernel.
+            os._exit(1)
+
     def enter(self, folder):
         if not os.path.isdir(folder):
             return f"there is no folder {folder}"
@@ -76,8 +82,10 @@ class BashKernel(RelayKernel):
             cell.write(code + "\n")
         status = self._command(f". {shlex.quote(path)} </dev/null {self._teller}>&-")
         if status is None:
+            if self._shell.wait() < 0:
+                # It was killed, as by a shortage of memory.
+                os._exit(1)
             # The cell ended the shell.
-            self._shell.wait()
             self._link.send(LINE, json.dumps(output_line("exit\nRestarting Bash\n")).encode())
             self._statuses.close()
             self.start_program()

@@ -25,6 +25,8 @@ class ForkClient:
         self._on_exit = {}
         self._loaded = None
         self._program = None
+        # Of a fork server that an earlier front left, once it has said it.
+        self.left_pid = None
 
     def connect_now(self):
         """Connects to a fork server that an earlier front left. False if there is none."""
@@ -44,7 +46,9 @@ class ForkClient:
             data, descriptors, _, _ = socket.recv_fds(self._socket, MESSAGE_BYTES, 8)
             if not data:
                 return None
-            if "taken" in json.loads(data):
+            said = json.loads(data)
+            if "taken" in said:
+                self.left_pid = said["pid"]
                 return socket.socket(fileno=descriptors[0]) if descriptors else None
 
     async def serve(self, listener):

@@ -62,7 +62,8 @@ class ForkServer:
             self._load_ahead()
             self._answer(client, {"loaded": True})
         elif order["do"] == "take":
-            self._answer(client, {"taken": self._kept is not None}, [] if self._kept is None else [self._kept])
+            said = {"taken": self._kept is not None, "pid": os.getpid()}
+            self._answer(client, said, [] if self._kept is None else [self._kept])
         else:
             self._begin_anew_if_stale()
             self._fork(client, order, descriptors)
@@ -126,7 +127,9 @@ class ForkServer:
             os.dup2(control, 3)
             os.set_inheritable(3, True)
             os.closerange(4, 256)
-            os.execve(order["program"][0], order["program"], dict(os.environ, **order["environment"]))
+            # The path is for leftovers.py, which finds kernels by it.
+            program = [*order["program"], sys.argv[1]]
+            os.execve(program[0], program, dict(os.environ, **order["environment"]))
         link = socket.socket(fileno=control)
         if order["do"] == "python":
             from python_kernel import PythonKernel

@@ -13,6 +13,7 @@ from contexts import ContextFailure, Contexts, Kernels
 from environment import Environment
 from fork_client import ForkClient
 from http_server import MAX_HEAD_BYTES, Connection
+from leftovers import end_kernels_left
 from routes import Routes
 
 RETRY_S = 1
@@ -34,8 +35,10 @@ async def main():
     folder = setting("RUN_FOLDER", "/run/firkin/code-interpreter")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     os.environ["FIRKIN_RUN_FOLDER"] = folder
-    fork_client = ForkClient(os.path.join(folder, "fork.socket"))
+    path = os.path.join(folder, "fork.socket")
+    fork_client = ForkClient(path)
     listener = fork_client.take_listener() if fork_client.connect_now() else None
+    end_kernels_left(path, fork_client.left_pid)
     listener = listener or listen(int(setting("PORT", "49999")))
     listener.setblocking(False)
     kernels = Kernels(fork_client)

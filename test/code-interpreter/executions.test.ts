@@ -1,5 +1,5 @@
 /** Executions and contexts of the code interpreter service: order, interrupts, deaths, and clients that leave. */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { get } from "node:http";
 import { connect } from "node:net";
 import { expect, test } from "vitest";
@@ -152,6 +152,32 @@ describeService("executions", {}, (service) => {
       "python",
       "javascript",
     ]);
+  });
+
+  test("kernels that are in a cell end when the front has died, also without the fork server that forked them", async () => {
+    for (const dies of [false, true]) {
+      const pids = await Promise.all(
+        (
+          [
+            ["python", "import os\nprint(os.getpid(), flush=True)\nwhile True: pass"],
+            ["javascript", "console.log(process.pid); while (true) {}"],
+            ["bash", "echo $PPID; while :; do :; done"],
+          ] as const
+        ).map(
+          ([language, code]) =>
+            new Promise<number>((resolve) => {
+              // The connection breaks.
+              run(code, { language, onStdout: ({ line }: { line: string }) => resolve(Number(line)) }).catch(() => {});
+            }),
+        ),
+      );
+      const isThere = (pid: number) => existsSync(`/proc/${pid}`);
+      expect(pids.map(isThere)).toEqual([true, true, true]);
+      if (dies) killProcess(service.forkServer(), "SIGKILL");
+      service.front.kill("SIGKILL");
+      await service.startFront();
+      await expect.poll(() => pids.map(isThere)).toEqual([false, false, false]);
+    }
   });
 
   test("the fork server's death costs nothing, and contexts can be made again", async () => {

@@ -1,6 +1,7 @@
 /** The other languages of the code interpreter service: JavaScript and bash. TypeScript is tested in a guest. */
 import { expect, test } from "vitest";
 import { describeService } from "../support/code-interpreter/local-service.ts";
+import { killProcess } from "../support/kill-process.ts";
 
 describeService("languages besides Python", { variables: { FOO: "sandbox" } }, (service) => {
   const js = (code: string, options = {}) => service.sandbox.runCode(code, { language: "js", ...options });
@@ -66,5 +67,15 @@ describeService("languages besides Python", { variables: { FOO: "sandbox" } }, (
       (await service.sandbox.runCode(code, { language, ...options })).logs.stdout.join("").trim();
     expect(await run({ envs: { FOO: "over", BAR: 'it\'s\n$X !! "new"' } })).toBe('over it\'s\n$X !! "new"');
     expect((await run()).replace(" undefined", "")).toBe("sandbox");
+  });
+
+  test("bash: a shell that is killed is a context that restarts, and its context goes on", async () => {
+    const context = await service.sandbox.createCodeContext({ language: "bash" });
+    const bash = (code: string) => service.sandbox.runCode(code, { context });
+    expect((await bash("kept=1; kill -9 $$")).error?.name).toBe("ContextRestarting");
+    const pid = Number((await bash("kept=1; echo $$")).logs.stdout.join(""));
+    killProcess(pid, "SIGKILL");
+    await expect.poll(async () => (await bash("echo $$")).logs.stdout.join("")).not.toBe(`${pid}\n`);
+    expect((await bash("[ -v kept ] || echo lost")).logs.stdout).toEqual(["lost\n"]);
   });
 });
