@@ -6,6 +6,7 @@ import uuid
 
 from environment import SANDBOX_ID
 from kernel_process import KernelDied, KernelProcess, KernelStale
+from memory_watch import MemoryWatch
 from program_kernel import program_of
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -95,7 +96,8 @@ class Context:
         try:
             kernel = await self._ready_kernel()
             if kernel is not None:
-                await kernel.execute(code, variables, stream)
+                with self._kernels.memory_watch:
+                    await kernel.execute(code, variables, stream)
                 return
         except ContextFailure as failure:
             stream.error("ContextRestarting", f"Context cannot be started: {failure}")
@@ -172,6 +174,8 @@ class Kernels:
     def __init__(self, fork_client):
         self._fork_client = fork_client
         self._spares = {}
+        self._alive = set()
+        self.memory_watch = MemoryWatch(lambda: self._alive)
 
     async def take(self, language):
         """A kernel that nobody has used. Raises ContextFailure."""
@@ -221,7 +225,10 @@ class Kernels:
     async def _start(self, order):
         for _ in range(START_TRIES):
             try:
-                return await KernelProcess.start(self._fork_client, order)
+                kernel = await KernelProcess.start(self._fork_client, order)
+                self._alive.add(kernel)
+                kernel.died.add_done_callback(lambda _: self._alive.discard(kernel))
+                return kernel
             except (KernelDied, ConnectionError) as error:
                 problem = error
         raise ContextFailure(str(problem))

@@ -34,7 +34,8 @@ class KernelProcess:
         self._control = control
         self._pipes = dict(zip((STDOUT, STDERR), pipes))
         self._frames = FrameReader()
-        self._pid = None
+        # It leads a process group and a session. None until it was forked.
+        self.pid = None
         self._exits = False
         self._cause = None
         self._stream = None
@@ -61,7 +62,7 @@ class KernelProcess:
         kernel._listen()
         try:
             descriptors = [theirs.fileno(), out_read, out_write, err_read, err_write]
-            kernel._pid = await fork_client.fork(order, descriptors, lambda _status: kernel._end())
+            kernel.pid = await fork_client.fork(order, descriptors, lambda _status: kernel._end())
         except BaseException:
             kernel._end()
             raise
@@ -231,11 +232,11 @@ class KernelProcess:
                 self._deliver(kind, data)
 
     def _signal(self, number):
-        if self._pid is None:
+        if self.pid is None:
             return
         try:
             # It leads a process group, whose other members are programs of the cell.
-            os.killpg(self._pid, number)
+            os.killpg(self.pid, number)
         except ProcessLookupError:
             pass
 

@@ -1,0 +1,73 @@
+"""Watches how much memory the sandbox has left while cells run, and ends the kernel that takes most before it is used up.
+
+gVisor has no killer of its own for that: there the host ends the whole sandbox. In a virtual machine it only comes
+before the guest's.
+"""
+
+import asyncio
+import os
+
+# Two processors fill about 100 MiB meanwhile.
+PERIOD_S = 0.05
+LEAST_SHARE = 8
+PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
+# Fields of /proc/PID/stat behind the name, from 0.
+SESSION, RESIDENT = 3, 21
+
+
+class MemoryWatch:
+    """Watches as long as somebody is `with` it, and longer while memory is half used: cells leave threads behind."""
+
+    def __init__(self, kernels, meminfo="/proc/meminfo"):
+        """`kernels` gives the kernels that may be ended."""
+        self._kernels = kernels
+        self._meminfo = meminfo
+        self._running = 0
+        self._task = None
+
+    def __enter__(self):
+        self._running += 1
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    def __exit__(self, *_):
+        self._running -= 1
+
+    async def _watch(self):
+        is_half_used = False
+        while self._running or is_half_used:
+            await asyncio.sleep(PERIOD_S)
+            total, available = read_memory(self._meminfo)
+            is_half_used = available < total // 2
+            if available < total // LEAST_SHARE:
+                self._end_largest()
+
+    def _end_largest(self):
+        sizes = resident_by_session()
+        kernels = [kernel for kernel in self._kernels() if kernel.pid in sizes]
+        if kernels:
+            max(kernels, key=lambda kernel: sizes[kernel.pid]).kill(None)
+
+
+def read_memory(path):
+    """Total and available memory, KiB."""
+    with open(path, encoding="ascii") as file:
+        values = dict(line.split(":", 1) for line in file)
+    return tuple(int(values[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
+
+
+def resident_by_session():
+    """Resident memory of each session's processes, KiB. A kernel leads the session of what its cells start."""
+    sizes = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            # It has ended meanwhile.
+            continue
+        session = int(fields[SESSION])
+        sizes[session] = sizes.get(session, 0) + int(fields[RESIDENT]) * PAGE_KIB
+    return sizes
