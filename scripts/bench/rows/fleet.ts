@@ -1,9 +1,8 @@
 /** The rows of many idle sandboxes: what they cost the daemon and the host, and how fast they are listed. */
 import { setTimeout as delay } from "node:timers/promises";
-import { privateBytesBelow } from "../../../src/machine/gvisor/processes.ts";
-import type { ProcessIdentity } from "../../../src/types.ts";
 import type { Bench, RowFamily } from "../bench.ts";
 import { BareHandler, requestsPerSecond } from "../http-load.ts";
+import { privateMiB } from "../machine-memory.ts";
 import { memoryMiB } from "../processes.ts";
 import { distributionOf, interleave, type Row } from "../statistics.ts";
 
@@ -52,16 +51,9 @@ function residentRow({ daemon }: Bench): Row {
   };
 }
 
-/** Every process of a machine counts: QEMU, or all in the box of gVisor with the guest's memory, and its network. */
-function privateRow({ daemon, raw }: Bench): Row {
-  const { engine, acceleration } = raw.driver.info;
-  const goalMiB = sandboxGoalMiB[acceleration];
-  const sizeOf = ({ pid, role }: ProcessIdentity) =>
-    engine === "gvisor" && role === "vm" ? privateBytesBelow(pid) / 2 ** 20 : memoryMiB(pid, "RssAnon");
-  const sizes = daemon.machines().map(({ machine: { processes } }) => {
-    return processes.reduce((sum, process) => sum + sizeOf(process), 0);
-  });
-  const measured = distributionOf(sizes);
+function privateRow(bench: Bench): Row {
+  const goalMiB = sandboxGoalMiB[bench.raw.driver.info.acceleration];
+  const measured = distributionOf(bench.daemon.machines().map(({ machine }) => privateMiB(bench, machine)));
   return {
     what: "private host memory of an idle sandbox that ran one command",
     goal: `≤ ${goalMiB} MiB`,
