@@ -53,7 +53,11 @@ def read_memory(path):
     """Total and available memory, KiB."""
     with open(path, encoding="ascii") as file:
         values = dict(line.split(":", 1) for line in file)
-    return tuple(int(values[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
+    total, free, available, mapped = (
+        int(values[name].split()[0]) for name in ("MemTotal", "MemFree", "MemAvailable", "Mapped")
+    )
+    # gVisor counts as used what is mapped of files. The host drops that when it needs the room.
+    return total, free + mapped if available == free else available
 
 
 def resident_by_session():
