@@ -127,8 +127,12 @@ export class JavaScriptClient implements AsyncDisposable {
     },
     "leaving a queue": async () => {
       const [context, other] = [await this.#sandbox.createCodeContext(), await this.#sandbox.createCodeContext()];
-      const running = this.run("import os, time\nwhile not os.path.exists('end'): time.sleep(0.01)\n'ended'", {
-        context,
+      const untilEnd =
+        "import os, time\nopen('begun', 'w').close()\nwhile not os.path.exists('end'): time.sleep(0.01)\n'ended'";
+      const running = this.run(untilEnd, { context });
+      // Otherwise the second request may be the first to arrive.
+      await this.run("import os, time\nwhile not os.path.exists('begun'): time.sleep(0.01)\nos.remove('begun')", {
+        context: other,
       });
       const left = await failure(this.run("left = 1", { context, timeoutMs: 500 }));
       await this.run("open('end', 'w').close()", { context: other });
