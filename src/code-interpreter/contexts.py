@@ -27,6 +27,8 @@ NAMES = {"js": "javascript", "ts": "typescript"}
 # Kernels of which one is always ready. JavaScript and TypeScript are the same.
 SPARE = {"python": "python", "javascript": "javascript", "typescript": "javascript", "r": "r", "java": "java"}
 START_TRIES = 3
+# The fork for the next context would take the processor from the one that waits for its kernel.
+SPARE_AFTER_S = 0.1
 
 
 class NoContext(Exception):
@@ -174,6 +176,8 @@ class Kernels:
     def __init__(self, fork_client):
         self._fork_client = fork_client
         self._spares = {}
+        # Spare kernels that are to be started in a moment, by language.
+        self._due = {}
         self._alive = set()
         self.memory_watch = MemoryWatch(lambda: self._alive)
 
@@ -202,7 +206,7 @@ class Kernels:
                     continue
             if not kernel.is_alive:
                 kernel = None
-        self.keep_spare(shelf)
+        self._keep_spare_later(shelf)
         return kernel
 
     def keep_spare(self, language):
@@ -213,6 +217,16 @@ class Kernels:
             spare.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._spares[language] = spare
 
+    def _keep_spare_later(self, language):
+        self._due[language] = self._due.get(language, 0) + 1
+        asyncio.get_running_loop().call_later(SPARE_AFTER_S, self._keep_due_spare, language)
+
+    def _keep_due_spare(self, language):
+        self._due[language] -= 1
+        # Of several contexts that were made in a row, the last one has the spare made.
+        if self._due[language] == 0:
+            self.keep_spare(language)
+
     async def spares(self):
         """Waits until the spare kernels are ready."""
         await asyncio.gather(*self._spares.values(), return_exceptions=True)
@@ -220,7 +234,7 @@ class Kernels:
     @property
     def has_all_spares(self):
         """Whether no spare kernel is being started."""
-        return all(spare.done() for spare in self._spares.values())
+        return not any(self._due.values()) and all(spare.done() for spare in self._spares.values())
 
     async def _start(self, order):
         for _ in range(START_TRIES):
@@ -257,6 +271,7 @@ class Contexts:
         """Makes the first contexts. Raises ContextFailure."""
         for language in FIRST_LANGUAGES:
             await self._default(language)
+            self._kernels.keep_spare(language)
         await self._kernels.spares()
         self._have_started = True
         # Few need these, and they take longest.
