@@ -75,10 +75,13 @@ class Shelf(MetaPathFinder, Loader):
             return None
         module = self._packages[name][name]
         self._show(name)
-        return ModuleSpec(name, self, origin=module.__spec__.origin, is_package=hasattr(module, "__path__"))
+        # A module that is in sys.modules now would be run once more, without what its own modules gave it.
+        del sys.modules[name]
+        origin = module.__spec__.origin
+        return ModuleSpec(name, self, origin=origin, loader_state=module, is_package=hasattr(module, "__path__"))
 
     def create_module(self, spec):
-        module = sys.modules[spec.name]
+        module = spec.loader_state
         self._spec = module.__spec__
         return module
 

@@ -167,6 +167,14 @@ describeService("Python cells", { variables: { FOO: "sandbox" }, isLoadedAhead: 
     );
   });
 
+  test("a package that is loaded ahead is whole, and is not run a second time", async () => {
+    const context = await service.sandbox.createCodeContext();
+    const code =
+      "import matplotlib, numpy, pandas\nfrom numpy import *\n[numpy.exceptions.AxisError, numpy.linalg.norm, pandas.core, matplotlib.rcsetup]";
+    const { error, logs } = await run(code, { context });
+    expect([error, logs.stderr]).toEqual([undefined, []]);
+  });
+
   test("every MIME type has its field, and others are extra", async () => {
     const code = `display({"text/latex": "l", "text/markdown": "m", "image/svg+xml": "<svg/>", "application/javascript": "j",
       "application/pdf": b"p", "x/y": [1]}, raw=True)`;
