@@ -6,6 +6,7 @@ before the guest's.
 
 import asyncio
 import os
+import sys
 
 # Two processors fill about 100 MiB meanwhile.
 PERIOD_S = 0.05
@@ -40,13 +41,15 @@ class MemoryWatch:
             total, available = read_memory(self._meminfo)
             is_half_used = available < total // 2
             if available < total // LEAST_SHARE:
-                self._end_largest()
+                self._end_largest(f"{available} of {total} KiB are left")
 
-    def _end_largest(self):
+    def _end_largest(self, why):
         sizes = resident_by_session()
         kernels = [kernel for kernel in self._kernels() if kernel.pid in sizes]
         if kernels:
-            max(kernels, key=lambda kernel: sizes[kernel.pid]).kill(None)
+            largest = max(kernels, key=lambda kernel: sizes[kernel.pid])
+            print(f"kernel {largest.pid} with {sizes[largest.pid]} KiB is ended: {why}", file=sys.stderr, flush=True)
+            largest.kill(None)
 
 
 def read_memory(path):
