@@ -17,7 +17,7 @@ SESSION, RESIDENT = 3, 21
 
 
 class MemoryWatch:
-    """Watches as long as somebody is `with` it, and longer while memory is half used: cells leave threads behind."""
+    """Watches as long as somebody is `with` it, which is while cells run."""
 
     def __init__(self, kernels, meminfo="/proc/meminfo"):
         """`kernels` gives the kernels that may be ended."""
@@ -35,13 +35,16 @@ class MemoryWatch:
         self._running -= 1
 
     async def _watch(self):
-        is_half_used = False
-        while self._running or is_half_used:
+        was_short = False
+        while self._running:
             await asyncio.sleep(PERIOD_S)
             total, available = read_memory(self._meminfo)
-            is_half_used = available < total // 2
-            if available < total // LEAST_SHARE:
+            is_short = available < total // LEAST_SHARE
+            # Twice: a sandbox that was just resumed may say less than there is.
+            if is_short and was_short:
                 self._end_largest(f"{available} of {total} KiB are left")
+            # Memory of a kernel that was ended comes back in a moment.
+            was_short = is_short and not was_short
 
     def _end_largest(self, why):
         sizes = resident_by_session()
