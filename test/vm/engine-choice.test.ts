@@ -60,7 +60,7 @@ describe.skipIf(missingForRealMachines() ?? missingForGvisor())("the engine of -
   test.each([
     ["there is no runsc", () => "/nowhere/runsc", () => [], "there is no program /nowhere/runsc"],
     ["runsc does not run", () => broken, () => [], "does not run"],
-    ["namespaces are refused", () => runsc, () => [contained], "did not start"],
+    ["namespaces are refused", () => runsc, () => [contained], "Operation not permitted"],
   ])("%s: the next engine serves, and doctor and daemon say why", async (_, programOf, enterOf, problem) => {
     const [program, enter] = [programOf(), enterOf()];
     const daemon = await start(["--runsc", program], enter);

@@ -73,8 +73,9 @@ describe.skipIf(missing)("tear-down", () => {
       await first.says(step);
       await delay(step.startsWith("boot") ? 700 : 100);
       await first.end("SIGKILL");
+      // A machine that is being saved may have ended by itself.
+      if (step.startsWith("boot")) expect(home.engines().length).toBeGreaterThan(0);
     }
-    expect(home.engines().length).toBeGreaterThan(0);
     await using daemon = await home.start();
     expect(home.engines()).toEqual([]);
     expect(await readdir(home.machinesFolder)).toEqual([]);

@@ -40,7 +40,8 @@ async function make(baseDisk: string, users: number, path: string, cacheFolder: 
     await run("unshare", ["--mount", "sh", "-c", script, "sh", baseDisk, unfinished, own, String(users)]);
     await rename(join(unfinished, "files"), path);
   } catch (error) {
-    const problem = `the files of ${baseDisk} cannot be taken out: ${messageOf(error).slice(-500)}`;
+    const said = String((error as { stderr?: string }).stderr || messageOf(error)).trim();
+    const problem = `the files of ${baseDisk} cannot be taken out: ${said.slice(-500)}`;
     throw new DomainError("machine_failed", problem, {}, { cause: error });
   } finally {
     await rm(unfinished, { recursive: true, force: true });
