@@ -118,7 +118,11 @@ async function runAgainst(against: Endpoint, quick: boolean, engine: string, sco
   process.stdout.write(`\n${await compareEndpoints(own, against, quick ? 5 : 30, show)}\n`);
 }
 
-async function measureEngine(name: string, { selected, quick }: Options, interruption: Scope): Promise<EngineRun> {
+async function measureEngine(
+  name: string,
+  { selected, quick, json }: Options,
+  interruption: Scope,
+): Promise<EngineRun> {
   await using scope = new Scope();
   interruption.use(scope);
   const daemon = await startDaemon(name, scope);
@@ -127,7 +131,11 @@ async function measureEngine(name: string, { selected, quick }: Options, interru
   const bench: Bench = { daemon, raw, quick, cores: availableParallelism(), progress: show };
   const { engine, version, acceleration } = raw.driver.info;
   const rows: Row[] = [];
-  for (const family of selected) rows.push(...(await family.measure(bench)));
+  for (const family of selected) {
+    rows.push(...(await family.measure(bench)));
+    // A row that fails after half an hour does not take the others with it.
+    if (json !== undefined) await writeFile(`${json}.${engine}.partial`, `${JSON.stringify(rows, undefined, 2)}\n`);
+  }
   return { engine, description: `${engine} ${version}, ${acceleration}`, rows };
 }
 
