@@ -1,8 +1,8 @@
 /**
- * The test projects: `unit` needs nothing besides the npm packages, `tools` a compiler and other programs, `sdk` and
- * `machines` the engine that the daemon chooses on this host. `qemu` is that engine's own tests and a cross-section of
- * those two on it; `other engines` are those of gVisor and of the simulated Mac. scripts/cli/test-needs.mjs says which
- * file is whose. `FIRKIN_TEST_ENGINE` names another engine for `sdk` and `machines`.
+ * The test projects: `unit` needs nothing besides the npm packages, `tools` a compiler and other programs, `machines` the
+ * engine that the daemon chooses on this host. `qemu` is that engine's own tests and a cross-section of `machines` on it;
+ * `other engines` are those of gVisor and of the simulated Mac. scripts/cli/test-needs.mjs says which file is whose.
+ * `FIRKIN_TEST_ENGINE` names another engine for `machines`.
  */
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
@@ -42,16 +42,16 @@ export default defineConfig({
         extends: true,
         test: { name: "tools", include: filesOf("tools", files), maxWorkers: 2, sequence: { groupOrder: 0 } },
       },
-      ...(["sdk", "machines"] as const).map((name) => ({
-        extends: true as const,
+      {
+        extends: true,
         test: {
-          name,
-          include: filesOf(name, files),
+          name: "machines",
+          include: filesOf("machines", files),
           maxWorkers: 1,
           globalSetup: ["test/support/daemon/shared-daemon.ts"],
-          sequence: { groupOrder: name === "sdk" ? 1 : 2 },
+          sequence: { groupOrder: 1 },
         },
-      })),
+      },
       {
         extends: true,
         test: {
@@ -60,7 +60,7 @@ export default defineConfig({
           env: { FIRKIN_TEST_ENGINE: "qemu" },
           maxWorkers: 1,
           globalSetup: ["test/support/daemon/shared-daemon.ts"],
-          sequence: { groupOrder: 3 },
+          sequence: { groupOrder: 2 },
         },
       },
       {
@@ -69,7 +69,7 @@ export default defineConfig({
           name: "other engines",
           include: filesOf("other engines", files),
           maxWorkers: 1,
-          sequence: { groupOrder: 4 },
+          sequence: { groupOrder: 3 },
         },
       },
     ],

@@ -6,9 +6,9 @@ import { basename, join, relative } from "node:path";
 import { filesBelow } from "../setup/files.mjs";
 
 /**
- * @typedef {"unit" | "tools" | "sdk" | "machines" | "qemu" | "other engines"} Project `unit` needs nothing besides the npm
- *   packages, `tools` a compiler or another program, `sdk` and `machines` the engine that the daemon chooses on this
- *   host. `qemu` and `other engines` are tests of these engines.
+ * @typedef {"unit" | "tools" | "machines" | "qemu" | "other engines"} Project `unit` needs nothing besides the npm
+ *   packages, `tools` a compiler or another program, `machines` the engine that the daemon chooses on this host. `qemu`
+ *   and `other engines` are tests of these engines.
  *
  * @typedef {object} Need
  * @property {string} path The beginning of paths, relative to the repository.
@@ -40,11 +40,11 @@ export const needs = [
   { path: "test/vm/", project: "machines", steps: [...machines, "runsc"] },
   { path: "test/vm/observability", project: "machines", steps: ["test-tools"] },
   { path: "test/sdk/python-builders", project: "tools", steps: ["test-packages"] },
-  { path: "test/sdk/", project: "sdk", steps: [...machines, "runsc"] },
-  { path: "test/sdk/code-interpreter", project: "sdk", steps: codeInterpreter },
-  { path: "test/sdk/image-families", project: "sdk", steps: ["test-tools", ...images] },
-  { path: "test/sdk/real-job", project: "sdk", steps: ["test-tools", ...realJob] },
-  { path: "test/sdk/console", project: "sdk", steps: ["browser"] },
+  { path: "test/sdk/", project: "machines", steps: [...machines, "runsc"] },
+  { path: "test/sdk/code-interpreter", project: "machines", steps: codeInterpreter },
+  { path: "test/sdk/image-families", project: "machines", steps: ["test-tools", ...images] },
+  { path: "test/sdk/real-job", project: "machines", steps: ["test-tools", ...realJob] },
+  { path: "test/sdk/console", project: "machines", steps: ["browser"] },
   { path: "test/code-interpreter/", project: "tools", steps: ["code-interpreter-wheels-lean"] },
   // Skipped where there is neither, because their packages are as large as everything else.
   { path: "test/code-interpreter/full-languages", project: "tools", steps: variant === "full" ? ["r-java"] : [] },
