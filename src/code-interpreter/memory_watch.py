@@ -8,6 +8,8 @@ import asyncio
 import os
 import sys
 
+from processes import read_each
+
 # Two processors fill about 100 MiB meanwhile.
 PERIOD_S = 0.05
 LEAST_SHARE = 8
@@ -69,15 +71,8 @@ def read_memory(path):
 def resident_by_session():
     """Resident memory of each session's processes, KiB. A kernel leads the session of what its cells start."""
     sizes = {}
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            # It has ended meanwhile.
-            continue
+    for _, text in read_each("stat"):
+        fields = text.rpartition(b")")[2].split()
         session = int(fields[SESSION])
         sizes[session] = sizes.get(session, 0) + int(fields[RESIDENT]) * PAGE_KIB
     return sizes

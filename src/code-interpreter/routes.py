@@ -4,8 +4,9 @@ import asyncio
 import json
 import re
 
-from contexts import ContextFailure, NoContext
+from contexts import NoContext
 from http_server import JSON, Answer, json_answer
+from kernels import ContextFailure
 from line_stream import LineStream
 
 CONTEXT_PATH = re.compile(r"/contexts/([^/]+)\Z")

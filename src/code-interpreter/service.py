@@ -9,10 +9,11 @@ import os
 import socket
 import sys
 
-from contexts import ContextFailure, Contexts, Kernels
+from contexts import Contexts
 from environment import Environment
 from fork_client import ForkClient
 from http_server import MAX_HEAD_BYTES, Connection
+from kernels import ContextFailure, Kernels
 from leftovers import end_kernels_left
 from routes import Routes
 
