@@ -17,7 +17,7 @@ export interface Row {
   readonly what: string;
   /** The goal, as design section 6 words it. */
   readonly goal: string;
-  readonly unit: "ms" | "MB/s" | "req/s" | "MiB" | "s";
+  readonly unit: "ms" | "MB/s" | "req/s" | "MiB" | "s" | "%";
   readonly measured: Distribution;
   /** The same without the daemon, in the same run. */
   readonly raw?: Distribution;

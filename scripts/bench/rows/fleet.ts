@@ -1,4 +1,5 @@
 /** The rows of many idle sandboxes: what they cost the daemon and the host, and how fast they are listed. */
+import os from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Bench, RowFamily } from "../bench.ts";
 import { BareHandler, requestsPerSecond } from "../http-load.ts";
@@ -9,6 +10,7 @@ import { distributionOf, interleave, type Row } from "../statistics.ts";
 const residentGoalMiB = 150;
 const sandboxGoalMiB = { kvm: 24, tcg: 72, hvf: 24, none: 18 } as const;
 const listGoalPercent = 60;
+const idleGoalPercent = 1;
 
 /** The memory rows need a daemon that no other row has used, and the list needs twice as many sandboxes. */
 export const fleetRows: RowFamily = {
@@ -20,7 +22,7 @@ export const fleetRows: RowFamily = {
       await growTo(bench, 50);
       // A sandbox is idle when the work that creates leave behind is done.
       await delay(5_000);
-      const rows = [residentRow(bench), privateRow(bench)];
+      const rows = [residentRow(bench), privateRow(bench), await measureIdle(bench)];
       await growTo(bench, 100);
       return [...rows, await measureList(bench)];
     } finally {
@@ -62,6 +64,32 @@ function privateRow(bench: Bench): Row {
     result: `${measured.p50.toFixed(0)} MiB`,
     met: measured.p50 <= goalMiB,
   };
+}
+
+/** What the whole host works while nothing is asked of 50 sandboxes: theirs, the daemon's and other programs'. */
+async function measureIdle({ quick, progress }: Bench): Promise<Row> {
+  progress("the processors, while nothing is asked of 50 sandboxes");
+  const perSandbox: number[] = [];
+  for (let sample = 0; sample < (quick ? 1 : 6); sample++) {
+    const before = busyMs();
+    const started = performance.now();
+    await delay(5_000);
+    perSandbox.push((100 * (busyMs() - before)) / (performance.now() - started) / 50);
+  }
+  const measured = distributionOf(perSandbox);
+  return {
+    what: "processor time of an idle sandbox, a fiftieth of the host's with 50",
+    goal: `≤ ${idleGoalPercent} % of a core`,
+    unit: "%",
+    measured,
+    result: `${measured.p50.toFixed(2)} %`,
+    met: measured.p50 <= idleGoalPercent,
+  };
+}
+
+/** Milliseconds that the host's processors have worked, together. */
+function busyMs(): number {
+  return os.cpus().reduce((sum, { times }) => sum + times.user + times.nice + times.sys + times.irq, 0);
 }
 
 async function measureList({ daemon: { client }, quick, progress }: Bench): Promise<Row> {

@@ -1,11 +1,12 @@
 /**
  * What is changed in gVisor before it is compiled: how memory is restored (`restore-edits.mjs`) and saved
- * (`checkpoint-edits.mjs`); and extended attributes of users (`user.*`) are read, written, listed and removed on the disk
- * of a machine. gVisor itself only reads them. The names that the kernel acts on stay refused by gVisor's own check
- * (`checkXattrPermissions`), which comes first.
+ * (`checkpoint-edits.mjs`), and what an idle machine costs (`idle-edits.mjs`); and extended attributes of users
+ * (`user.*`) are read, written, listed and removed on the disk of a machine. gVisor itself only reads them. The names
+ * that the kernel acts on stay refused by gVisor's own check (`checkXattrPermissions`), which comes first.
  */
 
 import { checkpointEdits } from "./checkpoint-edits.mjs";
+import { idleEdits } from "./idle-edits.mjs";
 import { restoreEdits } from "./restore-edits.mjs";
 
 const impl = "pkg/sentry/fsimpl/gofer/inode_impl.go";
@@ -19,6 +20,7 @@ const unsupported = "\t\t// Consistent with runsc/fsgofer.\n\t\treturn linuxerr.
 export const edits = [
   ...restoreEdits,
   ...checkpointEdits,
+  ...idleEdits,
   {
     file: impl,
     from: "\t\t// Consistent with runsc/fsgofer.\n\t\treturn nil, linuxerr.EOPNOTSUPP\n",

@@ -71,7 +71,13 @@ const loadEdits = [
   {
     file: "pkg/sentry/kernel/kernel_restore.go",
     from: "\tgo mfl.backgroundGoroutine(pagesMetadata, pagesFile, mainMF, timeline)\n",
-    to: "\tgo mfl.backgroundGoroutine(pagesMetadata, pagesFile, mainMF, onDemand, timeline)\n",
+    to: `	if onDemand {
+		// A load for waiters has no end, and a Timer looks every millisecond for the end of its timelines.
+		timeline.End()
+		timeline = nil
+	}
+	go mfl.backgroundGoroutine(pagesMetadata, pagesFile, mainMF, onDemand, timeline)
+`,
   },
   {
     file: "pkg/sentry/kernel/kernel_restore.go",
