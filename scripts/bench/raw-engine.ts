@@ -23,6 +23,8 @@ export interface RawMachine {
 
 export class RawEngine implements AsyncDisposable {
   readonly driver: VmDriver;
+  /** The disk that every machine of `base` stands on. */
+  readonly baseDisk: string;
   readonly #stateDir: string;
   /** The snapshots of templates that were restored already. */
   readonly #folders = new Map<string, string>();
@@ -31,8 +33,9 @@ export class RawEngine implements AsyncDisposable {
   readonly #starting = new Set<Promise<unknown>>();
   #closing = false;
 
-  private constructor(driver: VmDriver, stateDir: string) {
+  private constructor(driver: VmDriver, baseDisk: string, stateDir: string) {
     this.driver = driver;
+    this.baseDisk = baseDisk;
     this.#stateDir = stateDir;
   }
 
@@ -47,7 +50,7 @@ export class RawEngine implements AsyncDisposable {
       heldEngines: [],
       log,
     });
-    return new RawEngine(driver, stateDir);
+    return new RawEngine(driver, assets.baseDisk, stateDir);
   }
 
   /** Restores a machine of a template up to the agent's first answer. */

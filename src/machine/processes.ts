@@ -130,12 +130,16 @@ export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals)
   }
 }
 
-/** Polls until the process is gone; false when it still runs after `deadlineMs`. */
+/**
+ * Polls until the process is gone; false when it still runs after `deadlineMs`. It is seen late by an eighth of the
+ * time that it took, because a client may wait for it.
+ */
 export async function waitUntilGone(identity: ProcessIdentity, deadlineMs: number): Promise<boolean> {
-  const end = performance.now() + deadlineMs;
-  for (let pauseMs = 1; isRunning(identity); pauseMs = Math.min(pauseMs * 2, 50)) {
-    if (performance.now() >= end) return false;
-    await delay(pauseMs);
+  const startedMs = performance.now();
+  while (isRunning(identity)) {
+    const elapsedMs = performance.now() - startedMs;
+    if (elapsedMs >= deadlineMs) return false;
+    await delay(Math.min(Math.max(1, elapsedMs / 8), 50));
   }
   return true;
 }

@@ -186,6 +186,12 @@ export async function describeFile(
   }
 }
 
+/** As {@link describeFile}, and the file is written out meanwhile: a snapshot is not whole before both are done. */
+export async function describeWritten(folder: string, name: string, options: { readonly dataBlocks?: BlockRuns } = {}) {
+  const [described] = await Promise.all([describeFile(folder, name, options), syncPath(join(folder, name))]);
+  return described;
+}
+
 /** Runs of blocks of {@link blockBytes}: the number of the first one, and the count. */
 export type BlockRuns = readonly (readonly [number, number])[];
 

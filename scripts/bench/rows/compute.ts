@@ -1,10 +1,7 @@
 /** The rows of computing: programs in a sandbox beside the same programs on this host, which is the raw baseline. */
-import { execFile } from "node:child_process";
-import { promisify } from "node:util";
 import { type Bench, type RowFamily, timeMs } from "../bench.ts";
+import { NativePrograms } from "../native-programs.ts";
 import { distributionOf, interleave, type Row } from "../statistics.ts";
-
-const run = promisify(execFile);
 
 /** What is run, and the goal as a multiple of the host; the goals are those of the gvisor engine. */
 const programs: readonly { readonly what: string; readonly script: string; readonly goal: number }[] = [
@@ -32,18 +29,18 @@ const prepare = "head -c 100000000 /dev/urandom > /tmp/firkin-bench-100";
 
 export const computeRows: RowFamily = {
   name: "compute",
-  async measure({ daemon: { client }, quick, progress }: Bench) {
+  async measure({ daemon: { client }, raw: engine, quick, progress }: Bench) {
+    await using native = await NativePrograms.of(engine.baseDisk);
     const sandbox = await client.create();
-    const onHost = (script: string) => run("bash", ["-l", "-c", script]);
     try {
-      await Promise.all([client.command(sandbox, prepare), onHost(prepare)]);
+      await Promise.all([client.command(sandbox, prepare), native.shell(prepare)]);
       const rows: Row[] = [];
       for (const { what, script, goal } of programs) {
         progress(`${what}, on the host and in a sandbox in turn`);
         const samples = (rounds: number) =>
           interleave(
             rounds,
-            () => timeMs(() => onHost(script)),
+            () => timeMs(() => native.shell(script)),
             () => timeMs(() => client.command(sandbox, script)),
           );
         await samples(1);
@@ -52,7 +49,7 @@ export const computeRows: RowFamily = {
         const ratio = ours.p50 / theirs.p50;
         const result = `${ratio.toFixed(2)} × host`;
         rows.push({
-          what,
+          what: native.areOfBaseDisk ? what : `${what} (raw: the host's own programs)`,
           goal: `≤ ${goal} × host`,
           unit: "ms",
           measured: ours,
@@ -64,7 +61,7 @@ export const computeRows: RowFamily = {
       return rows;
     } finally {
       await client.kill(sandbox);
-      await onHost("rm -f /tmp/firkin-bench-100");
+      await native.shell("rm -f /tmp/firkin-bench-100");
     }
   },
 };

@@ -7,7 +7,7 @@ import { chown, mkdir, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { MachineFiles, SnapshotFile, SnapshotManifest } from "../driver.ts";
 import { linkFile } from "../link-file.ts";
-import { describeFile } from "../snapshot-files.ts";
+import { describeWritten } from "../snapshot-files.ts";
 import { agentFolder, checkpointFolder, imageFolder } from "./box.ts";
 import type { RunningMachine } from "./machine.ts";
 import type { Orders } from "./orders.ts";
@@ -49,7 +49,8 @@ export interface CheckpointSource {
 export async function writeCheckpoint({ folder, running, orders }: CheckpointSource): Promise<string[]> {
   await dropCheckpoint(folder);
   const index = indexOfNext(running);
-  const flags = ["--leave-running", "--compression=none", ...(index > 0 ? [`--pages-file-index=${index}`] : [])];
+  const pagesFlags = running.machine.sharesPages ? [`--pages-file-index=${index}`] : [];
+  const flags = ["--leave-running", "--compression=none", ...pagesFlags];
   await orders.give(`checkpoint --image-path=${inBox.image} ${flags.join(" ")} ${containerName}`, checkpointDeadlineMs);
   return [stateName, placesName, pagesName(index)];
 }
@@ -71,7 +72,7 @@ export async function keepCheckpoint(
     await rename(join(imageFolder(folder), name), path);
     // Whoever restores it in a box reads it as root of the box.
     await chown(path, firstFileOwner, firstFileOwner);
-    return describeFile(staging, name);
+    return describeWritten(staging, name);
   });
   const links = [
     linkFile(join(agentFolder(folder), agentName), join(staging, agentFileName)),

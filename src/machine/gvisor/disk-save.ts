@@ -12,7 +12,7 @@ import { copyLimitBytes } from "../disk-layers.ts";
 import type { SnapshotFile } from "../driver.ts";
 import type { FindData } from "../file-data.ts";
 import { linkFile } from "../link-file.ts";
-import { describeFile } from "../snapshot-files.ts";
+import { describeWritten } from "../snapshot-files.ts";
 import { copyLayer, diskName, packedName, packLayer } from "./disk.ts";
 
 const run = promisify(execFile);
@@ -34,7 +34,7 @@ export async function saveWrittenLayer(disk: WrittenDisk, staging: string, isLas
   const { blocks } = await stat(image);
   if (blocks * 512 <= copyLimitBytes) {
     await packLayer(disk.folder, join(staging, packedName));
-    return describeFile(staging, packedName);
+    return describeWritten(staging, packedName);
   }
   const target = join(staging, diskName);
   if (!isLast) await copyLayer(image, target);
@@ -42,7 +42,7 @@ export async function saveWrittenLayer(disk: WrittenDisk, staging: string, isLas
     await limitImage(disk, hiddenBytes);
     await linkFile(image, target);
   }
-  return describeFile(staging, diskName, { dataBlocks: await disk.findData(target) });
+  return describeWritten(staging, diskName, { dataBlocks: await disk.findData(target) });
 }
 
 /** Lets a machine write to its disk again after a save that was to be its last. Does nothing when there was none. */

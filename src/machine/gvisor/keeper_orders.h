@@ -98,6 +98,23 @@ static _Noreturn void become_runsc(char **words) {
   _exit(127);
 }
 
+/* The value of a flag that ends with `=`; NULL without it. */
+static const char *value_of(const char *flag, char **words) {
+  size_t length = strlen(flag);
+  for (; *words; words++) {
+    if (strncmp(*words, flag, length) == 0) return *words + length;
+  }
+  return NULL;
+}
+
+/* Returns where runsc has to do it: another runsc than the set-up's has no such flag, and other calls. */
+static void checkpoint_and_exit(char **words) {
+  const char *index = value_of("--pages-file-index=", words), *folder = value_of("--image-path=", words);
+  if (!index || !folder) return;
+  dup2(orders.console[1], STDERR_FILENO);
+  _exit(call_checkpoint(folder, strtoul(index, NULL, 10)) ? 0 : 1);
+}
+
 static void run_order(char **words) {
   orders.said_length = 0;
   pid_t pid = fork();
@@ -105,6 +122,7 @@ static void run_order(char **words) {
   if (pid == 0) {
     if (orders.pauses && call_sandbox("Pause")) _exit(0);
     if (orders.resumes && call_sandbox("Resume")) _exit(0);
+    if (strcmp(words[0], "checkpoint") == 0) checkpoint_and_exit(words);
     become_runsc(words);
   }
   orders.running = pid;

@@ -10,7 +10,7 @@ import { explainDiskFull } from "../disk-full.ts";
 import type { SaveOptions, SnapshotFile, SnapshotManifest } from "../driver.ts";
 import type { Images } from "../images.ts";
 import { linkFile } from "../link-file.ts";
-import { describeFile, publishSnapshot, stagingOf } from "../snapshot-files.ts";
+import { describeWritten, publishSnapshot, stagingOf } from "../snapshot-files.ts";
 import type { GuestCpus } from "./cpu.ts";
 import { copyLayer, diskName } from "./disk.ts";
 import type { RunningMachine } from "./machine.ts";
@@ -87,7 +87,7 @@ async function saveDevices({ qmp, folder }: PausedMachine, staging: string): Pro
 }
 
 async function saveMachine(paused: PausedMachine, staging: string) {
-  const [memory, devices] = await Promise.all([saveMemory(paused, staging), describeFile(staging, devicesName)]);
+  const [memory, devices] = await Promise.all([saveMemory(paused, staging), describeWritten(staging, devicesName)]);
   const { image, changes } = memory;
   return { files: { memory: image, devices }, changes: changes ? { memoryChanges: changes } : {} };
 }
@@ -110,7 +110,7 @@ async function saveMemory({ folder, pid, running }: PausedMachine, staging: stri
   if (shared) await copySparse(path, target, true);
   else await writeMemoryImage(pid, path, target);
   await seal(target);
-  return { image: await describeFile(staging, memoryName) };
+  return { image: await describeWritten(staging, memoryName) };
 }
 
 async function saveDisk({ folder, running }: PausedMachine, staging: string, isLast: boolean): Promise<SnapshotFile> {
@@ -119,7 +119,7 @@ async function saveDisk({ folder, running }: PausedMachine, staging: string, isL
     isLast ? linkFile(path, target) : copyLayer(path, target),
     ...running.lowerLayers.map(({ name }) => linkFile(join(folder, name), join(staging, name))),
   ]);
-  return describeFile(staging, diskName);
+  return describeWritten(staging, diskName);
 }
 
 function describeSnapshot(
