@@ -1,6 +1,6 @@
 /**
- * Runs programs of the base disk on this host itself, as the raw baseline of computing: the host's own python3 or node
- * may be another version or build, and would be compared with the guest's.
+ * Programs of the base disk, run on this host itself. The host's own python3 or node may be of another version or
+ * build, so that a ratio to them says little of what an engine costs.
  */
 import { execFile } from "node:child_process";
 import { mkdtemp, rmdir } from "node:fs/promises";
@@ -11,21 +11,23 @@ import { promisify } from "node:util";
 const run = promisify(execFile);
 
 export class NativePrograms implements AsyncDisposable {
-  /** Where the base disk is mounted; undefined where that is not allowed, and the host's own programs run. */
-  readonly #root: string | undefined;
+  readonly #root: string;
 
-  private constructor(root: string | undefined) {
+  private constructor(root: string) {
     this.#root = root;
   }
 
-  /** Mounts the disk, read-only, with a file system in memory as its `/tmp`. */
-  static async of(baseDisk: string): Promise<NativePrograms> {
+  /**
+   * Mounts the disk, read-only, with a file system in memory as its `/tmp`.
+   * @returns undefined where this process may not mount
+   */
+  static async of(baseDisk: string): Promise<NativePrograms | undefined> {
     const root = await mkdtemp(join(tmpdir(), "firkin-bench-root-"));
     try {
       await run("mount", ["-o", "loop,ro,noload", baseDisk, root]);
     } catch {
       await rmdir(root);
-      return new NativePrograms(undefined);
+      return undefined;
     }
     const native = new NativePrograms(root);
     try {
@@ -39,18 +41,12 @@ export class NativePrograms implements AsyncDisposable {
     }
   }
 
-  get areOfBaseDisk(): boolean {
-    return this.#root !== undefined;
-  }
-
   /** Runs a script in a login shell, as a command of a sandbox is run. */
   async shell(script: string): Promise<void> {
-    const shell = ["bash", "-l", "-c", script];
-    await (this.#root ? run("chroot", [this.#root, ...shell], { cwd: "/" }) : run(shell[0] ?? "", shell.slice(1)));
+    await run("chroot", [this.#root, "bash", "-l", "-c", script], { cwd: "/" });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#root) return;
     await run("umount", ["--recursive", this.#root]);
     await rmdir(this.#root);
   }
