@@ -142,7 +142,7 @@ const loadEdits = [
     from: "ok && mf.IsAsyncLoading() {\n",
     to: "ok && mf.HasUnloaded(pseg.fileRange()) {\n",
   },
-  { file: "pkg/sentry/mm/address_space.go", from: "\t\tsetMapUnit(32 << 20)\n", to: "\t\tsetMapUnit(256 << 10)\n" },
+  { file: "pkg/sentry/mm/address_space.go", from: "\t\tsetMapUnit(32 << 20)\n", to: "\t\tsetMapUnit(64 << 10)\n" },
   {
     // Pages may be loaded for as long as the sandbox lives.
     file: restore,
