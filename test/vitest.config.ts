@@ -1,8 +1,9 @@
 /**
  * The test projects: `unit` needs nothing besides the npm packages, `tools` a compiler and other programs, `machines` the
  * engine that the daemon chooses on this host. `qemu` is that engine's own tests and a cross-section of `machines` on it;
- * `other engines` are those of gVisor and of the simulated Mac. scripts/cli/test-needs.mjs says which file is whose.
- * `FIRKIN_TEST_ENGINE` names another engine for `machines`.
+ * `other engines` are those of gVisor and of the simulated Mac; `interpreter` is the code interpreter in guests.
+ * scripts/cli/test-needs.mjs says which file is whose. `FIRKIN_TEST_ENGINE` names another engine for `machines` and
+ * `interpreter`.
  */
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
@@ -70,6 +71,16 @@ export default defineConfig({
           include: filesOf("other engines", files),
           maxWorkers: 1,
           sequence: { groupOrder: 3 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: "interpreter",
+          include: filesOf("interpreter", files),
+          maxWorkers: 1,
+          globalSetup: ["test/support/daemon/shared-daemon.ts"],
+          sequence: { groupOrder: 4 },
         },
       },
     ],

@@ -90,13 +90,16 @@ function readOptions(args: readonly string[]): Options | undefined {
   const selected = known.filter(({ name }) => names.includes(name));
   if ((values.against === undefined) !== (values.key === undefined))
     throw new Error(`--against needs --key\n\n${help}`);
+  const engines = (values.engine ?? "auto").split(",");
+  if (values.against !== undefined && engines.length > 1)
+    throw new Error(`--against measures one engine of this daemon, not ${engines.join(" and ")}\n\n${help}`);
   const isWhole = values.rows === undefined && !values.quick;
   return {
     selected,
     quick: values.quick,
     write: values.write || isWhole,
     json: values.json,
-    engines: (values.engine ?? "auto").split(","),
+    engines,
     against: values.against === undefined ? undefined : { apiUrl: values.against, apiKey: values.key ?? "" },
   };
 }

@@ -6,9 +6,9 @@ import { basename, join, relative } from "node:path";
 import { filesBelow } from "../setup/files.mjs";
 
 /**
- * @typedef {"unit" | "tools" | "machines" | "qemu" | "other engines"} Project `unit` needs nothing besides the npm
- *   packages, `tools` a compiler or another program, `machines` the engine that the daemon chooses on this host. `qemu`
- *   and `other engines` are tests of these engines.
+ * @typedef {"unit" | "tools" | "machines" | "qemu" | "other engines" | "interpreter"} Project `unit` needs nothing
+ *   besides the npm packages, `tools` a compiler or another program, `machines` the engine that the daemon chooses on
+ *   this host. `qemu` and `other engines` are tests of these engines. `interpreter` needs the template of that name.
  *
  * @typedef {object} Need
  * @property {string} path The beginning of paths, relative to the repository.
@@ -20,9 +20,8 @@ const machines = ["packages", "test-packages", "build", "assets"];
 /** The guest agent, or a program of the test, is compiled and run as a process of this machine. */
 const compiled = { project: /** @type {const} */ ("tools"), steps: ["compiler"] };
 
-/** Making this template takes minutes, so its tests run only when a variant of it is asked for: `lean` or `full`. */
-const variant = process.env.FIRKIN_TEST_CODE_INTERPRETER;
-const codeInterpreter = variant ? [`code-interpreter-disk-${variant}`] : [];
+/** `full` has R and Java, too, and takes minutes. */
+const variant = process.env.FIRKIN_TEST_CODE_INTERPRETER ?? "lean";
 
 /** The root of Debian that some families of images are made of takes a minute or two. */
 const images = process.env.FIRKIN_TEST_IMAGES === "all" ? ["test-images"] : [];
@@ -40,8 +39,8 @@ export const needs = [
   { path: "test/vm/", project: "machines", steps: [...machines, "runsc"] },
   { path: "test/vm/observability", project: "machines", steps: ["test-tools"] },
   { path: "test/sdk/python-builders", project: "tools", steps: ["test-packages"] },
+  { path: "test/sdk/code-interpreter", project: "interpreter", steps: [`code-interpreter-disk-${variant}`] },
   { path: "test/sdk/", project: "machines", steps: [...machines, "runsc"] },
-  { path: "test/sdk/code-interpreter", project: "machines", steps: codeInterpreter },
   { path: "test/sdk/image-families", project: "machines", steps: ["test-tools", ...images] },
   { path: "test/sdk/real-job", project: "machines", steps: ["test-tools", ...realJob] },
   { path: "test/sdk/console", project: "machines", steps: ["browser"] },

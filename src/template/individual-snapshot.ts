@@ -81,7 +81,7 @@ export async function makeIndividualSnapshot(
   await agent.setup(setupOf(profile, clock));
   if (preparation.kind === "base") await warmUp(agent);
   else await startAndWait({ agent, log: new BuildLog(clock), signal }, preparation.spec, defaults, clock);
-  await settle(agent, template.id, { clock, signal });
+  await settle(agent, template.id, { clock, signal, restMs: driver.info.restMs });
   // Awaited, so that the machine is saved before the scope ends it.
   return await saveMachine({ vm, guest: agent }, { folder, isLast: true, clock, signal });
 }

@@ -5,17 +5,15 @@
 #ifndef FIRKIN_BOX_LOOPS_H
 #define FIRKIN_BOX_LOOPS_H
 
-#include <dirent.h>
-#include <linux/loop.h>
-#include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 
 #include "../jail/launcher.h"
+#include "loop_devices.h"
 
 enum { LOOP_TRIES = 100, LOOP_MAJOR = 7, SHARED_FLAGS = LO_FLAGS_AUTOCLEAR | LO_FLAGS_READ_ONLY };
 
 /* Attaches an image to a free loop device, which is free again when nothing is mounted from it. */
-static int attach_loop(const char *image, bool is_read_only, char device[64]) {
+static int attach_loop(const char *image, bool is_read_only, char device[DEVICE_PATH_BYTES]) {
   int file = open(image, (is_read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
   if (file < 0) fail("open %s", image);
   int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
@@ -23,7 +21,7 @@ static int attach_loop(const char *image, bool is_read_only, char device[64]) {
   for (int tried = 0; tried < LOOP_TRIES; tried++) {
     int number = ioctl(control, LOOP_CTL_GET_FREE);
     if (number < 0) fail("a free loop device");
-    snprintf(device, 64, "/dev/loop%d", number);
+    snprintf(device, DEVICE_PATH_BYTES, "/dev/loop%d", number);
     int loop = open(device, O_RDWR | O_CLOEXEC);
     if (loop < 0 && errno == ENOENT) {
       if (mknod(device, S_IFBLK | 0600, makedev(LOOP_MAJOR, (unsigned)number)) && errno != EEXIST) fail("%s", device);
@@ -45,35 +43,19 @@ static int attach_loop(const char *image, bool is_read_only, char device[64]) {
   fail("no loop device stays free");
 }
 
-/* Whether a device shows all of a file, and will never write to it. It stays so as long as it is open. */
-static bool shows_file(int loop, const struct stat *file) {
-  struct loop_info64 info;
-  if (ioctl(loop, LOOP_GET_STATUS64, &info)) return false;
-  bool is_whole = info.lo_offset == 0 && info.lo_sizelimit == 0 && (info.lo_flags & SHARED_FLAGS) == SHARED_FLAGS;
-  return is_whole && info.lo_device == file->st_dev && info.lo_inode == file->st_ino;
+/* Whether a device shows all of its file, and will never write to it. */
+static bool is_shareable(const struct loop_info64 *info) {
+  return info->lo_offset == 0 && info->lo_sizelimit == 0 && (info->lo_flags & SHARED_FLAGS) == SHARED_FLAGS;
 }
 
 /* Opens the device that shows an image already, for other boxes or another daemon; else attaches one. */
-static int share_loop(const char *image, char device[64]) {
+static int share_loop(const char *image, char device[DEVICE_PATH_BYTES]) {
   struct stat file;
+  struct loop_info64 info;
   if (stat(image, &file)) fail("stat %s", image);
-  DIR *devices = opendir("/sys/block");
-  if (!devices) fail("/sys/block");
-  for (struct dirent *entry; (entry = readdir(devices));) {
-    char attached[300];
-    int number, length = 0;
-    if (sscanf(entry->d_name, "loop%d%n", &number, &length) != 1 || entry->d_name[length]) continue;
-    snprintf(attached, sizeof attached, "/sys/block/%s/loop", entry->d_name);
-    if (access(attached, F_OK)) continue;
-    snprintf(device, 64, "/dev/loop%d", number);
-    int loop = open(device, O_RDONLY | O_CLOEXEC);
-    if (loop >= 0 && shows_file(loop, &file)) {
-      closedir(devices);
-      return loop;
-    }
-    if (loop >= 0) close(loop);
-  }
-  closedir(devices);
+  int loop = find_loop(&file, O_RDONLY, is_shareable, device, &info);
+  if (loop >= 0) return loop;
+  if (errno != ENODEV) fail("/sys/block");
   return attach_loop(image, true, device);
 }
 

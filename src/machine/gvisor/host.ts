@@ -97,7 +97,7 @@ export async function openHost(
     findRunsc(options, cacheFolder),
     buildTool({ beside: import.meta.url, source: "box.c", headers: boxHeaders }, options.cacheFolder),
     buildTool({ beside: import.meta.url, source: "keeper.c", headers: keeperHeaders }, options.cacheFolder),
-    buildTool({ beside: import.meta.url, source: "image.c" }, options.cacheFolder),
+    buildTool({ beside: import.meta.url, source: "image.c", headers: ["loop_devices.h"] }, options.cacheFolder),
     findNetworkPrograms(options.cacheFolder),
     openDataFinder(options.cacheFolder),
     readCpuClass(),
@@ -139,6 +139,7 @@ const boxHeaders = [
   "box_mounts.h",
   "box_network.h",
   "box_owners.h",
+  "loop_devices.h",
   "../jail/call_filter.h",
   "../jail/launcher.h",
 ];

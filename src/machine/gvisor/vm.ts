@@ -27,6 +27,8 @@ export interface GvisorVmParts extends Omit<PausedMachine, "folder"> {
 
 export class GvisorVm extends WatchedProcess implements Vm {
   readonly #parts: GvisorVmParts;
+  /** A save that was to be the last one may have been given up, by this daemon or one that died. */
+  #mayBeClosed: boolean;
 
   constructor(parts: GvisorVmParts) {
     const { record, orders, childExited, removeRemains } = parts;
@@ -40,6 +42,7 @@ export class GvisorVm extends WatchedProcess implements Vm {
       removeRemains,
     });
     this.#parts = parts;
+    this.#mayBeClosed = childExited === undefined;
     orders.unref();
   }
 
@@ -48,8 +51,8 @@ export class GvisorVm extends WatchedProcess implements Vm {
   }
 
   async resume(deadlineMs?: number): Promise<void> {
-    // A save that was to be the last one may have been given up by a daemon that died.
-    await reopenImage(this.#paused);
+    if (this.#mayBeClosed) await reopenImage(this.#paused);
+    this.#mayBeClosed = false;
     await this.#parts.orders.give(`resume ${containerName}`, deadlineMs);
   }
 
@@ -72,6 +75,7 @@ export class GvisorVm extends WatchedProcess implements Vm {
     if (state !== "paused") {
       throw new DomainError("invalid_state", `only a paused machine can be saved; this one is ${state}`);
     }
+    this.#mayBeClosed ||= options.isLast === true;
     return writeSnapshot(this.#paused, folder, options);
   }
 

@@ -4,12 +4,13 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { expect } from "vitest";
 import { sharedDaemon, skipReason } from "../clients/sdk.ts";
+import { testedEngine } from "../daemon/engine-processes.ts";
 import { cacheDir } from "../daemon/real-daemon.ts";
 import { post } from "../daemon/requests.ts";
 import type { SharedDaemon } from "../daemon/shared-daemon.ts";
 
-/** The variant that is tested. Making it takes minutes, so `npm test` runs the service on the host instead. */
-export const variant = process.env.FIRKIN_TEST_CODE_INTERPRETER;
+/** The variant that is tested. An emulated guest takes too long for every run of all tests. */
+export const variant = process.env.FIRKIN_TEST_CODE_INTERPRETER ?? (testedEngine === "gvisor" ? "lean" : undefined);
 /** Why the tests that need the template are skipped, or false. */
 export const notRun = skipReason || (!variant && "npm run test:code-interpreter runs it");
 

@@ -30,10 +30,18 @@ export function faultSuite({ engine, missing, steps = lifecycleSteps }: FaultSui
       world = await FaultWorld.open(engine);
     });
     afterAll(async () => {
-      await world?.[Symbol.asyncDispose]();
-      const path = faultTablePath(engine);
-      await mkdir(dirname(path), { recursive: true });
-      await writeFile(path, faultTable(seen.daemon, seen.machine));
+      if (!world) return;
+      try {
+        const { url, apiKey } = world.daemon;
+        const benchmarks = await fetch(`${url}/benchmarks`, { headers: { "x-api-key": apiKey } });
+        const { engineVersion } = (await benchmarks.json()) as { engineVersion: string };
+        const path = faultTablePath(engine);
+        await mkdir(dirname(path), { recursive: true });
+        const seenOn = `${engine} ${engineVersion} (${new Date().toISOString().slice(0, 10)})`;
+        await writeFile(path, `${seenOn}\n${faultTable(seen.daemon, seen.machine)}`);
+      } finally {
+        await world[Symbol.asyncDispose]();
+      }
     });
 
     test.each(steps)("the daemon dies at %s", async (step) => {
