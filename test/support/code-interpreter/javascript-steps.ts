@@ -160,6 +160,10 @@ export class JavaScriptClient implements AsyncDisposable {
       return [results.map(({ text, json }) => ({ json, text })), logs, error ?? null];
     },
     "pause and resume": async () => {
+      // Of all rows before there are some twenty, which with R's and Java's fill the sandbox.
+      for (const { id, language } of await this.#sandbox.listCodeContexts()) {
+        if (language !== "python") await this.#sandbox.removeCodeContext(id);
+      }
       await this.run("import random; lived = 1; drawn = random.random()");
       const ids = (await this.#sandbox.listCodeContexts()).map(({ id }) => id);
       await this.#sandbox.pause();
