@@ -61,6 +61,8 @@ const help = `usage: npm run bench -- [OPTION…]
                 other, and shows them side by side
   --against URL --key KEY
                 measure what an SDK sees of another server that speaks E2B's API, in turn with this daemon
+  --sandbox-url URL
+                where that server's sandboxes are reached, if not at their own names; for a firkin it is its URL
 `;
 
 interface Options {
@@ -78,7 +80,7 @@ function readOptions(args: readonly string[]): Options | undefined {
   const string = { type: "string" } as const;
   const boolean = { type: "boolean", default: false } as const;
   const options = {
-    ...{ rows: string, json: string, engine: string, against: string, key: string },
+    ...{ rows: string, json: string, engine: string, against: string, key: string, "sandbox-url": string },
     ...{ quick: boolean, write: boolean, help: boolean },
   };
   const { values } = parseArgs({ args: [...args], options, strict: true });
@@ -100,8 +102,12 @@ function readOptions(args: readonly string[]): Options | undefined {
     write: values.write || isWhole,
     json: values.json,
     engines,
-    against: values.against === undefined ? undefined : { apiUrl: values.against, apiKey: values.key ?? "" },
+    against: values.against === undefined ? undefined : endpointOf(values.against, values.key, values["sandbox-url"]),
   };
+}
+
+function endpointOf(apiUrl: string, apiKey = "", sandboxUrl: string | undefined): Endpoint {
+  return { apiUrl, apiKey, ...(sandboxUrl === undefined ? {} : { sandboxUrl }) };
 }
 
 const show = (what: string) => process.stderr.write(`${new Date().toISOString().slice(11, 19)}  ${what} …\n`);
