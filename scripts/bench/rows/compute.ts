@@ -37,22 +37,23 @@ export const computeRows: RowFamily = {
   async measure({ daemon: { client }, raw: engine, quick, progress }: Bench) {
     await using native = await NativePrograms.of(engine.baseDisk);
     const onHost = (script: string) => run("bash", ["-l", "-c", script]);
+    const rounds = quick ? 3 : 12;
     const sandbox = await client.create();
     try {
       await Promise.all([client.command(sandbox, prepare), onHost(prepare), native?.shell(prepare)]);
       const rows: Row[] = [];
       for (const { what, script, goal } of programs) {
         progress(`${what}, on the host and in a sandbox in turn`);
-        const samples = (rounds: number) =>
+        const samples = (count: number) =>
           interleave(
-            rounds,
+            count,
             () => timeMs(() => onHost(script)),
             () => timeMs(() => client.command(sandbox, script)),
           );
         await samples(1);
-        const { raw, measured } = await samples(quick ? 3 : 12);
+        const { raw, measured } = await samples(rounds);
         const same: number[] = [];
-        for (let round = 0; native && round < (quick ? 3 : 12); round++) {
+        for (let round = 0; native && round < rounds; round++) {
           same.push(await timeMs(() => native.shell(script)));
         }
         const [ours, theirs] = [distributionOf(measured), distributionOf(raw)];

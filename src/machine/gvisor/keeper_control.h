@@ -5,7 +5,6 @@
 #ifndef FIRKIN_KEEPER_CONTROL_H
 #define FIRKIN_KEEPER_CONTROL_H
 
-#include <sys/socket.h>
 #include <sys/un.h>
 
 #include "keeper.h"
