@@ -83,18 +83,20 @@ function readOptions(args: readonly string[]): Options | undefined {
     ...{ rows: string, json: string, engine: string, against: string, key: string, "sandbox-url": string },
     ...{ quick: boolean, write: boolean, help: boolean },
   };
-  const { values } = parseArgs({ args: [...args], options, strict: true });
+  const { values } = parsedOr(() => parseArgs({ args: [...args], options, strict: true }));
   if (values.help) return undefined;
   const names = values.rows?.split(",") ?? families.map(({ name }) => name);
   const known = [...families, ...byName];
   const unknown = names.filter((name) => !known.some((family) => family.name === name));
-  if (unknown.length > 0) throw new Error(`there are no rows ${unknown.join(", ")}\n\n${help}`);
+  if (unknown.length > 0) throw new UsageError(`there are no rows ${unknown.join(", ")}`);
   const selected = known.filter(({ name }) => names.includes(name));
   if ((values.against === undefined) !== (values.key === undefined))
-    throw new Error(`--against needs --key\n\n${help}`);
+    throw new UsageError("--against needs --key, and --key needs --against");
+  if (values.against === undefined && values["sandbox-url"] !== undefined)
+    throw new UsageError("--sandbox-url is for --against alone");
   const engines = (values.engine ?? "auto").split(",");
   if (values.against !== undefined && engines.length > 1)
-    throw new Error(`--against measures one engine of this daemon, not ${engines.join(" and ")}\n\n${help}`);
+    throw new UsageError(`--against measures one engine of this daemon, not ${engines.join(" and ")}`);
   const isWhole = values.rows === undefined && !values.quick;
   return {
     selected,
@@ -104,6 +106,18 @@ function readOptions(args: readonly string[]): Options | undefined {
     engines,
     against: values.against === undefined ? undefined : endpointOf(values.against, values.key, values["sandbox-url"]),
   };
+}
+
+/** What was typed cannot be done. It is shown with the help, and without a stack trace. */
+class UsageError extends Error {}
+
+/** @throws UsageError with what `parse` says */
+function parsedOr<T>(parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message : String(error));
+  }
 }
 
 function endpointOf(apiUrl: string, apiKey = "", sandboxUrl: string | undefined): Endpoint {
@@ -189,6 +203,10 @@ main().then(
   // Exits at once: a row that was interrupted may never end by itself.
   (status) => process.exit(status),
   (error: unknown) => {
+    if (error instanceof UsageError) {
+      console.error(`${error.message}\n\n${help}`);
+      process.exit(2);
+    }
     console.error(error instanceof Error ? error.stack : error);
     process.exit(1);
   },
