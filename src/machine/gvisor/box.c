@@ -224,14 +224,10 @@ int main(int count, char **arguments) {
     return 0;
   }
   bind_sockets(&options);
-  for (size_t i = 0; i < options.cgroup_count; i++) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/cgroup.procs", options.cgroups[i]);
-    write_text(path, "0");
-  }
+  int unified = join_groups(options.cgroups, options.cgroup_count);
   if (options.oom) write_text("/proc/self/oom_score_adj", options.oom);
   if (unshare(CLONE_NEWPID)) fail("process namespace");
-  pid_t child = fork();
+  pid_t child = fork_inside(unified);
   if (child < 0) fail("fork");
   if (child == 0) become_keeper(&options, asked[1], mapped[0]);
   close(asked[1]);

@@ -12,7 +12,6 @@
  *   user            makes a user namespace first, for a caller that is not root
  *   empty-network   a network namespace without any interface; otherwise the process has the host's network
  *   cgroup=FOLDER   a cgroup that the process joins
- *   joins-late      the process joins its cgroups after it was started: only for a program that starts no other
  *   keep=N          so many descriptors from 3 on stay open, all later ones are closed
  *   file-bytes=N files=N processes=N   resource limits
  *   oom=N           the process's oom_score_adj
@@ -48,34 +47,6 @@ static void open_pair(const struct options *options) {
     setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
 }
 
-static void open_cgroups(struct options *options) {
-  char path[4096];
-  for (size_t i = 0; i < options->cgroup_count; i++) {
-    snprintf(path, sizeof path, "%s/cgroup.procs", options->cgroups[i]);
-    options->cgroup_lists[i] = open(path, O_WRONLY | O_CLOEXEC);
-    if (options->cgroup_lists[i] < 0) fail("open %s", path);
-  }
-}
-
-/* Puts a process into the cgroups; 0 is this one. False, with errno, when it cannot be. */
-static bool join_cgroups(const struct options *options, pid_t process) {
-  for (size_t i = 0; i < options->cgroup_count; i++) {
-    if (dprintf(options->cgroup_lists[i], "%d", process) < 0) return false;
-  }
-  return true;
-}
-
-/*
- * The kernel takes up to a tenth of a second for the first join in a while, because it waits for every processor. So
- * the process runs meanwhile. One that cannot be joined is ended.
- */
-static void join_late(const struct options *options, pid_t child) {
-  if (join_cgroups(options, child) && join_cgroups(options, 0)) return;
-  if (errno == ESRCH) return; /* It has ended. */
-  fprintf(stderr, "the jail's process %d cannot join its cgroups: %s\n", child, strerror(errno));
-  kill(child, SIGKILL);
-}
-
 /* The caller's user and group are themselves inside, and nobody else is there. */
 static void make_user_namespace(void) {
   char map[64];
@@ -103,10 +74,6 @@ static _Noreturn void become(const struct options *options) {
 
 static _Noreturn void stand_by(const struct options *options, pid_t child) {
   tell_status(child);
-  if (options->joins_late) {
-    if (status_descriptor >= 0) close(status_descriptor);
-    join_late(options, child);
-  }
   close_range(FIRST_DESCRIPTOR, ~0U, 0);
   drop_privileges(options->who);
   end_like(child);
@@ -119,8 +86,7 @@ int main(int count, char **arguments) {
   if (status_descriptor >= 0) fcntl(status_descriptor, F_SETFD, FD_CLOEXEC);
   close_range((unsigned)(FIRST_DESCRIPTOR + options.kept), ~0U, 0);
   if (options.pair_bytes > 0) open_pair(&options);
-  open_cgroups(&options);
-  if (!options.joins_late && !join_cgroups(&options, 0)) fail("join the cgroups");
+  int unified = join_groups(options.cgroups, options.cgroup_count);
   if (options.oom) write_text("/proc/self/oom_score_adj", options.oom);
   if (options.makes_user) make_user_namespace();
   if (options.engine) {
@@ -129,7 +95,7 @@ int main(int count, char **arguments) {
     if (sethostname("jail", 4)) fail("host name");
     change_root(&options);
   }
-  pid_t child = fork();
+  pid_t child = fork_inside(unified);
   if (child < 0) fail("fork");
   if (child == 0) become(&options);
   stand_by(&options, child);

@@ -171,9 +171,7 @@ export class Jail {
 
   #options(command: JailedProcess, descriptors: readonly string[]): string[] {
     const { engine, cell, environment } = command;
-    // QEMU may start no process. The packet guard starts passt, which has to be in the groups from its beginning.
-    const late = command.calls === "engine" && cell.groups.length > 0 ? ["joins-late"] : [];
-    const groups = [...cell.groups.map((group) => `cgroup=${group}`), ...late];
+    const groups = cell.groups.map((group) => `cgroup=${group}`);
     const limits = [`file-bytes=${command.fileBytes}`, `files=${openFiles}`, `oom=${oomScore}`];
     const user = cell.user === undefined ? [] : [`uid=${cell.user}`, `gid=${cell.user}`];
     const variables = Object.entries(environment).map(([name, value]) => `env=${name}=${value}`);

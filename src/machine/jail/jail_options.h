@@ -19,12 +19,11 @@ struct options {
   struct binding bindings[MAX_PATHS];
   size_t binding_count;
   const char *cgroups[MAX_CGROUPS];
-  int cgroup_lists[MAX_CGROUPS]; /* opened: the launcher leaves the root in which they are */
   size_t cgroup_count;
   char *environment[MAX_ENVIRONMENT + 1];
   size_t environment_count;
   struct identity who;
-  bool makes_user, has_empty_network, has_proc, has_host_proc, joins_late;
+  bool makes_user, has_empty_network, has_proc, has_host_proc;
   const char *calls;
   long kept, file_bytes, files, processes, status, pair_bytes;
   const char *oom;
@@ -73,8 +72,6 @@ static void parse_option(struct options *options, char *argument) {
     options->oom = value;
   else if (strcmp(argument, "user") == 0)
     options->makes_user = true;
-  else if (strcmp(argument, "joins-late") == 0)
-    options->joins_late = true;
   else if (strcmp(argument, "empty-network") == 0)
     options->has_empty_network = true;
   else if (strcmp(argument, "proc") == 0)

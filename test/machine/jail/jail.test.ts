@@ -6,7 +6,7 @@ import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
-import { chmod, chown, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdir, mkdtemp, readFile, rm, rmdir, stat, writeFile } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -23,6 +23,9 @@ const isRoot = process.getuid?.() === 0;
 const intruderPath = "/usr/lib/firkin/intruder";
 const limits = { memoryBytes: 256 << 20, processors: 1 };
 const log = pino({ level: "silent" });
+/** Where groups of version 2 are, with or without controllers. */
+const unified =
+  ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].find((folder) => existsSync(join(folder, "cgroup.procs"))) ?? "";
 
 describe.skipIf(!isRoot)(`the jail ${isRoot ? "" : "(skipped: only root has all walls)"}`, () => {
   let root = "";
@@ -175,7 +178,7 @@ describe.skipIf(!isRoot)(`the jail ${isRoot ? "" : "(skipped: only root has all 
     expect(status).toMatch(/^Seccomp:\s+2$/m);
     expect(Number(readFileSync(`/proc/${pid}/oom_score_adj`, "utf8"))).toBeGreaterThan(0);
     for (const group of cell.groups) {
-      await expect.poll(() => readFileSync(join(group, "cgroup.procs"), "utf8")).toContain(String(pid));
+      expect(readFileSync(join(group, "cgroup.procs"), "utf8")).toContain(String(pid));
     }
     killProcess(pid, "SIGKILL");
     const patience = setTimeout(() => {}, 60_000);
@@ -184,6 +187,30 @@ describe.skipIf(!isRoot)(`the jail ${isRoot ? "" : "(skipped: only root has all 
     expect(await waitUntilGone(started.identity, 10_000)).toBe(true);
     await jail.closeCell(name);
     expect(cell.groups.filter((group) => existsSync(group))).toEqual([]);
+  });
+
+  test.skipIf(!unified)("a process begins inside its group of version 2, and its launcher stays outside", async () => {
+    const { name, cell, own, template } = await openCell();
+    const group = join(unified, `firkin-test-${process.pid}`);
+    await mkdir(group);
+    const started = await jail.start({
+      ...around(
+        { ...cell, groups: [...cell.groups.filter((each) => !each.startsWith(unified)), group] },
+        own,
+        template,
+        "engine",
+      ),
+      role: "vm",
+      command: "/usr/bin/sleep",
+      args: ["60"],
+      logPath: join(root, "unified.log"),
+      descriptors: [],
+    });
+    expect(readFileSync(join(group, "cgroup.procs"), "utf8")).toBe(`${started.identity.pid}\n`);
+    killProcess(started.identity.pid, "SIGKILL");
+    expect(await waitUntilGone(started.identity, 10_000)).toBe(true);
+    await jail.closeCell(name);
+    await rmdir(group);
   });
 
   test("what cannot be started says so, and leaves no process", async () => {
