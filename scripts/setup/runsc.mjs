@@ -14,6 +14,8 @@ import { SetupError } from "./setup-error.mjs";
 import { readStamp, writeStamp } from "./stamps.mjs";
 
 const moduleName = "gvisor.dev/gvisor";
+/** Writes gVisor's filter of system calls as a Go file; it compiles what that filter is made of, edits included. */
+const filtersProgram = "filters.go";
 /** Of what Go compiles from, downloads included. */
 const neededFreeBytes = 2 * 2 ** 30;
 
@@ -30,8 +32,8 @@ const recipeFolder = (roots) => join(roots.repository, "scripts/setup/runsc");
 
 /** @param {import("./roots.mjs").Roots} roots */
 function recipe(roots) {
-  const files = ["go.mod", "go.sum"].map((name) => fs.readFileSync(join(recipeFolder(roots), name)));
-  return hashOf({ format: 1, edits }, ...files);
+  const files = ["go.mod", "go.sum", filtersProgram].map((name) => fs.readFileSync(join(recipeFolder(roots), name)));
+  return hashOf({ format: 2, edits }, ...files);
 }
 
 /** The pinned version, which the program is given as its own. */
@@ -85,13 +87,15 @@ export async function makeRunsc(roots, context) {
   const options = { cwd: scratch, env, signal, onLine, remedy };
   try {
     const go = await provideGo(roots, scratch, context);
-    for (const name of ["go.mod", "go.sum"]) fs.copyFileSync(join(recipeFolder(roots), name), join(scratch, name));
+    for (const name of ["go.mod", "go.sum", filtersProgram])
+      fs.copyFileSync(join(recipeFolder(roots), name), join(scratch, name));
     await run(go, ["mod", "download", moduleName], options);
     const sources = (await run(go, ["list", "-m", "-f", "{{.Dir}}", moduleName], options)).trim();
     const edited = join(scratch, "gvisor");
     await run("cp", ["-R", "--no-preserve=mode", sources, edited], options);
     editSources(edited);
     await run(go, ["mod", "edit", `-replace=${moduleName}=./gvisor`], options);
+    await run(go, ["run", filtersProgram, join(edited, "runsc/boot/filter")], options);
     const built = join(scratch, "runsc");
     const flags = `-s -w -X ${moduleName}/runsc/version.version=${version}`;
     const args = ["build", "-p", "2", "-trimpath", "-ldflags", flags, "-o", built];

@@ -20,6 +20,11 @@ func (b *latencyBuckets) count() uint64 {
 	return total
 }
 
+// count returns the number of recordings of this period.
+func (r *latencyRecorder) count() uint64 {
+	return r.stubBound.count() + r.sentryBound.count()
+}
+
 // reset zeroes all buckets.
 func (b *latencyBuckets) reset() {
 `,
@@ -31,14 +36,14 @@ func (b *latencyBuckets) reset() {
 	seen := uint64(0)
 	for {
 		time.Sleep(period)
-		if latencies.stubBound.count()+latencies.sentryBound.count() == seen {
+		if latencies.count() == seen {
 			period = min(2*period, 100*time.Millisecond)
 		} else {
 			period = recordingPeriod
 		}
 
 		fastpath.curState(&fastpath)
-		seen = latencies.stubBound.count() + latencies.sentryBound.count()
+		seen = latencies.count()
 `,
   },
 ];
