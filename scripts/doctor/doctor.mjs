@@ -3,7 +3,7 @@
  * call the set-up and system programs; they change nothing.
  */
 import { storageRoots } from "../setup/roots.mjs";
-import { checkGvisor } from "./gvisor.mjs";
+import { checkGvisor, checkHaltPolling } from "./gvisor.mjs";
 import { checkHost, checkNode, checkNpm } from "./host.mjs";
 import { checkMac } from "./macos.mjs";
 import { checkLocalNames } from "./names.mjs";
@@ -30,7 +30,13 @@ export async function doctor() {
   const findings =
     process.platform === "darwin"
       ? [checkNode(), checkNpm(), ...checkMac(roots), ...(await checkSetUp(roots, "arm64"))]
-      : [...checkHost(roots), ...(await checkSetUp(roots)), ...checkWalls(roots), checkGvisor(roots)];
+      : [
+          ...checkHost(roots),
+          ...(await checkSetUp(roots)),
+          ...checkWalls(roots),
+          checkGvisor(roots),
+          ...checkHaltPolling(),
+        ];
   findings.push(await checkLocalNames(), ...(await checkTls(roots)));
   const width = Math.max(...findings.map(({ what }) => what.length));
   for (const { level, what, detail, remedy } of findings) {
