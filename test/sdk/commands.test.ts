@@ -60,9 +60,8 @@ describe.skipIf(skipReason)("commands", () => {
     expect(listed[0]).toMatchObject({ pid: handle.pid, cmd: "/bin/bash", envs: { MARK: "x" } });
     const again = await commands.connect(handle.pid);
     expect(await commands.kill(handle.pid)).toBe(true);
-    for (const end of [handle.wait(), again.wait()]) {
-      expect(await end.catch((error) => error)).toMatchObject({ exitCode: -1 });
-    }
+    const ends = await Promise.all([handle, again].map((each) => each.wait().catch((error: unknown) => error)));
+    expect(ends).toEqual([expect.objectContaining({ exitCode: -1 }), expect.objectContaining({ exitCode: -1 })]);
     expect(await commands.list()).toEqual([]);
     expect(await commands.kill(handle.pid)).toBe(false);
     await expect(commands.connect(handle.pid + 1)).rejects.toThrow(NotFoundError);
