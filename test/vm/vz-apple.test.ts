@@ -5,6 +5,7 @@
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { connectGuestAgent } from "../../src/guest/connect.ts";
 import type { Vm } from "../../src/machine/driver.ts";
@@ -122,12 +123,14 @@ describe.skipIf(missing)(titleOf("what Apple's framework does unasked, on the si
 
   test("a helper that is told to end in the middle of a save finishes it and ends its machine", async () => {
     await using driver = await open();
-    await mac.set({ saveMs: 1500 });
+    await mac.set({ saveMs: 3000 });
     const vm = await boot(driver, "b");
     await mac.set({});
     await vm.pause();
     const saving = vm.saveSnapshot(join(root, "saved"), { bootId: "" });
     await expect.poll(() => existsSync(join(root, "saved.staging"))).toBe(true);
+    // The order follows the folder, and a busy host takes a while to hand it to the helper.
+    await delay(1000);
     await endProcess(engineOf(vm), 13_000);
     expect(isRunning(engineOf(vm))).toBe(false);
     // The save was answered before the helper ended.
