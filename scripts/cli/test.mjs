@@ -2,19 +2,20 @@
 /**
  * `npm test` sets up what is missing, then checks in order of cost: format and lint, types, dead code, the guest
  * agent compiled with sanitizers and fuzzed, and vitest's suites. `npm test -- ARGUMENT…` runs vitest alone, with
- * those arguments, after setting up what the selected tests need. The last line counts what passed, failed and was
- * skipped; each check before vitest counts as one.
+ * those arguments, after setting up what the selected tests need. The end names what failed, whichever lane it was in,
+ * and the last line counts what passed, failed and was skipped; each check before vitest counts as one.
  */
 import { spawn } from "node:child_process";
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
+import { stripVTControlCharacters } from "node:util";
 import { readJson } from "../setup/files.mjs";
 import { setUp } from "../setup/plan.mjs";
 import { storageRoots, takeRootFlags } from "../setup/roots.mjs";
 import { currentTestTools } from "../setup/test-tools.mjs";
 import { listTestFiles, stepsFor } from "./test-needs.mjs";
 
-/** @typedef {{ passed: number, failed: number, skipped: number }} Counts */
+/** @typedef {{ passed: number, failures: string[], skipped: number }} Outcome `failures`: what failed, a text each. */
 
 const vitestArguments = takeRootFlags(process.argv.slice(2));
 const roots = storageRoots();
@@ -71,23 +72,25 @@ function show(command, args, { env: variables = {}, log } = {}) {
   });
 }
 
-/** @returns {Promise<Counts>} */
+/** @returns {Promise<Outcome>} */
 async function runChecks() {
-  const counts = { passed: 0, failed: 0, skipped: 0 };
+  /** @type {Outcome} */
+  const outcome = { passed: 0, failures: [], skipped: 0 };
   for (const { title, command, args } of checks) {
     console.log(`\n== ${title}`);
     const status = await show(command, args);
     console.log(status === 0 ? `✓ ${title}` : `✗ ${title}`);
-    counts[status === 0 ? "passed" : "failed"]++;
+    if (status === 0) outcome.passed++;
+    else outcome.failures.push(`the check "${title}" ended with status ${status}`);
   }
-  return counts;
+  return outcome;
 }
 
 /**
  * @param {string} name Of the report.
  * @param {readonly string[]} args
  * @param {boolean} [besideAnother] Its output is shown at its end.
- * @returns {Promise<Counts>}
+ * @returns {Promise<Outcome>}
  */
 async function runVitest(name, args, besideAnother = false) {
   const report = join(reports, `${name}.json`);
@@ -97,21 +100,31 @@ async function runVitest(name, args, besideAnother = false) {
   const options = { env: { FIRKIN_TEST_REPORT: report }, ...log };
   const status = await show(program("vitest"), ["run", "--config", "test/vitest.config.ts", ...args], options);
   const result = readJson(report) ?? {};
-  /** @type {Counts} */
-  const counts = {
+  const failures = (result.testResults ?? []).flatMap(failuresOf);
+  // An error outside of any test is in the output alone.
+  if (status !== 0 && failures.length === 0) failures.push(`vitest's run "${name}" ended with status ${status}`);
+  return {
     passed: result.numPassedTests ?? 0,
-    failed: result.numFailedTests ?? 0,
+    failures,
     skipped: (result.numPendingTests ?? 0) + (result.numTodoTests ?? 0),
   };
-  // A test file that cannot be loaded has no tests to count, and neither has an error outside of any test.
-  const broken = (result.testResults ?? []).filter((/** @type {any} */ file) => {
-    return (
-      file.status === "failed" && !file.assertionResults.some((/** @type {any} */ test) => test.status === "failed")
-    );
-  });
-  counts.failed += broken.length;
-  if (status !== 0 && counts.failed === 0) counts.failed = 1;
-  return counts;
+}
+
+/**
+ * @param {any} file A test file in vitest's JSON report.
+ * @returns {string[]}
+ */
+function failuresOf(file) {
+  const path = relative(roots.repository, file.name);
+  const failed = file.assertionResults.filter((/** @type {any} */ test) => test.status === "failed");
+  // A test file that cannot be loaded has no tests to count.
+  if (file.status === "failed" && failed.length === 0) return [`${path}: ${beginningOf(file.message)}`];
+  return failed.map((/** @type {any} */ test) => `${path} > ${test.fullName}: ${beginningOf(test.failureMessages[0])}`);
+}
+
+/** @param {string | undefined} message */
+function beginningOf(message = "") {
+  return stripVTControlCharacters(message).split("\n").slice(0, 4).join("\n    ").slice(0, 1000);
 }
 
 /**
@@ -120,33 +133,35 @@ async function runVitest(name, args, besideAnother = false) {
  */
 async function runAllTests() {
   const lanes = [[["machines"]], [["unit", "tools", "qemu"]], [["other engines"], ["interpreter"]]];
-  const counts = await Promise.all(
+  const outcomes = await Promise.all(
     lanes.map(async (runs, lane) => {
-      const counts = [];
+      const outcomes = [];
       for (const projects of runs) {
         const name = projects[0]?.replace(" ", "-") ?? "report";
         const only = projects.map((project) => `--project=${project}`);
-        counts.push(await runVitest(name, only, lane > 0));
+        outcomes.push(await runVitest(name, only, lane > 0));
       }
-      return counts;
+      return outcomes;
     }),
   );
-  return counts.flat();
+  return outcomes.flat();
 }
 
-/** @type {Counts[]} */
+/** @type {Outcome[]} */
 const all = [];
 const steps = stepsFor(vitestArguments, listTestFiles(roots.repository));
 const setUpStatus = await setUp({ scope: { steps, withDev: true } });
 if (setUpStatus > 1) process.exit(setUpStatus);
 if (setUpStatus !== 0) {
-  all.push({ passed: 0, failed: 1, skipped: 0 });
+  all.push({ passed: 0, failures: ["the set-up"], skipped: 0 });
 } else {
   const isWhole = vitestArguments.length === 0;
   if (isWhole) all.push(await runChecks());
   console.log("\n== tests");
   all.push(...(isWhole ? await runAllTests() : [await runVitest("report", vitestArguments)]));
 }
-const sum = (/** @type {keyof Counts} */ key) => all.reduce((total, counts) => total + counts[key], 0);
-console.log(`\n${sum("passed")} passed, ${sum("failed")} failed, ${sum("skipped")} skipped`);
-process.exitCode = sum("failed") === 0 ? 0 : 1;
+const failures = all.flatMap((outcome) => outcome.failures);
+if (failures.length > 0) console.log(`\n== failed\n${failures.map((failure) => `✗ ${failure}`).join("\n")}`);
+const sum = (/** @type {"passed" | "skipped"} */ key) => all.reduce((total, outcome) => total + outcome[key], 0);
+console.log(`\n${sum("passed")} passed, ${failures.length} failed, ${sum("skipped")} skipped`);
+process.exitCode = failures.length === 0 ? 0 : 1;
