@@ -139,9 +139,9 @@ async function listenForHttps(
 }
 
 async function ensureTemplate(deps: RuntimeDependencies, assets: GuestAssets, stop: AbortSignal): Promise<void> {
-  const { ledger, driver, clock, log, trust, samples, snapshotsFolder, budgets } = deps;
+  const { ledger, driver, clock, log, reach, trust, samples, snapshotsFolder, budgets } = deps;
   await makePrivateFolder(snapshotsFolder);
-  const template = { ledger, driver, clock, log, trust, snapshotsFolder, newTemplateId, budgets };
+  const template = { ledger, driver, clock, log, reach, trust, snapshotsFolder, newTemplateId, budgets };
   await ensureBaseTemplate(
     {
       ...template,

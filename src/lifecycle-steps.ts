@@ -75,8 +75,13 @@ export const lifecycleSteps = [
 
 export type LifecycleStep = (typeof lifecycleSteps)[number];
 
+/** The steps of a template that the daemon makes by itself. Nobody asked for it, so its faults have no client. */
+export const madeTemplateSteps = ["made.launched", "made.warmed", "made.stopped", "made.saved"] as const;
+
+export type MadeTemplateStep = (typeof madeTemplateSteps)[number];
+
 /** Called with every step that was just reached. */
-export type ReachStep = (step: LifecycleStep) => void;
+export type ReachStep = (step: LifecycleStep | MadeTemplateStep) => void;
 
 /** The operations that restore a machine, because the remains after a crash depend on the operation. */
 export type RestoreScenario = "create" | "refill" | "resume" | "fork" | "followup";

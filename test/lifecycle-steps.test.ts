@@ -6,9 +6,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { lifecycleSteps, watchSteps } from "../src/lifecycle-steps.ts";
+import { lifecycleSteps, madeTemplateSteps, watchSteps } from "../src/lifecycle-steps.ts";
 
 const source = fileURLToPath(new URL("../src/lifecycle-steps.ts", import.meta.url));
+const steps = [...lifecycleSteps, ...madeTemplateSteps];
 let folder: string;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "firkin-steps-"));
@@ -36,11 +37,11 @@ test("a malformed order, or a missing order file, is no order", async () => {
   const order = join(folder, "odd");
   await writeFile(order, "create.reserved SIGTERM");
   const reach = watchSteps(order);
-  for (const step of lifecycleSteps) reach(step);
-  for (const step of lifecycleSteps) watchSteps(undefined)(step);
+  for (const step of steps) reach(step);
+  for (const step of steps) watchSteps(undefined)(step);
   expect(existsSync(order)).toBe(true);
 });
 
 test("every step has its own name", () => {
-  expect(new Set(lifecycleSteps).size).toBe(lifecycleSteps.length);
+  expect(new Set(steps).size).toBe(steps.length);
 });

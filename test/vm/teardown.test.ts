@@ -9,6 +9,7 @@ import { type DaemonHome, makeDaemonHome } from "../support/daemon/home.ts";
 import { missingForRealMachines } from "../support/daemon/real-daemon.ts";
 import { createOn, logLines, reservations, sandboxIds } from "../support/daemon/requests.ts";
 import { spawnDaemon } from "../support/daemon/starting-daemon.ts";
+import { untilStopped } from "../support/daemon/stopped-daemon.ts";
 
 const missing = missingForRealMachines();
 
@@ -63,18 +64,15 @@ describe.skipIf(missing)("tear-down", () => {
     expect(await reservations(next)).toBe(engines);
   });
 
-  // Three boots under emulation.
+  // Four boots under emulation.
   test("a first start that was killed is begun anew by the next daemon, and leaves nothing", {
     timeout: 400_000,
   }, async () => {
     await using home = await makeDaemonHome({ firstStart: true });
-    for (const step of ["boot the base template", "snapshot the base template"]) {
-      const first = spawnDaemon(home.args);
-      await first.says(step);
-      await delay(step.startsWith("boot") ? 700 : 100);
-      await first.end("SIGKILL");
-      // A machine that is being saved may have ended by itself.
-      if (step.startsWith("boot")) expect(home.engines().length).toBeGreaterThan(0);
+    for (const step of ["made.launched", "made.stopped", "made.saved"] as const) {
+      await home.orderFault(step, "SIGKILL");
+      await spawnDaemon(home.args, home.env).exited;
+      expect(home.engines()).toHaveLength(1);
     }
     await using daemon = await home.start();
     expect(home.engines()).toEqual([]);
@@ -88,10 +86,10 @@ describe.skipIf(missing)("tear-down", () => {
 
   test("a first start that was interrupted by Ctrl-C cleans up after itself at once", async () => {
     await using home = await makeDaemonHome({ firstStart: true });
-    for (const step of ["boot the base template", "warm the base template"]) {
-      const first = spawnDaemon(home.args);
-      await first.says(step);
-      await delay(300);
+    for (const step of ["made.launched", "made.warmed"] as const) {
+      await home.orderFault(step, "SIGSTOP");
+      const first = spawnDaemon(home.args, home.env);
+      await untilStopped(first.pid, 120_000);
       await first.end("SIGINT");
       await nothingRuns(home);
       expect(await readdir(home.machinesFolder)).toEqual([]);

@@ -19,6 +19,7 @@ import {
   type SnapshotFacts,
 } from "../../ledger/snapshots.ts";
 import { defaultTag, findTemplate, insertTemplate, publishBuild, resolveTemplate } from "../../ledger/templates.ts";
+import type { ReachStep } from "../../lifecycle-steps.ts";
 import type { Logger } from "../../log.ts";
 import { emulatedClass, newSessionId, type VmDriver } from "../../machine/driver.ts";
 import { newSnapshotPlace, readSnapshot, removeSnapshot } from "../../machine/snapshot-files.ts";
@@ -51,6 +52,7 @@ export interface TemplateDependencies {
   readonly driver: VmDriver;
   readonly clock: Clock;
   readonly log: Logger;
+  readonly reach: ReachStep;
   readonly trust: GuestTrust;
   /** Folder of all snapshots, in the state folder. */
   readonly snapshotsFolder: string;
@@ -149,7 +151,7 @@ function tagOfRecipe(
 }
 
 async function bootAndSnapshot(
-  { ledger, driver, clock, log, trust, recordSample }: TemplateDependencies,
+  { ledger, driver, clock, log, reach, trust, recordSample }: TemplateDependencies,
   made: MadeTemplate,
   assets: GuestAssets,
   { folder, templateId, reservationId }: Readonly<Record<"folder" | "templateId" | "reservationId", string>>,
@@ -167,6 +169,7 @@ async function bootAndSnapshot(
       release(ledger, reservationId);
     },
   );
+  reach("made.launched");
   const agent = await openAgentIn(scope, vm, { clock, log, booted: true, signal });
   // A file in memory: a sandbox that has it was restored from memory, not booted.
   const nonce = { path: "/run/firkin/template-nonce", content: randomBytes(16).toString("hex"), mode: 0o644 };
@@ -174,6 +177,7 @@ async function bootAndSnapshot(
   await trustInGuest(agent, trust, (command) => runCommand(agent, command));
   progress(`warm ${title}`);
   await made.warmUp(agent, fingerprintOf(trust) !== "");
+  reach("made.warmed");
   await settle(agent, templateId, { clock, signal, restMs: driver.info.restMs });
   progress(`snapshot ${title}`);
   const { memorySnapshot } = driver.info.abilities;
@@ -181,6 +185,7 @@ async function bootAndSnapshot(
     folder,
     clock,
     signal,
+    reach: (step: "stopped" | "saved") => reach(`made.${step}`),
     recordSample: (durationMs: number) => recordSample("snapshot_save", durationMs),
   };
   // Awaited, so that the machine is saved before the scope ends it.

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { cp, mkdir, mkdtemp, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { LifecycleStep } from "../../../src/lifecycle-steps.ts";
+import type { LifecycleStep, MadeTemplateStep } from "../../../src/lifecycle-steps.ts";
 import { copyPreparedState } from "./base-template-state.ts";
 import { isMachineOf, type TestedEngine, testedEngine } from "./engine-processes.ts";
 import { runsc } from "./gvisor.ts";
@@ -21,9 +21,11 @@ export interface DaemonHome extends AsyncDisposable {
   /** Starts a daemon in this home. The disposal of the daemon kills every sandbox and stops it. */
   start(args?: readonly string[]): Promise<RealDaemon>;
   /** The daemon that runs here, or the next one, sends itself this signal when it comes to this step. */
-  orderFault(step: LifecycleStep, signal: "SIGKILL" | "SIGSTOP"): Promise<void>;
+  orderFault(step: LifecycleStep | MadeTemplateStep, signal: "SIGKILL" | "SIGSTOP"): Promise<void>;
   /** Arguments of `firkin serve` for this home. */
   readonly args: readonly string[];
+  /** The variables without which a daemon of this home takes no order of a fault. */
+  readonly env: Readonly<Record<string, string>>;
   /** Every process that names this home, runs a program in it, or writes to a file in it. */
   processes(): Process[];
   engines(): Process[];
@@ -46,14 +48,15 @@ export async function makeDaemonHome({ firstStart = false, engine = testedEngine
   await copyFindings(engine, cache);
   const processes = () => processesOf(root);
   const order = join(root, "fault");
+  const env = { FIRKIN_FAULT_ORDER: order };
   const chosen = ["--engine", engine, ...(engine === "gvisor" ? ["--runsc", runsc] : [])];
   return {
     engine,
     stateDir,
     machinesFolder: join(stateDir, "machines"),
     args: ["--port", "0", "--state-dir", stateDir, "--cache-dir", cache, ...chosen],
-    start: (args = []) =>
-      startDaemon({ stateDir, args: ["--cache-dir", cache, ...chosen, ...args], env: { FIRKIN_FAULT_ORDER: order } }),
+    env,
+    start: (args = []) => startDaemon({ stateDir, args: ["--cache-dir", cache, ...chosen, ...args], env }),
     async orderFault(step, signal) {
       await writeFile(`${order}.new`, `${step} ${signal}`);
       await rename(`${order}.new`, order);

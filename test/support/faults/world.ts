@@ -3,7 +3,6 @@
  * bystander that must never notice, and a sleeper that stays paused. Each is a sandbox with a counter in its memory,
  * which shows whether the sandbox goes on.
  */
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import Database from "better-sqlite3";
@@ -15,6 +14,7 @@ import { type TestedEngine, testedEngine } from "../daemon/engine-processes.ts";
 import { type DaemonHome, makeDaemonHome } from "../daemon/home.ts";
 import { killAllSandboxes, type RealDaemon } from "../daemon/real-daemon.ts";
 import { call, connectionTo, post } from "../daemon/requests.ts";
+import { untilStopped } from "../daemon/stopped-daemon.ts";
 import { count, startCounter } from "../guest/memory-counter.ts";
 import { leftoversOf } from "./leftovers.ts";
 
@@ -102,11 +102,7 @@ export class FaultWorld implements AsyncDisposable {
 
   /** Waits until the daemon has stopped itself. @throws Error when the step never comes */
   async isStopped(): Promise<void> {
-    const end = performance.now() + deadlineMs;
-    while (!/^State:\s+T/m.test(readFileSync(`/proc/${this.daemon.pid}/status`, "utf8"))) {
-      if (performance.now() > end) throw new Error("the daemon never came to that step");
-      await delay(5);
-    }
+    await untilStopped(this.daemon.pid, deadlineMs);
   }
 
   /** The engine process that was started last, unless it is the bystander's. */

@@ -13,8 +13,8 @@ const assets = { kernel: "/k", kernelVersion: "6", agent: "/agent", initramfs: "
 
 /** Makes sure that `base`, which the fake host already has, is made from these assets. */
 function ensure({ deps }: FakeDaemon, budgets: CapacityBudgets = roomy): Promise<void> {
-  const { ledger, driver, clock, log, trust, snapshotsFolder, newTemplateId } = deps;
-  const template = { ledger, driver, clock, log, trust, snapshotsFolder, newTemplateId, budgets };
+  const { ledger, driver, clock, log, reach, trust, snapshotsFolder, newTemplateId } = deps;
+  const template = { ledger, driver, clock, log, reach, trust, snapshotsFolder, newTemplateId, budgets };
   const hooks = { admitDisk: async () => {}, recordSample: () => {} };
   return ensureBaseTemplate({ ...template, ...hooks }, assets, () => {}, new AbortController().signal);
 }
