@@ -5,7 +5,6 @@
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { connectGuestAgent } from "../../src/guest/connect.ts";
 import type { Vm } from "../../src/machine/driver.ts";
@@ -127,10 +126,11 @@ describe.skipIf(missing)(titleOf("what Apple's framework does unasked, on the si
     const vm = await boot(driver, "b");
     await mac.set({});
     await vm.pause();
+    // The simulated framework locks this file while it saves or restores.
+    const lock = join(root, "mac/save-restore");
+    await rm(lock, { force: true });
     const saving = vm.saveSnapshot(join(root, "saved"), { bootId: "" });
-    await expect.poll(() => existsSync(join(root, "saved.staging"))).toBe(true);
-    // The order follows the folder, and a busy host takes a while to hand it to the helper.
-    await delay(1000);
+    await expect.poll(() => existsSync(lock), { timeout: 10_000 }).toBe(true);
     await endProcess(engineOf(vm), 13_000);
     expect(isRunning(engineOf(vm))).toBe(false);
     // The save was answered before the helper ended.

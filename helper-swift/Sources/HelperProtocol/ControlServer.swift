@@ -26,10 +26,24 @@ private let maxRequestsUnderWay = 64
 /// How long a peer may leave replies unread before its connection is ended.
 private let sendTimeoutSeconds = 10
 
+/// The replies that are owed: their requests were taken, and they are not sent yet. A process that wants to end lets its
+/// peers have them, because a save that nobody hears of is a lost one.
+public final class OwedReplies: Sendable {
+  private let group = DispatchGroup()
+
+  public init() {}
+
+  func begin() { group.enter() }
+  func end() { group.leave() }
+
+  /// Calls the body once nothing is owed any more.
+  public func whenPaid(_ body: @escaping @Sendable () -> Void) { group.notify(queue: .global(), execute: body) }
+}
+
 /// Serves connections until the listener is closed. The call blocks.
-public func serveControl(_ listener: Int32, _ handler: some ControlHandler) {
+public func serveControl(_ listener: Int32, _ handler: some ControlHandler, _ owed: OwedReplies) {
   while let descriptor = acceptPeer(listener) {
-    let connection = ControlConnection(descriptor, handler)
+    let connection = ControlConnection(descriptor, handler, owed)
     DispatchQueue(label: "firkin.control.connection").async { connection.run() }
   }
 }
@@ -38,15 +52,17 @@ public func serveControl(_ listener: Int32, _ handler: some ControlHandler) {
 private final class ControlConnection: @unchecked Sendable {
   private let descriptor: Int32
   private let handler: any ControlHandler
+  private let owed: OwedReplies
   private let lock = Mutex()
   private let room = DispatchSemaphore(value: maxRequestsUnderWay)
   private var isOpen = true
   private var saidHello = false
   private var eventTask: Task<Void, Never>?
 
-  init(_ descriptor: Int32, _ handler: some ControlHandler) {
+  init(_ descriptor: Int32, _ handler: some ControlHandler, _ owed: OwedReplies) {
     self.descriptor = descriptor
     self.handler = handler
+    self.owed = owed
     var timeout = timeval()
     timeout.tv_sec = .init(sendTimeoutSeconds)
     setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout.size(ofValue: timeout)))
@@ -76,8 +92,10 @@ private final class ControlConnection: @unchecked Sendable {
       return refuse(requestId(of: line), error)
     }
     room.wait()
+    owed.begin()
     Task {
       send(await handler.reply(to: request))
+      owed.end()
       if request.operation == .events { await followEvents() }
       room.signal()
     }

@@ -32,8 +32,8 @@ func endAfter(_ time: DispatchTimeInterval) {
 }
 
 /// Ends the machine and the process at SIGTERM. A save that is under way is waited for, and a restore too, because a
-/// machine whose process goes in the middle may run on without it.
-func endAtSigterm(_ machine: Machine) -> any DispatchSourceSignal {
+/// machine whose process goes in the middle may run on without it. Whoever asked for them gets the reply first.
+func endAtSigterm(_ machine: Machine, _ owed: OwedReplies) -> any DispatchSourceSignal {
   signal(SIGTERM, SIG_IGN)
   let source = DispatchSource.makeSignalSource(signal: SIGTERM, queue: .global())
   source.setEventHandler {
@@ -44,7 +44,7 @@ func endAtSigterm(_ machine: Machine) -> any DispatchSourceSignal {
       } catch {
         fail("the machine ends with its helper, because it cannot be stopped: \(error)")
       }
-      exit(0)
+      owed.whenPaid { exit(0) }
     }
   }
   source.resume()
@@ -75,6 +75,7 @@ let usage = "usage: firkin-vz FOLDER/ | --version | probe /FOLDER KERNEL INITRAM
 /// Answers a request by way of the machine. Ends the process after `stop` and on `kill`.
 struct Handler: ControlHandler {
   let machine: Machine
+  let owed: OwedReplies
 
   func reply(to request: Request) async -> Data {
     switch request.operation {
@@ -89,8 +90,9 @@ struct Handler: ControlHandler {
     case .stop:
       await done(request) {
         try await machine.stop()
-        // The reply goes first. A daemon that waits for the end waits for the process.
-        DispatchQueue.global().asyncAfter(deadline: .now() + .milliseconds(20)) { exit(0) }
+        // This reply goes first, too. A daemon that waits for the end waits for the process.
+        endAfter(.seconds(12))
+        owed.whenPaid { exit(0) }
       }
     case .kill: await endNow()
     }
@@ -150,13 +152,14 @@ if argument == "--version" {
 let folder = argument.hasSuffix("/") ? String(argument.dropLast()) : argument
 let streams = StreamCount()
 let machine = Machine(streams: streams)
-let sigterm = endAtSigterm(machine)
+let owed = OwedReplies()
+let sigterm = endAtSigterm(machine, owed)
 do throws(HelperError) {
   // The control socket comes last, so that a daemon that can connect to it finds everything ready.
   let streamListener = try listen(at: folder + "/streams.sock")
   DispatchQueue(label: "firkin.streams").async { serveStreams(streamListener, machine, streams) }
   let controlListener = try listen(at: folder + "/control.sock")
-  DispatchQueue(label: "firkin.control").async { serveControl(controlListener, Handler(machine: machine)) }
+  DispatchQueue(label: "firkin.control").async { serveControl(controlListener, Handler(machine: machine, owed: owed), owed) }
 } catch {
   fail(error.message)
 }
