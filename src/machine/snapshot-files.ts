@@ -166,7 +166,7 @@ export async function describeFile(
     // The last block is always read: when it is shorter than the others its zeros have another digest.
     const blocks = blocksOf([...(dataBlocks ?? [[0, blockCount]]), [Math.max(0, blockCount - 1), 1]], blockCount);
     const worker = async () => {
-      const buffer = Buffer.alloc(blockBytes);
+      const buffer = Buffer.allocUnsafe(Math.min(blockBytes, size));
       for (const block of blocks) {
         signal?.throwIfAborted();
         await pace?.();
@@ -179,7 +179,7 @@ export async function describeFile(
         (await digestBlock(buffer.subarray(0, length))).copy(digests, block * 32);
       }
     };
-    await Promise.all(pace ? [worker()] : [worker(), worker()]);
+    await Promise.all(pace || blockCount < 2 ? [worker()] : [worker(), worker()]);
     return { name, sizeBytes: size, sha256: (await sha256(digests)).toString("hex") };
   } finally {
     await handle.close();
