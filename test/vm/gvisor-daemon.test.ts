@@ -45,7 +45,7 @@ describe.skipIf(missing)(titleOf("the E2B SDK on the gvisor engine", missing), (
     const sandbox = await create();
     expect(await output(sandbox, "id -un; sudo id -un; hostname")).toBe(`user\nroot\n${sandbox.sandboxId}`);
     await sandbox.files.write("/home/user/a.txt", "on disk");
-    await sandbox.commands.run("echo in memory > /dev/shm/note");
+    await sandbox.commands.run("echo in memory > /dev/shm/note; touch /dev/shm/ticks");
     await sandbox.commands.run("while sleep 0.1; do echo >> /dev/shm/ticks; done", { background: true });
     expect(await sandbox.pause()).toBe(true);
     expect(keepers()).toEqual([]);
