@@ -99,12 +99,15 @@ describe.skipIf(missing).each([
     await sandbox.commands.run("echo kept > /dev/shm/note");
     const before = mac.snapshots();
     const pausing = sandbox.pause().catch((error: Error) => error);
-    await expect.poll(mac.snapshots).not.toEqual(before);
+    const half = () => mac.snapshots().filter((name) => name.endsWith(".staging") && !before.includes(name));
+    await expect.poll(half).not.toEqual([]);
+    const halves = half().map((name) => name.replace(".staging", ""));
     await first.kill();
     expect(await pausing).toBeInstanceOf(Error);
     await using next = await mac.start();
     expect(await output(await connect(next, sandbox.sandboxId), "cat /dev/shm/note")).toBe("kept");
-    expect(mac.snapshots()).toEqual(before);
+    // Others come and go: where one snapshot starts one machine, a daemon keeps some more ready.
+    expect(mac.snapshots().filter((name) => halves.some((id) => name.startsWith(id)))).toEqual([]);
   });
 
   test("under a locked screen sandboxes are booted and paused in memory, and a resume is refused", async () => {
