@@ -1,13 +1,14 @@
 /**
  * What is changed in gVisor before it is compiled: how memory is restored (`restore-edits.mjs`) and saved
- * (`checkpoint-edits.mjs`, `state-edits.mjs`), how long a start takes (`start-edits.mjs`, `caps-edits.mjs`) and what an
- * idle machine costs (`idle-edits.mjs`); and extended attributes of users (`user.*`) are read, written, listed and
- * removed on the disk of a machine. gVisor itself only reads them. The names that the kernel acts on stay refused by
- * gVisor's own check (`checkXattrPermissions`), which comes first.
+ * (`checkpoint-edits.mjs`, `state-edits.mjs`), how long a start takes (`start-edits.mjs`, `caps-edits.mjs`), when
+ * garbage is collected (`garbage-edits.mjs`) and what an idle machine costs (`idle-edits.mjs`); and extended attributes
+ * of users (`user.*`) are read, written, listed and removed on the disk of a machine. gVisor itself only reads them.
+ * The names that the kernel acts on stay refused by gVisor's own check (`checkXattrPermissions`), which comes first.
  */
 
 import { capsEdits } from "./caps-edits.mjs";
 import { checkpointEdits } from "./checkpoint-edits.mjs";
+import { garbageEdits } from "./garbage-edits.mjs";
 import { idleEdits } from "./idle-edits.mjs";
 import { restoreEdits } from "./restore-edits.mjs";
 import { startEdits } from "./start-edits.mjs";
@@ -28,6 +29,7 @@ export const edits = [
   ...startEdits,
   ...capsEdits,
   ...stateEdits,
+  ...garbageEdits,
   {
     file: impl,
     from: "\t\t// Consistent with runsc/fsgofer.\n\t\treturn nil, linuxerr.EOPNOTSUPP\n",

@@ -8,8 +8,6 @@ import { loadEdits } from "./load-edits.mjs";
 
 const reader = "pkg/sentry/state/stateio/fdreader.go";
 const pagesFile = "pkg/sentry/state/stateio/pagesfile.go";
-const restore = "runsc/boot/restore.go";
-const gofer = "runsc/cmd/gofer.go";
 
 /** An offset among all pages files: the file's index above, the offset in the file below. */
 const readerEdits = [
@@ -86,21 +84,5 @@ type fdRead struct {
   },
 ];
 
-/** What a start allocated and needs no more goes back to the host a second later, and garbage is collected as usual. */
-const restEdits = [
-  {
-    file: restore,
-    from: '\t\tlog.Infof("Restore successful")\n',
-    to: '\t\tlog.Infof("Restore successful")\n\n\t\ttime2.Sleep(time2.Second)\n\t\truntimedebug.SetGCPercent(100)\n\t\truntimedebug.FreeOSMemory()\n',
-  },
-  { file: restore, from: '\ttime2 "time"\n', to: '\truntimedebug "runtime/debug"\n\ttime2 "time"\n' },
-  {
-    file: gofer,
-    from: "\tserver.Wait()\n",
-    to: "\tgo func() {\n\t\ttime.Sleep(time.Second)\n\t\tdebug.SetGCPercent(100)\n\t\tdebug.FreeOSMemory()\n\t}()\n\tserver.Wait()\n",
-  },
-  { file: gofer, from: '\t"strings"\n', to: '\t"strings"\n\t"time"\n' },
-];
-
 /** As those of `edits.mjs`. */
-export const restoreEdits = [...readerEdits, ...loadEdits, ...restEdits];
+export const restoreEdits = [...readerEdits, ...loadEdits];

@@ -1,15 +1,11 @@
 /**
  * What is changed in gVisor so that the state of its kernel, a graph of some ten thousand objects, is written and read
- * sooner: no clock is read for each object, the tables of the writer need not grow, and its garbage is not collected
- * meanwhile. A machine that is starting or is being saved collects at five times the size of its heap, not at twice.
+ * sooner: no clock is read for each object, and the tables of the writer need not grow.
  */
 
 const stats = "pkg/state/stats.go";
 const kernel = "pkg/sentry/kernel/kernel.go";
 const state = "pkg/state/state.go";
-const save = "pkg/sentry/state/state.go";
-const boot = "runsc/cmd/boot.go";
-const gofer = "runsc/cmd/gofer.go";
 
 const notTimed = "\tif !timesTypes {\n\t\treturn\n\t}\n";
 
@@ -51,25 +47,5 @@ const tableEdits = [
   },
 ];
 
-const garbageEdits = [
-  {
-    file: save,
-    from: "\tw.Stop()\n\tdefer w.Start()\n",
-    to: "\tw.Stop()\n\tdefer w.Start()\n\tdefer debug.SetGCPercent(debug.SetGCPercent(400))\n",
-  },
-  { file: save, from: '\t"fmt"\n\t"io"\n', to: '\t"fmt"\n\t"io"\n\t"runtime/debug"\n' },
-  ...[boot, gofer].map((file) => ({
-    file,
-    from: "\t// Set traceback level\n",
-    to: "\tdebug.SetGCPercent(400)\n\n\t// Set traceback level\n",
-  })),
-  {
-    // A machine that boots. One that is restored rests first (`restore-edits.mjs`).
-    file: boot,
-    from: "\tl.WaitForStartSignal()\n",
-    to: "\tl.WaitForStartSignal()\n\tdebug.SetGCPercent(100)\n",
-  },
-];
-
 /** As those of `edits.mjs`. */
-export const stateEdits = [...timeEdits, ...tableEdits, ...garbageEdits];
+export const stateEdits = [...timeEdits, ...tableEdits];
