@@ -131,9 +131,10 @@ export function getReservation(ledger: Ledger, id: string): Reservation | undefi
   return row && toReservation(row);
 }
 
+const nothing: PoolUsage = { vcpuCount: 0, memoryMiB: 0, diskMiB: 0, sandboxes: 0 };
+
 /** The sums of the held reservations, by pool. */
 export function usage(ledger: Ledger): CapacityUsage {
-  const nothing: PoolUsage = { vcpuCount: 0, memoryMiB: 0, diskMiB: 0, sandboxes: 0 };
   const pools = ledger
     .statement<PoolUsage & { kind: ReservationKind }>(
       `select kind, sum(vcpu_count) as vcpuCount, sum(memory_mib) as memoryMiB, sum(disk_mib) as diskMiB,
@@ -146,6 +147,20 @@ export function usage(ledger: Ledger): CapacityUsage {
     return sums;
   };
   return { active: pool("active"), warm: pool("warm") };
+}
+
+/** What is held for sandboxes that are killed or paused already, and that is released once their machines have ended. */
+export function leavingUsage(ledger: Ledger): PoolUsage {
+  return (
+    ledger
+      .statement<PoolUsage>(
+        `select coalesce(sum(r.vcpu_count), 0) as vcpuCount, coalesce(sum(r.memory_mib), 0) as memoryMiB,
+                coalesce(sum(r.disk_mib), 0) as diskMiB, count(*) as sandboxes
+         from reservations r join sandboxes s on s.reservation_id = r.id
+         where r.state = 'held' and s.state in ('terminating', 'paused')`,
+      )
+      .get({}) ?? nothing
+  );
 }
 
 /**

@@ -2,9 +2,9 @@
  * Sandboxes, and the one place where their state changes. Every move is a compare-and-set, so that of two that race one
  * wins and the other learns it. {@link nextStates} holds the legal moves.
  *
- * A sandbox holds its reservation in every state in which a machine exists or may exist. A move into `paused` or
- * `terminated` says that the machine is gone, and releases the reservation in the same transaction: no order of crashes
- * can part the two.
+ * A sandbox holds its reservation as long as a machine exists or may exist. What says that the machine is gone, which
+ * is a move into `terminated`, a move into `paused` without one, or {@link forgetMachine}, releases the reservation in
+ * the same transaction: no order of crashes can part the two.
  */
 import { DomainError } from "../errors.ts";
 import type { EndReason, MachineRecord, SandboxRecord, SandboxState } from "../types.ts";
@@ -29,9 +29,6 @@ export const nextStates = {
 const liveStates: readonly SandboxState[] = (Object.keys(nextStates) as SandboxState[]).filter(
   (state) => state !== "terminated",
 );
-
-/** States without a machine, and so without a reservation. */
-const restingStates: ReadonlySet<SandboxState> = new Set(["paused", "terminated"]);
 
 export type NewSandbox = Omit<SandboxRecord, "state" | "machine" | "endReason">;
 
@@ -144,10 +141,22 @@ export function moveSandbox(
     if (before.state !== from) throw wrongState(before, from);
     const after = { ...before, ...changes, state: to };
     updateSandbox(ledger, after, from);
-    if (restingStates.has(to)) release(ledger, after.reservationId);
+    if (to === "terminated" || (to === "paused" && !after.machine)) release(ledger, after.reservationId);
     return after;
   };
   return to === "paused" ? ledger.writeDurably(move) : ledger.write(move);
+}
+
+/** Writes down that the machine of a paused sandbox has ended, and releases the reservation. @throws not_found; invalid_state */
+export function forgetMachine(ledger: Ledger, id: string): SandboxRecord {
+  return ledger.write(() => {
+    const sandbox = mustGet(ledger, id);
+    if (sandbox.state !== "paused") throw wrongState(sandbox, "paused");
+    const after = { ...sandbox, machine: null };
+    updateSandbox(ledger, after, "paused");
+    release(ledger, after.reservationId);
+    return after;
+  });
 }
 
 /** Ends a sandbox in state `terminating` now, when its machine is gone, and releases its reservation. Idempotent. */

@@ -10,6 +10,7 @@ import { listUnownedReservations, reserve, usage } from "../../src/ledger/capaci
 import type { Ledger } from "../../src/ledger/open.ts";
 import {
   endSandbox,
+  forgetMachine,
   getSandbox,
   listSandboxes,
   moveSandbox,
@@ -53,6 +54,7 @@ function command(name: string, run: (model: Model, real: CrashingLedger) => void
 function moveAsTheRuntime(ledger: Ledger, id: string, from: SandboxState, to: SandboxState): void {
   const changes: SandboxChanges = {
     ...(to === "running" || to === "pausing" ? { machine: machineOf(`session-${id}`) } : {}),
+    ...(from === "resuming" && to === "paused" ? { machine: null } : {}),
     ...(to === "terminating" || to === "terminated" ? { endReason: "killed" } : {}),
   };
   const move = () => {
@@ -76,13 +78,14 @@ const move = (id: string, from: SandboxState, to: SandboxState) =>
   command(`move ${id} from ${from} to ${to}`, (model, { ledger }) => {
     const expected = model.get(id);
     const targets: readonly SandboxState[] = nextStates[from];
-    const legal = expected?.state === from && targets.includes(to);
+    const isEnding = from === "paused" && expected?.holds === true;
+    const legal = expected?.state === from && targets.includes(to) && !(to === "resuming" && isEnding);
     try {
       moveAsTheRuntime(ledger, id, from, to);
       expect(legal).toBe(true);
       if (!expected) return;
       expected.state = to;
-      if (to === "paused" || to === "terminated") expected.holds = false;
+      if ((to === "paused" && from === "resuming") || to === "terminated") expected.holds = false;
       if (to === "resuming") expected.holds = true;
     } catch (error) {
       // already_exists: a stale resume finds the reservation that the sandbox holds already.
@@ -90,6 +93,16 @@ const move = (id: string, from: SandboxState, to: SandboxState) =>
       if (!known && !isDomainError(error, "internal") && !isDomainError(error, "already_exists")) throw error;
       expect(legal).toBe(false);
     }
+  });
+
+/** The machine of a pause has ended, or a caller believes so. */
+const forget = (id: string) =>
+  command(`forget the machine of ${id}`, (model, { ledger }) => {
+    const expected = model.get(id);
+    if (expected?.state === "paused") {
+      expect(forgetMachine(ledger, id).machine).toBeNull();
+      expected.holds = false;
+    } else expect(() => forgetMachine(ledger, id)).toThrow(expected ? "is not paused" : "There is no sandbox");
   });
 
 /**
@@ -101,6 +114,7 @@ const step = (id: string, choice: number) =>
     const from = model.get(id)?.state;
     const targets: readonly SandboxState[] = from === undefined ? [] : nextStates[from];
     const to = targets[choice % targets.length];
+    if (from === "paused") forget(id).run(model, real);
     if (from && to) move(id, from, to).run(model, real);
   });
 
@@ -122,7 +136,9 @@ const crashWhileAdmitting = () =>
 
 const crashWhileEnding = (id: string) =>
   command(`crash while ending ${id}`, (model, real) => {
-    if (model.get(id)?.state === "terminating") real.crashWithin((ledger) => endSandbox(ledger, id));
+    const state = model.get(id)?.state;
+    if (state === "terminating") real.crashWithin((ledger) => endSandbox(ledger, id));
+    if (state === "paused") real.crashWithin((ledger) => forgetMachine(ledger, id));
   });
 
 test("in every order of moves and crashes capacity is held exactly in the states that need it", () => {
@@ -138,6 +154,7 @@ test("in every order of moves and crashes capacity is held exactly in the states
       fc.tuple(id, fc.integer({ min: 1, max: 2 })).map(([i, choice]) => step(i, choice)),
       fc.tuple(id, state, state).map(([i, from, to]) => move(i, from, to)),
       id.map(end),
+      id.map(forget),
       fc.constant(null).map(crash),
       fc.constant(null).map(crashWhileAdmitting),
       id.map(crashWhileEnding),

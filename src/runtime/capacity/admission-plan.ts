@@ -9,8 +9,11 @@ import {
 import type { MachineShape } from "../../types.ts";
 
 export type AdmissionDecision =
-  /** The create waits until evicted machines are gone, whatever the queue's bounds. */
-  | { readonly answer: "wait_for_eviction"; readonly shortage: CapacityShortage }
+  /**
+   * The create waits for machines that leave, whatever the queue's bounds: warm ones that are evicted for it, and those
+   * of sandboxes that are killed or paused.
+   */
+  | { readonly answer: "wait_for_leaving"; readonly shortage: CapacityShortage }
   /** The create waits for sandboxes to end. `position` counts from 1. */
   | { readonly answer: "queue"; readonly position: number; readonly shortage: CapacityShortage }
   | { readonly answer: "reject"; readonly reason: RejectionReason; readonly shortage: CapacityShortage };
@@ -27,6 +30,8 @@ export interface QueueBounds {
 export interface AdmissionQuestion {
   readonly shape: MachineShape;
   readonly usage: CapacityUsage;
+  /** The part of the active usage whose machines are leaving. */
+  readonly leaving: PoolUsage;
   readonly budgets: CapacityBudgets;
   /** The shapes of the creates that wait already, first come first. */
   readonly ahead: readonly MachineShape[];
@@ -34,7 +39,14 @@ export interface AdmissionQuestion {
 }
 
 /** Decides on a create that cannot be admitted now, because there is no room or because others wait already. */
-export function decideAdmission({ shape, usage, budgets, ahead, bounds }: AdmissionQuestion): AdmissionDecision {
+export function decideAdmission({
+  shape,
+  usage,
+  leaving,
+  budgets,
+  ahead,
+  bounds,
+}: AdmissionQuestion): AdmissionDecision {
   const active = ahead.reduce(plusOne, usage.active);
   const shortage = findShortage(usage, shape, budgets) ??
     findShortage({ ...usage, active }, shape, budgets) ?? {
@@ -46,7 +58,7 @@ export function decideAdmission({ shape, usage, budgets, ahead, bounds }: Admiss
       oversized: false,
     };
   if (shortage.oversized) return { answer: "reject", reason: "oversized", shortage };
-  if (fits(plusOne(active, shape), budgets)) return { answer: "wait_for_eviction", shortage };
+  if (fits(plusOne(combine(active, leaving, -1), shape), budgets)) return { answer: "wait_for_leaving", shortage };
   if (bounds.timeoutMs === 0) return { answer: "reject", reason: "queue_off", shortage };
   if (ahead.length >= bounds.limit) return { answer: "reject", reason: "queue_full", shortage };
   return { answer: "queue", position: ahead.length + 1, shortage };

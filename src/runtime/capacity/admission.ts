@@ -11,6 +11,7 @@ import {
   type CapacityShortage,
   capacityExhausted,
   findShortage,
+  leavingUsage,
   usage,
 } from "../../ledger/capacity.ts";
 import type { Ledger } from "../../ledger/open.ts";
@@ -53,8 +54,8 @@ interface Waiter {
   readonly fail: (error: Error) => void;
 }
 
-/** How long a create waits for evicted machines to go when there is no queue. */
-const evictionDeadlineMs = 10_000;
+/** How long a create waits for leaving machines to go when there is no queue. */
+const leavingDeadlineMs = 10_000;
 
 export class Admission {
   readonly #deps: AdmissionDependencies;
@@ -108,7 +109,7 @@ export class Admission {
   #decide(shape: MachineShape): AdmissionDecision {
     const { ledger, budgets, bounds } = this.#deps;
     const ahead = this.#waiting.map((waiter) => waiter.shape);
-    return decideAdmission({ shape, usage: usage(ledger), budgets, ahead, bounds });
+    return decideAdmission({ shape, usage: usage(ledger), leaving: leavingUsage(ledger), budgets, ahead, bounds });
   }
 
   #rejection({ reason, shortage }: Extract<AdmissionDecision, { answer: "reject" }>): DomainError {
@@ -153,7 +154,7 @@ export class Admission {
       this.#join(waiter, shortage);
       if (signal?.aborted) return onGone();
       signal?.addEventListener("abort", onGone, { once: true });
-      clock.sleep(bounds.timeoutMs || evictionDeadlineMs, settled.signal).then(onTimeout, () => {});
+      clock.sleep(bounds.timeoutMs || leavingDeadlineMs, settled.signal).then(onTimeout, () => {});
     });
   }
 

@@ -67,7 +67,8 @@ export class SandboxCopies {
    * there is no moment in which a sandbox has none. A copy that cannot be written is logged: the ledger has it all.
    */
   keep({ record, accessToken }: SandboxView): void {
-    const folder = record.machine?.folder ?? getSnapshot(this.#ledger, record.snapshotId)?.folder;
+    const rests = record.state === "paused";
+    const folder = rests ? getSnapshot(this.#ledger, record.snapshotId)?.folder : record.machine?.folder;
     if (folder === undefined || !keptStates.has(record.state)) return;
     const path = join(folder, fileName);
     try {
@@ -80,7 +81,7 @@ export class SandboxCopies {
       return;
     }
     // A paused sandbox survives the power of its host.
-    if (record.state === "paused") void syncFile(path).catch((error: unknown) => this.#complain(record.id, error));
+    if (rests) void syncFile(path).catch((error: unknown) => this.#complain(record.id, error));
   }
 
   #complain(sandboxID: string, error: unknown): void {

@@ -11,7 +11,7 @@ import { messageOf } from "../../errors.ts";
 import { factsOf } from "../../guest-machine/save.ts";
 import { listUnownedReservations, release } from "../../ledger/capacity.ts";
 import type { Ledger } from "../../ledger/open.ts";
-import { listSandboxes, moveSandbox } from "../../ledger/sandboxes.ts";
+import { forgetMachine, listSandboxes, moveSandbox } from "../../ledger/sandboxes.ts";
 import {
   deleteContinuation,
   deleteSnapshot,
@@ -38,6 +38,8 @@ export type SandboxDecision =
   | { readonly action: "adopt"; readonly machine: MachineRecord }
   /** The sandbox rests in a snapshot. */
   | { readonly action: "list" }
+  /** As `list`, but its machine, which is of no use any more, has not ended yet. */
+  | { readonly action: "end_machine"; readonly machine: MachineRecord }
   /** The sandbox was being paused. If its snapshot is complete its machine was ending, else the machine may go on. */
   | { readonly action: "finish_or_undo_pause"; readonly machine: MachineRecord }
   /** The sandbox is paused in memory and may have been being saved. Without a snapshot its machine stands still. */
@@ -67,7 +69,7 @@ function decide({ state, machine }: SandboxRecord): SandboxDecision {
   if (state === "running" && machine) return { action: "adopt", machine };
   if (state === "pausing" && machine) return { action: "finish_or_undo_pause", machine };
   if (state === "paused_in_memory" && machine) return { action: "finish_or_keep_pause", machine };
-  if (state === "paused") return { action: "list" };
+  if (state === "paused") return machine ? { action: "end_machine", machine } : { action: "list" };
   if (state === "resuming") return { action: "undo_resume", machine };
   return { action: "clean_up", machine };
 }
@@ -131,10 +133,20 @@ async function reconcileSandbox(
       await begin(deps, record, async () => {
         await driver.discard(decision.machine);
         const pausedAtMs = record.state === "pausing" ? deps.clock.nowMs() : record.endAtMs;
-        parts.sessions.showWithoutSession(publishPause(ledger, { record, ...saved, pausedAtMs }));
+        const paused = ledger.writeDurably(() => {
+          publishPause(ledger, { record, ...saved, pausedAtMs });
+          return forgetMachine(ledger, record.id);
+        });
+        parts.sessions.showWithoutSession(paused);
       });
       return "paused";
     }
+    case "end_machine":
+      await begin(deps, record, async () => {
+        await driver.discard(decision.machine);
+        parts.sessions.showWithoutSession(forgetMachine(ledger, record.id));
+      });
+      return "paused";
     case "list":
       parts.sessions.showWithoutSession(record);
       return "paused";

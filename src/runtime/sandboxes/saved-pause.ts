@@ -1,7 +1,7 @@
-/** A saved pause: the sandbox's machine ends, and the sandbox rests in the snapshot that was saved. */
+/** A saved pause: the sandbox rests in the snapshot that was saved, and its machine, which is of no use now, ends. */
 import { daemonStopping } from "../../errors.ts";
 import type { Ledger } from "../../ledger/open.ts";
-import { moveSandbox } from "../../ledger/sandboxes.ts";
+import { forgetMachine, moveSandbox } from "../../ledger/sandboxes.ts";
 import { markSnapshotReady, type SnapshotFacts, type SnapshotRecord } from "../../ledger/snapshots.ts";
 import type { Vm } from "../../machine/driver.ts";
 import type { SandboxRecord } from "../../types.ts";
@@ -15,27 +15,36 @@ export interface SavedPause {
   readonly pausedAtMs: number;
 }
 
-/** Writes down, durably, that a sandbox rests in a complete snapshot and has no machine any more. */
+/** Writes down, durably, that a sandbox rests in a complete snapshot. Its machine may still exist. */
 export function publishPause(ledger: Ledger, { record, snapshot, facts, pausedAtMs }: SavedPause): SandboxRecord {
   return ledger.writeDurably(() => {
     markSnapshotReady(ledger, snapshot.id, facts);
-    const change = { machine: null, snapshotId: snapshot.id, endAtMs: pausedAtMs };
-    return moveSandbox(ledger, record.id, record.state, "paused", change);
+    return moveSandbox(ledger, record.id, record.state, "paused", { snapshotId: snapshot.id, endAtMs: pausedAtMs });
   });
 }
 
 /**
- * Ends the machine of a saved pause, and publishes the pause. There is no way back, because the disk belongs to the
- * snapshot now.
- * @throws DomainError `not_ready` when the daemon stops meanwhile; the next daemon finds the whole snapshot
+ * Publishes a saved pause, and ends the machine, which cannot go on: its disk belongs to the snapshot now.
+ * @param onPublished called when the pause is durable and clients see it, and before the machine ends
+ * @throws DomainError `not_ready` when the daemon stops meanwhile; the next daemon goes on from the ledger
  */
-export async function completePause({ deps, registry }: SandboxContext, vm: Vm, saved: SavedPause): Promise<void> {
+export async function completePause(
+  { deps, registry }: SandboxContext,
+  vm: Vm,
+  saved: SavedPause,
+  onPublished: () => void = () => {},
+): Promise<void> {
   const { ledger, unfinishedWork, reach } = deps;
-  const done = await unfinishedWork.untilDone({ sandboxID: saved.record.id }, async () => {
+  const { id } = saved.record;
+  const inTime = async (step: () => Promise<void>) => {
+    if (!(await unfinishedWork.untilDone({ sandboxID: id }, step))) throw daemonStopping();
+  };
+  await inTime(async () => void registry.change(publishPause(ledger, saved), undefined));
+  reach("pause.published");
+  onPublished();
+  await inTime(async () => {
     await vm.terminate();
     reach("pause.ended");
-    registry.change(publishPause(ledger, saved), undefined);
+    registry.update(forgetMachine(ledger, id));
   });
-  if (!done) throw daemonStopping();
-  reach("pause.published");
 }

@@ -46,7 +46,7 @@ test.each(["kill", "stop"] as const)(
   async (how) => {
     await using daemon = await FakeDaemon.open({ ...pooled, budgets: { sandboxes: 1 }, pool: off });
     const { id } = (await daemon.create()).record;
-    await daemon.runtime.pauses.pause(id, "idle");
+    await daemon.pause(id, "idle");
     await daemon.create();
     const waiting = [
       daemon.runtime.forks.followUp(id, { timeoutMs: 1_000 }),
@@ -261,14 +261,20 @@ const fitTogether = (shapes: readonly Size[]) => {
 
 test("a position is one more than the number of creates ahead, and the answer fits the figures", () => {
   fc.assert(
-    fc.property(fc.array(sizes, { maxLength: 6 }), fc.array(sizes, { maxLength: 4 }), sizes, (active, ahead, asked) => {
-      const usage = { active: sum(active), warm: sum([]) };
-      const bounds = { limit: 3, timeoutMs: 1 };
-      const decision = decideAdmission({ shape: asked, usage, budgets, ahead, bounds });
-      if (fitTogether([...active, ...ahead, asked])) expect(decision.answer).toBe("wait_for_eviction");
-      else if (ahead.length >= 3) expect(decision).toMatchObject({ answer: "reject", reason: "queue_full" });
-      else expect(decision).toMatchObject({ answer: "queue", position: ahead.length + 1 });
-    }),
+    fc.property(
+      fc.array(sizes, { maxLength: 6 }),
+      fc.array(sizes, { maxLength: 3 }),
+      fc.array(sizes, { maxLength: 4 }),
+      sizes,
+      (staying, leaving, ahead, asked) => {
+        const usage = { active: sum([...staying, ...leaving]), warm: sum([]) };
+        const bounds = { limit: 3, timeoutMs: 1 };
+        const decision = decideAdmission({ shape: asked, usage, leaving: sum(leaving), budgets, ahead, bounds });
+        if (fitTogether([...staying, ...ahead, asked])) expect(decision.answer).toBe("wait_for_leaving");
+        else if (ahead.length >= 3) expect(decision).toMatchObject({ answer: "reject", reason: "queue_full" });
+        else expect(decision).toMatchObject({ answer: "queue", position: ahead.length + 1 });
+      },
+    ),
   );
 });
 

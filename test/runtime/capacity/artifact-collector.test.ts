@@ -149,7 +149,7 @@ test("old files in quarantine go, but never a damaged snapshot that a sandbox or
   await daemon.restart(() => writeFile(join(daemon.folder, "machines", "core"), ""));
   const { collector } = await openCache(daemon);
   const { id } = (await daemon.create()).record;
-  await daemon.runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   const { snapshotId } = daemon.runtime.registry.get(id).record;
   await writeFile(join(daemon.deps.snapshotsFolder, snapshotId, "disk"), "short");
   await expect(daemon.runtime.resumes.connect(id, 1)).rejects.toThrow(snapshotId);

@@ -71,7 +71,7 @@ test("a damaged snapshot is refused by name from then on, and can go only after 
   await using daemon = await FakeDaemon.open();
   const { deps, runtime } = daemon;
   const { id } = (await daemon.create()).record;
-  await runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   const { snapshotId } = runtime.registry.get(id).record;
   await writeFile(join(deps.snapshotsFolder, snapshotId, "memory"), "short");
   await expect(runtime.resumes.connect(id, 1_000)).rejects.toMatchObject({

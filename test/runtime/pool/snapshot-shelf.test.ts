@@ -184,6 +184,6 @@ test("a fork, which would be two machines of one snapshot, is refused with the r
     message: expect.stringContaining(fanOut.reason),
   });
   await daemon.runtime.registry.session(id)?.agent.ping();
-  await daemon.runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   expect((await daemon.runtime.resumes.connect(id, 1_000)).resumed).toBe(true);
 });

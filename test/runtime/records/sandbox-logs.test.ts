@@ -99,7 +99,7 @@ test("the log has the life of a sandbox, and can be read while the sandbox is pa
     const { record } = await daemon.create();
     const events = (entries: readonly SandboxLogEntry[]) => entries.map(({ fields }) => fields.event);
     const read = () => daemon.runtime.observations.logs(record.id, { ...everything, level: "info" });
-    await daemon.runtime.pauses.pause(record.id, "stopped");
+    await daemon.pause(record.id);
     expect(events(read())).toEqual(["running", "paused"]);
     await daemon.runtime.resumes.resume(record.id, 60_000);
     await daemon.runtime.snapshots.take(record.id);

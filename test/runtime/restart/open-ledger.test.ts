@@ -30,7 +30,7 @@ test.each(damages)(
     const one = await daemon.create({ metadata: { job: "one" }, envs: { A: "1" }, timeoutMs: 100_000 });
     const two = await daemon.create({ metadata: { job: "two" }, timeoutMs: 100_000 });
     await daemon.runtime.deadlines.set(one.record.id, 777_000);
-    await daemon.runtime.pauses.pause(two.record.id, "stopped");
+    await daemon.pause(two.record.id);
     const before = [one, two].map(({ record }) => daemon.runtime.registry.get(record.id));
     const tokens = [one, two].map(({ accessToken }) => accessToken);
     await daemon.restartWithout(damage);
@@ -51,7 +51,7 @@ test.each(damages)(
     }
     // They are sandboxes like any others.
     expect((await daemon.runtime.resumes.connect(two.record.id, 1_000)).resumed).toBe(true);
-    await daemon.runtime.pauses.pause(one.record.id, "stopped");
+    await daemon.pause(one.record.id);
     for (const { record } of [one, two]) await daemon.runtime.ends.kill(record.id);
     await daemon.settle();
     expect(daemon.held()).toEqual({ active: 0, warm: 0 });
@@ -73,7 +73,7 @@ test.each(damages)(
       ids.set(name, (await daemon.create()).record.id);
     }
     const id = (name: string) => ids.get(name) ?? expect.fail();
-    for (const name of ["resumed later", "killed while paused"]) await runtime.pauses.pause(id(name), "stopped");
+    for (const name of ["resumed later", "killed while paused"]) await daemon.pause(id(name), "stopped");
     insertApiKey(ledger, {
       id: "k1",
       name: "ci",
@@ -86,7 +86,7 @@ test.each(damages)(
     await backUp(ledger);
     await runtime.ends.kill(id("killed"));
     await runtime.ends.kill(id("killed while paused"));
-    await runtime.pauses.pause(id("paused later"), "stopped");
+    await daemon.pause(id("paused later"), "stopped");
     await runtime.resumes.connect(id("resumed later"), 100_000);
     const late = await daemon.create({ metadata: { late: "yes" } });
     await daemon.settle();
@@ -200,7 +200,7 @@ test("a copy that is garbled costs its own sandbox only", async () => {
 test("a sandbox whose host lost its power with the ledger is lost; a paused one is not", async () => {
   await using daemon = await FakeDaemon.open({ onDisk: true });
   const [one, two] = [await daemon.create(), await daemon.create()];
-  await daemon.runtime.pauses.pause(two.record.id, "stopped");
+  await daemon.pause(two.record.id);
   await daemon.restartWithout((path) => {
     daemon.host.crash(one.record.machine?.sessionId ?? "");
     writeFileSync(path, "");

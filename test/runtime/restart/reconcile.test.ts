@@ -4,6 +4,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test, vi } from "vitest";
 import { DomainError } from "../../../src/errors.ts";
+import { factsOf } from "../../../src/guest-machine/save.ts";
 import { reserve } from "../../../src/ledger/capacity.ts";
 import { getSandbox, moveSandbox, setSandboxMachine } from "../../../src/ledger/sandboxes.ts";
 import { getSnapshot } from "../../../src/ledger/snapshots.ts";
@@ -14,6 +15,7 @@ import {
   startBuildJob,
 } from "../../../src/ledger/template-builds.ts";
 import { registerContinuation } from "../../../src/runtime/machines/capture.ts";
+import { publishPause } from "../../../src/runtime/sandboxes/saved-pause.ts";
 import { shape } from "../../ledger/support.ts";
 import { FakeDaemon, nothing, paused, running } from "../../support/fakes/fake-daemon.ts";
 
@@ -31,16 +33,23 @@ vi.mock("node:fs/promises", async (importOriginal) => {
 });
 
 /** How much of a pause is done when the daemon dies. */
-async function dieWhilePausing(daemon: FakeDaemon, id: string, done: { saved: boolean; ended: boolean }) {
+async function dieWhilePausing(
+  daemon: FakeDaemon,
+  id: string,
+  done: { saved: boolean; published?: boolean; ended: boolean },
+) {
   const { deps, host } = daemon;
   await daemon.restart(async () => {
-    const { machine } = moveSandbox(deps.ledger, id, "running", "pausing");
+    const { machine, ...record } = moveSandbox(deps.ledger, id, "running", "pausing");
     const snapshot = registerContinuation(deps, id, "stopped");
     const vm = machine && (await deps.driver.adopt(machine));
     if (!vm) throw new Error("no machine");
     await vm.pause();
-    if (done.saved) await vm.saveSnapshot(snapshot.folder, { bootId: "boot", isLast: true });
-    else await mkdir(`${snapshot.folder}.staging`);
+    if (done.saved) {
+      const facts = factsOf(await vm.saveSnapshot(snapshot.folder, { bootId: "boot", isLast: true }));
+      const saved = { record: { ...record, machine }, snapshot, facts, pausedAtMs: deps.clock.nowMs() };
+      if (done.published) publishPause(deps.ledger, saved);
+    } else await mkdir(`${snapshot.folder}.staging`);
     if (done.ended) host.crash(machine.sessionId);
   });
 }
@@ -57,7 +66,7 @@ async function untilPaused(daemon: FakeDaemon, id: string): Promise<void> {
 test("paused sandboxes are shown again and can be resumed", async () => {
   await using daemon = await FakeDaemon.open();
   const { record } = await daemon.create();
-  await daemon.runtime.pauses.pause(record.id, "stopped");
+  await daemon.pause(record.id);
   const before = daemon.runtime.registry.get(record.id);
   await daemon.restart();
   expect(daemon.runtime.registry.get(record.id)).toEqual(before);
@@ -67,17 +76,19 @@ test("paused sandboxes are shown again and can be resumed", async () => {
   expect(await daemon.remains()).toEqual(running);
 });
 
-test.each([{ ended: false }, { ended: true }])(
-  "a pause with a complete snapshot is finished: %j",
-  async ({ ended }) => {
-    await using daemon = await FakeDaemon.open();
-    const { id } = (await daemon.create()).record;
-    await dieWhilePausing(daemon, id, { saved: true, ended });
-    expect(daemon.runtime.registry.get(id)).toMatchObject({ state: "paused", record: { machine: null } });
-    expect(await daemon.remains()).toEqual(paused);
-    expect((await daemon.runtime.resumes.connect(id, 1_000)).resumed).toBe(true);
-  },
-);
+test.each([
+  { published: false, ended: false },
+  { published: false, ended: true },
+  { published: true, ended: false },
+  { published: true, ended: true },
+])("a pause with a complete snapshot is finished: %j", async (done) => {
+  await using daemon = await FakeDaemon.open();
+  const { id } = (await daemon.create()).record;
+  await dieWhilePausing(daemon, id, { saved: true, ...done });
+  expect(daemon.runtime.registry.get(id)).toMatchObject({ state: "paused", record: { machine: null } });
+  expect(await daemon.remains()).toEqual(paused);
+  expect((await daemon.runtime.resumes.connect(id, 1_000)).resumed).toBe(true);
+});
 
 test.each([{ failures: 1 }, { failures: 8 }])(
   "a complete pause with a machine that cannot be ended is finished later, and the start does not wait: %j",
@@ -108,7 +119,7 @@ test("a resume with a machine that cannot be ended keeps its capacity until then
   await using daemon = await FakeDaemon.open();
   const { deps, host } = daemon;
   const { id, shape } = (await daemon.create()).record;
-  await daemon.runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   await daemon.runtime.close();
   deps.ledger.write(() => {
     const { id: reservationId } = reserve(deps.ledger, { kind: "active", shape, budgets: deps.budgets, sandboxId: id });
@@ -131,7 +142,7 @@ test("a pause without a snapshot is undone: the machine goes on", async () => {
   expect(daemon.runtime.registry.get(id).state).toBe("running");
   await daemon.runtime.registry.session(id)?.agent.ping();
   expect(await daemon.remains()).toEqual(running);
-  await daemon.runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   expect(await daemon.remains()).toEqual(paused);
 });
 
@@ -149,7 +160,7 @@ test.each([{ known: false }, { known: true }])(
   async ({ known }) => {
     await using daemon = await FakeDaemon.open();
     const { id, shape } = (await daemon.create()).record;
-    await daemon.runtime.pauses.pause(id, "stopped");
+    await daemon.pause(id);
     const { deps } = daemon;
     await daemon.restart(async () => {
       deps.ledger.write(() => {
@@ -174,7 +185,7 @@ test.each([{ known: false }, { known: true }])(
 test("a kill of a paused sandbox that was interrupted is finished", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
-  await daemon.runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   await daemon.restart(() => moveSandbox(daemon.deps.ledger, id, "paused", "terminating", { endReason: "killed" }));
   expect(daemon.stateOf(id)).toBe("terminated");
   expect(await daemon.remains()).toEqual(nothing);
@@ -232,7 +243,7 @@ test("a half-done save is removed, and a template's snapshot stays", async () =>
 test("a paused sandbox without its files is listed, cannot be resumed, with an error that names it, and can be killed", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
-  await daemon.runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   const { snapshotId } = daemon.runtime.registry.get(id).record;
   await daemon.restart(() => rm(join(daemon.deps.snapshotsFolder, snapshotId), { recursive: true }));
   await expect(daemon.runtime.resumes.connect(id, 1_000)).rejects.toThrow(snapshotId);

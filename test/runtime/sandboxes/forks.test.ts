@@ -130,7 +130,7 @@ test("a follow-up goes on from a paused sandbox, which stays, and either may end
   const { runtime } = daemon;
   const { id } = (await daemon.create({ envs: { A: "1" }, metadata: { job: "a" } })).record;
   await expect(runtime.forks.followUp(id, { timeoutMs: 1_000 })).rejects.toMatchObject({ code: "invalid_state" });
-  await runtime.pauses.pause(id, "exited");
+  await daemon.pause(id, "exited");
   const { view, reason } = await runtime.forks.followUp(id, { timeoutMs: 1_000, envs: { B: "2" } });
   expect(reason).toBe("exited");
   expect(view).toMatchObject({ state: "running", record: { envs: { B: "2" }, metadata: { job: "a" } } });
@@ -139,14 +139,14 @@ test("a follow-up goes on from a paused sandbox, which stays, and either may end
   await runtime.ends.kill(id);
   await daemon.settle();
   expect(await daemon.remains()).toEqual(running);
-  await runtime.pauses.pause(view.record.id, "stopped");
+  await daemon.pause(view.record.id);
   expect((await runtime.resumes.connect(view.record.id, 1_000)).resumed).toBe(true);
 });
 
 test("a paused sandbox can be neither forked nor made a template", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
-  await daemon.runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   const forking = daemon.runtime.forks.fork(id, { count: 1, timeoutMs: 1 });
   await expect(forking).rejects.toMatchObject({ code: "invalid_state" });
   await expect(daemon.runtime.snapshots.take(id)).rejects.toMatchObject({ code: "not_found" });

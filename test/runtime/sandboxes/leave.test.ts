@@ -94,7 +94,7 @@ const ways: Way[] = [
     loss: "The sandbox's machine died before it could be saved: crashed",
     leave: async (daemon, id) => {
       daemon.host.arrange("saveSnapshot", locked);
-      await daemon.runtime.pauses.pause(id, "stopped");
+      await daemon.pause(id);
       crashAll(daemon);
     },
   },
@@ -114,7 +114,7 @@ const ways: Way[] = [
     loss: "its machine is gone, and it was paused in memory only",
     leave: async (daemon, id) => {
       daemon.host.arrange("saveSnapshot", locked);
-      await daemon.runtime.pauses.pause(id, "stopped");
+      await daemon.pause(id);
       await daemon.restart(() => crashAll(daemon));
     },
   },

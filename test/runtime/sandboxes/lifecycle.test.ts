@@ -68,7 +68,7 @@ test("on a host that restores nothing at the moment base is booted, and a paused
   expect(daemon.runtime.registry.get(record.id).state).toBe("running");
   expect(await daemon.remains()).toEqual(running);
   daemon.host.arrange("restore", { error: locked });
-  await daemon.runtime.pauses.pause(record.id, "exited");
+  await daemon.pause(record.id, "exited");
   await expect(daemon.runtime.resumes.resume(record.id, 60_000)).rejects.toBe(locked);
   expect(daemon.runtime.registry.get(record.id).state).toBe("paused");
 });

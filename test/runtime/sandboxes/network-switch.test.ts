@@ -42,7 +42,7 @@ test("internet access is switched while a sandbox runs, and is kept over a pause
   expect(reaches(daemon, id)).toEqual([false, false, false]);
   const [fork] = await daemon.runtime.forks.fork(id, { count: 1, timeoutMs: 60_000 });
   expect(fork && "view" in fork && reaches(daemon, fork.view.record.id)).toEqual([false, false, false]);
-  await daemon.runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   await expect(daemon.runtime.internetAccess.set(id, true)).rejects.toMatchObject({ code: "not_found" });
   await daemon.runtime.resumes.resume(id, 60_000, { memory: true });
   expect(reaches(daemon, id)).toEqual([false, false, false]);
@@ -68,7 +68,7 @@ test("the ingress of a sandbox is kept over a pause and in forks", async () => {
   const [fork] = await daemon.runtime.forks.fork(id, { count: 1, timeoutMs: 60_000 });
   if (!fork || !("view" in fork)) throw new Error("no fork");
   expect(daemon.runtime.registry.session(fork.view.record.id)?.ingress).toEqual(ingress);
-  await daemon.runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   await daemon.runtime.resumes.resume(id, 60_000, { memory: true });
   expect(daemon.runtime.registry.session(id)?.ingress).toEqual(ingress);
 });

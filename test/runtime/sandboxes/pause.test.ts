@@ -17,7 +17,7 @@ test("a paused sandbox holds a snapshot and nothing else, and resumes as itself"
   const { record, accessToken } = await daemon.create({ metadata: { job: "a" } });
   const session = runtime.registry.session(record.id);
   await clock.advance(1_000);
-  await runtime.pauses.pause(record.id, "exited");
+  await daemon.pause(record.id, "exited");
   expect(session?.ended.reason).toMatchObject({ code: "not_found", message: "The sandbox was paused" });
   expect(await daemon.remains()).toEqual(paused);
   const view = runtime.registry.get(record.id);
@@ -52,7 +52,7 @@ test("environment variables that a resume sets are kept, unless the resume fails
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create({ envs: { TOKEN: "old", A: "1" } })).record;
   const envs = { TOKEN: "new" };
-  await daemon.runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   daemon.host.arrange("restore", failure);
   await expect(daemon.runtime.resumes.resume(id, 60_000, { envs })).rejects.toBe(failure.error);
   expect(daemon.runtime.registry.get(id).record.envs).toEqual({ TOKEN: "old", A: "1" });
@@ -67,7 +67,7 @@ test("an operation that does not fit the state is refused, and changes nothing",
   const { runtime } = daemon;
   const { id } = (await daemon.create()).record;
   await expect(runtime.resumes.resume(id, 1)).rejects.toMatchObject({ code: "invalid_state" });
-  await runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   await expect(runtime.pauses.pause(id, "stopped")).rejects.toMatchObject({ code: "invalid_state" });
   await expect(runtime.deadlines.set(id, 1)).rejects.toMatchObject({ code: "not_found" });
   await expect(runtime.deadlines.refresh(id, 1)).rejects.toMatchObject({ code: "not_found" });
@@ -103,14 +103,14 @@ test("a guest that does not answer is not paused when an answer is required, nor
     silent.mockRestore();
     expect(await daemon.remains()).toEqual(running);
   }
-  await runtime.pauses.pause(id, "stopped", { requireAnswer: true });
+  await daemon.pause(id, "stopped", { requireAnswer: true });
   expect(runtime.registry.get(id).state).toBe("paused");
 });
 
 test("a paused sandbox that is killed leaves nothing", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
-  await daemon.runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   await daemon.runtime.ends.kill(id);
   expect(() => daemon.runtime.registry.get(id)).toThrow("doesn't exist");
   await expect(daemon.runtime.ends.kill(id)).rejects.toMatchObject({ code: "not_found" });
@@ -128,7 +128,7 @@ test.each([
     await using daemon = await FakeDaemon.open();
     const { runtime, deps } = daemon;
     const { id } = (await daemon.create()).record;
-    await runtime.pauses.pause(id, "stopped");
+    await daemon.pause(id);
     const atSync: unknown[] = [];
     vi.spyOn(deps.ledger, "sync").mockImplementation(async () => void atSync.push(await daemon.remains()));
     await leave(runtime, id);
@@ -148,7 +148,7 @@ test.each(["pause", "saveSnapshot"] as const)("when %s fails the sandbox goes on
   await runtime.registry.session(record.id)?.agent.ping();
   await daemon.settle();
   expect(await daemon.remains()).toEqual(running);
-  await runtime.pauses.pause(record.id, "stopped");
+  await daemon.pause(record.id);
   expect(await daemon.remains()).toEqual(paused);
 });
 
@@ -273,22 +273,54 @@ test("a silent guest whose machine lives is given up by a pause", async () => {
   );
 });
 
-test("a machine that will not end keeps its reservation until it does, and the pause waits for that", async () => {
+test("a pause is answered before its machine ends, and a machine that will not end keeps its reservation until it does", async () => {
   await using daemon = await FakeDaemon.open();
   const { runtime, host } = daemon;
   const { id } = (await daemon.create()).record;
   const gate = closedGate();
   host.arrange("terminate", failure, { gate: gate.opened });
-  const pausing = runtime.pauses.pause(id, "stopped");
   const attempts = () => host.calls.filter((step) => step === "terminate").length;
   const before = attempts();
+  await runtime.pauses.pause(id, "stopped");
   await expect.poll(attempts).toBe(before + 2);
-  expect(await daemon.remains()).toMatchObject({ machines: 1, reservations: 1 });
-  expect(runtime.registry.get(id).state).toBe("paused");
+  expect(await daemon.remains()).toMatchObject({ machines: 1, reservations: 1, snapshots: 1 });
+  expect(runtime.registry.get(id)).toMatchObject({ state: "paused", keptMemory: true });
   gate.open();
-  await pausing;
+  await daemon.settle();
   expect(await daemon.remains()).toEqual(paused);
 });
+
+test("a sandbox that is resumed while the machine of its pause ends waits for that", async () => {
+  await using daemon = await FakeDaemon.open({ budgets: { sandboxes: 1 } });
+  const { runtime, host } = daemon;
+  const { id } = (await daemon.create()).record;
+  const gate = closedGate();
+  host.arrange("terminate", { gate: gate.opened });
+  await runtime.pauses.pause(id, "stopped");
+  const resuming = runtime.resumes.resume(id, 1_000);
+  expect(daemon.stateOf(id)).toBe("paused");
+  gate.open();
+  expect(await resuming).toMatchObject({ state: "running" });
+  await daemon.settle();
+  expect(await daemon.remains()).toEqual(running);
+});
+
+test.each(["pause", "kill"] as const)(
+  "without a queue, a create right after a %s waits until the machine has ended, and is not refused",
+  async (how) => {
+    await using daemon = await FakeDaemon.open({ budgets: { sandboxes: 1 }, queue: { limit: 0, timeoutMs: 0 } });
+    const { runtime, host } = daemon;
+    const { id } = (await daemon.create()).record;
+    const gate = closedGate();
+    host.arrange("terminate", { gate: gate.opened });
+    await (how === "pause" ? runtime.pauses.pause(id, "stopped") : runtime.ends.kill(id));
+    const creating = daemon.create();
+    expect(daemon.held().active).toBe(1);
+    gate.open();
+    expect(await creating).toMatchObject({ state: "running" });
+    await expect(daemon.create()).rejects.toMatchObject({ code: "capacity_exhausted" });
+  },
+);
 
 test.each(["restore", "openGuestLink"] as const)(
   "when %s fails a paused sandbox stays paused and whole",
@@ -296,7 +328,7 @@ test.each(["restore", "openGuestLink"] as const)(
     await using daemon = await FakeDaemon.open();
     const { runtime, host } = daemon;
     const { record } = await daemon.create();
-    await runtime.pauses.pause(record.id, "stopped");
+    await daemon.pause(record.id);
     const before = runtime.registry.get(record.id);
     host.arrange(step, failure);
     await expect(runtime.resumes.connect(record.id, 1_000)).rejects.toBe(failure.error);
@@ -311,11 +343,11 @@ test("a paused sandbox releases its capacity, and may find none when it is resum
   const { runtime } = daemon;
   const { id: first } = (await daemon.create()).record;
   await expect(daemon.create()).rejects.toMatchObject({ code: "capacity_exhausted" });
-  await runtime.pauses.pause(first, "stopped");
+  await daemon.pause(first);
   const { id: second } = (await daemon.create()).record;
   await expect(runtime.resumes.connect(first, 1_000)).rejects.toMatchObject({ code: "capacity_exhausted" });
   expect(runtime.registry.get(first).state).toBe("paused");
-  await runtime.pauses.pause(second, "stopped");
+  await daemon.pause(second);
   expect((await runtime.resumes.connect(first, 1_000)).resumed).toBe(true);
 });
 
@@ -327,7 +359,7 @@ test("under disk pressure neither a pause nor a resume begins, and running sandb
   await expect(runtime.pauses.pause(id, "stopped")).rejects.toMatchObject({ code: "disk_pressure" });
   await runtime.registry.session(id)?.agent.ping();
   daemon.disk.freeBytes = 1e12;
-  await runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   daemon.disk.freeBytes = 1;
   await expect(runtime.resumes.resume(id, 1_000)).rejects.toMatchObject({ code: "disk_pressure" });
   expect(await daemon.remains()).toEqual(paused);
@@ -361,7 +393,7 @@ test("traffic resumes a sandbox with that option once, for at least five minutes
   const { runtime, clock, host } = daemon;
   const { id } = (await daemon.create({ lifecycle: { onTimeout: "pause", keepMemory: true, autoResume: true } }))
     .record;
-  await runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   expect([...runtime.traffic.resumableByTraffic()].map(({ record }) => record.id)).toEqual([id]);
   const sessions = await Promise.all([1, 2, 3].map(() => runtime.traffic.resumeForTraffic(id)));
   expect(new Set(sessions).size).toBe(1);
@@ -439,7 +471,7 @@ test("a sandbox without its memory keeps its disk, boots when it is resumed, and
   const { runtime } = daemon;
   const lifecycle = { onTimeout: "kill", keepMemory: true, autoResume: true } as const;
   const { id } = (await daemon.create({ lifecycle })).record;
-  await runtime.pauses.pause(id, "stopped", { memory: false });
+  await daemon.pause(id, "stopped", { memory: false });
   expect(runtime.registry.get(id)).toMatchObject({ state: "paused", keptMemory: false });
   const { folder, facts } = getSnapshot(daemon.deps.ledger, runtime.registry.get(id).record.snapshotId) ?? {};
   expect((await readdir(folder ?? "")).sort()).toEqual(["disk", "manifest.json", "sandbox.json"]);
@@ -456,7 +488,7 @@ test("a sandbox without its memory keeps its disk, boots when it is resumed, and
 test("a sandbox that was paused with its memory boots when the client asks for that", async () => {
   await using daemon = await FakeDaemon.open();
   const { id } = (await daemon.create()).record;
-  await daemon.runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   daemon.host.arrange("boot", failure);
   await expect(daemon.runtime.resumes.resume(id, 1_000, { memory: false })).rejects.toThrow("arranged by the test");
   expect(daemon.runtime.registry.get(id).state).toBe("paused");

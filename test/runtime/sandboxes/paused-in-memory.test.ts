@@ -16,7 +16,7 @@ async function openLocked(options: Parameters<FakeDaemon["create"]>[0] = {}) {
   const daemon = await FakeDaemon.open();
   const { record, accessToken } = await daemon.create(options);
   daemon.host.arrange("saveSnapshot", locked);
-  await daemon.runtime.pauses.pause(record.id, "exited");
+  await daemon.pause(record.id, "exited");
   return { daemon, id: record.id, accessToken };
 }
 
@@ -46,7 +46,7 @@ test("the sandbox is paused for its client, keeps its capacity, logs why, and re
   await runtime.registry.session(id)?.agent.ping();
   await daemon.settle();
   expect(await daemon.remains()).toEqual(running);
-  await runtime.pauses.pause(id, "stopped");
+  await daemon.pause(id);
   expect(await daemon.remains()).toEqual(paused);
 });
 

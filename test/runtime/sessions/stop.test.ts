@@ -83,7 +83,7 @@ test("a machine that cannot be ended keeps its capacity until it is ended", asyn
 test("the stop of a paused sandbox removes its continuation", async () => {
   await using daemon = await FakeDaemon.open(pooled);
   const { id } = (await daemon.create()).record;
-  await daemon.runtime.pauses.pause(id, "idle");
+  await daemon.pause(id, "idle");
   await daemon.runtime.ends.stop(id, 100);
   await daemon.settle();
   expect(getSandbox(daemon.ledger, id)).toMatchObject({ state: "terminated", endReason: "stopped" });

@@ -12,13 +12,13 @@ import { type Ledger, openLedger } from "../../../src/ledger/open.ts";
 import { getSandbox } from "../../../src/ledger/sandboxes.ts";
 import { listSnapshots } from "../../../src/ledger/snapshots.ts";
 import type { QueueBounds } from "../../../src/runtime/capacity/admission-plan.ts";
-import type { CreateSandboxRequest, SandboxView } from "../../../src/runtime/contract.ts";
+import type { CreateSandboxRequest, PauseOptions, SandboxView } from "../../../src/runtime/contract.ts";
 import type { RuntimeDependencies } from "../../../src/runtime/dependencies.ts";
 import type { WarmPoolSettings } from "../../../src/runtime/pool/plan.ts";
 import { openStateLedger } from "../../../src/runtime/restart/open-ledger.ts";
 import { reconcile } from "../../../src/runtime/restart/reconcile.ts";
 import { composeRuntime, type DrivenRuntime } from "../../../src/runtime/runtime.ts";
-import type { MachineShape } from "../../../src/types.ts";
+import type { ContinuationReason, MachineShape } from "../../../src/types.ts";
 import { roomy, shape } from "../../ledger/support.ts";
 import { PoliteGuests } from "../guest/polite-guest.ts";
 import type { FakeHost } from "./fake-driver.ts";
@@ -119,6 +119,12 @@ export class FakeDaemon implements AsyncDisposable {
     const request =
       typeof options === "string" ? requestFor(options, 60_000) : { ...requestFor("base", 60_000), ...options };
     return this.runtime.creates.create(request, { signal });
+  }
+
+  /** Pauses a sandbox, and waits until its machine has ended. */
+  async pause(id: string, reason: ContinuationReason = "stopped", options?: PauseOptions): Promise<void> {
+    await this.runtime.pauses.pause(id, reason, options);
+    await this.runtime.idle();
   }
 
   /** One round of the refill supervisor, some time after the last create. */
