@@ -48,7 +48,7 @@ describe.skipIf(missing)(titleOf("the E2B SDK on the gvisor engine", missing), (
     await sandbox.commands.run("echo in memory > /dev/shm/note; touch /dev/shm/ticks");
     await sandbox.commands.run("while sleep 0.1; do echo >> /dev/shm/ticks; done", { background: true });
     expect(await sandbox.pause()).toBe(true);
-    expect(keepers()).toEqual([]);
+    await expect.poll(keepers).toEqual([]);
     const resumed = await connect(sandbox.sandboxId);
     expect(await output(resumed, "cat /home/user/a.txt /dev/shm/note")).toBe("on diskin memory");
     const before = Number(await output(resumed, "wc -l < /dev/shm/ticks"));

@@ -112,6 +112,20 @@ conformance(engine, (world) => {
     await rm(join(root, "taken"), { recursive: true });
   });
 
+  test("a machine of an earlier version, whose launcher packs no disk, is saved too", async () => {
+    const vm = await world().restore();
+    const agent = await world().connectTo(vm);
+    await shell(agent, "echo kept > /root/kept");
+    agent.close();
+    await rm(join(vm.record.folder, "run", "packer"));
+    const manifest = await saveAs(world(), vm, "packed-by-tar");
+    const folder = join(world().root, "packed-by-tar");
+    const again = await world().restore(folder, manifest);
+    expect(await shell(await world().connectTo(again), "cat /root/kept")).toBe("kept");
+    await again.terminate();
+    await rm(folder, { recursive: true });
+  });
+
   test("a machine that was restored often is saved whole again", async () => {
     let { manifest } = world();
     let folder = world().snapshotFolder;

@@ -10,6 +10,8 @@
  *                   or a folder, whose files belong to `owners`
  *   layer=PATH      an image with a layer that is only read; the top one first
  *   disk=PATH       an image with the layer that is written
+ *   packed=PATH     an archive that this image is made from first
+ *   packer=PATH     a Unix socket is bound there, where the launcher packs that image: see box_packer.h
  *   ro=PATH:INSIDE rw=PATH:INSIDE   a file or folder of the host, and where the keeper sees it
  *   socket=PATH     a Unix socket is bound there, and given to the keeper as a descriptor, in this order from 4 on
  *   meminfo=INSIDE  a file that is seen as /proc/meminfo, where runsc looks for the size of the guest's memory
@@ -21,8 +23,8 @@
  *   cgroup=FOLDER oom=N   as for the jail
  *   status=N        descriptor that gets `PID\n`, and ends when the keeper has taken over; or `error: …\n`
  *
- * Descriptor 3 is kept. The launcher stays as the parent, without privileges, and ends as the keeper ended: 128 + N for
- * signal N.
+ * Descriptor 3 is kept. The launcher stays as the parent, without privileges, packs the disk when it is asked to, and
+ * ends as the keeper ended: 128 + N for signal N.
  */
 #define _GNU_SOURCE
 #include <linux/close_range.h>
@@ -37,12 +39,13 @@
 #include "box_mounts.h"
 #include "box_network.h"
 #include "box_owners.h"
+#include "box_packer.h"
 
 enum { MAX_SOCKETS = 8, FIRST_SOCKET = 4, AFTER_SOCKETS = 64 };
 
 struct options {
   struct box_root root;
-  const char *folder, *network, *meminfo, *oom;
+  const char *folder, *network, *meminfo, *oom, *packed, *packer;
   const char *cgroups[16], *sockets[MAX_SOCKETS];
   size_t cgroup_count, socket_count;
   bool only_tries;
@@ -66,6 +69,10 @@ static void parse_option(struct options *options, char *argument) {
     options->root.base = value;
   else if ((value = value_of(argument, "disk")))
     options->root.disk = value;
+  else if ((value = value_of(argument, "packed")))
+    options->packed = value;
+  else if ((value = value_of(argument, "packer")))
+    options->packer = value;
   else if ((value = value_of(argument, "layer")) && options->root.layer_count < MAX_LAYERS)
     options->root.layers[options->root.layer_count++] = value;
   else if ((value = value_of(argument, "ro")))
@@ -184,10 +191,12 @@ static void map_users(const struct options *options, pid_t child, int asked, int
   if (write(mapped, &answer, 1) != 1) fail("users");
 }
 
-static _Noreturn void stand_by(pid_t child) {
+static _Noreturn void stand_by(const struct options *options, pid_t child, int packer) {
   tell_status(child);
-  close_range(3, ~0U, 0);
+  if (packer >= 0) hold_packer(options->folder, options->root.disk, packer);
+  close_range(packer >= 0 ? PACKER_END : 3, ~0U, 0);
   drop_privileges((struct identity){-1, -1, -1});
+  if (packer >= 0) pack_until_end(child);
   end_like(child);
 }
 
@@ -224,13 +233,15 @@ int main(int count, char **arguments) {
     return 0;
   }
   bind_sockets(&options);
+  int packer = options.packer ? out_of_the_way(bind_socket(options.packer)) : -1;
   int unified = join_groups(options.cgroups, options.cgroup_count);
   if (options.oom) write_text("/proc/self/oom_score_adj", options.oom);
+  if (options.packed) unpack_disk(options.packed, options.root.disk);
   if (unshare(CLONE_NEWPID)) fail("process namespace");
   pid_t child = fork_inside(unified);
   if (child < 0) fail("fork");
   if (child == 0) become_keeper(&options, asked[1], mapped[0]);
   close(asked[1]);
   map_users(&options, child, asked[0], mapped[1]);
-  stand_by(child);
+  stand_by(&options, child, packer);
 }

@@ -9,7 +9,7 @@ import { Scope } from "../../scope.ts";
 import { type DetachedProcess, readLogTail, startDetached } from "../detached-process.ts";
 import { guestNetwork, machineSide, type Network } from "../network/network.ts";
 import { endProcess } from "../processes.ts";
-import { diskName } from "./disk.ts";
+import { diskName, type PreparedDisk } from "./disk.ts";
 import type { GvisorMachine } from "./machine.ts";
 import { Orders } from "./orders.ts";
 import { agentName, containerName, containerSpec, inBox, runscFlags } from "./spec.ts";
@@ -43,8 +43,7 @@ export interface BoxPlan {
   readonly machine: GvisorMachine;
   /** A base disk's image, or the folder with its files. */
   readonly base: string;
-  /** Images of the lower layers, top first. */
-  readonly layers: readonly string[];
+  readonly disk: PreparedDisk;
   /** The first of the users in the box. */
   readonly users: number;
   readonly groups: readonly string[];
@@ -66,6 +65,8 @@ const folders = (folder: string) => ({
   sockets: join(folder, "run"),
 });
 
+/** Where the launcher packs the disk: see `box_packer.h`. */
+export const packerSocket = (folder: string) => join(folders(folder).sockets, "packer");
 export const ordersSocket = (folder: string) => join(folders(folder).sockets, "orders");
 export const linkSocket = (folder: string) => join(folders(folder).sockets, "link");
 export const agentFolder = (folder: string) => folders(folder).agent;
@@ -122,7 +123,7 @@ export async function startBox(plan: BoxPlan, signal?: AbortSignal): Promise<Sta
 }
 
 async function launch(plan: BoxPlan): Promise<DetachedProcess> {
-  const { tools, runsc, folder, machine, base, layers, users, groups, network, isRestored } = plan;
+  const { tools, runsc, folder, machine, base, disk, users, groups, network, isRestored } = plan;
   const { agent, bundle, image, restored } = folders(folder);
   const { address, prefix, gateway } = guestNetwork;
   const options = [
@@ -130,7 +131,9 @@ async function launch(plan: BoxPlan): Promise<DetachedProcess> {
     `mount=${tools.mountPoint}`,
     `base=${base}`,
     `disk=${join(folder, diskName)}`,
-    ...layers.map((path) => `layer=${path}`),
+    ...(disk.packed ? [`packed=${disk.packed}`] : []),
+    `packer=${packerSocket(folder)}`,
+    ...disk.images.map((path) => `layer=${path}`),
     `ro=${tools.keeper}:${inBox.keeper}`,
     `ro=${runsc}:${inBox.runsc}`,
     `ro=${agent}:${inBox.agentFolder}`,

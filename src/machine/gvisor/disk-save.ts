@@ -5,20 +5,26 @@
  * nothing of the file from the save on.
  */
 import { execFile } from "node:child_process";
-import { stat } from "node:fs/promises";
+import { rename, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { exists } from "../build-tool.ts";
 import { copyLimitBytes } from "../disk-layers.ts";
 import type { SnapshotFile } from "../driver.ts";
 import type { FindData } from "../file-data.ts";
 import { linkFile } from "../link-file.ts";
 import { describeWritten } from "../snapshot-files.ts";
+import { packerSocket } from "./box.ts";
 import { copyLayer, diskName, packedName, packLayer } from "./disk.ts";
+import { Orders } from "./orders.ts";
 
 const run = promisify(execFile);
 
 /** The least that a loop device can show of a file: one sector. */
 const hiddenBytes = 512;
+
+/** Long enough for a few MiB on the busiest host. */
+const packDeadlineMs = 60_000;
 
 export interface WrittenDisk {
   /** The machine's folder. */
@@ -33,7 +39,8 @@ export async function saveWrittenLayer(disk: WrittenDisk, staging: string, isLas
   const image = join(disk.folder, diskName);
   const { blocks } = await stat(image);
   if (blocks * 512 <= copyLimitBytes) {
-    await packLayer(disk.folder, join(staging, packedName));
+    await packDisk(disk.folder);
+    await rename(join(disk.folder, packedName), join(staging, packedName));
     return describeWritten(staging, packedName);
   }
   const target = join(staging, diskName);
@@ -43,6 +50,18 @@ export async function saveWrittenLayer(disk: WrittenDisk, staging: string, isLas
     await linkFile(image, target);
   }
   return describeWritten(staging, diskName, { dataBlocks: await disk.findData(target) });
+}
+
+/** Lets the machine's launcher pack its disk. */
+async function packDisk(folder: string): Promise<void> {
+  const socket = packerSocket(folder);
+  if (!(await exists(socket))) return packLayer(folder, join(folder, packedName));
+  const packer = await Orders.connect(socket);
+  try {
+    await packer.give("pack", packDeadlineMs);
+  } finally {
+    packer.close();
+  }
 }
 
 /** Lets a machine write to its disk again after a save that was to be its last. Does nothing when there was none. */

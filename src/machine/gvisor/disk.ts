@@ -1,7 +1,8 @@
 /**
  * The disk of a gVisor machine is an overlay of the base disk's files, of layers that never change, and of one layer
  * that is written. A layer is a raw image with a file system of the disk's size, so that a guest can write no more than
- * that. In a snapshot it is packed, which is a tar archive of the sparse image, or the image itself (`disk-save.ts`).
+ * that. In a snapshot it is packed, which is a tar archive of the sparse image, or the image itself (`disk-save.ts`). A
+ * machine's launcher unpacks the layer that is written, and packs it.
  */
 import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
@@ -64,7 +65,7 @@ export async function copyLayer(source: string, target: string): Promise<void> {
   await runTool("cp", ["--reflink=auto", "--sparse=always", "--", source, target], "copy a disk layer");
 }
 
-/** Packs the image {@link diskName} of a folder. */
+/** Packs the image {@link diskName} of a folder, of a machine whose launcher is an earlier version's and cannot. */
 export async function packLayer(folder: string, target: string): Promise<void> {
   await runTool("tar", ["--create", "--sparse", "--file", target, "--directory", folder, diskName], "save the disk");
 }
@@ -78,6 +79,8 @@ export interface PreparedDisk {
   readonly lowerLayers: readonly SnapshotFile[];
   /** The images of these layers, top first. */
   readonly images: readonly string[];
+  /** What the written layer is unpacked from; undefined: it is in the machine's folder. */
+  readonly packed?: string;
 }
 
 /** Puts the disk of a snapshot into a machine's folder. */
@@ -86,14 +89,18 @@ export async function prepareDisk(
   folder: string,
   cacheFolder: string,
 ): Promise<PreparedDisk> {
+  let packed: string | undefined;
   const lowerLayers = await placeLayers(source, folder, {
-    copyTop: (layer) =>
-      layer.endsWith(imageEnding) ? copyLayer(layer, join(folder, diskName)) : unpackLayer(layer, folder),
+    copyTop: async (layer) => {
+      if (layer.endsWith(imageEnding)) await copyLayer(layer, join(folder, diskName));
+      else packed = layer;
+    },
     makeEmpty: async () => {
       await copyLayer(await emptyLayer(cacheFolder, source.manifest.shape.diskMiB), join(folder, diskName));
     },
   });
-  return { lowerLayers, images: await unpackAll(folder, lowerLayers, cacheFolder) };
+  const images = await unpackAll(folder, lowerLayers, cacheFolder);
+  return { lowerLayers, images, ...(packed !== undefined && { packed }) };
 }
 
 /** The images of layers; one that is packed is unpacked once into the cache. */

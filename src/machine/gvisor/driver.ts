@@ -211,7 +211,7 @@ export class GvisorDriver implements VmDriver {
     const base = await this.#baseOf(machine.baseDisk);
     const { users, groups } = cell;
     const isRestored = pages !== undefined;
-    const plan = { folder, machine, base, layers: disk.images, users, groups, network, isRestored };
+    const plan = { folder, machine, base, disk, users, groups, network, isRestored };
     const box = await startBox({ ...plan, tools: this.#host.boxTools, runsc: runscPath(engine) }, signal);
     const sessionId = folder.slice(folder.lastIndexOf("/") + 1);
     const processes = [box.process.identity, await network.guard];

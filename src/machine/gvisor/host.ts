@@ -139,6 +139,8 @@ const boxHeaders = [
   "box_mounts.h",
   "box_network.h",
   "box_owners.h",
+  "box_packer.h",
+  "layer_archive.h",
   "loop_devices.h",
   "../jail/call_filter.h",
   "../jail/launcher.h",

@@ -133,13 +133,16 @@ static void tell_status(pid_t child) {
   dprintf(status_descriptor >= 0 ? status_descriptor : STDERR_FILENO, "%d\n", child);
 }
 
-/* Waits for the process that was launched, and ends as it did: 128 + N for signal N. */
+/* Ends as a process ended that was waited for: 128 + N for signal N. */
+static _Noreturn void exit_like(int ended) { _exit(WIFEXITED(ended) ? WEXITSTATUS(ended) : 128 + WTERMSIG(ended)); }
+
+/* Waits for the process that was launched, and ends as it did. */
 static _Noreturn void end_like(pid_t child) {
   int ended;
   while (waitpid(child, &ended, 0) < 0) {
     if (errno != EINTR) _exit(125);
   }
-  _exit(WIFEXITED(ended) ? WEXITSTATUS(ended) : 128 + WTERMSIG(ended));
+  exit_like(ended);
 }
 
 #endif

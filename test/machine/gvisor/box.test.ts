@@ -13,6 +13,7 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -196,6 +197,48 @@ describe.skipIf(missing)(titleOf("the box of a gVisor machine", missing), () => 
     rmSync(disk.path);
     process.kill(visitors[1] ?? 0, "SIGKILL");
     await expect.poll(() => loopsOf(disk.path)).toEqual([]);
+  });
+
+  test("the launcher makes the disk from a packed one, and packs it for whoever asks while the box goes on", async () => {
+    const own = first("packed");
+    const folder = at("machines", "packed");
+    const inFolder = (name: string) => join(folder, name);
+    const pack = ["--create", "--sparse", "--file", inFolder("before.tar")];
+    execFileSync("tar", [...pack, "--directory", folder, "disk.ext4"]);
+    rmSync(inFolder("disk.ext4"));
+    const options = [`packed=${inFolder("before.tar")}`, `packer=${inFolder("packer")}`];
+    const box = spawn(launcher(), [...options, ...boxOf("packed", own, at("base")), "stay"], {
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    let output = "";
+    box.stdout.on("data", (bytes: Buffer) => (output += bytes.toString()));
+    await expect.poll(() => output, { timeout: 10_000 }).toContain("set the clock");
+    execFileSync("sync", ["-f", folder]);
+    const answers: string[] = [];
+    for (const line of ["pack\n", "once more\n"]) {
+      const packer = connect(inFolder("packer")).setEncoding("utf8");
+      packer.write(line);
+      for await (const answer of packer) answers.push(String(answer));
+    }
+    expect(answers).toEqual(["ok\n", "ok\n"]);
+    execFileSync("mv", [inFolder("disk.ext4"), inFolder("image")]);
+    execFileSync("tar", ["--extract", "--file", inFolder("disk.tar"), "--directory", folder]);
+    expect(execFileSync("cmp", [inFolder("disk.ext4"), inFolder("image/disk.ext4")], { encoding: "utf8" })).toBe("");
+    // It has the privileges of nobody, and nothing of the box keeps it from ending with it.
+    expect(readFileSync(`/proc/${box.pid}/status`, "utf8")).toMatch(/^CapEff:\s+0+$/m);
+    box.stdin.end();
+    expect(await once(box, "exit")).toEqual([0, null]);
+  });
+
+  test("an archive that is damaged ends the start by its name", () => {
+    const own = first("damaged");
+    writeFileSync(at("damaged.tar"), Buffer.alloc(1 << 20, 7));
+    rmSync(at("machines", "damaged", "disk.ext4"));
+    const start = () =>
+      execFileSync(launcher(), [`packed=${at("damaged.tar")}`, ...boxOf("damaged", own, at("base"))], {
+        stdio: "pipe",
+      });
+    expect(start).toThrow(`${at("damaged.tar")} cannot be unpacked, its header is damaged`);
   });
 
   test("an image that is no file system ends the start by its name, and leaves no loop device", () => {
