@@ -14,7 +14,7 @@ import { getSnapshot, type SnapshotFacts } from "./snapshots.ts";
 export interface FoundSandbox {
   readonly record: SandboxRecord;
   readonly accessToken: string;
-  /** The whole snapshot that a paused one rests in; undefined for one with a machine. */
+  /** The whole snapshot that a paused one rests in; undefined for a running one. */
   readonly continuation?: { readonly folder: string; readonly facts: SnapshotFacts; readonly createdAtMs: number };
 }
 

@@ -137,21 +137,31 @@ async function removeLedger(path: string): Promise<void> {
   await Promise.all(partsOf(path).map((part) => rm(part, { force: true })));
 }
 
-/** What the copies say of each sandbox: that beside its machine before that beside the snapshot it was resumed from. */
+/**
+ * What the copies say of each sandbox. That beside its machine counts before that beside the snapshot it was resumed
+ * from, and not before that beside the snapshot that this very machine was saved into.
+ */
 async function findSandboxes(copies: readonly SandboxCopy[], log: Logger): Promise<FoundSandbox[]> {
   const found = new Map<string, FoundSandbox>();
   for (const { record, folder, accessToken } of copies) {
-    const { id, machine } = record;
-    if (machine) {
+    const { id, machine, state } = record;
+    if (machine && state !== "paused") {
       found.set(id, { record: { ...record, machine: { ...machine, folder } }, accessToken });
-    } else if (!found.has(id)) {
-      try {
-        const manifest = await readSnapshot(folder);
-        const continuation = { folder, facts: factsOf(manifest), createdAtMs: manifest.createdAtMs };
-        found.set(id, { record, accessToken, continuation });
-      } catch (error) {
-        log.error({ sandboxID: id, folder, reason: messageOf(error) }, "a paused sandbox cannot be taken up");
-      }
+    }
+  }
+  for (const { record, folder, accessToken } of copies) {
+    const { id, state } = record;
+    const known = found.get(id);
+    const standing = known?.record.machine ?? null;
+    if (state !== "paused" || (standing && standing.sessionId !== record.machine?.sessionId)) continue;
+    try {
+      const manifest = await readSnapshot(folder);
+      const { createdAtMs } = manifest;
+      if (known?.continuation && known.continuation.createdAtMs > createdAtMs) continue;
+      const continuation = { folder, facts: factsOf(manifest), createdAtMs };
+      found.set(id, { record: { ...record, machine: standing }, accessToken, continuation });
+    } catch (error) {
+      log.error({ sandboxID: id, folder, reason: messageOf(error) }, "a paused sandbox cannot be taken up");
     }
   }
   return [...found.values()];

@@ -63,6 +63,25 @@ test.each(damages)(
   },
 );
 
+test("a sandbox comes back paused when its ledger was lost before the machine of its pause had ended", async () => {
+  await using daemon = await FakeDaemon.open({ onDisk: true });
+  const { record } = await daemon.create();
+  const { vm } = daemon.runtime.registry.session(record.id) ?? expect.fail();
+  const snapshotId = "c".repeat(32);
+  const folder = join(daemon.deps.snapshotsFolder, snapshotId);
+  await vm.pause();
+  await vm.saveSnapshot(folder, { bootId: "boot", isLast: true });
+  await daemon.restartWithout((ledgerPath) => {
+    const copy = JSON.parse(readFileSync(join(vm.record.folder, "sandbox.json"), "utf8"));
+    copy.record = { ...copy.record, state: "paused", snapshotId };
+    writeFileSync(join(folder, "sandbox.json"), JSON.stringify(copy));
+    rmSync(ledgerPath);
+  });
+  expect(daemon.runtime.registry.get(record.id)).toMatchObject({ state: "paused", record: { machine: null } });
+  expect(await daemon.remains()).toEqual(paused);
+  expect((await daemon.runtime.resumes.connect(record.id, 1_000)).resumed).toBe(true);
+});
+
 test.each(damages)(
   "what a backup has comes back when the ledger was %s, and what happened since is not undone",
   async (_, damage) => {
