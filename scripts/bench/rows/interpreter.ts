@@ -151,12 +151,12 @@ async function measurePool({ daemon, progress }: Bench, rounds: number) {
   progress("code interpreter: creates from the pool");
   await daemon.end("SIGTERM");
   await daemon.start(["--warm-pool-max", "4"]);
-  const [samples, first]: [number[], number[]] = [[], []];
-  const ready = 'firkin_warm_pool_depth{state="ready"}';
+  const [ready, first]: [number[], number[]] = [[], []];
+  const depth = 'firkin_warm_pool_depth{state="ready"}';
   const checkouts = 'firkin_warm_pool_checkouts_total{outcome="hit"}';
   // The pool goes by demand: after some creates it keeps entries of this template.
-  for (let round = 0; samples.length < rounds && round < rounds * 4; round++) {
-    for (let waitedMs = 0; waitedMs < 10_000 && (await daemon.client.metric(ready)) < 2; waitedMs += 200) {
+  for (let round = 0; ready.length < rounds && round < rounds * 4; round++) {
+    for (let waitedMs = 0; waitedMs < 10_000 && (await daemon.client.metric(depth)) < 2; waitedMs += 200) {
       await delay(200);
     }
     const before = await daemon.client.metric(checkouts);
@@ -167,10 +167,10 @@ async function measurePool({ daemon, progress }: Bench, rounds: number) {
     const restMs = await timeMs(() => daemon.client.cell(sandbox, "print(1)"));
     await daemon.client.kill(sandbox);
     if (!isHit) continue;
-    samples.push(readyMs);
+    ready.push(readyMs);
     first.push(readyMs + restMs);
   }
   await daemon.end("SIGTERM");
   await daemon.start();
-  return { ready: samples, first };
+  return { ready, first };
 }

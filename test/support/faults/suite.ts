@@ -7,11 +7,12 @@ import { dirname } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type LifecycleStep, lifecycleSteps } from "../../../src/lifecycle-steps.ts";
 import type { TestedEngine } from "../daemon/engine-processes.ts";
+import { untilStopped } from "../daemon/stopped-daemon.ts";
 import { titleOf } from "../skipped-title.ts";
 import { cleanUp, familyOf, operations } from "./operations.ts";
 import { afterDaemonDeath, afterMachineDeath } from "./outcomes.ts";
 import { faultTable, faultTablePath } from "./table.ts";
-import { FaultWorld } from "./world.ts";
+import { FaultWorld, stepDeadlineMs } from "./world.ts";
 
 export interface FaultSuite {
   readonly engine: TestedEngine;
@@ -67,7 +68,7 @@ export function faultSuite({ engine, missing, steps = lifecycleSteps }: FaultSui
       await prepare(world);
       await world.home.orderFault(step, "SIGSTOP");
       const acting = act(world);
-      await world.isStopped();
+      await untilStopped(world.daemon.pid, stepDeadlineMs);
       await world.killNewestEngine();
       process.kill(world.daemon.pid, "SIGCONT");
       const answer = await acting;

@@ -14,7 +14,6 @@ import { type TestedEngine, testedEngine } from "../daemon/engine-processes.ts";
 import { type DaemonHome, makeDaemonHome } from "../daemon/home.ts";
 import { killAllSandboxes, type RealDaemon } from "../daemon/real-daemon.ts";
 import { call, connectionTo, post } from "../daemon/requests.ts";
-import { untilStopped } from "../daemon/stopped-daemon.ts";
 import { count, startCounter } from "../guest/memory-counter.ts";
 import { leftoversOf } from "./leftovers.ts";
 
@@ -28,7 +27,8 @@ interface CountedSandbox {
 
 export type SubjectState = "running" | "paused" | "gone";
 
-const deadlineMs = 150_000;
+/** How long a daemon may take to come to a step. */
+export const stepDeadlineMs = 150_000;
 
 export class FaultWorld implements AsyncDisposable {
   readonly home: DaemonHome;
@@ -92,17 +92,12 @@ export class FaultWorld implements AsyncDisposable {
   /** Waits for the death that was ordered, and starts the next daemon. @throws Error when the step never comes */
   async restartAfterDeath(pool: PoolSize): Promise<void> {
     const timeout = new AbortController();
-    const late = delay(deadlineMs, undefined, { signal: timeout.signal }).then(() => {
+    const late = delay(stepDeadlineMs, undefined, { signal: timeout.signal }).then(() => {
       throw new Error("the daemon never came to that step");
     });
     await Promise.race([this.daemon.exited, late]).finally(() => timeout.abort());
     late.catch(() => {});
     await this.start(pool);
-  }
-
-  /** Waits until the daemon has stopped itself. @throws Error when the step never comes */
-  async isStopped(): Promise<void> {
-    await untilStopped(this.daemon.pid, deadlineMs);
   }
 
   /** The engine process that was started last, unless it is the bystander's. */
@@ -203,7 +198,7 @@ export class FaultWorld implements AsyncDisposable {
 
   /** Leftovers, once the world has come to rest. */
   async leftovers(): Promise<string[]> {
-    const end = performance.now() + deadlineMs;
+    const end = performance.now() + stepDeadlineMs;
     for (;;) {
       const found = leftoversOf(this.home, this.daemon.pid);
       if (found.length === 0 || performance.now() > end) return found;
