@@ -147,11 +147,14 @@ export function moveSandbox(
   return to === "paused" ? ledger.writeDurably(move) : ledger.write(move);
 }
 
-/** Writes down that the machine of a paused sandbox has ended, and releases the reservation. @throws not_found; invalid_state */
-export function forgetMachine(ledger: Ledger, id: string): SandboxRecord {
+/**
+ * Writes down that the machine from which a sandbox was paused has ended, and releases the reservation.
+ * @returns undefined, and changes nothing, when the sandbox has left meanwhile
+ */
+export function forgetMachine(ledger: Ledger, id: string, sessionId: string): SandboxRecord | undefined {
   return ledger.write(() => {
-    const sandbox = mustGet(ledger, id);
-    if (sandbox.state !== "paused") throw wrongState(sandbox, "paused");
+    const sandbox = getSandbox(ledger, id);
+    if (sandbox?.state !== "paused" || sandbox.machine?.sessionId !== sessionId) return undefined;
     const after = { ...sandbox, machine: null };
     updateSandbox(ledger, after, "paused");
     release(ledger, after.reservationId);

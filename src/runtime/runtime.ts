@@ -26,6 +26,7 @@ import { SandboxPauses } from "./sandboxes/pause.ts";
 import { PausedInMemory } from "./sandboxes/paused-in-memory.ts";
 import { type SandboxDirectory, SandboxRegistry } from "./sandboxes/registry.ts";
 import { SandboxResumes } from "./sandboxes/resume.ts";
+import { SavedPauses } from "./sandboxes/saved-pauses.ts";
 import { SerialQueue } from "./sandboxes/serial-queue.ts";
 import { Sessions } from "./sandboxes/sessions.ts";
 import { SilentSandboxes } from "./sandboxes/silent-sandboxes.ts";
@@ -63,6 +64,7 @@ export interface DrivenRuntime extends Runtime {
   readonly queue: SerialQueue;
   readonly sessions: Sessions;
   readonly departures: Departures;
+  readonly savedPauses: SavedPauses;
   readonly inMemory: PausedInMemory;
   readonly deadlines: SandboxDeadlines;
   readonly diskWaits: DiskWaits;
@@ -88,7 +90,8 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
   const team = new TeamMetrics(clock);
   const sessions = new Sessions(deps, registry, team);
   const departures = new Departures(deps, registry);
-  const context: SandboxContext = { deps, registry, queue, sessions, departures };
+  const savedPauses = new SavedPauses(deps, registry);
+  const context: SandboxContext = { deps, registry, queue, sessions, departures, savedPauses };
   const creation = new SandboxCreation(context);
   const inMemory = new PausedInMemory(context);
   const pauses = new SandboxPauses(context, inMemory);
@@ -109,6 +112,7 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
     queue,
     sessions,
     departures,
+    savedPauses,
     inMemory,
     creates: new IdempotentCreates(context, creation),
     pauses,
@@ -142,6 +146,7 @@ export function composeRuntime(deps: RuntimeDependencies): DrivenRuntime {
     idle: () => queue.idle(),
     close: async () => {
       queue.close();
+      deps.unfinishedWork.stopRetrying();
       deps.admission.close();
       ends.close();
       await queue.idle();

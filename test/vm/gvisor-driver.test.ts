@@ -7,7 +7,7 @@ import { expect, test } from "vitest";
 import type { SnapshotManifest, Vm } from "../../src/machine/driver.ts";
 import { GvisorDriver } from "../../src/machine/gvisor/driver.ts";
 import { firstFileOwner } from "../../src/machine/gvisor/users.ts";
-import { verifySnapshot } from "../../src/machine/snapshot-files.ts";
+import { describeFile, verifySnapshot } from "../../src/machine/snapshot-files.ts";
 import { type GuestAssets, readGuestAssets } from "../../src/template/assets/guest-assets.ts";
 import { type ConformanceEngine, type ConformanceWorld, conformance, shell } from "../machine/conformance.ts";
 import { missingForGvisor, runsc } from "../support/daemon/gvisor.ts";
@@ -121,6 +121,24 @@ conformance(engine, (world) => {
     const manifest = await saveAs(world(), vm, "packed-by-tar");
     const folder = join(world().root, "packed-by-tar");
     const again = await world().restore(folder, manifest);
+    expect(await shell(await world().connectTo(again), "cat /root/kept")).toBe("kept");
+    await again.terminate();
+    await rm(folder, { recursive: true });
+  });
+
+  test("a packed disk of a tar with another form of archives is restored, too", async () => {
+    const vm = await world().restore();
+    const agent = await world().connectTo(vm);
+    await shell(agent, "echo kept > /root/kept");
+    agent.close();
+    const manifest = await saveAs(world(), vm, "posix");
+    const folder = join(world().root, "posix");
+    const at = (name: string) => ["--file", join(folder, "disk.tar"), "--directory", folder, name];
+    execFileSync("tar", ["--extract", ...at("disk.ext4")]);
+    execFileSync("tar", ["--create", "--sparse", "--format=posix", ...at("disk.ext4")]);
+    await rm(join(folder, "disk.ext4"));
+    const described = await describeFile(folder, "disk.tar");
+    const again = await world().restore(folder, { ...manifest, files: { ...manifest.files, disk: described } });
     expect(await shell(await world().connectTo(again), "cat /root/kept")).toBe("kept");
     await again.terminate();
     await rm(folder, { recursive: true });

@@ -191,12 +191,12 @@ static void map_users(const struct options *options, pid_t child, int asked, int
   if (write(mapped, &answer, 1) != 1) fail("users");
 }
 
-static _Noreturn void stand_by(const struct options *options, pid_t child, int packer) {
+static _Noreturn void stand_by(pid_t child, const struct packer *packer) {
   tell_status(child);
-  if (packer >= 0) hold_packer(options->folder, options->root.disk, packer);
-  close_range(packer >= 0 ? PACKER_END : 3, ~0U, 0);
+  if (packer) hold_packer(packer);
+  close_range(packer ? PACKER_END : 3, ~0U, 0);
   drop_privileges((struct identity){-1, -1, -1});
-  if (packer >= 0) pack_until_end(child);
+  if (packer) pack_until_end(child);
   end_like(child);
 }
 
@@ -233,15 +233,20 @@ int main(int count, char **arguments) {
     return 0;
   }
   bind_sockets(&options);
-  int packer = options.packer ? out_of_the_way(bind_socket(options.packer)) : -1;
   int unified = join_groups(options.cgroups, options.cgroup_count);
   if (options.oom) write_text("/proc/self/oom_score_adj", options.oom);
   if (options.packed) unpack_disk(options.packed, options.root.disk);
+  struct packer packer;
+  if (options.packer) {
+    packer = open_packer(options.folder, options.root.disk, bind_socket(options.packer));
+    packer =
+        (struct packer){out_of_the_way(packer.listener), out_of_the_way(packer.image), out_of_the_way(packer.folder)};
+  }
   if (unshare(CLONE_NEWPID)) fail("process namespace");
   pid_t child = fork_inside(unified);
   if (child < 0) fail("fork");
   if (child == 0) become_keeper(&options, asked[1], mapped[0]);
   close(asked[1]);
   map_users(&options, child, asked[0], mapped[1]);
-  stand_by(&options, child, packer);
+  stand_by(child, options.packer ? &packer : NULL);
 }

@@ -32,15 +32,22 @@ static void unpack_disk(const char *packed, const char *disk) {
   close(image);
 }
 
-/* Leaves the process with nothing open but what a packer needs. */
-static void hold_packer(const char *folder, const char *disk, int listener) {
-  int image = open(disk, O_RDONLY | O_CLOEXEC), directory = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (image < 0 || directory < 0) fail("open %s", folder);
-  image = fcntl(image, F_DUPFD_CLOEXEC, PACKER_END);
-  directory = fcntl(directory, F_DUPFD_CLOEXEC, PACKER_END);
-  if (dup3(listener, PACKER_LISTENER, O_CLOEXEC) < 0 || dup3(image, PACKER_IMAGE, O_CLOEXEC) < 0 ||
-      dup3(directory, PACKER_FOLDER, O_CLOEXEC) < 0)
-    fail("descriptors");
+/* What the launcher needs to pack: opened before the box is made, so that nothing can fail once it runs. */
+struct packer {
+  int listener, image, folder;
+};
+
+static struct packer open_packer(const char *folder, const char *disk, int listener) {
+  struct packer packer = {listener, open(disk, O_RDONLY | O_CLOEXEC), open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  if (packer.image < 0 || packer.folder < 0) fail("open %s", folder);
+  return packer;
+}
+
+/* Puts the descriptors in their places, where the box's were. They have others, so this does not fail. */
+static void hold_packer(const struct packer *packer) {
+  dup3(packer->listener, PACKER_LISTENER, O_CLOEXEC);
+  dup3(packer->image, PACKER_IMAGE, O_CLOEXEC);
+  dup3(packer->folder, PACKER_FOLDER, O_CLOEXEC);
 }
 
 static void pack_for_one(void) {
@@ -53,7 +60,7 @@ static void pack_for_one(void) {
     close(client);
     return;
   }
-  int archive = openat(PACKER_FOLDER, packed_name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+  int archive = openat(PACKER_FOLDER, packed_name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
   const char *problem = archive < 0 ? "its file cannot be made" : write_archive(PACKER_IMAGE, archive, image_name);
   if (problem) snprintf(answer, sizeof answer, "error: %s: %s\n", problem, strerror(errno));
   if (archive >= 0) close(archive);

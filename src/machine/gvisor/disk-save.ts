@@ -8,7 +8,6 @@ import { execFile } from "node:child_process";
 import { rename, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { exists } from "../build-tool.ts";
 import { copyLimitBytes } from "../disk-layers.ts";
 import type { SnapshotFile } from "../driver.ts";
 import type { FindData } from "../file-data.ts";
@@ -52,11 +51,10 @@ export async function saveWrittenLayer(disk: WrittenDisk, staging: string, isLas
   return describeWritten(staging, diskName, { dataBlocks: await disk.findData(target) });
 }
 
-/** Lets the machine's launcher pack its disk. */
+/** Lets the machine's launcher pack its disk. One that is of an earlier version, or gone, leaves that to `tar`. */
 async function packDisk(folder: string): Promise<void> {
-  const socket = packerSocket(folder);
-  if (!(await exists(socket))) return packLayer(folder, join(folder, packedName));
-  const packer = await Orders.connect(socket);
+  const packer = await Orders.connect(packerSocket(folder)).catch(() => undefined);
+  if (!packer) return packLayer(folder, join(folder, packedName));
   try {
     await packer.give("pack", packDeadlineMs);
   } finally {

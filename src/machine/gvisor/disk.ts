@@ -6,7 +6,7 @@
  */
 import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { mkdir, readdir, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { DomainError, messageOf } from "../../errors.ts";
@@ -67,11 +67,28 @@ export async function copyLayer(source: string, target: string): Promise<void> {
 
 /** Packs the image {@link diskName} of a folder, of a machine whose launcher is an earlier version's and cannot. */
 export async function packLayer(folder: string, target: string): Promise<void> {
-  await runTool("tar", ["--create", "--sparse", "--file", target, "--directory", folder, diskName], "save the disk");
+  await runTool(
+    "tar",
+    ["--create", "--sparse", "--format=gnu", "--file", target, "--directory", folder, diskName],
+    "save the disk",
+  );
 }
 
 async function unpackLayer(packed: string, folder: string): Promise<void> {
   await runTool("tar", ["--extract", "--file", packed, "--directory", folder, diskName], "unpack a disk layer");
+}
+
+const headerBytes = 512;
+
+/** Whether an archive has the form that a launcher reads. A `tar` of another host may have written another one. */
+async function isOfGnu(packed: string): Promise<boolean> {
+  const file = await open(packed);
+  try {
+    const { buffer } = await file.read(Buffer.alloc(headerBytes), 0, headerBytes, 0);
+    return /^[S0]$/.test(buffer.toString("latin1", 156, 157)) && buffer.toString("latin1", 257, 265) === "ustar  \0";
+  } finally {
+    await file.close();
+  }
 }
 
 export interface PreparedDisk {
@@ -93,7 +110,8 @@ export async function prepareDisk(
   const lowerLayers = await placeLayers(source, folder, {
     copyTop: async (layer) => {
       if (layer.endsWith(imageEnding)) await copyLayer(layer, join(folder, diskName));
-      else packed = layer;
+      else if (await isOfGnu(layer)) packed = layer;
+      else await unpackLayer(layer, folder);
     },
     makeEmpty: async () => {
       await copyLayer(await emptyLayer(cacheFolder, source.manifest.shape.diskMiB), join(folder, diskName));

@@ -126,7 +126,7 @@ static bool copy_bytes(int from, uint64_t from_offset, int to, uint64_t to_offse
  * The next run of data at or after `*end`, which becomes its end. A file that ends in a hole has an empty run at its
  * end. False behind the last one, with errno 0, and at an error.
  */
-static bool next_run(int image, uint64_t file_bytes, uint64_t *begin, uint64_t *end) {
+static bool find_run(int image, uint64_t file_bytes, uint64_t *begin, uint64_t *end) {
   errno = 0;
   if (*end >= file_bytes) return false;
   off_t data = lseek(image, (off_t)*end, SEEK_DATA);
@@ -142,21 +142,61 @@ static bool next_run(int image, uint64_t file_bytes, uint64_t *begin, uint64_t *
   return true;
 }
 
-/* Writes the blocks of runs that follow the header, and returns where the data begins; 0 at an error. */
-static uint64_t write_runs(int image, uint64_t file_bytes, int archive, struct archive_header *header,
-                           uint64_t *packed_bytes) {
+/* Where a reader is in the list of runs, which the header begins and blocks behind it continue. */
+struct run_list {
+  const struct archive_run *runs;
+  size_t index, count;
+  bool has_more;
+  struct archive_more more;
+  /* Of the next block; behind the last one it is where the data begins. */
+  uint64_t at;
+};
+
+static struct run_list runs_of(const struct archive_header *header) {
+  return (struct run_list){
+      .runs = header->runs, .count = RUNS_IN_HEADER, .has_more = header->has_more, .at = ARCHIVE_BLOCK};
+}
+
+/* The next run of the list, of which the first that is empty is behind the last: NULL then, with `*problem` at an
+ * error. */
+static const struct archive_run *take_run(int archive, struct run_list *list, const char **problem) {
+  if (list->index == list->count && list->has_more) {
+    if (!read_all(archive, &list->more, sizeof list->more, list->at)) {
+      *problem = "it ends too early";
+      return NULL;
+    }
+    list->runs = list->more.runs;
+    list->index = 0;
+    list->count = RUNS_IN_BLOCK;
+    list->has_more = list->more.has_more;
+    list->at += ARCHIVE_BLOCK;
+  }
+  if (list->index == list->count || list->runs[list->index].offset[0] == '\0') return NULL;
+  return &list->runs[list->index++];
+}
+
+/* Where the data begins: behind the last block of runs. */
+static const char *find_data(int archive, const struct archive_header *header, uint64_t *at) {
+  struct run_list list = runs_of(header);
+  const char *problem = NULL;
+  while (take_run(archive, &list, &problem)) {}
+  if (list.has_more && !problem) problem = "a run is missing";
+  *at = list.at;
+  return problem;
+}
+
+/* Writes the list of an image's runs, in the header and behind it. False at an error. */
+static bool write_runs(int image, uint64_t file_bytes, int archive, struct archive_header *header) {
   struct archive_more more = {0};
   struct archive_run *runs = header->runs;
   size_t count = 0, room = RUNS_IN_HEADER;
-  uint64_t begin, end = 0, at = ARCHIVE_BLOCK;
-  while (next_run(image, file_bytes, &begin, &end)) {
+  uint64_t begin, end = 0, packed_bytes = 0, at = ARCHIVE_BLOCK;
+  while (find_run(image, file_bytes, &begin, &end)) {
     if (count == room) {
-      char *has_more = runs == header->runs ? &header->has_more : &more.has_more;
-      *has_more = 1;
-      if (runs != header->runs) {
-        if (!write_all(archive, &more, sizeof more, at)) return 0;
-        at += ARCHIVE_BLOCK;
-      }
+      bool is_first = runs == header->runs;
+      *(is_first ? &header->has_more : &more.has_more) = 1;
+      if (!is_first && !write_all(archive, &more, sizeof more, at)) return false;
+      if (!is_first) at += ARCHIVE_BLOCK;
       memset(&more, 0, sizeof more);
       runs = more.runs;
       room = RUNS_IN_BLOCK;
@@ -164,107 +204,88 @@ static uint64_t write_runs(int image, uint64_t file_bytes, int archive, struct a
     }
     put_number(runs[count].offset, begin);
     put_number(runs[count++].length, end - begin);
-    *packed_bytes += end - begin;
+    packed_bytes += end - begin;
   }
-  if (errno) return 0;
-  if (runs == header->runs) return at;
-  return write_all(archive, &more, sizeof more, at) ? at + ARCHIVE_BLOCK : 0;
+  if (errno) return false;
+  put_number(header->packed_bytes, packed_bytes);
+  return runs == header->runs || write_all(archive, &more, sizeof more, at);
 }
 
-/* Packs an image whose size and runs of data are whole blocks, as those of every file system's image are. */
+/*
+ * Copies the data of all runs, from or to where the header says that it is. What a file system calls data changes while
+ * a file is read, so the list is what counts, not what is found once more.
+ */
+static const char *copy_runs(const struct archive_header *header, int archive, int image, bool packs) {
+  uint64_t at, rest, file_bytes, offset, length, last_end = 0;
+  const char *problem = find_data(archive, header, &at);
+  if (problem) return problem;
+  bool is_sparse = header->type == 'S';
+  if (!get_number(header->packed_bytes, &rest)) return "its header is damaged";
+  if (!get_number(is_sparse ? header->file_bytes : header->packed_bytes, &file_bytes)) return "its header is damaged";
+  struct run_list list = runs_of(header);
+  const struct archive_run *run;
+  while ((run = take_run(archive, &list, &problem))) {
+    errno = 0;
+    if (!get_number(run->offset, &offset) || !get_number(run->length, &length)) return "a run is no number";
+    bool is_whole = offset % ARCHIVE_BLOCK == 0 && length % ARCHIVE_BLOCK == 0;
+    if (!is_whole || offset < last_end || offset + length > file_bytes || length > rest)
+      return "a run is outside of the file";
+    bool is_copied =
+        packs ? copy_bytes(image, offset, archive, at, length) : copy_bytes(archive, at, image, offset, length);
+    if (!is_copied) return "the data cannot be copied";
+    at += length;
+    rest -= length;
+    last_end = offset + length;
+  }
+  if (problem) return problem;
+  errno = 0;
+  if (rest > 0) return "some of its data is missing";
+  static const char end_of_archive[2 * ARCHIVE_BLOCK];
+  if (packs && !write_all(archive, end_of_archive, sizeof end_of_archive, at)) return "its end cannot be written";
+  return NULL;
+}
+
+/*
+ * Packs an image whose size and runs of data are whole blocks, as those of every file system's image are.
+ * @param archive an empty file that can be read, too
+ */
 static const char *write_archive(int image, int archive, const char *name) {
-  static const char nothing[2 * ARCHIVE_BLOCK];
   struct archive_header header = {.mode = "0000600", .owner = "0000000", .group = "0000000", .type = 'S'};
   struct stat found;
-  uint64_t packed_bytes = 0, begin, end;
   if (fstat(image, &found)) return "the disk's image cannot be looked at";
   snprintf(header.name, sizeof header.name, "%s", name);
   memcpy(header.magic, "ustar  ", sizeof header.magic);
   put_number(header.time, (uint64_t)found.st_mtime);
-  uint64_t file_bytes = (uint64_t)found.st_size;
-  put_number(header.file_bytes, file_bytes);
-  uint64_t at = write_runs(image, file_bytes, archive, &header, &packed_bytes);
-  if (at == 0) return "the disk's data cannot be found";
-  put_number(header.packed_bytes, packed_bytes);
+  put_number(header.file_bytes, (uint64_t)found.st_size);
+  if (!write_runs(image, (uint64_t)found.st_size, archive, &header)) return "the disk's data cannot be listed";
   snprintf(header.sum, sizeof header.sum, "%06o", sum_of(&header));
   header.sum[7] = ' ';
-  if (!write_all(archive, &header, sizeof header, 0)) return "the disk cannot be packed";
-  end = 0;
-  while (next_run(image, file_bytes, &begin, &end)) {
-    if (!copy_bytes(image, begin, archive, at, end - begin)) return "the disk cannot be packed";
-    at += end - begin;
-  }
-  if (errno || !write_all(archive, nothing, sizeof nothing, at)) return "the disk cannot be packed";
-  return NULL;
-}
-
-/* Where the file is in its archive, and its size. */
-struct archive_place {
-  uint64_t at, packed_bytes, file_bytes, last_end;
-};
-
-/* Unpacks runs, of which the first one that is empty is behind the last. */
-static const char *unpack_runs(int archive, int image, const struct archive_run *runs, size_t count,
-                               struct archive_place *place) {
-  for (size_t i = 0; i < count && runs[i].offset[0] != '\0'; i++) {
-    uint64_t offset, length;
-    errno = 0;
-    if (!get_number(runs[i].offset, &offset) || !get_number(runs[i].length, &length)) return "a run is no number";
-    bool is_whole = offset % ARCHIVE_BLOCK == 0 && length % ARCHIVE_BLOCK == 0;
-    if (!is_whole || offset < place->last_end || offset + length > place->file_bytes || length > place->packed_bytes)
-      return "a run is outside of the file";
-    if (!copy_bytes(archive, place->at, image, offset, length)) return "the data cannot be copied";
-    place->at += length;
-    place->packed_bytes -= length;
-    place->last_end = offset + length;
-  }
-  return NULL;
-}
-
-/* The number of blocks of runs behind the header is where the data begins. False when the archive ends in them. */
-static bool find_data(int archive, const struct archive_header *header, uint64_t *at) {
-  struct archive_more more = {.has_more = header->has_more};
-  *at = ARCHIVE_BLOCK;
-  while (more.has_more) {
-    if (!read_all(archive, &more, sizeof more, *at)) return false;
-    *at += ARCHIVE_BLOCK;
-  }
-  return true;
+  if (!write_all(archive, &header, sizeof header, 0)) return "the header cannot be written";
+  return copy_runs(&header, archive, image, true);
 }
 
 /* Unpacks the one file of an archive into an empty image. */
 static const char *read_archive(int archive, int image, const char *name) {
   struct archive_header header;
-  struct archive_more more;
-  struct archive_place place = {0};
-  const char *problem;
+  char sum[sizeof header.sum + 1] = {0};
+  uint64_t file_bytes;
   if (!read_all(archive, &header, sizeof header, 0)) return "it has no header";
   errno = 0;
-  if (strtoul(header.sum, NULL, 8) != sum_of(&header)) return "its header is damaged";
+  memcpy(sum, header.sum, sizeof header.sum);
+  if (strtoul(sum, NULL, 8) != sum_of(&header)) return "its header is damaged";
   if (strncmp(header.name, name, sizeof header.name) != 0) return "it is the archive of something else";
-  if (!get_number(header.packed_bytes, &place.packed_bytes)) return "its header is damaged";
-  place.file_bytes = place.packed_bytes;
-  /* GNU tar has nothing to say of a file without holes. */
-  bool is_sparse = header.type == 'S';
-  if (!is_sparse && header.type != '0') return "it is the archive of no file";
-  if (is_sparse && !get_number(header.file_bytes, &place.file_bytes)) return "its header is damaged";
-  if (!is_sparse) {
+  if (header.type != 'S' && header.type != '0') return "it is the archive of no file";
+  if (header.type == '0') {
+    /* GNU tar has no list of runs for a file without holes. */
     memset(header.runs, 0, sizeof header.runs);
     put_number(header.runs[0].offset, 0);
-    put_number(header.runs[0].length, place.file_bytes);
+    memcpy(header.runs[0].length, header.packed_bytes, NUMBER_BYTES);
     header.has_more = 0;
   }
-  if (ftruncate(image, (off_t)place.file_bytes)) return "its image cannot be made";
-  if (!find_data(archive, &header, &place.at)) return "it ends too early";
-  if ((problem = unpack_runs(archive, image, header.runs, RUNS_IN_HEADER, &place))) return problem;
-  bool has_more = header.has_more;
-  for (uint64_t at = ARCHIVE_BLOCK; has_more; at += ARCHIVE_BLOCK) {
-    if (!read_all(archive, &more, sizeof more, at)) return "it ends too early";
-    if ((problem = unpack_runs(archive, image, more.runs, RUNS_IN_BLOCK, &place))) return problem;
-    has_more = more.has_more;
-  }
-  errno = 0;
-  return place.packed_bytes == 0 ? NULL : "some of its data is missing";
+  if (!get_number(header.type == 'S' ? header.file_bytes : header.packed_bytes, &file_bytes))
+    return "its header is damaged";
+  if (ftruncate(image, (off_t)file_bytes)) return "its image cannot be made";
+  return copy_runs(&header, archive, image, false);
 }
 
 #endif

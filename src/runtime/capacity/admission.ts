@@ -82,8 +82,9 @@ export class Admission {
    */
   async admit<T>(shape: MachineShape, attempt: () => T, signal?: AbortSignal): Promise<T> {
     if (this.#closed) throw daemonStopping();
-    const { metrics } = this.#deps;
-    if (this.#waiting.length === 0) {
+    const { metrics, bounds } = this.#deps;
+    // Where there is no queue nobody has a turn: creates that wait for machines that leave hold up no other.
+    if (this.#waiting.length === 0 || bounds.timeoutMs === 0) {
       const now = tryOnce(attempt);
       if (now.admitted) {
         metrics.admissions.inc({ answer: "now" });

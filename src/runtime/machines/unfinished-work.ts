@@ -68,9 +68,14 @@ export class UnfinishedWork {
     return untilDone(step, { clock, signal: this.#closing.signal, onFailure });
   }
 
-  /** Gives up retrying (the next daemon goes on from the ledger) and waits for the tries under way. */
-  async close(): Promise<void> {
+  /** From now on every step is tried once. The next daemon goes on from the ledger. */
+  stopRetrying(): void {
     this.#closing.abort();
+  }
+
+  /** Gives up retrying, and waits for the tries under way. */
+  async close(): Promise<void> {
+    this.stopRetrying();
     await this.idle();
   }
 

@@ -14,6 +14,7 @@ import { setGuestClock } from "../machines/identity.ts";
 import type { Departures } from "../sandboxes/leave.ts";
 import type { PausedInMemory } from "../sandboxes/paused-in-memory.ts";
 import type { SandboxRegistry } from "../sandboxes/registry.ts";
+import type { SavedPauses } from "../sandboxes/saved-pauses.ts";
 import type { SerialQueue } from "../sandboxes/serial-queue.ts";
 import type { Sessions } from "../sandboxes/sessions.ts";
 import { describeReboot } from "../sessions/session-link.ts";
@@ -25,6 +26,7 @@ export interface TakeoverParts {
   readonly sessions: Sessions;
   readonly inMemory: PausedInMemory;
   readonly departures: Departures;
+  readonly savedPauses: SavedPauses;
 }
 
 /** What became of a sandbox whose machine was to be taken over. */

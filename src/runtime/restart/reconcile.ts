@@ -11,7 +11,7 @@ import { messageOf } from "../../errors.ts";
 import { factsOf } from "../../guest-machine/save.ts";
 import { listUnownedReservations, release } from "../../ledger/capacity.ts";
 import type { Ledger } from "../../ledger/open.ts";
-import { forgetMachine, listSandboxes, moveSandbox } from "../../ledger/sandboxes.ts";
+import { listSandboxes, moveSandbox } from "../../ledger/sandboxes.ts";
 import {
   deleteContinuation,
   deleteSnapshot,
@@ -29,17 +29,15 @@ import { isSnapshotId, readSnapshot, removeSnapshot, stagingOf } from "../../mac
 import type { MachineRecord, SandboxRecord } from "../../types.ts";
 import type { RuntimeDependencies } from "../dependencies.ts";
 import type { Quarantine } from "../machines/quarantine.ts";
-import { publishPause } from "../sandboxes/saved-pause.ts";
+import { publishPause } from "../sandboxes/saved-pauses.ts";
 import { type Adoption, adoptPausedInMemory, adoptRunning, type TakeoverParts } from "./adopt.ts";
 import { reconcileWarmPool } from "./warm-pool.ts";
 
 /** What to do with a sandbox found in the ledger. */
 export type SandboxDecision =
   | { readonly action: "adopt"; readonly machine: MachineRecord }
-  /** The sandbox rests in a snapshot. */
+  /** The sandbox rests in a snapshot. The machine that it was saved from may not have ended yet. */
   | { readonly action: "list" }
-  /** As `list`, but its machine, which is of no use any more, has not ended yet. */
-  | { readonly action: "end_machine"; readonly machine: MachineRecord }
   /** The sandbox was being paused. If its snapshot is complete its machine was ending, else the machine may go on. */
   | { readonly action: "finish_or_undo_pause"; readonly machine: MachineRecord }
   /** The sandbox is paused in memory and may have been being saved. Without a snapshot its machine stands still. */
@@ -69,7 +67,7 @@ function decide({ state, machine }: SandboxRecord): SandboxDecision {
   if (state === "running" && machine) return { action: "adopt", machine };
   if (state === "pausing" && machine) return { action: "finish_or_undo_pause", machine };
   if (state === "paused_in_memory" && machine) return { action: "finish_or_keep_pause", machine };
-  if (state === "paused") return machine ? { action: "end_machine", machine } : { action: "list" };
+  if (state === "paused") return { action: "list" };
   if (state === "resuming") return { action: "undo_resume", machine };
   return { action: "clean_up", machine };
 }
@@ -129,26 +127,15 @@ async function reconcileSandbox(
         const adopt = decision.action === "finish_or_undo_pause" ? adoptRunning : adoptPausedInMemory;
         return adopt(deps, parts, record, decision.machine);
       }
+      const pausedAtMs = record.state === "pausing" ? deps.clock.nowMs() : record.endAtMs;
       // The machine has not run since the save, and may be half-ended.
-      await begin(deps, record, async () => {
-        await driver.discard(decision.machine);
-        const pausedAtMs = record.state === "pausing" ? deps.clock.nowMs() : record.endAtMs;
-        const paused = ledger.writeDurably(() => {
-          publishPause(ledger, { record, ...saved, pausedAtMs });
-          return forgetMachine(ledger, record.id);
-        });
-        parts.sessions.showWithoutSession(paused);
-      });
+      await begin(deps, record, async () =>
+        showPaused(deps, parts, publishPause(ledger, { record, ...saved, pausedAtMs })),
+      );
       return "paused";
     }
-    case "end_machine":
-      await begin(deps, record, async () => {
-        await driver.discard(decision.machine);
-        parts.sessions.showWithoutSession(forgetMachine(ledger, record.id));
-      });
-      return "paused";
     case "list":
-      parts.sessions.showWithoutSession(record);
+      showPaused(deps, parts, record);
       return "paused";
     case "undo_resume":
       await begin(deps, record, async () => {
@@ -164,6 +151,12 @@ async function reconcileSandbox(
     default:
       return decision satisfies never;
   }
+}
+
+function showPaused({ driver }: RuntimeDependencies, parts: TakeoverParts, record: SandboxRecord): void {
+  const { id, machine } = record;
+  parts.sessions.showWithoutSession(record);
+  if (machine) parts.savedPauses.endMachine(id, machine.sessionId, () => driver.discard(machine));
 }
 
 /**

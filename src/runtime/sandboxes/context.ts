@@ -6,6 +6,7 @@
 import type { RuntimeDependencies } from "../dependencies.ts";
 import type { Departures } from "./leave.ts";
 import type { SandboxRegistry } from "./registry.ts";
+import type { SavedPauses } from "./saved-pauses.ts";
 import type { SerialQueue } from "./serial-queue.ts";
 import type { Sessions } from "./sessions.ts";
 
@@ -16,4 +17,5 @@ export interface SandboxContext {
   readonly queue: SerialQueue;
   readonly sessions: Sessions;
   readonly departures: Departures;
+  readonly savedPauses: SavedPauses;
 }

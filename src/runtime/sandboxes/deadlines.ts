@@ -116,7 +116,7 @@ export class SandboxDeadlines {
     const { onTimeout, keepMemory } = view.record.lifecycle;
     if (onTimeout === "kill") return this.#ends.endInQueue(view.record, "expired");
     try {
-      await this.#pauses.pauseInQueue(id, "idle", { memory: keepMemory });
+      await this.#pauses.pauseInQueue(id, "idle", keepMemory);
     } catch (error) {
       // The client wants to find the sandbox again, so that a failed pause does not end it.
       log.error({ err: error, sandboxID: id }, "a sandbox that is due could not be paused; trying again later");

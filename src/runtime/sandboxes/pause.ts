@@ -15,7 +15,6 @@ import { captureSession, discardContinuation, registerContinuation } from "../ma
 import { describeReboot } from "../sessions/session-link.ts";
 import type { SandboxContext } from "./context.ts";
 import type { PausedInMemory } from "./paused-in-memory.ts";
-import { completePause } from "./saved-pause.ts";
 import { type PauseUnderWay, refuseWhilePausing, StalledPauses } from "./stalled-pauses.ts";
 
 const syncDeadlineMs = 30_000;
@@ -46,34 +45,26 @@ export class SandboxPauses {
     { memory = true, requireAnswer = false }: PauseOptions = {},
   ): Promise<void> {
     const { registry, queue } = this.#context;
-    return new Promise((resolve, reject) => {
-      const paused = queue.run(id, async () => {
-        if (registry.get(id).state === "running") {
-          const { agent } = registry.getRunning(id).session;
-          if (requireAnswer) await this.#inTime(agent.ping(), "did not answer", pingDeadlineMs);
-          return this.pauseInQueue(id, reason, { memory, onDurable: resolve });
-        }
-        refuseWhilePausing(registry.get(id).record);
-        throw new DomainError("invalid_state", `Error pausing sandbox - sandbox '${id}' is already paused`);
-      });
-      paused.then(resolve, reject);
+    return queue.run(id, async () => {
+      if (registry.get(id).state === "running") {
+        const { agent } = registry.getRunning(id).session;
+        if (requireAnswer) await this.#inTime(agent.ping(), "did not answer", pingDeadlineMs);
+        return this.pauseInQueue(id, reason, memory);
+      }
+      refuseWhilePausing(registry.get(id).record);
+      throw new DomainError("invalid_state", `Error pausing sandbox - sandbox '${id}' is already paused`);
     });
   }
 
   /**
-   * Pauses a running sandbox. The machine and the reservation are gone when this returns.
-   * @param options.memory false: only the disk is kept, with all that the guest has written
-   * @param options.onDurable called when the pause is durable, which is before the machine ends
+   * Pauses a running sandbox. The pause is durable when this returns; the machine and the reservation go after that.
+   * @param memory false: only the disk is kept, with all that the guest has written
    * @throws DomainError `disk_pressure`, `machine_failed`, `not_ready` when the guest does not answer; the sandbox goes
    *   on, or leaves when its machine is dead. `deadline_exceeded` when the machine lives and does not answer; the sandbox
    *   stays in state `pausing` and is paused once the machine answers. `not_ready` when the daemon stops meanwhile; the
    *   next one finishes the pause.
    */
-  async pauseInQueue(
-    id: string,
-    reason: ContinuationReason,
-    { memory, onDurable }: { readonly memory: boolean; readonly onDurable?: () => void },
-  ): Promise<void> {
+  async pauseInQueue(id: string, reason: ContinuationReason, memory: boolean): Promise<void> {
     const { deps, registry } = this.#context;
     const { ledger, disk } = deps;
     const { session } = registry.getRunning(id);
@@ -86,12 +77,12 @@ export class SandboxPauses {
     ]);
     registry.change(record, undefined);
     session.end(new DomainError("not_found", "The sandbox was paused"));
-    await this.#saveInQueue({ record, vm, bootId, sandboxId: id, snapshot, memory, reason, log }, onDurable);
+    await this.#saveInQueue({ record, vm, bootId, sandboxId: id, snapshot, memory, reason, log });
   }
 
   /** Saves the machine of a sandbox in state `pausing`. @throws as {@link pauseInQueue} */
-  async #saveInQueue(pause: PauseUnderWay, onDurable?: () => void): Promise<void> {
-    const { deps } = this.#context;
+  async #saveInQueue(pause: PauseUnderWay): Promise<void> {
+    const { deps, savedPauses } = this.#context;
     const { record, vm, snapshot, memory, reason, log } = pause;
     let facts: SnapshotFacts;
     try {
@@ -104,12 +95,9 @@ export class SandboxPauses {
       await this.#goOn(pause);
       throw error;
     }
-    const saved = { record, snapshot, facts, pausedAtMs: deps.clock.nowMs() };
-    await completePause(this.#context, vm, saved, () => {
-      deps.logs.note(record.id, "The sandbox was paused", { event: "paused", reason });
-      log.info({ reason, snapshotID: snapshot.id }, "sandbox paused");
-      onDurable?.();
-    });
+    await savedPauses.publish(vm, { record, snapshot, facts, pausedAtMs: deps.clock.nowMs() });
+    deps.logs.note(record.id, "The sandbox was paused", { event: "paused", reason });
+    log.info({ reason, snapshotID: snapshot.id }, "sandbox paused");
   }
 
   /**

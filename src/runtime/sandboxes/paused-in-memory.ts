@@ -15,7 +15,6 @@ import { probeReadiness } from "../machines/identity.ts";
 import { describeReboot } from "../sessions/session-link.ts";
 import type { SandboxContext } from "./context.ts";
 import type { DepartureReason } from "./leave.ts";
-import { completePause } from "./saved-pause.ts";
 
 /** A machine that stands still, unsaved. */
 interface StandingMachine {
@@ -109,7 +108,7 @@ export class PausedInMemory {
    *   paused in memory
    */
   async saveInQueue(record: SandboxRecord, memory = true): Promise<void> {
-    const { deps } = this.#context;
+    const { deps, savedPauses } = this.#context;
     const { disk, logs, log } = deps;
     const { id } = record;
     const { vm, bootId, snapshot } = this.#get(id);
@@ -118,7 +117,7 @@ export class PausedInMemory {
     const facts = await captureSession(deps, source, snapshot, { isLast: true, scenario: "pause", memory });
     // From now on the end of the machine is no loss.
     this.#machines.delete(id);
-    await completePause(this.#context, vm, { record, snapshot, facts, pausedAtMs: record.endAtMs });
+    await savedPauses.publish(vm, { record, snapshot, facts, pausedAtMs: record.endAtMs });
     logs.note(id, "The paused sandbox was saved", { event: "paused" });
     log.info({ sandboxID: id, snapshotID: snapshot.id }, "paused sandbox saved");
   }

@@ -108,7 +108,7 @@ export class SandboxResumes {
 
   async #resumeInQueue(order: ResumeOrder): Promise<SandboxView> {
     const { id, timeoutMs, memory } = order;
-    const { registry, deps, sessions } = this.#context;
+    const { registry, deps, sessions, savedPauses } = this.#context;
     const { ledger, clock, log, reach, unfinishedWork } = deps;
     const { record } = registry.get(id);
     refuseWhilePausing(record);
@@ -118,6 +118,7 @@ export class SandboxResumes {
       await this.#inMemory.saveInQueue(record, false);
       return this.#resumeInQueue(order);
     }
+    await savedPauses.untilMachineGone(id, order.overtaken);
     const snapshot = await this.#reserve(record, order.overtaken);
     let machine: ReadyMachine;
     let running: SandboxRecord;

@@ -28,7 +28,7 @@ export class SilentSandboxes {
       const message = `The sandbox is paused, because its guest is of no use and its machine lives: ${detail}`;
       deps.logs.note(sandboxId, message, { level: "error", event: "given_up" });
       session.log.error({ detail }, "a guest is given up; its sandbox is paused");
-      await this.#pauses.pauseInQueue(sandboxId, "stopped", { memory: true });
+      await this.#pauses.pauseInQueue(sandboxId, "stopped", true);
     });
     pausing.catch((error) =>
       deps.log.error({ err: error, sandboxID: sandboxId }, "a sandbox whose guest was given up is not paused yet"),

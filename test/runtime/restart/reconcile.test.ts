@@ -15,7 +15,7 @@ import {
   startBuildJob,
 } from "../../../src/ledger/template-builds.ts";
 import { registerContinuation } from "../../../src/runtime/machines/capture.ts";
-import { publishPause } from "../../../src/runtime/sandboxes/saved-pause.ts";
+import { publishPause } from "../../../src/runtime/sandboxes/saved-pauses.ts";
 import { shape } from "../../ledger/support.ts";
 import { FakeDaemon, nothing, paused, running } from "../../support/fakes/fake-daemon.ts";
 
@@ -91,7 +91,7 @@ test.each([
 });
 
 test.each([{ failures: 1 }, { failures: 8 }])(
-  "a complete pause with a machine that cannot be ended is finished later, and the start does not wait: %j",
+  "a complete pause is shown at once, and its machine that cannot be ended keeps its capacity until it can: %j",
   async ({ failures }) => {
     await using daemon = await FakeDaemon.open();
     const { host, deps } = daemon;
@@ -109,8 +109,14 @@ test.each([{ failures: 1 }, { failures: 8 }])(
     host.arrange("discard", ...Array.from({ length: failures }, () => failure));
     await daemon.start();
     expect(daemon.runtime.registry.get(other).state).toBe("running");
-    await untilPaused(daemon, id);
-    expect(daemon.runtime.registry.get(id)).toMatchObject({ state: "paused", record: { machine: null } });
+    expect(daemon.runtime.registry.get(id)).toMatchObject({ state: "paused", keptMemory: true });
+    expect(daemon.held().active).toBe(2);
+    const untilEnded = async () => {
+      await daemon.clock.advance(60_000);
+      return daemon.held().active;
+    };
+    await expect.poll(untilEnded).toBe(1);
+    expect(daemon.runtime.registry.get(id).record.machine).toBeNull();
     expect((await daemon.runtime.resumes.connect(id, 1_000)).resumed).toBe(true);
   },
 );

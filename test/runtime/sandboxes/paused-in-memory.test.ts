@@ -63,6 +63,7 @@ test("the sandbox is saved as soon as the host can, and is paused like any other
   await save(daemon);
   expect(daemon.stateOf(id)).toBe("paused");
   expect(runtime.registry.get(id)).toMatchObject({ state: "paused", keptMemory: true, record: { endAtMs } });
+  await daemon.settle();
   expect(await daemon.remains()).toEqual(paused);
   await save(daemon);
   expect((await runtime.resumes.connect(id, 5_000)).resumed).toBe(true);
@@ -160,6 +161,7 @@ test("the next daemon adopts the sandbox as it is, even if its machine was just 
   expect(machineAt(daemon)).toEqual(["paused"]);
   expect(await daemon.remains()).toEqual(pausedInMemory);
   await save(daemon);
+  await daemon.settle();
   expect(await daemon.remains()).toEqual(paused);
 });
 

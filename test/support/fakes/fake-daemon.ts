@@ -124,7 +124,7 @@ export class FakeDaemon implements AsyncDisposable {
   /** Pauses a sandbox, and waits until its machine has ended. */
   async pause(id: string, reason: ContinuationReason = "stopped", options?: PauseOptions): Promise<void> {
     await this.runtime.pauses.pause(id, reason, options);
-    await this.runtime.idle();
+    await this.deps.unfinishedWork.idle();
   }
 
   /** One round of the refill supervisor, some time after the last create. */
