@@ -70,7 +70,7 @@ export class SandboxForks {
    * @throws DomainError `invalid_state` (not paused); all that a create throws
    */
   followUp(id: string, request: FollowupRequest): Promise<{ view: SandboxView; reason: string }> {
-    const { deps, registry, queue } = this.#context;
+    const { deps, registry, queue, savedPauses } = this.#context;
     const { ledger, disk } = deps;
     return queue.run(id, async (overtaken) => {
       const found = registry.get(id);
@@ -79,6 +79,8 @@ export class SandboxForks {
       }
       refuseWhilePausing(found.record);
       if (found.record.state === "paused_in_memory") await this.#inMemory.saveInQueue(found.record);
+      // The machine that was saved still has the files of the snapshot open.
+      await savedPauses.untilMachineGone(id, overtaken);
       const { record: source } = registry.get(id);
       refuseUnreadySnapshot(ledger, source.snapshotId);
       await disk.admit("follow up a sandbox");

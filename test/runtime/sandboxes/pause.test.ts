@@ -1,6 +1,7 @@
 /** Tests of pausing and resuming over the fake engine: every state, every failure, and the remains after each. */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { setImmediate as turn } from "node:timers/promises";
 import { expect, test, vi } from "vitest";
 import { DomainError } from "../../../src/errors.ts";
 import { getSandbox } from "../../../src/ledger/sandboxes.ts";
@@ -337,20 +338,28 @@ test("a pause that the ledger cannot take at first is published once there is ro
   expect(await daemon.remains()).toEqual(paused);
 });
 
-test("a sandbox that is resumed while the machine of its pause ends waits for that", async () => {
-  await using daemon = await FakeDaemon.open({ budgets: { sandboxes: 1 } });
-  const { runtime, host } = daemon;
-  const { id } = (await daemon.create()).record;
-  const gate = closedGate();
-  host.arrange("terminate", { gate: gate.opened });
-  await runtime.pauses.pause(id, "stopped");
-  const resuming = runtime.resumes.resume(id, 1_000);
-  expect(daemon.stateOf(id)).toBe("paused");
-  gate.open();
-  expect(await resuming).toMatchObject({ state: "running" });
-  await daemon.settle();
-  expect(await daemon.remains()).toEqual(running);
-});
+test.each(["resume", "followUp"] as const)(
+  "a %s that comes while the machine of a pause ends waits for that",
+  async (how) => {
+    await using daemon = await FakeDaemon.open();
+    const { runtime, host } = daemon;
+    const { id } = (await daemon.create()).record;
+    const gate = closedGate();
+    host.arrange("terminate", { gate: gate.opened });
+    await runtime.pauses.pause(id, "stopped");
+    const restores = () => host.calls.filter((step) => step === "restore").length;
+    const before = restores();
+    const following =
+      how === "resume" ? runtime.resumes.resume(id, 1_000) : runtime.forks.followUp(id, { timeoutMs: 1_000 });
+    for (let turns = 0; turns < 200; turns++) await turn();
+    expect([daemon.stateOf(id), restores()]).toEqual(["paused", before]);
+    gate.open();
+    await following;
+    await daemon.settle();
+    expect(restores()).toBe(before + 1);
+    expect(daemon.held().active).toBe(1);
+  },
+);
 
 test("without a queue, a create that waits for a machine to end holds up none that fits", async () => {
   await using daemon = await FakeDaemon.open({
