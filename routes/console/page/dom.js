@@ -71,14 +71,24 @@ export function printableLines(text) {
 }
 
 /**
+ * The last answer of each dialog, which comes a moment after the dialog has closed.
+ * @type {WeakMap<HTMLDialogElement, Promise<string>>}
+ */
+const answers = new WeakMap();
+
+/**
  * A dialog's answer: the value of the button that closed it, empty when it was dismissed.
  * @param {HTMLDialogElement} dialog
  * @returns {Promise<string>}
  */
-export function ask(dialog) {
+export async function ask(dialog) {
+  // Otherwise the news that it closed the last time would answer this question.
+  await answers.get(dialog);
   dialog.returnValue = "";
   dialog.showModal();
-  return new Promise((resolve) => {
+  const answer = new Promise((/** @type {(value: string) => void} */ resolve) => {
     dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });
   });
+  answers.set(dialog, answer);
+  return answer;
 }
