@@ -4,7 +4,7 @@
  * helper's `start` as ORDER. Unlike the daemon's helpers, this helper is not detached, so it ends with this process's
  * group. What fails is said with the end of the guest's console.
  */
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -41,7 +41,13 @@ async function lateAfter(deadlineMs: number, signal: AbortSignal): Promise<never
   throw new Error(`the guest job is not over after ${Math.round(deadlineMs / 1000)} s`);
 }
 
-async function bootOnce(folder: string, order: StartOrder): Promise<void> {
+/** A helper that somebody asked to stop its machine ends well, and may end before it has told of the stop. */
+async function hasEndedWell(child: ChildProcess): Promise<boolean> {
+  if (child.exitCode === null && child.signalCode === null) await once(child, "exit");
+  return child.exitCode === 0;
+}
+
+async function bootOnce(folder: string, order: StartOrder, child: ChildProcess): Promise<void> {
   const client = await HelperClient.connect(join(folder, controlSocketName), { deadlineMs: connectDeadlineMs });
   await client.request({ op: "start", ...order }, identitySchema, startDeadlineMs);
   await new Promise<void>((resolve, reject) => {
@@ -50,7 +56,7 @@ async function bootOnce(folder: string, order: StartOrder): Promise<void> {
       else if (!expectedStates.has(state))
         reject(new Error(`the machine is ${state}: ${detail ?? "the helper gives no reason"}`));
     });
-    void client.closed.then(reject);
+    void client.closed.then(async (error) => ((await hasEndedWell(child)) ? resolve() : reject(error)));
   });
 }
 
@@ -64,7 +70,11 @@ child.once("error", (error) => {
 const over = new AbortController();
 try {
   const { signal } = over;
-  await Promise.race([bootOnce(folder, order), watchForReset(order, signal), lateAfter(Number(deadline), signal)]);
+  await Promise.race([
+    bootOnce(folder, order, child),
+    watchForReset(order, signal),
+    lateAfter(Number(deadline), signal),
+  ]);
 } catch (error) {
   console.error(`firkin-vz: ${messageOf(error)}`);
   const lines = readConsole(order).trimEnd().split("\n").slice(-consoleLines);

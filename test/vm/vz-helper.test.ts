@@ -164,8 +164,12 @@ describe.skipIf(missing)(titleOf(title, missing), () => {
     const files = { stateFile: join(folder, "state"), diskClone: join(folder, "clone") };
     const saving = client.request({ op: "save", ...files }, savedSchema, deadlineMs);
     const killing = client.request({ op: "kill" }, nothingSchema, deadlineMs);
-    await expect(saving).rejects.toMatchObject({ code: "machine_failed" });
-    await expect(killing).rejects.toMatchObject({ code: "machine_failed" });
+    // The save fails with its machine, and the helper may still say so before it ends.
+    const fails = { code: expect.stringMatching(/^(machine_failed|invalid_state)$/) };
+    await Promise.all([
+      expect(saving).rejects.toMatchObject(fails),
+      expect(killing).rejects.toMatchObject({ code: "machine_failed" }),
+    ]);
     expect(await exitCode()).toBe(0);
   });
 });
