@@ -66,7 +66,7 @@ static void pack_for_one(void) {
   if (archive >= 0) close(archive);
   if (problem) unlinkat(PACKER_FOLDER, packed_name, 0);
   /* A daemon that is gone wants no answer. */
-  if (send(client, answer, strlen(answer), MSG_NOSIGNAL) < 0) errno = 0;
+  send(client, answer, strlen(answer), MSG_NOSIGNAL);
   close(client);
 }
 

@@ -54,7 +54,7 @@ export async function saveWrittenLayer(disk: WrittenDisk, staging: string, isLas
 /** Lets the machine's launcher pack its disk. One that is of an earlier version, or gone, leaves that to `tar`. */
 async function packDisk(folder: string): Promise<void> {
   const packer = await Orders.connect(packerSocket(folder)).catch(() => undefined);
-  if (!packer) return packLayer(folder, join(folder, packedName));
+  if (!packer) return packLayer(folder);
   try {
     await packer.give("pack", packDeadlineMs);
   } finally {

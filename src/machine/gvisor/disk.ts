@@ -65,13 +65,10 @@ export async function copyLayer(source: string, target: string): Promise<void> {
   await runTool("cp", ["--reflink=auto", "--sparse=always", "--", source, target], "copy a disk layer");
 }
 
-/** Packs the image {@link diskName} of a folder, of a machine whose launcher is an earlier version's and cannot. */
-export async function packLayer(folder: string, target: string): Promise<void> {
-  await runTool(
-    "tar",
-    ["--create", "--sparse", "--format=gnu", "--file", target, "--directory", folder, diskName],
-    "save the disk",
-  );
+/** Packs the image {@link diskName} of a folder as {@link packedName}, where the launcher of a machine cannot. */
+export async function packLayer(folder: string): Promise<void> {
+  const form = ["--sparse", "--format=gnu", "--directory", folder];
+  await runTool("tar", ["--create", ...form, "--file", join(folder, packedName), diskName], "save the disk");
 }
 
 async function unpackLayer(packed: string, folder: string): Promise<void> {

@@ -157,8 +157,8 @@ static struct run_list runs_of(const struct archive_header *header) {
       .runs = header->runs, .count = RUNS_IN_HEADER, .has_more = header->has_more, .at = ARCHIVE_BLOCK};
 }
 
-/* The next run of the list, of which the first that is empty is behind the last: NULL then, with `*problem` at an
- * error. */
+/* The next run of the list, whose first empty place is behind the last run: NULL then, and at an error, which
+ * `*problem` tells. */
 static const struct archive_run *take_run(int archive, struct run_list *list, const char **problem) {
   if (list->index == list->count && list->has_more) {
     if (!read_all(archive, &list->more, sizeof list->more, list->at)) {
@@ -219,9 +219,8 @@ static const char *copy_runs(const struct archive_header *header, int archive, i
   uint64_t at, rest, file_bytes, offset, length, last_end = 0;
   const char *problem = find_data(archive, header, &at);
   if (problem) return problem;
-  bool is_sparse = header->type == 'S';
-  if (!get_number(header->packed_bytes, &rest)) return "its header is damaged";
-  if (!get_number(is_sparse ? header->file_bytes : header->packed_bytes, &file_bytes)) return "its header is damaged";
+  if (!get_number(header->packed_bytes, &rest) || !get_number(header->file_bytes, &file_bytes))
+    return "its header is damaged";
   struct run_list list = runs_of(header);
   const struct archive_run *run;
   while ((run = take_run(archive, &list, &problem))) {
@@ -280,10 +279,10 @@ static const char *read_archive(int archive, int image, const char *name) {
     memset(header.runs, 0, sizeof header.runs);
     put_number(header.runs[0].offset, 0);
     memcpy(header.runs[0].length, header.packed_bytes, NUMBER_BYTES);
+    memcpy(header.file_bytes, header.packed_bytes, NUMBER_BYTES);
     header.has_more = 0;
   }
-  if (!get_number(header.type == 'S' ? header.file_bytes : header.packed_bytes, &file_bytes))
-    return "its header is damaged";
+  if (!get_number(header.file_bytes, &file_bytes)) return "its header is damaged";
   if (ftruncate(image, (off_t)file_bytes)) return "its image cannot be made";
   return copy_runs(&header, archive, image, false);
 }
