@@ -14,7 +14,7 @@ import { SetupError } from "./setup-error.mjs";
 import { readStamp, writeStamp } from "./stamps.mjs";
 
 const moduleName = "gvisor.dev/gvisor";
-/** Writes gVisor's filter of system calls as a Go file; it compiles what that filter is made of, edits included. */
+/** Writes the filters of system calls into the sources; it compiles what they are made of, edits included. */
 const filtersProgram = "filters.go";
 /** Of what Go compiles from, downloads included. */
 const neededFreeBytes = 2 * 2 ** 30;
@@ -95,7 +95,7 @@ export async function makeRunsc(roots, context) {
     await run("cp", ["-R", "--no-preserve=mode", sources, edited], options);
     editSources(edited);
     await run(go, ["mod", "edit", `-replace=${moduleName}=./gvisor`], options);
-    await run(go, ["run", filtersProgram, join(edited, "runsc/boot/filter")], options);
+    await run(go, ["run", filtersProgram, edited], options);
     const built = join(scratch, "runsc");
     const flags = `-s -w -X ${moduleName}/runsc/version.version=${version}`;
     const args = ["build", "-p", "2", "-trimpath", "-ldflags", flags, "-o", built];

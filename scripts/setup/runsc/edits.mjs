@@ -8,8 +8,10 @@
 
 import { capsEdits } from "./caps-edits.mjs";
 import { checkpointEdits } from "./checkpoint-edits.mjs";
+import { filterEdits } from "./filter-edits.mjs";
 import { garbageEdits } from "./garbage-edits.mjs";
 import { idleEdits } from "./idle-edits.mjs";
+import { queueEdits } from "./queue-edits.mjs";
 import { restoreEdits } from "./restore-edits.mjs";
 import { startEdits } from "./start-edits.mjs";
 import { stateEdits } from "./state-edits.mjs";
@@ -25,8 +27,10 @@ const unsupported = "\t\t// Consistent with runsc/fsgofer.\n\t\treturn linuxerr.
 export const edits = [
   ...restoreEdits,
   ...checkpointEdits,
+  ...queueEdits,
   ...idleEdits,
   ...startEdits,
+  ...filterEdits,
   ...capsEdits,
   ...stateEdits,
   ...garbageEdits,

@@ -1,10 +1,11 @@
 /**
  * What is changed in gVisor so that a machine that is starting or is being saved collects garbage at five times the size
- * of its heap, not at twice. A second after a start it collects as usual, and what the start needed goes back to the
- * host.
+ * of its heap, not at twice: no start needs so much. A second after a start it collects as usual, and what the start
+ * needed goes back to the host.
  */
 
 const save = "pkg/sentry/state/state.go";
+const controller = "runsc/boot/controller.go";
 const restore = "runsc/boot/restore.go";
 const boot = "runsc/cmd/boot.go";
 const gofer = "runsc/cmd/gofer.go";
@@ -27,10 +28,11 @@ export const garbageEdits = [
   })),
   {
     // A machine that boots collects as usual when its programs start. One that is restored does so a second later.
-    file: boot,
-    from: "\tl.WaitForStartSignal()\n",
-    to: `\tl.WaitForStartSignal()\n\t${usual}\n`,
+    file: controller,
+    from: "\t// Tell the root container to start and wait for the result.\n",
+    to: `\truntime${usual}\n\n\t// Tell the root container to start and wait for the result.\n`,
   },
+  { file: controller, from: '\t"path"\n', to: '\t"path"\n\truntimedebug "runtime/debug"\n' },
   {
     file: restore,
     from: '\t\tlog.Infof("Restore successful")\n',
