@@ -50,10 +50,14 @@ func FilterOf(opt Options, values precompiledseccomp.Values) *seccomp.Program {
 func Filter(opt Options, self uint64) *seccomp.Program {
 `,
   },
-  { file: server, from: "\ts := allowedSyscalls\n", to: `\ts := allowedSyscalls.Copy()
+  {
+    file: server,
+    from: "\ts := allowedSyscalls\n",
+    to: `\ts := allowedSyscalls.Copy()
 	s.Remove(unix.SYS_TGKILL)
 	s.Set(unix.SYS_TGKILL, seccomp.PerArg{seccomp.EqualTo(self)})
-` },
+`,
+  },
   { file: server, from: "\tprogram := &seccomp.Program{\n", to: "\treturn &seccomp.Program{\n" },
   { file: server, from: "\t}\n\n\treturn program.Install()\n}\n", to: "\t}\n}\n" },
   {

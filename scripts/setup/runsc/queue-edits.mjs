@@ -1,10 +1,8 @@
 /**
- * What is changed in gVisor so that its queue of reads and writes fits two processors. As it comes, a queue has 128
- * threads, and as long as it lives Go runs on 128 processors more than there are. The queue that reads the memory of a
- * restored machine lives as long as the machine, which made each wake-up of a thread of gVisor look at 130 processors.
+ * What is changed in gVisor so that its queues of reads and writes fit a small machine. As it comes, a queue has 128
+ * threads, and Go runs on 128 processors more than there are for as long as it lives. The queue that reads the memory of a
+ * restored machine lives as long as the machine.
  */
-
-const queue = "pkg/aio/aio.go";
 
 /** As those of `edits.mjs`. */
 export const queueEdits = [
