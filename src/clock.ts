@@ -36,6 +36,31 @@ export function idleTimeBetween(before: ClockReading, now: ClockReading): number
   return Math.round((Math.abs(aheadMs) >= jumpMs ? aheadMs : 0) + (passedMs >= sleepMs ? passedMs : 0));
 }
 
+/**
+ * Waits for an event, and no longer than `ms`.
+ * @param signal ends the wait
+ * @returns whether it came in time
+ * @throws what the event rejects with; the signal's reason
+ */
+export async function comesWithin(
+  clock: Clock,
+  event: Promise<unknown>,
+  ms: number,
+  signal?: AbortSignal,
+): Promise<boolean> {
+  const waited = new AbortController();
+  const late = clock.sleep(ms, signal ? AbortSignal.any([signal, waited.signal]) : waited.signal);
+  try {
+    return await Promise.race([event.then(() => true), late.then(() => false)]);
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
+  } finally {
+    late.catch(() => {});
+    waited.abort();
+  }
+}
+
 export const systemClock: Clock = {
   nowMs: () => Date.now(),
   monotonicMs: () => performance.now(),

@@ -11,7 +11,6 @@ import { checkpointEdits } from "./checkpoint-edits.mjs";
 import { filterEdits } from "./filter-edits.mjs";
 import { garbageEdits } from "./garbage-edits.mjs";
 import { idleEdits } from "./idle-edits.mjs";
-import { queueEdits } from "./queue-edits.mjs";
 import { restoreEdits } from "./restore-edits.mjs";
 import { startEdits } from "./start-edits.mjs";
 import { stateEdits } from "./state-edits.mjs";
@@ -27,7 +26,6 @@ const unsupported = "\t\t// Consistent with runsc/fsgofer.\n\t\treturn linuxerr.
 export const edits = [
   ...restoreEdits,
   ...checkpointEdits,
-  ...queueEdits,
   ...idleEdits,
   ...startEdits,
   ...filterEdits,

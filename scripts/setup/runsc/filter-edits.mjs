@@ -5,7 +5,6 @@
 
 const kernel = "runsc/boot/filter/filter_precompiled.go";
 const server = "runsc/fsgofer/filter/filter.go";
-const thread = "pkg/sentry/platform/systrap/sysmsg_thread.go";
 const stub = "pkg/sentry/platform/systrap/subprocess_linux.go";
 
 const serverEdits = [
@@ -138,54 +137,6 @@ func StubFilter(values precompiledseccomp.Values) *seccomp.Program {
   },
 ];
 
-const threadEdits = [
-  {
-    file: thread,
-    from: "func sysmsgThreadRules(stubStart uintptr) []bpf.Instruction {\n",
-    to: `func sysmsgThreadRules(stubStart uintptr) []bpf.Instruction {
-	values := precompiledseccomp.Values{}
-	values.SetUint64(stubStartVar, uint64(stubStart))
-	instrs, err := compiledThreadFilter.RenderInstructions(values)
-	if err != nil {
-		panic(fmt.Sprintf("failed to render rules for sysmsg threads: %v", err))
-	}
-	return instrs
-}
-
-// compiledThreadFilter is what ThreadFilter returns. filters.go writes it.
-var compiledThreadFilter precompiledseccomp.Program
-
-// ThreadFilterVars returns the names of the values that ThreadFilter takes.
-func ThreadFilterVars() []string {
-	values := precompiledseccomp.Values{}
-	values.SetUint64(stubStartVar, 0)
-	return slices.Collect(maps.Keys(values))
-}
-
-// ThreadFilter returns the filter of a thread in which a program of the guest runs.
-func ThreadFilter(values precompiledseccomp.Values) *seccomp.Program {
-	stubStart := values.GetUint64(stubStartVar)
-`,
-  },
-  {
-    file: thread,
-    from: `	instrs, _, err := program.Build()
-	if err != nil {
-		panic(fmt.Sprintf("failed to build rules for sysmsg threads: %v", err))
-	}
-
-	return instrs
-`,
-    to: "\treturn program\n",
-  },
-  { file: thread, from: '\t"fmt"\n', to: '\t"fmt"\n\t"maps"\n\t"slices"\n' },
-  {
-    file: thread,
-    from: '\t"gvisor.dev/gvisor/pkg/seccomp"\n',
-    to: '\t"gvisor.dev/gvisor/pkg/seccomp"\n\t"gvisor.dev/gvisor/pkg/seccomp/precompiledseccomp"\n',
-  },
-];
-
 /** As those of `edits.mjs`. */
 export const filterEdits = [
   {
@@ -196,5 +147,4 @@ export const filterEdits = [
   },
   ...serverEdits,
   ...stubEdits,
-  ...threadEdits,
 ];

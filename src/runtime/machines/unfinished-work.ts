@@ -2,7 +2,7 @@
  * Unfinished work: steps that outlive the request that caused them and are tried until they succeed, first of all the
  * end of a machine. Its capacity is released only after the machine is really gone, so that a failed try stays visible.
  */
-import type { Clock } from "../../clock.ts";
+import { type Clock, comesWithin } from "../../clock.ts";
 import type { Ledger } from "../../ledger/open.ts";
 import { endSandbox, moveSandbox } from "../../ledger/sandboxes.ts";
 import type { ReachStep } from "../../lifecycle-steps.ts";
@@ -86,10 +86,7 @@ export class UnfinishedWork {
 
   /** As {@link idle}, but does not wait long for a machine that cannot be ended. */
   async settle(): Promise<void> {
-    const settled = new AbortController();
-    const soon = this.#deps.clock.sleep(settleMs, settled.signal).catch(() => {});
-    await Promise.race([this.idle(), soon]);
-    settled.abort();
+    await comesWithin(this.#deps.clock, this.idle(), settleMs);
   }
 
   #start(name: string, work: () => Promise<void>): void {

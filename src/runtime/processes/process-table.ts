@@ -4,7 +4,7 @@
  * adopted from the guest agent's list. This room holds the processes of guests and their output; it may call no other
  * room.
  */
-import type { Clock } from "../../clock.ts";
+import { type Clock, comesWithin } from "../../clock.ts";
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { AttachedProcess, GuestAgent } from "../../guest/agent.ts";
 import type { Logger } from "../../log.ts";
@@ -127,14 +127,7 @@ export class ProcessTable {
     } catch (error) {
       throw isDomainError(error, "not_found") ? notFound(selector) : error;
     }
-    if (signal === sigkill) await this.#awaitEnd(process, awaitKilledMs);
-  }
-
-  async #awaitEnd(process: RunningProcess, atMostMs: number): Promise<void> {
-    const settled = new AbortController();
-    const slept = this.#clock.sleep(atMostMs, settled.signal).catch(() => {});
-    await Promise.race([process.settled, slept]);
-    settled.abort();
+    if (signal === sigkill) await comesWithin(this.#clock, process.settled, awaitKilledMs);
   }
 
   #lookUp(selector: ProcessSelector): RunningProcess | undefined {

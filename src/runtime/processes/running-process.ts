@@ -6,7 +6,7 @@
  * falls `maxLagBytes` behind the others is cut off. Without a subscriber the output is taken no faster than the unwanted
  * pace allows, and dropped.
  */
-import type { Clock } from "../../clock.ts";
+import { type Clock, comesWithin } from "../../clock.ts";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { AttachedProcess, OutputChunk } from "../../guest/agent.ts";
 import type { ProcessEnd, ProcessSpec, TerminalSize } from "../../types.ts";
@@ -215,10 +215,7 @@ export class RunningProcess {
   async #keepPace(bytes: number): Promise<void> {
     const waitMs = this.#pace.take(bytes);
     if (waitMs === 0 || this.#state.at !== "running") return;
-    const woken = new AbortController();
-    const slept = this.#clock.sleep(waitMs, woken.signal).catch(() => {});
-    await Promise.race([slept, this.#progress()]);
-    woken.abort();
+    await comesWithin(this.#clock, this.#progress(), waitMs);
     this.#wakePump = undefined;
   }
 

@@ -2,6 +2,7 @@
  * The pause of a running sandbox: it becomes a continuation that holds no capacity. A step that fails leaves the
  * sandbox running. A method named `…InQueue` is for callers in the sandbox's serial queue.
  */
+import { comesWithin } from "../../clock.ts";
 import { DomainError, isDomainError, messageOf } from "../../errors.ts";
 import type { GuestAgent } from "../../guest/agent.ts";
 import { openGuestAgent } from "../../guest-machine/agent.ts";
@@ -139,10 +140,7 @@ export class SandboxPauses {
 
   /** Whether the machine is gone. The news of that may take a moment on a busy host. */
   async #isDead(vm: Vm): Promise<boolean> {
-    const waited = new AbortController();
-    const late = this.#context.deps.clock.sleep(exitNewsMs, waited.signal).catch(() => {});
-    await Promise.race([vm.exited, late]);
-    waited.abort();
+    await comesWithin(this.#context.deps.clock, vm.exited, exitNewsMs);
     return !vm.isAlive;
   }
 
@@ -160,18 +158,12 @@ export class SandboxPauses {
    * @throws DomainError `not_ready`, naming what the guest did not do, when it fails or takes longer than `deadlineMs`
    */
   async #inTime(answer: Promise<unknown>, failing: string, deadlineMs: number): Promise<void> {
-    const answered = new AbortController();
-    const late = this.#context.deps.clock.sleep(deadlineMs, answered.signal).then(() => {
-      throw new Error(`nothing came in ${deadlineMs} ms`);
-    });
     try {
-      await Promise.race([answer, late]);
+      if (await comesWithin(this.#context.deps.clock, answer, deadlineMs)) return;
+      throw new Error(`nothing came in ${deadlineMs} ms`);
     } catch (error) {
       const message = `The sandbox was not paused: its guest ${failing}: ${messageOf(error)}`;
       throw new DomainError("not_ready", message, {}, { cause: error });
-    } finally {
-      late.catch(() => {});
-      answered.abort();
     }
   }
 }

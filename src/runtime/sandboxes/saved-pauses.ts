@@ -2,6 +2,7 @@
  * Saved pauses: the sandbox rests in the snapshot that was saved. The machine that it was saved from is of no use any
  * more, because its disk belongs to the snapshot, and ends in the background; until then it holds its capacity.
  */
+import { comesWithin } from "../../clock.ts";
 import { DomainError, daemonStopping } from "../../errors.ts";
 import type { Ledger } from "../../ledger/open.ts";
 import { forgetMachine, moveSandbox } from "../../ledger/sandboxes.ts";
@@ -87,19 +88,8 @@ export class SavedPauses {
   async untilMachineGone(id: string, signal: AbortSignal): Promise<void> {
     const ended = this.#ending.get(id);
     if (!ended) return;
-    const waited = new AbortController();
-    const late = this.#deps.clock.sleep(endDeadlineMs, AbortSignal.any([signal, waited.signal])).then(() => {
-      const problem = `The machine that sandbox ${id} was paused from has not ended yet. Try again later.`;
-      throw new DomainError("not_ready", problem);
-    });
-    try {
-      await Promise.race([ended, late]);
-    } catch (error) {
-      signal.throwIfAborted();
-      throw error;
-    } finally {
-      late.catch(() => {});
-      waited.abort();
-    }
+    if (await comesWithin(this.#deps.clock, ended, endDeadlineMs, signal)) return;
+    const problem = `The machine that sandbox ${id} was paused from has not ended yet. Try again later.`;
+    throw new DomainError("not_ready", problem);
   }
 }

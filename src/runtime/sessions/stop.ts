@@ -2,7 +2,7 @@
  * A session stop is the graceful half of an end: the guest's processes are asked to end, then made to, and everything
  * they wrote is on the guest's disk. The caller ends the machine afterwards, whatever came of the stop.
  */
-import type { Clock } from "../../clock.ts";
+import { type Clock, comesWithin } from "../../clock.ts";
 import { DomainError, messageOf } from "../../errors.ts";
 import type { LiveSession } from "./live-session.ts";
 
@@ -27,11 +27,10 @@ export class SessionStop {
     const hurry = new AbortController();
     this.#underWay.set(session.sandboxId, hurry);
     try {
-      const late = this.#clock.sleep(deadlineMs + answerGraceMs, hurry.signal).then(() => {
-        throw new DomainError("deadline_exceeded", `no answer within ${deadlineMs + answerGraceMs} ms`);
-      });
-      await Promise.race([session.agent.shutdown(deadlineMs), late]);
-      await Promise.race([session.vm.exited, this.#clock.sleep(powerOffMs, hurry.signal)]);
+      const answerMs = deadlineMs + answerGraceMs;
+      const hasStopped = await comesWithin(this.#clock, session.agent.shutdown(deadlineMs), answerMs, hurry.signal);
+      if (!hasStopped) throw new DomainError("deadline_exceeded", `no answer within ${answerMs} ms`);
+      await comesWithin(this.#clock, session.vm.exited, powerOffMs, hurry.signal);
     } catch (error) {
       session.log.warn({ reason: messageOf(error) }, "the guest did not stop by itself");
     } finally {
