@@ -38,7 +38,8 @@ export const operations: Readonly<Record<Family, Operation>> = {
   },
   refill: {
     pool: 1,
-    prepare: nothing,
+    // The create takes a warm machine then, and the one that a fault is to hit is the only one that starts.
+    prepare: poolIsFull,
     act: (world) => world.post("/sandboxes", json),
     outcome: async (world) => {
       await poolIsFull(world);
