@@ -9,14 +9,14 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 /**
- * The line that stands above generated numbers: when, on what machine, from which commit. It names no host.
+ * The lines that stand above generated numbers: when, on what machine, from which commit. They name no host.
  * @param {string} engine The engine with its version and acceleration, as far as the caller knows.
  * @param {string} date ISO 8601.
  */
 export function originLine(engine, date = new Date().toISOString()) {
   const machine = `${availableParallelism()} cores, ${(totalmem() / 2 ** 30).toFixed(0)} GiB of memory`;
   const system = `${distribution()}, kernel ${release()}, Node.js ${process.versions.node}`;
-  return `${date.slice(0, 10)}, commit ${commit()}; ${engine}; ${machine}; ${system}.`;
+  return `${date.slice(0, 10)}, commit ${commit()}; ${engine};\n${machine}; ${system}.`;
 }
 
 /** QEMU and its version, as the program itself says it. */
