@@ -28,7 +28,7 @@ test.each([
 test("the origin of numbers names day, commit, engine, machine and Node.js, and no host", () => {
   const line = originLine("QEMU 7.2.22", "2026-11-27T17:00:00Z");
   expect(line).toMatch(
-    /^2026-11-27, commit ([0-9a-f]{7,}( with changes)?|unknown); QEMU 7\.2\.22; \d+ cores, \d+ GiB of memory; /,
+    /^2026-11-27, commit ([0-9a-f]{7,}( with changes)?|unknown); QEMU 7\.2\.22;\n\d+ cores, \d+ GiB of memory; /,
   );
   expect(line).toContain(`Node.js ${process.versions.node}`);
 });
