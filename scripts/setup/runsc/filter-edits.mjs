@@ -20,11 +20,9 @@ var (
 // Install installs seccomp filters.
 func Install(opt Options) error {
 	if compiledFor == nil || opt != *compiledFor {
-		return Filter(opt, uint64(os.Getpid())).Install()
+		return Filter(opt, FilterValues()).Install()
 	}
-	values := precompiledseccomp.Values{}
-	values.SetUint64(selfVar, uint64(os.Getpid()))
-	instructions, err := compiled.RenderInstructions(values)
+	instructions, err := compiled.RenderInstructions(FilterValues())
 	if err != nil {
 		return err
 	}
@@ -33,20 +31,15 @@ func Install(opt Options) error {
 
 const selfVar = "self"
 
-// FilterVars returns the names of the values that FilterOf takes.
-func FilterVars() []string {
+// FilterValues returns what Filter takes for this process.
+func FilterValues() precompiledseccomp.Values {
 	values := precompiledseccomp.Values{}
-	values.SetUint64(selfVar, 0)
-	return slices.Collect(maps.Keys(values))
+	values.SetUint64(selfVar, uint64(os.Getpid()))
+	return values
 }
 
-// FilterOf returns the filter of the options for the process of the values.
-func FilterOf(opt Options, values precompiledseccomp.Values) *seccomp.Program {
-	return Filter(opt, values.GetUint64(selfVar))
-}
-
-// Filter returns the filter of the options for the process self.
-func Filter(opt Options, self uint64) *seccomp.Program {
+// Filter returns the filter of the options for the process of the values.
+func Filter(opt Options, values precompiledseccomp.Values) *seccomp.Program {
 `,
   },
   {
@@ -54,7 +47,7 @@ func Filter(opt Options, self uint64) *seccomp.Program {
     from: "\ts := allowedSyscalls\n",
     to: `\ts := allowedSyscalls.Copy()
 	s.Remove(unix.SYS_TGKILL)
-	s.Set(unix.SYS_TGKILL, seccomp.PerArg{seccomp.EqualTo(self)})
+	s.Set(unix.SYS_TGKILL, seccomp.PerArg{seccomp.EqualTo(values.GetUint64(selfVar))})
 `,
   },
   { file: server, from: "\tprogram := &seccomp.Program{\n", to: "\treturn &seccomp.Program{\n" },
@@ -63,7 +56,7 @@ func Filter(opt Options, self uint64) *seccomp.Program {
     file: server,
     from: 'import (\n\t"gvisor.dev/gvisor/pkg/log"\n\t"gvisor.dev/gvisor/pkg/seccomp"\n',
     to:
-      'import (\n\t"maps"\n\t"os"\n\t"slices"\n\n\t"golang.org/x/sys/unix"\n\t"gvisor.dev/gvisor/pkg/log"\n' +
+      'import (\n\t"os"\n\n\t"golang.org/x/sys/unix"\n\t"gvisor.dev/gvisor/pkg/log"\n' +
       '\t"gvisor.dev/gvisor/pkg/seccomp"\n\t"gvisor.dev/gvisor/pkg/seccomp/precompiledseccomp"\n',
   },
 ];
@@ -78,10 +71,7 @@ const stubEdits = [
     file: stub,
     from: "func attachedThread(flags uintptr, defaultAction seccomp.Action) (*thread, error) {\n",
     to: `func attachedThread(flags uintptr) (*thread, error) {
-	values := precompiledseccomp.Values{}
-	values.SetUint64(stubStartVar, uint64(stubStart))
-	values.SetUint64(stubSizeVar, uint64(stubROMapEnd-stubStart))
-	instructions, err := compiledStubFilter.RenderInstructions(values)
+	instructions, err := compiledStubFilter.RenderInstructions(StubValues())
 	if err != nil {
 		return nil, err
 	}
@@ -96,12 +86,12 @@ const (
 // compiledStubFilter is what StubFilter returns. filters.go writes it.
 var compiledStubFilter precompiledseccomp.Program
 
-// StubFilterVars returns the names of the values that StubFilter takes.
-func StubFilterVars() []string {
+// StubValues returns what StubFilter takes for the stubs of this process.
+func StubValues() precompiledseccomp.Values {
 	values := precompiledseccomp.Values{}
-	values.SetUint64(stubStartVar, 0)
-	values.SetUint64(stubSizeVar, 0)
-	return slices.Collect(maps.Keys(values))
+	values.SetUint64(stubStartVar, uint64(stubStart))
+	values.SetUint64(stubSizeVar, uint64(stubROMapEnd-stubStart))
+	return values
 }
 
 // StubFilter returns the filter of a stub process and all that it starts.
@@ -124,11 +114,6 @@ func StubFilter(values precompiledseccomp.Values) *seccomp.Program {
     file: stub,
     from: "\tinstrs, _, err := program.Build()\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\n\treturn forkStub(flags, instrs)\n}\n",
     to: "}\n",
-  },
-  {
-    file: stub,
-    from: '\t"fmt"\n\n',
-    to: '\t"fmt"\n\t"maps"\n\t"slices"\n\n',
   },
   {
     file: stub,

@@ -5,8 +5,10 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"gvisor.dev/gvisor/pkg/seccomp"
@@ -42,20 +44,20 @@ func addPrograms() string {
 // goferFilter returns a function that sets the filter of the file server, with the options that it has in a machine.
 func goferFilter() string {
 	options := gofer.Options{DirectFS: true}
-	filter := func(values precompiledseccomp.Values) *seccomp.Program { return gofer.FilterOf(options, values) }
-	expression := compile("gofer", gofer.FilterVars(), filter)
+	filter := func(values precompiledseccomp.Values) *seccomp.Program { return gofer.Filter(options, values) }
+	expression := compile("gofer", gofer.FilterValues(), filter)
 	return fmt.Sprintf("func init() {\n\tcompiledFor = &%#v\n\tcompiled = %s\n}\n", options, expression)
 }
 
 // stubFilter returns a function that sets the filter of the processes in which a guest's programs run.
 func stubFilter() string {
-	expression := compile("stub", systrap.StubFilterVars(), systrap.StubFilter)
+	expression := compile("stub", systrap.StubValues(), systrap.StubFilter)
 	return fmt.Sprintf("func init() {\n\tcompiledStubFilter = %s\n}\n", expression)
 }
 
-// compile returns an expression for the program that a function makes of values that are not known yet.
-func compile(name string, vars []string, of func(precompiledseccomp.Values) *seccomp.Program) string {
-	program, err := precompiledseccomp.Precompile(name, vars, of)
+// compile returns an expression for the program that a function makes of values of which the names alone are known.
+func compile(name string, values precompiledseccomp.Values, of func(precompiledseccomp.Values) *seccomp.Program) string {
+	program, err := precompiledseccomp.Precompile(name, slices.Collect(maps.Keys(values)), of)
 	check(err)
 	return program.Expr("\t", "precompiledseccomp")
 }
